@@ -1,0 +1,66 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MANIFESTS := pyproject.toml runtime/pyproject.toml constraints.txt
+TYPED := coda_deploy export/coda_export runtime/coda_runtime $(wildcard benchmarks)
+
+# A stamp is touched last, so that an install which was stopped is done again.
+VENV_STAMP := $(VENV)/.stamp-venv
+DEMO_STAMP := $(VENV)/.stamp-demo
+TEST_STAMP := $(VENV)/.stamp-test
+
+# constraints.txt goes with every call of pip: it says which torch is taken.
+# --no-build-isolation: both packages are built with the hatchling that constraints.txt names.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench format clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(DEMO_STAMP) ## install, then run the whole road on the sample tokenizer; leaves demo/report.html
+	$(BIN)/coda demo
+
+test: $(TEST_STAMP) ## install everything, then lint, type-check, check the layers and run the tests that need no GPU
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+	$(BIN)/pytest -m "not gpu"
+
+bench: $(TEST_STAMP) ## run benchmarks/ and print their tables
+	$(BIN)/pytest benchmarks --benchmark-only
+
+format: $(TEST_STAMP) ## let ruff format and fix what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what the targets made, .venv too
+	rm -rf $(VENV) demo build dist runtime/build runtime/dist .benchmarks .hypothesis .import_linter_cache \
+		.mypy_cache .pytest_cache .ruff_cache
+
+$(VENV_STAMP):
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "No $(PYTHON) on this machine: install Python 3.11 or newer, or name yours: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), and 3.11 or newer is needed. Name another: make PYTHON=python3.11" >&2; \
+		exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		echo "Making $(VENV) with $$($(PYTHON) -V)" && $(PYTHON) -m venv $(VENV); }
+	@touch $@
+
+$(DEMO_STAMP): $(VENV_STAMP) $(MANIFESTS)
+	@echo "Installing coda-deploy and coda-runtime into $(VENV); the first time takes minutes, for PyTorch is large"
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation -e 'runtime[cpu,images,cli]' -e .
+	@touch $@
+
+$(TEST_STAMP): $(VENV_STAMP) $(MANIFESTS)
+	@echo "Installing every extra and the development tools into $(VENV); the first time takes minutes, for PyTorch is large"
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation -e 'runtime[cpu,images,cli,hub]' -e '.[dev]'
+	@touch $(DEMO_STAMP) $@
