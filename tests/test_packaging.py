@@ -1,0 +1,124 @@
+"""The two wheels: what is in them, what they ask for, and that they agree with each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA_SUFFIXES = {".safetensors", ".json", ".md", ".jpg", ".jpeg", ".png", ".html", ".css", ".js"}
+
+
+def project(folder: str) -> dict[str, Any]:
+    return tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+class Wheel:
+    def __init__(self, path: Path) -> None:
+        with zipfile.ZipFile(path) as archive:
+            self.names = set(archive.namelist())
+            info = next(name.split("/")[0] for name in self.names if ".dist-info/" in name)
+            self.licence = archive.read(f"{info}/licenses/LICENSE").decode()
+            self.entry_points = archive.read(f"{info}/entry_points.txt").decode()
+            self.metadata: Message = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
+
+    @property
+    def packages(self) -> set[str]:
+        return {name.split("/")[0] for name in self.names if ".dist-info/" not in name}
+
+    @property
+    def hard_dependencies(self) -> list[str]:
+        return [line for line in self.metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+
+
+def build(folder: str, out: Path) -> Wheel:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--no-build-isolation", "-w", out, ROOT / folder], check=True)
+    (path,) = out.glob("*.whl")
+    return Wheel(path)
+
+
+@pytest.fixture(scope="module")
+def deploy(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return build(".", tmp_path_factory.mktemp("deploy"))
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    return build("runtime", tmp_path_factory.mktemp("runtime"))
+
+
+def source_files(package: Path) -> set[str]:
+    """All that a wheel must carry of a package: its modules, its data and its py.typed."""
+    suffixes = {".py", *DATA_SUFFIXES}
+    return {
+        path.relative_to(package.parent).as_posix()
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and (path.suffix in suffixes or path.name == "py.typed")
+    }
+
+
+def test_deploy_carries_both_packages_whole(deploy: Wheel) -> None:
+    assert deploy.packages == {"coda_deploy", "coda_export"}
+    assert {"coda_deploy/py.typed", "coda_export/py.typed"} <= deploy.names
+    assert source_files(ROOT / "coda_deploy") | source_files(ROOT / "export" / "coda_export") <= deploy.names
+
+
+def test_runtime_carries_its_package_whole(runtime: Wheel) -> None:
+    assert runtime.packages == {"coda_runtime"}
+    assert "coda_runtime/py.typed" in runtime.names
+    assert source_files(ROOT / "runtime" / "coda_runtime") <= runtime.names
+
+
+def test_runtime_needs_numpy_only(runtime: Wheel) -> None:
+    assert [line.split(">")[0] for line in runtime.hard_dependencies] == ["numpy"]
+
+
+def test_deploy_leaves_the_engine_library_to_the_user(deploy: Wheel) -> None:
+    assert not [line for line in deploy.hard_dependencies if "onnxruntime" in line or "tensorrt" in line]
+
+
+def test_versions_agree(deploy: Wheel, runtime: Wheel) -> None:
+    version = deploy.metadata["Version"]
+    assert runtime.metadata["Version"] == version
+    pins = [line for line in deploy.metadata.get_all("Requires-Dist", []) if line.startswith("coda-runtime")]
+    assert pins
+    assert all(f"=={version}" in line for line in pins)
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_licence_is_inside(deploy: Wheel, runtime: Wheel) -> None:
+    assert deploy.licence == runtime.licence == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert deploy.metadata["License-Expression"] == runtime.metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_entry_points(deploy: Wheel, runtime: Wheel) -> None:
+    assert "coda = coda_runtime.cli:main" in runtime.entry_points
+    assert "[coda.commands]" in deploy.entry_points
+    assert "[coda.verify]" in deploy.entry_points
+    for group in project(".")["entry-points"].values():
+        for target in group.values():
+            module = target.partition(":")[0].replace(".", "/")
+            assert f"{module}.py" in deploy.names or f"{module}/__init__.py" in deploy.names
+
+
+def test_constraints_pin_what_the_manifests_name() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    named = set()
+    for folder in (".", "runtime"):
+        manifest = project(folder)
+        extras = manifest["optional-dependencies"]
+        # gpu and cpu exclude each other, and the CPU's is what a test machine has.
+        lists = [manifest["dependencies"], *(extras[name] for name in extras if name != "gpu")]
+        named |= {line.split("[")[0].split(">")[0].split("=")[0].replace("_", "-") for group in lists for line in group}
+    assert named - pinned == {"coda-deploy", "coda-runtime"}
+    assert "torch==2.13.0" in lines
