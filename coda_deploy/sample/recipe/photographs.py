@@ -1,0 +1,142 @@
+"""Gather the photographs the sample tokenizer learns from into two arrays on disk.
+
+Every photograph comes from a Debian package or from scikit-image's wheel, named with its author and licence
+in SOURCES. Set up the packages once, without installing them::
+
+    mkdir debs && cd debs && apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \\
+        mate-backgrounds plasma-workspace-wallpapers tuxpaint-stamps-default
+    for f in *.deb; do dpkg -x $f ../packages; done
+
+then ``python -m coda_deploy.sample.recipe.photographs packages --out photos``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+Pixels = NDArray[np.uint8]
+
+
+class Source(NamedTuple):
+    """Where photographs come from: a folder under the packages' root, and the names in it that are photographs."""
+
+    folder: str
+    train: str
+    held_out: str
+    licence: str
+
+
+SOURCES = (
+    Source(
+        "usr/share/backgrounds",
+        "Dragonfly_by_Bolly Picture_1A_by_freespace Wine_by_Jakkub_Mede aitzgorri_by_Aitzol_Berasategi "
+        "free_by_Peter_Nerlich greentock_by_Peter_Nerlich life_by_Aitzol_Berasategi",
+        "Bridge_by_Sander_Klootwijk Picture_0B_by_freespace friends_by_Aitzol_Berasategi "
+        "picosdeeuropa_by_Aitzol_Berasategi seeding_by_Clements_Engelhardt sunset_by_Aitzol_Berasategi "
+        "Kleiber_by_Lukas_Baubkus",
+        "CC0-1.0, CC-BY-4.0, CC-BY-SA-4.0 or CC-BY-SA-3.0, by the author in the file name",
+    ),
+    Source(
+        "usr/share/backgrounds/mate/nature",
+        "Aqua Blinds Dune FreshFlower GreenMeadow RainDrops Storm TwoWings Wood YellowFlower",
+        "Garden LadyBird",
+        "GPL-2+ (authors in the package's copyright file)",
+    ),
+    Source(
+        "usr/share/wallpapers",
+        "BytheWater ColdRipple ColorfulCups EveningGlow Grey Kite OneStandsOut Path summer_1am DarkestHour",
+        "FallenLeaf",
+        "GPL-2+ (KDE Visual Design Group)",
+    ),
+)
+# scikit-image ships these: NASA (public domain) or CC0.
+SKIMAGE_HELD_OUT = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
+STAMPS = "usr/share/tuxpaint/stamps"
+DRAWINGS = ("cartoon", "symbols", "flags", "roadsigns", "military")
+SHORT_SIDES = (128, 160, 200, 256, 360, 512, 720)
+
+
+def _find(folder: Path, name: str) -> Path:
+    files = [p for p in folder.glob(f"{name}*/contents/images/*") if p.is_file()]
+    files += [p for p in folder.glob(f"{name}.*") if p.is_file()]
+    if not files:
+        raise FileNotFoundError(f"no photograph {name} under {folder}: unpack the packages this module names")
+    return max(files, key=lambda p: p.stat().st_size)
+
+
+def _resize(image: Image.Image, short: int) -> Image.Image:
+    scale = short / min(image.size)
+    size = (max(short, round(image.width * scale)), max(short, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _squares(image: Image.Image, side: int = 128, per_level: int = 60) -> Iterator[Pixels]:
+    """Crops of side x side out of a pyramid of the photograph: whole views and details."""
+    rng = np.random.default_rng(0)
+    for short in SHORT_SIDES:
+        if short > min(image.size):
+            break
+        level = np.asarray(_resize(image, short))
+        h, w = level.shape[:2]
+        free = [(y, x) for y in range(0, h - side + 1, 24) for x in range(0, w - side + 1, 24)]
+        for i in rng.permutation(len(free))[:per_level]:
+            y, x = free[i]
+            yield level[y : y + side, x : x + side]
+
+
+def _stamp_on(stamp: Image.Image, ground: Image.Image) -> Image.Image:
+    """A cut-out object pasted over a blurred photograph, so that its edges are photographic too."""
+    stamp = _resize(stamp, min(512, min(stamp.size)))
+    base = ground.resize(stamp.size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(3))
+    base.paste(stamp, (0, 0), stamp)
+    return base
+
+
+def gather(packages: Path) -> dict[str, list[Pixels]]:
+    """All squares, uint8 [128, 128, 3], under the keys ``train`` and ``held_out``. No photograph is in both."""
+    import skimage
+
+    squares: dict[str, list[Pixels]] = {"train": [], "held_out": []}
+    grounds = []
+    for source in SOURCES:
+        for split, names in (("train", source.train), ("held_out", source.held_out)):
+            for name in names.split():
+                image = Image.open(_find(packages / source.folder, name)).convert("RGB")
+                if split == "train":
+                    grounds.append(_resize(image, 256))
+                    squares[split] += _squares(image)
+                else:
+                    squares[split] += _squares(image, per_level=3)
+    for name in SKIMAGE_HELD_OUT:
+        image = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+        squares["held_out"] += _squares(image, per_level=3)
+    stamps = sorted(p for p in (packages / STAMPS).rglob("*.png") if not any(d in str(p) for d in DRAWINGS))
+    for i, path in enumerate(stamps):
+        stamp = Image.open(path).convert("RGBA")
+        if min(stamp.size) < 128:
+            continue
+        squares["train"] += _squares(_stamp_on(stamp, grounds[i % len(grounds)]), per_level=8)
+    return squares
+
+
+def main() -> None:
+    """Write ``train.npy`` and ``held_out.npy``, each uint8 [N, 128, 128, 3]."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("packages", type=Path, help="root the Debian packages were unpacked into")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for split, squares in gather(args.packages).items():
+        np.save(args.out / f"{split}.npy", np.stack(squares))
+        print(f"{split}: {len(squares)} squares")
+
+
+if __name__ == "__main__":
+    main()

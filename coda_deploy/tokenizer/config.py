@@ -1,0 +1,145 @@
+"""What a tokenizer is made of, as data: read from and written to ``config.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from coda_runtime.errors import CodaError
+from coda_runtime.manifest import Spec
+
+NormType = Literal["none", "layer", "rms"]
+CONFIG_FORMAT = "coda-tokenizer"
+CONFIG_VERSION = 1
+
+
+class ConfigError(CodaError):
+    """A tokenizer's configuration contradicts itself, or is not one this version reads."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Which convolutions learn a low-rank difference (arXiv 2503.17760): ``y = conv(x) + up(down(x))``.
+
+    ``targets`` are matched as substrings of a Conv2d's dotted name inside the VAE; ``rank`` is the number of
+    channels between ``down`` and ``up``.
+    """
+
+    rank: int = 32
+    targets: tuple[str, ...] = ("conv1", "conv2")
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Everything but the weights.
+
+    ``vae`` is the configuration of a diffusers ``AutoencoderKL``. The latent the quantizer sees is
+    ``latent_scale * (mean - latent_shift)``. ``scales`` are the sides of the token maps, coarse to fine; the last one
+    is the side of the latent. ``lora`` is None for a VAE without (or with merged) LoRA.
+
+    Raises ``ConfigError`` when the numbers do not fit together.
+    """
+
+    variant: str
+    image_size: int
+    vocab_size: int
+    scales: tuple[int, ...]
+    vae: dict[str, Any] = field(repr=False)
+    latent_scale: float = 1.0
+    latent_shift: float = 0.0
+    attention_dim: int = 32
+    norm: NormType = "rms"
+    norm_eps: float = 1e-5
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the numbers fit together."""
+        if self.image_size % self.downsample:
+            raise ConfigError(
+                f"image_size {self.image_size} is not a multiple of {self.downsample}, the VAE's downsampling: "
+                f"choose {self.image_size // self.downsample * self.downsample or self.downsample}"
+            )
+        side = self.image_size // self.downsample
+        if not self.scales or self.scales[-1] != side:
+            raise ConfigError(
+                f"the scale schedule {list(self.scales)} must end at {side}, the latent's side "
+                f"(image_size {self.image_size} / downsampling {self.downsample})"
+            )
+        if list(self.scales) != sorted(set(self.scales)) or self.scales[0] < 1:
+            raise ConfigError(f"the scale schedule must rise strictly from at least 1, found {list(self.scales)}")
+        if self.vocab_size < 2 or self.attention_dim < 1:
+            raise ConfigError(
+                f"vocab_size must be at least 2 and attention_dim at least 1, "
+                f"found {self.vocab_size} and {self.attention_dim}"
+            )
+        if self.norm not in get_args(NormType):
+            raise ConfigError(f"norm must be one of {', '.join(get_args(NormType))}, found {self.norm!r}")
+        if not self.latent_scale > 0:
+            raise ConfigError(f"latent_scale must be positive, found {self.latent_scale}")
+
+    @property
+    def downsample(self) -> int:
+        """f: pixels per latent position along a side."""
+        return int(2 ** (len(self.vae["block_out_channels"]) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        """C: channels of the latent and of a code."""
+        return int(self.vae["latent_channels"])
+
+    @property
+    def num_tokens(self) -> int:
+        """L: tokens of one image, over all scales."""
+        return sum(side * side for side in self.scales)
+
+    @property
+    def spec(self) -> Spec:
+        """The same facts as a deployed bundle states them."""
+        return Spec(
+            variant=self.variant,
+            image_size=self.image_size,
+            downsample=self.downsample,
+            latent_channels=self.latent_channels,
+            vocab_size=self.vocab_size,
+            scales=self.scales,
+            num_tokens=self.num_tokens,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that ``from_json`` reads back."""
+        return {"format": CONFIG_FORMAT, "format_version": CONFIG_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TokenizerConfig:
+        """Read ``config.json``. Raises ``ConfigError`` on a foreign, newer or incomplete one, naming the key."""
+        if not isinstance(data, dict) or data.get("format") != CONFIG_FORMAT:
+            found = data.get("_class_name", "no format key") if isinstance(data, dict) else type(data).__name__
+            raise ConfigError(
+                f"config.json is not a CODA tokenizer's (found {found}, expected format {CONFIG_FORMAT!r}): "
+                "a plain VAE is adapted with CodaTokenizer.from_vae, official checkpoints with coda import-official"
+            )
+        version = data.get("format_version")
+        if version != CONFIG_VERSION:
+            raise ConfigError(
+                f"config.json has format_version {version!r}, this coda-deploy reads {CONFIG_VERSION}: "
+                "upgrade with pip install -U coda-deploy"
+            )
+        values = {key: value for key, value in data.items() if key not in ("format", "format_version")}
+        names = {f.name for f in dataclasses.fields(cls)}
+        for key in values.keys() - names:
+            near = difflib.get_close_matches(key, names, 1)
+            raise ConfigError(f"config.json has an unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        required = {"variant", "image_size", "vocab_size", "scales", "vae"}
+        if missing := sorted(required - values.keys()):
+            raise ConfigError(f"config.json lacks {', '.join(missing)}")
+        try:
+            values["scales"] = tuple(int(side) for side in values["scales"])
+            if values.get("lora") is not None:
+                lora = values["lora"]
+                values["lora"] = LoraConfig(int(lora["rank"]), tuple(str(target) for target in lora["targets"]))
+            return cls(**values)
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError(f"config.json has a value of a wrong kind: {error!r}") from error

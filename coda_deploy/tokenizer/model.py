@@ -1,0 +1,218 @@
+"""CodaTokenizer: a continuous VAE with LoRA, and the quantizer that makes its latent discrete."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from coda_deploy.tokenizer import storage
+from coda_deploy.tokenizer.config import ConfigError, LoraConfig, NormType, TokenizerConfig
+from coda_deploy.tokenizer.lora import add_lora
+from coda_deploy.tokenizer.quantizer import ResidualQuantizer
+from coda_runtime.errors import InputError
+from coda_runtime.manifest import Spec
+
+DEFAULT_SCALES = {
+    16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+    32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+}
+
+
+class TokenizerOutput(NamedTuple):
+    """What a training step needs. Shapes: images [B, 3, H, W], latents [B, C, h, w], ids int32 [B, L], losses scalar."""
+
+    reconstruction: Tensor
+    ids: Tensor
+    latent: Tensor
+    quantized: Tensor
+    vq_loss: Tensor
+    entropy_loss: Tensor
+
+
+class CodaTokenizer(nn.Module):
+    """A discrete image tokenizer (CODA, arXiv 2503.17760), in its unfolded, trainable form.
+
+    Images are float32 [B, 3, H, W] in [-1, 1], or uint8 [B, H, W, 3]; H = W = ``spec.image_size``. The encoder gives
+    the posterior's mode, so that the same image always has the same ids.
+    """
+
+    def __init__(self, config: TokenizerConfig, vae: AutoencoderKL | None = None) -> None:
+        """Build from a configuration; random weights but for those of ``vae``, where one is given."""
+        super().__init__()
+        self.config = config
+        self.vae = vae if vae is not None else AutoencoderKL(**config.vae)
+        self.vae.requires_grad_(False)
+        if config.lora is not None:
+            add_lora(self.vae, config.lora)
+        self.quantizer = ResidualQuantizer(
+            config.vocab_size,
+            config.latent_channels,
+            config.scales,
+            config.attention_dim,
+            config.norm,
+            config.norm_eps,
+        )
+
+    @property
+    def spec(self) -> Spec:
+        """Image size, scale schedule and vocabulary, under the names a deployed bundle uses."""
+        return self.config.spec
+
+    @classmethod
+    def from_vae(
+        cls,
+        vae: AutoencoderKL | str | os.PathLike[str],
+        *,
+        image_size: int = 256,
+        vocab_size: int = 16384,
+        scales: tuple[int, ...] | None = None,
+        variant: str = "custom",
+        attention_dim: int = 32,
+        norm: NormType = "rms",
+        lora: LoraConfig | None = LoraConfig(),  # noqa: B008 - frozen
+    ) -> CodaTokenizer:
+        """Start adapting a continuous VAE: the VAE is kept, LoRA (at zero) and a fresh quantizer are added.
+
+        ``vae`` is a diffusers ``AutoencoderKL``, a folder with one, or a hub id; it is used, not copied. ``scales``
+        defaults to the paper's schedule for a latent of 16x16 or 32x32. Raises ``ConfigError`` where they do not fit.
+        """
+        if not isinstance(vae, AutoencoderKL):
+            try:
+                vae = cast(AutoencoderKL, AutoencoderKL.from_pretrained(vae))
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"no diffusers AutoencoderKL at {vae}: {str(error).splitlines()[0]}") from error
+        settings = dict(vae.config)
+        side = image_size // 2 ** (len(settings["block_out_channels"]) - 1)
+        if scales is None:
+            if side not in DEFAULT_SCALES:
+                raise ConfigError(f"there is no default scale schedule for a latent of {side}x{side}: give scales")
+            scales = DEFAULT_SCALES[side]
+        known = {key: value for key, value in settings.items() if not key.startswith("_")}
+        config = TokenizerConfig(
+            variant=variant,
+            image_size=image_size,
+            vocab_size=vocab_size,
+            scales=tuple(scales),
+            vae=known,
+            latent_scale=float(settings.get("scaling_factor") or 1.0),
+            latent_shift=float(settings.get("shift_factor") or 0.0),
+            attention_dim=attention_dim,
+            norm=norm,
+            lora=lora,
+        )
+        return cls(config, vae)
+
+    @classmethod
+    def from_pretrained(cls, path_or_hub_id: str | os.PathLike[str]) -> CodaTokenizer:
+        """Load a tokenizer folder (``config.json``, ``model.safetensors``), local or from the hub, as float32, eval mode.
+
+        Raises ``ConfigError`` or ``WeightsError`` (both ``CodaError``) naming what is missing, damaged or misshapen.
+        """
+        folder = storage.locate(path_or_hub_id)
+        config = storage.read_config(folder)
+        weights = storage.read_weights(folder)
+        with torch.device("meta"):
+            try:
+                tokenizer = cls(config)
+            except (TypeError, ValueError, KeyError) as error:
+                raise ConfigError(f"config.json's vae is no AutoencoderKL configuration: {error}") from error
+        storage.check_weights(weights, tokenizer.state_dict(), str(folder / storage.WEIGHTS_NAME))
+        tokenizer.load_state_dict(weights, assign=True)
+        return tokenizer.freeze().eval()
+
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+        """Write a tokenizer folder; ``dtype`` (float32 by default) is the precision of the stored VAE and LoRA.
+
+        The quantizer is always stored as float32: its codes and their search decide the tokens.
+        """
+        weights = {
+            key: tensor if dtype is None or key.startswith("quantizer.") else tensor.to(dtype)
+            for key, tensor in self.state_dict().items()
+        }
+        storage.write_folder(Path(folder), self.config, weights)
+
+    def freeze(self) -> CodaTokenizer:
+        """Let gradients flow to what CODA trains alone, whatever the tensors asked for when they were loaded."""
+        trainable = {name for name, _ in self.trainable()}
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in trainable)
+        return self
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """The parameters CODA trains: LoRA and the quantizer."""
+        return [(name, p) for name, p in self.named_parameters() if "lora_" in name or name.startswith("quantizer.")]
+
+    def encode_latent(self, images: Tensor) -> Tensor:
+        """Images -> the continuous latent the quantizer sees, ``scale * (mode - shift)``: float [B, C, h, w]."""
+        pixels = self._pixels(images)
+        mode = self.vae.encode(pixels).latent_dist.mode()
+        return cast(Tensor, self.config.latent_scale * (mode - self.config.latent_shift))
+
+    def decode_latent(self, latent: Tensor) -> Tensor:
+        """Latent [B, C, h, w] -> images [B, 3, H, W] in about [-1, 1], not clamped."""
+        return cast(Tensor, self.vae.decode(latent / self.config.latent_scale + self.config.latent_shift).sample)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images -> ids int32 [B, L], coarse to fine, row-major inside a scale."""
+        with torch.no_grad():
+            return self.quantizer.encode(self.encode_latent(images))
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids [B, n], n a whole number of scales -> the quantised latent [B, C, h, w].
+
+        Raises ``InputError`` for ids out of [0, V), of another shape, or ending inside a scale.
+        """
+        return self.quantizer.embed(self._check_ids(ids))
+
+    def decode(self, ids: Tensor) -> Tensor:
+        """Ids [B, n], n a whole number of scales (n = L is all) -> images [B, 3, H, W] in about [-1, 1], not clamped.
+
+        Raises ``InputError`` as :meth:`embed` does.
+        """
+        with torch.no_grad():
+            return self.decode_latent(self.embed(ids))
+
+    def forward(self, images: Tensor) -> TokenizerOutput:
+        """One training pass, with gradients to LoRA (encoder and decoder) and to the quantizer."""
+        latent = self.encode_latent(images)
+        quantized = self.quantizer(latent.float())
+        reconstruction = self.decode_latent(quantized.latent)
+        return TokenizerOutput(
+            reconstruction,
+            quantized.ids,
+            latent,
+            quantized.latent,
+            quantized.vq_loss,
+            quantized.entropy_loss,
+        )
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        size = self.config.image_size
+        if images.dtype == torch.uint8:
+            if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+                raise InputError(f"uint8 images must be [B, {size}, {size}, 3], found {list(images.shape)}")
+            return images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        if not images.is_floating_point() or images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise InputError(
+                f"images must be float [B, 3, {size}, {size}] in [-1, 1] or uint8 [B, {size}, {size}, 3], "
+                f"found {images.dtype} {list(images.shape)}"
+            )
+        return images
+
+    def _check_ids(self, ids: Tensor) -> Tensor:
+        if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise InputError(f"ids must be whole numbers [B, n], found {ids.dtype} {list(ids.shape)}")
+        try:
+            self.quantizer.num_scales(ids.shape[1])
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.config.vocab_size):
+            raise InputError(
+                f"ids must lie in [0, {self.config.vocab_size}), found {int(ids.min())} to {int(ids.max())}"
+            )
+        return ids.long()

@@ -1,0 +1,115 @@
+"""Tokenizer folders: ``config.json`` and ``model.safetensors``, on disk or on the hub. No pickle."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
+from coda_runtime.errors import CodaError
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class WeightsError(CodaError):
+    """A tokenizer's or checkpoint's weights are missing, damaged, or not those that its configuration asks for."""
+
+
+def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
+    """The local folder of a tokenizer; a hub id (``owner/name``) is downloaded into the hub's cache.
+
+    Raises ``WeightsError`` when there is neither.
+    """
+    path = Path(path_or_hub_id)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise WeightsError(f"{path} is a file, expected a tokenizer folder with {CONFIG_NAME} and {WEIGHTS_NAME}")
+    name = str(path_or_hub_id)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise WeightsError(f"no tokenizer folder at {path}: give an existing folder, or a hub id like owner/name")
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise WeightsError(
+            f"{name} is no local folder, and could not be had from the hub ({type(error).__name__}): "
+            "check the name and the network, or give a local folder"
+        ) from error
+
+
+def read_config(folder: Path) -> TokenizerConfig:
+    """The folder's ``config.json``. Raises ``ConfigError``."""
+    path = folder / CONFIG_NAME
+    try:
+        return TokenizerConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{folder} is no tokenizer folder: it has no {CONFIG_NAME}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable JSON ({error}): restore it from where it came") from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The folder's tensors as float32, whatever precision they are stored in. Raises ``WeightsError``."""
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise WeightsError(f"{folder} has no {WEIGHTS_NAME}: copy it there, or export the tokenizer again")
+    try:
+        return {key: tensor.float() for key, tensor in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is cut or damaged ({error}): copy it again from where it came") from error
+
+
+def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise ``WeightsError`` naming the first missing, extra or misshapen key, with the nearest expected one."""
+    missing = [key for key in expected if key not in found]
+    extra = [key for key in found if key not in expected]
+    if extra:
+        near = difflib.get_close_matches(extra[0], missing or list(expected), 1, cutoff=0)
+        raise WeightsError(
+            f"{source} has {len(extra)} unexpected keys, first {extra[0]!r}"
+            + (f" (nearest expected: {near[0]!r})" if near else "")
+            + (f", and lacks {len(missing)}, first {missing[0]!r}" if missing else "")
+            + ": is it the variant you named?"
+        )
+    if missing:
+        near = difflib.get_close_matches(missing[0], list(found), 1, cutoff=0)
+        raise WeightsError(
+            f"{source} lacks {len(missing)} keys, first {missing[0]!r}"
+            + (f" (nearest found: {near[0]!r})" if near else "")
+            + ": is the file whole, and the variant the one you named?"
+        )
+    for key, tensor in found.items():
+        if tensor.shape != expected[key].shape:
+            raise WeightsError(
+                f"{source}: {key!r} has shape {list(tensor.shape)}, expected {list(expected[key].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{source}: {key!r} holds NaN or infinite values: the training that made it diverged")
+
+
+def write_folder(out: Path, config: TokenizerConfig, weights: Mapping[str, Tensor]) -> None:
+    """Write a tokenizer folder beside ``out`` and move its two files in when both are whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, temporary / WEIGHTS_NAME)
+        (temporary / CONFIG_NAME).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
+        out.mkdir(exist_ok=True)
+        # The configuration last: a folder without it is not taken for a tokenizer.
+        for name in (WEIGHTS_NAME, CONFIG_NAME):
+            (temporary / name).replace(out / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
