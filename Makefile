@@ -28,7 +28,7 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -m "not gpu"
 
 bench: $(TEST_STAMP) ## run benchmarks/ and print their tables
