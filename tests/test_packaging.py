@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+import coda_runtime
+
 ROOT = Path(__file__).parents[1]
 DATA_SUFFIXES = {".safetensors", ".json", ".md", ".jpg", ".jpeg", ".png", ".html", ".css", ".js"}
 
 
 def project(folder: str) -> dict[str, Any]:
-    return tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    table: dict[str, Any] = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return table
 
 
 class Wheel:
@@ -88,7 +91,7 @@ def test_deploy_leaves_the_engine_library_to_the_user(deploy: Wheel) -> None:
 
 def test_versions_agree(deploy: Wheel, runtime: Wheel) -> None:
     version = deploy.metadata["Version"]
-    assert runtime.metadata["Version"] == version
+    assert runtime.metadata["Version"] == coda_runtime.__version__ == version
     pins = [line for line in deploy.metadata.get_all("Requires-Dist", []) if line.startswith("coda-runtime")]
     assert pins
     assert all(f"=={version}" in line for line in pins)
