@@ -1,0 +1,87 @@
+"""coda_runtime: an exported CODA tokenizer, from images to ids and back, with numpy and one engine library.
+
+import coda_runtime
+
+tok = coda_runtime.load("bundle")
+ids = tok.encode(["photo.jpg"])   # int32 [1, L]
+images = tok.decode(ids)          # uint8 [1, H, W, 3]
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .errors import (
+    ArtifactError,
+    BackendError,
+    BundleError,
+    BundleNotFoundError,
+    ChecksumError,
+    ClosedError,
+    CodaError,
+    DeviceError,
+    FormatVersionError,
+    HubError,
+    ImageError,
+    InputError,
+    ManifestError,
+    MissingDependencyError,
+    OutputError,
+    TokenError,
+)
+
+if TYPE_CHECKING:
+    from .manifest import Artifact, Manifest, Spec
+    from .tokenizer import LoadedArtifact, Tokenizer, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "BackendError",
+    "BundleError",
+    "BundleNotFoundError",
+    "ChecksumError",
+    "ClosedError",
+    "CodaError",
+    "DeviceError",
+    "FormatVersionError",
+    "HubError",
+    "ImageError",
+    "InputError",
+    "LoadedArtifact",
+    "Manifest",
+    "ManifestError",
+    "MissingDependencyError",
+    "OutputError",
+    "Spec",
+    "TokenError",
+    "Tokenizer",
+    "__version__",
+    "load",
+]
+
+# Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
+_LAZY = {
+    "Artifact": "manifest",
+    "LoadedArtifact": "tokenizer",
+    "Manifest": "manifest",
+    "Spec": "manifest",
+    "Tokenizer": "tokenizer",
+    "load": "tokenizer",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

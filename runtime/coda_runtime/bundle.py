@@ -1,0 +1,166 @@
+"""A bundle folder: opened, checked, and sealed by the exporter."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from . import checksums
+from .checksums import Verify
+from .errors import ArtifactError, BundleNotFoundError, ChecksumError, InputError
+from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest, Spec
+
+
+class Bundle:
+    """A folder with a manifest that parsed. Files are checked by `verify`, not by opening."""
+
+    def __init__(self, folder: Path, manifest: Manifest, manifest_bytes: bytes) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._manifest_bytes = manifest_bytes
+
+    @property
+    def spec(self) -> Spec:
+        """What the tokenizer computes."""
+        return self.manifest.spec
+
+    @property
+    def codebook(self) -> Artifact | None:
+        """The value table's artifact, None in a bundle that has none."""
+        return next(iter(self.manifest.find("codebook", format="npy")), None)
+
+    @property
+    def fingerprint(self) -> str:
+        """What ids belong to, as "part:sha256": the value table, or the quantizer where there is no table."""
+        artifact = self.codebook or self.manifest.find("quantizer")[0]
+        return f"{artifact.part}:{artifact.sha256}"
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle's manifest. Raises BundleNotFoundError, ManifestError, FormatVersionError."""
+        root = Path(folder).expanduser()
+        if not root.exists():
+            raise BundleNotFoundError(f"there is no folder {str(root)!r}; expected a bundle, which `coda export` makes")
+        if not root.is_dir():
+            raise BundleNotFoundError(f"{str(root)!r} is a file; expected the bundle folder that holds {MANIFEST_NAME}")
+        path = root / MANIFEST_NAME
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise BundleNotFoundError(
+                f"{str(root)!r} has no {MANIFEST_NAME}, so it is not a bundle; `coda export` makes one"
+            ) from error
+        except OSError as error:
+            raise BundleNotFoundError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        return cls(root, Manifest.parse(data), data)
+
+    def path(self, artifact: Artifact) -> Path:
+        """Where an artifact lies. Raises ChecksumError when it is missing or leaves the bundle through a link."""
+        path = self.folder / artifact.file
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError):  # a loop of links
+            real = path
+        if not real.is_file():
+            raise ChecksumError(
+                f"{path} is missing, and the manifest lists it; copy, download or export the bundle again"
+            )
+        if not any(real.is_relative_to(root) for root in self._roots()):
+            raise ChecksumError(f"{path} is a link that leaves the bundle, to {real}; put the file itself there")
+        return path
+
+    def verify(self, mode: Verify = "cached") -> None:
+        """Check every file against the manifest, and the manifest against SHA256SUMS. Raises ChecksumError."""
+        for _, problem in self.check(mode):
+            if problem is not None:
+                raise problem
+
+    def check(self, mode: Verify = "always") -> Iterator[tuple[str, ChecksumError | None]]:
+        """Yield (file name, what is wrong with it or None) for every file of the bundle."""
+        if mode not in ("cached", "always"):
+            raise InputError(f'verify is {mode!r}; expected "cached" or "always"')
+        sums = self.folder / CHECKSUMS_NAME
+        # A SHA256SUMS that the manifest does not mention counts too: the key itself may be what was altered.
+        if self.manifest.checksums is not None or sums.exists():
+            yield MANIFEST_NAME, self._check_sums(sums)
+        for artifact in self.manifest.artifacts:
+            try:
+                checksums.check_file(self.path(artifact), artifact.sha256, artifact.bytes, verify=mode)
+            except ChecksumError as problem:
+                yield artifact.file, problem
+            else:
+                yield artifact.file, None
+
+    def load_codebook(self) -> npt.NDArray[np.float32]:
+        """The value table, float32 [V, C], read-only. Raises ArtifactError."""
+        artifact = self.codebook
+        if artifact is None:
+            raise ArtifactError(
+                f"{self.folder} has no value table (part 'codebook', format 'npy'), so there is no embed and no "
+                "codebook; export the bundle again with `coda export`"
+            )
+        path = self.path(artifact)
+        try:
+            table = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ArtifactError(f"{path} is not a .npy file ({error}); export the bundle again") from error
+        expected = (self.spec.vocab_size, self.spec.latent_channels)
+        if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.shape != expected:
+            found = f"{table.dtype} {list(table.shape)}" if isinstance(table, np.ndarray) else type(table).__name__
+            raise ArtifactError(f"{path} holds {found}, expected float32 {list(expected)}; export the bundle again")
+        table.flags.writeable = False
+        return table
+
+    def _roots(self) -> tuple[Path, ...]:
+        root = self.folder.resolve()
+        # A snapshot in the Hub's cache is a folder of links into the `blobs` folder two levels up.
+        blobs = root.parent.parent / "blobs"
+        return (root, blobs) if root.parent.name == "snapshots" and blobs.is_dir() else (root,)
+
+    def _check_sums(self, path: Path) -> ChecksumError | None:
+        try:
+            listed = checksums.parse_sums(path.read_bytes(), path)
+        except ChecksumError as problem:
+            return problem
+        except OSError as error:
+            return ChecksumError(
+                f"{path} cannot be read ({error.strerror}), and {MANIFEST_NAME} names it; "
+                "copy, download or export the bundle again"
+            )
+        expected = {MANIFEST_NAME: hashlib.sha256(self._manifest_bytes).hexdigest()}
+        expected |= {artifact.file: artifact.sha256 for artifact in self.manifest.artifacts}
+        problem_text = checksums.sums_problem(listed, expected)
+        if problem_text is None:
+            return None
+        return ChecksumError(f"{self.folder}: {problem_text}; copy, download or export the bundle again")
+
+
+def describe_file(folder: Path, file: str) -> tuple[str, int]:
+    """The (SHA-256, size in bytes) of a file of the bundle, for its Artifact. Raises OSError."""
+    path = folder / file
+    return checksums.sha256_file(path), path.stat().st_size
+
+
+def seal(folder: str | os.PathLike[str], manifest: Manifest) -> Manifest:
+    """Write manifest.json and SHA256SUMS into a folder that holds the manifest's files; return what was written.
+
+    The files are checked against the manifest first, so a sealed bundle verifies. Raises ManifestError for a manifest
+    that would not load, ChecksumError for a file that is missing or differs, OSError.
+    """
+    root = Path(folder)
+    sealed = dataclasses.replace(manifest, checksums=CHECKSUMS_NAME)
+    data = sealed.dump()
+    bundle = Bundle(root, Manifest.parse(data), data)
+    for artifact in sealed.artifacts:
+        checksums.check_file(bundle.path(artifact), artifact.sha256, artifact.bytes, verify="always")
+    digests = {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
+    digests |= {artifact.file: artifact.sha256 for artifact in sealed.artifacts}
+    (root / MANIFEST_NAME).write_bytes(data)
+    (root / CHECKSUMS_NAME).write_bytes(checksums.format_sums(digests))
+    return bundle.manifest

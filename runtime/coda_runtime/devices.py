@@ -1,0 +1,33 @@
+"""What this machine offers, asked without importing an engine library."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from importlib import metadata
+
+
+def count_cuda_devices() -> int:
+    """How many GPUs the NVIDIA driver shows to this process; 0 without a driver."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution, None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def onnxruntime_conflict() -> bool:
+    """True if onnxruntime and onnxruntime-gpu are both installed: they overwrite each other, and only the CPU works."""
+    return installed_version("onnxruntime") is not None and installed_version("onnxruntime-gpu") is not None

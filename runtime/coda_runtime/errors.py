@@ -1,0 +1,114 @@
+"""Every error that coda raises on purpose.
+
+CodaError                        root: `except coda_runtime.CodaError` catches all of them
+├── BundleError                  the bundle folder cannot be used
+│   ├── BundleNotFoundError      no such folder, or no manifest.json in it
+│   ├── ManifestError            manifest.json is broken, incomplete or contradicts itself
+│   │   └── FormatVersionError   manifest.json was written by a newer coda
+│   ├── ChecksumError            a file is missing, cut or altered
+│   └── ArtifactError            a file is whole, but does not do what its part promises
+├── InputError                   what the caller passed (also a ValueError)
+│   ├── ImageError               an image: unreadable, wrong dtype, wrong shape, empty batch
+│   └── TokenError               ids: wrong dtype, wrong shape, out of range, from another tokenizer
+├── OutputError                  the result cannot be written where it was asked for
+├── DeviceError                  the device or execution provider asked for is not there
+├── BackendError                 unknown backend, or an engine library failed
+├── HubError                     the Hugging Face Hub did not deliver
+├── MissingDependencyError       an optional library is not installed; `.extra` brings it
+└── ClosedError                  the tokenizer was closed
+
+Each message says what was found, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "BackendError",
+    "BundleError",
+    "BundleNotFoundError",
+    "ChecksumError",
+    "ClosedError",
+    "CodaError",
+    "DeviceError",
+    "FormatVersionError",
+    "HubError",
+    "ImageError",
+    "InputError",
+    "ManifestError",
+    "MissingDependencyError",
+    "OutputError",
+    "TokenError",
+]
+
+
+class CodaError(Exception):
+    """Root of every error raised on purpose by coda_runtime, coda_export and coda_deploy."""
+
+
+class BundleError(CodaError):
+    """The bundle folder cannot be used."""
+
+
+class BundleNotFoundError(BundleError):
+    """There is no such folder, or it holds no manifest.json."""
+
+
+class ManifestError(BundleError):
+    """manifest.json is broken, incomplete or contradicts itself."""
+
+
+class FormatVersionError(ManifestError):
+    """manifest.json was written by a newer coda than this one."""
+
+
+class ChecksumError(BundleError):
+    """A file of the bundle is missing, cut or altered."""
+
+
+class ArtifactError(BundleError):
+    """A file of the bundle is whole, but does not do what its part promises."""
+
+
+class InputError(CodaError, ValueError):
+    """The caller passed something that cannot be used."""
+
+
+class ImageError(InputError):
+    """An image is unreadable or has the wrong dtype or shape, or the batch is empty."""
+
+
+class TokenError(InputError):
+    """Ids have the wrong dtype or shape, are out of range, or belong to another tokenizer."""
+
+
+class OutputError(CodaError):
+    """The result cannot be written where it was asked for."""
+
+
+class DeviceError(CodaError):
+    """The device or execution provider that was asked for is not there."""
+
+
+class BackendError(CodaError):
+    """The backend is unknown, or an engine library failed."""
+
+
+class HubError(CodaError):
+    """The Hugging Face Hub did not deliver the bundle."""
+
+
+class MissingDependencyError(CodaError):
+    """An optional library is not installed.
+
+    `extra` is the extra of coda-runtime (or the name of the package) that brings it.
+    """
+
+    def __init__(self, what: str, extra: str, *, package: str = "coda-runtime") -> None:
+        self.extra = extra
+        requirement = f'"{package}[{extra}]"' if extra != package else package
+        super().__init__(f"{what}; install it: pip install {requirement}")
+
+
+class ClosedError(CodaError):
+    """The tokenizer was closed; load the bundle again."""

@@ -1,0 +1,204 @@
+"""Images in: checks, and the one official way from any picture to uint8 [S,S,3].
+
+The rule, as PyTorch's `Resize(S, LANCZOS)` and `CenterCrop(S)` on a PIL image: turn upright by EXIF, convert to RGB
+(transparent pixels over white, 16-bit grey to 8), scale the shorter side to S with Lanczos, cut out the centre. An
+array that already is S x S goes through untouched and needs no Pillow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ImageError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+ImageLike = "str | os.PathLike[str] | Image.Image | Pixels"
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Suffixes by which a folder is searched for images."""
+
+_LONG_SIDE_LIMIT = 8  # times S; a longer strip is cropped while it is resized, which saves its memory
+
+
+class Batches:
+    """The images of one call, checked as far as that is cheap; slices come out ready for the encoder.
+
+    `images` is uint8 [B,H,W,3], or a sequence of paths, PIL images and uint8 [H,W,3] arrays of any, mixed sizes.
+    Raises ImageError for anything else, and for an empty batch.
+    """
+
+    def __init__(self, images: Any, size: int) -> None:
+        self._size = size
+        self._array: Pixels | None = None
+        self._items: Sequence[Any] = ()
+        if isinstance(images, np.ndarray):
+            check_batch(images)
+            self._array = images
+            self._count = len(images)
+        else:
+            self._items = _check_sequence(images)
+            self._count = len(self._items)
+        if self._count == 0:
+            raise ImageError("the batch is empty; pass at least one image")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def slices(self, step: int) -> Iterator[tuple[slice, Pixels]]:
+        """Yield (where, uint8 [b,S,S,3]) for runs of at most `step` images. Raises ImageError."""
+        for start in range(0, self._count, step):
+            where = slice(start, min(start + step, self._count))
+            yield where, self._prepare(where)
+
+    def _prepare(self, where: slice) -> Pixels:
+        square = (self._size, self._size)
+        if self._array is not None:
+            if self._array.shape[1:3] == square:
+                return np.ascontiguousarray(self._array[where])
+            return np.stack([fit(image, self._size) for image in self._array[where]])
+        named = enumerate(self._items[where], where.start)
+        return np.stack([fit(item, self._size, name=f"images[{i}]") for i, item in named])
+
+
+def check_batch(images: npt.NDArray[Any]) -> None:
+    """Raise ImageError unless `images` is uint8 [B,H,W,3] with at least one pixel in each image."""
+    _check_dtype(images, "images")
+    shape = list(images.shape)
+    if images.ndim == 4 and shape[3] == 3 and shape[1] > 0 and shape[2] > 0:
+        return
+    expected = "expected [B,H,W,3] in RGB"
+    if images.ndim == 3 and shape[2] == 3:
+        raise ImageError(f"images has shape {shape}; {expected}: add the batch axis, images[None]")
+    if images.ndim == 4 and shape[1] == 3:
+        raise ImageError(f"images has shape {shape}, channels first; {expected}: images.transpose(0, 2, 3, 1)")
+    if images.ndim == 4 and shape[3] == 4:
+        raise ImageError(f"images has shape {shape}, with an alpha channel; {expected}: images[..., :3]")
+    if (images.ndim == 4 and shape[3] == 1) or images.ndim in (2, 3):
+        raise ImageError(f"images has shape {shape}, which looks grey; {expected}: repeat the grey value 3 times")
+    raise ImageError(f"images has shape {shape}; {expected}, with at least one pixel")
+
+
+def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
+    """One path, PIL image or uint8 [H,W,3] array -> uint8 [size,size,3] by the official rule.
+
+    Raises ImageError naming the file for what cannot be read, MissingDependencyError when Pillow is needed and absent.
+    """
+    if isinstance(image, np.ndarray):
+        _check_dtype(image, name)
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ImageError(f"{name} has shape {list(image.shape)}; expected [H,W,3] in RGB, with at least one pixel")
+        if image.shape[:2] == (size, size):
+            return image
+        return _resize(require_pillow().fromarray(np.ascontiguousarray(image)), size)
+    pillow = require_pillow()
+    if isinstance(image, pillow.Image):
+        return _fit_pil(image, size, name)
+    if not isinstance(image, (str, os.PathLike)):
+        raise ImageError(f"{name} is a {_kind(image)}; expected a path, a PIL image or a uint8 [H,W,3] array")
+    return _fit_file(os.fspath(image), size)
+
+
+def require_pillow() -> Any:
+    """The module PIL.Image, imported now. Raises MissingDependencyError."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError("reading and resizing images needs Pillow, which is not here", "images") from error
+    return Image
+
+
+def _fit_file(path: str, size: int) -> Pixels:
+    pillow = require_pillow()
+    try:
+        with pillow.open(path) as image:
+            return _fit_pil(image, size, path)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image {path!r}; check the path") from error
+    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
+        raise ImageError(
+            f"{path!r} has too many pixels to be safe ({error}); scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except pillow.UnidentifiedImageError as error:
+        raise ImageError(f"{path!r} is not an image that Pillow can read; convert it to PNG or JPEG") from error
+    except OSError as error:
+        raise ImageError(f"{path!r} cannot be read as an image ({error.strerror or error}); is it cut?") from error
+
+
+def _fit_pil(image: Image.Image, size: int, name: str) -> Pixels:
+    from PIL import Image, ImageOps
+
+    try:
+        return _resize(_to_rgb(ImageOps.exif_transpose(image), name), size)
+    except (ImageError, OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise  # _fit_file says more about these
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+        raise ImageError(
+            f"{name!r} cannot be decoded ({type(error).__name__}: {error}); is it cut or damaged?"
+        ) from error
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    from PIL import Image
+
+    if image.width == 0 or image.height == 0:
+        raise ImageError(f"{name!r} has {image.width} x {image.height} pixels; expected at least one")
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips 16 bits at 255 instead of scaling them.
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{name!r} has 32-bit grey values of unknown range (mode {image.mode}); convert it to 8-bit")
+    if image.has_transparency_data:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+    return image.convert("RGB")
+
+
+def _resize(image: Image.Image, size: int) -> Pixels:
+    from PIL.Image import Resampling
+
+    short = min(image.size)
+    width, height = (int(size * side / short) for side in image.size)
+    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    if max(width, height) > _LONG_SIDE_LIMIT * size:
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return np.asarray(image.resize((size, size), Resampling.LANCZOS, box=box))
+    if (width, height) != image.size:
+        image = image.resize((width, height), Resampling.LANCZOS)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _check_dtype(array: npt.NDArray[Any], name: str) -> None:
+    if array.dtype == np.uint8:
+        return
+    if array.dtype.kind == "f":
+        raise ImageError(
+            f"{name} is {array.dtype}; expected uint8 from 0 to 255: for values in [0, 1] multiply by 255, "
+            "round, and cast with .astype(np.uint8)"
+        )
+    raise ImageError(f"{name} is {array.dtype}; expected uint8 from 0 to 255: cast with .astype(np.uint8)")
+
+
+def _check_sequence(images: Any) -> Sequence[Any]:
+    if isinstance(images, (list, tuple)):
+        return images
+    if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert"):
+        raise ImageError("images is a single image; expected a list: put it in brackets, [image]")
+    if hasattr(images, "__array__"):
+        raise ImageError(f"images is a {_kind(images)}; expected a numpy array: for a tensor, images.cpu().numpy()")
+    raise ImageError(
+        f"images is a {_kind(images)}; expected uint8 [B,H,W,3], or a list of paths, PIL images or uint8 arrays"
+    )
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

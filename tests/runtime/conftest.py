@@ -1,0 +1,42 @@
+"""Bundles for the runtime's tests: one built for the session, copied wherever a test changes it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import coda_runtime
+import pytest
+
+from tests.runtime import tiny
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed bundle; not to be changed."""
+    return tiny.make_bundle(tmp_path_factory.mktemp("sealed") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def minimal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle made by hand; not to be changed."""
+    return tiny.make_minimal_bundle(tmp_path_factory.mktemp("minimal") / "bundle")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a bundle to where the test may change it."""
+    return lambda source: Path(shutil.copytree(source, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def tok(sealed: Path) -> Iterator[coda_runtime.Tokenizer]:
+    with coda_runtime.load(sealed) as tokenizer:
+        yield tokenizer
