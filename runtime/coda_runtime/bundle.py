@@ -36,10 +36,13 @@ class Bundle:
         return next(iter(self.manifest.find("codebook", format="npy")), None)
 
     @property
-    def fingerprint(self) -> str:
-        """What ids belong to, as "part:sha256": the value table, or the quantizer where there is no table."""
-        artifact = self.codebook or self.manifest.find("quantizer")[0]
-        return f"{artifact.part}:{artifact.sha256}"
+    def fingerprints(self) -> tuple[str, ...]:
+        """What ids belong to, each "part:sha256": the value table, where there is one, and the quantizers.
+
+        Bundles that share one of them come from the same tokenizer, whichever versions exported them.
+        """
+        artifacts = [*self.manifest.find("codebook"), *self.manifest.find("quantizer")]
+        return tuple(f"{artifact.part}:{artifact.sha256}" for artifact in artifacts)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:

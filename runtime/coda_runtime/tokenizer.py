@@ -43,17 +43,19 @@ class LoadedArtifact:
 class Tokenizer:
     """A loaded bundle. Made by `coda_runtime.load`; a context manager; safe to call from many threads.
 
-    `spec` says what it computes, `artifacts` what was loaded for it, `folder` where from.
+    `spec` says what it computes, `artifacts` what was loaded for it, `folder` where from, `fingerprints` which
+    tokenizer ids belong to, and `images_per_run` how many images go through the engines at once.
     """
 
     def __init__(self, bundle: Bundle, sessions: dict[str, Session], artifacts: Sequence[LoadedArtifact]) -> None:
         self.spec: Spec = bundle.spec
         self.artifacts: tuple[LoadedArtifact, ...] = tuple(artifacts)
         self.folder = bundle.folder
+        self.fingerprints = bundle.fingerprints
         self._bundle = bundle
         self._sessions = sessions
         self._codebook = bundle.load_codebook() if bundle.codebook else None
-        self._step = max(1, MAX_PIXELS_PER_RUN // self.spec.image_size**2)
+        self.images_per_run = max(1, MAX_PIXELS_PER_RUN // self.spec.image_size**2)
         self._state = threading.Condition()
         self._running = 0
         self._closed = False
@@ -75,7 +77,7 @@ class Tokenizer:
         """
         batches = Batches(images, self.spec.image_size)
         out = np.empty((len(batches), self.spec.num_tokens), dtype=np.int32)
-        for where, pixels in batches.slices(self._step):
+        for where, pixels in batches.slices(self.images_per_run):
             with self._open() as sessions:
                 latent = self._run(sessions, "encoder", pixels)
                 out[where] = self._run(sessions, "quantizer", latent)
@@ -96,14 +98,15 @@ class Tokenizer:
             ClosedError: the tokenizer is closed.
         """
         full = pad_ids(check_ids(ids, self.spec), self.spec)
-        if len(full) <= self._step:
+        if len(full) <= self.images_per_run:
             with self._open() as sessions:
                 return self._run(sessions, "decoder", full)
         side = self.spec.image_size
         out = np.empty((len(full), side, side, 3), dtype=np.uint8)
-        for start in range(0, len(full), self._step):
+        for start in range(0, len(full), self.images_per_run):
+            where = slice(start, start + self.images_per_run)
             with self._open() as sessions:
-                out[start : start + self._step] = self._run(sessions, "decoder", full[start : start + self._step])
+                out[where] = self._run(sessions, "decoder", full[where])
         return out
 
     def reconstruct(self, images: Any) -> npt.NDArray[np.uint8]:

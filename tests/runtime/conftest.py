@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import coda_runtime
 import pytest
 
+import coda_runtime
 from tests.runtime import tiny
 
 

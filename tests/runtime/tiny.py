@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import TensorProto, helper, numpy_helper
+
 from coda_runtime.bundle import describe_file, seal
 from coda_runtime.manifest import Artifact, Manifest, Spec
 from coda_runtime.resample import upsample_matrix
-from onnx import TensorProto, helper, numpy_helper
 
 SIZE, DOWN, CHANNELS, CODES, SCALES, TOKENS = 32, 8, 4, 16, (1, 2, 4), 21
 SIDE = SIZE // DOWN

@@ -1,0 +1,33 @@
+"""The `coda` command. Needs the extra `cli`; no PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import sys
+from types import FrameType
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line and exit: 0 success, 2 wrong usage, 1 a failure explained on stderr, 130 interrupted."""
+    if any(importlib.util.find_spec(name) is None for name in ("click", "rich")):
+        sys.stderr.write(
+            "error: the coda command needs click and rich, which are not here; "
+            'install them: pip install "coda-runtime[cli]"\n'
+        )
+        sys.exit(1)
+    # An exception lets every `finally` take away what is half-written; the default would just end the process.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        from .app import cli
+
+        cli(prog_name="coda")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted\n")
+        sys.exit(130)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

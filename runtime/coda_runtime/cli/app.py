@@ -1,0 +1,112 @@
+"""The `coda` group: commands by name, each imported only when it runs, so that `coda --help` costs nothing."""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from .. import __version__
+from ..errors import CodaError, MissingDependencyError
+from .base import debug_option, one_line_errors
+
+_GROUP = "coda.commands"
+
+# name: what --help says. Each lives in the module of its name, as `command`.
+_OWN = {
+    "decode": "Tokens to images.",
+    "doctor": "What is installed here, what conflicts, what to install.",
+    "encode": "Images to tokens.",
+    "inspect": "What a bundle holds.",
+    "reconstruct": "Images to tokens and back, with their PSNR.",
+    "verify": "Check a bundle's files, and its parity where the tokenizer is at hand.",
+}
+# Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.
+_DEPLOY = {
+    "demo": "The whole road on sample photographs, with a report.",
+    "export": "A tokenizer to a bundle.",
+    "import-official": "A published CODA checkpoint to a tokenizer.",
+}
+
+
+class CodaGroup(click.Group):
+    """Finds commands here and under the entry-point group `coda.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, those that need coda-deploy too."""
+        return sorted({*_OWN, *_DEPLOY, *_plugins()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command. Raises CodaError if its package is missing or broken."""
+        if cmd_name in _OWN:
+            found: object = import_module(f".{cmd_name}", __package__).command
+        elif (plugin := _plugins().get(cmd_name)) is not None:
+            found = _load(plugin)
+        elif cmd_name in _DEPLOY:
+            raise MissingDependencyError(
+                f"`coda {cmd_name}` comes with coda-deploy, which is not here", "coda-deploy", package="coda-deploy"
+            )
+        else:
+            return None
+        if not isinstance(found, click.Command):
+            raise CodaError(f"`coda {cmd_name}` is not a click command but {found!r}; reinstall the package it is from")
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the arguments name; help and options of a missing one are not looked at."""
+        with one_line_errors(ctx):
+            return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with one_line_errors(ctx):
+            return super().invoke(ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in --help, without importing any."""
+        rows = [(name, _short_help(name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names for the shell, without importing any."""
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [CompletionItem(name, help=_short_help(name)) for name in names]
+
+
+def _plugins() -> dict[str, metadata.EntryPoint]:
+    return {plugin.name: plugin for plugin in metadata.entry_points(group=_GROUP)}
+
+
+def _load(plugin: metadata.EntryPoint) -> object:
+    try:
+        return plugin.load()
+    except ImportError as error:
+        package = plugin.dist.name if plugin.dist else plugin.module
+        raise CodaError(
+            f"`coda {plugin.name}` does not start: {package} lacks something ({error}); "
+            f"reinstall it: pip install --force-reinstall {package}"
+        ) from error
+
+
+def _short_help(name: str) -> str:
+    if name in _OWN:
+        return _OWN[name]
+    plugin = _plugins().get(name)
+    if name in _DEPLOY:
+        return _DEPLOY[name] if plugin else f"{_DEPLOY[name]} (needs coda-deploy)"
+    return f"From {plugin.dist.name}." if plugin and plugin.dist else ""
+
+
+@click.command(
+    cls=CodaGroup,
+    params=[debug_option()],
+    epilog="\b\nExample:\n  coda encode bundle photos --out tokens.npz\n  coda decode bundle tokens.npz --out pictures",
+)
+@click.version_option(__version__, message="coda-runtime %(version)s")
+def cli() -> None:
+    """CODA image tokenizers: images to tokens and back."""

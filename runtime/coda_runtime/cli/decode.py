@@ -1,0 +1,51 @@
+"""`coda decode`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import TokenError
+from ..names import png_names
+from ..outputs import staged_folder
+from ..tokens_file import read_tokens
+from .base import command as coda_command
+from .base import progress
+from .options import bundle_argument, load_options, open_tokenizer
+from .pictures import save_png
+
+
+@coda_command(
+    name="decode",
+    example="coda decode bundle tokens.npz --out pictures\ncoda decode bundle tokens.npz --out coarse --scales 4",
+)
+@bundle_argument
+@click.argument("tokens", metavar="TOKENS.npz", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
+@click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
+@load_options
+def command(bundle: str, tokens: Path, out: Path, scales: int | None, **settings: Any) -> None:
+    """Turn the tokens of `coda encode` back into images, one PNG each, named after the image they came from."""
+    with open_tokenizer(bundle, **settings) as tok:
+        file = read_tokens(tokens, tok)
+        ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
+        with staged_folder(out) as folder, progress("decoding", len(ids)) as bar:
+            names = png_names(file.names)
+            for start in range(0, max(1, len(ids)), tok.images_per_run):
+                pictures = tok.decode(ids[start : start + tok.images_per_run])
+                for picture, name in zip(pictures, names[start:], strict=False):
+                    save_png(folder / name, picture)
+                bar.advance(len(pictures))
+    click.echo(f"{len(ids)} images: {out}")
+
+
+def _prefix(lengths: tuple[int, ...], scales: int | None) -> int:
+    if scales is None:
+        return lengths[-1]
+    if scales > len(lengths):
+        raise TokenError(
+            f"--scales is {scales}, and this tokenizer has {len(lengths)} scales; give 1 to {len(lengths)}"
+        )
+    return lengths[scales - 1]

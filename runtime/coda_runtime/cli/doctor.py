@@ -1,0 +1,46 @@
+"""`coda doctor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..diagnose import diagnose
+from .base import command as coda_command
+from .base import json_option, print_json, table
+
+
+@coda_command(name="doctor", example="coda doctor\ncoda doctor --json")
+@json_option
+def command(as_json: bool) -> None:
+    """Tell what engine libraries, devices and conflicts are here, and what to install."""
+    report = diagnose()
+    if as_json:
+        print_json(report)
+        return
+    table(_rows(report))
+    click.echo()
+    for line in report["advice"] or ["nothing is missing"]:
+        click.echo(f"- {line}")
+
+
+def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
+    cpu, nvidia, engine = report["cpu"], report["nvidia"], report["onnxruntime"]
+    rows: list[tuple[str, object]] = [
+        ("python", f"{report['python']} ({report['executable']})"),
+        ("platform", report["platform"]),
+        ("cpu", f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores, {' '.join(cpu['flags'])}".rstrip(", ")),
+        ("coda-runtime", report["coda-runtime"] or "not installed (run from its source)"),
+        ("coda-deploy", report["coda-deploy"] or "not installed"),
+        ("numpy", report["numpy"]),
+        *report["engines"].items(),
+    ]
+    if engine is None:
+        rows.append(("onnxruntime", "not installed"))
+    else:
+        rows.append(("providers", engine["problem"] or ", ".join(engine["providers"])))
+    names = ", ".join(nvidia["names"]) or f"{nvidia['devices']} devices"
+    rows.append(("nvidia", nvidia["problem"] or f"{names}, driver {nvidia['driver'] or 'not found'}"))
+    rows += [(name, version or "not installed") for name, version in report["libraries"].items()]
+    return rows

@@ -1,0 +1,70 @@
+"""`coda inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from ..bundle import Bundle
+from ..hub import find_bundle
+from ..manifest import Artifact, Manifest
+from .base import command as coda_command
+from .base import json_option, print_json, table
+from .options import bundle_argument
+
+
+@coda_command(name="inspect", example="coda inspect bundle\ncoda inspect bundle --json")
+@bundle_argument
+@json_option
+def command(bundle: str, as_json: bool) -> None:
+    """Show what BUNDLE holds: what the tokenizer computes, the files, where it came from, how faithful it is."""
+    opened = Bundle.open(find_bundle(bundle))
+    opened.verify()
+    if as_json:
+        print_json({"bundle": str(opened.folder), **opened.manifest.to_json()})
+        return
+    manifest = opened.manifest
+    table(list(_facts(opened, manifest)))
+    click.echo()
+    table([_row(artifact) for artifact in manifest.artifacts], columns=("part", "format", "precision", "size", "file"))
+    parity = [row for artifact in manifest.artifacts for row in _flat(artifact.parity, artifact.file)]
+    for title, rows in (("Parity", parity), ("Provenance", list(_flat(manifest.provenance, "")))):
+        if rows:
+            click.echo(f"\n{title}")
+            table(rows)
+
+
+def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
+    spec = manifest.spec
+    yield "bundle", bundle.folder
+    yield "format version", manifest.format_version
+    yield "variant", spec.variant
+    yield "images", f"{spec.image_size} x {spec.image_size} {spec.color_order}, {spec.resize}, {spec.crop} crop"
+    side = spec.latent_size
+    yield "latent", f"{spec.latent_channels} x {side} x {side} (downsample {spec.downsample})"
+    yield "codes", spec.vocab_size
+    yield "tokens", f"{spec.num_tokens} in scales {' '.join(map(str, spec.scales))}"
+    yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"
+    yield "license", manifest.license or "not stated"
+    yield "sealed", "yes, by " + manifest.checksums if manifest.checksums else "no, only by the manifest's digests"
+
+
+def _row(artifact: Artifact) -> tuple[str, ...]:
+    return artifact.part, artifact.format, artifact.precision, _size(artifact.bytes), artifact.file
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def _flat(data: Mapping[str, Any], head: str) -> Iterator[tuple[str, str]]:
+    """Nested objects as rows of (dotted key, value)."""
+    for key, value in data.items():
+        name = f"{head} {key}".strip()
+        if isinstance(value, Mapping):
+            yield from _flat(value, name)
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,61 @@
+"""`coda reconstruct`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from ..images import fit
+from ..metrics import json_number, psnr_per_image
+from ..names import png_names
+from ..outputs import staged_folder
+from .base import command as coda_command
+from .base import json_option, print_json, progress, table
+from .options import bundle_argument, images_argument, load_options, open_tokenizer
+from .pictures import save_png
+from .sources import collect
+
+
+@coda_command(name="reconstruct", example="coda reconstruct bundle photos/ --out pictures --side-by-side")
+@bundle_argument
+@images_argument
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
+@click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
+@json_option
+@load_options
+def command(
+    bundle: str, images: tuple[Path, ...], out: Path, side_by_side: bool, as_json: bool, **settings: Any
+) -> None:
+    """Encode and decode IMAGES, files and folders; write the results and report their PSNR.
+
+    PSNR is in dB against the image as the tokenizer sees it: resized by its shorter side and cropped at the centre.
+    """
+    sources = collect(images)
+    names = png_names([source.name for source in sources])
+    scores: list[float] = []
+    with (
+        open_tokenizer(bundle, **settings) as tok,
+        staged_folder(out) as folder,
+        progress("reconstructing", len(sources)) as bar,
+    ):
+        for start in range(0, len(sources), tok.images_per_run):
+            part = sources[start : start + tok.images_per_run]
+            originals = np.stack([fit(source.path, tok.spec.image_size) for source in part])
+            pictures = tok.reconstruct(originals)
+            scores += psnr_per_image(originals, pictures).tolist()
+            for original, picture, name in zip(originals, pictures, names[start:], strict=False):
+                save_png(folder / name, np.concatenate([original, picture], axis=1) if side_by_side else picture)
+            bar.advance(len(part))
+    mean = float(np.mean(scores))
+    if as_json:
+        results = [
+            {"name": source.name, "file": name, "psnr": json_number(score)}
+            for source, name, score in zip(sources, names, scores, strict=True)
+        ]
+        print_json({"num_images": len(sources), "psnr": json_number(mean), "out": str(out), "images": results})
+        return
+    rows = [(source.name, f"{score:.2f}") for source, score in zip(sources, scores, strict=True)]
+    table([*rows, ("mean", f"{mean:.2f}")], columns=("image", "PSNR dB"))

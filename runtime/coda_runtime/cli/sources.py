@@ -1,0 +1,53 @@
+"""The images that a command was given: files as they are, folders searched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ImageError
+from ..images import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file and the relative name, with forward slashes, that it goes by in results."""
+
+    path: Path
+    name: str
+
+
+def collect(paths: Sequence[Path]) -> list[Source]:
+    """Every image among files and folders, folders in sorted order. Raises ImageError for a missing or empty one."""
+    out: list[Source] = []
+    for path in paths:
+        if path.is_dir():
+            out += _search(path)
+        elif path.exists():
+            inside = not path.is_absolute() and ".." not in path.parts
+            out.append(Source(path, _printable(path.as_posix() if inside else path.name)))
+        else:
+            raise ImageError(f"there is no file or folder {str(path)!r}; check the path")
+    return out
+
+
+def _search(folder: Path) -> list[Source]:
+    found = []
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        # Hidden files are not photographs: macOS leaves `._photo.jpg` beside every photo.jpg.
+        hidden = any(piece.startswith(".") for piece in inside.parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+            found.append(Source(path, _printable(inside.as_posix())))
+    if not found:
+        raise ImageError(
+            f"the folder {str(folder)!r} has no images; expected files ending in {' '.join(sorted(SUFFIXES))}"
+        )
+    return found
+
+
+def _printable(name: str) -> str:
+    """A name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
+    return os.fsencode(name).decode(errors="replace")

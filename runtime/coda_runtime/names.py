@@ -1,0 +1,32 @@
+"""File names for results: made from whatever the images were called, safe on every system, never outside a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_UNSAFE = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_LONGEST = 120  # bytes for one piece; file systems allow 255
+
+
+def png_names(names: Sequence[str]) -> list[str]:
+    """One relative .png name for each image name, in order, with forward slashes, no two the same on any system."""
+    taken: set[str] = set()
+    out = []
+    for name in names:
+        *folders, file = [_piece(piece) for piece in name.split("/") if piece not in ("", ".", "..")] or ["image"]
+        # A folder called like a picture could stand in the way of one.
+        folders = [f"{folder}_" if folder.casefold().endswith(".png") else folder for folder in folders]
+        stem = "/".join([*folders, re.sub(r"(?<=.)\.[A-Za-z]{1,5}$", "", file)])
+        unique, number = stem, 2
+        while unique.casefold() in taken:
+            unique, number = f"{stem}-{number}", number + 1
+        taken.add(unique.casefold())
+        out.append(f"{unique}.png")
+    return out
+
+
+def _piece(text: str) -> str:
+    safe = _UNSAFE.sub("_", text).encode()[:_LONGEST].decode(errors="ignore").strip(" .") or "_"
+    return f"_{safe}" if _RESERVED.fullmatch(safe) else safe
