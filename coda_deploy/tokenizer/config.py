@@ -131,7 +131,9 @@ class TokenizerConfig:
         names = {f.name for f in dataclasses.fields(cls)}
         for key in values.keys() - names:
             near = difflib.get_close_matches(key, names, 1)
-            raise ConfigError(f"config.json has an unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            raise ConfigError(
+                f"config.json has an unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else "")
+            )
         required = {"variant", "image_size", "vocab_size", "scales", "vae"}
         if missing := sorted(required - values.keys()):
             raise ConfigError(f"config.json lacks {', '.join(missing)}")

@@ -24,7 +24,7 @@ DEFAULT_SCALES = {
 
 
 class TokenizerOutput(NamedTuple):
-    """What a training step needs. Shapes: images [B, 3, H, W], latents [B, C, h, w], ids int32 [B, L], losses scalar."""
+    """What a training step needs: images [B, 3, H, W], latents [B, C, h, w], ids int32 [B, L], scalar losses."""
 
     reconstruction: Tensor
     ids: Tensor
@@ -109,7 +109,7 @@ class CodaTokenizer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str | os.PathLike[str]) -> CodaTokenizer:
-        """Load a tokenizer folder (``config.json``, ``model.safetensors``), local or from the hub, as float32, eval mode.
+        """Load a tokenizer folder (``config.json``, ``model.safetensors``), local or from the hub; float32, eval mode.
 
         Raises ``ConfigError`` or ``WeightsError`` (both ``CodaError``) naming what is missing, damaged or misshapen.
         """

@@ -5,20 +5,19 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
 from coda_runtime.errors import CodaError
+from coda_runtime.outputs import staged_folder
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -101,15 +100,7 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
 
 
 def write_folder(out: Path, config: TokenizerConfig, weights: Mapping[str, Tensor]) -> None:
-    """Write a tokenizer folder beside ``out`` and move its two files in when both are whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, temporary / WEIGHTS_NAME)
-        (temporary / CONFIG_NAME).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
-        out.mkdir(exist_ok=True)
-        # The configuration last: a folder without it is not taken for a tokenizer.
-        for name in (WEIGHTS_NAME, CONFIG_NAME):
-            (temporary / name).replace(out / name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """Write a tokenizer folder beside ``out`` and move its two files in when both are whole. Raises ``OutputError``."""
+    with staged_folder(out) as folder:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_NAME)
+        (folder / CONFIG_NAME).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")

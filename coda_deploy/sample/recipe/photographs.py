@@ -1,9 +1,9 @@
-"""Gather the photographs the sample tokenizer learns from into two arrays on disk.
+r"""Gather the photographs the sample tokenizer learns from into two arrays on disk.
 
 Every photograph comes from a Debian package or from scikit-image's wheel, named with its author and licence
 in SOURCES. Set up the packages once, without installing them::
 
-    mkdir debs && cd debs && apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \\
+    mkdir debs && cd debs && apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \
         mate-backgrounds plasma-workspace-wallpapers tuxpaint-stamps-default
     for f in *.deb; do dpkg -x $f ../packages; done
 

@@ -1,0 +1,1 @@
+"""The commands that coda-deploy adds to `coda`, through the entry-point group coda.commands."""

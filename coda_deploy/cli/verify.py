@@ -1,0 +1,13 @@
+"""What ``coda verify --tokenizer`` calls: parity measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
+    """{artifact file: {backend: numbers}}; see :func:`coda_deploy.export.verify_parity`."""
+    from coda_deploy.export import verify_parity
+
+    return verify_parity(bundle, tokenizer, images)

@@ -1,0 +1,109 @@
+"""Export and verify: the road from a tokenizer folder to a measured bundle, as functions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+
+from coda_deploy import photographs
+from coda_deploy.folding import fold_tokenizer
+from coda_deploy.reference import TorchReference
+from coda_deploy.tokenizer import storage
+from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_export import DEFAULT_FLOORS, Floor, ParityImages, export_bundle
+from coda_export.parity import ParityMeter, check_floor
+from coda_runtime.bundle import Bundle
+from coda_runtime.errors import InputError
+from coda_runtime.images import SUFFIXES, fit
+from coda_runtime.manifest import Manifest
+
+# Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.
+MAX_PARITY_IMAGES = 16
+
+
+def parity_images(size: int, folder: Path | None = None) -> ParityImages:
+    """The shipped photographs, or up to MAX_PARITY_IMAGES of a folder's, cropped by the official rule to ``size``.
+
+    Raises ``ImageError`` for unreadable images and ``InputError`` for a folder without any.
+    """
+    if folder is None:
+        files, source = photographs.paths(), "photographs shipped with coda-deploy"
+    else:
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        source = f"{min(len(files), MAX_PARITY_IMAGES)} of {len(files)} images of the user's"
+        if not files:
+            raise InputError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}): name a folder that does")
+    return ParityImages(np.stack([fit(path, size) for path in files[:MAX_PARITY_IMAGES]]), source)
+
+
+def _source(folder: Path) -> dict[str, Any]:
+    weights = folder / storage.WEIGHTS_NAME
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"source": {"file": weights.name, "sha256": digest}}
+
+
+def export_tokenizer(
+    tokenizer: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    precisions: Sequence[str] = ("fp32",),
+    floors: Mapping[str, Floor] = DEFAULT_FLOORS,
+    images: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Export a tokenizer folder (or hub id) to a bundle at ``out``; see :func:`coda_export.export_bundle`.
+
+    ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default.
+    """
+    folder = storage.locate(tokenizer)
+    progress("loading the tokenizer")
+    loaded = CodaTokenizer.from_pretrained(folder)
+    config = loaded.config
+    provenance = {
+        **_source(folder),
+        "tokenizer": json.loads(json.dumps(config.to_json())),
+        "diffusers": diffusers.__version__,
+    }
+    return export_bundle(
+        fold_tokenizer(loaded),
+        TorchReference(loaded),
+        out,
+        parity_images(config.image_size, images),
+        precisions=precisions,
+        floors=floors,
+        provenance=provenance,
+        license=config.license,
+        progress=progress,
+    )
+
+
+def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
+    """Measure a bundle's graphs again beside the tokenizer it was made of: {file: {backend: numbers}}.
+
+    Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a default floor.
+    """
+    opened, folder = Bundle.open(bundle), storage.locate(tokenizer)
+    made_of = opened.manifest.provenance.get("source", {}).get("sha256")
+    found = _source(folder)["source"]["sha256"]
+    if made_of != found:
+        raise InputError(
+            f"{bundle} was made of a tokenizer with weights {str(made_of)[:12]}, and {tokenizer} has {found[:12]}: "
+            "name the tokenizer it was exported from"
+        )
+    loaded = CodaTokenizer.from_pretrained(folder)
+    meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
+    measured = {}
+    for artifact in opened.manifest.artifacts:
+        if artifact.format == "onnx":
+            measured[artifact.file] = meter.measure(artifact)
+            for numbers in measured[artifact.file].values():
+                check_floor(artifact.part, artifact.precision, numbers, DEFAULT_FLOORS[artifact.precision])
+    return measured

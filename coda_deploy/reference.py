@@ -1,0 +1,44 @@
+"""The unfolded tokenizer as the exporter's yardstick: numpy in and out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coda_deploy.tokenizer.model import CodaTokenizer
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Decoded images [B, 3, H, W] in about [-1, 1] -> uint8 [B, H, W, 3]: clip(round(127.5 x + 127.5))."""
+    return images.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class TorchReference:
+    """A :class:`coda_export.Reference` over a :class:`CodaTokenizer`, float32, on the CPU."""
+
+    def __init__(self, tokenizer: CodaTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def latent(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 [B, H, W, 3] -> the continuous latent, float32 [B, C, h, w]."""
+        with torch.no_grad():
+            return self._tokenizer.encode_latent(_tensor(images)).numpy()
+
+    def encode(self, latent: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Latent -> ids int32 [B, L], free-running."""
+        return self._tokenizer.quantizer.encode(_tensor(latent)).numpy()
+
+    def step(self, latent: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.int32]:
+        """At each scale, the ids found in the residual that ``ids``' own earlier scales leave: int32 [B, L]."""
+        return self._tokenizer.quantizer.encode_step(_tensor(latent), _tensor(ids)).numpy()
+
+    def decode(self, ids: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Ids -> uint8 [B, H, W, 3]."""
+        return to_pixels(self._tokenizer.decode(_tensor(ids))).numpy()
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    # A copy where the array is read-only, which PyTorch warns about.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,88 @@
+"""The three parts that are deployed, as PyTorch modules with nothing left of training: uint8 images in and out."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from coda_export.folding.resample import area_matrix, bicubic_matrix
+from coda_export.folding.search import FoldedSearch
+from coda_runtime.manifest import Spec
+
+
+class FoldedEncoder(nn.Module):
+    """image uint8 [B, H, W, 3] -> latent float32 [B, C, h, w], scaled as the quantizer expects it."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise to [-1, 1] and encode."""
+        # The -1 stays out of the first convolution's bias: that convolution pads with zeros after it.
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+        return cast(Tensor, self.encoder(pixels))
+
+
+class FoldedQuantizer(nn.Module):
+    """latent float32 [B, C, h, w] -> ids int32 [B, L]."""
+
+    def __init__(self, search: FoldedSearch, spec: Spec) -> None:
+        super().__init__()
+        self.search, self.spec = search, spec
+        self.down = [area_matrix(spec.latent_size, side) for side in spec.scales]
+        self.up = [bicubic_matrix(side, spec.latent_size) for side in spec.scales]
+
+    @torch.no_grad()
+    def forward(self, latent: Tensor) -> Tensor:
+        """Search, subtract, next scale. Channels last throughout, so that pooled rows need no transposing."""
+        residual, ids = latent.permute(0, 2, 3, 1), []
+        for down, up in zip(self.down, self.up, strict=True):
+            pooled = apply_both_sides(down, residual)
+            found = self.search.ids(pooled.flatten(0, 2)).reshape(pooled.shape[:3])
+            residual = residual - apply_both_sides(up, self.search.values[found])
+            ids.append(found.flatten(1))
+        return torch.cat(ids, 1).int()
+
+
+class FoldedDecoder(nn.Module):
+    """ids int32 [B, L] -> image uint8 [B, H, W, 3]; id V is the null token, whose value is zero."""
+
+    def __init__(self, values: Tensor, decoder: nn.Module, offset: Tensor | None, spec: Spec) -> None:
+        """``values`` [V, C]; ``offset`` [C] is added to the latent before ``decoder``, where one is needed."""
+        super().__init__()
+        self.decoder = decoder
+        self.sides = spec.scales
+        self.codebook = nn.Parameter(torch.cat([values, values.new_zeros(1, values.shape[1])]), requires_grad=False)
+        self.up = nn.ParameterList(
+            nn.Parameter(bicubic_matrix(side, spec.latent_size), requires_grad=False) for side in spec.scales
+        )
+        self.offset = None if offset is None else nn.Parameter(offset[:, None, None], requires_grad=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Ids [B, L] -> the quantised latent [B, C, h, w]."""
+        values = nn.functional.embedding(ids, self.codebook)
+        start, total = 0, None
+        for side, up in zip(self.sides, self.up, strict=True):
+            grid = values[:, start : start + side * side].unflatten(1, (side, side))
+            spread = apply_both_sides(up, grid)
+            total = spread if total is None else total + spread
+            start += side * side
+        return cast(Tensor, total).permute(0, 3, 1, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Embed, decode, and leave as pixels."""
+        latent = self.embed(ids)
+        if self.offset is not None:
+            # Not in the convolution's bias: it pads with zeros, and the border would be wrong.
+            latent = latent + self.offset
+        pixels = (self.decoder(latent) * 127.5 + 127.5).round().clamp(0, 255)
+        return cast(Tensor, pixels.to(torch.uint8).permute(0, 2, 3, 1))
+
+
+def apply_both_sides(matrix: Tensor, grid: Tensor) -> Tensor:
+    """``M g M^T`` for each channel: ``matrix`` [m, n], ``grid`` [B, n, n, C] -> [B, m, m, C]."""
+    rows = (matrix @ grid.flatten(2)).unflatten(2, (grid.shape[2], grid.shape[3]))
+    return cast(Tensor, matrix @ rows)

@@ -1,0 +1,46 @@
+"""The quantizer as one ONNX graph: latent [B, C, h, w] float32 -> ids [B, L] int32. Always float32."""
+
+from __future__ import annotations
+
+import onnx
+from onnx import TensorProto
+from torch import Tensor
+
+from coda_export.folding.modules import FoldedQuantizer
+from coda_export.graphs.builder import GraphBuilder
+from coda_export.graphs.search import add_search, add_tables
+
+QUANTIZER_OPSET = 20
+
+
+def _both_sides(graph: GraphBuilder, matrix: Tensor, grid: str, channels: int) -> str:
+    """``M g M^T`` for [B, n, n, C] -> [B, m, m, C]; nothing at all when M is the identity."""
+    out, side = matrix.shape
+    if out == side:
+        return grid
+    name = graph.constant(matrix.numpy(), "resample")
+    rows = graph.node("MatMul", name, graph.reshape(grid, -1, side, side * channels))
+    return graph.node("MatMul", name, graph.reshape(rows, -1, out, side, channels))
+
+
+def quantizer_graph(quantizer: FoldedQuantizer) -> onnx.ModelProto:
+    """Build the graph; each table is stored once, whatever the number of scales."""
+    spec, graph = quantizer.spec, GraphBuilder()
+    channels, size = spec.latent_channels, spec.latent_size
+    tables = add_tables(graph, quantizer.search)
+    residual, parts = graph.node("Transpose", "latent", perm=[0, 2, 3, 1]), []
+    for side, down, up in zip(spec.scales, quantizer.down, quantizer.up, strict=True):
+        rows = graph.reshape(_both_sides(graph, down, residual, channels), -1, channels)
+        ids = add_search(graph, tables, rows)
+        parts.append(graph.reshape(ids, -1, side * side))
+        if side != size:
+            values = graph.reshape(graph.node("Gather", tables.values, ids, axis=0), -1, side, side, channels)
+            residual = graph.node("Sub", residual, _both_sides(graph, up, values, channels))
+    joined = graph.node("Concat", *parts, axis=1)
+    graph.node("Cast", joined, name="ids", to=TensorProto.INT32)
+    return graph.model(
+        "coda_quantizer",
+        [("latent", TensorProto.FLOAT, ["batch", channels, size, size])],
+        [("ids", TensorProto.INT32, ["batch", spec.num_tokens])],
+        QUANTIZER_OPSET,
+    )

@@ -1,0 +1,60 @@
+"""Encoder and decoder as ONNX graphs, through PyTorch's exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from coda_export.folding.fold import Folded
+from coda_export.folding.modules import FoldedEncoder
+from coda_export.folding.precision import lowered
+
+
+def _export(module: nn.Module, example: Tensor, inputs: str, outputs: str, opset: int) -> onnx.ModelProto:
+    """Trace with a dynamic batch. The example has two images: with one, the batch would be taken for a constant."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                input_names=[inputs],
+                output_names=[outputs],
+                opset_version=opset,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                external_data=False,
+                optimize=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return program.model_proto
+
+
+def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
+    """Image uint8 [B, H, W, 3] -> latent float32 [B, C, h, w], computed in ``precision``."""
+    size = folded.spec.image_size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    module = FoldedEncoder(lowered(folded.encoder.encoder, precision))
+    return _export(module, example, "image", "latent", opset)
+
+
+def decoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
+    """Ids int32 [B, L] -> image uint8 [B, H, W, 3]; the embedding stays float32, the VAE computes in ``precision``."""
+    example = torch.zeros(2, folded.spec.num_tokens, dtype=torch.int32)
+    module = copy.copy(folded.decoder)
+    module._modules = {**folded.decoder._modules, "decoder": lowered(folded.decoder.decoder, precision)}
+    return _export(module, example, "ids", "image", opset)

@@ -1,0 +1,46 @@
+"""The least parity an export may have. What falls under it leaves no bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from coda_runtime.errors import CodaError
+
+
+class ParityError(CodaError):
+    """An exported part differs from the tokenizer by more than its precision's floor allows."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """``min_agreement``: share of tokens, 0 to 1, by step agreement; ``min_psnr``: dB between the decoded images."""
+
+    min_agreement: float
+    min_psnr: float
+
+
+# fp32 by contract. The others were measured on the sample tokenizer and the shipped photographs, and stand below what
+# was found there: see docs/precision.md.
+DEFAULT_FLOORS: Mapping[str, Floor] = {
+    "fp32": Floor(0.999, 55.0),
+    "fp16": Floor(0.98, 45.0),
+    "bf16": Floor(0.85, 35.0),
+}
+
+
+def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Floor) -> None:
+    """Raise ``ParityError`` naming the part, what was measured and what was asked; None is not judged."""
+    agreement, psnr = parity.get("step_agreement"), parity.get("psnr")
+    if agreement is not None and agreement < floor.min_agreement:
+        raise ParityError(
+            f"the {precision} {part} agrees with the tokenizer on {agreement:.3%} of the tokens, the floor is "
+            f"{floor.min_agreement:.3%} ({floor.min_agreement - agreement:.3%} short): export a higher precision, or "
+            "accept it with --min-agreement"
+        )
+    if psnr is not None and psnr < floor.min_psnr:
+        raise ParityError(
+            f"the {precision} {part} is {psnr:.2f} dB from the tokenizer's images, the floor is "
+            f"{floor.min_psnr:.2f} dB ({floor.min_psnr - psnr:.2f} dB short): export a higher precision, or accept it with --min-psnr"
+        )
