@@ -98,7 +98,7 @@ def _short_help(name: str) -> str:
         return _OWN[name]
     plugin = _plugins().get(name)
     if name in _DEPLOY:
-        return _DEPLOY[name] if plugin else f"{_DEPLOY[name]} (needs coda-deploy)"
+        return _DEPLOY[name] if plugin else f"(needs coda-deploy) {_DEPLOY[name]}"
     return f"From {plugin.dist.name}." if plugin and plugin.dist else ""
 
 

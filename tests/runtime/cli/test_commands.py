@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import coda_runtime
+from coda_runtime import CodaError
+from coda_runtime.cli import app
+from coda_runtime.cli import verify as verify_module
+from coda_runtime.images import fit
+from coda_runtime.metrics import psnr_per_image
+from coda_runtime.tokens_file import read_tokens
+from tests.runtime import tiny
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Fails = Callable[..., str]
+
+
+def _in_process(*arguments: object, code: int = 0) -> Any:
+    done = CliRunner().invoke(app.cli, [*map(str, arguments)])
+    assert done.exit_code == code, done.stderr
+    return done
+
+
+def _pixels(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def tokens(sealed: Path, photos: Path, tmp_path: Path) -> Path:
+    _in_process("encode", sealed, photos, "--out", tmp_path / "tokens.npz")
+    return tmp_path / "tokens.npz"
+
+
+class TestEncode:
+    def test_the_file_says_everything(self, coda: Run, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        done = coda("encode", sealed, photos, photos / "0.png", "--out", "deep/tokens.npz")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "6 images, 21 tokens each: deep/tokens.npz\n"
+        with np.load(tmp_path / "work" / "deep" / "tokens.npz") as data, coda_runtime.load(sealed) as tok:
+            names = ["0.png", "1.png", "2.png", "more/3.png", "more/4.png", "0.png"]
+            assert data["names"].tolist() == names
+            assert data["ids"].dtype == np.int32
+            np.testing.assert_array_equal(data["ids"], tok.encode([photos / name for name in names]))
+            assert data["scales"].tolist() == [1, 2, 4]
+            assert int(data["vocab_size"]) == 16
+            assert data["made_with"].tolist() == list(tok.fingerprints)
+
+    def test_bad_images_leave_nothing(self, fails: Fails, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        (photos / "more" / "text.jpg").write_text("hello")
+        assert "text.jpg' is not an image" in fails("encode", sealed, photos, "--out", "new/tokens.npz")
+        (photos / "more" / "text.jpg").unlink()
+        (photos / "noise.png").write_bytes(np.random.default_rng(0).bytes(999))
+        assert "noise.png" in fails("encode", sealed, photos / "0.png", photos / "noise.png", "--out", "tokens.npz")
+        assert "there is no file or folder" in fails("encode", sealed, photos / "nothing.png", "--out", "tokens.npz")
+        (tmp_path / "empty").mkdir()
+        assert "has no images" in fails("encode", sealed, tmp_path / "empty", "--out", "tokens.npz")
+
+    def test_what_was_there_stays_on_failure(self, fails: Fails, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        (tmp_path / "work" / "tokens.npz").write_text("old")
+        (photos / "0.png").write_bytes(b"")
+        fails("encode", sealed, photos, "--out", "tokens.npz")
+        assert (tmp_path / "work" / "tokens.npz").read_text() == "old"
+
+    def test_absent_devices_and_wrong_usage(self, coda: Run, fails: Fails, sealed: Path, photos: Path) -> None:
+        assert "CUDAExecutionProvider" in fails("encode", sealed, photos, "--out", "t.npz", "--device", "cuda")
+        assert "precision is 'fp16'" in fails("encode", sealed, photos, "--out", "t.npz", "--precision", "fp16")
+        assert coda("encode", sealed, photos).returncode == 2
+        assert coda("encode", sealed, "--out", "t.npz").returncode == 2
+        assert coda("encode", sealed, photos, "--out", "t.npz", "--threads", "0").returncode == 2
+        assert coda("encodes").returncode == 2
+
+
+class TestDecode:
+    def test_pictures_are_what_the_runtime_decodes(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
+        done = _in_process("decode", sealed, tokens, "--out", tmp_path / "out")
+        assert done.stdout == f"5 images: {tmp_path / 'out'}\n"
+        with np.load(tokens) as data, coda_runtime.load(sealed) as tok:
+            for name, picture in zip(data["names"], tok.decode(data["ids"]), strict=True):
+                np.testing.assert_array_equal(_pixels(tmp_path / "out" / name), picture)
+            _in_process("decode", sealed, tokens, "--out", tmp_path / "coarse", "--scales", 2)
+            coarse = tok.decode(data["ids"][:, :5])
+        np.testing.assert_array_equal(_pixels(tmp_path / "coarse" / "0.png"), coarse[0])
+
+    def test_too_many_scales(self, fails: Fails, sealed: Path, tokens: Path) -> None:
+        assert "--scales is 4, and this tokenizer has 3 scales" in fails(
+            "decode", sealed, tokens, "--out", "o", "--scales", 4
+        )
+
+    def test_another_tokenizers_tokens_are_refused(
+        self, fails: Fails, sealed: Path, minimal: Path, tokens: Path, tmp_path: Path
+    ) -> None:
+        # The same quantizer is the same tokenizer, whether or not the value table is there.
+        _in_process("decode", minimal, tokens, "--out", tmp_path / "minimal")
+        with np.load(tokens) as data:
+            np.savez(tokens, **{**data, "made_with": np.array(["quantizer:abc"])})
+        assert "was made with another tokenizer (quantizer:abc" in fails("decode", sealed, tokens, "--out", "o")
+
+    @pytest.mark.parametrize("keep", [0.0, 0.3, 0.95])
+    def test_cut_files(self, sealed: Path, tokens: Path, tmp_path: Path, keep: float) -> None:
+        data = tokens.read_bytes()
+        tokens.write_bytes(data[: int(len(data) * keep)])
+        done = _in_process("decode", sealed, tokens, "--out", tmp_path / "o", code=1)
+        assert "tokens.npz is not a .npz file, or it is cut" in done.stderr
+        assert not (tmp_path / "o").exists()
+
+    def test_flipped_bytes_never_crash_or_change_a_picture(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
+        with coda_runtime.load(sealed) as tok, np.load(tokens) as data:
+            whole, ids = tokens.read_bytes(), data["ids"]
+            for at in range(0, len(whole), 7):
+                tokens.write_bytes(whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :])
+                try:
+                    same, message = np.array_equal(read_tokens(tokens, tok).ids, ids), ""
+                except coda_runtime.TokenError as error:
+                    same, message = False, str(error)
+                assert same or "tokens.npz" in message
+
+    @pytest.mark.parametrize(
+        ("change", "match"),
+        [
+            ({"ids": None}, "has no key 'ids'"),
+            ({"made_with": None}, "has no key 'made_with'"),
+            ({"ids": np.zeros((5, 21))}, "ids is float64"),
+            ({"ids": np.zeros((5, 20), np.int32)}, "20 tokens a row"),
+            ({"ids": np.zeros(21, np.int32)}, r"ids [21] and names [5]"),
+            ({"ids": np.zeros((4, 21), np.int32)}, "ids [4, 21] and names [5]"),
+            ({"ids": np.full((5, 21), 99, np.int32)}, "ids[0, 0] is 99"),
+            ({"ids": np.zeros((0, 21), np.int32), "names": np.zeros(0, "U1")}, "the batch is empty"),
+            ({"names": np.arange(5)}, "names is int64"),
+            ({"scales": np.array([1, 2])}, "has scales [1, 2]"),
+            ({"vocab_size": np.array(7)}, "and 7 codes"),
+            ({"names": np.array([{}] * 5, object)}, "cannot be read"),
+        ],
+    )
+    def test_wrong_contents(
+        self, sealed: Path, tokens: Path, tmp_path: Path, change: dict[str, Any], match: str
+    ) -> None:
+        with np.load(tokens) as data:
+            changed = {key: value for key, value in {**data, **change}.items() if value is not None}
+        np.savez(tokens, **changed)
+        done = _in_process("decode", sealed, tokens, "--out", tmp_path / "o", code=1)
+        assert match in done.stderr
+        assert not (tmp_path / "o").exists()
+
+    def test_other_files_are_refused(self, fails: Fails, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        np.save(tmp_path / "plain.npy", np.zeros((1, 21), np.int32))
+        assert "is not a .npz file" in fails("decode", sealed, tmp_path / "plain.npy", "--out", "o")
+        assert "there is no file" in fails("decode", sealed, tmp_path / "none.npz", "--out", "o")
+        assert "cannot be read" in fails("decode", sealed, photos, "--out", "o")
+
+    def test_names_from_outside_stay_inside(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
+        with np.load(tokens) as data:
+            names = np.array(["../../up.png", "/abs.png", "a.png", "a.png", "C:\\x.png"])
+            np.savez(tokens, **{**data, "names": names})
+        before = {path for path in tmp_path.rglob("*") if path != tokens}
+        _in_process("decode", sealed, tokens, "--out", tmp_path / "out")
+        new = {path for path in tmp_path.rglob("*") if path != tokens} - before - {tmp_path / "out"}
+        assert sorted(str(path.relative_to(tmp_path / "out")) for path in new) == [
+            "C__x.png", "a-2.png", "a.png", "abs.png", "up.png",
+        ]  # fmt: skip
+
+
+class TestReconstruct:
+    def test_pictures_and_figures(self, coda: Run, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        done = coda("reconstruct", sealed, photos, "--out", "out", "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        report = json.loads(done.stdout)
+        assert report["num_images"] == 5
+        with coda_runtime.load(sealed) as tok:
+            for entry in report["images"]:
+                original = fit(photos / entry["name"], 32)[None]
+                picture = tok.reconstruct(original)
+                assert entry["psnr"] == pytest.approx(psnr_per_image(original, picture)[0])
+                shown = _pixels(tmp_path / "work" / "out" / entry["file"])
+                np.testing.assert_array_equal(shown, picture[0])
+        assert report["psnr"] == pytest.approx(np.mean([entry["psnr"] for entry in report["images"]]))
+
+    def test_text_and_side_by_side(self, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        done = _in_process("reconstruct", sealed, photos, "--out", tmp_path / "out", "--side-by-side")
+        lines = done.stdout.splitlines()
+        assert lines[0].split() == ["image", "PSNR", "dB"]
+        assert lines[-1].split()[0] == "mean"
+        assert len(lines) == 7
+        assert _pixels(tmp_path / "out" / "0.png").shape == (32, 64, 3)
+
+    def test_an_existing_folder_keeps_its_other_files(self, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        _in_process("reconstruct", sealed, photos / "0.png", "--out", tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "mine.txt"]
+
+    def test_failures_leave_nothing(self, fails: Fails, sealed: Path, photos: Path) -> None:
+        (photos / "bad.png").write_bytes((photos / "0.png").read_bytes()[:200])
+        assert "bad.png" in fails("reconstruct", sealed, photos, "--out", "a/b/out")
+        assert "is a file" in fails("reconstruct", sealed, photos / "0.png", "--out", photos / "1.png")
+
+
+class TestInspect:
+    def test_text(self, coda: Run, sealed: Path) -> None:
+        done = coda("inspect", sealed)
+        assert (done.returncode, done.stderr) == (0, "")
+        for text in ("21 in scales 1 2 4", "CC0-1.0", "codebook.fp32.npy", "step_agreement", "psnr", "opset"):
+            assert text in done.stdout
+
+    def test_json_is_the_manifest(self, sealed: Path) -> None:
+        report = json.loads(_in_process("inspect", sealed, "--json").stdout)
+        manifest = json.loads((sealed / "manifest.json").read_text())
+        assert report == {"bundle": str(sealed), **manifest}
+
+    def test_bundles_made_by_hand(self, minimal: Path) -> None:
+        assert "not stated" in _in_process("inspect", minimal).stdout
+
+    def test_a_closed_pipe_is_no_traceback(self, sealed: Path, tmp_path: Path) -> None:
+        code = "from coda_runtime.cli import main; main()"
+        pipe = subprocess.run(
+            f"'{sys.executable}' -c '{code}' inspect '{sealed}' | true", shell=True, capture_output=True, text=True
+        )
+        assert "Traceback" not in pipe.stderr
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (lambda folder: (folder / "manifest.json").write_text("{"), "is not valid JSON"),
+        (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda folder: (folder / "decoder.fp32.onnx").unlink(), "is missing"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS cannot be read"),
+        (lambda folder: tiny.edit_manifest(folder, lambda data: data.update(format_version=9)), "newer coda"),
+        (
+            lambda folder: tiny.edit_manifest(folder, lambda data: data["artifacts"][0].update(file="../../x.onnx")),
+            "must name a file inside the bundle",
+        ),
+        (lambda folder: shutil.rmtree(folder), "there is no folder"),
+    ],
+)
+def test_broken_bundles_fail_every_command(
+    sealed: Path, tmp_path: Path, photos: Path, damage: Callable[[Path], Any], match: str
+) -> None:
+    folder = Path(shutil.copytree(sealed, tmp_path / "bundle"))
+    damage(folder)
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (
+        ["inspect", folder],
+        ["verify", folder],
+        ["encode", folder, photos, "--out", tmp_path / "t.npz"],
+        ["decode", folder, tmp_path / "t.npz", "--out", tmp_path / "o"],
+        ["reconstruct", folder, photos, "--out", tmp_path / "o"],
+    ):
+        done = _in_process(*arguments, code=1)
+        assert match in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+class TestVerify:
+    def test_whole(self, coda: Run, sealed: Path) -> None:
+        done = coda("verify", sealed)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("ok ") == 5
+        assert "only the checksums were checked; to measure parity again, give --tokenizer DIR" in done.stdout
+
+    def test_every_broken_file_is_shown(self, sealed: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(sealed, tmp_path / "bundle"))
+        for name in tiny.FILES[:2]:
+            (folder / name).write_bytes(b"")
+        done = _in_process("verify", folder, "--json", code=1)
+        report = json.loads(done.stdout)
+        assert report["ok"] is False
+        assert [entry["file"] for entry in report["files"] if not entry["ok"]] == list(tiny.FILES[:2])
+        assert "(and 1 more)" in done.stderr
+        assert "BROKEN  encoder.fp32.onnx" in _in_process("verify", folder, code=1).stdout
+
+    def test_parity_is_measured_by_the_plugin(
+        self, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[Any] = []
+
+        def parity(bundle: Path, tokenizer: Path, images: Path | None) -> dict[str, Any]:
+            calls.append((bundle, tokenizer, images))
+            if images is not None:
+                raise CodaError("the decoder misses its floor")
+            return {"encoder.fp32.onnx": {"psnr": None}}
+
+        class Plugin:
+            @staticmethod
+            def load() -> Any:
+                return parity
+
+        monkeypatch.setattr(verify_module.metadata, "entry_points", lambda **_: [Plugin])
+        report = json.loads(_in_process("verify", sealed, "--tokenizer", tmp_path, "--json").stdout)
+        assert report["parity"] == {"encoder.fp32.onnx": {"psnr": None}}
+        assert report["note"] is None
+        assert "parity holds" in _in_process("verify", sealed, "--tokenizer", tmp_path).stdout
+        done = _in_process("verify", sealed, "--tokenizer", tmp_path, "--parity-images", tmp_path, code=1)
+        assert done.stderr == "error: the decoder misses its floor\n"
+        assert calls == [(sealed, tmp_path, None)] * 2 + [(sealed, tmp_path, tmp_path)]
+        done = _in_process("verify", sealed, "--tokenizer", tmp_path / "none", code=1)
+        assert "there is no folder" in done.stderr
+
+    def test_images_without_a_tokenizer_are_wrong_usage(self, sealed: Path, tmp_path: Path) -> None:
+        _in_process("verify", sealed, "--parity-images", tmp_path, code=2)
+
+
+def test_doctor(coda: Run) -> None:
+    done = coda("doctor")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "CPUExecutionProvider" in done.stdout
+    report = json.loads(_in_process("doctor", "--json").stdout)
+    assert {"python", "cpu", "engines", "onnxruntime", "nvidia", "libraries", "advice"} <= set(report)

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import inspect
+
+import coda_runtime
+from coda_runtime import errors
+
+
+def test_every_error_is_a_coda_error_and_public() -> None:
+    found = {name for name, item in vars(errors).items() if inspect.isclass(item) and issubclass(item, Exception)}
+    assert found == set(errors.__all__)
+    assert found <= set(coda_runtime.__all__)
+    assert all(issubclass(getattr(errors, name), errors.CodaError) for name in found)
+
+
+def test_the_tree_at_the_top_of_the_file_is_complete() -> None:
+    drawing = errors.__doc__ or ""
+    for name in errors.__all__:
+        assert f" {name} " in drawing or drawing.startswith(f"{name} ") or f"\n{name} " in drawing, name
+
+
+def test_missing_dependency_gives_the_pip_line() -> None:
+    error = errors.MissingDependencyError("images need Pillow", "images")
+    assert error.extra == "images"
+    assert str(error) == 'images need Pillow; install it: pip install "coda-runtime[images]"'
+    other = errors.MissingDependencyError("x", "coda-deploy", package="coda-deploy")
+    assert str(other).endswith("pip install coda-deploy")

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from coda_runtime import ImageError
+from coda_runtime.metrics import json_number, psnr, psnr_per_image
+from tests.runtime import tiny
+
+
+def test_psnr_is_the_mean_over_images() -> None:
+    a = tiny.photos(2)
+    b = a.copy()
+    b[0] ^= 1
+    b[1] = np.where(a[1] < 128, a[1] + 10, a[1] - 10)
+    expected = [10 * math.log10(255**2 / 1), 10 * math.log10(255**2 / 100)]
+    np.testing.assert_allclose(psnr_per_image(a, b), expected)
+    assert psnr(a, b) == pytest.approx(np.mean(expected))
+
+
+def test_differences_do_not_wrap_around() -> None:
+    black, white = np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 255, np.uint8)
+    assert psnr(black, white) == psnr(white, black) == 0
+
+
+def test_identical_images_are_infinite_and_null_in_json() -> None:
+    a = tiny.photos(1)
+    assert psnr(a, a) == math.inf
+    assert json_number(psnr(a, a)) is None
+    assert json_number(math.nan) is None
+    assert json_number(3) == 3.0
+
+
+def test_other_arrays_are_refused() -> None:
+    a = tiny.photos(2)
+    for wrong in (a[:1], a.astype(np.float32), a[0]):
+        with pytest.raises(ImageError, match="expected two uint8 arrays"):
+            psnr(a, wrong)
+    with pytest.raises(ImageError, match="at least one image"):
+        psnr(a[:0], a[:0])
