@@ -68,9 +68,10 @@ class Bundle:
         path = self.folder / artifact.file
         try:
             real = path.resolve()
-        except (OSError, RuntimeError):  # a loop of links
-            real = path
-        if not real.is_file():
+            there = real.is_file()
+        except (OSError, RuntimeError):  # a loop of links, a name that is too long
+            there = False
+        if not there:
             raise ChecksumError(
                 f"{path} is missing, and the manifest lists it; copy, download or export the bundle again"
             )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
-ImageLike = "str | os.PathLike[str] | Image.Image | Pixels"
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
+Images: TypeAlias = "Pixels | Sequence[ImageLike]"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes by which a folder is searched for images."""
 
@@ -116,34 +118,39 @@ def require_pillow() -> Any:
 
 def _fit_file(path: str, size: int) -> Pixels:
     pillow = require_pillow()
-    try:
-        with pillow.open(path) as image:
-            return _fit_pil(image, size, path)
-    except ImageError:
-        raise
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no image {path!r}; check the path") from error
-    except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
-        raise ImageError(
-            f"{path!r} has too many pixels to be safe ({error}); scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
-        ) from error
-    except pillow.UnidentifiedImageError as error:
-        raise ImageError(f"{path!r} is not an image that Pillow can read; convert it to PNG or JPEG") from error
-    except OSError as error:
-        raise ImageError(f"{path!r} cannot be read as an image ({error.strerror or error}); is it cut?") from error
+    with _explained(path), pillow.open(path) as image:
+        return _fit_pil(image, size, path)
 
 
 def _fit_pil(image: Image.Image, size: int, name: str) -> Pixels:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    # An image that Pillow opened is read only now, so a cut file shows here.
+    with _explained(name):
+        return _resize(_to_rgb(ImageOps.exif_transpose(image), name), size)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into an ImageError that names the image."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        return _resize(_to_rgb(ImageOps.exif_transpose(image), name), size)
-    except (ImageError, OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise  # _fit_file says more about these
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image {name!r}; check the path") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
-            f"{name!r} cannot be decoded ({type(error).__name__}: {error}); is it cut or damaged?"
+            f"{name!r} has too many pixels to be safe ({error}); scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS"
         ) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name!r} is not an image that Pillow can read; convert it to PNG or JPEG") from error
+    except OSError as error:
+        raise ImageError(f"{name!r} cannot be read as an image ({error.strerror or error}); is it cut?") from error
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
+        raise ImageError(f"{name!r} cannot be decoded ({type(error).__name__}: {error}); is it damaged?") from error
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any
 
-from .errors import FormatVersionError, ManifestError
+from .errors import FormatVersionError
+from .json_fields import (
+    Fields,
+    fail,
+    is_int,
+    is_list,
+    is_object,
+    is_object_or_null,
+    is_size,
+    is_string_or_null,
+    no_constant,
+    unique_keys,
+)
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -58,7 +70,7 @@ class Spec:
     @classmethod
     def from_json(cls, data: object) -> Spec:
         """Read the `spec` object of manifest.json. Raises ManifestError."""
-        fields = _Fields(data, "spec")
+        fields = Fields(data, "spec")
         scales = fields.take("scales", _is_scales, "a rising list of positive whole numbers")
         spec = cls(
             variant=fields.string("variant"),
@@ -75,9 +87,9 @@ class Spec:
         )
         expected = sum(side * side for side in spec.scales)
         if spec.num_tokens != expected:
-            _fail(f"spec.num_tokens is {spec.num_tokens}, but the scales {list(spec.scales)} make {expected} tokens")
+            fail(f"spec.num_tokens is {spec.num_tokens}, but the scales {list(spec.scales)} make {expected} tokens")
         if spec.scales[-1] * spec.downsample != spec.image_size:
-            _fail(
+            fail(
                 f"the last scale is {spec.scales[-1]}, but image_size / downsample = "
                 f"{spec.image_size} / {spec.downsample} must equal it"
             )
@@ -86,7 +98,7 @@ class Spec:
         for name, words in _RULES.items():
             found = getattr(spec, name)
             if not any(word in found.casefold() for word in words):
-                _fail(f"spec.{name} is {found!r}, and this runtime only knows {getattr(cls, name)!r}")
+                fail(f"spec.{name} is {found!r}, and this runtime only knows {getattr(cls, name)!r}")
         return spec
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +130,7 @@ class Artifact:
     @classmethod
     def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:
         """Read one entry of `artifacts`. Raises ManifestError."""
-        fields = _Fields(data, where)
+        fields = Fields(data, where)
         batch = fields.take("batch", _is_batch, "null or three rising whole numbers [min, opt, max]", None)
         return cls(
             part=fields.string("part"),
@@ -126,10 +138,10 @@ class Artifact:
             precision=fields.string("precision"),
             file=check_file_name(fields.string("file"), f"{where}.file"),
             sha256=fields.take("sha256", _is_sha256, "64 lower-case hexadecimal digits"),
-            bytes=fields.take("bytes", _is_size, "a whole number, 0 or more"),
+            bytes=fields.take("bytes", is_size, "a whole number, 0 or more"),
             batch=None if batch is None else (batch[0], batch[1], batch[2]),
-            engine=fields.take("engine", _is_object_or_null, "an object or null", None),
-            parity=fields.take("parity", _is_object_or_null, "an object or null", None) or {},
+            engine=fields.take("engine", is_object_or_null, "an object or null", None),
+            parity=fields.take("parity", is_object_or_null, "an object or null", None) or {},
             extra=fields.rest(),
         )
 
@@ -161,23 +173,23 @@ class Manifest:
     @classmethod
     def from_json(cls, data: object) -> Manifest:
         """Read a parsed manifest.json. Raises ManifestError, FormatVersionError."""
-        fields = _Fields(data, "")
+        fields = Fields(data, "")
         # The version comes first: a newer format may have changed every other key.
-        version = fields.take("format_version", _is_int, "a whole number")
+        version = fields.take("format_version", is_int, "a whole number")
         if version > FORMAT_VERSION:
             raise FormatVersionError(
                 f"{MANIFEST_NAME} has format version {version}, and this coda-runtime reads up to {FORMAT_VERSION}: "
                 "it was made by a newer coda; upgrade: pip install -U coda-runtime"
             )
         if version < 1:
-            _fail(f"format_version is {version}, expected {FORMAT_VERSION}")
-        entries = fields.take("artifacts", _is_list, "a list of objects")
+            fail(f"format_version is {version}, expected {FORMAT_VERSION}")
+        entries = fields.take("artifacts", is_list, "a list of objects")
         manifest = cls(
-            spec=Spec.from_json(fields.take("spec", _is_object, "an object")),
+            spec=Spec.from_json(fields.take("spec", is_object, "an object")),
             artifacts=tuple(Artifact.from_json(entry, f"artifacts[{i}]") for i, entry in enumerate(entries)),
             default_precision=fields.string("default_precision"),
-            provenance=fields.take("provenance", _is_object_or_null, "an object", None) or {},
-            license=fields.take("license", _is_string_or_null, "a string or null", None),
+            provenance=fields.take("provenance", is_object_or_null, "an object", None) or {},
+            license=fields.take("license", is_string_or_null, "a string or null", None),
             checksums=fields.take("checksums", _is_checksums, f'"{CHECKSUMS_NAME}" or null', None),
             format_version=version,
             extra=fields.rest(),
@@ -189,9 +201,9 @@ class Manifest:
     def parse(cls, text: str | bytes) -> Manifest:
         """Read the text of manifest.json. Raises ManifestError, FormatVersionError."""
         try:
-            data = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique_keys)
+            data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-            _fail(f"it is not valid JSON ({error})")
+            fail(f"it is not valid JSON ({error})")
         return cls.from_json(data)
 
     def to_json(self) -> dict[str, Any]:
@@ -211,7 +223,7 @@ class Manifest:
         try:
             text = json.dumps(self.to_json(), indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
-            _fail(f"it cannot be written as JSON ({error}); numbers must be finite, identical images are null")
+            fail(f"it cannot be written as JSON ({error}); numbers must be finite, identical images are null")
         return text.encode() + b"\n"
 
     @property
@@ -238,106 +250,30 @@ class Manifest:
             variant = (artifact.part, artifact.format, artifact.precision, engine)
             for key in (variant, artifact.file.casefold()):
                 if key in seen:
-                    _fail(
+                    fail(
                         f"artifacts[{seen[key]}] and artifacts[{i}] are the same "
                         f"({artifact.part}, {artifact.format}, {artifact.precision}, {artifact.file})"
                     )
             seen[variant] = seen[artifact.file.casefold()] = i
         missing = [part for part in PARTS if not self.find(part)]
         if missing:
-            _fail(f"artifacts has no {' and no '.join(missing)}; a bundle needs {', '.join(PARTS)}")
+            fail(f"artifacts has no {' and no '.join(missing)}; a bundle needs {', '.join(PARTS)}")
         if self.default_precision not in self.precisions:
-            _fail(
-                f"default_precision is {self.default_precision!r}, but the artifacts are {', '.join(self.precisions)}"
-            )
+            fail(f"default_precision is {self.default_precision!r}, but the artifacts are {', '.join(self.precisions)}")
 
 
 def check_file_name(name: str, where: str = "file") -> str:
     """Return `name` if it can only mean a file inside the bundle, on every system. Raises ManifestError."""
     bad = (
         name.startswith("/")
-        or re.search(r'[\\:*?"<>|\x00-\x1f\x7f]', name) is not None
+        or re.search(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]', name) is not None
         or any(piece in ("", ".", "..") or piece != piece.strip() for piece in name.split("/"))
     )
     if bad:
-        _fail(f"{where} is {name!r}: it must name a file inside the bundle, relative, with forward slashes and no '..'")
-    if name in (MANIFEST_NAME, CHECKSUMS_NAME):
-        _fail(f"{where} is {name!r}, which is the name of the bundle's own list")
+        fail(f"{where} is {name!r}: it must name a file inside the bundle, relative, with forward slashes and no '..'")
+    if name.casefold() in (MANIFEST_NAME.casefold(), CHECKSUMS_NAME.casefold()):
+        fail(f"{where} is {name!r}, which is the name of the bundle's own list")
     return name
-
-
-class _Fields:
-    """Takes keys out of a JSON object by name and type; what is left at the end is unknown, and kept."""
-
-    def __init__(self, data: object, where: str) -> None:
-        self._where = f"{where}." if where else ""
-        if not isinstance(data, dict):
-            _fail(f"{where or 'the top level'} must be an object, found {_describe(data)}")
-        self._data = dict(data)
-
-    def take(self, key: str, check: Callable[[Any], bool], expected: str, default: Any = ...) -> Any:
-        if key not in self._data:
-            if default is ...:
-                _fail(f"the key {self._where}{key} is missing; expected {expected}")
-            return default
-        value = self._data.pop(key)
-        if not check(value):
-            _fail(f"{self._where}{key} is {_describe(value)}; expected {expected}")
-        return value
-
-    def string(self, key: str, default: Any = ...) -> str:
-        return str(self.take(key, lambda value: isinstance(value, str) and value != "", "a non-empty string", default))
-
-    def positive(self, key: str) -> int:
-        return int(self.take(key, lambda value: _is_int(value) and value > 0, "a positive whole number"))
-
-    def rest(self) -> dict[str, Any]:
-        return self._data
-
-
-def _fail(reason: str) -> NoReturn:
-    raise ManifestError(f"{MANIFEST_NAME}: {reason}; export the bundle again, or correct the manifest")
-
-
-def _describe(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON; use null")
-
-
-def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} appears twice")
-    return out
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_size(value: Any) -> bool:
-    return _is_int(value) and value >= 0
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_object_or_null(value: object) -> bool:
-    return value is None or isinstance(value, dict)
-
-
-def _is_string_or_null(value: object) -> bool:
-    return value is None or isinstance(value, str)
 
 
 def _is_checksums(value: object) -> bool:
@@ -349,7 +285,7 @@ def _is_sha256(value: object) -> bool:
 
 
 def _is_scales(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not all(_is_int(side) and side > 0 for side in value):
+    if not isinstance(value, list) or not value or not all(is_int(side) and side > 0 for side in value):
         return False
     return all(a < b for a, b in pairwise(value))
 
@@ -358,8 +294,5 @@ def _is_batch(value: Any) -> bool:
     if value is None:
         return True
     return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(map(_is_int, value))
-        and 0 < value[0] <= value[1] <= value[2]
+        isinstance(value, list) and len(value) == 3 and all(map(is_int, value)) and 0 < value[0] <= value[1] <= value[2]
     )

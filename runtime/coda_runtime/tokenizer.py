@@ -19,7 +19,7 @@ from .bundle import Bundle
 from .checksums import Verify
 from .errors import ArtifactError, BackendError, BundleError, ClosedError, InputError, MissingDependencyError
 from .hub import find_bundle
-from .images import Batches
+from .images import Batches, Images
 from .manifest import PARTS, Artifact, Spec
 from .resample import upsample_matrix
 from .tokens import check_ids, pad_ids, split_ids
@@ -60,7 +60,7 @@ class Tokenizer:
         self._running = 0
         self._closed = False
 
-    def encode(self, images: Any) -> npt.NDArray[np.int32]:
+    def encode(self, images: Images) -> npt.NDArray[np.int32]:
         """Images to ids.
 
         Args:
@@ -83,7 +83,7 @@ class Tokenizer:
                 out[where] = self._run(sessions, "quantizer", latent)
         return out
 
-    def decode(self, ids: Any) -> npt.NDArray[np.uint8]:
+    def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
         """Ids to images.
 
         Args:
@@ -109,15 +109,15 @@ class Tokenizer:
                 out[where] = self._run(sessions, "decoder", full[where])
         return out
 
-    def reconstruct(self, images: Any) -> npt.NDArray[np.uint8]:
+    def reconstruct(self, images: Images) -> npt.NDArray[np.uint8]:
         """`decode(encode(images))`: uint8 [B,H,W,3]. Takes and raises what `encode` does."""
         return self.decode(self.encode(images))
 
-    def split(self, ids: Any) -> list[npt.NDArray[np.int32]]:
+    def split(self, ids: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.int32]]:
         """Ids int32 [B,n] as one int32 [B,s,s] a scale, coarse to fine. Raises TokenError as `decode` does."""
         return split_ids(check_ids(ids, self.spec), self.spec)
 
-    def embed(self, ids: Any) -> npt.NDArray[np.float32]:
+    def embed(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Ids to the quantised latent, float32 [B,C,h,w]: the values of every scale, bicubic-upsampled and summed.
 
         Takes ids as `decode` does. Raises TokenError, ArtifactError for a bundle without a value table, ClosedError.

@@ -103,6 +103,8 @@ def test_links_out_of_the_bundle_are_refused(minimal: Path, copy: Copy, tmp_path
     path.unlink()
     path.symlink_to(path.name)
     assert "is missing" in _problems(folder)[0]
+    tiny.edit_manifest(folder, lambda data: data["artifacts"][0].update(file="x" * 300))
+    assert "is missing" in _problems(folder)[0]
 
 
 def test_links_inside_the_bundle_and_into_the_hubs_cache_are_fine(minimal: Path, copy: Copy, tmp_path: Path) -> None:

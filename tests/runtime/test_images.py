@@ -172,6 +172,12 @@ def test_cut_files_are_refused_by_name(tmp_path: Path, kind: str, keep: float) -
         fit(path, 32)
 
 
+def test_a_cut_file_that_pillow_opened_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(_save(tmp_path / "whole.jpg", "JPEG")[:2000])
+    with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(ImageError, match=r"images\[0\].* is it cut"):
+        list(Batches([image], 32).slices(1))
+
+
 def _noise(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(5000))
 

@@ -145,7 +145,7 @@ def test_what_is_not_a_json_object_is_refused(text: bytes) -> None:
 
 BAD_NAMES = [
     "/etc/passwd", "../x", "a/../../x", "..", ".", "a/./b", "a//b", "a/", "C:x", "C:\\x", "a\\b", "a\0b", "a\nb", "a ",
-    " a", "manifest.json", "SHA256SUMS",
+    " a", "manifest.json", "SHA256SUMS", "Manifest.JSON", "\ud800",
 ]  # fmt: skip
 
 
