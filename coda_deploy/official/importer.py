@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -23,8 +23,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} is missing: an official checkpoint is a folder with {VAE_FILE} and {QUANTIZER_FILE}"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path} is cut, damaged, or holds more than tensors ({reason}): download it again"
