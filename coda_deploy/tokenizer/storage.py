@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
@@ -102,5 +102,7 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
 def write_folder(out: Path, config: TokenizerConfig, weights: Mapping[str, Tensor]) -> None:
     """Write a tokenizer folder beside ``out`` and move its two files in when both are whole. Raises ``OutputError``."""
     with staged_folder(out) as folder:
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()}, folder / WEIGHTS_NAME)
+        # Not save_file: it leaves a file that only its owner may read, and its errors hide the OSError.
+        data = save({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()})
+        (folder / WEIGHTS_NAME).write_bytes(data)
         (folder / CONFIG_NAME).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")

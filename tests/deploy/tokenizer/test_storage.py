@@ -1,0 +1,230 @@
+"""Tokenizer folders: bit-exact, refused with a reason when damaged, and never half written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+
+from coda_deploy import CodaError, CodaTokenizer, ConfigError, WeightsError
+from coda_deploy.tokenizer import storage
+from coda_runtime.errors import OutputError
+from tests.tiny_tokenizers import images, make
+
+
+@pytest.fixture
+def folder(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy that the test may damage."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "tokenizer"))
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = folder / "model.safetensors"
+    weights = {key: tensor.clone() for key, tensor in load_file(path).items()}
+    change(weights)
+    save_file(weights, path)
+
+
+def test_round_trip_is_bit_exact(tiny_folder: Path) -> None:
+    tok, read = make(), CodaTokenizer.from_pretrained(tiny_folder)
+    assert read.config == CodaTokenizer.from_pretrained(str(tiny_folder)).config
+    assert read.state_dict().keys() == tok.state_dict().keys()
+    for key, tensor in tok.state_dict().items():
+        assert torch.equal(read.state_dict()[key], tensor), key
+    assert not read.training
+    assert {n for n, p in read.named_parameters() if p.requires_grad} == {n for n, _ in read.trainable()}
+    assert sorted(path.name for path in tiny_folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_second_trip_gives_the_same_bytes(tiny_folder: Path, tmp_path: Path) -> None:
+    CodaTokenizer.from_pretrained(tiny_folder).save_pretrained(tmp_path / "again")
+    for path in tiny_folder.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_storage(tiny_folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    make().save_pretrained(tmp_path / "half", dtype=dtype)
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    assert {tensor.dtype for key, tensor in stored.items() if key.startswith("quantizer.")} == {torch.float32}
+    assert {tensor.dtype for key, tensor in stored.items() if key.startswith("vae.")} == {dtype}
+    whole = (tiny_folder / "model.safetensors").stat().st_size
+    assert (tmp_path / "half" / "model.safetensors").stat().st_size < 0.7 * whole
+    read = CodaTokenizer.from_pretrained(tmp_path / "half")
+    assert {p.dtype for p in read.parameters()} == {torch.float32}
+    assert torch.equal(read.quantizer.codebook, make().quantizer.codebook)
+    with torch.no_grad():
+        difference = read.encode_latent(images()) - make().encode_latent(images())
+    assert 0 < float(difference.abs().max()) < 0.5
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_cut_weights(folder: Path, keep: float) -> None:
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    with pytest.raises(WeightsError, match=r"model\.safetensors is cut or damaged .*: copy it again"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_damaged_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[8:40] = b"\xff" * 32
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="cut or damaged"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_missing_files(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"has no model\.safetensors: copy it there"):
+        CodaTokenizer.from_pretrained(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"no tokenizer folder: it has no config\.json"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2", b"NaN,"])
+def test_config_that_is_not_json(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"config\.json is not readable JSON"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_a_plain_vae_s_config(folder: Path) -> None:
+    make().vae.save_config(folder)
+    with pytest.raises(ConfigError, match=r"found AutoencoderKL.*CodaTokenizer\.from_vae"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_a_newer_config(folder: Path) -> None:
+    edit_config(folder, format_version=2)
+    with pytest.raises(ConfigError, match="format_version 2, this coda-deploy reads 1: upgrade"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_scales_that_do_not_fit(folder: Path) -> None:
+    edit_config(folder, scales=[1, 2, 4])
+    with pytest.raises(ConfigError, match=r"\[1, 2, 4\] must end at 8"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_a_vae_that_diffusers_does_not_take(folder: Path) -> None:
+    vae = json.loads((folder / "config.json").read_text())["vae"]
+    edit_config(folder, vae=vae | {"norm_num_groups": 7})
+    with pytest.raises(ConfigError, match=r"vae is no AutoencoderKL configuration: num_channels .* must be divisible"):
+        CodaTokenizer.from_pretrained(folder)
+    edit_config(folder, vae=vae | {"down_block_types": ["NoSuchBlock"] * 3})
+    with pytest.raises(ConfigError, match="vae is no AutoencoderKL configuration: NoSuchBlock"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_unknown_key_is_named_with_the_nearest(folder: Path) -> None:
+    edit_weights(folder, lambda w: w.update({"quantizer.codebooks": w.pop("quantizer.codebook")}))
+    with pytest.raises(
+        WeightsError, match=r"'quantizer\.codebooks' \(nearest expected: 'quantizer\.codebook'\), and lacks 1"
+    ):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_missing_key_is_named(folder: Path) -> None:
+    edit_weights(folder, lambda w: w.pop("vae.quant_conv.bias"))
+    with pytest.raises(WeightsError, match=r"lacks 1 keys, first 'vae\.quant_conv\.bias' \(nearest found: 'vae\."):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_weights_of_another_vocabulary(folder: Path) -> None:
+    edit_config(folder, vocab_size=65)
+    with pytest.raises(WeightsError, match=r"'quantizer\.codebook' has shape \[64, 4\], expected \[65, 4\]"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_weights_that_are_not_finite(folder: Path) -> None:
+    edit_weights(folder, lambda w: w["quantizer.codebook"].fill_(float("nan")))
+    with pytest.raises(WeightsError, match=r"'quantizer\.codebook' holds NaN or infinite values"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/folder", "nowhere", "a/b/c", "~/x"])
+def test_no_folder(name: str) -> None:
+    with pytest.raises(WeightsError, match=r"no tokenizer folder at .*: give an existing folder, or a hub id like"):
+        CodaTokenizer.from_pretrained(name)
+
+
+def test_a_file_instead_of_a_folder(tiny_folder: Path) -> None:
+    with pytest.raises(WeightsError, match=r"config\.json is a file, expected a tokenizer folder"):
+        CodaTokenizer.from_pretrained(tiny_folder / "config.json")
+
+
+def test_hub_ids(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.update(name=name, allow_patterns=allow_patterns)
+        return str(tiny_folder)
+
+    monkeypatch.setattr(storage, "snapshot_download", download)
+    assert CodaTokenizer.from_pretrained("someone/tokenizer").spec.vocab_size == 64
+    assert asked == {"name": "someone/tokenizer", "allow_patterns": ["config.json", "model.safetensors"]}
+
+
+def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(storage, "snapshot_download", download)
+    with pytest.raises(WeightsError, match=r"someone/tokenizer is no local folder, .*\(LocalEntryNotFoundError\)"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+
+
+def test_a_failed_save_leaves_what_was_there(folder: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    for out in (folder, folder.parent / "new"):
+        with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
+            make(seed=3).save_pretrained(out)
+    assert [path.name for path in folder.parent.iterdir()] == ["tokenizer"]
+    for path in tiny_folder.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_saving_over_a_tokenizer_keeps_the_user_s_other_files(folder: Path) -> None:
+    (folder / "README.md").write_text("mine")
+    make(seed=3).save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert torch.equal(CodaTokenizer.from_pretrained(folder).quantizer.codebook, make(seed=3).quantizer.codebook)
+
+
+def test_saved_files_are_as_readable_as_the_user_s_others(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    make().save_pretrained(tmp_path / "tokenizer")
+    modes = {path.stat().st_mode for path in (tmp_path / "tokenizer").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
+def test_saving_over_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OutputError, match="taken is a file"):
+        make().save_pretrained(tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_errors_share_one_root() -> None:
+    assert issubclass(WeightsError, CodaError)
+    assert issubclass(ConfigError, CodaError)
