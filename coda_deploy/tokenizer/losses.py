@@ -28,8 +28,9 @@ def entropy_loss(logits: Tensor, temperature: float = ENTROPY_TEMPERATURE) -> Te
 
     Low means that each position is sure and the codebook is used evenly. ``logits`` [N, V].
     """
-    scaled = logits / temperature
-    probs = scaled.softmax(-1)
-    per_position = -(probs * (scaled + _EPS).log_softmax(-1)).sum(-1).mean()
+    # The reference adds 1e-5 to the logits inside the logarithm of the softmax, which changes nothing.
+    log_probs = (logits / temperature).log_softmax(-1)
+    probs = log_probs.exp()
+    per_position = -(probs * log_probs).sum(-1).mean()
     mean = probs.mean(0)
     return per_position + (mean * (mean + _EPS).log()).sum()

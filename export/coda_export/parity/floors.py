@@ -41,6 +41,6 @@ def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Flo
         )
     if psnr is not None and psnr < floor.min_psnr:
         raise ParityError(
-            f"the {precision} {part} is {psnr:.2f} dB from the tokenizer's images, the floor is "
-            f"{floor.min_psnr:.2f} dB ({floor.min_psnr - psnr:.2f} dB short): export a higher precision, or accept it with --min-psnr"
+            f"the {precision} {part} is {psnr:.2f} dB from the tokenizer's images, the floor is {floor.min_psnr:.2f} dB"
+            f" ({floor.min_psnr - psnr:.2f} dB short): export a higher precision, or accept it with --min-psnr"
         )
