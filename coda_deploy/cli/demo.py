@@ -1,0 +1,72 @@
+"""``coda demo``: the whole road on the sample tokenizer and sample photographs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from coda_runtime.cli.base import command as coda_command
+from coda_runtime.cli.base import json_option, print_json, progress
+
+
+def typed_coda() -> str:
+    """How this `coda` is called from the folder one is in: "coda" where the shell finds it, else its path."""
+    here = Path(sys.executable).with_name("coda")
+    if not here.is_file() or shutil.which("coda") == str(here):
+        return "coda"
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
+
+
+@coda_command(name="demo", example="coda demo\ncoda demo --out /tmp/demo --json")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for tokenizer, bundle and report.html.",
+)
+@json_option
+def command(out: Path, as_json: bool) -> None:
+    """Take the sample tokenizer the whole road: export it, run it on photographs without PyTorch, write a report.
+
+    Leaves a tokenizer folder, a bundle and report.html, which shows the pictures, parity with PyTorch and timings.
+    """
+    begun = time.perf_counter()
+    if out.exists() and not out.is_dir():
+        # Before PyTorch is imported, which takes seconds.
+        from coda_runtime.errors import OutputError
+
+        raise OutputError(f"{out} is a file: name a folder with --out, or remove it first")
+    quiet = as_json or sys.stderr.isatty()
+    if not quiet:
+        click.echo("starting PyTorch")
+    with progress("starting PyTorch", total=None):
+        from coda_deploy.demo import run_demo
+        from coda_deploy.demo.run import STEPS
+    with progress("coda demo", total=STEPS) as bar:
+
+        def step(text: str) -> None:
+            bar.describe(text)
+            bar.advance()
+            if not quiet:
+                click.echo(text)
+
+        coda = typed_coda()
+        findings = run_demo(out, coda=coda, progress=step)
+    figures = findings.to_json()
+    if as_json:
+        print_json({"out": os.fspath(out), **figures, "seconds": time.perf_counter() - begun})
+        return
+    spec = findings.manifest.spec
+    click.echo(
+        f"{len(findings.names)} photographs -> {spec.num_tokens} tokens of {findings.bits_per_token} bits each "
+        f"({findings.bytes_per_image:,} bytes) -> back at {figures['psnr']:.1f} dB"
+    )
+    click.echo(f"done in {time.perf_counter() - begun:.0f} s")
+    click.echo(f"report: {out / 'report.html'}")
+    click.echo(f"next:   {coda} encode {out / 'bundle'} photo.jpg --out tokens.npz")

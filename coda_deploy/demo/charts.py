@@ -1,0 +1,154 @@
+"""Line and bar charts as inline SVG; colours and fonts come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from coda_deploy.demo.markup import Markup, el, join
+
+WIDTH, HEIGHT = 460, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 12, 14, 46
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points of one line; those with a value that is not finite are left out. ``style`` is a CSS class."""
+
+    label: str
+    points: Sequence[tuple[float, float]]
+    style: str = "line"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows. ``ticks`` None chooses round numbers; ``zero`` starts the axis at 0; ``log`` needs x > 0."""
+
+    label: str
+    ticks: Sequence[float] | None = None
+    zero: bool = False
+    log: bool = False
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers that cover [low, high], about ``count`` of them; nearly equal ends are spread first."""
+    size = max(abs(low), abs(high))
+    if high - low < max(1e-9 * size, 1e-12):
+        low, high = low - max(0.5, 1e-3 * size), high + max(0.5, 1e-3 * size)
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+
+
+def line_chart(lines: Sequence[Line], x: Axis, y: Axis, alt: str) -> Markup:
+    """Lines over two axes. ``alt`` says in words what there is to see."""
+    kept = [
+        Line(line.label, [(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)], line.style)
+        for line in lines
+    ]
+    points = [point for line in kept for point in line.points]
+    if not points:
+        return _svg(alt, _nothing())
+    x_ticks, to_x = _scale(x, [a for a, _ in points], _LEFT, WIDTH - _RIGHT, tight=True)
+    y_ticks, to_y = _scale(y, [b for _, b in points], HEIGHT - _BOTTOM, _TOP)
+    shapes = [
+        el(
+            "polyline" if line.style != "area" else "polygon",
+            el("title", line.label),
+            class_=line.style,
+            points=" ".join(f"{to_x(a):.1f},{to_y(b):.1f}" for a, b in _closed(line)),
+        )
+        for line in kept
+        if line.points
+    ]
+    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), shapes)
+
+
+def bar_chart(
+    categories: Sequence[str], groups: Sequence[tuple[str, Sequence[float]]], x_label: str, y: Axis, alt: str
+) -> Markup:
+    """Upright bars: each category has one bar of every (CSS class, values) group, side by side, from 0."""
+    values = [value for _, series in groups for value in series if math.isfinite(value)]
+    if not categories or not values:
+        return _svg(alt, _nothing())
+    y_ticks, to_y = _scale(Axis(y.label, y.ticks, zero=True), values, HEIGHT - _BOTTOM, _TOP)
+    slot = (WIDTH - _LEFT - _RIGHT) / len(categories)
+    width = slot * 0.76 / len(groups)
+    bars, labels = [], []
+    for index, category in enumerate(categories):
+        middle = _LEFT + slot * (index + 0.5)
+        labels.append(_label(middle, HEIGHT - _BOTTOM + 18, category))
+        for place, (style, series) in enumerate(groups):
+            value = series[index]
+            if not math.isfinite(value):
+                continue
+            left = middle + (place - len(groups) / 2) * width
+            top, base = to_y(max(value, 0)), to_y(min(value, 0))
+            title = el("title", f"{category}: {value:g}")
+            bars.append(el("rect", title, class_=style, x=left, y=top, width=width * 0.94, height=base - top))
+    return _svg(alt, _y_axis(y, y_ticks, to_y), bars, labels, _x_name(x_label))
+
+
+def _scale(
+    axis: Axis, values: Sequence[float], start: float, end: float, *, tight: bool = False
+) -> tuple[list[float], Callable[[float], float]]:
+    """Ticks, and the map from values to coordinates; ``tight`` ends the axis at the values, not at the ticks."""
+    low, high = min(values), max(values)
+    low = min(0.0, low) if axis.zero else low
+    ticks = list(axis.ticks) if axis.ticks is not None else nice_ticks(low, high)
+    if not tight or not high > low:
+        low, high = min([low, *ticks]), max([high, *ticks])
+    if not high > low:  # one given tick, at the only value
+        low, high = low - 0.5, high + 0.5
+    bend: Callable[[float], float] = math.log if axis.log else float
+    first, last = bend(low), bend(high)
+    return [t for t in ticks if low <= t <= high], lambda v: start + (bend(v) - first) / (last - first) * (end - start)
+
+
+def _closed(line: Line) -> list[tuple[float, float]]:
+    """An area is closed along zero."""
+    if line.style != "area":
+        return list(line.points)
+    return [(line.points[0][0], 0), *line.points, (line.points[-1][0], 0)]
+
+
+def _y_axis(axis: Axis, ticks: Sequence[float], place: Callable[[float], float]) -> Markup:
+    grid = [el("line", class_="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=place(t), y2=place(t)) for t in ticks]
+    labels = [_label(_LEFT - 8, place(t) + 4.5, _number(t), anchor="end") for t in ticks]
+    middle = (HEIGHT - _BOTTOM + _TOP) / 2
+    name = el(
+        "text", axis.label, class_="axis", x=14, y=middle, text_anchor="middle", transform=f"rotate(-90 14 {middle})"
+    )
+    return join(grid, labels, name)
+
+
+def _x_axis(axis: Axis, ticks: Sequence[float], place: Callable[[float], float]) -> Markup:
+    base = HEIGHT - _BOTTOM
+    marks = [el("line", class_="tick", x1=place(t), x2=place(t), y1=base, y2=base + 5) for t in ticks]
+    line = el("line", class_="tick", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base)
+    return join(line, marks, [_label(place(t), base + 19, _number(t)) for t in ticks], _x_name(axis.label))
+
+
+def _x_name(text: str) -> Markup:
+    if not text:
+        return Markup("")
+    return el("text", text, class_="axis", x=(_LEFT + WIDTH - _RIGHT) / 2, y=HEIGHT - 6, text_anchor="middle")
+
+
+def _label(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return el("text", text, x=x, y=y, text_anchor=anchor)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+
+
+def _nothing() -> Markup:
+    return _label(WIDTH / 2, HEIGHT / 2, "nothing to show")
+
+
+def _svg(alt: str, *children: Markup | list[Markup]) -> Markup:
+    return el("svg", *children, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=alt)

@@ -1,0 +1,25 @@
+"""Pictures as data URIs, so that the report is one file."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from coda_deploy.demo.markup import Markup, el
+
+
+def png_uri(pixels: NDArray[np.uint8]) -> str:
+    """Uint8 [H, W, 3] -> a ``data:image/png`` URI."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def picture(pixels: NDArray[np.uint8], alt: str, *, kind: str = "photo") -> Markup:
+    """An ``img`` of uint8 [H, W, 3]. ``kind`` is its CSS class: "photo" is smoothed where enlarged, "codes" is not."""
+    height, width = pixels.shape[:2]
+    return el("img", src=png_uri(pixels), alt=alt, width=width, height=height, class_=kind)

@@ -1,0 +1,136 @@
+"""The report: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from coda_deploy.demo import figures, pictures
+from coda_deploy.demo.findings import Findings
+from coda_deploy.demo.markup import Markup, el, join
+from coda_deploy.demo.words import count, decibel, share
+
+
+def render(found: Findings, *, out: Path, coda: str = "coda") -> str:
+    """The page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
+    style = files("coda_deploy.demo").joinpath("report.css").read_text(encoding="utf-8")
+    title = f"coda demo: {count(len(found.names), 'photograph')} as tokens"
+    page = el(
+        "html",
+        el(
+            "head",
+            el("meta", charset="utf-8"),
+            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            el("title", title),
+            el("style", Markup(style)),
+        ),
+        el(
+            "body",
+            el(
+                "main",
+                headline(found),
+                pictures.side_by_side(found),
+                pictures.growing(found),
+                pictures.code_maps(found),
+                figures.codebook_use(found),
+                figures.parity(found),
+                figures.timings(found),
+                next_steps(out, coda),
+            ),
+            footer(found),
+        ),
+        lang="en",
+    )
+    return f"<!doctype html>\n{page}\n"
+
+
+def headline(found: Findings) -> Markup:
+    """What happened, in a sentence and six numbers."""
+    spec, photos = found.manifest.spec, count(len(found.names), "photograph")
+    raw = spec.image_size**2 * 3
+    return el(
+        "header",
+        el("p", "coda demo", class_="eyebrow"),
+        el("h1", f"{photos} became {count(spec.num_tokens, 'token')} each, and came back"),
+        el(
+            "p",
+            f"A tokenizer trained in PyTorch was exported to ONNX and run by coda-runtime, which needs no PyTorch. "
+            f"Every picture of {spec.image_size} × {spec.image_size} pixels ({raw:,} bytes) became "
+            f"{count(spec.num_tokens, 'token')} of {found.bits_per_token} bits: {found.bytes_per_image:,} bytes, "
+            f"{raw / found.bytes_per_image:.0f} times fewer.",
+            class_="lead",
+        ),
+        el(
+            "dl",
+            _tile("Tokens a picture", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
+            _tile("Codebook", f"{spec.vocab_size:,}", f"codes of {spec.latent_channels} numbers"),
+            _tile("Bits per pixel", f"{found.bits_per_pixel:.2f}", "24 before"),
+            _tile("Mean PSNR", _mean(found, found.reconstructions), "tokens against originals"),
+            _tile("Without quantizer", _mean(found, found.continuous), "PSNR of the continuous VAE"),
+            _parity_tile(found),
+            class_="tiles",
+        ),
+    )
+
+
+def _mean(found: Findings, images: np.ndarray) -> str:
+    return decibel(float(np.mean(found.psnr(images))))
+
+
+def _parity_tile(found: Findings) -> Markup:
+    encoders = [n["step_agreement"] for a, _, n in found.parity() if a.part == "encoder" and "step_agreement" in n]
+    return _tile("Parity", share(encoders[0]) if encoders else "not run", "of the tokens as in PyTorch")
+
+
+def _tile(name: str, value: str, about: str) -> Markup:
+    return el("div", el("dt", name), el("dd", value), el("dd", about, class_="about"))
+
+
+def next_steps(out: Path, coda: str) -> Markup:
+    """Commands to type next."""
+    bundle, tokenizer = out / "bundle", out / "tokenizer"
+    steps = [
+        ("Your own pictures to tokens, and back", [
+            f"{coda} encode {bundle} photo.jpg --out tokens.npz",
+            f"{coda} decode {bundle} tokens.npz --out pictures",
+        ]),
+        ("Both in one, with the PSNR", [f"{coda} reconstruct {bundle} photo.jpg --out pictures"]),
+        ("What the bundle holds, and whether it is whole and true to its tokenizer", [
+            f"{coda} inspect {bundle}",
+            f"{coda} verify {bundle} --tokenizer {tokenizer}",
+        ]),
+        ("From Python, where only coda-runtime is installed", [
+            "import coda_runtime",
+            "",
+            f'with coda_runtime.load("{bundle.as_posix()}") as tok:',
+            '    ids = tok.encode(["photo.jpg"])  # int32 [1, L]',
+            "    images = tok.decode(ids)         # uint8 [1, H, W, 3]",
+        ]),
+        ("A published CODA checkpoint, the same way", [
+            f"{coda} import-official checkpoint --variant flux_v65536 --out tokenizer",
+            f"{coda} export tokenizer --out bundle",
+        ]),
+    ]  # fmt: skip
+    return el(
+        "section",
+        el("h2", "What to do next"),
+        el("p", "photo.jpg stands for any picture of yours; folders of pictures work too."),
+        [join(el("h3", title), el("pre", el("code", "\n".join(lines)))) for title, lines in steps],
+    )
+
+
+def footer(found: Findings) -> Markup:
+    """Which tokenizer this was, and whose photographs."""
+    spec, source = found.manifest.spec, found.manifest.provenance.get("source", {})
+    digest = str(source.get("sha256", ""))[:12]
+    return el(
+        "footer",
+        el(
+            "p",
+            f"Tokenizer “{spec.variant}”, weights {digest}. Photographs: NASA, SpaceX, Stéfan van der Walt, Rachel "
+            "Michetti, Clemens Engelhardt (public domain and CC0), Aitzol Berasategi (dogs, mountains, sunset: "
+            "CC BY 4.0); details in coda_deploy/photographs/LICENSES.md.",
+        ),
+    )

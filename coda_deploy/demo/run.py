@@ -1,0 +1,110 @@
+"""The steps of the demo, from the sample tokenizer to the report."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import coda_runtime
+from coda_deploy import photographs
+from coda_deploy.demo.codes import usage
+from coda_deploy.demo.findings import Findings
+from coda_deploy.demo.report import render
+from coda_deploy.demo.timing import BATCHES, compare
+from coda_deploy.export import export_tokenizer
+from coda_deploy.reference import TorchReference, to_pixels
+from coda_deploy.sample import tokenizer_path
+from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_runtime.diagnose import diagnose
+from coda_runtime.errors import InputError
+from coda_runtime.images import fit
+from coda_runtime.manifest import Manifest
+from coda_runtime.outputs import staged_folder
+
+Progress = Callable[[str], None]
+TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
+# What `run_demo` reports through its progress: 6 by itself, 7 by the export, 4 parts at each batch size.
+STEPS = 6 + 7 + 4 * len(BATCHES)
+
+
+def run_demo(
+    out: Path,
+    *,
+    tokenizer: Path | None = None,
+    coda: str = "coda",
+    progress: Progress = lambda _: None,
+) -> Findings:
+    """Take the sample tokenizer (or another ``tokenizer`` folder) the whole road, on the shipped photographs.
+
+    Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
+    ``out`` stay. Raises ``InputError`` where there is no tokenizer, ``ParityError`` when the export misses its floor,
+    ``OutputError`` when ``out`` cannot be written; nothing is left then.
+    """
+    source = tokenizer or tokenizer_path()
+    if not source.is_dir():
+        raise InputError(f"there is no tokenizer at {source}: install coda-deploy again, it ships with one")
+    with staged_folder(out) as folder:
+        progress("copying the sample tokenizer")
+        (folder / TOKENIZER).mkdir()
+        for file in sorted(source.iterdir()):
+            if file.is_file():
+                shutil.copyfile(file, folder / TOKENIZER / file.name)
+        manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, progress=progress)
+        findings = _look(folder, manifest, progress)
+        progress("writing the report")
+        page = render(findings, out=out, coda=coda)
+        (folder / REPORT).write_text(page, encoding="utf-8")
+    return findings
+
+
+def _look(folder: Path, manifest: Manifest, progress: Progress) -> Findings:
+    size = manifest.spec.image_size
+    originals = np.stack([fit(path, size) for path in photographs.paths()])
+    with coda_runtime.load(folder / BUNDLE, device="cpu") as runtime:
+        progress("photographs to tokens and back, without PyTorch")
+        ids = runtime.encode(originals)
+        reconstructions = runtime.decode(ids)
+        progress("growing the pictures scale by scale")
+        prefixes = [runtime.decode(ids[:, :length]) for length in manifest.spec.prefix_lengths]
+        scales, latent, codebook = runtime.split(ids), runtime.embed(ids), np.array(runtime.codebook)
+        progress("the same in PyTorch")
+        tokenizer = CodaTokenizer.from_pretrained(folder / TOKENIZER)
+        timings = compare(runtime, TorchReference(tokenizer), originals, progress)
+    progress("the continuous VAE, without the quantizer")
+    with torch.inference_mode():
+        continuous = to_pixels(tokenizer.decode_latent(tokenizer.encode_latent(torch.from_numpy(originals)))).numpy()
+    return Findings(
+        names=photographs.NAMES,
+        originals=originals,
+        reconstructions=reconstructions,
+        continuous=continuous,
+        prefixes=prefixes,
+        ids=ids,
+        scales=scales,
+        latent=latent,
+        codebook=codebook,
+        usage=usage(scales, manifest.spec.vocab_size),
+        timings=timings,
+        manifest=manifest,
+        machine=_machine(),
+    )
+
+
+def _machine() -> dict[str, str]:
+    found = diagnose()
+    cpu, engine = found["cpu"], found["onnxruntime"] or {}
+    return {
+        "CPU": f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores",
+        "threads": f"{torch.get_num_threads()} in PyTorch; onnxruntime's own choice, one for each physical core",
+        "system": platform.system(),
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "onnxruntime": str(engine.get("version")),
+        "coda-runtime": version("coda-runtime"),
+    }

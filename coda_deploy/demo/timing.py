@@ -1,0 +1,135 @@
+"""Milliseconds of each part, under the runtime and in PyTorch, measured side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coda_deploy.reference import TorchReference
+from coda_runtime import Tokenizer
+from coda_runtime.backends.base import LoadOptions, Session
+from coda_runtime.backends.registry import get_backend
+from coda_runtime.bundle import Bundle
+
+BATCHES = (1, 8)
+ROUNDS = 7
+MIN_ROUNDS = 3
+# Seconds for all rounds of one comparison: a slow machine does fewer of them.
+BUDGET = 1.5
+# Seconds at most, and how long one look takes, for the threads of the last run to fall asleep.
+SETTLE, LOOK = 0.3, 0.01
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians in milliseconds over ``rounds`` interleaved rounds; ``batch`` images a run."""
+
+    part: str
+    batch: int
+    torch_ms: float
+    runtime_ms: float
+    rounds: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the runtime is."""
+        return self.torch_ms / self.runtime_ms
+
+
+Run = Callable[[], object]
+
+
+def interleave(runs: Sequence[Run], *, rounds: int = ROUNDS, budget: float = BUDGET) -> list[list[float]]:
+    """Seconds of each run in each round, one list a run; each is run once before, untimed.
+
+    At least MIN_ROUNDS rounds, and after that no more once ``budget`` seconds are spent.
+    """
+    for run in runs:
+        run()
+    seconds: list[list[float]] = [[] for _ in runs]
+    begun = time.perf_counter()
+    for done in range(rounds):
+        if done >= MIN_ROUNDS and time.perf_counter() - begun > budget:
+            break
+        for run, into in zip(runs, seconds, strict=True):
+            settle()
+            start = time.perf_counter()
+            run()
+            into.append(time.perf_counter() - start)
+    return seconds
+
+
+def settle() -> None:
+    """Wait until this process is idle.
+
+    The threads of either library spin for tens of milliseconds after a run, on the cores that the other one is about
+    to use: it would be timed too slow, many times over where there are two cores.
+    """
+    until = time.perf_counter() + SETTLE
+    while time.perf_counter() < until:
+        before = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - before < LOOK / 10:
+            return
+
+
+def compare(
+    tokenizer: Tokenizer,
+    reference: TorchReference,
+    images: NDArray[np.uint8],
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Timing]:
+    """Time encoder, quantizer, decoder and the round trip at each of BATCHES.
+
+    ``images`` is uint8 [N, H, W, 3], repeated where a batch is larger. Both sides go from numpy to numpy. The runtime
+    runs what ``tokenizer`` has loaded, PyTorch the unfolded tokenizer in ``torch.inference_mode``.
+    """
+    timings = []
+    sessions = _sessions(tokenizer)
+    try:
+        for batch in BATCHES:
+            pixels = np.resize(images, (batch, *images.shape[1:]))
+            latent = sessions["encoder"].run(pixels)
+            ids = sessions["quantizer"].run(latent)
+            pairs: dict[str, tuple[Run, Run]] = {
+                "encoder": (_run(reference.latent, pixels), _run(sessions["encoder"].run, pixels)),
+                "quantizer": (_run(reference.encode, latent), _run(sessions["quantizer"].run, latent)),
+                "decoder": (_run(reference.decode, ids), _run(sessions["decoder"].run, ids)),
+                "round trip": (_run(_round_trip(reference), pixels), _run(tokenizer.reconstruct, pixels)),
+            }
+            for part, pair in pairs.items():
+                progress(f"timing the {part}, batch {batch}")
+                with torch.inference_mode():
+                    seconds = interleave(pair)
+                slow, fast = (1000 * statistics.median(of) for of in seconds)
+                timings.append(Timing(part, batch, slow, fast, len(seconds[0])))
+    finally:
+        for session in sessions.values():
+            session.close()
+    return timings
+
+
+def _sessions(tokenizer: Tokenizer) -> dict[str, Session]:
+    bundle = Bundle.open(tokenizer.folder)
+    by_file = {artifact.file: artifact for artifact in bundle.manifest.artifacts}
+    return {
+        part.part: get_backend(part.backend).load(
+            bundle.path(by_file[part.file]), by_file[part.file], LoadOptions(device=part.device)
+        )
+        for part in tokenizer.artifacts
+    }
+
+
+def _run(function: Callable[[Any], object], argument: object) -> Run:
+    return lambda: function(argument)
+
+
+def _round_trip(reference: TorchReference) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    return lambda pixels: reference.decode(reference.encode(reference.latent(pixels)))

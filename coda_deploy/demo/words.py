@@ -1,0 +1,32 @@
+"""Numbers as the report writes them."""
+
+from __future__ import annotations
+
+import math
+
+
+def share(value: float | None) -> str:
+    """A share from 0 to 1 in percent; cut, not rounded, so that only 1 itself reads as 100 %."""
+    if value is None:
+        return "not run"
+    return "100 %" if value == 1 else f"{math.floor(value * 1e5 + 1e-6) / 1e3:.3f} %"
+
+
+def decibel(value: float | None) -> str:
+    """A PSNR; None and inf both mean identical images."""
+    return "identical" if value is None or math.isinf(value) else f"{value:.1f} dB"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits or so."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
+
+
+def times(ratio: float) -> str:
+    """How many times faster; under 1 is slower."""
+    return f"{ratio:.1f} ×" if ratio >= 10 else f"{ratio:.2f} ×"
+
+
+def count(number: int, singular: str, plural: str | None = None) -> str:
+    """As in "1 token" and "680 tokens"."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
