@@ -1,0 +1,214 @@
+"""`coda demo` as a newcomer types it: once for real on the shipped sample, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import coda_runtime
+from coda_deploy import photographs
+from coda_deploy.demo import words
+from coda_deploy.sample import tokenizer_path
+from coda_export.parity import ParityError
+from coda_runtime.cli.app import cli
+from coda_runtime.metrics import psnr
+from tests.deploy.demo.small import MEASURED, findings
+
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Reads a page, fails where tags do not nest, and keeps what the tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.charts: list[dict[str, str | None]] = []
+        self.links: list[str | None] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.links += [value for key, value in attrs if key in ("src", "href", "srcset", "data", "action")]
+        if tag == "img":
+            self.images.append(found)
+        if tag == "svg":
+            self.charts.append(found)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data + "\n"
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+@dataclass
+class Demo:
+    """What a run left."""
+
+    out: Path
+    result: Result
+    source: str
+    page: Page
+    manifest: dict[str, Any]
+
+    def parity(self, part: str) -> dict[str, Any]:
+        """The manifest's numbers of a part."""
+        artifact = next(a for a in self.manifest["artifacts"] if a["part"] == part)
+        return dict(artifact["parity"]["onnxruntime:cpu"])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    (out / "bundle").mkdir(parents=True)
+    (out / "report.html").write_text("an older report")
+    (out / "bundle" / "manifest.json").write_text("an older bundle")
+    (out / "tokens.npz").write_text("the user's")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        result = CliRunner().invoke(cli, ["demo", "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        source = (out / "report.html").read_text(encoding="utf-8")
+        yield Demo(out, result, source, Page(source), json.loads((out / "bundle" / "manifest.json").read_text()))
+
+
+def test_leaves_a_tokenizer_a_bundle_and_a_report(demo: Demo) -> None:
+    assert {path.name for path in demo.out.iterdir()} == {"tokenizer", "bundle", "report.html", "tokens.npz"}
+    for file in tokenizer_path().iterdir():
+        assert (demo.out / "tokenizer" / file.name).read_bytes() == file.read_bytes()
+    assert (demo.out / "tokens.npz").read_text() == "the user's"
+    assert list(demo.out.parent.iterdir()) == [demo.out]
+
+
+def test_the_bundle_gives_the_pictures_that_the_report_counts(demo: Demo) -> None:
+    with coda_runtime.load(demo.out / "bundle") as tokenizer:
+        images = np.stack([coda_runtime.images.fit(path, tokenizer.spec.image_size) for path in photographs.paths()])
+        assert words.decibel(psnr(images, tokenizer.reconstruct(images))) in demo.page.text
+
+
+def test_says_what_it_does_in_plain_lines(demo: Demo) -> None:
+    lines = demo.result.stdout.splitlines()
+    assert demo.result.stderr == ""
+    assert "copying the sample tokenizer" in lines
+    assert f"report: {demo.out / 'report.html'}" in lines
+    assert lines[-1].endswith(f"coda encode {demo.out / 'bundle'} photo.jpg --out tokens.npz")
+    assert all(len(line) < 200 and "\x1b" not in line and "\r" not in line for line in lines)
+
+
+def test_the_report_needs_nothing_beside_it(demo: Demo) -> None:
+    assert demo.page.links
+    assert all(link is not None and link.startswith("data:image/png;base64,") for link in demo.page.links)
+    assert "http" not in demo.source.replace('http-equiv="', "")
+    assert "url(" not in demo.source
+    assert "@import" not in demo.source
+    assert "<script" not in demo.source
+
+
+def test_every_picture_and_chart_is_described(demo: Demo) -> None:
+    assert all(image["alt"] for image in demo.page.images)
+    assert all(chart["role"] == "img" and chart["aria-label"] for chart in demo.page.charts)
+    assert len(demo.page.charts) >= 5
+
+
+@pytest.mark.parametrize("name", photographs.NAMES)
+def test_shows_every_photograph_three_times(demo: Demo, name: str) -> None:
+    alts = [image["alt"] for image in demo.page.images]
+    assert {f"{name}, original", f"{name}, from tokens", f"{name}, continuous VAE"} <= set(alts)
+
+
+def test_shows_every_scale_growing(demo: Demo) -> None:
+    total = 0
+    for side in demo.manifest["spec"]["scales"]:
+        total += side * side
+        assert words.count(total, "token") in demo.page.text.splitlines()
+    assert total == demo.manifest["spec"]["num_tokens"]
+
+
+def test_parity_is_the_manifest_s(demo: Demo) -> None:
+    encoder, quantizer, decoder = (demo.parity(part) for part in ("encoder", "quantizer", "decoder"))
+    for name, label in (("step_agreement", "all, step by step"), ("agreement", "all, free-running")):
+        assert [label, words.share(encoder[name]), words.share(quantizer[name])] in demo.page.rows
+    for index, side in enumerate(demo.manifest["spec"]["scales"]):
+        shares = [words.share(n["step_agreement_per_scale"][index]) for n in (encoder, quantizer)]
+        assert [f"{side} × {side}", *shares] in demo.page.rows
+    assert ["runtime to PyTorch", words.decibel(decoder["psnr"])] in demo.page.rows
+    assert ["runtime to the original", words.decibel(decoder["psnr_to_input"])] in demo.page.rows
+    for artifact in demo.manifest["artifacts"]:
+        assert any(row[0] == artifact["file"] for row in demo.page.rows)
+
+
+def test_times_every_part_at_both_batch_sizes(demo: Demo) -> None:
+    for part in ("encoder", "quantizer", "decoder", "round trip"):
+        rows = [row for row in demo.page.rows if row[0] == part]
+        assert len(rows) == 2
+        assert all(row[-1].endswith("×") for row in rows)
+
+
+def test_json_is_the_figures_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coda_deploy.demo.run_demo", lambda *_, **__: findings(parity=MEASURED))
+    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "demo"), "--json"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["out"] == str(tmp_path / "demo")
+    assert figures["num_tokens"] == 5
+    assert [timing["part"] for timing in figures["timings"]] == ["encoder"]
+    assert figures["parity"][0]["file"] == "encoder.fp32.onnx"
+
+
+def test_a_file_in_the_way_is_one_line_and_stays(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    out.write_text("mine")
+    result = CliRunner().invoke(cli, ["demo", "--out", str(out)])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == f"error: {out} is a file: name a folder with --out, or remove it first\n"
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_failing_export_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ParityError("the fp32 decoder is 3.00 dB from the tokenizer's images")
+
+    monkeypatch.setattr("coda_deploy.demo.run.export_tokenizer", fail)
+    out = tmp_path / "new" / "demo"
+    if before:
+        out.mkdir(parents=True)
+        (out / "report.html").write_text("an older report")
+    result = CliRunner().invoke(cli, ["demo", "--out", str(out)])
+    assert result.exit_code == 1
+    assert result.stderr == "error: the fp32 decoder is 3.00 dB from the tokenizer's images\n"
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ([out / "report.html"] if before else [])
+    assert before or not out.parent.exists()
+
+
+def test_a_missing_sample_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coda_deploy.demo.run.tokenizer_path", lambda: tmp_path / "nowhere")
+    result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "demo")])
+    assert result.exit_code == 1
+    assert "install coda-deploy again" in result.stderr
+    assert list(tmp_path.iterdir()) == []
