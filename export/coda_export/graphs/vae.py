@@ -41,7 +41,15 @@ def _export(module: nn.Module, example: Tensor, inputs: str, outputs: str, opset
         logger.setLevel(level)
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    return program.model_proto
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes on every node: half a megabyte of stack traces, with the paths of this machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+    return model
 
 
 def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:

@@ -1,0 +1,95 @@
+"""Encoder and decoder graphs of every family of VAE: contract, batches, tables stored once, the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import coda_export
+from coda_deploy import CodaTokenizer
+from coda_deploy.folding import fold_tokenizer
+from coda_deploy.reference import to_pixels
+from coda_export.folding import Folded
+from coda_export.graphs import decoder_graph, encoder_graph
+from tests.export import onnx_tools
+from tests.tiny_tokenizers import VAES, images, make
+
+SAMPLE_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+
+
+@pytest.fixture(scope="module", params=VAES)
+def tok(request: pytest.FixtureRequest) -> CodaTokenizer:
+    return make(request.param)
+
+
+@pytest.fixture(scope="module")
+def folded(tok: CodaTokenizer) -> Folded:
+    return fold_tokenizer(tok)
+
+
+@pytest.fixture(scope="module")
+def encoder(folded: Folded) -> onnx.ModelProto:
+    return encoder_graph(folded, "fp32", 20)
+
+
+@pytest.fixture(scope="module")
+def decoder(folded: Folded) -> onnx.ModelProto:
+    return decoder_graph(folded, "fp32", 20)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_latents(tok: CodaTokenizer, encoder: onnx.ModelProto, batch: int) -> None:
+    pictures = images(batch)
+    latent = onnx_tools.run(encoder, pictures.numpy())
+    with torch.no_grad():
+        np.testing.assert_allclose(latent, tok.encode_latent(pictures).numpy(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_pixels(tok: CodaTokenizer, decoder: onnx.ModelProto, batch: int) -> None:
+    ids = tok.encode(images(batch))
+    expected = to_pixels(tok.decode(ids)).numpy().astype(int)
+    pixels = onnx_tools.run(decoder, ids.numpy())
+    assert np.abs(pixels - expected).max() <= 1
+    assert (pixels == expected).mean() > 0.99
+
+
+def test_the_null_token(tok: CodaTokenizer, decoder: onnx.ModelProto) -> None:
+    ids = tok.encode(images())
+    padded = ids.clone()
+    padded[:, 14:] = tok.spec.vocab_size
+    expected = to_pixels(tok.decode(ids[:, :14])).numpy().astype(int)
+    assert np.abs(onnx_tools.run(decoder, padded.numpy()) - expected).max() <= 1
+
+
+def test_contract(tok: CodaTokenizer, encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> None:
+    channels = tok.spec.latent_channels
+    assert onnx_tools.signature(encoder) == [
+        ("image", "UINT8", ["batch", 32, 32, 3]),
+        ("latent", "FLOAT", ["batch", channels, 8, 8]),
+    ]
+    assert onnx_tools.signature(decoder) == [
+        ("ids", "INT32", ["batch", 103]),
+        ("image", "UINT8", ["batch", 32, 32, 3]),
+    ]
+    for model in (encoder, decoder):
+        assert {(opset.domain, opset.version) for opset in model.opset_import} == {("", 20)}
+        assert not any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
+        assert not model.functions
+        # PyTorch notes its stack traces on every node.
+        assert str(Path(coda_export.__file__).parent).encode() not in model.SerializeToString()
+
+
+def test_each_table_is_stored_once_at_the_sample_s_shape() -> None:
+    tok = make("flux", vocab_size=4096, scales=SAMPLE_SCALES, image_size=64)
+    folded = fold_tokenizer(tok)
+    for model in (encoder_graph(folded, "fp32", 20), decoder_graph(folded, "fp32", 20)):
+        contents = list(onnx_tools.tables(model).values())
+        assert contents
+        assert len(contents) == len(set(contents))
+    weights = sum(p.numel() for p in folded.decoder.parameters()) * 4
+    assert len(model.SerializeToString()) < weights + 150_000
