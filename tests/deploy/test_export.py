@@ -1,0 +1,97 @@
+"""Export and verify as functions: which photographs, and which tokenizer a bundle may be verified with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coda_deploy import export, photographs
+from coda_deploy.export import MAX_PARITY_IMAGES, parity_images, verify_parity
+from coda_export import Floor, ParityError
+from coda_runtime.errors import ImageError, InputError
+from tests.tiny_tokenizers import images, make
+
+
+def save_pictures(folder: Path, count: int, size: int = 40) -> Path:
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(images(count, size).numpy()):
+        Image.fromarray(picture).save(folder / f"{number:03}.png")
+    return folder
+
+
+def test_shipped_photographs_by_default() -> None:
+    found = parity_images(64)
+    assert found.pixels.shape == (len(photographs.paths()), 64, 64, 3)
+    assert found.pixels.dtype == np.uint8
+    assert found.pixels.std(axis=(1, 2, 3)).min() > 10, "photographs, not blanks"
+    assert found.source == "photographs shipped with coda-deploy"
+
+
+def test_shipped_photographs_have_their_licences_named() -> None:
+    about = (photographs.paths()[0].parent / "LICENSES.md").read_text(encoding="utf-8")
+    assert all(path.is_file() for path in photographs.paths())
+    assert all(path.stem in about for path in photographs.paths())
+
+
+def test_the_user_s_photographs(tmp_path: Path) -> None:
+    folder = save_pictures(tmp_path / "pictures" / "nested", 3)
+    (folder / "notes.txt").write_text("not a picture")
+    found = parity_images(32, tmp_path / "pictures")
+    assert found.pixels.shape == (3, 32, 32, 3)
+    assert found.source == "3 of 3 images of the user's"
+
+
+def test_no_more_of_them_than_seconds_allow(tmp_path: Path) -> None:
+    found = parity_images(8, save_pictures(tmp_path / "many", MAX_PARITY_IMAGES + 2, 9))
+    assert len(found.pixels) == MAX_PARITY_IMAGES
+    assert found.source == f"{MAX_PARITY_IMAGES} of {MAX_PARITY_IMAGES + 2} images of the user's"
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a picture")
+    with pytest.raises(InputError, match=r"holds no images \(.*\.png.*\): name a folder that does"):
+        parity_images(32, tmp_path)
+
+
+def test_text_named_as_an_image(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(ImageError, match=r"text\.png"):
+        parity_images(32, tmp_path)
+
+
+def test_verify_measures_what_the_export_measured(tiny_bundle: Path, tiny_folder: Path) -> None:
+    manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+    recorded = {a["file"]: a["parity"] for a in manifest["artifacts"] if a["format"] == "onnx" and "fp32" in a["file"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "DEFAULT_FLOORS", dict.fromkeys(("fp32", "fp16", "bf16"), Floor(0.5, 20)))
+        measured = verify_parity(tiny_bundle, tiny_folder)
+    assert recorded.items() <= {file: numbers for file, numbers in measured.items() if "fp32" in file}.items()
+    assert len(measured) == 7
+
+
+def test_verify_with_another_tokenizer(tiny_bundle: Path, tmp_path: Path) -> None:
+    make(seed=5).save_pretrained(tmp_path / "other")
+    with pytest.raises(InputError, match=r"was made of a tokenizer with .*: name the tokenizer it was exported from"):
+        verify_parity(tiny_bundle, tmp_path / "other")
+
+
+def test_verify_under_a_floor(tiny_bundle: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "DEFAULT_FLOORS", dict.fromkeys(("fp32", "fp16", "bf16"), Floor(0, 200)))
+    with pytest.raises(ParityError, match=r"the \w+ decoder is .* dB from the tokenizer's images, the floor is 200"):
+        verify_parity(tiny_bundle, tiny_folder)
+
+
+def test_verify_a_bundle_without_provenance(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """A bundle made by hand says nothing of its tokenizer, and cannot be verified against one."""
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    (copy / "SHA256SUMS").unlink()
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest |= {"provenance": {}, "checksums": None}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="was made of a tokenizer with weights"):
+        verify_parity(copy, tiny_folder)

@@ -1,0 +1,64 @@
+"""Parity's numbers, on cases that can be counted by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from coda_deploy.tokenizer.quantizer import ResidualQuantizer
+from coda_export.parity.measure import mean_psnr, pixel_parity, token_parity
+from tests.tiny_tokenizers import enliven
+
+
+def pictures(*levels: int) -> np.ndarray:
+    return np.stack([np.full((4, 4, 3), level, np.uint8) for level in levels])
+
+
+def test_shares_in_all_and_per_scale() -> None:
+    ids = np.arange(10, dtype=np.int32).reshape(2, 5)
+    step, free = ids.copy(), ids.copy()
+    step[0, 1] += 1
+    free[:, 1:] += 1
+    assert token_parity(ids, free, step, (1, 2)) == {
+        "step_agreement": pytest.approx(0.9),
+        "step_agreement_per_scale": [1.0, pytest.approx(7 / 8)],
+        "agreement": pytest.approx(0.2),
+        "agreement_per_scale": [1.0, 0.0],
+    }
+
+
+def test_a_flip_counts_once_for_step_agreement() -> None:
+    """A port that flips its first id and is right from there on, given what that id left."""
+    quantizer = ResidualQuantizer(40, 4, (1, 2, 4), 8, "rms", 1e-5)
+    enliven(quantizer)
+    latent = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    reference = quantizer.encode(latent)
+    ids = reference.clone()
+    ids[0, 0] = (ids[0, 0] + 1) % 40
+    for stop in (5, 21):  # scale by scale, take what the reference would say to the port's earlier ids
+        start = {5: 1, 21: 5}[stop]
+        ids[:, start:stop] = quantizer.encode_step(latent, ids)[:, start:stop]
+    step = quantizer.encode_step(latent, ids)
+    parity = token_parity(ids.numpy(), reference.numpy(), step.numpy(), (1, 2, 4))
+    assert parity["step_agreement"] == pytest.approx(20 / 21)
+    assert parity["step_agreement_per_scale"] == [0.0, 1.0, 1.0]
+    assert parity["agreement"] < parity["step_agreement"]
+
+
+def test_mean_psnr() -> None:
+    assert mean_psnr(pictures(10, 20), pictures(10, 20)) is None
+    one = 10 * math.log10(255**2 / 5**2)
+    assert mean_psnr(pictures(10), pictures(15)) == pytest.approx(one)
+    # An identical pair has no PSNR in dB, and takes no part in the mean.
+    assert mean_psnr(pictures(10, 20), pictures(10, 25)) == pytest.approx(one)
+    two = 10 * math.log10(255**2 / 1)
+    assert mean_psnr(pictures(10, 20), pictures(15, 21)) == pytest.approx((one + two) / 2)
+
+
+def test_pixel_parity() -> None:
+    numbers = pixel_parity(pictures(10), pictures(12), pictures(12))
+    assert numbers["psnr"] is None
+    assert numbers["psnr_to_input"] == numbers["reference_psnr_to_input"] == pytest.approx(10 * math.log10(255**2 / 4))

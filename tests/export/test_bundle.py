@@ -1,0 +1,311 @@
+"""A bundle, measured and sealed, or nothing at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import coda_runtime
+from coda_deploy import CodaTokenizer
+from coda_deploy.folding import fold_tokenizer
+from coda_deploy.reference import TorchReference
+from coda_export import DEFAULT_FLOORS, DEFAULT_OPSET, Floor, Folded, ParityError, ParityImages, bundle, export_bundle
+from coda_runtime.errors import InputError, MissingDependencyError, OutputError
+from coda_runtime.metrics import psnr_per_image
+from tests.tiny_tokenizers import images
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+@pytest.fixture(scope="module")
+def folded(tiny_folder: Path) -> Folded:
+    return fold_tokenizer(CodaTokenizer.from_pretrained(tiny_folder))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_folder: Path) -> TorchReference:
+    return TorchReference(CodaTokenizer.from_pretrained(tiny_folder))
+
+
+@pytest.fixture
+def ready_graphs(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter's graphs are those of the tiny bundle, which were exported once: what follows them is tested."""
+
+    def load(part: str) -> Any:
+        return lambda _folded, precision, _opset: onnx.load(tiny_bundle / f"{part}.{precision}.onnx")
+
+    monkeypatch.setattr(bundle, "encoder_graph", load("encoder"))
+    monkeypatch.setattr(bundle, "decoder_graph", load("decoder"))
+
+
+PICTURES = ParityImages(images(3).numpy(), "random pictures")
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return read
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def parity(folder: Path, file: str) -> dict[str, Any]:
+    (entry,) = [artifact for artifact in manifest(folder)["artifacts"] if artifact["file"] == file]
+    numbers: dict[str, Any] = entry["parity"]["onnxruntime:cpu"]
+    return numbers
+
+
+def test_files(tiny_bundle: Path) -> None:
+    expected = [f"{part}.{precision}.onnx" for part in ("encoder", "decoder") for precision in PRECISIONS]
+    expected += ["quantizer.fp32.onnx", "codebook.fp32.npy", "manifest.json", "SHA256SUMS"]
+    assert listing(tiny_bundle) == sorted(expected)
+    for line in (tiny_bundle / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split(maxsplit=1)
+        assert hashlib.sha256((tiny_bundle / name.lstrip("*")).read_bytes()).hexdigest() == digest
+    for artifact in manifest(tiny_bundle)["artifacts"]:
+        content = (tiny_bundle / artifact["file"]).read_bytes()
+        assert artifact["sha256"] == hashlib.sha256(content).hexdigest()
+        assert artifact["bytes"] == len(content)
+
+
+def test_spec_and_defaults(tiny_bundle: Path) -> None:
+    data = manifest(tiny_bundle)
+    assert data["format_version"] == 1
+    assert data["default_precision"] == "fp32"
+    wanted = {
+        "variant": "tiny_sd",
+        "image_size": 32,
+        "downsample": 4,
+        "latent_channels": 4,
+        "vocab_size": 64,
+        "scales": [1, 2, 3, 5, 8],
+        "num_tokens": 103,
+    }
+    assert wanted.items() <= data["spec"].items()
+
+
+def test_provenance(tiny_bundle: Path, tiny_folder: Path) -> None:
+    provenance = manifest(tiny_bundle)["provenance"]
+    weights = hashlib.sha256((tiny_folder / "model.safetensors").read_bytes()).hexdigest()
+    assert provenance["source"] == {"file": "model.safetensors", "sha256": weights}
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert provenance["versions"]["onnx"] == onnx.__version__
+    assert provenance["versions"]["coda_export"] == coda_runtime.__version__
+    assert provenance["tokenizer"] == json.loads((tiny_folder / "config.json").read_text())
+    assert provenance["opset"]["fp32"] == DEFAULT_OPSET
+    for file in tiny_bundle.glob("*.onnx"):
+        part, precision, _ = file.name.split(".")
+        (opset,) = onnx.load(file).opset_import
+        assert provenance["opset"]["quantizer" if part == "quantizer" else precision] == opset.version, file
+
+
+@pytest.mark.parametrize("part", ["encoder", "quantizer"])
+def test_token_parity_of_fp32(tiny_bundle: Path, part: str) -> None:
+    numbers = parity(tiny_bundle, f"{part}.fp32.onnx")
+    assert numbers["step_agreement"] >= 0.999
+    assert len(numbers["step_agreement_per_scale"]) == len(numbers["agreement_per_scale"]) == 5
+    assert numbers["step_agreement"] >= numbers["agreement"]
+    assert numbers["images"] == 8
+    assert numbers["images_from"] == "photographs shipped with coda-deploy"
+
+
+def test_pixel_parity_of_fp32(tiny_bundle: Path) -> None:
+    numbers = parity(tiny_bundle, "decoder.fp32.onnx")
+    assert numbers["psnr"] is None or numbers["psnr"] >= 55
+    assert numbers["psnr_to_input"] == pytest.approx(numbers["reference_psnr_to_input"], abs=0.01)
+
+
+def test_fp16_is_measured(tiny_bundle: Path) -> None:
+    assert 0.5 < parity(tiny_bundle, "encoder.fp16.onnx")["step_agreement"] <= 1
+    assert 20 < parity(tiny_bundle, "decoder.fp16.onnx")["psnr"] < 100
+    assert "reason" not in parity(tiny_bundle, "decoder.fp16.onnx")
+
+
+@pytest.mark.parametrize(("part", "number"), [("encoder", "step_agreement"), ("decoder", "psnr")])
+def test_bf16_does_not_run_here_and_says_why(tiny_bundle: Path, part: str, number: str) -> None:
+    numbers = parity(tiny_bundle, f"{part}.bf16.onnx")
+    assert numbers[number] is None
+    assert len(numbers["reason"]) > 20
+    assert ".part" not in numbers["reason"], "the temporary folder says nothing to the reader"
+
+
+def test_the_runtime_computes_what_the_tokenizer_does(tiny_bundle: Path, reference: TorchReference) -> None:
+    pictures = images(5).numpy()
+    with coda_runtime.load(tiny_bundle) as tok:
+        ids = tok.encode(pictures)
+        decoded, table, embedded = tok.decode(ids), tok.codebook, tok.embed(ids)
+    latent = reference.latent(pictures)
+    assert (reference.step(latent, ids) == ids).mean() >= 0.999
+    assert psnr_per_image(decoded, reference.decode(ids)).min() > 55
+    assert table.shape == (64, 4)
+    assert embedded.shape == (5, 4, 8, 8)
+
+
+def test_the_runtime_decodes_a_prefix_as_the_tokenizer_does(tiny_bundle: Path, tiny_folder: Path) -> None:
+    tokenizer = CodaTokenizer.from_pretrained(tiny_folder)
+    reference = TorchReference(tokenizer)
+    with coda_runtime.load(tiny_bundle) as tok:
+        ids = tok.encode(images().numpy())
+        for tokens in (1, 5, 14, 39):
+            found = tok.decode(ids[:, :tokens])
+            assert psnr_per_image(found, reference.decode(ids[:, :tokens])).min() > 55
+            np.testing.assert_allclose(
+                tok.embed(ids[:, :tokens]),
+                tokenizer.embed(torch.from_numpy(ids[:, :tokens])).detach().numpy(),
+                atol=1e-5,
+            )
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_the_first_precision_is_the_default(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
+    floors = DEFAULT_FLOORS | {"fp16": Floor(0, 0)}
+    seen: list[str] = []
+    made = export_bundle(
+        folded,
+        reference,
+        tmp_path / "bundle",
+        PICTURES,
+        precisions=("fp16", "fp32"),
+        floors=floors,
+        license="CC0-1.0",
+        provenance={"by": "a test"},
+        progress=seen.append,
+    )
+    assert made.default_precision == manifest(tmp_path / "bundle")["default_precision"] == "fp16"
+    assert made.license == "CC0-1.0"
+    assert made.provenance["by"] == "a test"
+    assert "exporting the fp16 encoder" in seen
+    assert "comparing the fp32 decoder with the tokenizer" in seen
+    assert parity(tmp_path / "bundle", "decoder.fp32.onnx")["images_from"] == "random pictures"
+    with coda_runtime.load(tmp_path / "bundle") as tok:
+        assert {a.precision for a in tok.artifacts if a.part != "quantizer"} == {"fp16"}
+
+
+class Tampered(TorchReference):
+    """Finds another id at the first position of every image."""
+
+    def step(self, latent: Any, ids: Any) -> Any:
+        out = super().step(latent, ids).copy()
+        out[:, 0] = (out[:, 0] + 1) % 64
+        return out
+
+
+class Inverted(TorchReference):
+    def decode(self, ids: Any) -> Any:
+        return 255 - super().decode(ids)
+
+
+@pytest.mark.usefixtures("ready_graphs")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Tampered, r"the fp32 encoder agrees with the tokenizer on 99\.0\d\d% of the tokens, .* \(0\.\d+% short\)"),
+        (
+            Inverted,
+            r"the fp32 decoder is \d+\.\d+ dB from the tokenizer's images, the floor is 55\.00 dB \(\d+\.\d+ dB",
+        ),
+    ],
+)
+def test_an_export_under_its_floor_leaves_nothing(
+    tmp_path: Path, folded: Folded, tiny_folder: Path, kind: type[TorchReference], message: str
+) -> None:
+    wrong = kind(CodaTokenizer.from_pretrained(tiny_folder))
+    with pytest.raises(ParityError, match=message):
+        export_bundle(folded, wrong, tmp_path / "new" / "bundle", PICTURES)
+    assert listing(tmp_path) == [], "not even the parent folder, nor a temporary one"
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_an_impossible_floor(tmp_path: Path, folded: Folded, tiny_folder: Path, tiny_bundle: Path) -> None:
+    """The bundle that was there survives."""
+    wrong = Tampered(CodaTokenizer.from_pretrained(tiny_folder))
+    old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    with pytest.raises(ParityError, match=r"the floor is 100.000%"):
+        export_bundle(folded, wrong, old, PICTURES, floors={"fp32": Floor(1.0, 0)})
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+    assert listing(tmp_path) == ["bundle"]
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_bundle_is_replaced_as_a_whole(
+    tmp_path: Path, folded: Folded, reference: TorchReference, tiny_bundle: Path
+) -> None:
+    old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    export_bundle(folded, reference, old, PICTURES)
+    assert {path.name for path in tiny_bundle.iterdir()} - set(listing(old)) == {
+        f"{part}.{precision}.onnx" for part in ("encoder", "decoder") for precision in ("fp16", "bf16")
+    }
+    assert listing(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_export_leaves_nothing(
+    tmp_path: Path, folded: Folded, reference: TorchReference, monkeypatch: pytest.MonkeyPatch, error: type
+) -> None:
+    def stop(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bundle, "quantizer_graph", stop)
+    monkeypatch.setattr(bundle, "encoder_graph", lambda *_: onnx.ModelProto())
+    with pytest.raises(error):
+        export_bundle(folded, reference, tmp_path / "bundle", PICTURES)
+    assert listing(tmp_path) == []
+
+
+def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"dear to somebody")
+    with pytest.raises(OutputError, match=r"photographs exists and is not a bundle: choose another --out"):
+        export_bundle(folded, reference, folder, PICTURES)
+    with pytest.raises(OutputError, match=r"holiday\.jpg exists and is not a bundle"):
+        export_bundle(folded, reference, folder / "holiday.jpg", PICTURES)
+    assert (folder / "holiday.jpg").read_bytes() == b"dear to somebody"
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_an_empty_folder_is_filled(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
+    (tmp_path / "empty").mkdir()
+    export_bundle(folded, reference, tmp_path / "empty", PICTURES)
+    assert (tmp_path / "empty" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("precisions", "message"),
+    [
+        (("int8",), "precision 'int8' is unknown, expected some of fp32, fp16, bf16"),
+        (("fp32", "FP16"), "precision 'FP16' is unknown"),
+        ((), "at least one, found none"),
+        (("fp32", "fp32"), "name each precision once.*found fp32,fp32"),
+    ],
+)
+def test_precisions_that_are_refused(
+    tmp_path: Path, folded: Folded, reference: TorchReference, precisions: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        export_bundle(folded, reference, tmp_path / "bundle", PICTURES, precisions=precisions)
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_no_onnxruntime(
+    tmp_path: Path, folded: Folded, reference: TorchReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export that cannot be measured is not made: the missing library is named instead."""
+    from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+
+    missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
+    monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
+    with pytest.raises(MissingDependencyError, match=r'pip install "coda-runtime\[cpu\]"'):
+        export_bundle(folded, reference, tmp_path / "bundle", PICTURES)
+    assert listing(tmp_path) == []
