@@ -31,8 +31,8 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -m "not gpu"
 
-bench: $(TEST_STAMP) ## run benchmarks/ and print their tables
-	$(BIN)/pytest benchmarks --benchmark-only
+bench: $(TEST_STAMP) ## time the exported quantizer beside the textbook formulation
+	$(BIN)/python -m benchmarks.bench_quantizer
 
 format: $(TEST_STAMP) ## let ruff format and fix what it can
 	$(BIN)/ruff format .

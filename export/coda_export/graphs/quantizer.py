@@ -13,7 +13,7 @@ from coda_export.graphs.search import add_search, add_tables
 QUANTIZER_OPSET = 20
 
 
-def _both_sides(graph: GraphBuilder, matrix: Tensor, grid: str, channels: int) -> str:
+def both_sides(graph: GraphBuilder, matrix: Tensor, grid: str, channels: int) -> str:
     """``M g M^T`` for [B, n, n, C] -> [B, m, m, C]; nothing at all when M is the identity."""
     out, side = matrix.shape
     if out == side:
@@ -30,12 +30,12 @@ def quantizer_graph(quantizer: FoldedQuantizer) -> onnx.ModelProto:
     tables = add_tables(graph, quantizer.search)
     residual, parts = graph.node("Transpose", "latent", perm=[0, 2, 3, 1]), []
     for side, down, up in zip(spec.scales, quantizer.down, quantizer.up, strict=True):
-        rows = graph.reshape(_both_sides(graph, down, residual, channels), -1, channels)
+        rows = graph.reshape(both_sides(graph, down, residual, channels), -1, channels)
         ids = add_search(graph, tables, rows)
         parts.append(graph.reshape(ids, -1, side * side))
         if side != size:
             values = graph.reshape(graph.node("Gather", tables.values, ids, axis=0), -1, side, side, channels)
-            residual = graph.node("Sub", residual, _both_sides(graph, up, values, channels))
+            residual = graph.node("Sub", residual, both_sides(graph, up, values, channels))
     joined = graph.node("Concat", *parts, axis=1)
     graph.node("Cast", joined, name="ids", to=TensorProto.INT32)
     return graph.model(

@@ -1,0 +1,57 @@
+"""How the search's block and step sizes trade off: the exported quantizer at both published shapes.
+
+``python -m benchmarks.bench_search``. The defaults in coda_export/graphs/search.py come from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from benchmarks.bench_quantizer import SHAPES, build
+from benchmarks.common import interleaved, save, show
+from coda_deploy.tokenizer.variants import VARIANTS
+from coda_export.graphs import quantizer_graph
+from coda_export.graphs import search as search_graph
+
+SIZES = ((64, 8), (64, 16), (128, 4), (128, 8), (128, 16), (256, 4), (256, 8), (256, 32))
+
+
+def measure(shape: str, repeats: int) -> dict[str, Any]:
+    """Median seconds for each (block, blocks a step)."""
+    config = VARIANTS[SHAPES[shape]]
+    _, folded = build(config)
+    side = config.scales[-1]
+    feed = {"latent": (0.3 * torch.randn(1, config.latent_channels, side, side)).numpy()}
+    default = search_graph.BLOCK, search_graph.BLOCKS_PER_STEP
+    runs = {}
+    try:
+        for block, steps in SIZES:
+            search_graph.BLOCK, search_graph.BLOCKS_PER_STEP = block, steps
+            session = onnxruntime.InferenceSession(
+                quantizer_graph(folded).SerializeToString(), providers=["CPUExecutionProvider"]
+            )
+            runs[f"block {block}, {steps} a step"] = partial(session.run, None, feed)
+    finally:
+        search_graph.BLOCK, search_graph.BLOCKS_PER_STEP = default
+    medians = interleaved(runs, repeats)
+    show(f"{config.variant}, batch 1", medians, f"block {default[0]}, {default[1]} a step")
+    return {"median_s": medians}
+
+
+def main() -> None:
+    """Measure both shapes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    save(args.json, {shape: measure(shape, args.repeats) for shape in SHAPES})
+
+
+if __name__ == "__main__":
+    main()
