@@ -38,7 +38,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
         low, high = low - max(0.5, 1e-3 * size), high + max(0.5, 1e-3 * size)
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 

@@ -83,7 +83,7 @@ class Palette:
         low, high = np.percentile(flat, [3, 97], axis=0)
         span = np.where(high > low, high - low, 1)
         unit = np.clip((points - low) / span, 0, 1)
-        return _oklab_to_srgb(unit * (0.62, 0.34, 0.34) + (0.30, -0.17, -0.17))
+        return _oklab_to_srgb(unit * (0.60, 0.28, 0.28) + (0.32, -0.14, -0.14))
 
 
 def _oklab_to_srgb(lab: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -136,8 +136,8 @@ def _pixel_table(found: Findings) -> Markup:
 
 
 def _file_table(found: Findings) -> Markup:
-    rows = [[a.file, a.format, a.precision, f"{a.bytes / 1e6:.2f} MB"] for a in found.manifest.artifacts]
-    return table(["file", "format", "precision", "size"], rows)
+    rows = [[a.file, a.format, f"{a.bytes / 1e6:.2f} MB"] for a in found.manifest.artifacts]
+    return table(["file", "format", "size"], rows)
 
 
 def timings(found: Findings) -> Markup:
@@ -163,8 +163,9 @@ def timings(found: Findings) -> Markup:
         el(
             "p",
             "The runtime on onnxruntime against the unfolded tokenizer in PyTorch, float32, in this very run: "
-            f"medians of {spread} rounds in which both take turns. PyTorch runs in inference mode; its quantizer is "
-            "ResidualQuantizer.encode, which searches without the softmax and the one-hot matrix of the textbook form. "
+            f"medians of {spread} rounds in which both take turns. PyTorch runs in inference mode, on one thread or on "
+            "all, whichever is faster; its quantizer is ResidualQuantizer.encode, without the softmax and the one-hot "
+            "matrix of the textbook form. "
             "Other work on the machine changes all of these.",
         ),
         el("div", cards, class_="pairs"),

@@ -102,6 +102,7 @@ class Findings:
                     "runtime_ms": timing.runtime_ms,
                     "ratio": timing.ratio,
                     "rounds": timing.rounds,
+                    "torch_threads": timing.threads,
                 }
                 for timing in self.timings
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,8 +29,8 @@ from coda_runtime.outputs import staged_folder
 
 Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
-# What `run_demo` reports through its progress: 6 by itself, 7 by the export, 4 parts at each batch size.
-STEPS = 6 + 7 + 4 * len(BATCHES)
+# What `run_demo` reports through its progress: 6 by itself, 7 by the export, 5 timings at each batch size.
+STEPS = 6 + 7 + 5 * len(BATCHES)
 
 
 def run_demo(
@@ -92,16 +92,16 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> Findings:
         usage=usage(scales, manifest.spec.vocab_size),
         timings=timings,
         manifest=manifest,
-        machine=_machine(),
+        machine=_machine(sorted({timing.threads for timing in timings})),
     )
 
 
-def _machine() -> dict[str, str]:
+def _machine(threads: Sequence[int]) -> dict[str, str]:
     found = diagnose()
     cpu, engine = found["cpu"], found["onnxruntime"] or {}
     return {
         "CPU": f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores",
-        "threads": f"{torch.get_num_threads()} in PyTorch; onnxruntime's own choice, one for each physical core",
+        "threads": f"{', '.join(map(str, threads))} in PyTorch; in onnxruntime its own choice, one a physical core",
         "system": platform.system(),
         "Python": platform.python_version(),
         "PyTorch": torch.__version__,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +30,14 @@ SETTLE, LOOK = 0.3, 0.01
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians in milliseconds over ``rounds`` interleaved rounds; ``batch`` images a run."""
+    """Medians in milliseconds over ``rounds`` interleaved rounds; ``batch`` images a run, PyTorch on ``threads``."""
 
     part: str
     batch: int
     torch_ms: float
     runtime_ms: float
     rounds: int
+    threads: int
 
     @property
     def ratio(self) -> float:
@@ -66,6 +68,30 @@ def interleave(runs: Sequence[Run], *, rounds: int = ROUNDS, budget: float = BUD
     return seconds
 
 
+def best_threads(run: Run) -> int:
+    """One, or PyTorch's own number of threads: that with which ``run`` is faster.
+
+    Where other programs use the cores, PyTorch's threads wait for one another, and a run can take 30 times as long as
+    on one thread: that is no speed to compare with.
+    """
+    best = {}
+    for count in {torch.get_num_threads(), 1}:
+        with torch_threads(count):
+            best[count] = min(interleave([run], rounds=2)[0])
+    return min(best, key=lambda count: best[count])
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch on ``count`` threads; afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def settle() -> None:
     """Wait until this process is idle.
 
@@ -89,7 +115,8 @@ def compare(
     """Time encoder, quantizer, decoder and the round trip at each of BATCHES.
 
     ``images`` is uint8 [N, H, W, 3], repeated where a batch is larger. Both sides go from numpy to numpy. The runtime
-    runs what ``tokenizer`` has loaded, PyTorch the unfolded tokenizer in ``torch.inference_mode``.
+    runs what ``tokenizer`` has loaded, PyTorch the unfolded tokenizer in ``torch.inference_mode`` on as many threads as
+    suit it best (see best_threads).
     """
     timings = []
     sessions = _sessions(tokenizer)
@@ -104,12 +131,15 @@ def compare(
                 "decoder": (_run(reference.decode, ids), _run(sessions["decoder"].run, ids)),
                 "round trip": (_run(_round_trip(reference), pixels), _run(tokenizer.reconstruct, pixels)),
             }
-            for part, pair in pairs.items():
-                progress(f"timing the {part}, batch {batch}")
-                with torch.inference_mode():
-                    seconds = interleave(pair)
-                slow, fast = (1000 * statistics.median(of) for of in seconds)
-                timings.append(Timing(part, batch, slow, fast, len(seconds[0])))
+            with torch.inference_mode():
+                progress(f"PyTorch on one thread and on all, batch {batch}")
+                threads = best_threads(pairs["decoder"][0])
+                for part, pair in pairs.items():
+                    progress(f"timing the {part}, batch {batch}")
+                    with torch_threads(threads):
+                        seconds = interleave(pair)
+                    slow, fast = (1000 * statistics.median(of) for of in seconds)
+                    timings.append(Timing(part, batch, slow, fast, len(seconds[0]), threads))
     finally:
         for session in sessions.values():
             session.close()

@@ -45,7 +45,7 @@ def findings(*, parity: dict[str, dict[str, Any]], name: str = "cat", same: bool
         latent=rng.normal(size=(1, 4, 2, 2)).astype(np.float32),
         codebook=rng.normal(size=(32, 4)).astype(np.float32),
         usage=usage(scales, 32),
-        timings=[Timing("encoder", 1, 20.0, 10.0, 3)],
+        timings=[Timing("encoder", 1, 20.0, 10.0, 3, 1)],
         manifest=manifest(SPEC, *(artifact(part, numbers) for part, numbers in parity.items())),
         machine={"CPU": "<one> & only"},
     )

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from coda_deploy.demo.timing import MIN_ROUNDS, Timing, interleave
+from coda_deploy.demo.timing import MIN_ROUNDS, Timing, best_threads, interleave, torch_threads
 
 
 def test_runs_take_turns_after_one_untimed_run_each() -> None:
@@ -17,5 +18,14 @@ def test_a_spent_budget_ends_the_rounds_but_not_before_the_least() -> None:
     assert [len(of) for of in interleave([lambda: None], rounds=50, budget=0)] == [MIN_ROUNDS]
 
 
+def test_pytorch_has_its_threads_back() -> None:
+    before, seen = torch.get_num_threads(), []
+    assert best_threads(lambda: seen.append(torch.get_num_threads())) in {1, before}
+    assert set(seen) == {1, before}
+    with pytest.raises(ZeroDivisionError), torch_threads(1):
+        _ = 1 / 0
+    assert torch.get_num_threads() == before
+
+
 def test_ratio_says_how_much_faster_the_runtime_is() -> None:
-    assert Timing("encoder", 1, torch_ms=30, runtime_ms=10, rounds=3).ratio == pytest.approx(3)
+    assert Timing("encoder", 1, torch_ms=30, runtime_ms=10, rounds=3, threads=1).ratio == pytest.approx(3)
