@@ -31,7 +31,9 @@ def _export(module: nn.Module, example: Tensor, inputs: str, outputs: str, opset
                 input_names=[inputs],
                 output_names=[outputs],
                 opset_version=opset,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                # diffusers asks whether a batch is under 64, only to lay memory out: said here, since the exporter
+                # would find it out by tracing twice. The graph takes any batch.
+                dynamic_shapes=({0: torch.export.Dim("batch", max=63)},),
                 dynamo=True,
                 external_data=False,
                 optimize=True,
