@@ -29,8 +29,8 @@ from coda_runtime.outputs import staged_folder
 
 Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
-# What `run_demo` reports through its progress: 6 by itself, 7 by the export, 5 timings at each batch size.
-STEPS = 6 + 7 + 5 * len(BATCHES)
+# What `run_demo` reports through its progress: 6 by itself, 7 by the export, 4 timings at each batch size.
+STEPS = 6 + 7 + 4 * len(BATCHES)
 
 
 def run_demo(

@@ -68,19 +68,6 @@ def interleave(runs: Sequence[Run], *, rounds: int = ROUNDS, budget: float = BUD
     return seconds
 
 
-def best_threads(run: Run) -> int:
-    """One, or PyTorch's own number of threads: that with which ``run`` is faster.
-
-    Where other programs use the cores, PyTorch's threads wait for one another, and a run can take 30 times as long as
-    on one thread: that is no speed to compare with.
-    """
-    best = {}
-    for count in {torch.get_num_threads(), 1}:
-        with torch_threads(count):
-            best[count] = min(interleave([run], rounds=2)[0])
-    return min(best, key=lambda count: best[count])
-
-
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """PyTorch on ``count`` threads; afterwards on as many as before."""
@@ -115,8 +102,8 @@ def compare(
     """Time encoder, quantizer, decoder and the round trip at each of BATCHES.
 
     ``images`` is uint8 [N, H, W, 3], repeated where a batch is larger. Both sides go from numpy to numpy. The runtime
-    runs what ``tokenizer`` has loaded, PyTorch the unfolded tokenizer in ``torch.inference_mode`` on as many threads as
-    suit it best (see best_threads).
+    runs what ``tokenizer`` has loaded, PyTorch the unfolded tokenizer in ``torch.inference_mode``, on one thread
+    or on all, whichever is faster.
     """
     timings = []
     sessions = _sessions(tokenizer)
@@ -131,19 +118,32 @@ def compare(
                 "decoder": (_run(reference.decode, ids), _run(sessions["decoder"].run, ids)),
                 "round trip": (_run(_round_trip(reference), pixels), _run(tokenizer.reconstruct, pixels)),
             }
-            with torch.inference_mode():
-                progress(f"PyTorch on one thread and on all, batch {batch}")
-                threads = best_threads(pairs["decoder"][0])
-                for part, pair in pairs.items():
-                    progress(f"timing the {part}, batch {batch}")
-                    with torch_threads(threads):
-                        seconds = interleave(pair)
-                    slow, fast = (1000 * statistics.median(of) for of in seconds)
-                    timings.append(Timing(part, batch, slow, fast, len(seconds[0]), threads))
+            for part, (in_torch, in_runtime) in pairs.items():
+                progress(f"timing the {part}, batch {batch}")
+                with torch.inference_mode():
+                    timings.append(_compare(part, batch, in_torch, in_runtime))
     finally:
         for session in sessions.values():
             session.close()
     return timings
+
+
+def _compare(part: str, batch: int, in_torch: Run, in_runtime: Run) -> Timing:
+    # Where other programs use the cores, PyTorch's threads wait for one another, and a run can take 30 times as long
+    # as on one thread: that is no speed to compare with.
+    counts = sorted({torch.get_num_threads(), 1})
+    seconds = interleave([*(_on_threads(count, in_torch) for count in counts), in_runtime])
+    *in_torch_ms, runtime_ms = (1000 * statistics.median(of) for of in seconds)
+    torch_ms, threads = min(zip(in_torch_ms, counts, strict=True))
+    return Timing(part, batch, torch_ms, runtime_ms, len(seconds[0]), threads)
+
+
+def _on_threads(count: int, run: Run) -> Run:
+    def limited() -> None:
+        with torch_threads(count):
+            run()
+
+    return limited
 
 
 def _sessions(tokenizer: Tokenizer) -> dict[str, Session]:
