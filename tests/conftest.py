@@ -7,6 +7,9 @@ runtime's tests do not load PyTorch.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,14 +37,22 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(scope="session")
 def golden_tokenizer(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodaTokenizer]:
-    """The synthetic official checkpoint of ``golden``, imported."""
-    import shutil
-
+    """The synthetic official checkpoint of ``golden``, imported: one variant by `coda import-official`, one here."""
+    from coda_deploy import CodaTokenizer
     from coda_deploy.official import import_official
     from tests.golden import write_checkpoint
 
-    folder = write_checkpoint(golden.variant, tmp_path_factory.mktemp("official") / golden.variant)
-    tokenizer = import_official(folder, golden.variant)
+    folder = tmp_path_factory.mktemp("official")
+    official = write_checkpoint(golden.variant, folder / "official")
+    if golden.variant == "mar_v16384":
+        coda = [sys.executable, "-m", "coda_runtime.cli", "import-official", official, "--variant", golden.variant]
+        done = subprocess.run([*coda, "--out", folder / "tokenizer"], capture_output=True, text=True, check=False)
+        told = f"{folder / 'tokenizer'}: mar_v16384, 680 tokens an image, 16384 codes\n"
+        assert (done.returncode, done.stderr, done.stdout) == (0, "", told)
+        assert sorted(path.name for path in folder.iterdir()) == ["official", "tokenizer"]
+        tokenizer = CodaTokenizer.from_pretrained(folder / "tokenizer")
+    else:
+        tokenizer = import_official(official, golden.variant)
     shutil.rmtree(folder)
     yield tokenizer
     # The fixture's value outlives the variant; its weights (0.3 GB) must not.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,18 @@ from coda_runtime.manifest import Artifact
 from tests.tiny_tokenizers import make
 
 
-@pytest.fixture(autouse=True)
-def _ready_graphs(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _ready_graphs(tiny_bundle: Path) -> Iterator[None]:
     """The exporter's graphs are those of the tiny bundle, which were exported once."""
+    patch = pytest.MonkeyPatch()
     for part in ("encoder", "decoder"):
-        monkeypatch.setattr(
+        patch.setattr(
             bundle,
             f"{part}_graph",
             lambda _folded, precision, _opset, part=part: onnx.load(tiny_bundle / f"{part}.{precision}.onnx"),
         )
+    yield
+    patch.undo()
 
 
 def coda(*arguments: object) -> Result:
@@ -42,13 +46,26 @@ def one_line(result: Result) -> str:
     return line
 
 
-def test_export(tiny_folder: Path, tmp_path: Path) -> None:
-    result = coda("export", tiny_folder, "--out", tmp_path / "bundle")
+@pytest.fixture(scope="module")
+def exported(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A bundle that the command has made, not to be changed, and what it said."""
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    return out, coda("export", tiny_folder, "--out", out)
+
+
+@pytest.fixture
+def fp32_bundle(exported: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of it that may be changed."""
+    return Path(shutil.copytree(exported[0], tmp_path / "bundle"))
+
+
+def test_export(exported: tuple[Path, Result]) -> None:
+    out, result = exported
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     for file in ("encoder.fp32.onnx", "quantizer.fp32.onnx", "decoder.fp32.onnx"):
         assert file in result.stdout
-        assert (tmp_path / "bundle" / file).is_file()
+        assert (out / file).is_file()
     assert "token agreement" in result.stdout
     assert " MB" in result.stdout.splitlines()[-1]
 
@@ -72,7 +89,6 @@ def test_several_precisions_and_what_could_not_be_run(tiny_folder: Path, tmp_pat
     ("settings", "message"),
     [
         (["--precision", "fp16", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
-        (["--precision", "fp16,fp32", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
         (["--precision", "int8"], "precision 'int8' is unknown"),
         (["--precision", ","], "name each precision once and at least one"),
     ],
@@ -133,13 +149,6 @@ def test_help_has_an_example(command: str) -> None:
     assert f"coda {command} " in result.stdout.split("Example:")[1]
 
 
-@pytest.fixture
-def fp32_bundle(tiny_folder: Path, tmp_path: Path) -> Path:
-    result = coda("export", tiny_folder, "--out", tmp_path / "bundle")
-    assert result.exit_code == 0, result.output
-    return tmp_path / "bundle"
-
-
 def test_verify_with_its_tokenizer(fp32_bundle: Path, tiny_folder: Path) -> None:
     result = coda("verify", fp32_bundle, "--tokenizer", tiny_folder, "--json")
     assert result.exit_code == 0, result.output
@@ -147,7 +156,6 @@ def test_verify_with_its_tokenizer(fp32_bundle: Path, tiny_folder: Path) -> None
     assert report["ok"]
     assert set(report["parity"]) == {"encoder.fp32.onnx", "quantizer.fp32.onnx", "decoder.fp32.onnx"}
     assert report["parity"]["encoder.fp32.onnx"]["onnxruntime:cpu"]["step_agreement"] >= 0.999
-    assert "parity holds" in coda("verify", fp32_bundle, "--tokenizer", tiny_folder).stdout
 
 
 def test_verify_with_another_tokenizer(fp32_bundle: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_cut_file(tmp_path: Path, keep: float) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_one_clear_error(tmp_path: Path, data: st.DataObject) -> None:
     """Whatever PyTorch's reader trips over; a flipped bit inside the numbers themselves cannot be seen."""
     path = tmp_path / QUANTIZER_FILE

@@ -13,35 +13,42 @@ import coda_export
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import to_pixels
-from coda_export.folding import Folded
 from coda_export.graphs import decoder_graph, encoder_graph
+from coda_runtime.bundle import Bundle
 from tests.export import onnx_tools
-from tests.tiny_tokenizers import VAES, images, make
+from tests.tiny_tokenizers import images, make
 
 SAMPLE_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
 
-@pytest.fixture(scope="module", params=VAES)
-def tok(request: pytest.FixtureRequest) -> CodaTokenizer:
-    return make(request.param)
+@pytest.fixture(scope="module", params=["sd", "sdxl", "flux", "mar"])
+def tok(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CodaTokenizer:
+    """As it is exported: made from a VAE, saved, and read again."""
+    folder = tmp_path_factory.mktemp("tokenizers") / request.param
+    make(request.param).save_pretrained(folder)
+    return CodaTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def folded(tok: CodaTokenizer) -> Folded:
-    return fold_tokenizer(tok)
+def graphs(tok: CodaTokenizer, tiny_bundle: Path) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Encoder and decoder; one family's come from the bundle that the session has exported."""
+    if tok.spec == Bundle.open(tiny_bundle).spec:
+        return onnx.load(tiny_bundle / "encoder.fp32.onnx"), onnx.load(tiny_bundle / "decoder.fp32.onnx")
+    folded = fold_tokenizer(tok)
+    return encoder_graph(folded, "fp32", 20), decoder_graph(folded, "fp32", 20)
 
 
-@pytest.fixture(scope="module")
-def encoder(folded: Folded) -> onnx.ModelProto:
-    return encoder_graph(folded, "fp32", 20)
+@pytest.fixture
+def encoder(graphs: tuple[onnx.ModelProto, onnx.ModelProto]) -> onnx.ModelProto:
+    return graphs[0]
 
 
-@pytest.fixture(scope="module")
-def decoder(folded: Folded) -> onnx.ModelProto:
-    return decoder_graph(folded, "fp32", 20)
+@pytest.fixture
+def decoder(graphs: tuple[onnx.ModelProto, onnx.ModelProto]) -> onnx.ModelProto:
+    return graphs[1]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("batch", [1, 2, 5, 70])
 def test_latents(tok: CodaTokenizer, encoder: onnx.ModelProto, batch: int) -> None:
     pictures = images(batch)
     latent = onnx_tools.run(encoder, pictures.numpy())
@@ -49,7 +56,7 @@ def test_latents(tok: CodaTokenizer, encoder: onnx.ModelProto, batch: int) -> No
         np.testing.assert_allclose(latent, tok.encode_latent(pictures).numpy(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("batch", [1, 2, 5, 70])
 def test_pixels(tok: CodaTokenizer, decoder: onnx.ModelProto, batch: int) -> None:
     ids = tok.encode(images(batch))
     expected = to_pixels(tok.decode(ids)).numpy().astype(int)
@@ -84,12 +91,17 @@ def test_contract(tok: CodaTokenizer, encoder: onnx.ModelProto, decoder: onnx.Mo
         assert str(Path(coda_export.__file__).parent).encode() not in model.SerializeToString()
 
 
-def test_each_table_is_stored_once_at_the_sample_s_shape() -> None:
-    tok = make("flux", vocab_size=4096, scales=SAMPLE_SCALES, image_size=64)
-    folded = fold_tokenizer(tok)
-    for model in (encoder_graph(folded, "fp32", 20), decoder_graph(folded, "fp32", 20)):
+def test_each_table_is_stored_once(encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> None:
+    for model in (encoder, decoder):
         contents = list(onnx_tools.tables(model).values())
-        assert contents
-        assert len(contents) == len(set(contents))
+        assert len(contents) == len(set(contents)) > 5
+
+
+def test_each_table_is_stored_once_at_the_sample_s_shape() -> None:
+    """Ten scales over a latent of 16 x 16, whose matrices are small: far fewer bytes than usual are let through."""
+    folded = fold_tokenizer(make("flux", vocab_size=4096, scales=SAMPLE_SCALES, image_size=64))
+    model = decoder_graph(folded, "fp32", 20)
+    contents = list(onnx_tools.tables(model, at_least=256).values())
+    assert len(contents) == len(set(contents)) > 5
     weights = sum(p.numel() for p in folded.decoder.parameters()) * 4
     assert len(model.SerializeToString()) < weights + 150_000
