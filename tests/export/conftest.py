@@ -1,8 +1,14 @@
-"""No test reads or writes the user's cache."""
+"""The same random numbers in every run, and no user's cache."""
 
 from __future__ import annotations
 
 import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -30,13 +30,17 @@ def weights_of(search: AttentionSearch, codes: Tensor) -> SearchWeights:
 
 
 def shortfall(search: AttentionSearch, codes: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
-    """By how much each id's unfolded score falls short of the best, relative to the spread of the scores, float64."""
-    double = AttentionSearch(search.to_q.in_features, search.dim, "none", 1e-5).double()
-    for name in ("to_q", "to_k", "to_v", "norm_q", "norm_k"):
-        source = getattr(search, name)
-        target = nn.Identity() if isinstance(source, nn.Identity) else copy.deepcopy(source).double()
-        setattr(double, name, target)
+    """By how much each id's unfolded score falls short of the best, [N] float64, in units that float32 can resolve.
+
+    The unit is the largest score, times how much the norm amplifies rounding: a query that cancels to almost nothing
+    is known to few digits, folded or not, and is blown up to the size of all others.
+    """
+    exact = copy.deepcopy(search).double()
+    rows, to_q = rows.double(), exact.to_q
     with torch.no_grad():
-        scores = double.logits(rows.double(), double.keys(codes.double()))
+        scores = exact.logits(rows, exact.keys(codes.double()))
+        query, terms = to_q(rows), rows.abs() @ to_q.weight.abs().T + to_q.bias.abs()
+    centred = query - query.mean(1, keepdim=True) if isinstance(exact.norm_q, nn.LayerNorm) else query
+    amplified = terms.amax(1) / centred.square().mean(1).sqrt()
     short = scores.amax(1) - scores.gather(1, ids[:, None])[:, 0]
-    return short / scores.abs().amax(1)
+    return short / (scores.abs().amax(1) * amplified.clamp_min(1))

@@ -82,7 +82,7 @@ def test_chunks_change_nothing(chunk: int) -> None:
 @pytest.mark.parametrize("chunk", [4, 6, 8192])
 def test_the_first_of_equal_codes_wins(chunk: int) -> None:
     codes = torch.randn(6, 4).repeat(5, 1)
-    ids = fold_search(weights_of(random_search("rms"), codes)).ids(torch.randn(200, 4), chunk)
+    ids = fold_search(weights_of(random_search("rms", bias=0.3), codes)).ids(torch.randn(200, 4), chunk)
     assert int(ids.max()) < 6
     assert len(ids.unique()) > 1
 
