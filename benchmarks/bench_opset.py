@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from benchmarks.common import Run, interleaved, save, show
+from benchmarks.common import Run, interleaved, save, session_options, show
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_export.graphs import decoder_graph, encoder_graph
@@ -39,7 +39,7 @@ def main() -> None:
         runs: dict[str, Run] = {}
         for opset in OPSETS:
             session = onnxruntime.InferenceSession(
-                graph(folded, "fp32", opset).SerializeToString(), providers=["CPUExecutionProvider"]
+                graph(folded, "fp32", opset).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
             )
             runs[f"opset {opset}"] = partial(session.run, None, feeds[part])
         results[part] = interleaved(runs, args.repeats)

@@ -20,7 +20,7 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.common import interleaved, save, show
+from benchmarks.common import interleaved, save, session_options, show
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer, pool_rows, spread_rows
 from coda_deploy.tokenizer.variants import VARIANTS
@@ -35,7 +35,7 @@ SHAPES = {"flux": "flux_v65536", "mar": "mar_v16384"}
 
 @torch.inference_mode()
 def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
-    """The paper's formulas as written: softmax, one-hot, einsum. ids int32 [B, L]."""
+    """The paper's formulas as written, both values as the reference computes them. ids int32 [B, L]."""
     search, residual, out = quantizer.search, latent, []
     for side in quantizer.scales:
         rows = pool_rows(residual, side)
@@ -44,7 +44,8 @@ def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
         ids = probs.argmax(-1)
         hard = F.one_hot(ids, len(v)).to(probs.dtype)
         one_hot = hard + probs - probs.detach()
-        residual = residual - spread_rows(torch.einsum("nv,vc->nc", one_hot, v), side, latent.shape[-2:])
+        value, _hard_value = torch.einsum("nv,vc->nc", one_hot, v), torch.einsum("nv,vc->nc", hard, v)
+        residual = residual - spread_rows(value, side, latent.shape[-2:])
         out.append(ids.unflatten(0, (-1, side * side)))
     return torch.cat(out, 1).int()
 
@@ -73,7 +74,7 @@ def gemm_argmax(folded: FoldedQuantizer) -> onnx.ModelProto:
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, session_options(), providers=["CPUExecutionProvider"])
     session.disable_fallback()
     return session
 

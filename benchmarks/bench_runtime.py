@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 import coda_runtime
-from benchmarks.common import interleaved, save
+from benchmarks.common import interleaved, save, session_options
 
 
 def import_seconds(module: str, repeats: int) -> float:
@@ -35,7 +35,7 @@ def main() -> None:
     with coda_runtime.load(args.bundle, device="cpu") as tokenizer:
         files = {artifact.part: args.bundle / artifact.file for artifact in tokenizer.artifacts}
         raw = {
-            part: onnxruntime.InferenceSession(files[part], providers=["CPUExecutionProvider"])
+            part: onnxruntime.InferenceSession(files[part], session_options(), providers=["CPUExecutionProvider"])
             for part in ("encoder", "quantizer", "decoder")
         }
         size = tokenizer.spec.image_size

@@ -14,33 +14,37 @@ import onnxruntime
 import torch
 
 from benchmarks.bench_quantizer import SHAPES, build
-from benchmarks.common import interleaved, save, show
+from benchmarks.common import interleaved, save, session_options, show
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_export.graphs import quantizer_graph
 from coda_export.graphs import search as search_graph
 
-SIZES = ((64, 8), (64, 16), (128, 4), (128, 8), (128, 16), (256, 4), (256, 8), (256, 32))
+SIZES = ((64, 16, 64), (64, 32, 128), (128, 8, 8), (128, 16, 16), (128, 16, 64), (128, 32, 64), (256, 8, 32))
+
+
+def _name(block: int, steps: int, short: int) -> str:
+    return f"block {block}, {steps} or {short} a step"
 
 
 def measure(shape: str, repeats: int) -> dict[str, Any]:
-    """Median seconds for each (block, blocks a step)."""
+    """Median seconds for each (block, blocks a step, blocks a short step)."""
     config = VARIANTS[SHAPES[shape]]
     _, folded = build(config)
     side = config.scales[-1]
     feed = {"latent": (0.3 * torch.randn(1, config.latent_channels, side, side)).numpy()}
-    default = search_graph.BLOCK, search_graph.BLOCKS_PER_STEP
+    default = search_graph.BLOCK, search_graph.BLOCKS_PER_STEP, search_graph.BLOCKS_PER_SHORT_STEP
     runs = {}
     try:
-        for block, steps in SIZES:
-            search_graph.BLOCK, search_graph.BLOCKS_PER_STEP = block, steps
+        for sizes in SIZES:
+            search_graph.BLOCK, search_graph.BLOCKS_PER_STEP, search_graph.BLOCKS_PER_SHORT_STEP = sizes
             session = onnxruntime.InferenceSession(
-                quantizer_graph(folded).SerializeToString(), providers=["CPUExecutionProvider"]
+                quantizer_graph(folded).SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
             )
-            runs[f"block {block}, {steps} a step"] = partial(session.run, None, feed)
+            runs[_name(*sizes)] = partial(session.run, None, feed)
     finally:
-        search_graph.BLOCK, search_graph.BLOCKS_PER_STEP = default
+        search_graph.BLOCK, search_graph.BLOCKS_PER_STEP, search_graph.BLOCKS_PER_SHORT_STEP = default
     medians = interleaved(runs, repeats)
-    show(f"{config.variant}, batch 1", medians, f"block {default[0]}, {default[1]} a step")
+    show(f"{config.variant}, batch 1", medians, _name(*default))
     return {"median_s": medians}
 
 

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
+
 Run = Callable[[], object]
 
 
@@ -25,6 +27,13 @@ def interleaved(candidates: Mapping[str, Run], repeats: int) -> dict[str, float]
             if round_:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """As coda_runtime sets them: see its onnxruntime backend."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def machine() -> dict[str, Any]:

@@ -85,25 +85,35 @@ def export_tokenizer(
     )
 
 
+def _floors(manifest: Manifest) -> dict[str, Floor]:
+    """The floors a bundle was exported with; none for one made by hand."""
+    recorded = manifest.provenance.get("floors", {})
+    return {name: Floor(float(floor["min_agreement"]), float(floor["min_psnr"])) for name, floor in recorded.items()}
+
+
 def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
     """Measure a bundle's graphs again beside the tokenizer it was made of: {file: {backend: numbers}}.
 
-    Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a default floor.
+    Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a floor it was exported
+    with.
     """
     opened, folder = Bundle.open(bundle), storage.locate(tokenizer)
     made_of = opened.manifest.provenance.get("source", {}).get("sha256")
     found = _source(folder)["source"]["sha256"]
+    if made_of is None:
+        raise InputError(f"{bundle} does not say which tokenizer it was made of: export it with coda export")
     if made_of != found:
         raise InputError(
-            f"{bundle} was made of a tokenizer with weights {str(made_of)[:12]}, and {tokenizer} has {found[:12]}: "
+            f"{bundle} was made of a tokenizer with weights {made_of[:12]}, and {tokenizer} has {found[:12]}: "
             "name the tokenizer it was exported from"
         )
     loaded = CodaTokenizer.from_pretrained(folder)
     meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
+    floors = {**DEFAULT_FLOORS, **_floors(opened.manifest)}
     measured = {}
     for artifact in opened.manifest.artifacts:
         if artifact.format == "onnx":
             measured[artifact.file] = meter.measure(artifact)
             for numbers in measured[artifact.file].values():
-                check_floor(artifact.part, artifact.precision, numbers, DEFAULT_FLOORS[artifact.precision])
+                check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])
     return measured

@@ -105,7 +105,12 @@ def export_bundle(
         opsets = {precision: graph_opset(precision, opset) for precision in precisions}
         manifest = Manifest(
             spec=folded.spec,
-            provenance={**(provenance or {}), "versions": versions, "opset": {**opsets, "quantizer": QUANTIZER_OPSET}},
+            provenance={
+                **(provenance or {}),
+                "versions": versions,
+                "opset": {**opsets, "quantizer": QUANTIZER_OPSET},
+                "floors": {name: dataclasses.asdict(floors[name]) for name in dict.fromkeys(("fp32", *precisions))},
+            },
             default_precision=precisions[0],
             artifacts=tuple(artifacts),
             license=license,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coda_deploy import export, photographs
+from coda_deploy import photographs
 from coda_deploy.export import MAX_PARITY_IMAGES, parity_images, verify_parity
-from coda_export import Floor, ParityError
+from coda_export import ParityError
 from coda_runtime.errors import ImageError, InputError
 from tests.tiny_tokenizers import images, make
 
@@ -67,9 +67,7 @@ def test_text_named_as_an_image(tmp_path: Path) -> None:
 def test_verify_measures_what_the_export_measured(tiny_bundle: Path, tiny_folder: Path) -> None:
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     recorded = {a["file"]: a["parity"] for a in manifest["artifacts"] if a["format"] == "onnx" and "fp32" in a["file"]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "DEFAULT_FLOORS", dict.fromkeys(("fp32", "fp16", "bf16"), Floor(0.5, 20)))
-        measured = verify_parity(tiny_bundle, tiny_folder)
+    measured = verify_parity(tiny_bundle, tiny_folder)
     assert recorded.items() <= {file: numbers for file, numbers in measured.items() if "fp32" in file}.items()
     assert len(measured) == 7
 
@@ -80,18 +78,25 @@ def test_verify_with_another_tokenizer(tiny_bundle: Path, tmp_path: Path) -> Non
         verify_parity(tiny_bundle, tmp_path / "other")
 
 
-def test_verify_under_a_floor(tiny_bundle: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "DEFAULT_FLOORS", dict.fromkeys(("fp32", "fp16", "bf16"), Floor(0, 200)))
+def _with_provenance(bundle: Path, folder: Path, **changes: object) -> Path:
+    """A copy of a bundle whose manifest says something else about where it came from."""
+    copy = Path(shutil.copytree(bundle, folder))
+    (copy / "SHA256SUMS").unlink()
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest |= {"provenance": {**manifest["provenance"], **changes}, "checksums": None}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+def test_verify_under_the_floor_it_was_exported_with(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    floors = {name: {"min_agreement": 0, "min_psnr": 200} for name in ("fp32", "fp16", "bf16")}
+    copy = _with_provenance(tiny_bundle, tmp_path / "bundle", floors=floors)
     with pytest.raises(ParityError, match=r"the \w+ decoder is .* dB from the tokenizer's images, the floor is 200"):
-        verify_parity(tiny_bundle, tiny_folder)
+        verify_parity(copy, tiny_folder)
 
 
 def test_verify_a_bundle_without_provenance(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
     """A bundle made by hand says nothing of its tokenizer, and cannot be verified against one."""
-    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    (copy / "SHA256SUMS").unlink()
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest |= {"provenance": {}, "checksums": None}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="was made of a tokenizer with weights"):
+    copy = _with_provenance(tiny_bundle, tmp_path / "bundle", source={})
+    with pytest.raises(InputError, match="does not say which tokenizer it was made of"):
         verify_parity(copy, tiny_folder)

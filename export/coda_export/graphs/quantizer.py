@@ -31,7 +31,7 @@ def quantizer_graph(quantizer: FoldedQuantizer) -> onnx.ModelProto:
     residual, parts = graph.node("Transpose", "latent", perm=[0, 2, 3, 1]), []
     for side, down, up in zip(spec.scales, quantizer.down, quantizer.up, strict=True):
         rows = graph.reshape(both_sides(graph, down, residual, channels), -1, channels)
-        ids = add_search(graph, tables, rows)
+        ids = add_search(graph, tables, rows, side * side)
         parts.append(graph.reshape(ids, -1, side * side))
         if side != size:
             values = graph.reshape(graph.node("Gather", tables.values, ids, axis=0), -1, side, side, channels)

@@ -7,6 +7,7 @@ vectorised); the winning block alone is then searched for its code. [tokens, V] 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,23 +17,29 @@ from onnx import TensorProto
 from coda_export.folding.search import FoldedSearch
 from coda_export.graphs.builder import GraphBuilder
 
-# Codes a block and blocks a Scan step. Measured with benchmarks/bench_search.py: 1024 codes a step keep the logits of
-# 1024 tokens in a 4 MiB working set; smaller blocks cost more in the first ArgMax, larger ones in the second.
+# Codes a block, and blocks a Scan step for scales of many and of few tokens. Measured with benchmarks/bench_search.py:
+# a step's logits should stay in the cache, and with few tokens a step's own cost counts for more.
 BLOCK = 128
-BLOCKS_PER_STEP = 8
+BLOCKS_PER_STEP = 16
+BLOCKS_PER_SHORT_STEP = 64
+FEW_TOKENS = 64
 # Padding codes score this; finite, so that no NaN can come of it.
 _NEVER = np.float32(-3e38)
 
 
 @dataclass(frozen=True)
 class SearchTables:
-    """Names of the initializers, shared by all scales. ``values`` is W [V, C]."""
+    """Names of the initializers, shared by all scales. ``values`` is W [V, C].
+
+    ``blocks`` is A as [blocks, K, block]; ``steps`` and ``short_steps`` are the same cut into Scan steps, each with its
+    number of blocks a step.
+    """
 
     blocks: str
-    steps: str
+    steps: tuple[str, int]
+    short_steps: tuple[str, int]
     values: str
     block: int
-    per_step: int
     features: int
     spread: str | None
     eps: float
@@ -48,12 +55,17 @@ def add_tables(graph: GraphBuilder, search: FoldedSearch) -> SearchTables:
     padded[:vocab] = table
     padded[vocab:, search.values.shape[1]] = _NEVER  # the feature that is always 1
     blocks = graph.constant(padded.reshape(-1, block, features).transpose(0, 2, 1), "search_table")
+    steps = graph.reshape(blocks, -1, per_step, features, block), per_step
+    per_short = math.gcd(len(padded) // block, BLOCKS_PER_SHORT_STEP)
+    short_steps = steps
+    if per_short > per_step:
+        short_steps = graph.reshape(blocks, -1, per_short, features, block), per_short
     return SearchTables(
         blocks=blocks,
-        steps=graph.reshape(blocks, -1, per_step, features, block),
+        steps=steps,
+        short_steps=short_steps,
         values=graph.constant(search.values.numpy(), "codebook"),
         block=block,
-        per_step=per_step,
         features=features,
         spread=None if search.spread is None else graph.constant(search.spread.numpy(), "spread"),
         eps=search.eps,
@@ -73,19 +85,20 @@ def _features(graph: GraphBuilder, tables: SearchTables, rows: str) -> str:
     return graph.node("Concat", rows, std, axis=1)
 
 
-def add_search(graph: GraphBuilder, tables: SearchTables, rows: str) -> str:
-    """Rows float32 [N, C] -> ids int64 [N]."""
+def add_search(graph: GraphBuilder, tables: SearchTables, rows: str, tokens: int) -> str:
+    """Rows float32 [N, C] -> ids int64 [N]; ``tokens`` is how many rows one image has."""
+    chunks, per_step = tables.short_steps if tokens <= FEW_TOKENS else tables.steps
     features = _features(graph, tables, rows)
     body = GraphBuilder()
     logits = body.node("MatMul", features, "chunk")
     body.node("ReduceMax", logits, body.constant([-1], "last"), name="best", keepdims=0)
-    shape = [tables.per_step, tables.features, tables.block]
+    shape = [per_step, tables.features, tables.block]
     step = body.graph(
         f"step_{features}",
         [("chunk", TensorProto.FLOAT, shape)],
-        [("best", TensorProto.FLOAT, [tables.per_step, None])],
+        [("best", TensorProto.FLOAT, [per_step, None])],
     )
-    maxima = graph.node("Scan", tables.steps, body=step, num_scan_inputs=1)  # [steps, per_step, N]
+    maxima = graph.node("Scan", chunks, body=step, num_scan_inputs=1)  # [steps, per_step, N]
     # A row count of 0 cannot be told from "keep" in a Reshape, so the token axis moves first and blocks are inferred.
     by_token = graph.node("Transpose", maxima, perm=[2, 0, 1])
     block = graph.node("ArgMax", graph.node("Flatten", by_token, axis=1), axis=1, keepdims=0)

@@ -42,6 +42,9 @@ class OnnxRuntimeBackend:
         providers = _choose_providers(ort, options)
         settings = ort.SessionOptions()
         settings.log_severity_level = _SILENT
+        # A bundle is three sessions, each with its own threads: those of a part that has finished would spin on the
+        # cores that the next part needs. benchmarks/bench_runtime.py measures it.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if options.threads is not None:
             settings.intra_op_num_threads = options.threads
         try:
