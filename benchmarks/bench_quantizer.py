@@ -35,15 +35,33 @@ SHAPES = {"flux": "flux_v65536", "mar": "mar_v16384"}
 
 @torch.inference_mode()
 def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
-    """The paper's formulas as written, both values as the reference computes them. ids int32 [B, L]."""
+    """The paper's formulas as written, channels first as the reference has them. ids int32 [B, L]."""
+    search, residual, out = quantizer.search, latent, []
+    for side in quantizer.scales:
+        target = F.interpolate(residual, size=(side, side), mode="area")
+        q = search.norm_q(search.to_q(target.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        k, v = search.keys(quantizer.codebook), search.values(quantizer.codebook)
+        soft = (torch.einsum("bdhw,nd->bnhw", q, k) / search.dim**0.5).softmax(1)
+        ids = soft.argmax(1, keepdim=True)
+        hard = torch.zeros_like(soft).scatter_(1, ids, 1.0)
+        one_hot = hard + soft - soft.detach()
+        value, _hard_value = torch.einsum("bnhw,nc->bchw", one_hot, v), torch.einsum("bnhw,nc->bchw", hard, v)
+        residual = residual - F.interpolate(value, size=latent.shape[-2:], mode="bicubic")
+        out.append(ids.flatten(1))
+    return torch.cat(out, 1).int()
+
+
+@torch.inference_mode()
+def textbook_rows(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
+    """The same with one row a position, which suits a CPU better."""
     search, residual, out = quantizer.search, latent, []
     for side in quantizer.scales:
         rows = pool_rows(residual, side)
         q, k, v = search.norm_q(search.to_q(rows)), search.keys(quantizer.codebook), search.values(quantizer.codebook)
-        probs = (torch.einsum("nd,vd->nv", q, k) / search.dim**0.5).softmax(-1)
-        ids = probs.argmax(-1)
-        hard = F.one_hot(ids, len(v)).to(probs.dtype)
-        one_hot = hard + probs - probs.detach()
+        soft = (torch.einsum("nd,vd->nv", q, k) / search.dim**0.5).softmax(-1)
+        ids = soft.argmax(-1)
+        hard = F.one_hot(ids, len(v)).to(soft.dtype)
+        one_hot = hard + soft - soft.detach()
         value, _hard_value = torch.einsum("nv,vc->nc", one_hot, v), torch.einsum("nv,vc->nc", hard, v)
         residual = residual - spread_rows(value, side, latent.shape[-2:])
         out.append(ids.unflatten(0, (-1, side * side)))
@@ -133,6 +151,7 @@ def measure(shape: str, repeats: int) -> dict[str, Any]:
         medians = interleaved(
             {
                 "textbook PyTorch": lambda: textbook(quantizer, latent),
+                "textbook PyTorch, rows": lambda: textbook_rows(quantizer, latent),
                 "folded, chunked PyTorch": lambda: folded(latent),
                 "folded, Gemm + ArgMax, onnxruntime": lambda: gemm_session.run(None, feed),
                 "exported quantizer, onnxruntime": lambda: ours_session.run(None, feed),

@@ -20,7 +20,7 @@ from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_export import DEFAULT_FLOORS, Floor, ParityImages, export_bundle
 from coda_export.parity import ParityMeter, check_floor
 from coda_runtime.bundle import Bundle
-from coda_runtime.errors import InputError
+from coda_runtime.errors import InputError, ManifestError
 from coda_runtime.images import SUFFIXES, fit
 from coda_runtime.manifest import Manifest
 
@@ -88,7 +88,10 @@ def export_tokenizer(
 def _floors(manifest: Manifest) -> dict[str, Floor]:
     """The floors a bundle was exported with; none for one made by hand."""
     recorded = manifest.provenance.get("floors", {})
-    return {name: Floor(float(floor["min_agreement"]), float(floor["min_psnr"])) for name, floor in recorded.items()}
+    try:
+        return {name: Floor(float(f["min_agreement"]), float(f["min_psnr"])) for name, f in recorded.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"provenance.floors is no object of floors ({error}): export the bundle again") from error
 
 
 def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
@@ -98,9 +101,10 @@ def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> 
     with.
     """
     opened, folder = Bundle.open(bundle), storage.locate(tokenizer)
-    made_of = opened.manifest.provenance.get("source", {}).get("sha256")
+    source = opened.manifest.provenance.get("source")
+    made_of = source.get("sha256") if isinstance(source, dict) else None
     found = _source(folder)["source"]["sha256"]
-    if made_of is None:
+    if not isinstance(made_of, str):
         raise InputError(f"{bundle} does not say which tokenizer it was made of: export it with coda export")
     if made_of != found:
         raise InputError(
@@ -112,7 +116,7 @@ def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> 
     floors = {**DEFAULT_FLOORS, **_floors(opened.manifest)}
     measured = {}
     for artifact in opened.manifest.artifacts:
-        if artifact.format == "onnx":
+        if artifact.format == "onnx" and artifact.precision in floors:
             measured[artifact.file] = meter.measure(artifact)
             for numbers in measured[artifact.file].values():
                 check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])

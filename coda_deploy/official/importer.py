@@ -27,9 +27,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # PyTorch's own text advises to switch the protection off.
         raise WeightsError(
-            f"{path} is cut, damaged, or holds more than tensors ({reason}): download it again"
+            f"{path} is cut, damaged, or holds more than tensors ({type(error).__name__}): download it again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")

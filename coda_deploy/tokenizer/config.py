@@ -56,7 +56,20 @@ class TokenizerConfig:
     license: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the numbers fit together."""
+        """Check that the numbers are numbers and fit together."""
+        widths = self.vae.get("block_out_channels")
+        if not isinstance(widths, (list, tuple)) or not widths:
+            raise ConfigError(f"vae.block_out_channels must list the VAE's widths, found {widths!r}")
+        whole = {
+            "image_size": self.image_size,
+            "vocab_size": self.vocab_size,
+            "attention_dim": self.attention_dim,
+            "vae.latent_channels": self.vae.get("latent_channels"),
+            "lora.rank": 1 if self.lora is None else self.lora.rank,
+        }
+        for name, value in whole.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} must be a whole number, 1 or more, found {value!r}")
         if self.image_size % self.downsample:
             raise ConfigError(
                 f"image_size {self.image_size} is not a multiple of {self.downsample}, the VAE's downsampling: "

@@ -193,6 +193,9 @@ class CodaTokenizer(nn.Module):
 
     def _pixels(self, images: Tensor) -> Tensor:
         size = self.config.image_size
+        if not isinstance(images, Tensor) or not images.numel():
+            found = "an empty batch" if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"images must be a tensor of at least one image, found {found}")
         if images.dtype == torch.uint8:
             if images.ndim != 4 or images.shape[1:] != (size, size, 3):
                 raise InputError(f"uint8 images must be [B, {size}, {size}, 3], found {list(images.shape)}")
@@ -205,7 +208,9 @@ class CodaTokenizer(nn.Module):
         return images
 
     def _check_ids(self, ids: Tensor) -> Tensor:
-        if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        if not isinstance(ids, Tensor):
+            raise InputError(f"ids must be a tensor, found {type(ids).__name__}")
+        if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise InputError(f"ids must be whole numbers [B, n], found {ids.dtype} {list(ids.shape)}")
         try:
             self.quantizer.num_scales(ids.shape[1])

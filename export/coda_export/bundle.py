@@ -18,8 +18,8 @@ from coda_export.folding.precision import DTYPES
 from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, quantizer_graph
 from coda_export.parity import DEFAULT_FLOORS, Floor, ParityImages, ParityMeter, Reference, check_floor
 from coda_runtime.bundle import Bundle, describe_file, seal
-from coda_runtime.errors import InputError, OutputError
-from coda_runtime.manifest import MANIFEST_NAME, Artifact, Manifest
+from coda_runtime.errors import BundleError, InputError, OutputError
+from coda_runtime.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.outputs import staged_folder
 
 # Of 20, 21 and 23, onnxruntime's CPU provider ran opset 20 fastest: benchmarks/bench_opset.py measures it.
@@ -32,8 +32,22 @@ Progress = Callable[[str], None]
 
 def check_out(out: Path) -> None:
     """Raise ``OutputError`` when ``out`` is something that a bundle must not replace."""
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST_NAME).is_file())):
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise OutputError(f"{out} exists and is not a bundle: choose another --out, or remove it first")
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir() or path.is_symlink()}
+    if not found:
+        return
+    try:
+        manifest = Bundle.open(out).manifest
+    except BundleError as error:
+        raise OutputError(f"{out} exists and is not a bundle: choose another --out, or remove it first") from error
+    foreign = found - {MANIFEST_NAME, CHECKSUMS_NAME, *(artifact.file for artifact in manifest.artifacts)}
+    if foreign:
+        raise OutputError(
+            f"{out} holds {min(foreign)!r} beside a bundle, which would be lost: move it, or choose another --out"
+        )
 
 
 def check_precisions(precisions: Sequence[str]) -> None:

@@ -16,6 +16,8 @@ def find_bundle(path_or_hub_id: str | os.PathLike[str]) -> Path:
 
     Raises BundleNotFoundError, HubError, MissingDependencyError.
     """
+    if not isinstance(path_or_hub_id, (str, os.PathLike)) or not os.fspath(path_or_hub_id):
+        raise BundleNotFoundError(f"{path_or_hub_id!r} names no bundle; expected a folder's path or a Hub id")
     path = Path(path_or_hub_id).expanduser()
     if path.exists():
         return path

@@ -18,9 +18,11 @@ def staged_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Missing parent folders are made. Raises OutputError.
     """
-    target = Path(path)
+    target = _real(path)
     if target.is_dir():
         raise OutputError(f"{target} is a folder; expected the name of a file to write")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target} is a device or a pipe, which a rename would replace; expected a file's name")
     beside = _beside(target)
     with _parents(target), _explained(target, beside):
         try:
@@ -38,7 +40,7 @@ def staged_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
     If `path` is a folder already, its files of the same names are replaced and the others stay; with `replace` the
     whole folder is. Missing parent folders are made. Raises OutputError.
     """
-    target = Path(path)
+    target = _real(path)
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file; expected the name of a folder to write to")
     beside = _beside(target)
@@ -54,6 +56,11 @@ def staged_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
                 _merge(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _real(path: str | os.PathLike[str]) -> Path:
+    # Through links: what a link names is to be written, and the link is to stay one.
+    return Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
 
 
 def _swap(source: Path, target: Path) -> None:

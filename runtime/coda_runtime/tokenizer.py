@@ -73,6 +73,7 @@ class Tokenizer:
         Raises:
             ImageError: unreadable files, wrong dtype or shape, an empty batch.
             MissingDependencyError: Pillow is needed and not installed.
+            ArtifactError: the graph gives ids that the manifest does not know.
             ClosedError: the tokenizer is closed.
         """
         batches = Batches(images, self.spec.image_size)
@@ -81,6 +82,11 @@ class Tokenizer:
             with self._open() as sessions:
                 latent = self._run(sessions, "encoder", pixels)
                 out[where] = self._run(sessions, "quantizer", latent)
+        if int(out.min()) < 0 or int(out.max()) >= self.spec.vocab_size:
+            raise ArtifactError(
+                f"the quantizer gave ids from {out.min()} to {out.max()}, and the manifest says vocab_size "
+                f"{self.spec.vocab_size}; export the bundle again"
+            )
         return out
 
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
@@ -263,8 +269,10 @@ def _choose(bundle: Bundle, part: str, precision: str, backend: str | Backend) -
         )
     if isinstance(backend, str):
         candidates = [get_backend(name) for name in (names() if backend == "auto" else (backend,))]
-    else:
+    elif hasattr(backend, "formats") and hasattr(backend, "load"):
         candidates = [backend]
+    else:
+        raise BackendError(f'backend is {backend!r}; expected a name, such as "auto", or a Backend')
     fitting = [(engine, a) for engine in candidates for a in artifacts if a.format in engine.formats]
     if not fitting:
         formats = ", ".join(sorted({a.format for a in artifacts}))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from coda_runtime.errors import CodaError
+from coda_runtime.errors import CodaError, InputError
 
 
 class ParityError(CodaError):
@@ -20,6 +21,14 @@ class Floor:
     min_agreement: float
     min_psnr: float
 
+    def __post_init__(self) -> None:
+        """Refuse what every comparison would let through."""
+        if not (0 <= self.min_agreement <= 1 and math.isfinite(self.min_psnr)):
+            raise InputError(
+                f"a floor must be an agreement from 0 to 1 and a finite PSNR, found {self.min_agreement} and "
+                f"{self.min_psnr} dB"
+            )
+
 
 # fp32 by contract. The others stand below what the sample tokenizer gave on the shipped photographs:
 # benchmarks/bench_precision.py measures it, docs/precision.md tells it.
@@ -30,8 +39,17 @@ DEFAULT_FLOORS: Mapping[str, Floor] = {
 }
 
 
+# onnxruntime's CPU provider has no bf16 convolution.
+MAY_STAY_UNMEASURED = frozenset({"bf16"})
+
+
 def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Floor) -> None:
-    """Raise ``ParityError`` naming the part, what was measured and what was asked; None is not judged."""
+    """Raise ``ParityError`` naming the part, what was measured and what was asked.
+
+    A graph that did not run fails too, but for a precision that the machine which exports cannot run at all.
+    """
+    if "reason" in parity and precision not in MAY_STAY_UNMEASURED:
+        raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity['reason']}")
     agreement, psnr = parity.get("step_agreement"), parity.get("psnr")
     if agreement is not None and agreement < floor.min_agreement:
         raise ParityError(

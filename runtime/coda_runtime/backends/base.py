@@ -29,8 +29,10 @@ class LoadOptions:
     def __post_init__(self) -> None:
         self.cuda_index()
         threads: object = self.threads
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads is {threads!r}; expected a whole number, 1 or more, or None for the default")
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
+        ):
+            raise InputError(f"threads is {threads!r}; expected a whole number from 1 to 1024, or None for the default")
         providers: object = self.providers
         if providers is not None and (isinstance(providers, str) or not isinstance(providers, Sequence)):
             raise InputError(f'providers is {providers!r}; expected a list, such as ["CPUExecutionProvider"]')

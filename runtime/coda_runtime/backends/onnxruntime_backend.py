@@ -106,6 +106,9 @@ def _import() -> Any:
             raise missing from error
         raise BackendError(f"onnxruntime is installed but lacks {error.name}; reinstall it") from error
     except ImportError as error:
+        # Ctrl-C inside an extension's start comes out as an ImportError.
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         raise BackendError(
             f"onnxruntime is installed but does not import ({_first_line(error)}); reinstall it: "
             'pip install --force-reinstall "coda-runtime[cpu]"'

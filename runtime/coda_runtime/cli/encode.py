@@ -13,7 +13,7 @@ from ..tokens_file import write_tokens
 from .base import command as coda_command
 from .base import progress
 from .options import bundle_argument, images_argument, load_options, open_tokenizer
-from .sources import collect
+from .sources import collect, keep_sources
 
 
 @coda_command(name="encode", example="coda encode bundle photos/ extra.jpg --out tokens.npz")
@@ -27,6 +27,7 @@ def command(bundle: str, images: tuple[Path, ...], out: Path, **settings: Any) -
     The .npz file has ids (int32 [N,L]), names, scales, vocab_size and made_with, which tells the tokenizer.
     """
     sources = collect(images)
+    keep_sources(sources, [out])
     with (
         open_tokenizer(bundle, **settings) as tok,
         staged_file(out) as beside,

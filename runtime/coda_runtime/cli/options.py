@@ -28,7 +28,7 @@ def load_options(function: F) -> F:
         click.option("--backend", default="auto", show_default=True, help="auto, or an engine library's name."),
         click.option("--precision", default="auto", show_default=True, help="auto (the bundle's), fp32, fp16 or bf16."),
         click.option("--provider", "providers", multiple=True, help="onnxruntime execution provider; repeatable."),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads for one run."),
+        click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads for one run."),
     ]
     for option in reversed(options):
         function = option(function)

@@ -16,7 +16,7 @@ from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, images_argument, load_options, open_tokenizer
 from .pictures import save_png
-from .sources import collect
+from .sources import collect, keep_sources
 
 
 @coda_command(name="reconstruct", example="coda reconstruct bundle photos/ --out pictures --side-by-side")
@@ -35,6 +35,7 @@ def command(
     """
     sources = collect(images)
     names = png_names([source.name for source in sources])
+    keep_sources(sources, [out / name for name in names])
     scores: list[float] = []
     with (
         open_tokenizer(bundle, **settings) as tok,

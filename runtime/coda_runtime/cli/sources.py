@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ImageError
+from ..errors import ImageError, InputError
 from ..images import SUFFIXES
 
 
@@ -31,6 +31,16 @@ def collect(paths: Sequence[Path]) -> list[Source]:
         else:
             raise ImageError(f"there is no file or folder {str(path)!r}; check the path")
     return out
+
+
+def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:
+    """Raise InputError if writing the targets would overwrite one of the images."""
+    taken = {os.path.realpath(source.path) for source in sources}
+    for target in targets:
+        if os.path.realpath(target) in taken:
+            raise InputError(
+                f"{target} is one of the images, and writing there would overwrite it; choose another --out"
+            )
 
 
 def _search(folder: Path) -> list[Source]:
