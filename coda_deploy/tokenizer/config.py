@@ -83,11 +83,8 @@ class TokenizerConfig:
             )
         if list(self.scales) != sorted(set(self.scales)) or self.scales[0] < 1:
             raise ConfigError(f"the scale schedule must rise strictly from at least 1, found {list(self.scales)}")
-        if self.vocab_size < 2 or self.attention_dim < 1:
-            raise ConfigError(
-                f"vocab_size must be at least 2 and attention_dim at least 1, "
-                f"found {self.vocab_size} and {self.attention_dim}"
-            )
+        if self.vocab_size < 2:
+            raise ConfigError(f"vocab_size must be at least 2, found {self.vocab_size}")
         if self.norm not in get_args(NormType):
             raise ConfigError(f"norm must be one of {', '.join(get_args(NormType))}, found {self.norm!r}")
         if not self.latent_scale > 0:
