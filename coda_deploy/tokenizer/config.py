@@ -57,7 +57,7 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         """Check that the numbers are numbers and fit together."""
-        widths = self.vae.get("block_out_channels")
+        widths = self.vae.get("block_out_channels") if isinstance(self.vae, dict) else None
         if not isinstance(widths, (list, tuple)) or not widths:
             raise ConfigError(f"vae.block_out_channels must list the VAE's widths, found {widths!r}")
         whole = {

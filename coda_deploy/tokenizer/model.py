@@ -210,7 +210,7 @@ class CodaTokenizer(nn.Module):
     def _check_ids(self, ids: Tensor) -> Tensor:
         if not isinstance(ids, Tensor):
             raise InputError(f"ids must be a tensor, found {type(ids).__name__}")
-        if ids.ndim != 2 or not ids.numel() or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        if ids.ndim != 2 or not len(ids) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise InputError(f"ids must be whole numbers [B, n], found {ids.dtype} {list(ids.shape)}")
         try:
             self.quantizer.num_scales(ids.shape[1])

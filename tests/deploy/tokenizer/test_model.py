@@ -248,3 +248,13 @@ def test_every_family_goes_to_a_folder_and_back(tmp_path: Path, family: str) -> 
     assert torch.equal(read.encode(images()), tok.encode(images()))
     enliven(tok, seed=9)
     assert not torch.equal(read.encode_latent(images()), tok.encode_latent(images()))
+
+
+def test_empty_batches_and_arrays_are_refused(tok: CodaTokenizer) -> None:
+    size, tokens = tok.spec.image_size, tok.spec.num_tokens
+    with pytest.raises(InputError, match="at least one image, found an empty batch"):
+        tok.encode(torch.zeros(0, 3, size, size))
+    with pytest.raises(InputError, match="at least one image, found list"):
+        tok.encode([1])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ids must be"):
+        tok.decode(torch.zeros(0, tokens, dtype=torch.int32))
