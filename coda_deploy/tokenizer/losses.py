@@ -23,14 +23,11 @@ def vq_loss(target: Tensor, soft_value: Tensor, hard_value: Tensor, beta: float 
     )
 
 
-def entropy_loss(logits: Tensor, temperature: float = ENTROPY_TEMPERATURE) -> Tensor:
+def entropy_loss(row_entropy: Tensor, mean_probs: Tensor) -> Tensor:
     """Mean entropy of each position's softmax minus the entropy of their mean: a scalar, at least -log V.
 
-    Low means that each position is sure and the codebook is used evenly. ``logits`` [N, V].
+    Low means that each position is sure and the codebook is used evenly. ``row_entropy`` is the first term, a scalar;
+    ``mean_probs`` [V] the mean softmax, both at ENTROPY_TEMPERATURE and over all positions of the batch.
     """
-    # The reference adds 1e-5 to the logits inside the logarithm of the softmax, which changes nothing.
-    log_probs = (logits / temperature).log_softmax(-1)
-    probs = log_probs.exp()
-    per_position = -(probs * log_probs).sum(-1).mean()
-    mean = probs.mean(0)
-    return per_position + (mean * (mean + _EPS).log()).sum()
+    # The reference adds 1e-5 inside the first term's logarithm too, to the logits, which changes nothing there.
+    return row_entropy + (mean_probs * (mean_probs + _EPS).log()).sum()

@@ -14,6 +14,10 @@ from coda_deploy.tokenizer.losses import entropy_loss, vq_loss
 from coda_deploy.tokenizer.search import AttentionSearch
 
 
+def mean(x: Tensor) -> Tensor:
+    return x
+
+
 class Quantized(NamedTuple):
     """``ids`` int32 [B, L]; ``latent`` the quantised latent [B, C, h, w]; both losses are scalars."""
 
@@ -93,7 +97,15 @@ class ResidualQuantizer(nn.Module):
         return torch.stack([spread_rows(values[g.flatten()], g.shape[-1], size) for g in grids]).sum(0)
 
     def forward(self, latent: Tensor) -> Quantized:
-        """Latent [B, C, h, w] -> ids, quantised latent and losses, with gradients through every scale."""
+        """Latent [B, C, h, w] -> ids, quantised latent and losses, with gradients through every scale.
+
+        Runs in the codebook's precision also under autocast: a logit off by 1e-3 already changes tokens. Under
+        torch.distributed the entropy is that of the whole batch, over all processes.
+        """
+        with torch.autocast(latent.device.type, enabled=False):
+            return self._forward(latent.to(self.codebook.dtype))
+
+    def _forward(self, latent: Tensor) -> Quantized:
         keys, values = self.search.keys(self.codebook), self.search.values(self.codebook)
         residual, quantized = latent, torch.zeros_like(latent)
         ids, vq_losses, entropy_losses = [], [], []
@@ -104,7 +116,7 @@ class ResidualQuantizer(nn.Module):
             residual, quantized = residual - step, quantized + step
             ids.append(found.ids.unflatten(0, (-1, side * side)))
             vq_losses.append(vq_loss(target, found.soft_value, found.hard_value))
-            entropy_losses.append(entropy_loss(found.logits))
+            entropy_losses.append(entropy_loss(mean(found.row_entropy), mean(found.mean_probs)))
         return Quantized(
             torch.cat(ids, 1).int(), quantized, torch.stack(vq_losses).mean(), torch.stack(entropy_losses).mean()
         )

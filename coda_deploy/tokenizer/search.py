@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coda_deploy.tokenizer.choice import choose
 from coda_deploy.tokenizer.config import NormType
+from coda_deploy.tokenizer.losses import ENTROPY_TEMPERATURE
 
 # Rows of logits held at once when no gradient is needed: 512 x 65536 float32 is 128 MiB.
 ROWS_AT_ONCE = 512
@@ -23,15 +25,17 @@ def make_norm(kind: NormType, dim: int, eps: float) -> nn.Module:
 
 
 class Found(NamedTuple):
-    """One scale's search: ``logits`` [N, V], ``ids`` int64 [N], and W[id] [N, C] twice.
+    """One scale's search: ``ids`` int64 [N], and W[id] [N, C] twice.
 
     ``soft_value`` carries the straight-through gradient to the logits (softmax), ``hard_value`` only to the codebook.
+    ``row_entropy`` (a scalar) and ``mean_probs`` [V] are what ``entropy_loss`` is made of.
     """
 
-    logits: Tensor
     ids: Tensor
     soft_value: Tensor
     hard_value: Tensor
+    row_entropy: Tensor
+    mean_probs: Tensor
 
 
 class AttentionSearch(nn.Module):
@@ -83,10 +87,9 @@ class AttentionSearch(nn.Module):
 
     def forward(self, latent: Tensor, keys: Tensor, values: Tensor) -> Found:
         """The search for training: rows ``latent`` [N, C], ``keys`` [V, d], ``values`` [V, C]."""
-        logits = self.logits(latent, keys)
-        ids = logits.argmax(-1)
+        queries = self.norm_q(self.to_q(latent))
+        ids, nudge, entropy, mean = choose(queries, keys, values, 1 / math.sqrt(self.dim), ENTROPY_TEMPERATURE)
         hard_value = F.embedding(ids, values)
         # The reference forms one_hot + softmax - stop_grad(softmax) and multiplies by W; this has the same value and
-        # the same gradients without a one-hot matrix.
-        mixed = logits.softmax(-1) @ values.detach()
-        return Found(logits, ids, hard_value + (mixed - mixed.detach()), hard_value)
+        # the same gradients.
+        return Found(ids, hard_value + nudge, hard_value, entropy, mean)
