@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests import torchvision_schemas
+
 if TYPE_CHECKING:
     from coda_deploy import CodaTokenizer
     from tests.golden import Golden
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# Here and in every process that a test starts; it costs nothing until torchvision is imported.
+torchvision_schemas.install()
+os.environ.update(torchvision_schemas.environment())
 
 
 @pytest.fixture(scope="session", params=("mar_v16384", "flux_v65536"))

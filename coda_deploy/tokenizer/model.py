@@ -14,6 +14,7 @@ from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import ConfigError, LoraConfig, NormType, TokenizerConfig
 from coda_deploy.tokenizer.lora import add_lora
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
+from coda_deploy.tokenizer.vae import load_vae
 from coda_runtime.errors import InputError
 from coda_runtime.manifest import Spec
 
@@ -75,17 +76,18 @@ class CodaTokenizer(nn.Module):
         attention_dim: int = 32,
         norm: NormType = "rms",
         lora: LoraConfig | None = LoraConfig(),  # noqa: B008 - frozen
+        latent_scale: float | None = None,
+        latent_shift: float | None = None,
+        license: str | None = None,
     ) -> CodaTokenizer:
         """Start adapting a continuous VAE: the VAE is kept, LoRA (at zero) and a fresh quantizer are added.
 
         ``vae`` is a diffusers ``AutoencoderKL``, a folder with one, or a hub id; it is used, not copied. ``scales``
-        defaults to the paper's schedule for a latent of 16x16 or 32x32. Raises ``ConfigError`` where they do not fit.
+        defaults to the paper's schedule for a latent of 16x16 or 32x32, ``latent_scale`` and ``latent_shift`` to those
+        of the VAE's configuration. Raises ``ConfigError`` where they do not fit.
         """
         if not isinstance(vae, AutoencoderKL):
-            try:
-                vae = cast(AutoencoderKL, AutoencoderKL.from_pretrained(vae))
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"no diffusers AutoencoderKL at {vae}: {str(error).splitlines()[0]}") from error
+            vae = load_vae(vae)
         settings = dict(vae.config)
         side = image_size // 2 ** (len(settings["block_out_channels"]) - 1)
         if scales is None:
@@ -99,11 +101,12 @@ class CodaTokenizer(nn.Module):
             vocab_size=vocab_size,
             scales=tuple(scales),
             vae=known,
-            latent_scale=float(settings.get("scaling_factor") or 1.0),
-            latent_shift=float(settings.get("shift_factor") or 0.0),
+            latent_scale=float(settings.get("scaling_factor") or 1.0) if latent_scale is None else latent_scale,
+            latent_shift=float(settings.get("shift_factor") or 0.0) if latent_shift is None else latent_shift,
             attention_dim=attention_dim,
             norm=norm,
             lora=lora,
+            license=license,
         )
         return cls(config, vae)
 

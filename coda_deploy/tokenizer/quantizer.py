@@ -12,10 +12,7 @@ from torch.nn import functional as F
 from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.losses import entropy_loss, vq_loss
 from coda_deploy.tokenizer.search import AttentionSearch
-
-
-def mean(x: Tensor) -> Tensor:
-    return x
+from coda_deploy.train.distributed import mean
 
 
 class Quantized(NamedTuple):

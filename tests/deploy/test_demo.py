@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 import coda_runtime
 from coda_deploy import photographs
-from coda_deploy.demo import words
+from coda_deploy.page import words
 from coda_deploy.sample import tokenizer_path
 from coda_export.parity import ParityError
 from coda_runtime.cli.app import cli

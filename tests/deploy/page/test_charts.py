@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coda_deploy.demo.charts import HEIGHT, WIDTH, Axis, Line, bar_chart, line_chart, nice_ticks
+from coda_deploy.page.charts import HEIGHT, WIDTH, Axis, Line, bar_chart, line_chart, nice_ticks
 
 X, Y = Axis("x"), Axis("y")
 

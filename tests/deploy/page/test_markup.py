@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coda_deploy.demo import words
-from coda_deploy.demo.images import picture, png_uri
-from coda_deploy.demo.markup import Markup, el, join, table
+from coda_deploy.page import words
+from coda_deploy.page.images import picture, png_uri
+from coda_deploy.page.markup import Markup, el, join, table
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not() -> None:

@@ -1,0 +1,135 @@
+"""Hugging Face datasets, from the Hub or from a folder that ``save_to_disk`` wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from coda_deploy.data.source import DataError
+from coda_runtime.errors import ImageError, MissingDependencyError
+from coda_runtime.images import open_rgb
+
+HUB_PREFIX = "hf:"
+DEFAULT_SPLIT = "train"
+COLUMNS = ("image", "img", "jpg", "png")
+"""Names by which a column of images is known when its type does not say so, or when several are images."""
+
+
+class DatasetSource:
+    """The images of one split of a ``datasets.Dataset``; the other columns are never read.
+
+    Raises ``DataError`` when no column, or more than one, can be the images.
+    """
+
+    def __init__(self, dataset: Any, label: str) -> None:
+        datasets = _library()
+        self._label = label
+        self._column = _image_column(dataset, label, datasets)
+        try:
+            # Undecoded, so that every image goes through the one official way.
+            selected = dataset.select_columns([self._column]).with_format(None)
+            self._rows = selected.cast_column(self._column, datasets.Image(decode=False))
+        except Exception as error:  # what Arrow raises for a type that does not fit
+            raise DataError(f"{label}: the column {self._column!r} holds no images ({_first_line(error)})") from error
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def name(self, index: int) -> str:
+        return f"{self._label}[{index}]"
+
+    def image(self, index: int) -> Image.Image:
+        name = self.name(index)
+        value = self._rows[index][self._column] or {}
+        if value.get("bytes") is not None:
+            return open_rgb(io.BytesIO(value["bytes"]), name=name)
+        if value.get("path") is not None:
+            return open_rgb(value["path"], name=name)
+        raise ImageError(f"{name!r} is empty: it has neither bytes nor a path")
+
+
+def from_hub(where: str) -> DatasetSource:
+    """``hf:owner/name`` or ``hf:owner/name@split``, downloaded once. Raises ``DataError``, MissingDependencyError."""
+    name, _, split = where.removeprefix(HUB_PREFIX).partition("@")
+    if not name:
+        raise DataError(f"{where!r} names no dataset; expected hf:owner/name or hf:owner/name@split")
+    datasets = _library()
+    try:
+        dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
+    except Exception as error:  # the Hub, the network, the builder: each raises its own
+        raise DataError(
+            f"{where}: Hugging Face did not deliver the dataset ({_first_line(error)}); check its name, the split "
+            "and the network"
+        ) from error
+    return DatasetSource(dataset, where)
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder."""
+    return _has_splits(folder) or all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
+
+
+def from_disk(folder: Path, split: str | None = None) -> DatasetSource:
+    """A folder for which ``is_saved`` holds; ``split`` is None for the default. Raises ``DataError``."""
+    datasets = _library()
+    label = str(folder)
+    if _has_splits(folder):
+        splits = _splits(folder)
+        split = split or DEFAULT_SPLIT
+        if split not in splits:
+            raise DataError(
+                f"{folder} has no split {split!r}, but {', '.join(splits) or 'none at all'}: name one as {folder}@split"
+            )
+        label, folder = f"{folder}@{split}", folder / split
+    elif split is not None:
+        raise DataError(f"{folder} is a dataset without splits: leave out @{split}")
+    try:
+        dataset = datasets.load_from_disk(str(folder))
+    except Exception as error:  # Arrow's for a damaged file, the library's for a foreign one
+        raise DataError(f"{label} cannot be read as a saved dataset ({_first_line(error)}); save it again") from error
+    return DatasetSource(dataset, label)
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError(
+            "reading Hugging Face datasets needs the library datasets, which is not here",
+            "train",
+            package="coda-deploy",
+        ) from error
+    return datasets
+
+
+def _has_splits(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").is_file()
+
+
+def _splits(folder: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads((folder / "dataset_dict.json").read_text())["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}/dataset_dict.json lists no splits ({error!r}); save the dataset again") from error
+
+
+def _image_column(dataset: Any, label: str, datasets: Any) -> str:
+    names = list(dataset.features)
+    typed = [name for name in names if isinstance(dataset.features[name], datasets.Image)]
+    candidates = typed if len(typed) == 1 else [name for name in COLUMNS if name in (typed or names)]
+    if candidates:
+        return str(candidates[0])
+    if typed:
+        raise DataError(f"{label} has several columns of images ({', '.join(typed)}); rename the one to use to 'image'")
+    raise DataError(
+        f"{label} has no column of images (it has {', '.join(names)}); expected one of the type datasets.Image, "
+        f"or one named {', '.join(COLUMNS)}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,86 @@
+"""From what a user wrote after --data to the images behind it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from coda_deploy.data import dataset
+from coda_deploy.data.array import ArraySource
+from coda_deploy.data.folder import FolderSource, search
+from coda_deploy.data.shards import ShardSource, expand
+from coda_deploy.data.source import DataError, ImageSource
+from coda_runtime.images import SUFFIXES
+
+_REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "https", "pipe", "s3"})
+
+
+def open_source(where: str | os.PathLike[str]) -> ImageSource:
+    """The images at ``where``.
+
+    That is a folder of image files nested in any way; WebDataset shards as a folder of .tar files, one .tar,
+    ``data/*.tar`` or ``data/train-{000..012}.tar``; ``hf:owner/name`` or ``hf:owner/name@split``, or a folder that
+    ``datasets`` wrote with ``save_to_disk`` (``path@split``; train by default); or a .npy file of uint8 [N,H,W,3].
+    Tar files in a folder that also holds images are not opened.
+
+    Raises ``DataError`` when nothing usable is there, ``MissingDependencyError`` for a dataset without ``datasets``.
+    """
+    text = os.fspath(where)
+    if text.startswith(dataset.HUB_PREFIX) and not text.startswith("hf://"):
+        return dataset.from_hub(text)
+    path = Path(text)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.exists():
+        return _open_file(path)
+    _refuse_remote(text)
+    base, at, split = text.rpartition("@")
+    if at and Path(base).is_dir():
+        if not dataset.is_saved(Path(base)):
+            raise DataError(f"{base} is no dataset that save_to_disk wrote, so it has no split {split!r}: leave out @")
+        return dataset.from_disk(Path(base), split)
+    if any(character in text for character in "*?[{"):
+        return ShardSource(expand(text))
+    raise DataError(f"there is no file or folder {text!r}; check the path")
+
+
+def _open_folder(folder: Path) -> ImageSource:
+    if dataset.is_saved(folder):
+        return dataset.from_disk(folder)
+    found = search(folder)
+    if found.images:
+        return FolderSource(folder, found.images)
+    if found.shards:
+        return ShardSource([str(folder / name) for name in found.shards])
+    holds = f"holds {', '.join(found.others)} and the like" if found.others else "is empty"
+    raise DataError(
+        f"the folder {str(folder)!r} {holds}; expected images ({' '.join(sorted(SUFFIXES))}), .tar shards, "
+        "or a dataset written by save_to_disk"
+    )
+
+
+def _open_file(path: Path) -> ImageSource:
+    suffix = path.suffix.lower()
+    if suffix == ".tar":
+        return ShardSource([str(path)])
+    if suffix == ".npy":
+        return ArraySource.open(path)
+    if suffix in SUFFIXES:
+        raise DataError(f"{path} is a single image; expected the folder that holds the images")
+    if path.name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        raise DataError(f"{path} is compressed and cannot be read at random places; decompress it to a plain .tar")
+    raise DataError(f"{path} is neither a .tar shard nor a .npy array; expected one of these, or a folder")
+
+
+def _refuse_remote(text: str) -> None:
+    # A Path made of a URL has only one of its slashes left.
+    scheme = text.partition(":")[0].lower()
+    if text.startswith("hf:"):
+        raise DataError(
+            f"{text!r} is not read as a URL; a dataset on the Hub is named hf:owner/name or hf:owner/name@split"
+        )
+    if scheme in _REMOTE or "://" in text:
+        raise DataError(
+            f"{text!r} is a URL, and images are read from local disks only: training asks for them in an exact, "
+            "random order; copy the shards to a local disk first"
+        )

@@ -1,0 +1,67 @@
+"""What a source of images is, and what is told of the images that it could not deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from PIL import Image
+
+from coda_runtime.errors import CodaError, ImageError, InputError
+
+T = TypeVar("T")
+
+
+class DataError(CodaError):
+    """The images of a run cannot be used: nothing is there, it is of an unknown kind, or it is damaged."""
+
+
+class ImageSource(Protocol):
+    """A fixed sequence of images that can be asked for in any order, also from forked or spawned processes.
+
+    The same index always gives the same pixels, in every process.
+    """
+
+    def __len__(self) -> int:
+        """How many images there are, unreadable ones included."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What messages call an image: a path, ``shard.tar/member.jpg``, ``hf:owner/name[123]``."""
+        ...
+
+    def image(self, index: int) -> Image.Image:
+        """One image upright and in RGB, in its own size.
+
+        Raises ``ImageError`` (or ``OSError``) for an image that cannot be used and is to be skipped, ``DataError``
+        when the source itself is broken, which ends the run.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why in one line."""
+
+    name: str
+    reason: str
+
+
+def attempt(source: ImageSource, index: int, cut: Callable[[Image.Image], T]) -> T | Skipped:
+    """``cut`` of one image, or why it has to be skipped. Raises ``DataError`` for a broken source."""
+    try:
+        return cut(source.image(index))
+    except (ImageError, OSError) as error:
+        return Skipped(source.name(index), " ".join(str(error).split()))
+
+
+def printable(name: str) -> str:
+    """A file's name without the stand-ins for bytes that are not UTF-8, which no log or JSON can hold."""
+    return name.encode(errors="replace").decode()
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise ``InputError`` unless ``value`` is a whole number of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number, {least} or more, found {value!r}")

@@ -1,0 +1,76 @@
+"""Numbered items, made in this process or ahead of time in others, and delivered in order."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+from collections.abc import Generator, Iterable
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from coda_deploy.data.source import DataError
+
+T = TypeVar("T")
+
+
+def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) -> Generator[T, None, None]:
+    """``items[n]`` for each n of ``numbers``, made by ``workers`` processes, or by this one if that is 0.
+
+    An item that is a ``DataError`` is raised: it is returned rather than raised in the worker, because PyTorch would
+    wrap it in a traceback. Closing the iterator stops the workers. They ignore SIGINT and SIGTERM, which reach a whole
+    process group: the main process decides when to stop.
+    """
+    if workers == 0:
+        for number in numbers:
+            yield _checked(items[number])
+        return
+    loader: DataLoader[T | DataError] = DataLoader(
+        items,
+        sampler=numbers,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_same,
+        worker_init_fn=_ignore_signals,
+        # With its own generator the loader draws nothing from the global one, whose state belongs to the training.
+        generator=torch.Generator(),
+    )
+    iterator = iter(loader)
+    # Not by dropping the last reference: the traceback of an error would keep the workers. And not only here: a
+    # generator that is still open at exit would leave workers that multiprocessing waits for, and that ignore SIGTERM.
+    stop = iterator._shutdown_workers  # type: ignore[attr-defined]
+    atexit.register(stop)
+    try:
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                # PyTorch's word for a dead worker; what an item raised stays as it is.
+                if not str(error).startswith("DataLoader worker (pid"):
+                    raise
+                raise DataError(
+                    f"one of {workers} processes that read images died ({str(error).splitlines()[0].strip()}); if "
+                    "memory ran out, use fewer workers, and in a container give it a larger /dev/shm"
+                ) from error
+            yield _checked(item)
+    finally:
+        stop()
+        atexit.unregister(stop)
+
+
+def _checked(item: T | DataError) -> T:
+    if isinstance(item, DataError):
+        raise item
+    return item
+
+
+def _same(item: T) -> T:
+    return item
+
+
+def _ignore_signals(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

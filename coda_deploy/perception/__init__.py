@@ -1,0 +1,6 @@
+"""Published networks, frozen, that judge images: LPIPS and the DINO features which the discriminator reads."""
+
+from coda_deploy.perception.dino import DinoFeatures
+from coda_deploy.perception.lpips import Lpips
+
+__all__ = ["DinoFeatures", "Lpips"]

@@ -1,0 +1,110 @@
+"""Weights of published networks: a file that was named, PyTorch's cache, the Hugging Face Hub, an address."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from coda_deploy.tokenizer.storage import WeightsError
+
+_HASH = re.compile(r"-([0-9a-f]{8,})\.")  # PyTorch puts the first digits of the SHA-256 into its files' names
+
+
+def find_weights(
+    given: str | os.PathLike[str] | None,
+    *,
+    what: str,
+    file: str,
+    hub: tuple[str, str] | None,
+    url: str | None,
+    option: str,
+) -> Path:
+    """The local file with the weights of ``what``, downloaded if it is nowhere.
+
+    Args:
+        given: the user's own file, which is then the only place looked at.
+        what: the network's name, for messages.
+        file: its name in PyTorch's cache, ``torch.hub.get_dir()/checkpoints``; digits of its hash in it are checked.
+        hub: a Hugging Face repository and the file in it, kept in the hub's cache.
+        url: an address, asked when the hub does not deliver; the file is then kept in PyTorch's cache.
+        option: how the user names ``given``, for messages.
+
+    Raises:
+        WeightsError: ``given`` is no file, or none of the places has the weights.
+    """
+    if given is not None:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"{option}: there is no file {path}; expected the weights of {what} ({file})")
+        return path
+    cached = Path(torch.hub.get_dir(), "checkpoints", file)
+    if cached.is_file():
+        return cached
+    sources: list[tuple[str, Callable[[], Path]]] = []
+    if hub is not None:
+        repo, name = hub
+        sources.append((f"{repo} on the Hugging Face Hub", lambda: Path(hf_hub_download(repo, name))))
+    if url is not None:
+        address = url
+        sources.append((address, lambda: _download(address, cached)))
+    failures: list[str] = []
+    for source, fetch in sources:
+        try:
+            return fetch()
+        except Exception as error:  # the network's, the disk's, the hub's own kinds: all mean that it is not there
+            failures.append(f"{source} ({type(error).__name__})")
+    origin = url or (f"https://huggingface.co/{hub[0]}/resolve/main/{hub[1]}" if hub else "where it is published")
+    tried = f", and could not be had from {' nor from '.join(failures)}" if failures else ""
+    raise WeightsError(
+        f"the weights of {what} are missing: {cached} is not there{tried}; download {origin} and put it there, "
+        f"or name the file with {option}"
+    )
+
+
+def _download(url: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digits = _HASH.search(path.name)
+    torch.hub.download_url_to_file(url, str(path), hash_prefix=digits.group(1) if digits else None)
+    return path
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The named tensors in a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; runs no code.
+
+    Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
+        # PyTorch's own text advises to switch the protection off.
+        raise WeightsError(
+            f"{path} is cut, damaged, or holds more than tensors ({type(error).__name__}): download it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")
+    return state
+
+
+def freeze(module: nn.Module) -> None:
+    """Turn parameters into buffers that no state dict holds, and switch to evaluation, in place.
+
+    What is left computes the same and moves with ``to``, and there is nothing to train and nothing to save.
+    """
+    for part in module.modules():
+        tensors = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
+        for name, tensor in tensors.items():
+            delattr(part, name)
+            part.register_buffer(name, tensor.detach(), persistent=False)
+    module.eval()

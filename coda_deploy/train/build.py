@@ -1,0 +1,43 @@
+"""From a configuration and a VAE to a fresh tokenizer."""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import torch
+
+from coda_deploy.tokenizer import CodaTokenizer, LoraConfig
+from coda_deploy.tokenizer.config import ConfigError, NormType
+from coda_deploy.tokenizer.vae import load_vae
+from coda_deploy.train.config import TrainConfig
+
+
+def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = None) -> CodaTokenizer:
+    """A tokenizer to train: the VAE as it is, LoRA at zero, a quantizer drawn from the configuration's seed.
+
+    ``vae`` (a folder or a hub id) takes the place of the configuration's. Raises ``ConfigError`` when there is none,
+    or when it does not fit the configuration.
+    """
+    where = vae or config.tokenizer.vae
+    if not where:
+        raise ConfigError("no VAE to adapt: give --vae FOLDER_OR_HUB_ID, or set tokenizer.vae in the configuration")
+    loaded = load_vae(where)
+    channels = (loaded.config.in_channels, loaded.config.out_channels)
+    if channels != (3, 3):
+        raise ConfigError(f"the VAE in {where} takes {channels[0]} channels and gives {channels[1]}, expected 3: RGB")
+    asked = config.tokenizer
+    torch.manual_seed(config.optim.seed)
+    return CodaTokenizer.from_vae(
+        loaded,
+        image_size=asked.image_size,
+        vocab_size=asked.vocab_size,
+        scales=asked.scales or None,
+        variant=asked.variant,
+        attention_dim=asked.attention_dim,
+        norm=cast(NormType, asked.norm),
+        lora=LoraConfig(asked.lora_rank, asked.lora_targets) if asked.lora_rank else None,
+        latent_scale=asked.latent_scale,
+        latent_shift=asked.latent_shift,
+        license=asked.license or None,
+    )

@@ -1,0 +1,130 @@
+"""Checkpoints: folders that appear whole or not at all, and that are tokenizer folders themselves.
+
+OUT/checkpoints/step-00001000/
+config.json, model.safetensors      the tokenizer with averaged weights: `coda export`, `coda eval` take it
+training.safetensors                raw weights, averages, optimizers, discriminator
+training.json                       step, configuration, what was skipped
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from coda_deploy.tokenizer import CodaTokenizer
+from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.train.config import TrainConfig
+from coda_runtime.errors import OutputError
+from coda_runtime.outputs import staged_folder
+
+FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
+FORMAT_VERSION = 1
+# Settings that change no number, and those that only share out the images of a step.
+FREE = frozenset({"data.workers", "tokenizer.vae", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"})
+SHARED = frozenset({"batch"})
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What ``training.json`` holds: steps done, the configuration, images a step, and skipped images by name."""
+
+    step: int
+    config: dict[str, Any]
+    images_per_step: int
+    skipped: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def list_checkpoints(out: Path) -> list[Path]:
+    """Complete checkpoints under ``out``, oldest first."""
+    folder = out / FOLDER
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def save_checkpoint(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
+    """Write one beside its place and rename it, then remove the oldest ones over ``keep``. Raises ``OutputError``."""
+    place = out / FOLDER / f"step-{facts.step:08}"
+    with staged_folder(place, replace=True) as folder:
+        tokenizer.save_pretrained(folder)
+        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        (folder / TENSORS).write_bytes(save(contiguous))
+        text = json.dumps({"format_version": FORMAT_VERSION, **vars(facts)}, indent=1)
+        (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+    for old in list_checkpoints(out)[:-keep]:
+        # Renamed first: killed half-way through, it must not look like a checkpoint.
+        hidden = old.with_name(f".{old.name}.part")
+        old.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+    return place
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
+    """Tensors on the CPU, and facts. Raises ``WeightsError`` when a file is missing, damaged or of another version."""
+    hint = f"delete {path} to continue from the one before"
+    try:
+        data = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        if data.pop("format_version") != FORMAT_VERSION:
+            raise WeightsError(f"{path} was written by another version of coda-deploy: continue with that one")
+        return load_file(path / TENSORS), Facts(**data)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise WeightsError(f"{path} is no whole checkpoint ({type(error).__name__}: {error}); {hint}") from error
+
+
+def tidy(out: Path) -> None:
+    """Remove what a killed run left half-written or half-removed."""
+    for path in (out / FOLDER).glob(".step-*.part"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def check_room(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], keep: int) -> None:
+    """Raise ``OutputError`` unless the disk has room for all checkpoints that will lie there at once."""
+    size = sum(t.numel() * t.element_size() for t in [*tensors.values(), *tokenizer.state_dict().values()])
+    missing = max(1, keep + 1 - len(list_checkpoints(out)))
+    place = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < missing * size:
+        raise OutputError(
+            f"{place} has {free / 1e9:.1f} GB free; {missing} checkpoints of {size / 1e9:.2f} GB each need more: "
+            "make room, lower save.keep, or choose another --out"
+        )
+
+
+def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, place: Path) -> None:
+    """Raise ``ConfigError`` naming the first setting that would change the numbers of the run that ``facts`` is of."""
+    asked = config.to_json()
+    for section in dataclasses.fields(config):
+        if section.name in ("save", "warmup"):
+            continue  # neither changes a step that is still to come
+        for key in sorted(asked[section.name].keys() | facts.config.get(section.name, {}).keys()):
+            before, now = facts.config.get(section.name, {}).get(key), asked[section.name].get(key)
+            free = f"{section.name}.{key}" in FREE or (images_per_step == facts.images_per_step and key in SHARED)
+            if before != now and not free:
+                raise ConfigError(
+                    f"{place} was trained with {section.name} {key} = {before}, now it is {now}: "
+                    "resume with the same configuration, or start anew in another --out"
+                )
+    if images_per_step != facts.images_per_step:
+        raise ConfigError(
+            f"{place} was trained with {facts.images_per_step} images a step, now there are {images_per_step}: "
+            "start the same number of processes, or set optim.batch and optim.accumulate to the same product"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide the numbers."""
+    from importlib.metadata import version
+
+    return {"torch": torch.__version__, **{name: version(name) for name in ("coda-deploy", "diffusers", "peft")}}

@@ -1,0 +1,36 @@
+"""Sample grids: how a few training images come back, as the training goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from coda_deploy.reference import to_pixels
+from coda_deploy.tokenizer import CodaTokenizer
+from coda_runtime.outputs import staged_file
+
+GAP = 4
+
+
+@torch.no_grad()
+def write_grid(path: Path, tokenizer: CodaTokenizer, images: Tensor) -> None:
+    """A PNG: ``images`` (uint8 [B, H, W, 3]) above, below what comes back from their tokens, in float32."""
+    back = to_pixels(tokenizer.decode(tokenizer.encode(images))).cpu().numpy()
+    with staged_file(path) as file:
+        Image.fromarray(grid([images.cpu().numpy(), back])).save(file, format="PNG")
+
+
+def grid(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Rows of images, each uint8 [B, H, W, 3], on white: uint8 [h, w, 3]."""
+    count, height, width = rows[0].shape[:3]
+    page = np.full((len(rows) * (height + GAP) + GAP, count * (width + GAP) + GAP, 3), 255, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            y, x = GAP + r * (height + GAP), GAP + c * (width + GAP)
+            page[y : y + height, x : x + width] = image
+    return page

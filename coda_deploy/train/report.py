@@ -1,0 +1,112 @@
+"""What a training says while it runs: a bar on a terminal, lines in a pipe, and every figure in log.jsonl."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LOG = "log.jsonl"
+# What a line shows, in this order; log.jsonl has all.
+SHOWN = ("total", "psnr", "lpips", "gan", "critic", "vq", "entropy", "utilization", "residual", "seldom chosen")
+
+
+class Report:
+    """Talks on stderr and writes ``out/log.jsonl``; on other processes than the first it does neither."""
+
+    def __init__(self, out: Path, *, active: bool = True) -> None:
+        self._out, self._active = out, active
+        self._bar: Any = None
+        self._task: Any = None
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if not self._active:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    @contextmanager
+    def phase(self, name: str, total: int, start: int = 0) -> Iterator[Phase]:
+        """Inside, steps from ``start`` to ``total`` go by."""
+        if not (self._active and sys.stderr.isatty()):
+            yield Phase(self, name, total, start)
+            return
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=20),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn("{task.fields[figures]}", markup=False),
+        )
+        with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            self._bar, self._task = bar, bar.add_task(name, total=total, completed=start, figures="")
+            try:
+                yield Phase(self, name, total, start)
+            finally:
+                self._bar = None
+
+    def restart_log(self, step: int) -> None:
+        """Forget lines after ``step``: they are of steps that a kill undid."""
+        path = self._out / LOG
+        if not self._active or not path.exists():
+            return
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if _step_of(line) <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+    def write(self, figures: dict[str, Any]) -> None:
+        """One line of log.jsonl."""
+        if self._active:
+            self._out.mkdir(parents=True, exist_ok=True)
+            with (self._out / LOG).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(figures) + "\n")
+
+
+class Phase:
+    """Steps of one kind, with their speed."""
+
+    def __init__(self, report: Report, name: str, total: int, start: int) -> None:
+        self._report, self._name, self._total = report, name, total
+        self._begun, self._start = time.monotonic(), start
+
+    def advance(self, step: int) -> None:
+        """``step`` steps are done."""
+        if self._report._bar is not None:
+            self._report._bar.update(self._report._task, completed=step)
+
+    def show(self, step: int, figures: dict[str, float]) -> None:
+        """Figures beside the bar, or as a line where there is none."""
+        text = "  ".join(f"{name} {_short(figures[name])}" for name in SHOWN if figures.get(name) is not None)
+        if "images_per_second" in figures:
+            text += f"  {figures['images_per_second']:.1f} images/s"
+        if self._report._bar is not None:
+            self._report._bar.update(self._report._task, completed=step, figures=text)
+            return
+        left = (self._total - step) * (time.monotonic() - self._begun) / max(1, step - self._start)
+        self._report.say(f"{self._name} {step}/{self._total}  {text}  {_clock(left)} left")
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
+        return sys.maxsize
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from coda_deploy.data import DataError
+from coda_deploy.data.workers import stream
+from tests.deploy.data.pictures import encode, photo, write_tar
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
+
+
+class Items(Dataset[tuple[int, int] | DataError]):
+    """(n, the process that made it), or what a test wants in place of number 3."""
+
+    def __init__(self, third: Callable[[], DataError | None] = lambda: None) -> None:
+        self.third = third
+
+    def __getitem__(self, number: int) -> tuple[int, int] | DataError:
+        wrong = self.third() if number == 3 else None
+        return (number, os.getpid()) if wrong is None else wrong
+
+
+def _gone(process: int) -> bool:
+    """Whether a child of this process has ended."""
+    return process not in {child.pid for child in multiprocessing.active_children()}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_items_come_in_order_from_that_many_processes(workers: int) -> None:
+    made = list(stream(Items(), [5, 1, 4, 4], workers))
+    assert [number for number, _ in made] == [5, 1, 4, 4]
+    processes = {process for _, process in made}
+    assert len(processes) == max(workers, 1)
+    assert (os.getpid() in processes) == (workers == 0)
+
+
+def test_closing_stops_the_workers_at_once() -> None:
+    made = stream(Items(), range(100), 2)
+    process = next(made)[1]
+    assert not _gone(process)
+    before = time.monotonic()
+    made.close()
+    assert _gone(process)
+    assert time.monotonic() - before < 4  # less than PyTorch's own patience
+
+
+def _fail() -> DataError:
+    raise RuntimeError("a mistake")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_data_error_keeps_its_words_and_a_mistake_its_kind(workers: int) -> None:
+    with pytest.raises(DataError, match="^the words$") as caught:
+        list(stream(Items(lambda: DataError("the words")), range(5), workers))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        list(stream(Items(_fail), range(5), workers))
+    # The tracebacks are still here, and their frames; the workers are not.
+    assert caught.value is not None
+    assert multiprocessing.active_children() == []
+
+
+def _die() -> DataError:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_a_worker_that_was_killed_is_explained() -> None:
+    with pytest.raises(
+        DataError, match=r"^one of 1 processes that read images died \(DataLoader worker .*fewer workers"
+    ):
+        list(stream(Items(_die), range(5), 1))
+
+
+def test_signals_to_the_whole_group_leave_the_workers_alone() -> None:
+    made = stream(Items(), range(100), 1)
+    process = next(made)[1]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(process, number)
+    assert [number for number, _ in made] == list(range(1, 100))
+
+
+def test_the_training_s_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    list(stream(Items(), range(3), 1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+SCRIPT = """
+    import hashlib, multiprocessing, sys
+    from coda_deploy.data import Crop, TrainLoader, open_source
+
+    if __name__ == "__main__":
+        multiprocessing.set_start_method(sys.argv[2])
+        source = open_source(sys.argv[1])
+        kept = []
+        for workers in (0, 1):
+            batches = TrainLoader(source, Crop(16), batch_size=4, workers=workers).batches()
+            print(hashlib.sha256(next(batches).images.numpy()).hexdigest())
+            kept.append(batches)  # open at exit
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        if sys.argv[3] == "raise":
+            raise SystemExit(3)
+        input()
+"""
+
+
+def _script(tmp_path: Path, method: str, end: str) -> subprocess.Popen[str]:
+    shard = write_tar(tmp_path / "a.tar", {f"{number}.png": encode(photo(number)) for number in range(5)})
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-W", "error::ResourceWarning", tmp_path / "script.py", shard, method, end]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_spawned_workers_see_the_same_and_do_not_outlive_an_open_iterator(tmp_path: Path) -> None:
+    script = _script(tmp_path, "spawn", "raise")
+    out, err = script.communicate(timeout=120)
+    alone, helped, _ = out.split()
+    assert (script.returncode, err) == (3, "")
+    assert re.fullmatch("[0-9a-f]{64}", alone)
+    assert alone == helped
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes that are not its own")
+def test_workers_go_when_their_parent_was_killed(tmp_path: Path) -> None:
+    script = _script(tmp_path, "fork", "wait")
+    assert script.stdout is not None
+    worker = int([script.stdout.readline() for _ in range(3)][-1])
+    script.kill()
+    script.communicate()
+    deadline = time.monotonic() + 30
+    while _runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _runs(worker)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
