@@ -48,7 +48,8 @@ class _Conv(nn.Conv1d):
         spectral_norm(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # the norm is too coarse in bfloat16
+        # A GPU's autocast would round the norm, which is made of matrix-vector products.
+        with torch.autocast(x.device.type, enabled=False):
             weight = self.weight
         reach = self.kernel_size[0] // 2
         return F.conv1d(F.pad(x, (reach, reach), mode="circular"), weight, self.bias)

@@ -20,10 +20,11 @@ Pixels = npt.NDArray[np.uint8]
 
 def photo(number: int = 0, height: int = 40, width: int = 56) -> Pixels:
     """uint8 [height,width,3], another for each number."""
-    return photos(1, height, width, seed=number)[0]
+    out: Pixels = photos(1, height, width, seed=number)[0]
+    return out
 
 
-def encode(image: Pixels | Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
+def encode(image: npt.NDArray[Any] | Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
     file = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, kind, **settings)
     return file.getvalue()

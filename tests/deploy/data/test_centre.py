@@ -54,8 +54,9 @@ def test_files_go_by_the_official_rule_in_order(tmp_path: Path, workers: int) ->
     for batch in (first, second):
         assert batch.images.dtype == np.uint8
         np.testing.assert_array_equal(batch.images, np.stack([fit(name, 32) for name in batch.names]))
-    assert [Path(skipped.name).name for skipped in second.skipped] == ["03.png"]
-    assert "is not an image" in second.skipped[0].reason
+    (skipped,) = first.skipped + second.skipped
+    assert Path(skipped.name).name == "03.png"
+    assert "is not an image" in skipped.reason
 
 
 @settings(max_examples=80)
@@ -94,7 +95,7 @@ class Breaks(Holes):
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=WORKERS)])
 def test_a_broken_source_ends_it_with_its_own_words(workers: int) -> None:
-    with pytest.raises(DataError, match="^the shard has changed$"):
+    with pytest.raises(DataError, match=r"^the shard has changed$"):
         _all(Breaks(3, set()), workers=workers)
 
 

@@ -72,7 +72,7 @@ def test_images_by_path_and_missing_ones(tmp_path: Path) -> None:
 def test_the_column_is_found_by_type_and_then_by_name() -> None:
     two = {"jpg": _photos(1), "mask": [{"bytes": encode(photo(9)), "path": None}]}
     np.testing.assert_array_equal(pixels(DatasetSource(_dataset(two, "jpg", "mask"), "x"), 0), photo(0))
-    typed = {"image": [5], "mask": two["mask"]}
+    typed: dict[str, list[Any]] = {"image": [5], "mask": two["mask"]}
     np.testing.assert_array_equal(pixels(DatasetSource(_dataset(typed, "mask"), "x"), 0), photo(9))
     plain = datasets.Dataset.from_dict({"label": [1], "img": [encode(photo(3))]})
     np.testing.assert_array_equal(pixels(DatasetSource(plain, "x"), 0), photo(3))

@@ -175,7 +175,7 @@ def test_a_hundred_failures_in_a_row_end_the_run_in_one_line(workers: int) -> No
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=WORKERS)])
 def test_a_broken_source_ends_the_run_with_its_own_words(workers: int) -> None:
     loader = TrainLoader(Broken(DataError("the shard has changed")), Crop(8), batch_size=4, workers=workers)
-    with pytest.raises(DataError, match="^the shard has changed$"):
+    with pytest.raises(DataError, match=r"^the shard has changed$"):
         _take(loader, 1)
 
 

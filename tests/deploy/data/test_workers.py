@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+import coda_deploy
 from coda_deploy.data import DataError
 from coda_deploy.data.workers import stream
 from tests.deploy.data.pictures import encode, photo, write_tar
@@ -66,7 +67,7 @@ def _fail() -> DataError:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_error_keeps_its_words_and_a_mistake_its_kind(workers: int) -> None:
-    with pytest.raises(DataError, match="^the words$") as caught:
+    with pytest.raises(DataError, match=r"^the words$") as caught:
         list(stream(Items(lambda: DataError("the words")), range(5), workers))
     with pytest.raises(RuntimeError, match="a mistake"):
         list(stream(Items(_fail), range(5), workers))
@@ -102,48 +103,53 @@ def test_the_training_s_generator_is_left_alone() -> None:
 
 
 SCRIPT = """
-    import hashlib, multiprocessing, sys
+    import hashlib, multiprocessing, sys, types
+
+    # In place of the package's own __init__, which loads diffusers: in the script and in the worker, for seconds each.
+    package = types.ModuleType("coda_deploy")
+    package.__path__ = [sys.argv[1]]
+    sys.modules["coda_deploy"] = package
+
     from coda_deploy.data import Crop, TrainLoader, open_source
 
     if __name__ == "__main__":
-        multiprocessing.set_start_method(sys.argv[2])
-        source = open_source(sys.argv[1])
+        multiprocessing.set_start_method("spawn")
+        source = open_source(sys.argv[2])
         kept = []
         for workers in (0, 1):
-            batches = TrainLoader(source, Crop(16), batch_size=4, workers=workers).batches()
-            print(hashlib.sha256(next(batches).images.numpy()).hexdigest())
-            kept.append(batches)  # open at exit
-        print(multiprocessing.active_children()[0].pid, flush=True)
-        if sys.argv[3] == "raise":
-            raise SystemExit(3)
-        input()
+            kept.append(TrainLoader(source, Crop(16), batch_size=4, workers=workers).batches())
+            print(hashlib.sha256(next(kept[-1]).images.numpy()).hexdigest())
+        raise SystemExit(3)  # with both iterators open
 """
 
 
-def _script(tmp_path: Path, method: str, end: str) -> subprocess.Popen[str]:
+def test_spawned_workers_see_the_same_and_an_open_iterator_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "a.tar", {f"{number}.png": encode(photo(number)) for number in range(5)})
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-W", "error::ResourceWarning", tmp_path / "script.py", shard, method, end]
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-
-
-def test_spawned_workers_see_the_same_and_do_not_outlive_an_open_iterator(tmp_path: Path) -> None:
-    script = _script(tmp_path, "spawn", "raise")
-    out, err = script.communicate(timeout=120)
-    alone, helped, _ = out.split()
-    assert (script.returncode, err) == (3, "")
-    assert re.fullmatch("[0-9a-f]{64}", alone)
+    package = str(Path(coda_deploy.__file__).parent)
+    command = [sys.executable, "-W", "error::ResourceWarning", str(tmp_path / "script.py"), package, str(shard)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    alone, helped = done.stdout.split()
     assert alone == helped
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes that are not its own")
-def test_workers_go_when_their_parent_was_killed(tmp_path: Path) -> None:
-    script = _script(tmp_path, "fork", "wait")
-    assert script.stdout is not None
-    worker = int([script.stdout.readline() for _ in range(3)][-1])
-    script.kill()
-    script.communicate()
+def _read_until_killed(pipe: Connection) -> None:
+    made = stream(Items(), range(100), 1)
+    pipe.send(next(made)[1])
+    signal.pause()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at a process that is not its own")
+def test_workers_go_when_their_parent_was_killed() -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    parent = context.Process(target=_read_until_killed, args=(theirs,))
+    parent.start()
+    worker = ours.recv()
+    assert _runs(worker)
+    parent.kill()
+    parent.join()
     deadline = time.monotonic() + 30
     while _runs(worker) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -62,9 +62,7 @@ def ssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
             mu_a, mu_b = (window * a).sum(), (window * b).sum()
             var_a, var_b = (window * (a - mu_a) ** 2).sum(), (window * (b - mu_b) ** 2).sum()
             cov = (window * (a - mu_a) * (b - mu_b)).sum()
-            values.append(
-                (2 * mu_a * mu_b + c1) * (2 * cov + c2) / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2))
-            )
+            values.append((2 * mu_a * mu_b + c1) * (2 * cov + c2) / ((mu_a**2 + mu_b**2 + c1) * (var_a + var_b + c2)))
     return float(np.mean(values))
 
 

@@ -1,0 +1,1 @@
+"""The paper's claims at a size that fits two CPU cores: ``python -m benchmarks.claims``; see docs/claims.md."""
