@@ -63,4 +63,5 @@ $(TEST_STAMP): $(VENV_STAMP) $(MANIFESTS)
 	@echo "Installing every extra and the development tools into $(VENV); the first time takes minutes, for PyTorch is large"
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation -e 'runtime[cpu,images,cli,hub]' -e '.[dev]'
+	@$(BIN)/python tests/torchvision_schemas.py
 	@touch $(DEMO_STAMP) $@

@@ -53,3 +53,24 @@ def environment() -> dict[str, str]:
     """What a Python process started by a test needs in its environment to do the same."""
     paths = [str(Path(__file__).with_name("site")), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path for path in paths if path))}
+
+
+def install_for_good() -> None:
+    """For every process of this Python's environment, where torchvision does not import without: `make test` calls it.
+
+    Installing the tests' requirements brings torchvision, and would otherwise take `coda` and `make demo` away where
+    its operators do not load.
+    """
+    import shutil
+    import subprocess
+    import sysconfig
+
+    check = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, check=False)
+    if check.returncode:
+        site = Path(sysconfig.get_path("purelib"))
+        shutil.copyfile(__file__, site / "_torchvision_schemas.py")
+        (site / "_torchvision_schemas.pth").write_text("import _torchvision_schemas; _torchvision_schemas.install()\n")
+
+
+if __name__ == "__main__":
+    install_for_good()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from contextlib import closing
 from itertools import islice
@@ -117,7 +118,7 @@ def train(variant: Variant, steps: int, photos: Path, vae: Path, budget: float) 
     with state.ema.applied():
         figures = measure(tokenizer.eval(), held_out)
     spec = tokenizer.spec
-    bits = spec.num_tokens * np.log2(spec.vocab_size) / SIDE**2
+    bits = spec.num_tokens * math.log2(spec.vocab_size) / SIDE**2
     return {"label": variant.label, **figures, "tokens": spec.num_tokens, "bits_per_pixel": bits, "steps": step + 1,
             "cpu_seconds": spent, "curve": curve}  # fmt: skip
 

@@ -77,7 +77,9 @@ VARIANTS = (
     Variant("single", "without residual scales"),
     Variant("no_lora", "without LoRA", ("tokenizer.lora_rank=0",)),
     Variant("no_entropy", "without entropy", ("loss.entropy=0.0",)),
-    Variant("vq", "plain VQ from scratch, 6 times the steps", nearest=True, scratch=True, steps=6.0),
+    Variant(
+        "vq", "plain VQ from scratch, 6 times the steps", ("loss.entropy=0.0",), nearest=True, scratch=True, steps=6.0
+    ),
 )
 
 

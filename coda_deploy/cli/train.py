@@ -23,8 +23,8 @@ WARMUP_IMAGES = 2048
     )
 )
 @click.option("--config", "config_name", required=True, help="mar_v16384, flux_v65536, sample, or a TOML file.")
-@click.option("--data", required=True, help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Tokenizer folder to write.")
+@click.option("--data", help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy.")
+@click.option("--out", type=click.Path(path_type=Path), help="Tokenizer folder to write.")
 @click.option("--vae", help="The continuous VAE: a diffusers folder, or a hub id; instead of the configuration's.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start one where there is none.")
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="Train the quantizer on latents first.")
@@ -33,8 +33,8 @@ WARMUP_IMAGES = 2048
 @json_option
 def command(
     config_name: str,
-    data: str,
-    out: Path,
+    data: str | None,
+    out: Path | None,
     vae: str | None,
     resume: bool,
     latent_warmup: int | None,
@@ -59,6 +59,9 @@ def command(
     if show_config:
         click.echo(config.to_toml(), nl=False)
         return
+    # Here, since --show-config needs neither.
+    if data is None or out is None:
+        raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
     from coda_deploy.train.trainer import StoppedError, train
 
     try:

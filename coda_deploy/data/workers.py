@@ -41,6 +41,7 @@ def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) 
     # generator that is still open at exit would leave workers that multiprocessing waits for, and that ignore SIGTERM.
     stop = iterator._shutdown_workers  # type: ignore[attr-defined]
     atexit.register(stop)
+    forget = atexit.unregister  # the generator may be closed when modules are already being emptied
     try:
         while True:
             try:
@@ -58,7 +59,7 @@ def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) 
             yield _checked(item)
     finally:
         stop()
-        atexit.unregister(stop)
+        forget(stop)
 
 
 def _checked(item: T | DataError) -> T:

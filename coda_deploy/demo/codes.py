@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coda_deploy.evaluate.usage import perplexity, utilization
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -33,13 +35,12 @@ class Usage:
     @property
     def utilization(self) -> float:
         """Share of the codebook seen, 0 to 1."""
-        return self.distinct / self.vocab_size
+        return utilization(self.counts)
 
     @property
     def perplexity(self) -> float:
         """How many equally frequent codes would have the same entropy."""
-        share = self.counts[self.counts > 0] / self.tokens
-        return float(np.exp(-(share * np.log(share)).sum()))
+        return perplexity(self.counts)
 
     @property
     def even_utilization(self) -> float:

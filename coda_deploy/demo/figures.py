@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coda_deploy.demo.charts import Axis, Line, bar_chart, line_chart
 from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.findings import Findings
-from coda_deploy.demo.markup import Markup, el, join, table
 from coda_deploy.demo.timing import Timing
-from coda_deploy.demo.words import count, decibel, milliseconds, share, times
+from coda_deploy.page.charts import Axis, Line, bar_chart, line_chart
+from coda_deploy.page.document import keys
+from coda_deploy.page.markup import Markup, el, join, table
+from coda_deploy.page.words import count, decibel, milliseconds, share, times
 
 
 def codebook_use(found: Findings) -> Markup:
@@ -54,7 +55,7 @@ def codebook_use(found: Findings) -> Markup:
                         )
                     ),
                 ),
-                _keys("tokens", "two", "different codes among them", "one"),
+                keys(("tokens", "two"), ("different codes among them", "one")),
                 class_="card",
             ),
             class_="pairs",
@@ -187,19 +188,10 @@ def _timing_chart(timings: Sequence[Timing]) -> Markup:
             Axis("milliseconds"),
             f"Bar chart: {words}",
         ),
-        _keys("PyTorch", "two", "coda-runtime", "one"),
+        keys(("PyTorch", "two"), ("coda-runtime", "one")),
     )
 
 
 def _timing_table(timings: Sequence[Timing]) -> Markup:
     rows = [[t.part, milliseconds(t.torch_ms), milliseconds(t.runtime_ms), times(t.ratio)] for t in timings]
     return table(["part", "PyTorch", "runtime", "faster"], rows)
-
-
-def _keys(first: str, first_style: str, second: str, second_style: str) -> Markup:
-    return el(
-        "p",
-        el("span", first, class_=f"key {first_style}"),
-        el("span", second, class_=f"key {second_style}"),
-        class_="keys",
-    )

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coda_deploy.demo.charts import Axis, Line, line_chart
 from coda_deploy.demo.codes import Palette
 from coda_deploy.demo.findings import Findings
-from coda_deploy.demo.images import picture
-from coda_deploy.demo.markup import Markup, el, join, table
-from coda_deploy.demo.words import count, decibel
+from coda_deploy.page.charts import Axis, Line, line_chart
+from coda_deploy.page.document import keys
+from coda_deploy.page.images import picture
+from coda_deploy.page.markup import Markup, el, join, table
+from coda_deploy.page.words import count, decibel
 
 # Of the shipped photographs, one of a person and one of a landscape.
 FEATURED = ("astronaut", "mountains")
@@ -108,7 +109,6 @@ def _gain(found: Findings, lengths: Sequence[int], per_prefix: Sequence[Sequence
         f"Line chart: mean PSNR from {decibel(curves.mean(0)[0])} at {count(lengths[0], 'token')} to "
         f"{decibel(curves.mean(0)[-1])} at {count(lengths[-1], 'token')}",
     )
-    keys = el("p", el("span", "mean", class_="key"), el("span", "each photograph", class_="key thin"), class_="keys")
     bits = found.bits_per_token
     rows = [
         [f"{side} × {side}", f"{tokens:,}", f"{math.ceil(tokens * bits / 8):,}", decibel(psnr)]
@@ -116,7 +116,13 @@ def _gain(found: Findings, lengths: Sequence[int], per_prefix: Sequence[Sequence
     ]
     return el(
         "div",
-        el("div", el("h3", "PSNR as tokens come in"), chart, keys, class_="card"),
+        el(
+            "div",
+            el("h3", "PSNR as tokens come in"),
+            chart,
+            keys(("mean", ""), ("each photograph", "thin")),
+            class_="card",
+        ),
         el(
             "div",
             el("h3", "What each scale adds"),

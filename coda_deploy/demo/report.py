@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from coda_deploy.demo import figures, pictures
 from coda_deploy.demo.findings import Findings
-from coda_deploy.demo.markup import Markup, el, join
-from coda_deploy.demo.words import count, decibel, share
+from coda_deploy.page.document import document, tile
+from coda_deploy.page.markup import Markup, el, join
+from coda_deploy.page.words import count, decibel, share
 
 
 def render(found: Findings, *, out: Path, coda: str = "coda") -> str:
     """The page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
-    style = files("coda_deploy.demo").joinpath("report.css").read_text(encoding="utf-8")
-    title = f"coda demo: {count(len(found.names), 'photograph')} as tokens"
-    page = el(
-        "html",
-        el(
-            "head",
-            el("meta", charset="utf-8"),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("title", title),
-            el("style", Markup(style)),
-        ),
-        el(
-            "body",
-            el(
-                "main",
-                headline(found),
-                pictures.side_by_side(found),
-                pictures.growing(found),
-                pictures.code_maps(found),
-                figures.codebook_use(found),
-                figures.parity(found),
-                figures.timings(found),
-                next_steps(out, coda),
-            ),
-            footer(found),
-        ),
-        lang="en",
+    return document(
+        f"coda demo: {count(len(found.names), 'photograph')} as tokens",
+        headline(found),
+        pictures.side_by_side(found),
+        pictures.growing(found),
+        pictures.code_maps(found),
+        figures.codebook_use(found),
+        figures.parity(found),
+        figures.timings(found),
+        next_steps(out, coda),
+        footer=footer(found),
     )
-    return f"<!doctype html>\n{page}\n"
 
 
 def headline(found: Findings) -> Markup:
@@ -64,11 +47,11 @@ def headline(found: Findings) -> Markup:
         ),
         el(
             "dl",
-            _tile("Tokens a picture", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
-            _tile("Codebook", f"{spec.vocab_size:,}", f"codes of {spec.latent_channels} numbers"),
-            _tile("Bits per pixel", f"{found.bits_per_pixel:.2f}", "24 before"),
-            _tile("Mean PSNR", _mean(found, found.reconstructions), "tokens against originals"),
-            _tile("Without quantizer", _mean(found, found.continuous), "PSNR of the continuous VAE"),
+            tile("Tokens a picture", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
+            tile("Codebook", f"{spec.vocab_size:,}", f"codes of {spec.latent_channels} numbers"),
+            tile("Bits per pixel", f"{found.bits_per_pixel:.2f}", "24 before"),
+            tile("Mean PSNR", _mean(found, found.reconstructions), "tokens against originals"),
+            tile("Without quantizer", _mean(found, found.continuous), "PSNR of the continuous VAE"),
             _parity_tile(found),
             class_="tiles",
         ),
@@ -81,11 +64,7 @@ def _mean(found: Findings, images: np.ndarray) -> str:
 
 def _parity_tile(found: Findings) -> Markup:
     encoders = [n["step_agreement"] for a, _, n in found.parity() if a.part == "encoder" and "step_agreement" in n]
-    return _tile("Parity", share(encoders[0]) if encoders else "not run", "of the tokens as in PyTorch")
-
-
-def _tile(name: str, value: str, about: str) -> Markup:
-    return el("div", el("dt", name), el("dd", value), el("dd", about, class_="about"))
+    return tile("Parity", share(encoders[0]) if encoders else "not run", "of the tokens as in PyTorch")
 
 
 def next_steps(out: Path, coda: str) -> Markup:

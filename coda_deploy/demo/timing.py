@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coda_deploy.evaluate.devices import torch_threads
 from coda_deploy.reference import TorchReference
 from coda_runtime import Tokenizer
 from coda_runtime.backends.base import LoadOptions, Session
@@ -66,17 +66,6 @@ def interleave(runs: Sequence[Run], *, rounds: int = ROUNDS, budget: float = BUD
             run()
             into.append(time.perf_counter() - start)
     return seconds
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch on ``count`` threads; afterwards on as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def settle() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_official, official_key
 from coda_deploy.tokenizer.config import ConfigError
 from coda_deploy.tokenizer.model import CodaTokenizer
-from coda_deploy.tokenizer.storage import WeightsError, check_weights
+from coda_deploy.tokenizer.storage import WeightsError, check_weights, read_state
 from coda_deploy.tokenizer.variants import VARIANTS
 
 
@@ -22,18 +21,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} is missing: an official checkpoint is a folder with {VAE_FILE} and {QUANTIZER_FILE}"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
-        # PyTorch's own text advises to switch the protection off.
-        raise WeightsError(
-            f"{path} is cut, damaged, or holds more than tensors ({type(error).__name__}): download it again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")
-    return state
+    return read_state(path)
 
 
 def import_official(folder: str | os.PathLike[str], variant: str) -> CodaTokenizer:

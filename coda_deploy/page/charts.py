@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from coda_deploy.demo.markup import Markup, el, join
+from coda_deploy.page.markup import Markup, el, join
 
 WIDTH, HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 12, 14, 46

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from coda_deploy.demo.markup import Markup, el
+from coda_deploy.page.markup import Markup, el
 
 
 def png_uri(pixels: NDArray[np.uint8]) -> str:

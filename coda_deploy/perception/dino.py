@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coda_deploy.perception.weights import find_weights, freeze, read_state
-from coda_deploy.tokenizer.storage import check_weights
+from coda_deploy.perception.weights import find_weights, freeze
+from coda_deploy.tokenizer.storage import check_weights, read_state
 from coda_runtime.errors import InputError, MissingDependencyError
 
 _MODEL = "vit_small_patch16_224.dino"

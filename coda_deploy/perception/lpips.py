@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from coda_deploy.perception.weights import find_weights, freeze, read_state
-from coda_deploy.tokenizer.storage import check_weights
+from coda_deploy.perception.weights import find_weights, freeze
+from coda_deploy.tokenizer.storage import check_weights, read_state
 from coda_runtime.errors import MissingDependencyError
 
 _FILE = "vgg16-397923af.pth"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from coda_deploy.tokenizer.storage import WeightsError
 
@@ -74,27 +72,6 @@ def _download(url: str, path: Path) -> Path:
     digits = _HASH.search(path.name)
     torch.hub.download_url_to_file(url, str(path), hash_prefix=digits.group(1) if digits else None)
     return path
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The named tensors in a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; runs no code.
-
-    Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
-        # PyTorch's own text advises to switch the protection off.
-        raise WeightsError(
-            f"{path} is cut, damaged, or holds more than tensors ({type(error).__name__}): download it again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")
-    return state
 
 
 def freeze(module: nn.Module) -> None:

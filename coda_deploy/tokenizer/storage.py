@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return {key: tensor.float() for key, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is cut or damaged ({error}): copy it again from where it came") from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The named tensors in a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; runs no code.
+
+    Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
+        # PyTorch's own text advises to switch the protection off.
+        raise WeightsError(
+            f"{path} is cut, damaged, or holds more than tensors ({type(error).__name__}): download it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")
+    return state
 
 
 def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:

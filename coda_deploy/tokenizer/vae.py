@@ -2,54 +2,84 @@
 
 from __future__ import annotations
 
-import json
 import os
+import warnings
 from pathlib import Path
-from typing import cast
+from typing import Any
 
+import torch
 from diffusers import AutoencoderKL
 
 from coda_deploy.tokenizer.config import ConfigError
 
 CONFIG_NAME = "config.json"
+_CLASS = "AutoencoderKL"
 
 
 def load_vae(where: str | os.PathLike[str]) -> AutoencoderKL:
-    """Load a VAE in float32.
+    """Load a VAE in float32, in evaluation.
 
     ``where`` is a folder that diffusers wrote (a pipeline's folder with one in ``vae/`` will do), or a hub id,
-    ``owner/name`` or ``owner/name:subfolder``. Raises ``ConfigError`` naming what was found instead.
+    ``owner/name`` or ``owner/name:subfolder``. Its weights are in a .safetensors file. Raises ``ConfigError`` naming
+    what was found instead.
     """
     folder = Path(where)
     if folder.is_file():
-        raise ConfigError(f"{folder} is a file: expected a folder that diffusers' AutoencoderKL.save_pretrained wrote")
+        raise ConfigError(f"{folder} is a file: expected a folder that diffusers' {_CLASS}.save_pretrained wrote")
     if folder.is_dir():
         return _from_folder(folder if (folder / CONFIG_NAME).is_file() else folder / "vae", str(where))
     name, _, subfolder = str(where).partition(":")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ConfigError(f"there is no VAE at {where}: give an existing folder, or a hub id like owner/name")
     try:
-        return cast(AutoencoderKL, AutoencoderKL.from_pretrained(name, subfolder=subfolder or None))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the hub's library, about how diffusers calls it
+            settings = AutoencoderKL.load_config(name, subfolder=subfolder or None)
+            _check_class(settings, str(where))
+            return _load(name, str(where), subfolder=subfolder or None)
+    except ConfigError:
+        raise
     except Exception as error:  # the hub's, requests' and diffusers' own, without a common root
         raise ConfigError(
-            f"{where} is no local folder, and no diffusers AutoencoderKL could be had from the hub "
-            f"({type(error).__name__}: {_first_line(error)}); check the name, the network and a gated model's licence"
+            f"{where} is no local folder, and no diffusers {_CLASS} could be had from the hub "
+            f"({type(error).__name__}: {_first_line(error)}); check the name (a pipeline's VAE is owner/name:vae), "
+            "the network and a gated model's licence"
         ) from error
 
 
 def _from_folder(folder: Path, asked: str) -> AutoencoderKL:
     try:
-        kind = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")).get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{asked} holds no diffusers AutoencoderKL: it has no readable {CONFIG_NAME}") from error
-    if kind != "AutoencoderKL":
-        raise ConfigError(f"{asked} holds a {kind or 'model of an unknown kind'}, expected a diffusers AutoencoderKL")
+        settings = AutoencoderKL.load_config(folder, local_files_only=True)
+    except Exception as error:  # diffusers' OSError and whatever a foreign file brings
+        raise ConfigError(f"{asked} holds no diffusers {_CLASS}: it has no readable {CONFIG_NAME}") from error
+    _check_class(settings, asked)
     try:
-        return cast(AutoencoderKL, AutoencoderKL.from_pretrained(folder, local_files_only=True))
+        return _load(folder, asked, local_files_only=True)
+    except ConfigError:
+        raise
     except Exception as error:  # a cut file, a misshapen tensor: safetensors', diffusers' and torch's own errors
         raise ConfigError(
-            f"the AutoencoderKL in {asked} cannot be read ({type(error).__name__}: {_first_line(error)}); copy it again"
+            f"the {_CLASS} in {asked} cannot be read ({type(error).__name__}: {_first_line(error)}); copy it again"
         ) from error
+
+
+def _check_class(settings: Any, asked: str) -> None:
+    kind = settings.get("_class_name") if isinstance(settings, dict) else None
+    if kind != _CLASS:
+        raise ConfigError(f"{asked} holds a {kind or 'model of an unknown kind'}, expected a diffusers {_CLASS}")
+
+
+def _load(where: str | Path, asked: str, **settings: Any) -> AutoencoderKL:
+    vae, info = AutoencoderKL.from_pretrained(
+        where, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True, **settings
+    )
+    # diffusers only warns of these, and leaves them without a value.
+    if missing := sorted(info["missing_keys"]):
+        raise ConfigError(f"the weights of {asked} lack {len(missing)} tensors, first {missing[0]!r}: copy them again")
+    for name, tensor in vae.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ConfigError(f"the weights of {asked} hold NaN or infinite values, first in {name!r}: copy them again")
+    return vae
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.discriminator import Discriminator
 from coda_deploy.train.equalise import equalise
+from coda_deploy.train.errors import DivergedError
 from coda_deploy.train.objective import Critic, Objective
 from coda_deploy.train.report import Phase, Report
 from coda_deploy.train.warmup import Progress, cache_latents, seed_codebook, train_on_latents
@@ -34,16 +35,24 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
         from coda_deploy.perception import DinoFeatures
 
         features = DinoFeatures(loss.dino_weights or None, option="loss.dino_weights")
-        torch.manual_seed(config.optim.seed + 1)
-        critic = Critic(features, Discriminator())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.optim.seed + 1)
+            critic = Critic(features, Discriminator())
         critic.to_device(device)
     return Objective(loss, lpips, critic)
 
 
-def warm_up(config: TrainConfig, tokenizer: CodaTokenizer, batches: Iterator[Tensor], report: Report) -> None:
+def warm_up(
+    config: TrainConfig,
+    tokenizer: CodaTokenizer,
+    batches: Iterator[Tensor],
+    report: Report,
+    pulse: Callable[[], None] = lambda: None,
+) -> None:
     """Train the quantizer alone as ``config.warmup`` says, on uint8 ``batches`` [B, H, W, 3].
 
-    Every process does the same; the first one's weights are taken over when the model is wrapped.
+    Every process does the same; the first one's weights are taken over when the model is wrapped. ``pulse`` is called
+    after every round and step, and may raise. Raises ``DivergedError`` for codes that are not finite.
     """
     settings, seed = config.warmup, config.optim.seed
     device, bf16 = tokenizer.quantizer.codebook.device, config.optim.precision == "bf16"
@@ -52,23 +61,29 @@ def warm_up(config: TrainConfig, tokenizer: CodaTokenizer, batches: Iterator[Ten
         report.say("changing the latent's basis")
         images = torch.cat([next(batches) for _ in range(-(-EQUALISE_IMAGES // settings.batch))]).to(device)
         unit = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        equalise(tokenizer.vae, unit, torch.Generator().manual_seed(seed))
-    report.say(f"caching {settings.images} latents")
-    latents = cache_latents(tokenizer, batches, settings.images, bf16=bf16)
-    if settings.rounds:
-        with report.phase("seeding", settings.rounds) as phase:
-            seed_codebook(tokenizer.quantizer, latents, settings.rounds, seed, _shown(phase, settings.rounds))
-    if settings.steps:
-        with report.phase("latents", settings.steps) as phase:
-            shown = _shown(phase, settings.steps)
-            train_on_latents(tokenizer.quantizer, latents, settings, config.loss, seed, shown)
+        equalise(tokenizer.vae, unit, torch.Generator().manual_seed(seed), tokenizer.config.latent_scale)
+    if settings.images:
+        report.say(f"caching {settings.images} latents")
+        latents = cache_latents(tokenizer, batches, settings.images, bf16=bf16)
+        if settings.rounds:
+            with report.phase("seeding", settings.rounds) as phase:
+                shown = _shown(phase, settings.rounds, pulse)
+                seed_codebook(tokenizer.quantizer, latents, settings.rounds, seed, shown)
+        if settings.steps:
+            with report.phase("latents", settings.steps) as phase:
+                shown = _shown(phase, settings.steps, pulse)
+                train_on_latents(tokenizer.quantizer, latents, settings, config.loss, seed, shown)
+    for name, tensor in tokenizer.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise DivergedError(f"{name} is not finite after the warm-up: lower warmup.lr")
     tokenizer.train()
 
 
-def _shown(phase: Phase, total: int) -> Progress:
+def _shown(phase: Phase, total: int, pulse: Callable[[], None]) -> Progress:
     every = max(1, total // 10)
 
     def progress(step: int, figures: dict[str, float]) -> None:
+        pulse()
         phase.advance(step)
         if step % every == 0 or step == total:
             phase.show(step, figures)

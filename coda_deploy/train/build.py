@@ -26,18 +26,22 @@ def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = No
     channels = (loaded.config.in_channels, loaded.config.out_channels)
     if channels != (3, 3):
         raise ConfigError(f"the VAE in {where} takes {channels[0]} channels and gives {channels[1]}, expected 3: RGB")
-    asked = config.tokenizer
-    torch.manual_seed(config.optim.seed)
-    return CodaTokenizer.from_vae(
-        loaded,
-        image_size=asked.image_size,
-        vocab_size=asked.vocab_size,
-        scales=asked.scales or None,
-        variant=asked.variant,
-        attention_dim=asked.attention_dim,
-        norm=cast(NormType, asked.norm),
-        lora=LoraConfig(asked.lora_rank, asked.lora_targets) if asked.lora_rank else None,
-        latent_scale=asked.latent_scale,
-        latent_shift=asked.latent_shift,
-        license=asked.license or None,
-    )
+    asked, downsample = config.tokenizer, 2 ** (len(loaded.config.block_out_channels) - 1)
+    if asked.image_size % downsample:
+        # Said here already: without scales there would be no schedule to look for.
+        raise ConfigError(f"tokenizer.image_size {asked.image_size} is not a multiple of {downsample}, the VAE's f")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.optim.seed)
+        return CodaTokenizer.from_vae(
+            loaded,
+            image_size=asked.image_size,
+            vocab_size=asked.vocab_size,
+            scales=asked.scales or None,
+            variant=asked.variant,
+            attention_dim=asked.attention_dim,
+            norm=cast(NormType, asked.norm),
+            lora=LoraConfig(asked.lora_rank, asked.lora_targets) if asked.lora_rank else None,
+            latent_scale=asked.latent_scale,
+            latent_shift=asked.latent_shift,
+            license=asked.license or None,
+        )

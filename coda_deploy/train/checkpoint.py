@@ -3,7 +3,7 @@
 OUT/checkpoints/step-00001000/
 config.json, model.safetensors      the tokenizer with averaged weights: `coda export`, `coda eval` take it
 training.safetensors                raw weights, averages, optimizers, discriminator
-training.json                       step, configuration, what was skipped
+training.json                       step, configuration, figures since the last log line, what was skipped
 """
 
 from __future__ import annotations
@@ -34,15 +34,24 @@ FORMAT_VERSION = 1
 FREE = frozenset({"data.workers", "tokenizer.vae", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"})
 SHARED = frozenset({"batch"})
 _NAME = re.compile(r"step-(\d{8,})")
+# What staged_file and staged_folder name what is being written; the second is a checkpoint being removed.
+_STAGED = r"\.\d+-[0-9a-f]{8}\.part"
+_LEFT = re.compile(rf"\..+{_STAGED}|\.step-\d{{8,}}\.part")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What ``training.json`` holds: steps done, the configuration, images a step, and skipped images by name."""
+    """What ``training.json`` holds.
+
+    ``step`` steps were done with ``images_per_step`` images each, of ``images`` in all (0: not known). ``window`` is
+    ``Window.state()``; ``skipped`` has the reason for each image that was left out, by its name.
+    """
 
     step: int
     config: dict[str, Any]
     images_per_step: int
+    images: int = 0
+    window: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -73,20 +82,30 @@ def save_checkpoint(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tens
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
     """Tensors on the CPU, and facts. Raises ``WeightsError`` when a file is missing, damaged or of another version."""
-    hint = f"delete {path} to continue from the one before"
     try:
         data = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if data.pop("format_version") != FORMAT_VERSION:
             raise WeightsError(f"{path} was written by another version of coda-deploy: continue with that one")
         return load_file(path / TENSORS), Facts(**data)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise WeightsError(f"{path} is no whole checkpoint ({type(error).__name__}: {error}); {hint}") from error
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def damaged(path: Path, reason: object) -> WeightsError:
+    """The error for a checkpoint that cannot be read."""
+    return WeightsError(f"{path} is no whole checkpoint ({reason}); delete it to continue from the one before")
 
 
 def tidy(out: Path) -> None:
-    """Remove what a killed run left half-written or half-removed."""
-    for path in (out / FOLDER).glob(".step-*.part"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed run left half-written or half-removed, in ``out`` and beside it."""
+    out = out.absolute()
+    beside = re.compile(rf"\.{re.escape(out.name[:100])}{_STAGED}")
+    for folder, name in ((out.parent, beside), (out, _LEFT), (out / FOLDER, _LEFT), (out / "pictures", _LEFT)):
+        for path in [path for path in folder.glob("*.part") if name.fullmatch(path.name)]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def check_room(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], keep: int) -> None:
@@ -102,8 +121,11 @@ def check_room(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], 
         )
 
 
-def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, place: Path) -> None:
-    """Raise ``ConfigError`` naming the first setting that would change the numbers of the run that ``facts`` is of."""
+def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, images: int, place: Path) -> None:
+    """Raise ``ConfigError`` naming the first setting that would change the numbers of the run that ``facts`` is of.
+
+    ``images`` is how many there are in all.
+    """
     asked = config.to_json()
     for section in dataclasses.fields(config):
         if section.name in ("save", "warmup"):
@@ -119,7 +141,12 @@ def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, plac
     if images_per_step != facts.images_per_step:
         raise ConfigError(
             f"{place} was trained with {facts.images_per_step} images a step, now there are {images_per_step}: "
-            "start the same number of processes, or set optim.batch and optim.accumulate to the same product"
+            f"set optim.batch to {facts.images_per_step} over the number of processes and of optim.accumulate"
+        )
+    if facts.images not in (0, images):
+        raise ConfigError(
+            f"{place} was trained on {facts.images} images, now --data holds {images}: which image is seen when would "
+            "change; give the same images, or start anew in another --out"
         )
 
 

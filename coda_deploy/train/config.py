@@ -6,8 +6,7 @@ Lengths are optimiser steps unless a name says otherwise; shares are of the whol
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from coda_deploy.tokenizer.config import ConfigError, NormType
+from coda_deploy.train.tables import plain, read_section, toml, unknown
 
 PRECISIONS = ("fp32", "bf16")
 TRACKERS = ("none", "tensorboard", "wandb")
@@ -52,7 +52,10 @@ class DataSection:
 
 @dataclass(frozen=True)
 class OptimSection:
-    """AdamW and its schedule. `batch` is per process and micro-step; `steps` 0 counts in `epochs` instead."""
+    """AdamW and its schedule. `batch` is per process and micro-step; `steps` 0 counts in `epochs` instead.
+
+    `final_lr` is the share of the learning rates that the cosine ends at.
+    """
 
     epochs: float = 10.0
     steps: int = 0
@@ -95,8 +98,9 @@ class LossSection:
 class WarmupSection:
     """The quantizer alone, on cached latents, before anything else: see :mod:`coda_deploy.train.warmup`.
 
-    `images` 0 leaves it out. `rounds` of seeding by Lloyd's algorithm, then `steps` of gradient descent. `equalise`
-    first changes the basis of the latent, so that an error costs the same in pixels in every direction.
+    `images` 0 leaves it out. `rounds` of seeding by Lloyd's algorithm, then `steps` of gradient descent. `equalise`,
+    with or without the rest, first changes the basis of the latent, so that an error costs the same in pixels in every
+    direction.
     """
 
     images: int = 0
@@ -139,12 +143,8 @@ class TrainConfig:
             ("data", 1, "zoom"),
             ("data", 0, "zoom_max workers"),
             ("optim", 1, "batch accumulate"),
-            (
-                "optim",
-                0,
-                "epochs steps lr lr_quantizer final_lr lr_warmup weight_decay weight_decay_discriminator seed",
-            ),
-            ("loss", 0, "l1 l2 lpips gan vq entropy gan_warmup augment blur_fade"),
+            ("optim", 0, "epochs steps lr lr_quantizer lr_warmup weight_decay weight_decay_discriminator seed"),
+            ("loss", 0, "l1 l2 lpips gan vq entropy"),
             ("warmup", 0, "images rounds steps lr"),
             ("warmup", 1, "batch"),
             ("save", 1, "every keep log"),
@@ -152,7 +152,7 @@ class TrainConfig:
         ):
             for name in names.split():
                 value = getattr(getattr(self, section), name)
-                if not value >= least:
+                if not least <= value < math.inf:
                     raise ConfigError(f"{section}.{name} is {value}, expected {least} or more")
         for section, name, allowed in (
             ("tokenizer", "norm", get_args(NormType)),
@@ -163,13 +163,16 @@ class TrainConfig:
             value = getattr(getattr(self, section), name)
             if value not in allowed:
                 raise ConfigError(f"{section}.{name} is {value!r}, expected one of {', '.join(allowed)}")
-        for section, name in (("optim", "ema"), ("optim", "ema_start"), ("loss", "augment")):
-            value = getattr(getattr(self, section), name)
-            if not 0 <= value <= 1:
-                raise ConfigError(f"{section}.{name} is {value}, expected 0 to 1")
+        for section, names in (("optim", "final_lr ema ema_start"), ("loss", "gan_warmup augment blur_fade")):
+            for name in names.split():
+                value = getattr(getattr(self, section), name)
+                if not 0 <= value <= 1:
+                    raise ConfigError(f"{section}.{name} is {value}, expected 0 to 1")
+        if self.optim.seed >= 2**63:
+            raise ConfigError(f"optim.seed is {self.optim.seed}, expected less than 2^63")
         if not self.optim.steps and not self.optim.epochs:
             raise ConfigError("optim.steps and optim.epochs are both 0: one of them says how long to train")
-        if not self.optim.clip > 0:
+        if not 0 < self.optim.clip < math.inf:
             raise ConfigError(f"optim.clip is {self.optim.clip}, expected more than 0")
         if len(self.optim.betas) != 2 or not all(0 <= beta < 1 for beta in self.optim.betas):
             raise ConfigError(f"optim.betas is {list(self.optim.betas)}, expected two numbers from 0 to under 1")
@@ -185,15 +188,11 @@ class TrainConfig:
     def to_json(self) -> dict[str, dict[str, Any]]:
         """Plain data that ``from_tables`` reads back; keys that are None are left out."""
         tables = dataclasses.asdict(self)
-        return {name: {k: _plain(v) for k, v in table.items() if v is not None} for name, table in tables.items()}
+        return {name: {k: plain(v) for k, v in table.items() if v is not None} for name, table in tables.items()}
 
     def to_toml(self) -> str:
         """The whole configuration as a file that ``read_config`` reads back."""
-        # JSON's strings, numbers, booleans and lists are TOML's.
-        return "\n".join(
-            f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
-            for name, table in self.to_json().items()
-        )
+        return toml(self.to_json())
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any], source: str = "the configuration") -> TrainConfig:
@@ -202,16 +201,15 @@ class TrainConfig:
         sections = {}
         for name, table in tables.items():
             if name not in known:
-                raise ConfigError(_unknown(source, name, known, "table"))
-            if not isinstance(table, Mapping):
-                raise ConfigError(f"{source}: {name} is {table!r}, expected a table [{name}]")
-            sections[name] = _section(known[name], table, f"{source}: {name}")
+                raise ConfigError(unknown(source, name, known, "table"))
+            sections[name] = read_section(known[name], table, f"{source}: {name}")
         return cls(**sections)
 
 
 def named_configs() -> list[str]:
     """Configurations that come with the package."""
-    return sorted(path.name.removesuffix(".toml") for path in files(__package__).joinpath("configs").iterdir())
+    found = [path.name for path in files(__package__).joinpath("configs").iterdir()]
+    return sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml"))
 
 
 def read_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
@@ -246,39 +244,6 @@ def _override(tables: dict[str, Any], text: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a word without quotes
-    tables.setdefault(section, {})[key] = parsed
-
-
-def _section(cls: type[Any], table: Mapping[str, Any], source: str) -> Any:
-    known = get_type_hints(cls)
-    values = {}
-    for key, value in table.items():
-        if key not in known:
-            raise ConfigError(_unknown(source, key, known, "key"))
-        values[key] = _checked(value, known[key], f"{source}.{key}")
-    return cls(**values)
-
-
-def _unknown(source: str, key: str, known: Iterable[str], kind: str) -> str:
-    near = difflib.get_close_matches(key, list(known), 1, cutoff=0.0)
-    return f"{source} has an unknown {kind} {key!r}; the nearest known one is {near[0]!r}"
-
-
-def _checked(value: Any, kind: Any, where: str) -> Any:
-    """The value as ``kind``: bool, int, float, str, a tuple of one of them, or one that may be None."""
-    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    options = [option for option in get_args(kind) if option is not type(None)]
-    if getattr(kind, "__origin__", None) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} is {value!r}, expected a list")
-        return tuple(_checked(item, options[0], where) for item in value)
-    plain = kind if isinstance(kind, type) else options[0]
-    if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not plain or (plain is float and value != value):
-        raise ConfigError(f"{where} is {value!r}, expected {expected[plain]}")
-    return value
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    table = tables.setdefault(section, {})
+    if isinstance(table, dict):  # anything else is told of with the rest of the file
+        table[key] = parsed

@@ -2,8 +2,8 @@
 
 The quantizer minimises the squared error of the latent; the picture's squared error is that error seen through the
 decoder's Jacobian J. With M = mean of J^T J over positions and images, ``z' = M^(1/2) z`` makes the two agree on
-average, and an average step of one in ``z'`` is one standard deviation. The VAE computes the same function: the matrix
-goes into the encoder's last convolution, its inverse into the decoder's first.
+average; it is scaled so that what is quantised has a variance of one, averaged over channels. The VAE computes the
+same function: the matrix goes into the encoder's last convolution, its inverse into the decoder's first.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ PROBES = 4
 BATCH = 16
 
 
-def equalise(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> None:
-    """Change the basis in place, measured on ``images``, float [N, 3, H, W] in [-1, 1]; ``generator`` on the CPU."""
+def equalise(vae: AutoencoderKL, images: Tensor, generator: torch.Generator, latent_scale: float = 1.0) -> None:
+    """Change the basis in place, measured on ``images``, float [N, 3, H, W] in [-1, 1]; ``generator`` on the CPU.
+
+    ``latent_scale`` is what the latent is multiplied with before it is quantised.
+    """
     metric, covariance = sensitivity(vae, images, generator)
     values, vectors = torch.linalg.eigh(metric)
     root = vectors * values.clamp_min(values.max() * 1e-6).sqrt() @ vectors.T
     scale = torch.trace(root @ covariance @ root.T) / len(root)
-    change_basis(vae, root / scale.sqrt())
+    change_basis(vae, root / scale.sqrt() / latent_scale)
 
 
 def sensitivity(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

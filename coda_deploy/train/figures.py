@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,11 +22,21 @@ class Window:
     or "".
     """
 
-    def __init__(self, seen: Tensor, images_per_step: int) -> None:
+    def __init__(self, seen: Tensor, images_per_step: int, state: Mapping[str, Any] | None = None) -> None:
+        """Begin anew, or from ``state()``; ``seen`` [V] counts the codes that this process has seen."""
         self._seen, self._images_per_step = seen, images_per_step
-        self._sums: dict[str, float] = {}
-        self._steps, self._begun = 0, time.monotonic()
+        kept = state or {"steps": 0, "sums": {}}
+        self._steps, self._sums = int(kept["steps"]), dict[str, float](kept["sums"])
+        self._fresh, self._begun = 0, time.monotonic()
         self.stop, self.diverged = 0, ""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides ``seen``, which is brought together in the first process. All call it."""
+        if distributed.world() > 1:
+            dist.all_reduce(self._seen)
+            if distributed.rank():
+                self._seen.zero_()
+        return {"steps": self._steps, "sums": dict(self._sums)}
 
     def add(self, terms: dict[str, Tensor], stop: int) -> None:
         """One step's terms on this process, and the signal it got."""
@@ -36,7 +48,7 @@ class Window:
             if not math.isfinite(value) and not self.diverged:
                 self.diverged = name
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps += 1
+        self._steps, self._fresh = self._steps + 1, self._fresh + 1
 
     def read(self) -> dict[str, float]:
         """Each term's mean; PSNR in dB of the mean squared error; the share of the codes seen; images a second."""
@@ -48,8 +60,8 @@ class Window:
             **means,
             "psnr": 10 * math.log10(4 / max(means["l2"], 1e-12)),
             "utilization": float((self._seen > 0).float().mean()),
-            "images_per_second": self._steps * self._images_per_step / max(now - self._begun, 1e-9),
+            "images_per_second": self._fresh * self._images_per_step / max(now - self._begun, 1e-9),
         }
         self._seen.zero_()
-        self._sums, self._steps, self._begun = {}, 0, now
+        self._sums, self._steps, self._fresh, self._begun = {}, 0, 0, now
         return figures

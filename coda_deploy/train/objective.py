@@ -120,7 +120,7 @@ def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
         if at.is_leaf:  # a weight: its gradient is the mean of the processes'
             norms.append(distributed.mean_detached(gradient).norm())
         else:  # a picture: each process has its own part of the gradient
-            norms.append(distributed.mean_detached(gradient.square().sum()).sqrt())
+            norms.append((distributed.mean_detached(gradient.square().sum()) / distributed.world()).sqrt())
     ratio: Tensor = norms[0] / (norms[1] + 1e-6)
     return ratio.clamp(0, MOST_ADAPTIVE).detach()
 

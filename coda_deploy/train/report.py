@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from coda_runtime.errors import OutputError
+from coda_runtime.outputs import staged_file
+
 LOG = "log.jsonl"
 # What a line shows, in this order; log.jsonl has all.
 SHOWN = ("total", "psnr", "lpips", "gan", "critic", "vq", "entropy", "utilization", "residual", "seldom chosen")
@@ -62,14 +65,26 @@ class Report:
         if not self._active or not path.exists():
             return
         kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if _step_of(line) <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        with staged_file(path) as file:
+            file.write_text("".join(kept), encoding="utf-8")
+
+    def last(self) -> dict[str, Any]:
+        """The last line of log.jsonl, or nothing."""
+        try:
+            lines = (self._out / LOG).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return {}
+        return dict(json.loads(lines[-1])) if lines else {}
 
     def write(self, figures: dict[str, Any]) -> None:
-        """One line of log.jsonl."""
-        if self._active:
-            self._out.mkdir(parents=True, exist_ok=True)
+        """One line of log.jsonl. Raises ``OutputError``."""
+        if not self._active:
+            return
+        try:
             with (self._out / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self._out / LOG} cannot be written ({error.strerror or error}); make room") from error
 
 
 class Phase:

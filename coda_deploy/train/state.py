@@ -70,12 +70,13 @@ class RunState:
                     f"{source}: {key!r} has shape {list(found.shape)}, expected {list(like.shape)}: "
                     "it was trained with another configuration"
                 )
-            return found.to(like.device, like.dtype)
+            # In the memory layout of `like`, in which the run that wrote it computed.
+            return torch.empty_like(like).copy_(found)
 
         self.seen.copy_(take("seen", self.seen))
         for name, parameter in self.tokenizer.trainable():
             parameter.copy_(take(f"raw.{name}", parameter))
-            self.ema.averages[name].copy_(take(f"ema.{name}", parameter))
+            self.ema.averages[name] = take(f"ema.{name}", parameter)
             _load_moments("optimizer.", name, parameter, self.optimizer, take)
         if self.heads is not None and self.heads_optimizer is not None:
             own = self.heads.state_dict()
@@ -110,4 +111,4 @@ def _load_moments(
     prefix: str, name: str, parameter: nn.Parameter, optimizer: torch.optim.Optimizer, take: Take
 ) -> None:
     like = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-    optimizer.state[parameter] = {key: take(f"{prefix}{name}.{key}", like[key]).clone() for key in _MOMENTS}
+    optimizer.state[parameter] = {key: take(f"{prefix}{name}.{key}", like[key]) for key in _MOMENTS}

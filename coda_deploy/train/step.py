@@ -31,7 +31,10 @@ class Stepper:
         self._critic: nn.Module | None = None if objective.critic is None else accelerator.prepare(objective.critic)
 
     def run(self, step: int, batches: list[TrainBatch]) -> Figures:
-        """Step number ``step`` on its micro-batches: each term's mean over them, on this process alone, detached."""
+        """Step number ``step`` on its micro-batches: each term's mean over them, on this process alone, detached.
+
+        With them the gradients' norms before clipping. A term or norm that is not finite has spoiled the weights.
+        """
         optim, state = self._config.optim, self._state
         factor = self._schedule.learning_rate(step)
         state.set_learning_rates(optim.lr * factor, optim.lr_quantizer * factor, optim.lr * factor)
@@ -45,9 +48,9 @@ class Stepper:
                 terms = self._micro(step, micro, batch, len(batches))
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(batches)
-        self._update()
+        norms = self._update()
         state.ema.update(self._schedule.ema_decay(step))
-        return sums
+        return {**sums, **norms}
 
     def _micro(self, step: int, micro: int, batch: TrainBatch, parts: int) -> Figures:
         config, device = self._config, self._accelerator.device
@@ -66,7 +69,7 @@ class Stepper:
             )
         total = picture.total + config.loss.vq * out.vq_loss + config.loss.entropy * out.entropy_loss
         self._accelerator.backward(total / parts)
-        terms = {"total": total, **picture.terms, "vq": out.vq_loss, "entropy": out.entropy_loss}
+        terms = {**picture.terms, "vq": out.vq_loss, "entropy": out.entropy_loss, "total": total}
         if self._critic is not None:
             with self._autocast():
                 terms["critic"] = self._critic(images, out.reconstruction.detach(), view)
@@ -74,16 +77,18 @@ class Stepper:
         self._state.seen += torch.bincount(out.ids.flatten(), minlength=len(self._state.seen))
         return terms
 
-    def _update(self) -> None:
-        state, clip = self._state, self._config.optim.clip
-        for named, optimizer in (
-            (state.tokenizer.trainable(), state.optimizer),
-            ([] if state.heads is None else list(state.heads.named_parameters()), state.heads_optimizer),
+    def _update(self) -> Figures:
+        norms: Figures = {}
+        for name, optimizer in (
+            ("gradient", self._state.optimizer),
+            ("critic gradient", self._state.heads_optimizer),
         ):
             if optimizer is not None:
-                torch.nn.utils.clip_grad_norm_([p for _, p in named], clip)
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                norms[name] = torch.nn.utils.clip_grad_norm_(parameters, self._config.optim.clip).detach()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+        return norms
 
     def _autocast(self) -> torch.autocast:
         bf16 = self._config.optim.precision == "bf16"

@@ -7,13 +7,15 @@ that was killed and resumed therefore computes what an uninterrupted one does.
 from __future__ import annotations
 
 import os
-import signal
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from signal import SIGTERM
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from coda_deploy.data import Crop, ImageSource, TrainBatch, TrainLoader, open_source
 from coda_deploy.tokenizer import CodaTokenizer
@@ -21,34 +23,26 @@ from coda_deploy.tokenizer.config import ConfigError
 from coda_deploy.train import checkpoint, distributed
 from coda_deploy.train.beginning import make_objective, warm_up
 from coda_deploy.train.build import build_tokenizer
-from coda_deploy.train.config import TrainConfig
+from coda_deploy.train.config import SaveSection, TrainConfig
+from coda_deploy.train.errors import DivergedError, StoppedError
 from coda_deploy.train.figures import Window
+from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
 from coda_deploy.train.pictures import write_grid
 from coda_deploy.train.report import Report
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.signals import StopRequest, stop_requests
+from coda_deploy.train.skips import Skips
 from coda_deploy.train.state import RunState
 from coda_deploy.train.step import Stepper
-from coda_runtime.errors import CodaError
+from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.outputs import staged_file
 
-CONFIG_COPY, PICTURES, SKIPPED = "train.toml", "pictures", "skipped.json"
+__all__ = ["DivergedError", "StoppedError", "train"]
+
+CONFIG_COPY, PICTURES = "train.toml", "pictures"
 GRID_IMAGES = 4
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Figures = dict[str, float]
-
-
-class StoppedError(CodaError):
-    """A signal ended the training after a checkpoint was written; ``signal`` is its number."""
-
-    def __init__(self, number: int, step: int, out: Path) -> None:
-        self.signal = number
-        name = signal.Signals(number).name
-        super().__init__(f"{name}: saved at step {step} in {out}; go on with the same command and --resume")
-
-
-class DivergedError(CodaError):
-    """A loss became NaN or infinite."""
 
 
 def train(
@@ -65,38 +59,56 @@ def train(
     the configuration's. With ``resume`` an interrupted run in ``out`` goes on, or a new one starts where there is none.
     Start it under torchrun or ``accelerate launch`` for many processes.
 
-    Raises ``ConfigError``, ``WeightsError``, ``DataError`` or ``OutputError`` before any work is done;
-    ``DivergedError`` for a loss that is not finite, naming the batch; ``StoppedError`` after SIGTERM or Ctrl-C.
+    Raises ``ConfigError``, ``WeightsError``, ``DataError``, ``OutputError`` or ``MissingDependencyError`` before any
+    work is done; ``DivergedError`` for a loss that is not finite, naming the batch; ``StoppedError`` after SIGTERM or
+    Ctrl-C; ``OutputError`` when the disk is full.
     """
     folder = Path(out)
-    found = checkpoint.list_checkpoints(folder)
-    if not resume and (found or (folder / "config.json").exists()):
-        raise ConfigError(f"{folder} holds a training already: give --resume to go on with it, or another --out")
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        log_with=None if config.save.tracking == "none" else config.save.tracking,
-        project_dir=str(folder),
-    )
+    newest = _newest(folder, resume)
+    accelerator = make_accelerator(config, folder)
     with stop_requests() as request:
-        run = _Run(config, open_source(data), folder, accelerator)
-        if found:
-            run.resume(found[-1])
-        else:
-            run.start(vae, resume)
-        return run.loop(request)
+        check_agreement(newest.name if newest else "", folder)
+        run = _Run(config, open_source(data), folder, accelerator, request)
+        try:
+            if newest:
+                run.resume(newest)
+            else:
+                run.start(vae, resume)
+            return run.loop()
+        except (StoppedError, DivergedError):
+            accelerator.end_training()
+            raise
+
+
+def _newest(out: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from. Raises ``ConfigError`` or ``OutputError`` for a place that is taken."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; expected the name of a folder to write to")
+    found = checkpoint.list_checkpoints(out)
+    if found and not resume:
+        raise ConfigError(f"{out} holds a training already: give --resume to go on with it, or another --out")
+    if not found and (out / "config.json").exists():
+        raise ConfigError(f"{out} holds a model, and no checkpoints to go on from: choose another --out")
+    return found[-1] if found else None
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, source: ImageSource, out: Path, accelerator: Accelerator) -> None:
+    def __init__(
+        self, config: TrainConfig, source: ImageSource, out: Path, accelerator: Accelerator, request: StopRequest
+    ) -> None:
         self.config, self.source, self.out, self.accelerator = config, source, out, accelerator
+        self.request = request
         self.main: bool = accelerator.is_main_process
         self.report = Report(out, active=self.main)
+        self.skips = Skips(self.report)
         optim = config.optim
         self.images_per_step = optim.batch * optim.accumulate * distributed.world()
         steps = optim.steps or max(1, round(optim.epochs * len(source) / self.images_per_step))
         self.schedule = Schedule(steps, optim, config.loss)
         self.loader = self._loader(optim.seed, optim.batch, distributed.rank(), distributed.world())
-        self.first, self.skipped = 0, dict[str, str]()
+        self.first = 0
+        self.kept: dict[str, Any] | None = None
+        self.grid: Tensor | None = None
 
     def start(self, vae: str | os.PathLike[str] | None, resume: bool) -> None:
         """A fresh tokenizer, its quantizer warmed up on latents where the configuration says so."""
@@ -105,43 +117,66 @@ class _Run:
         if resume:
             self.report.say(f"no checkpoint in {self.out} yet: starting from the beginning")
         if self.main:
-            self.out.mkdir(parents=True, exist_ok=True)
             with staged_file(self.out / CONFIG_COPY) as file:
                 file.write_text(self.config.to_toml(), encoding="utf-8")
         self.report.restart_log(-1)
-        if self.config.warmup.images:
-            loader = self._loader(self.config.optim.seed + 1, self.config.warmup.batch, 0, 1)
+        warmup = self.config.warmup
+        if warmup.images or warmup.equalise:
+            loader = self._loader(self.config.optim.seed + 1, warmup.batch, 0, 1)
             with closing(loader.batches()) as batches:
-                warm_up(self.config, tokenizer, (self._note(batch).images for batch in batches), self.report)
+                warm_up(self.config, tokenizer, map(self._warm_images, batches), self.report, self._pulse)
             self.state.restart_averages()
-            self._save(0)
+            window = Window(self.state.seen, self.images_per_step)
+            self._save(0, window)
+            self.kept = window.state()
 
     def resume(self, place: Path) -> None:
         """Everything as the checkpoint left it."""
         tensors, facts = checkpoint.load_checkpoint(place)
-        checkpoint.check_same_run(facts, self.config, self.images_per_step, place)
-        self._prepare(CodaTokenizer.from_pretrained(place))
+        checkpoint.check_same_run(facts, self.config, self.images_per_step, len(self.source), place)
+        try:
+            tokenizer = CodaTokenizer.from_pretrained(place)
+        except CodaError as error:
+            raise checkpoint.damaged(place, error) from error
+        self._prepare(tokenizer)
         self.state.load(tensors, str(place))
-        self.first, self.skipped = facts.step, dict(facts.skipped)
+        if not self.main:  # the first process has what all had seen
+            self.state.seen.zero_()
+        self.first, self.kept = facts.step, facts.window
+        self.skips.restore(facts.skipped)
         self.report.restart_log(facts.step)
         self.report.say(f"going on from step {facts.step} of {self.schedule.total}")
 
-    def loop(self, request: StopRequest) -> Figures:
+    def loop(self) -> Figures:
         """From ``first`` to the end; leaves the tokenizer folder at ``out``."""
         total, save = self.schedule.total, self.config.save
+        if self.first < total:
+            self._train(total, save)
+        if self.main:
+            with self.state.ema.applied():
+                self.state.tokenizer.save_pretrained(self.out, dtype=DTYPES[save.dtype])
+            if self.skips.reasons:
+                self.report.say(f"{len(self.skips.reasons)} images could not be used; the checkpoints name them")
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.report.last()
+
+    def _train(self, total: int, save: SaveSection) -> None:
         stepper = Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)
-        window, figures, saved = Window(self.state.seen, self.images_per_step), Figures(), self.first
-        self._track()
+        window = Window(self.state.seen, self.images_per_step, self.kept)
+        saved = self.first if self.kept is not None else None
+        begin_tracking(self.config, self.accelerator)
         with (
             self.report.phase("step", total, self.first) as phase,
             closing(self.loader.batches(self.first * self.config.optim.accumulate)) as batches,
         ):
             for step in range(self.first, total):
-                micro = [self._note(batch) for batch in islice(batches, self.config.optim.accumulate)]
-                window.add(stepper.run(step, micro), request.signal)
+                micro = [self.skips.note(batch) for batch in islice(batches, self.config.optim.accumulate)]
+                window.add(stepper.run(step, micro), self.request.signal)
                 done = step + 1
                 if window.diverged:
-                    raise self._diverged(step, window.diverged, micro, saved)
+                    names = distributed.gather_names([name for batch in micro for name in batch.names])
+                    raise DivergedError.at(done, window.diverged, names, saved)
                 if done % save.log == 0 or done == total:
                     figures = {"step": done, "epoch": self._epoch(done), **window.read()}
                     figures["lr"] = self.config.optim.lr * self.schedule.learning_rate(step)
@@ -152,14 +187,12 @@ class _Run:
                 if save.pictures and (done % save.pictures == 0 or done == total):
                     self._picture(done)
                 if done % save.every == 0 or done == total or window.stop:
-                    self._save(done)
+                    self._save(done, window)
                     saved = done
                 if window.stop and done < total:
-                    raise StoppedError(window.stop, done, self.out)
-        self._finish()
-        return figures
+                    raise StoppedError(window.stop, f"saved at step {done} in {self.out}")
 
-    def _loader(self, seed: int, batch: int, rank: int, world: int) -> TrainLoader:
+    def _loader(self, seed: int, batch: int, rank: int, world: int, workers: int | None = None) -> TrainLoader:
         data = self.config.data
         crop = Crop(
             self.config.tokenizer.image_size,
@@ -168,7 +201,8 @@ class _Run:
             upscale=data.upscale,
             zoom_max=data.zoom_max or None,
         )
-        return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=data.workers)
+        workers = data.workers if workers is None else workers
+        return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers)
 
     def _prepare(self, tokenizer: CodaTokenizer) -> None:
         device = self.accelerator.device
@@ -181,49 +215,38 @@ class _Run:
             checkpoint.tidy(self.out)
             checkpoint.check_room(self.out, tokenizer, self.state.tensors(), self.config.save.keep)
 
-    def _note(self, batch: TrainBatch) -> TrainBatch:
-        for skipped in batch.skipped:
-            if skipped.name not in self.skipped:
-                self.skipped[skipped.name] = skipped.reason
-                self.report.say(f"skipped {skipped.name}: {skipped.reason}")
-        return batch
+    def _warm_images(self, batch: TrainBatch) -> Tensor:
+        self._pulse()
+        return self.skips.note(batch).images
+
+    def _pulse(self) -> None:
+        if distributed.any_process(bool(self.request.signal)):
+            raise StoppedError(self.request.signal or int(SIGTERM), "in the warm-up, of which nothing is saved")
 
     def _epoch(self, step: int) -> float:
         return step * self.images_per_step / len(self.source)
 
-    def _track(self) -> None:
-        if self.config.save.tracking != "none":
-            flat = {f"{s}.{k}": str(v) for s, table in self.config.to_json().items() for k, v in table.items()}
-            self.accelerator.init_trackers(self.config.save.project, config=flat)
-
     def _picture(self, step: int) -> None:
         if self.main:
-            with closing(self._loader(self.config.optim.seed, GRID_IMAGES, 0, 1).batches()) as batches:
-                images = next(batches).images.to(self.accelerator.device)
+            if self.grid is None:
+                with closing(self._loader(self.config.optim.seed, GRID_IMAGES, 0, 1, workers=0).batches()) as batches:
+                    self.grid = next(batches).images.to(self.accelerator.device)
             with self.state.ema.applied():
-                write_grid(self.out / PICTURES / f"step-{step:08}.png", self.state.tokenizer, images)
+                write_grid(self.out / PICTURES / f"step-{step:08}.png", self.state.tokenizer, self.grid)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, window: Window) -> None:
+        facts = checkpoint.Facts(
+            step,
+            self.config.to_json(),
+            self.images_per_step,
+            images=len(self.source),
+            window=window.state(),
+            skipped=self.skips.gather(),
+            versions=checkpoint.versions(),
+        )
         if self.main:
-            facts = checkpoint.Facts(
-                step, self.config.to_json(), self.images_per_step, self.skipped, checkpoint.versions()
-            )
             # Copied before the averages take the parameters' place.
             tensors = {name: tensor.to("cpu", copy=True) for name, tensor in self.state.tensors().items()}
             with self.state.ema.applied():
                 checkpoint.save_checkpoint(self.out, self.state.tokenizer, tensors, facts, self.config.save.keep)
-        self.accelerator.wait_for_everyone()
-
-    def _diverged(self, step: int, term: str, micro: list[TrainBatch], saved: int) -> DivergedError:
-        names = distributed.gather_names([name for batch in micro for name in batch.names])
-        return DivergedError(
-            f"{term} is not finite at step {step + 1}, on the images {', '.join(names)}; the last checkpoint is of "
-            f"step {saved}: lower optim.lr or optim.clip, use optim.precision=fp32, or take these images out"
-        )
-
-    def _finish(self) -> None:
-        if self.main:
-            with self.state.ema.applied():
-                self.state.tokenizer.save_pretrained(self.out, dtype=DTYPES[self.config.save.dtype])
-        self.accelerator.end_training()
         self.accelerator.wait_for_everyone()

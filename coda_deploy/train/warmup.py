@@ -58,17 +58,19 @@ def seed_codebook(
             rows = pool_rows(residual, side)
             targets.append(rows)
             # The first round has no codes yet: each position is its own value, shrunk as a code would be.
-            ids = torch.zeros(len(rows), dtype=torch.int64) if first else quantizer.search.ids(rows, keys)
-            chosen = rows * 0.7 if first else codebook[ids]
-            if not first:
+            if first:
+                chosen = rows * 0.7
+            else:
+                ids = quantizer.search.ids(rows, keys)
+                chosen = codebook[ids]
                 sums.index_add_(0, ids, rows)
                 counts += torch.bincount(ids, minlength=vocab)
             residual = residual - spread_rows(chosen, side, residual.shape[-2:])
         pool = torch.cat(targets)
         if first:
             # Too few rows for so many codes are told apart by a little noise.
-            noise = 0.01 * pool.std() * torch.randn(codebook.shape, generator=generator)
-            codebook.copy_(pool[_draw(len(pool), vocab, generator)] + noise.to(pool.device))
+            noise = torch.randn(codebook.shape, generator=generator).to(pool.device)
+            codebook.copy_(pool[_draw(len(pool), vocab, generator)] + 0.01 * pool.std() * noise)
             continue
         used = counts > 0
         codebook[used] = sums[used] / counts[used, None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -99,12 +99,26 @@ def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
         if image.shape[:2] == (size, size):
             return image
         return _resize(require_pillow().fromarray(np.ascontiguousarray(image)), size)
-    pillow = require_pillow()
-    if isinstance(image, pillow.Image):
-        return _fit_pil(image, size, name)
-    if not isinstance(image, (str, os.PathLike)):
+    if isinstance(image, (str, os.PathLike)):
+        name = os.fspath(image)
+    elif not isinstance(image, require_pillow().Image):
         raise ImageError(f"{name} is a {_kind(image)}; expected a path, a PIL image or a uint8 [H,W,3] array")
-    return _fit_file(os.fspath(image), size)
+    rgb = open_rgb(image, name=name)
+    with _explained(name):
+        return _resize(rgb, size)
+
+
+def open_rgb(source: str | os.PathLike[str] | IO[bytes] | Image.Image, *, name: str) -> Image.Image:
+    """A path, an open image file or a PIL image -> the picture upright and in RGB, in its own size.
+
+    `name` stands for it in messages. Raises ImageError for what cannot be read, MissingDependencyError.
+    """
+    pillow = require_pillow()
+    with _explained(name):
+        if isinstance(source, pillow.Image):
+            return _upright(source, name)
+        with pillow.open(source) as image:
+            return _upright(image, name)
 
 
 def require_pillow() -> Any:
@@ -116,18 +130,11 @@ def require_pillow() -> Any:
     return Image
 
 
-def _fit_file(path: str, size: int) -> Pixels:
-    pillow = require_pillow()
-    with _explained(path), pillow.open(path) as image:
-        return _fit_pil(image, size, path)
-
-
-def _fit_pil(image: Image.Image, size: int, name: str) -> Pixels:
+def _upright(image: Image.Image, name: str) -> Image.Image:
     from PIL import ImageOps
 
     # An image that Pillow opened is read only now, so a cut file shows here.
-    with _explained(name):
-        return _resize(_to_rgb(ImageOps.exif_transpose(image), name), size)
+    return _to_rgb(ImageOps.exif_transpose(image), name)
 
 
 @contextmanager

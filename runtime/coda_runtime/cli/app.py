@@ -26,8 +26,10 @@ _OWN = {
 # Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.
 _DEPLOY = {
     "demo": "The whole road on sample photographs, with a report.",
+    "eval": "Quality of a tokenizer or a bundle on your images.",
     "export": "A tokenizer to a bundle.",
     "import-official": "A published CODA checkpoint to a tokenizer.",
+    "train": "A continuous VAE and images to a tokenizer.",
 }
 
 

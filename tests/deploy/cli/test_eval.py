@@ -224,7 +224,7 @@ def test_skipped_images_are_told(tiny_folder: Path, photos: Path, tmp_path: Path
     assert result.exit_code == 0, result.output
     assert "1 image of 32 × 32, 1 skipped" in result.stdout
     (line,) = result.stderr.splitlines()
-    assert line.startswith("warning: 1 image skipped, first ")
+    assert line.startswith("warning: 1 image skipped, the first: ")
     assert "bad.png" in line
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coda_deploy.demo.timing import MIN_ROUNDS, Timing, interleave, torch_threads
+from coda_deploy.demo.timing import MIN_ROUNDS, Timing, interleave
+from coda_deploy.evaluate.devices import torch_threads
 
 
 def test_runs_take_turns_after_one_untimed_run_each() -> None:

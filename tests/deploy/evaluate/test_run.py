@@ -115,7 +115,7 @@ def test_folder_and_bundle_have_the_same_figures(found: Evaluation, tiny_folder:
     assert other.codebook_perplexity == found.codebook_perplexity
     assert [scale.utilization for scale in other.scales] == [scale.utilization for scale in found.scales]
     assert other.continuous is None
-    assert other.to_json()["not_computed"]["vae_psnr"].startswith("a bundle has no continuous VAE")
+    assert other.to_json()["not_computed"]["vae_psnr"].startswith("a bundle does not hold it")
     assert other.to_json()["against"]["kind"] == "tokenizer"
 
 
@@ -207,6 +207,30 @@ def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_pat
     assert one.tokens.rfid is None
     assert one.not_computed["rfid"] == "it needs two images or more"
     assert one.warnings == []
+
+
+def test_networks_run_without_tf32(originals: NDArray[np.uint8], tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", originals)
+    seen: list[bool] = []
+
+    def lpips(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
+        seen.extend([torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32])
+        return np.zeros(len(a))
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        evaluate(Echo(), open_source(tmp_path / "images.npy"), metrics=Metrics(lpips=lpips))
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    assert seen == [False, False]
+
+
+def test_bits_of_a_codebook_that_is_no_power_of_two(originals: NDArray[np.uint8], tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", originals)
+    subject = Echo(spec=dataclasses.replace(SPEC, vocab_size=12))
+    found = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=QUICK)
+    assert found.to_json()["bits_per_pixel"] == pytest.approx(21 * math.log2(12) / 32**2)
 
 
 def test_a_batch_does_not_change_the_figures(originals: NDArray[np.uint8], tmp_path: Path) -> None:

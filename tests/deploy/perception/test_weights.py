@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from coda_deploy import WeightsError
 from coda_deploy.perception import DinoFeatures, Lpips
-from coda_deploy.perception.weights import find_weights, freeze, read_state
+from coda_deploy.perception.weights import find_weights, freeze
+from coda_deploy.tokenizer.storage import read_state
 
 Find = Callable[..., Path]
 

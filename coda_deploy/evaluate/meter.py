@@ -1,0 +1,168 @@
+"""What a run adds up, batch by batch, and the figures that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coda_deploy.data import EvalBatch
+from coda_deploy.evaluate.extremes import Extremes, Shown
+from coda_deploy.evaluate.frechet import FrechetMeter
+from coda_deploy.evaluate.result import NAMED, QUALITIES, Evaluation, Quality, Scale
+from coda_deploy.evaluate.similarity import ssim_per_image
+from coda_deploy.evaluate.subject import Subject
+from coda_deploy.evaluate.usage import Agreement, CodeCounts, perplexity, utilization
+from coda_runtime.metrics import psnr_per_image
+
+Pixels = NDArray[np.uint8]
+# The literature's rFID is over the images of ImageNet's validation set; the covariances of fewer images than there are
+# features are singular.
+USUAL, FULL_RANK = 50_000, 2048
+# Scores of the continuous VAE are called by those of the tokens, with this before.
+CONTINUOUS = "vae_"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What to compute beside PSNR and the use of the codebook.
+
+    ``lpips`` takes two batches uint8 [B, S, S, 3] and gives [B], ``inception`` takes one and gives features [B, n];
+    ``network_device`` is where these two run. ``continuous`` also measures the VAE alone, where the subject has it.
+    """
+
+    ssim: bool = True
+    continuous: bool = True
+    lpips: Callable[[Pixels, Pixels], NDArray[np.float64]] | None = None
+    inception: Callable[[Pixels], NDArray[np.float64]] | None = None
+    network_device: str | None = None
+
+
+class Meter:
+    """All that a run adds up, in memory that grows by a few numbers an image."""
+
+    def __init__(self, subject: Subject, against: Subject | None, metrics: Metrics, show: int) -> None:
+        spec = subject.spec
+        self._subject, self._against, self._metrics = subject, against, metrics
+        self._names: list[str] = []
+        self._scores: dict[str, list[float]] = {}
+        self._counts = CodeCounts(spec)
+        self._agreement = Agreement(spec) if against is not None else None
+        self._frechet = FrechetMeter(metrics.inception) if metrics.inception is not None else None
+        self._extremes = Extremes(show)
+        self._num_skipped = 0
+        self._skipped: list[tuple[str, str]] = []
+
+    def add(self, batch: EvalBatch) -> None:
+        """One batch through everything."""
+        self._num_skipped += len(batch.skipped)
+        room = NAMED - len(self._skipped)
+        self._skipped += [(skipped.name, skipped.reason) for skipped in batch.skipped[:room]]
+        originals = batch.images
+        ids = self._subject.encode(originals)
+        self._counts.add(ids)
+        if self._agreement is not None and self._against is not None:
+            self._agreement.add(ids, self._against.encode(originals))
+        sets = {"": self._subject.decode(ids)}
+        if self._metrics.continuous and (continuous := self._subject.continuous(originals)) is not None:
+            sets[CONTINUOUS] = continuous
+        for prefix, images in sets.items():
+            for name, values in self._compare(originals, images).items():
+                self._scores.setdefault(prefix + name, []).extend(values.tolist())
+        if self._frechet is not None:
+            self._frechet.add(originals, sets)
+        first = len(self._names)
+        self._names += batch.names
+        for index, name in enumerate(batch.names):
+            self._extremes.add(
+                Shown(
+                    name,
+                    self._scores["psnr"][first + index],
+                    originals[index],
+                    sets[""][index],
+                    sets[CONTINUOUS][index] if CONTINUOUS in sets else None,
+                )
+            )
+
+    def _compare(self, originals: Pixels, images: Pixels) -> dict[str, NDArray[np.float64]]:
+        found = {"psnr": psnr_per_image(originals, images)}
+        if self._metrics.ssim:
+            found["ssim"] = ssim_per_image(originals, images)
+        if self._metrics.lpips is not None:
+            found["lpips"] = self._metrics.lpips(originals, images)
+        return found
+
+    def result(self, data: str) -> Evaluation:
+        """The figures, once every image was added; ``data`` is what the images are called."""
+        distances = self._frechet.distances() if self._frechet is not None else {}
+        qualities = {prefix: self._quality(prefix, distances.get(prefix)) for prefix in ("", CONTINUOUS)}
+        measured = CONTINUOUS + "psnr" in self._scores
+        agreement = self._agreement
+        shares: list[float] | list[None] = agreement.per_scale if agreement else [None] * len(self._counts.counts)
+        worst, best = self._extremes.split()
+        total, sides = self._counts.total, self._subject.spec.scales
+        return Evaluation(
+            about=self._subject.about,
+            against=None if self._against is None else self._against.about,
+            spec=self._subject.spec,
+            data=data,
+            names=self._names,
+            scores={name: np.array(values) for name, values in self._scores.items()},
+            tokens=qualities[""],
+            continuous=qualities[CONTINUOUS] if measured else None,
+            scales=[
+                Scale(side, int(counts.sum()), utilization(counts), perplexity(counts), share)
+                for side, counts, share in zip(sides, self._counts.counts, shares, strict=True)
+            ],
+            codebook_utilization=utilization(total),
+            codebook_perplexity=perplexity(total),
+            token_agreement=agreement.share if agreement else None,
+            not_computed=self._reasons(qualities),
+            warnings=_warnings(len(self._names)) if distances else [],
+            num_skipped=self._num_skipped,
+            skipped=self._skipped,
+            worst=worst,
+            best=best,
+            network_device=self._metrics.network_device,
+        )
+
+    def _quality(self, prefix: str, rfid: float | None) -> Quality:
+        psnr = np.array(self._scores.get(prefix + "psnr", []))
+        return Quality(
+            _mean(psnr[np.isfinite(psnr)]),
+            _mean(np.array(self._scores.get(prefix + "ssim", []))),
+            _mean(np.array(self._scores.get(prefix + "lpips", []))),
+            rfid,
+        )
+
+    def _reasons(self, qualities: dict[str, Quality]) -> dict[str, str]:
+        few = "it needs two images or more" if self._metrics.inception is not None else "ask for it with --rfid"
+        why = {
+            "psnr": "every reconstruction is identical to its original",
+            "ssim": "left out with --skip ssim",
+            "lpips": "ask for it with --lpips",
+            "rfid": few,
+        }
+        reasons = {name: why[name] for name in QUALITIES if getattr(qualities[""], name) is None}
+        if not self._metrics.continuous:
+            why = dict.fromkeys(QUALITIES, "left out with --skip vae")
+        elif CONTINUOUS + "psnr" not in self._scores:
+            why = dict.fromkeys(QUALITIES, "a bundle does not hold it: evaluate the tokenizer it was made of")
+        reasons |= {CONTINUOUS + name: why[name] for name in QUALITIES if getattr(qualities[CONTINUOUS], name) is None}
+        return reasons if self._agreement else {**reasons, "token_agreement": "name another one with --against"}
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _warnings(count: int) -> list[str]:
+    if count >= USUAL:
+        return []
+    rank = f", and from fewer than {FULL_RANK:,} the covariances are singular" if count < FULL_RANK else ""
+    return [
+        f"rFID over {count:,} images is biased upwards{rank}: it is not comparable with the literature's, which are "
+        f"over {USUAL:,}"
+    ]

@@ -1,0 +1,225 @@
+"""The page of an evaluation: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coda_deploy.evaluate.extremes import Shown
+from coda_deploy.evaluate.result import Evaluation
+from coda_deploy.evaluate.rows import (
+    QUALITY,
+    notes,
+    quality_columns,
+    quality_rows,
+    scale_columns,
+    scale_rows,
+    summary,
+)
+from coda_deploy.page.charts import Axis, Line, bar_chart, line_chart, nice_ticks
+from coda_deploy.page.document import document, keys, tile
+from coda_deploy.page.images import picture
+from coda_deploy.page.markup import Markup, el, join, table
+from coda_deploy.page.words import count, decibel, share
+from coda_runtime.metrics import psnr_per_image
+
+AMPLIFIED = 4
+MAX_BINS = 24
+_LABELS = {key: name for key, name, _, _ in QUALITY} | {"token_agreement": "equal tokens"}
+
+
+def render(found: Evaluation) -> str:
+    """The page."""
+    return document(
+        f"coda eval: {found.about.path}",
+        headline(found),
+        figures(found),
+        codebook(found),
+        extremes("Furthest from their originals", found.worst, "lowest", found.data),
+        extremes("Closest to their originals", found.best, "highest", found.data),
+        footer=footer(found),
+    )
+
+
+def headline(found: Evaluation) -> Markup:
+    """What was measured, in a sentence and a few numbers."""
+    spec, tokens = found.spec, found.tokens
+    name = Path(found.about.path).resolve().name or found.about.path
+    continuous = found.continuous.psnr if found.continuous else None
+    tiles = [
+        tile("PSNR", decibel(tokens.psnr), f"{decibel(continuous)} without quantizer" if continuous else "mean"),
+        *([tile("SSIM", f"{tokens.ssim:.3f}", "1 is identical")] if tokens.ssim is not None else []),
+        *([tile("LPIPS", f"{tokens.lpips:.3f}", "0 is identical")] if tokens.lpips is not None else []),
+        *([tile("rFID", f"{tokens.rfid:.2f}", f"over {found.num_images:,} images")] if tokens.rfid is not None else []),
+        tile("Codes seen", share(found.codebook_utilization), f"perplexity {found.codebook_perplexity:,.0f}"),
+        tile("Bits per pixel", f"{found.bits_per_pixel:.3f}", f"{spec.num_tokens:,} tokens of {spec.vocab_size:,}"),
+    ]
+    lead = f"A {summary(found)}, from {found.data or 'memory'}."
+    if found.against is not None:
+        lead += f" {share(found.token_agreement)} of its tokens are those of {found.against.path}."
+    return el(
+        "header",
+        el("p", "coda eval", class_="eyebrow"),
+        el("h1", f"{name}: {decibel(tokens.psnr)} over {count(found.num_images, 'image')}"),
+        el("p", lead, class_="lead name"),
+        el("dl", tiles, class_="tiles"),
+    )
+
+
+def figures(found: Evaluation) -> Markup:
+    """The means in a table, and how PSNR is spread over the images."""
+    return el(
+        "section",
+        el("h2", "How close the images come"),
+        el(
+            "p",
+            "Means over the images, of what the tokens give back"
+            + (
+                " and of what the same VAE gives without quantizer and LoRA: the continuous tokenizer it was adapted "
+                "from."
+                if found.continuous
+                else "."
+            ),
+        ),
+        [el("p", f"Note: {note}.") for note in notes(found)],
+        el(
+            "div",
+            el(
+                "div",
+                el("h3", "Figures"),
+                table(quality_columns(found), quality_rows(found)),
+                _missing(found),
+                class_="card",
+            ),
+            el("div", el("h3", "PSNR of the images"), *_histogram(found), class_="card"),
+            class_="pairs",
+        ),
+    )
+
+
+def _missing(found: Evaluation) -> Markup:
+    """Why figures are not there, one line a reason; of the VAE's only where the tokens' are there."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in found.not_computed.items():
+        label = "continuous VAE" if name.startswith("vae_") else _LABELS[name]
+        by_reason.setdefault(reason, []).append(label)
+    lines = []
+    for reason, labels in by_reason.items():
+        own = [label for label in labels if label != "continuous VAE"] or labels[:1]
+        lines.append(f"{', '.join(own)}: {reason}")
+    return el("p", f"Not computed. {'; '.join(lines)}.", class_="keys below") if lines else Markup("")
+
+
+def _histogram(found: Evaluation) -> tuple[Markup, ...]:
+    sets = [("tokens", "area", found.scores["psnr"])]
+    if "vae_psnr" in found.scores:
+        sets.append(("continuous VAE", "second", found.scores["vae_psnr"]))
+    finite = [(name, style, values[np.isfinite(values)]) for name, style, values in sets]
+    every = np.concatenate([values for _, _, values in finite])
+    if not every.size:
+        return (el("p", "Every image is identical to its original.", class_="keys"),)
+    # Few images need wide bins: about as many as Rice's rule has.
+    bins = min(MAX_BINS, math.ceil(2 * found.num_images ** (1 / 3)))
+    edges = nice_ticks(float(every.min()), float(every.max()), bins)
+    steps = [Line(name, _steps(values, edges), style) for name, style, values in finite]
+    most = max(number for line in steps for _, number in line.points)
+    chart = line_chart(
+        steps,
+        Axis("PSNR, dB", ticks=nice_ticks(edges[0], edges[-1])),
+        Axis("images", ticks=[tick for tick in nice_ticks(0, most) if tick == int(tick)], zero=True),
+        "Histogram of PSNR: "
+        + "; ".join(f"{name} from {v.min():.1f} to {v.max():.1f} dB" for name, _, v in finite if v.size),
+    )
+    return chart, keys(*((name, "two" if style == "second" else "") for name, style, _ in finite))
+
+
+def _steps(values: NDArray[np.float64], edges: Sequence[float]) -> list[tuple[float, float]]:
+    counts, _ = np.histogram(values, edges)
+    return [(edge, float(number)) for index, number in enumerate(counts) for edge in (edges[index], edges[index + 1])]
+
+
+def codebook(found: Evaluation) -> Markup:
+    """Which share of the codes each scale uses, and how evenly."""
+    seen = [100 * scale.utilization for scale in found.scales]
+    return el(
+        "section",
+        el("h2", "Use of the codebook"),
+        el(
+            "p",
+            f"Of {found.spec.vocab_size:,} codes, over {count(found.num_tokens, 'token')}. A scale cannot show more "
+            "codes than it has tokens, so the share seen grows with the number of images. Perplexity is the number of "
+            "equally frequent codes that would be as hard to guess.",
+        ),
+        el(
+            "div",
+            el("div", el("h3", "Scale by scale"), table(scale_columns(found), scale_rows(found)), class_="card"),
+            el(
+                "div",
+                el("h3", "Codes seen in each scale"),
+                bar_chart(
+                    [str(scale.side) for scale in found.scales],
+                    [("one", seen)],
+                    "side of the scale",
+                    Axis("% of the codebook"),
+                    "Bar chart of the codes seen: "
+                    + ", ".join(f"{of.side} by {of.side} {share(of.utilization)}" for of in found.scales),
+                ),
+                class_="card",
+            ),
+            class_="pairs",
+        ),
+    )
+
+
+def extremes(title: str, shown: Sequence[Shown], end: str, data: str) -> Markup:
+    """Pictures with what came back of them, and where it differs; names are relative to ``data``."""
+    if not shown:
+        return Markup("")
+    return el(
+        "section",
+        el("h2", title),
+        el(
+            "p",
+            f"The {count(len(shown), 'image')} of {end} PSNR. The error is the absolute difference between original "
+            f"and reconstruction from tokens in each colour, amplified {AMPLIFIED} times.",
+        ),
+        el("div", [_card(image, data) for image in shown], class_="stack"),
+    )
+
+
+def _card(shown: Shown, data: str) -> Markup:
+    name = shown.name.removeprefix(f"{data.rstrip('/')}/")
+    difference = np.abs(shown.original.astype(np.int16) - shown.tokens)
+    error = np.minimum(AMPLIFIED * difference, 255).astype(np.uint8)
+    parts = [(shown.original, "Original", ""), (shown.tokens, "From tokens", decibel(shown.psnr))]
+    if shown.continuous is not None:
+        alone = float(psnr_per_image(shown.original[None], shown.continuous[None])[0])
+        parts.append((shown.continuous, "Continuous VAE", decibel(alone)))
+    parts.append((error, "Error of the tokens", f"× {AMPLIFIED}"))
+    figures = [
+        el("figure", picture(pixels, f"{name}, {words.lower()}"), el("figcaption", join(el("b", words), text)))
+        for pixels, words, text in parts
+    ]
+    wide = "four" if len(parts) == 4 else "three"
+    return el("article", el("h3", name, class_="name"), el("div", figures, class_=wide), class_="card")
+
+
+def footer(found: Evaluation) -> Markup:
+    """What ran where."""
+    about, spec = found.about, found.spec
+    facts = {
+        "Evaluated": f"{about.kind} “{spec.variant}”, {about.path}",
+        "Ran as": f"{about.precision}, {about.backend}, {about.device}",
+        "Images": f"{found.data or 'in memory'}: shorter side to {spec.image_size} pixels (Lanczos), centre cropped",
+    }
+    if found.against is not None:
+        facts["Tokens compared with"] = f"{found.against.path}: {found.against.kind} on {found.against.backend}"
+    if found.network_device is not None:
+        facts["LPIPS and rFID on"] = found.network_device
+    return el(
+        "footer", el("dl", [join(el("dt", name), el("dd", text)) for name, text in facts.items()], class_="facts")
+    )

@@ -1,0 +1,32 @@
+"""How a training ends before its end."""
+
+from __future__ import annotations
+
+import signal
+
+from coda_runtime.errors import CodaError
+
+# A large batch's names would bury the message.
+_MOST_NAMES = 64
+
+
+class StoppedError(CodaError):
+    """A signal ended the training; ``signal`` is its number, ``saved`` says what is kept."""
+
+    def __init__(self, number: int, saved: str) -> None:
+        self.signal = number
+        super().__init__(f"{signal.Signals(number).name}: {saved}; go on with the same command and --resume")
+
+
+class DivergedError(CodaError):
+    """A loss, a gradient or a weight became NaN or infinite."""
+
+    @classmethod
+    def at(cls, step: int, term: str, names: list[str], saved: int | None) -> DivergedError:
+        """With the ``names`` of the batch and the step of the last checkpoint, None where there is none."""
+        listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        kept = "there is no checkpoint yet" if saved is None else f"the last checkpoint is of step {saved}"
+        return cls(
+            f"{term} is not finite at step {step}, on the images {listed}; {kept}: "
+            "lower optim.lr or optim.clip, use optim.precision=fp32, or take these images out"
+        )

@@ -1,0 +1,43 @@
+"""Images that had to be left out: told of once, and kept by name for the checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from coda_deploy.data import TrainBatch
+from coda_deploy.train import distributed
+from coda_deploy.train.report import Report
+
+
+class Skips:
+    """``reasons`` by name: what this process met, and after ``gather`` what every process did."""
+
+    def __init__(self, report: Report) -> None:
+        self.reasons: dict[str, str] = {}
+        self._report = report
+        self._own: dict[str, str] = {}
+
+    def note(self, batch: TrainBatch) -> TrainBatch:
+        """Take up what was skipped while ``batch`` was made; gives the batch back."""
+        found = {skipped.name: skipped.reason for skipped in batch.skipped}
+        self._own |= found
+        self._tell(found)
+        return batch
+
+    def gather(self) -> dict[str, str]:
+        """``reasons``, the same in every process; all must call it."""
+        texts = distributed.gather_names([json.dumps(item) for item in self._own.items()])
+        self._own = {}
+        self._tell(dict(json.loads(text) for text in texts))
+        return self.reasons
+
+    def restore(self, reasons: Mapping[str, str]) -> None:
+        """Those that an earlier run has told of."""
+        self.reasons |= reasons
+
+    def _tell(self, found: Mapping[str, str]) -> None:
+        for name, reason in found.items():
+            if name not in self.reasons:
+                self.reasons[name] = reason
+                self._report.say(f"skipped {name}: {reason}")
