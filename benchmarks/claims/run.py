@@ -53,9 +53,8 @@ def configuration(variant: Variant, steps: int) -> TrainConfig:
         "tokenizer.vocab_size=1024",
         "optim.batch=16",
         f"optim.steps={round(steps * variant.steps)}",
-        # The paper's 5e-4 is for a hundred times as many steps: over so few, codes would hardly leave their start.
-        "optim.lr=2e-3",
-        f"optim.lr_quantizer={'2e-3' if variant.scratch else '1e-2'}",
+        f"optim.lr={variant.lr}",
+        f"optim.lr_quantizer={variant.lr_quantizer}",
         "optim.clip=10.0" if not variant.scratch else "optim.clip=1.0",
         "loss.l2=1.0",
         "loss.entropy=0.05",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -64,15 +65,19 @@ def command(
         raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
     from coda_deploy.train.trainer import StoppedError, train
 
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
     try:
         figures = train(config, data, out, vae=vae, resume=resume)
     except StoppedError as stopped:
-        click.echo(f"stopped: {stopped}", err=True)
+        if first:
+            click.echo(f"stopped: {stopped}", err=True)
         click.get_current_context().exit(128 + stopped.signal)
+    if not first:
+        return
     if as_json:
         print_json({"out": str(out), **figures})
         return
-    if figures:
+    if figures:  # none where somebody has removed the log
         click.echo(
             f"{out}: {figures['step']:.0f} steps, {figures['psnr']:.2f} dB on training images, "
             f"{figures['utilization']:.1%} of the codes in use"

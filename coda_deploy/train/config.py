@@ -100,7 +100,7 @@ class WarmupSection:
 
     `images` 0 leaves it out. `rounds` of seeding by Lloyd's algorithm, then `steps` of gradient descent. `equalise`,
     with or without the rest, first changes the basis of the latent, so that an error costs the same in pixels in every
-    direction.
+    direction. `entropy` is that loss's weight here: codes that have only been seeded need more of it than later.
     """
 
     images: int = 0
@@ -108,6 +108,7 @@ class WarmupSection:
     steps: int = 0
     batch: int = 32
     lr: float = 3e-4
+    entropy: float = 0.05
     equalise: bool = False
 
 
@@ -145,7 +146,7 @@ class TrainConfig:
             ("optim", 1, "batch accumulate"),
             ("optim", 0, "epochs steps lr lr_quantizer lr_warmup weight_decay weight_decay_discriminator seed"),
             ("loss", 0, "l1 l2 lpips gan vq entropy"),
-            ("warmup", 0, "images rounds steps lr"),
+            ("warmup", 0, "images rounds steps lr entropy"),
             ("warmup", 1, "batch"),
             ("save", 1, "every keep log"),
             ("save", 0, "pictures"),

@@ -28,5 +28,5 @@ class DivergedError(CodaError):
         kept = "there is no checkpoint yet" if saved is None else f"the last checkpoint is of step {saved}"
         return cls(
             f"{term} is not finite at step {step}, on the images {listed}; {kept}: "
-            "lower optim.lr or optim.clip, use optim.precision=fp32, or take these images out"
+            "start anew with a lower optim.lr or optim.clip, with optim.precision=fp32, or without these images"
         )

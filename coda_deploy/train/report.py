@@ -69,12 +69,12 @@ class Report:
             file.write_text("".join(kept), encoding="utf-8")
 
     def last(self) -> dict[str, Any]:
-        """The last line of log.jsonl, or nothing."""
+        """The last line of log.jsonl; empty where there is none."""
         try:
             lines = (self._out / LOG).read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            return dict(json.loads(lines[-1]))
+        except (FileNotFoundError, IndexError, ValueError):
             return {}
-        return dict(json.loads(lines[-1])) if lines else {}
 
     def write(self, figures: dict[str, Any]) -> None:
         """One line of log.jsonl. Raises ``OutputError``."""

@@ -101,7 +101,7 @@ def train_on_latents(
         found = quantizer(target)
         error = F.mse_loss(found.latent, target)
         optimizer.zero_grad()
-        (error + loss.vq * found.vq_loss + loss.entropy * found.entropy_loss).backward()
+        (error + loss.vq * found.vq_loss + settings.entropy * found.entropy_loss).backward()
         torch.nn.utils.clip_grad_norm_(quantizer.parameters(), CLIP)
         optimizer.step()
         if progress is not None:

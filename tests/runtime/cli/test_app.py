@@ -24,9 +24,9 @@ def test_help_lists_every_command_and_imports_no_torch(bare: Bare) -> None:
     assert done.returncode == 0, done.stderr
     for name in OWN:
         assert f"  {name} " in done.stdout
-    for name in ("demo", "export", "import-official"):
+    for name in ("demo", "eval", "export", "import-official", "train"):
         assert f"  {name} " in done.stdout
-    assert " ".join(done.stdout.split()).count("(needs coda-deploy)") == 3
+    assert " ".join(done.stdout.split()).count("(needs coda-deploy)") == 5
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -99,7 +99,7 @@ def test_plugins_join_and_are_loaded_only_when_run(monkeypatch: pytest.MonkeyPat
     _plugins(monkeypatch, hello=lambda: (loaded.append(1), hello)[1], demo=lambda: hello)
     help_text = " ".join(CliRunner().invoke(app.cli, ["--help"]).stdout.split())
     assert "hello" in help_text
-    assert help_text.count("(needs coda-deploy)") == 2
+    assert help_text.count("(needs coda-deploy)") == 4
     assert loaded == []
     assert CliRunner().invoke(app.cli, ["hello"]).stdout == "hello\n"
 
