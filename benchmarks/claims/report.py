@@ -13,6 +13,7 @@ from coda_deploy.page.markup import Markup, el
 COLOURS = {
     "coda": "#2f6f8f",
     "warm": "#c07a2c",
+    "warm_no_lora": "#e0b070",
     "nearest": "#7a4fa3",
     "single": "#a33b4a",
     "no_lora": "#5d7d2e",

@@ -56,7 +56,9 @@ def configuration(variant: Variant, steps: int) -> TrainConfig:
         f"optim.lr={variant.lr}",
         f"optim.lr_quantizer={variant.lr_quantizer}",
         "optim.clip=10.0" if not variant.scratch else "optim.clip=1.0",
-        "loss.l2=1.0",
+        # LPIPS and the discriminator, whose weights cannot be had here, would pull towards the picture too: without
+        # them an L2 of 1 is outweighed by the quantizer's losses, and LoRA makes the picture worse.
+        f"loss.l2={10.0 if variant.scratch else 50.0}",
         "loss.entropy=0.05",
         "warmup.images=0",
         "warmup.steps=0",

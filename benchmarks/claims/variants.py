@@ -76,6 +76,14 @@ class Variant:
 VARIANTS = (
     Variant("coda", "CODA"),
     Variant("warm", "CODA, latent warm-up, same time", warm=True, lr=3e-4, lr_quantizer=1e-4),
+    Variant(
+        "warm_no_lora",
+        "latent warm-up without LoRA, same time",
+        ("tokenizer.lora_rank=0",),
+        warm=True,
+        lr=3e-4,
+        lr_quantizer=1e-4,
+    ),
     Variant("nearest", "without attention (nearest neighbour)", nearest=True),
     Variant("single", "without residual scales"),
     Variant("no_lora", "without LoRA", ("tokenizer.lora_rank=0",)),

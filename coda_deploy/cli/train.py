@@ -26,7 +26,7 @@ WARMUP_IMAGES = 2048
 @click.option("--config", "config_name", required=True, help="mar_v16384, flux_v65536, sample, or a TOML file.")
 @click.option("--data", help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy.")
 @click.option("--out", type=click.Path(path_type=Path), help="Tokenizer folder to write.")
-@click.option("--vae", help="The continuous VAE: a diffusers folder, or a hub id; instead of the configuration's.")
+@click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start one where there is none.")
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="Train the quantizer on latents first.")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")

@@ -27,18 +27,19 @@ def make_objective(config: TrainConfig, device: torch.device) -> Objective:
     loss = config.loss
     lpips: nn.Module | None = None
     critic: Critic | None = None
-    if loss.lpips:
-        from coda_deploy.perception import Lpips
+    # What libraries draw for networks that are then loaded is nobody's business either.
+    with torch.random.fork_rng(devices=[]):
+        if loss.lpips:
+            from coda_deploy.perception import Lpips
 
-        lpips = Lpips(loss.lpips_weights or None, option="loss.lpips_weights").to(device)
-    if loss.gan:
-        from coda_deploy.perception import DinoFeatures
+            lpips = Lpips(loss.lpips_weights or None, option="loss.lpips_weights").to(device)
+        if loss.gan:
+            from coda_deploy.perception import DinoFeatures
 
-        features = DinoFeatures(loss.dino_weights or None, option="loss.dino_weights")
-        with torch.random.fork_rng(devices=[]):
+            features = DinoFeatures(loss.dino_weights or None, option="loss.dino_weights")
             torch.manual_seed(config.optim.seed + 1)
             critic = Critic(features, Discriminator())
-        critic.to_device(device)
+            critic.to_device(device)
     return Objective(loss, lpips, critic)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import cast
 
 import torch
 
+from coda_deploy.official import read_kl16
 from coda_deploy.tokenizer import CodaTokenizer, LoraConfig
 from coda_deploy.tokenizer.config import ConfigError, NormType
 from coda_deploy.tokenizer.vae import load_vae
@@ -16,13 +18,15 @@ from coda_deploy.train.config import TrainConfig
 def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = None) -> CodaTokenizer:
     """A tokenizer to train: the VAE as it is, LoRA at zero, a quantizer drawn from the configuration's seed.
 
-    ``vae`` (a folder or a hub id) takes the place of the configuration's. Raises ``ConfigError`` when there is none,
-    or when it does not fit the configuration.
+    ``vae`` (a folder, a hub id, or MAR's ``kl16.safetensors``) takes the place of the configuration's. Raises
+    ``ConfigError`` when there is none, or when it does not fit the configuration, and ``WeightsError`` for a file that
+    is not MAR's.
     """
     where = vae or config.tokenizer.vae
     if not where:
         raise ConfigError("no VAE to adapt: give --vae FOLDER_OR_HUB_ID, or set tokenizer.vae in the configuration")
-    loaded = load_vae(where)
+    # A file can only be MAR's, whose authors publish no diffusers folder.
+    loaded = read_kl16(where) if Path(where).is_file() else load_vae(where)
     channels = (loaded.config.in_channels, loaded.config.out_channels)
     if channels != (3, 3):
         raise ConfigError(f"the VAE in {where} takes {channels[0]} channels and gives {channels[1]}, expected 3: RGB")

@@ -141,7 +141,7 @@ def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, imag
     if images_per_step != facts.images_per_step:
         raise ConfigError(
             f"{place} was trained with {facts.images_per_step} images a step, now there are {images_per_step}: "
-            f"set optim.batch to {facts.images_per_step} over the number of processes and of optim.accumulate"
+            f"choose optim.batch so that optim.batch * optim.accumulate * processes is {facts.images_per_step} again"
         )
     if facts.images not in (0, images):
         raise ConfigError(

@@ -13,6 +13,8 @@ from coda_deploy import WeightsError
 from coda_deploy.official import read_kl16
 from coda_deploy.official.keys import as_official, official_key
 from coda_deploy.tokenizer.variants import VARIANTS
+from coda_deploy.train.build import build_tokenizer
+from coda_deploy.train.config import read_config
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,10 @@ def test_it_computes_the_same(vae: AutoencoderKL, tmp_path: Path) -> None:
     assert read.config.scaling_factor == 0.2325
     for key, tensor in vae.state_dict().items():
         assert torch.equal(read.state_dict()[key], tensor), key
+
+    tokenizer = build_tokenizer(read_config("mar_v16384"), tmp_path / "kl16.safetensors")
+    assert (tokenizer.config.latent_scale, tokenizer.config.latent_shift) == (0.2325, 0.0)
+    assert tokenizer.spec == VARIANTS["mar_v16384"].spec
 
 
 def test_a_missing_key_is_named(vae: AutoencoderKL, tmp_path: Path) -> None:

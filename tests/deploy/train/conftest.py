@@ -10,7 +10,7 @@ import pytest
 from tests.deploy.train import runs
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     with runs.one_thread():
         yield
