@@ -81,7 +81,7 @@ def test_the_configuration_is_shown_and_nothing_done(place: runs.Place) -> None:
     [
         ("mar_v16384", ["--latent-warmup", 300], 300, 2048),
         ("mar_v16384", ["--latent-warmup", 300, "--set", "warmup.images=64"], 300, 64),
-        ("sample", ["--latent-warmup", 7], 7, 2048),
+        ("sample", ["--latent-warmup", 7], 7, read_config("sample").warmup.images),
         ("sample", ["--latent-warmup", 0], 0, 0),
         ("sample", ["--latent-warmup", 0, "--set", "warmup.images=9"], 0, 9),
     ],

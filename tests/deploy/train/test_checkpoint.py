@@ -29,7 +29,8 @@ def tokenizer() -> CodaTokenizer:
 
 
 def facts(step: int, **changes: Any) -> Facts:
-    return Facts(**{"step": step, "config": runs.config().to_json(), "images_per_step": 4, "images": 14} | changes)
+    known: dict[str, Any] = {"config": runs.config().to_json(), "images_per_step": 4, "images": 14}
+    return Facts(step, **known | changes)
 
 
 def names(out: Path) -> list[str]:
@@ -88,7 +89,7 @@ def test_a_checkpoint_that_is_being_removed_is_none(
 ) -> None:
     save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
     removed: list[str] = []
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda path, **_: removed.append(path.name))
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: removed.append(path.name))
     save_checkpoint(tmp_path, tokenizer, TENSORS, facts(2), 1)
     monkeypatch.undo()
     assert removed[-1] == ".step-00000001.part"
@@ -158,7 +159,7 @@ def test_room(tokenizer: CodaTokenizer, tmp_path: Path, monkeypatch: pytest.Monk
     tensors: dict[str, Tensor] = {"x": torch.zeros(1_000_000)}
     size = 4_000_000 + sum(t.numel() * t.element_size() for t in tokenizer.state_dict().values())
     free = [0]
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free[0]}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": free[0]}))
     out = tmp_path / "deep" / "out"
     free[0] = 4 * size
     check_room(out, tokenizer, tensors, 3)
@@ -198,9 +199,12 @@ def test_what_may_change() -> None:
 def test_every_other_setting_must_stay(section: str) -> None:
     free = {"workers", "vae", "license", "lpips_weights", "dino_weights", "batch"}
     for key, value in runs.config().to_json()[section].items():
-        other = {bool: lambda x: not x, list: lambda x: [*x, x[-1] * 2], str: lambda x: x + "x"}.get(
-            type(value), lambda x: x + 1
-        )(value)
+        if isinstance(value, bool):
+            other: Any = not value
+        elif isinstance(value, list):
+            other = value[:-1]
+        else:
+            other = value + "x" if isinstance(value, str) else value + 1
         before = runs.config().to_json()
         before[section] = {**before[section], key: other}
         given = facts(3, config=before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -198,7 +199,7 @@ def test_images_that_cannot_be_used(place: runs.Place, tmp_path: Path, capsys: p
     assert {Path(name).name for name in facts.skipped} == {"02.png", "05.png"}
     # Told of in the checkpoint, and not again.
     (tmp_path / "out" / "config.json").unlink()
-    checkpoint.shutil.rmtree(checkpoint.list_checkpoints(tmp_path / "out")[-1])
+    shutil.rmtree(checkpoint.list_checkpoints(tmp_path / "out")[-1])
     train(runs.config(), photos, tmp_path / "out", vae=place.vae, resume=True)
     assert "skipped" not in capsys.readouterr().err
 
@@ -227,7 +228,7 @@ def test_nothing_is_begun_without_what_it_needs(
         train(runs.config(), place.photos, out)
     with pytest.raises(WeightsError, match=r"loss.dino_weights: there is no file"):
         place.train(out, runs.config(loss={"gan": 1.0, "dino_weights": "/none"}, warmup={"images": 4}))
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OutputError, match=r"has 0.0 GB free; 3 checkpoints of"):
         place.train(out, runs.config(warmup={"images": 4}))
     assert not out.exists()
