@@ -39,7 +39,7 @@ def passes(tokenizer: CodaTokenizer, images: torch.Tensor) -> dict[str, Callable
     """One training pass each; the loss is L2 with the quantizer's losses."""
 
     def backward(loss: torch.Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         tokenizer.zero_grad(set_to_none=True)
 
     def vae() -> None:
