@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coda_deploy.distributed import mean
 from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.losses import entropy_loss, vq_loss
 from coda_deploy.tokenizer.search import AttentionSearch
-from coda_deploy.train.distributed import mean
 
 
 class Quantized(NamedTuple):

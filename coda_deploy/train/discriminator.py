@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from coda_deploy import distributed
 from coda_deploy.perception.dino import CHANNELS, LEVELS
-from coda_deploy.train import distributed
 
 
 class GlobalBatchNorm(nn.Module):

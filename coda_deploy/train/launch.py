@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
+from coda_deploy import distributed
 from coda_deploy.tokenizer.config import ConfigError
-from coda_deploy.train import distributed
 from coda_deploy.train.config import TrainConfig
 from coda_runtime.errors import MissingDependencyError
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coda_deploy import distributed
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.lora import branch, lora_layers
-from coda_deploy.train import distributed
 from coda_deploy.train.augment import AugmentDraw, augment, draw
 from coda_deploy.train.config import LossSection
 from coda_deploy.train.discriminator import Discriminator, generator_loss, hinge_loss

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from coda_deploy import distributed
 from coda_deploy.data import TrainBatch
-from coda_deploy.train import distributed
 from coda_deploy.train.report import Report
 
 

@@ -17,10 +17,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from coda_deploy import distributed
 from coda_deploy.data import Crop, ImageSource, TrainBatch, TrainLoader, open_source
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.config import ConfigError
-from coda_deploy.train import checkpoint, distributed
+from coda_deploy.train import checkpoint
 from coda_deploy.train.beginning import make_objective, warm_up
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import SaveSection, TrainConfig

@@ -1,4 +1,4 @@
-"""What two processes compute together in test_distributed.py; run as a program, this is the second one."""
+"""What two processes compute together in tests/deploy/test_distributed.py; run as a program, this is the second one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from coda_deploy.train import distributed
+from coda_deploy import distributed
 from coda_deploy.train.discriminator import Discriminator, GlobalBatchNorm, generator_loss, hinge_loss
 
 WORLD = 2

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from coda_deploy.train import distributed
+from coda_deploy import distributed
 from coda_deploy.train.figures import Window
 from tests.deploy.train import runs
 

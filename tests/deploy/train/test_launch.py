@@ -12,8 +12,8 @@ import torch.distributed as dist
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType
 
-from coda_deploy import ConfigError
-from coda_deploy.train import distributed, launch
+from coda_deploy import ConfigError, distributed
+from coda_deploy.train import launch
 from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
 from coda_runtime.errors import MissingDependencyError
 from tests.deploy.train import runs

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from coda_deploy import distributed
 from coda_deploy.data import Skipped, TrainBatch
-from coda_deploy.train import distributed
 from coda_deploy.train.report import Report
 from coda_deploy.train.skips import Skips
 from tests.deploy.train import runs

@@ -108,6 +108,15 @@ def test_learning_rates_follow_the_schedule(place: runs.Place) -> None:
     assert rates == pytest.approx({"quantizer": 0.2, "other": 0.1})
 
 
+def test_averages_follow_it_too(place: runs.Place) -> None:
+    bench = Bench(place, runs.config(optim={"ema": 1.0, "ema_start": 0.5, "steps": 10}))
+    for step, share in ((4, 0.0), (5, 3 / 12), (6, 4 / 13)):
+        before = bench.state.ema.averages["quantizer.codebook"].clone()
+        bench.stepper.run(step, [batch()])
+        expected = share * before + (1 - share) * bench.tokenizer.quantizer.codebook.detach()
+        torch.testing.assert_close(bench.state.ema.averages["quantizer.codebook"], expected)
+
+
 def test_gradients_are_clipped(place: runs.Place, monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[float] = []
     step = torch.optim.AdamW.step

@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from coda_deploy.train import distributed
+from coda_deploy import distributed
 from tests.deploy.train import peer
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 Results = dict[str, list[Any]]
 
 
