@@ -73,15 +73,17 @@ class Variant:
     lr_quantizer: float = 1e-2
 
 
+# The weights of the sample's configuration: after the warm-up the picture leads.
+OURS = ("loss.l2=10.0", "loss.vq=0.2", "loss.entropy=0.001")
+
 VARIANTS = (
     Variant("coda", "CODA"),
-    Variant("warm", "CODA, latent warm-up, same time", warm=True, lr=3e-4, lr_quantizer=1e-4),
+    Variant("warm", "CODA, latent warm-up, same time", OURS, warm=True, lr=5e-4, lr_quantizer=1e-4),
     Variant(
         "warm_no_lora",
         "latent warm-up without LoRA, same time",
-        ("tokenizer.lora_rank=0",),
+        (*OURS, "tokenizer.lora_rank=0"),
         warm=True,
-        lr=3e-4,
         lr_quantizer=1e-4,
     ),
     Variant("nearest", "without attention (nearest neighbour)", nearest=True),
