@@ -78,10 +78,10 @@ OURS = ("loss.l2=10.0", "loss.vq=0.2", "loss.entropy=0.001")
 
 VARIANTS = (
     Variant("coda", "CODA"),
-    Variant("warm", "CODA, latent warm-up, same time", OURS, warm=True, lr=5e-4, lr_quantizer=1e-4),
+    Variant("warm", "CODA after a latent warm-up, same time", OURS, warm=True, lr=5e-4, lr_quantizer=1e-4),
     Variant(
         "warm_no_lora",
-        "latent warm-up without LoRA, same time",
+        "CODA after a latent warm-up, without LoRA",
         (*OURS, "tokenizer.lora_rank=0"),
         warm=True,
         lr_quantizer=1e-4,
