@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coda_deploy import CodaTokenizer
 from coda_deploy.data import TrainBatch
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
-from coda_deploy.train.objective import Objective, PictureTerms
+from coda_deploy.train.discriminator import Discriminator
+from coda_deploy.train.objective import Critic, Objective, PictureTerms
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.state import RunState
 from coda_deploy.train.step import Stepper
@@ -148,6 +150,25 @@ def test_micro_steps_are_a_batch(place: runs.Place) -> None:
     for name, tensor in whole.weights().items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-4)
     assert torch.equal(whole.state.seen, parts.state.seen)
+
+
+def test_the_heads_gradient_is_a_mean_too(place: runs.Place) -> None:
+    """Two micro-steps of the same images, seen in the same way, give what one gives."""
+
+    class Patches(nn.Module):
+        def forward(self, pixels: Tensor, top_left: object) -> list[Tensor]:
+            return [F.avg_pool2d(pixels, 4).flatten(2)]
+
+    config = runs.config(loss={"gan": 1.0, "augment": 0.0, "blur_fade": 0.0, "gan_warmup": 0.0})
+    found = []
+    for micro in (1, 2):
+        torch.manual_seed(0)
+        critic = Critic(Patches(), Discriminator(3, 1).eval())  # no power iteration between the two
+        bench = Bench(place, config, objective=Objective(config.loss, None, critic))
+        found.append(bench.stepper.run(0, [batch()] * micro))
+    assert found[0]["critic gradient"] > 0
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_bf16_keeps_the_quantizer_in_float32(place: runs.Place, monkeypatch: pytest.MonkeyPatch) -> None:
