@@ -194,14 +194,8 @@ class _Run:
                     raise StoppedError(window.stop, f"saved at step {done} in {self.out}")
 
     def _loader(self, seed: int, batch: int, rank: int, world: int, workers: int | None = None) -> TrainLoader:
-        data = self.config.data
-        crop = Crop(
-            self.config.tokenizer.image_size,
-            zoom=data.zoom,
-            flip=data.flip,
-            upscale=data.upscale,
-            zoom_max=data.zoom_max or None,
-        )
+        data, size = self.config.data, self.config.tokenizer.image_size
+        crop = Crop(size, zoom=data.zoom, flip=data.flip, upscale=data.upscale, zoom_max=data.zoom_max or None)
         workers = data.workers if workers is None else workers
         return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers)
 

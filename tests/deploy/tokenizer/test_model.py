@@ -225,7 +225,7 @@ def test_from_vae_reads_a_folder(tmp_path: Path) -> None:
 
 
 def test_from_vae_without_a_vae(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"no diffusers AutoencoderKL at {tmp_path}"):
+    with pytest.raises(ConfigError, match=f"{tmp_path} holds no diffusers AutoencoderKL"):
         CodaTokenizer.from_vae(tmp_path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coda_deploy import ConfigError
@@ -61,6 +61,7 @@ CONFIGS = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(CONFIGS)
 def test_a_file_holds_all_of_it(config: TrainConfig) -> None:
     assert TrainConfig.from_tables(tomllib.loads(config.to_toml())) == config

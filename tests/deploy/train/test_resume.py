@@ -21,7 +21,7 @@ from tests.deploy.train import runs
 
 STEPS = 6
 # Of the changes and openings of files that a run makes.
-EVERY = 6
+EVERY = 8
 
 
 def count_events(out: Path, limit: int | None = None) -> list[int]:
