@@ -6,13 +6,16 @@ CodaError                        root: `except coda_runtime.CodaError` catches a
 │   ├── ManifestError            manifest.json is broken, incomplete or contradicts itself
 │   │   └── FormatVersionError   manifest.json was written by a newer coda
 │   ├── ChecksumError            a file is missing, cut or altered
-│   └── ArtifactError            a file is whole, but does not do what its part promises
+│   ├── ArtifactError            a file is whole, but does not do what its part promises
+│   └── EngineMismatchError      an engine was built for another GPU, library, system or ONNX file
 ├── InputError                   what the caller passed (also a ValueError)
 │   ├── ImageError               an image: unreadable, wrong dtype, wrong shape, empty batch
 │   └── TokenError               ids: wrong dtype, wrong shape, out of range, from another tokenizer
 ├── OutputError                  the result cannot be written where it was asked for
 ├── DeviceError                  the device or execution provider asked for is not there
 ├── BackendError                 unknown backend, or an engine library failed
+│   └── DeviceMemoryError        the device has no memory left for this batch
+├── BuildError                   an engine could not be built
 ├── HubError                     the Hugging Face Hub did not deliver
 ├── MissingDependencyError       an optional library is not installed; `.extra` brings it
 └── ClosedError                  the tokenizer was closed
@@ -25,12 +28,15 @@ from __future__ import annotations
 __all__ = [
     "ArtifactError",
     "BackendError",
+    "BuildError",
     "BundleError",
     "BundleNotFoundError",
     "ChecksumError",
     "ClosedError",
     "CodaError",
     "DeviceError",
+    "DeviceMemoryError",
+    "EngineMismatchError",
     "FormatVersionError",
     "HubError",
     "ImageError",
@@ -70,6 +76,10 @@ class ArtifactError(BundleError):
     """A file of the bundle is whole, but does not do what its part promises."""
 
 
+class EngineMismatchError(BundleError):
+    """An engine was built for another GPU, library, system or ONNX file; `coda build` makes one that fits."""
+
+
 class InputError(CodaError, ValueError):
     """The caller passed something that cannot be used."""
 
@@ -92,6 +102,14 @@ class DeviceError(CodaError):
 
 class BackendError(CodaError):
     """The backend is unknown, or an engine library failed."""
+
+
+class DeviceMemoryError(BackendError):
+    """The device has no memory left for a batch of this size."""
+
+
+class BuildError(CodaError):
+    """An engine could not be built."""
 
 
 class HubError(CodaError):

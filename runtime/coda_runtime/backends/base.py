@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..manifest import Artifact
+from ..errors import CodaError, InputError
+from ..manifest import Artifact, Manifest
 
 Provider = str | tuple[str, Mapping[str, Any]]
 
@@ -19,12 +20,17 @@ Provider = str | tuple[str, Mapping[str, Any]]
 class LoadOptions:
     """How to load: "auto", "cpu", "cuda" or "cuda:N"; execution providers as the engine library names them; threads.
 
+    `manifest` is that of the bundle the artifact lies in: an engine is compared with the ONNX file it was built from.
+    `allow_host_code` lets an engine bring code for the CPU, which a version-compatible TensorRT engine needs.
+
     Raises InputError for a device of another form and for threads that are not a whole number from 1.
     """
 
     device: str = "auto"
     providers: Sequence[Provider] | None = None
     threads: int | None = None
+    manifest: Manifest | None = None
+    allow_host_code: bool = False
 
     def __post_init__(self) -> None:
         self.cuda_index()
@@ -50,18 +56,71 @@ class LoadOptions:
         return int(index or 0)
 
 
+class DeviceArray(Protocol):
+    """An array in the memory of a GPU. Whoever takes it by `__dlpack__` gets it without a copy, in stream order."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As numpy's."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As numpy's."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it lies: "cuda:N"."""
+        ...
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A copy in host memory, complete when this returns."""
+        ...
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule; work on `stream` (of the consumer) waits until the data is there."""
+        ...
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(2, N) for the GPU N."""
+        ...
+
+
 class Session(Protocol):
-    """One loaded file. `run` may be called from many threads at once, and keeps nothing of a call."""
+    """One loaded file. `run` may be called from many threads at once, and keeps nothing of a call.
+
+    `batch`, (min, opt, max), may be there too: sizes outside it are never passed. Without it any batch goes.
+    """
 
     device: str
-    """Where it runs: "cpu" or "cuda:N"."""
+    """Where it runs: "cpu", "cuda:N", or a provider's own name."""
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run [B, ...] through the graph and return its one output, a new array. Raises BackendError."""
+        """Run [B, ...] through the graph and return its one output, a new array.
+
+        Raises BackendError, and DeviceMemoryError where a smaller batch might do.
+        """
         ...
 
     def close(self) -> None:
         """Free what the engine holds. No `run` is under way, and none follows."""
+        ...
+
+
+@runtime_checkable
+class DeviceSession(Session, Protocol):
+    """A session on a GPU, whose output may stay there for the next part."""
+
+    def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> DeviceArray:
+        """As `run`; a `batch` on the same device is read where it lies. Returns before the work is done."""
         ...
 
 
@@ -78,4 +137,13 @@ class Backend(Protocol):
 
     def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
         """Load a checked file. Raises ArtifactError, BackendError, DeviceError, InputError, MissingDependencyError."""
+        ...
+
+
+@runtime_checkable
+class SelectiveBackend(Backend, Protocol):
+    """A backend whose artifacts fit some machines only: backend="auto" asks it first, and may go on to another."""
+
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Why `artifact` may not load here, as the error to raise; None where it may. Loads nothing."""
         ...
