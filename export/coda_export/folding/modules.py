@@ -21,8 +21,9 @@ class FoldedEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalise to [-1, 1] and encode."""
-        # The -1 stays out of the first convolution's bias: that convolution pads with zeros after it.
-        pixels = image.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0
+        # Cast first: TensorRT knows uint8 only at a network's ends. The -1 stays out of the first convolution's bias:
+        # that convolution pads with zeros after it.
+        pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
         return cast(Tensor, self.encoder(pixels))
 
 
@@ -79,7 +80,7 @@ class FoldedDecoder(nn.Module):
             # Not in the convolution's bias: it pads with zeros, and the border would be wrong.
             latent = latent + self.offset
         pixels = (self.decoder(latent) * 127.5 + 127.5).round().clamp(0, 255)
-        return cast(Tensor, pixels.to(torch.uint8).permute(0, 2, 3, 1))
+        return cast(Tensor, pixels.permute(0, 2, 3, 1).to(torch.uint8))
 
 
 def apply_both_sides(matrix: Tensor, grid: Tensor) -> Tensor:

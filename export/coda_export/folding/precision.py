@@ -1,4 +1,9 @@
-"""Lower precisions, made in the graph: convolutions and projections in the low type, statistics in float32."""
+"""Lower precisions, made in the graph, since strongly typed engines take each layer's type from there.
+
+Convolutions and projections compute in the low type. What decides the last digits stays float32: the statistics of
+normalisations, the scores of attention and what is summed with them, and the last layers, whose output is the latent
+that the code search reads, or the picture. benchmarks/bench_precision.py measures what that is worth.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +11,30 @@ import copy
 from typing import cast
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
+# A diffusers encoder's or decoder's last layers, in order: GroupNorm, SiLU, convolution.
+_LAST = ("conv_norm_out", "conv_act", "conv_out")
 
-class _WithFloat32(nn.Module):
-    """Runs ``inner`` in float32 and returns to ``dtype``."""
 
-    def __init__(self, inner: nn.Module, dtype: torch.dtype) -> None:
+class _Cast(nn.Module):
+    """Runs ``inner`` on ``before`` and returns ``after``."""
+
+    def __init__(self, inner: nn.Module, before: torch.dtype, after: torch.dtype) -> None:
         super().__init__()
-        self.inner, self.dtype = inner, dtype
+        self.inner, self.before, self.after = inner, before, after
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.inner(x.float())).to(self.dtype)
-
-
-class _InLow(nn.Module):
-    """Runs ``body`` in ``dtype`` between float32 ends."""
-
-    def __init__(self, body: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.body, self.dtype = body, dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.body(x.to(self.dtype))).float()
+        return cast(Tensor, self.inner(x.to(self.before))).to(self.after)
 
 
 def lowered(body: nn.Module, precision: str) -> nn.Module:
-    """``body`` computing in ``precision``, float32 in and out; normalisations keep float32. fp32 returns it as it is.
+    """``body``, a diffusers encoder or decoder, computing in ``precision``, float32 in and out.
 
-    Raises ``KeyError`` for a precision not in ``DTYPES``.
+    fp32 returns it as it is; otherwise it is copied. Raises ``KeyError`` for a precision not in ``DTYPES``.
     """
     dtype = DTYPES[precision]
     if dtype is torch.float32:
@@ -44,6 +42,22 @@ def lowered(body: nn.Module, precision: str) -> nn.Module:
     low = copy.deepcopy(body).to(dtype)
     for name, module in list(low.named_modules()):
         if isinstance(module, nn.GroupNorm):
-            parent, _, leaf = name.rpartition(".")
-            setattr(low.get_submodule(parent), leaf, _WithFloat32(module.float(), dtype))
-    return _InLow(low, dtype)
+            last = name.rpartition(".")[2] in _LAST
+            _replace(low, name, _Cast(module.float(), torch.float32, torch.float32 if last else dtype))
+        elif isinstance(module, nn.Conv2d) and name.rpartition(".")[2] in _LAST:
+            _replace(low, name, _Cast(module.float(), torch.float32, torch.float32))
+        elif isinstance(module, Attention):
+            _attend_in_float32(module, dtype)
+    return _Cast(low, dtype, torch.float32)
+
+
+def _attend_in_float32(attention: Attention, dtype: torch.dtype) -> None:
+    """Queries, keys and values leave their projections, computed in ``dtype``, as float32."""
+    for name in ("to_q", "to_k", "to_v"):
+        setattr(attention, name, _Cast(getattr(attention, name), dtype, torch.float32))
+    attention.to_out[0] = _Cast(attention.to_out[0], dtype, dtype)
+
+
+def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(parent), leaf, module)

@@ -17,7 +17,9 @@ Info = tuple[str, int, Sequence[int | str | None]]
 class GraphBuilder:
     """Collects nodes and initializers; ``model`` closes the graph and checks it."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        """``prefix`` sets the names of a subgraph's nodes apart from those around it."""
+        self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._count = 0
@@ -36,8 +38,18 @@ class GraphBuilder:
         """Add a node with one output and return the output's name."""
         self._count += 1
         output = name or f"{op.lower()}_{self._count}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"{op}_{self._count}", **attributes))
+        self._append(op, inputs, [output], attributes)
         return output
+
+    def nodes_of(self, op: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Add a node with several outputs and return their names."""
+        self._count += 1
+        names = [f"{op.lower()}_{self._count}_{index}" for index in range(outputs)]
+        self._append(op, inputs, names, attributes)
+        return names
+
+    def _append(self, op: str, inputs: Sequence[str], outputs: list[str], attributes: dict[str, Any]) -> None:
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=f"{self.prefix}{op}_{self._count}", **attributes))
 
     def reshape(self, value: str, *shape: int) -> str:
         """Reshape; 0 keeps a dimension, one -1 is inferred."""

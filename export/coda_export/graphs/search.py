@@ -89,16 +89,19 @@ def add_search(graph: GraphBuilder, tables: SearchTables, rows: str, tokens: int
     """Rows float32 [N, C] -> ids int64 [N]; ``tokens`` is how many rows one image has."""
     chunks, per_step = tables.short_steps if tokens <= FEW_TOKENS else tables.steps
     features = _features(graph, tables, rows)
-    body = GraphBuilder()
+    body = GraphBuilder(f"{features}/")
     logits = body.node("MatMul", features, "chunk")
     body.node("ReduceMax", logits, body.constant([-1], "last"), name="best", keepdims=0)
+    # TensorRT's parser refuses a Scan that carries no state from step to step.
+    body.node("Identity", "state", name="kept")
     shape = [per_step, tables.features, tables.block]
     step = body.graph(
         f"step_{features}",
-        [("chunk", TensorProto.FLOAT, shape)],
-        [("best", TensorProto.FLOAT, [per_step, None])],
+        [("state", TensorProto.FLOAT, [1]), ("chunk", TensorProto.FLOAT, shape)],
+        [("kept", TensorProto.FLOAT, [1]), ("best", TensorProto.FLOAT, [per_step, None])],
     )
-    maxima = graph.node("Scan", chunks, body=step, num_scan_inputs=1)  # [steps, per_step, N]
+    state = graph.constant(np.zeros(1, np.float32), "state")
+    maxima = graph.nodes_of("Scan", 2, state, chunks, body=step, num_scan_inputs=1)[1]  # [steps, per_step, N]
     # A row count of 0 cannot be told from "keep" in a Reshape, so the token axis moves first and blocks are inferred.
     by_token = graph.node("Transpose", maxima, perm=[2, 0, 1])
     block = graph.node("ArgMax", graph.node("Flatten", by_token, axis=1), axis=1, keepdims=0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coda_export.folding.precision import lowered
+from tests.tiny_tokenizers import make
 
 
 def body() -> nn.Module:
@@ -37,3 +38,37 @@ def test_low_convolutions_between_float32_ends(precision: str, dtype: torch.dtyp
 def test_an_unknown_precision() -> None:
     with pytest.raises(KeyError, match="int8"):
         lowered(body(), "int8")
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_what_decides_the_last_digits_is_float32(precision: str, dtype: torch.dtype, part: str) -> None:
+    vae = make("flux").vae
+    low = lowered(getattr(vae, part), precision)
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def record(name: str, tensor: Tensor) -> None:
+        seen.setdefault(name, set()).add(tensor.dtype)
+
+    for name, module in low.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.GroupNorm)):
+            module.register_forward_hook(lambda _m, _i, out, name=name: record(name, out))
+    attended: list[torch.dtype] = []
+    attend = nn.functional.scaled_dot_product_attention
+
+    def spy(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+        attended.extend((query.dtype, key.dtype, value.dtype))
+        return attend(query, key, value)
+
+    size = (1, 3, 32, 32) if part == "encoder" else (1, vae.config.latent_channels, 8, 8)
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.functional, "scaled_dot_product_attention", spy)
+        assert low(torch.randn(size)).dtype == torch.float32
+    assert attended
+    assert set(attended) == {torch.float32}
+    float32 = {name for name, types in seen.items() if types == {torch.float32}}
+    modules = dict(low.named_modules())
+    assert {name for name in float32 if isinstance(modules[name], nn.Conv2d)} == {"inner.conv_out.inner"}
+    assert not {name for name in float32 if isinstance(modules[name], nn.Linear)}
+    assert {name for name in seen if isinstance(modules[name], nn.GroupNorm)} <= float32
+    assert {name for name, types in seen.items() if types == {dtype}} | float32 == set(seen)

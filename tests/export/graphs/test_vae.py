@@ -12,7 +12,7 @@ import torch
 import coda_export
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
-from coda_deploy.reference import to_pixels
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_export.graphs import decoder_graph, encoder_graph
 from coda_runtime.bundle import Bundle
 from tests.export import onnx_tools
