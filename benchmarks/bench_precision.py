@@ -1,7 +1,7 @@
 """What lower precisions cost in tokens and pixels, run by PyTorch on the CPU: ``python -m benchmarks.bench_precision``.
 
 The folded modules in fp16 and bf16 beside the float32 tokenizer, on the shipped photographs. The floors in
-coda_export/parity/floors.py come from here: onnxruntime's CPU provider cannot run a bf16 convolution.
+coda_runtime/parity/floors.py come from here: onnxruntime's CPU provider cannot run a bf16 convolution.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from benchmarks.common import save
 from coda_deploy import CodaTokenizer
 from coda_deploy.export import parity_images
 from coda_deploy.folding import fold_tokenizer
-from coda_deploy.reference import TorchReference, to_pixels
+from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_export.folding.modules import FoldedEncoder
 from coda_export.folding.precision import lowered
-from coda_export.parity.measure import mean_psnr, token_parity
+from coda_runtime.parity import mean_psnr, token_parity
 
 
 @torch.inference_mode()

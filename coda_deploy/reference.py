@@ -8,11 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coda_deploy.tokenizer.model import CodaTokenizer
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Decoded images [B, 3, H, W] in about [-1, 1] -> uint8 [B, H, W, 3]: clip(round(127.5 x + 127.5))."""
-    return images.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+from coda_deploy.tokenizer.pixels import to_pixels
 
 
 class TorchReference:

@@ -26,9 +26,9 @@ from benchmarks.common import machine
 from coda_deploy.data import Crop, TrainLoader, open_source
 from coda_deploy.evaluate.similarity import ssim_per_image
 from coda_deploy.evaluate.usage import perplexity, utilization
-from coda_deploy.reference import to_pixels
 from coda_deploy.tokenizer import CodaTokenizer
-from coda_deploy.train.config import TrainConfig
+from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
+from coda_deploy.train.config import TrainConfig, read_config
 from coda_deploy.train.equalise import equalise
 from coda_deploy.train.objective import Objective
 from coda_deploy.train.schedule import Schedule
@@ -42,10 +42,12 @@ SCALES = (1, 2, 3, 4, 6, 8)
 WARM_IMAGES, WARM_ROUNDS = 2048, 40
 
 
-def configuration(variant: Variant, steps: int) -> TrainConfig:
-    """The paper's objective without LPIPS and discriminator, at this size."""
-    from coda_deploy.train.config import read_config
-
+def configuration(variant: Variant, steps: int, l2: float | None = None, vq: float | None = None) -> TrainConfig:
+    """The paper's objective without LPIPS and discriminator, at this size; a weight of None is the variant's own."""
+    if l2 is None:
+        # LPIPS and the discriminator, whose weights cannot be had here, would pull towards the picture too: without
+        # them an L2 of 1 is outweighed by the quantizer's losses, and LoRA makes the picture worse.
+        l2 = 10.0 if variant.scratch else 50.0
     scales = [SCALES[-1]] if variant.name in ("single", "vq") else list(SCALES)
     settings = [
         f"tokenizer.image_size={SIDE}",
@@ -56,9 +58,8 @@ def configuration(variant: Variant, steps: int) -> TrainConfig:
         f"optim.lr={variant.lr}",
         f"optim.lr_quantizer={variant.lr_quantizer}",
         "optim.clip=10.0" if not variant.scratch else "optim.clip=1.0",
-        # LPIPS and the discriminator, whose weights cannot be had here, would pull towards the picture too: without
-        # them an L2 of 1 is outweighed by the quantizer's losses, and LoRA makes the picture worse.
-        f"loss.l2={10.0 if variant.scratch else 50.0}",
+        f"loss.l2={l2}",
+        *([] if vq is None else [f"loss.vq={vq}"]),
         "loss.entropy=0.05",
         "warmup.images=0",
         "warmup.steps=0",
@@ -85,9 +86,8 @@ def measure(tokenizer: CodaTokenizer, squares: np.ndarray) -> dict[str, float]:
     return {**means, "utilization": utilization(counts), "perplexity": perplexity(counts)}
 
 
-def train(variant: Variant, steps: int, photos: Path, vae: Path, budget: float) -> dict[str, Any]:
+def train(variant: Variant, config: TrainConfig, photos: Path, vae: Path, budget: float) -> dict[str, Any]:
     """One variant; ``budget`` is CODA's CPU seconds, which a warmed-up one may not exceed."""
-    config = configuration(variant, steps)
     tokenizer = build(variant, config, vae)
     tokenizer.vae.to(memory_format=torch.channels_last)
     state = RunState(tokenizer.train(), None, config.optim)
@@ -140,12 +140,14 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=240, help="CODA's; plain VQ gets 6 times as many")
+    parser.add_argument("--l2", type=float, help="its weight, but for warmed-up variants (default: 50, scratch 10)")
+    parser.add_argument("--vq", type=float, help="its weight, but for warmed-up variants (default: the sample's)")
     parser.add_argument("--only", nargs="*", default=[variant.name for variant in VARIANTS])
     args = parser.parse_args()
     # One basis of the latent for all of them, with a standard deviation of one as the published latents have.
     vae = AutoencoderKL.from_pretrained(args.vae)
     squares = np.load(args.photos / "train.npy", mmap_mode="r")[::160]
-    unit = torch.from_numpy(squares.copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
+    unit = from_pixels(torch.from_numpy(squares.copy()))
     equalise(vae, unit, torch.Generator().manual_seed(0))
     base = args.out.with_suffix(".vae")
     vae.save_pretrained(base)
@@ -154,7 +156,8 @@ def main() -> None:
         if variant.name not in args.only:
             continue
         budget = results.get("coda", {}).get("cpu_seconds", float("inf"))
-        results[variant.name] = train(variant, args.steps, args.photos, base, budget)
+        config = configuration(variant, args.steps, args.l2, args.vq)
+        results[variant.name] = train(variant, config, args.photos, base, budget)
         args.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(variant.name, {k: v for k, v in results[variant.name].items() if k != "curve"}, flush=True)
 

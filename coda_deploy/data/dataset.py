@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from coda_deploy.data.source import DataError
+from coda_deploy.first_line import first_line
 from coda_runtime.errors import ImageError, MissingDependencyError
 from coda_runtime.images import open_rgb
 
@@ -34,7 +35,7 @@ class DatasetSource:
             selected = dataset.select_columns([self._column]).with_format(None)
             self._rows = selected.cast_column(self._column, datasets.Image(decode=False))
         except Exception as error:  # what Arrow raises for a type that does not fit
-            raise DataError(f"{label}: the column {self._column!r} holds no images ({_first_line(error)})") from error
+            raise DataError(f"{label}: the column {self._column!r} holds no images ({_said(error)})") from error
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -62,7 +63,7 @@ def from_hub(where: str) -> DatasetSource:
         dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
     except Exception as error:  # the Hub, the network, the builder: each raises its own
         raise DataError(
-            f"{where}: Hugging Face did not deliver the dataset ({_first_line(error)}); check its name, the split "
+            f"{where}: Hugging Face did not deliver the dataset ({_said(error)}); check its name, the split "
             "and the network"
         ) from error
     return DatasetSource(dataset, where)
@@ -90,7 +91,7 @@ def from_disk(folder: Path, split: str | None = None) -> DatasetSource:
     try:
         dataset = datasets.load_from_disk(str(folder))
     except Exception as error:  # Arrow's for a damaged file, the library's for a foreign one
-        raise DataError(f"{label} cannot be read as a saved dataset ({_first_line(error)}); save it again") from error
+        raise DataError(f"{label} cannot be read as a saved dataset ({_said(error)}); save it again") from error
     return DatasetSource(dataset, label)
 
 
@@ -131,5 +132,5 @@ def _image_column(dataset: Any, label: str, datasets: Any) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _said(error: Exception) -> str:
+    return first_line(error) or type(error).__name__

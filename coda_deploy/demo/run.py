@@ -18,9 +18,10 @@ from coda_deploy.demo.findings import Findings
 from coda_deploy.demo.report import render
 from coda_deploy.demo.timing import BATCHES, compare
 from coda_deploy.export import export_tokenizer
-from coda_deploy.reference import TorchReference, to_pixels
+from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.diagnose import diagnose
 from coda_runtime.errors import InputError
 from coda_runtime.images import fit

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coda_deploy.evaluate.devices import to_tensor
+from coda_deploy.tokenizer.pixels import from_pixels
 from coda_runtime.errors import InputError, MissingDependencyError
 
 Pixels = NDArray[np.uint8]
@@ -61,9 +62,5 @@ class Perceptual:
     def __call__(self, a: Pixels, b: Pixels) -> NDArray[np.float64]:
         """LPIPS of each pair of uint8 [B, H, W, 3], 0 for identical ones: float64 [B]."""
         with torch.inference_mode():
-            found: Tensor = self._network(self._signed(a), self._signed(b))
+            found: Tensor = self._network(*(from_pixels(to_tensor(images, self.device)) for images in (a, b)))
         return np.asarray(found.double().cpu().numpy())
-
-    def _signed(self, images: Pixels) -> Tensor:
-        """Float32 [B, 3, H, W] in [-1, 1]."""
-        return to_tensor(images, self.device).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 import coda_runtime
 from coda_deploy.evaluate.devices import full_float32, to_tensor, torch_device, torch_threads
-from coda_deploy.reference import to_pixels
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import lora_layers
 from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.errors import DeviceError, InputError
 from coda_runtime.hub import find_bundle
 from coda_runtime.manifest import MANIFEST_NAME, Spec
@@ -175,7 +175,7 @@ def open_subject(
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
     """The local folder, and "tokenizer" or "bundle"."""
     path = Path(where).expanduser()
-    if path.exists() or path.parent.exists() or not _is_hub_id(where):
+    if path.exists() or path.parent.exists() or not (isinstance(where, str) and storage.is_hub_id(where)):
         if not path.is_dir():
             found = "is a file" if path.exists() else "is not there"
             raise InputError(
@@ -205,10 +205,6 @@ def _kind(folder: Path) -> str | None:
     if (folder / storage.CONFIG_NAME).is_file():
         return "tokenizer"
     return "bundle" if (folder / MANIFEST_NAME).is_file() else None
-
-
-def _is_hub_id(where: str | os.PathLike[str]) -> bool:
-    return isinstance(where, str) and where.count("/") == 1 and not where.startswith((".", "/", "~"))
 
 
 @contextmanager

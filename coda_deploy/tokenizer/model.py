@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import ConfigError, LoraConfig, NormType, TokenizerConfig
 from coda_deploy.tokenizer.lora import add_lora
+from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
 from coda_deploy.tokenizer.vae import load_vae
 from coda_runtime.errors import InputError
@@ -202,7 +203,7 @@ class CodaTokenizer(nn.Module):
         if images.dtype == torch.uint8:
             if images.ndim != 4 or images.shape[1:] != (size, size, 3):
                 raise InputError(f"uint8 images must be [B, {size}, {size}, 3], found {list(images.shape)}")
-            return images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+            return from_pixels(images)
         if not images.is_floating_point() or images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise InputError(
                 f"images must be float [B, 3, {size}, {size}] in [-1, 1] or uint8 [B, {size}, {size}, 3], "

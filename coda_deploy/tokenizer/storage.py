@@ -28,6 +28,11 @@ class WeightsError(CodaError):
     """A tokenizer's or checkpoint's weights are missing, damaged, or not those that its configuration asks for."""
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a hub id, ``owner/name``, and not of a path: asks neither disk nor hub."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
     """The local folder of a tokenizer; a hub id (``owner/name``) is downloaded into the hub's cache.
 
@@ -39,7 +44,7 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
     if path.is_file():
         raise WeightsError(f"{path} is a file, expected a tokenizer folder with {CONFIG_NAME} and {WEIGHTS_NAME}")
     name = str(path_or_hub_id)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not is_hub_id(name):
         raise WeightsError(f"no tokenizer folder at {path}: give an existing folder, or a hub id like owner/name")
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))

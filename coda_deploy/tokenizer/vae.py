@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
+from coda_deploy.first_line import first_line
 from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.tokenizer.storage import is_hub_id
 
 CONFIG_NAME = "config.json"
 _CLASS = "AutoencoderKL"
@@ -29,7 +31,7 @@ def load_vae(where: str | os.PathLike[str]) -> AutoencoderKL:
     if folder.is_dir():
         return _from_folder(folder if (folder / CONFIG_NAME).is_file() else folder / "vae", str(where))
     name, _, subfolder = str(where).partition(":")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    if not is_hub_id(name):
         raise ConfigError(f"there is no VAE at {where}: give an existing folder, or a hub id like owner/name")
     try:
         with warnings.catch_warnings():
@@ -42,7 +44,7 @@ def load_vae(where: str | os.PathLike[str]) -> AutoencoderKL:
     except Exception as error:  # the hub's, requests' and diffusers' own, without a common root
         raise ConfigError(
             f"{where} is no local folder, and no diffusers {_CLASS} could be had from the hub "
-            f"({type(error).__name__}: {_first_line(error)}); check the name (a pipeline's VAE is owner/name:vae), "
+            f"({type(error).__name__}: {first_line(error)}); check the name (a pipeline's VAE is owner/name:vae), "
             "the network and a gated model's licence"
         ) from error
 
@@ -59,7 +61,7 @@ def _from_folder(folder: Path, asked: str) -> AutoencoderKL:
         raise
     except Exception as error:  # a cut file, a misshapen tensor: safetensors', diffusers' and torch's own errors
         raise ConfigError(
-            f"the {_CLASS} in {asked} cannot be read ({type(error).__name__}: {_first_line(error)}); copy it again"
+            f"the {_CLASS} in {asked} cannot be read ({type(error).__name__}: {first_line(error)}); copy it again"
         ) from error
 
 
@@ -80,7 +82,3 @@ def _load(where: str | Path, asked: str, **settings: Any) -> AutoencoderKL:
         if not torch.isfinite(tensor).all():
             raise ConfigError(f"the weights of {asked} hold NaN or infinite values, first in {name!r}: copy them again")
     return vae
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from coda_deploy.tokenizer import CodaTokenizer
+from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.discriminator import Discriminator
 from coda_deploy.train.equalise import equalise
@@ -61,7 +62,7 @@ def warm_up(
     if settings.equalise:
         report.say("changing the latent's basis")
         images = torch.cat([next(batches) for _ in range(-(-EQUALISE_IMAGES // settings.batch))]).to(device)
-        unit = (images.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        unit = from_pixels(images).contiguous(memory_format=torch.channels_last)
         equalise(tokenizer.vae, unit, torch.Generator().manual_seed(seed), tokenizer.config.latent_scale)
     if settings.images:
         report.say(f"caching {settings.images} latents")

@@ -1,9 +1,10 @@
 """Checkpoints: folders that appear whole or not at all, and that are tokenizer folders themselves.
 
-OUT/checkpoints/step-00001000/
-config.json, model.safetensors      the tokenizer with averaged weights: `coda export`, `coda eval` take it
-training.safetensors                raw weights, averages, optimizers, discriminator
-training.json                       step, configuration, figures since the last log line, what was skipped
+The one after 1000 steps is the folder ``OUT/checkpoints/step-00001000``:
+
+    config.json, model.safetensors      the tokenizer with averaged weights: `coda export`, `coda eval` take it
+    training.safetensors                raw weights, averages, optimizers, discriminator
+    training.json                       step, configuration, figures since the last log line, what was skipped
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ from coda_runtime.outputs import staged_folder
 
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
 FORMAT_VERSION = 1
-# Settings that change no number, and those that only share out the images of a step.
+# Settings that change no number.
 FREE = frozenset({"data.workers", "tokenizer.vae", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"})
-SHARED = frozenset({"batch"})
 _NAME = re.compile(r"step-(\d{8,})")
 # What staged_file and staged_folder name what is being written; the second is a checkpoint being removed.
 _STAGED = r"\.\d+-[0-9a-f]{8}\.part"
@@ -127,13 +127,14 @@ def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, imag
     ``images`` is how many there are in all.
     """
     asked = config.to_json()
+    # With as many images a step as before, a batch only shares them out among processes.
+    free = FREE | {"optim.batch"} if images_per_step == facts.images_per_step else FREE
     for section in dataclasses.fields(config):
         if section.name in ("save", "warmup"):
             continue  # neither changes a step that is still to come
         for key in sorted(asked[section.name].keys() | facts.config.get(section.name, {}).keys()):
             before, now = facts.config.get(section.name, {}).get(key), asked[section.name].get(key)
-            free = f"{section.name}.{key}" in FREE or (images_per_step == facts.images_per_step and key in SHARED)
-            if before != now and not free:
+            if before != now and f"{section.name}.{key}" not in free:
                 raise ConfigError(
                     f"{place} was trained with {section.name} {key} = {before}, now it is {now}: "
                     "resume with the same configuration, or start anew in another --out"

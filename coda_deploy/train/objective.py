@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coda_deploy import distributed
+from coda_deploy.perception.dino import SIDE
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.lora import branch, lora_layers
 from coda_deploy.train.augment import AugmentDraw, augment, draw
@@ -61,7 +62,7 @@ class View:
     seed: int
     blur: float
     probability: float
-    window: int = 224
+    window: int = SIDE
 
     def draw(self, count: int) -> AugmentDraw:
         """The augmentation of this process's ``count`` images."""

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from coda_deploy.reference import to_pixels
 from coda_deploy.tokenizer import CodaTokenizer
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.outputs import staged_file
 
 GAP = 4

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coda_deploy.data import TrainBatch
 from coda_deploy.tokenizer import TokenizerOutput
+from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.objective import Objective, View, last_lora_weight
 from coda_deploy.train.schedule import Schedule
@@ -54,7 +55,7 @@ class Stepper:
 
     def _micro(self, step: int, micro: int, batch: TrainBatch, parts: int) -> Figures:
         config, device = self._config, self._accelerator.device
-        images = batch.images.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = from_pixels(batch.images.to(device, non_blocking=True))
         images = images.contiguous(memory_format=torch.channels_last)
         view = View(
             # Another look for every micro-step, the same again when a run is resumed.

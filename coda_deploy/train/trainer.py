@@ -167,19 +167,20 @@ class _Run:
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None
         begin_tracking(self.config, self.accelerator)
+        accumulate = self.config.optim.accumulate
         with (
             self.report.phase("step", total, self.first) as phase,
-            closing(self.loader.batches(self.first * self.config.optim.accumulate)) as batches,
+            closing(self.loader.batches(self.first * accumulate)) as batches,
         ):
             for step in range(self.first, total):
-                micro = [self.skips.note(batch) for batch in islice(batches, self.config.optim.accumulate)]
+                micro = [self.skips.note(batch) for batch in islice(batches, accumulate)]
                 window.add(stepper.run(step, micro), self.request.signal)
                 done = step + 1
                 if window.diverged:
                     names = distributed.gather_names([name for batch in micro for name in batch.names])
                     raise DivergedError.at(done, window.diverged, names, saved)
                 if done % save.log == 0 or done == total:
-                    figures = {"step": done, "epoch": self._epoch(done), **window.read()}
+                    figures = {"step": done, "epoch": self.loader.epoch(done * accumulate), **window.read()}
                     figures["lr"] = self.config.optim.lr * self.schedule.learning_rate(step)
                     phase.show(done, figures)
                     self.report.write(figures)
@@ -217,9 +218,6 @@ class _Run:
     def _pulse(self) -> None:
         if distributed.any_process(bool(self.request.signal)):
             raise StoppedError(self.request.signal or int(SIGTERM), "in the warm-up, of which nothing is saved")
-
-    def _epoch(self, step: int) -> float:
-        return step * self.images_per_step / len(self.source)
 
     def _picture(self, step: int) -> None:
         if self.main:

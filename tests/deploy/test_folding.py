@@ -11,8 +11,8 @@ from torch import Tensor
 
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
-from coda_deploy.reference import to_pixels
 from coda_deploy.tokenizer.config import NormType
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_export.folding import Folded
 from tests import textbook
 from tests.tiny_tokenizers import SCALES, VAES, images, make

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from coda_deploy.reference import TorchReference, to_pixels
+from coda_deploy.reference import TorchReference
+from coda_deploy.tokenizer.pixels import to_pixels
 from tests.tiny_tokenizers import images, make
 
 
@@ -27,11 +28,3 @@ def test_read_only_arrays() -> None:
     latent = reference.latent(pictures)
     latent.flags.writeable = False
     assert reference.encode(latent).shape == (2, 103)
-
-
-def test_pixels_are_rounded_and_clipped() -> None:
-    levels = torch.tensor([-3.0, -1.0, 0.0, 1.0, 3.0, (100.4 - 127.5) / 127.5, (100.6 - 127.5) / 127.5])
-    pixels = to_pixels(levels[None, None, None].expand(1, 3, 1, 7))
-    assert pixels.dtype == torch.uint8
-    assert pixels.shape == (1, 1, 7, 3)
-    assert pixels[0, 0, :, 0].tolist() == [0, 0, 128, 255, 255, 100, 101]

@@ -17,6 +17,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from coda_deploy.tokenizer.pixels import from_pixels
+
 # Four groups, not 32: the backward pass of GroupNorm on a CPU costs more the fewer channels a group has.
 CONFIG = {
     "in_channels": 3,
@@ -37,19 +39,14 @@ CONFIG = {
 EMA_DECAY = 0.998
 
 
-def to_unit(squares: np.ndarray) -> Tensor:
-    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W] in [-1, 1], channels last in memory."""
-    return torch.from_numpy(squares).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
 def crops(squares: np.ndarray, count: int, side: int, rng: np.random.Generator) -> Tensor:
-    """``count`` random crops, each flipped half of the time: float32 [count, 3, side, side]."""
+    """``count`` random crops, each flipped half of the time: float32 [count, 3, side, side] in [-1, 1]."""
     out = np.empty((count, side, side, 3), np.uint8)
     for i, n in enumerate(rng.integers(0, len(squares), count)):
         y, x = rng.integers(0, squares.shape[1] - side + 1, 2)
         crop = squares[n, y : y + side, x : x + side]
         out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
-    return to_unit(out)
+    return from_pixels(torch.from_numpy(out))
 
 
 @torch.inference_mode()
@@ -57,7 +54,7 @@ def held_out_psnr(vae: AutoencoderKL, squares: np.ndarray) -> float:
     """Mean over the images of the PSNR in dB between uint8 input and uint8 reconstruction, float32, posterior mode."""
     values = []
     for batch in np.split(squares, range(32, len(squares), 32)):
-        decoded = vae.decode(vae.encode(to_unit(batch)).latent_dist.mode()).sample
+        decoded = vae.decode(vae.encode(from_pixels(torch.from_numpy(batch))).latent_dist.mode()).sample
         pixels = decoded.mul(127.5).add(127.5).round().clamp(0, 255).permute(0, 2, 3, 1).numpy()
         mse = np.mean((pixels - batch.astype(np.float32)) ** 2, axis=(1, 2, 3))
         values += [10 * math.log10(255**2 / max(float(m), 1e-9)) for m in mse]

@@ -11,14 +11,13 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import save_file
 
 from coda_deploy import photographs
 from coda_deploy.evaluate import Inception, subject
-from coda_runtime.cli.app import cli
 from coda_runtime.images import fit
+from tests.deploy.cli.command import coda, one_line
 from tests.deploy.evaluate.networks import inception_state
 from tests.deploy.perception.published import vgg_state
 from tests.tiny_tokenizers import make
@@ -35,24 +34,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def coda(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["eval", *(str(argument) for argument in arguments)])
-
-
 def figures(*arguments: object) -> dict[str, Any]:
-    result = coda(*arguments, "--json")
+    result = coda("eval", *arguments, "--json")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     return dict(json.loads(result.stdout))
-
-
-def one_line(result: Result) -> str:
-    """The one line on stderr that a failure is told in."""
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture
@@ -88,7 +74,7 @@ def test_in_a_process_of_its_own(tiny_folder: Path, photos: Path, tmp_path: Path
 
 
 def test_text(tiny_folder: Path, photos: Path) -> None:
-    result = coda(tiny_folder, "--data", photos)
+    result = coda("eval", tiny_folder, "--data", photos)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     lines = result.stdout.splitlines()
@@ -112,7 +98,7 @@ def test_a_bundle_against_its_tokenizer(tiny_folder: Path, tiny_bundle: Path, ph
     assert half["subject"]["precision"] == "fp16"
     assert half["against"]["precision"] == "fp32"
     assert 0.5 < half["token_agreement"] <= 1
-    text = coda(tiny_bundle, "--data", photos, "--against", tiny_folder, *QUICK)
+    text = coda("eval", tiny_bundle, "--data", photos, "--against", tiny_folder, *QUICK)
     assert "equal tokens" in text.stdout
     assert text.stdout.splitlines()[-3].split()[-2:] == ["100", "%"]
 
@@ -144,7 +130,9 @@ def test_lpips_and_rfid(tiny_folder: Path, photos: Path, tmp_path: Path) -> None
 def test_missing_weights_fail_before_anything_is_read(
     tiny_folder: Path, photos: Path, tmp_path: Path, option: str
 ) -> None:
-    result = coda(tiny_folder, "--data", photos, option, tmp_path / "none.pth", "--report", tmp_path / "new" / "r.html")
+    result = coda(
+        "eval", tiny_folder, "--data", photos, option, tmp_path / "none.pth", "--report", tmp_path / "new" / "r.html"
+    )
     assert f"{option}: there is no file {tmp_path / 'none.pth'}" in one_line(result)
     assert list(tmp_path.iterdir()) == []
 
@@ -158,7 +146,7 @@ def test_weights_that_are_nowhere(
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    line = one_line(coda(tiny_folder, "--data", photos, "--rfid"))
+    line = one_line(coda("eval", tiny_folder, "--data", photos, "--rfid"))
     assert "the weights of rFID's Inception are missing" in line
     assert "https://github.com/toshas/torch-fidelity/releases" in line
     assert line.endswith("or name the file with --inception-weights")
@@ -167,7 +155,7 @@ def test_weights_that_are_nowhere(
 @pytest.mark.usefixtures("unread")
 def test_a_missing_package_names_its_extra(tiny_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
-    assert 'pip install "coda-deploy[eval]"' in one_line(coda(tiny_folder, "--data", photos))
+    assert 'pip install "coda-deploy[eval]"' in one_line(coda("eval", tiny_folder, "--data", photos))
     monkeypatch.undo()
 
 
@@ -193,7 +181,7 @@ def test_failures_are_one_line_and_leave_nothing(
 ) -> None:
     given = [text.format(tiny=tiny_folder, photos=photos, tmp=tmp_path) for text in arguments]
     before = (photos / "cat.png").read_bytes()
-    assert message in one_line(coda(*given))
+    assert message in one_line(coda("eval", *given))
     assert list(tmp_path.iterdir()) == []
     assert (photos / "cat.png").read_bytes() == before
 
@@ -201,7 +189,7 @@ def test_failures_are_one_line_and_leave_nothing(
 @pytest.mark.usefixtures("unread")
 def test_another_spec_names_the_key(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
     make(vocab_size=32).save_pretrained(tmp_path / "other")
-    line = one_line(coda(tiny_folder, "--data", photos, "--against", tmp_path / "other"))
+    line = one_line(coda("eval", tiny_folder, "--data", photos, "--against", tmp_path / "other"))
     assert f"vocab_size is 64 in {tiny_folder} and 32 in {tmp_path / 'other'}" in line
 
 
@@ -213,14 +201,14 @@ def test_a_failure_half_way_leaves_the_older_report(
 
     monkeypatch.setattr(subject.TokenizerSubject, "decode", fail)
     (tmp_path / "r.html").write_text("older")
-    assert "smaller --batch" in one_line(coda(tiny_folder, "--data", photos, "--report", tmp_path / "r.html"))
+    assert "smaller --batch" in one_line(coda("eval", tiny_folder, "--data", photos, "--report", tmp_path / "r.html"))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.html": "older"}
 
 
 def test_skipped_images_are_told(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     (tmp_path / "cat.png").write_bytes((photos / "cat.png").read_bytes())
-    result = coda(tiny_folder, "--data", tmp_path, *QUICK)
+    result = coda("eval", tiny_folder, "--data", tmp_path, *QUICK)
     assert result.exit_code == 0, result.output
     assert "1 image of 32 × 32, 1 skipped" in result.stdout
     (line,) = result.stderr.splitlines()
@@ -233,10 +221,10 @@ def test_skipped_images_are_told(tiny_folder: Path, photos: Path, tmp_path: Path
     [[], ["tokenizer"], ["tokenizer", "--data", "x", "--limit", "0"], ["tokenizer", "--data", "x", "--skip", "psnr"]],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
-    assert coda(*arguments).exit_code == 2
+    assert coda("eval", *arguments).exit_code == 2
 
 
 def test_help_has_an_example() -> None:
-    result = coda("--help")
+    result = coda("eval", "--help")
     assert result.exit_code == 0
     assert "coda eval tokenizer/ --data photos/" in result.stdout.split("Example:")[1]

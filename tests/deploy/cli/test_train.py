@@ -9,25 +9,19 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from coda_deploy.train import launch
 from coda_deploy.train.checkpoint import list_checkpoints
 from coda_deploy.train.config import read_config
 from coda_runtime.cli.app import cli
+from tests.deploy.cli.command import coda, one_line
 from tests.deploy.train import runs
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with runs.one_thread():
-        yield
+_one_thread = runs.one_thread_each_module
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +34,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> runs.Place:
 def arguments(place: runs.Place, out: Path, *more: object) -> list[str]:
     given = ["train", "--config", place.root / "plain.toml", "--data", place.photos, "--vae", place.vae, "--out", out]
     return [str(argument) for argument in [*given, *more]]
-
-
-def coda(*given: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in given])
-
-
-def one_line(result: Result) -> str:
-    assert result.exit_code == 1, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def test_help_has_an_example() -> None:

@@ -18,7 +18,7 @@ from coda_deploy import CodaTokenizer, photographs
 from coda_deploy.data import DataError, open_source
 from coda_deploy.evaluate import Evaluation, Metrics, evaluate, open_subject
 from coda_deploy.evaluate.similarity import ssim_per_image
-from coda_deploy.reference import to_pixels
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.errors import InputError
 from coda_runtime.images import fit
 from tests.deploy.evaluate.echo import SPEC, Echo

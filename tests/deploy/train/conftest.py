@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.train import runs
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    with runs.one_thread():
-        yield
+_one_thread = runs.one_thread_each_module
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL
@@ -189,3 +190,10 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_each_module() -> Iterator[None]:
+    """For the tests of a module, or below a conftest, that binds a name to it."""
+    with one_thread():
+        yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from coda_deploy.reference import to_pixels
+from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.train.pictures import GAP, grid, write_grid
 from tests.tiny_tokenizers import images, make
 
