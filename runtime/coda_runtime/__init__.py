@@ -35,8 +35,9 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .loading import load
     from .manifest import Artifact, Manifest, Spec
-    from .tokenizer import LoadedArtifact, Tokenizer, load
+    from .tokenizer import LoadedArtifact, Tokenizer
 
 __version__ = "0.1.0"
 
@@ -76,7 +77,7 @@ _LAZY = {
     "Manifest": "manifest",
     "Spec": "manifest",
     "Tokenizer": "tokenizer",
-    "load": "tokenizer",
+    "load": "loading",
 }
 
 

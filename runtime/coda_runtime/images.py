@@ -30,7 +30,7 @@ _LONG_SIDE_LIMIT = 8  # times S; a longer strip is cropped while it is resized, 
 
 
 class Batches:
-    """The images of one call, checked as far as that is cheap; slices come out ready for the encoder.
+    """The images of one call, checked as far as that is cheap; `take` makes slices ready for the encoder.
 
     `images` is uint8 [B,H,W,3], or a sequence of paths, PIL images and uint8 [H,W,3] arrays of any, mixed sizes.
     Raises ImageError for anything else, and for an empty batch.
@@ -53,13 +53,8 @@ class Batches:
     def __len__(self) -> int:
         return self._count
 
-    def slices(self, step: int) -> Iterator[tuple[slice, Pixels]]:
-        """Yield (where, uint8 [b,S,S,3]) for runs of at most `step` images. Raises ImageError."""
-        for start in range(0, self._count, step):
-            where = slice(start, min(start + step, self._count))
-            yield where, self._prepare(where)
-
-    def _prepare(self, where: slice) -> Pixels:
+    def take(self, where: slice) -> Pixels:
+        """The images of a slice, uint8 [b,S,S,3]. Raises ImageError, MissingDependencyError."""
         square = (self._size, self._size)
         if self._array is not None:
             if self._array.shape[1:3] == square:

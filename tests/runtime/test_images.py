@@ -53,8 +53,8 @@ def test_a_strip_that_would_fill_memory_is_fine() -> None:
 
 def test_a_square_of_the_right_size_is_untouched_and_not_copied() -> None:
     pixels = tiny.photos(3)
-    ((where, batch),) = Batches(pixels, 32).slices(8)
-    assert where == slice(0, 3)
+    batch = Batches(pixels, 32).take(slice(0, 3))
+    assert batch.shape == pixels.shape
     assert np.shares_memory(batch, pixels)
     assert fit(pixels[0], 32).base is pixels
 
@@ -63,7 +63,9 @@ def test_all_kinds_and_sizes_may_be_mixed(tmp_path: Path) -> None:
     pixels = tiny.photos(1, 50, 70)[0]
     Image.fromarray(pixels).save(tmp_path / "a.png")
     items = [tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(pixels), pixels, tiny.photos(1)[0]]
-    parts = [batch for _, batch in Batches(items, 32).slices(2)]
+    batches = Batches(items, 32)
+    assert len(batches) == 5
+    parts = [batches.take(slice(start, start + 2)) for start in (0, 2, 4)]
     assert [len(part) for part in parts] == [2, 2, 1]
     whole = np.concatenate(parts)
     for i in range(1, 4):
@@ -128,7 +130,7 @@ class TestModes:
 )
 def test_wrong_arrays_are_explained(array: Any, match: str) -> None:
     with pytest.raises(ImageError, match=match):
-        list(Batches(array, 32).slices(4))
+        Batches(array, 32).take(slice(0, 4))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_wrong_arrays_are_explained(array: Any, match: str) -> None:
 )
 def test_wrong_values_are_explained(value: Any, match: str) -> None:
     with pytest.raises(ImageError, match=match):
-        list(Batches(value, 32).slices(4))
+        Batches(value, 32).take(slice(0, 4))
 
 
 def test_a_tensor_says_how_to_convert_it() -> None:
@@ -175,7 +177,7 @@ def test_cut_files_are_refused_by_name(tmp_path: Path, kind: str, keep: float) -
 def test_a_cut_file_that_pillow_opened_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(_save(tmp_path / "whole.jpg", "JPEG")[:2000])
     with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(ImageError, match=r"images\[0\].* is it cut"):
-        list(Batches([image], 32).slices(1))
+        Batches([image], 32).take(slice(0, 1))
 
 
 def _noise(path: Path) -> None:
@@ -227,11 +229,11 @@ def test_without_pillow_square_arrays_work_and_the_rest_gives_the_pip_line() -> 
 import sys; sys.modules["PIL"] = None
 import numpy as np, coda_runtime
 from coda_runtime.images import Batches
-assert next(Batches(np.zeros((2, 32, 32, 3), np.uint8), 32).slices(4))[1].shape == (2, 32, 32, 3)
-assert next(Batches([np.zeros((32, 32, 3), np.uint8)], 32).slices(4))[1].shape == (1, 32, 32, 3)
+assert Batches(np.zeros((2, 32, 32, 3), np.uint8), 32).take(slice(0, 4)).shape == (2, 32, 32, 3)
+assert Batches([np.zeros((32, 32, 3), np.uint8)], 32).take(slice(0, 4)).shape == (1, 32, 32, 3)
 for images in (np.zeros((1, 9, 9, 3), np.uint8), ["a.png"]):
     try:
-        next(Batches(images, 32).slices(4))
+        Batches(images, 32).take(slice(0, 4))
     except coda_runtime.MissingDependencyError as error:
         assert 'pip install "coda-runtime[images]"' in str(error)
     else:

@@ -222,6 +222,8 @@ class TestLoad:
         folder = copy(minimal)
         tiny.edit_manifest(folder, lambda data: data["artifacts"][0].update(format="tensorrt"))
         with pytest.raises(coda_runtime.BackendError, match="only as tensorrt, which onnxruntime cannot load"):
+            load(folder, backend="onnxruntime")
+        with pytest.raises(coda_runtime.MissingDependencyError, match=r'pip install "coda-runtime\[tensorrt\]"'):
             load(folder)
 
     def test_a_graph_of_another_part_is_found_out(self, tmp_path: Path) -> None:
@@ -250,7 +252,8 @@ class TestLoad:
             ({"providers": "CPUExecutionProvider"}, "providers is 'CPUExecutionProvider'"),
             ({"providers": []}, "providers is an empty list"),
             ({"providers": [3]}, "providers holds 3"),
-            ({"backend": "tensorrt"}, 'backend is \'tensorrt\'; expected one of "auto", "onnxruntime"'),
+            ({"backend": "trt"}, r'backend is \'trt\'; expected one of "auto", "tensorrt", .*"onnxruntime"'),
+            ({"backend": "tensorrt"}, "only as onnx, which tensorrt cannot load; build it: coda build .* --engine ten"),
         ],
     )
     def test_wrong_arguments_are_explained(self, sealed: Path, arguments: dict[str, Any], match: str) -> None:

@@ -102,8 +102,8 @@ def write_decoder(path: Path) -> None:
     x = g("Conv", total, g.const(OUT))
     x = g("Resize", x, "", g.const(np.float32([1, 1, DOWN, DOWN])), mode="nearest")
     x = g("Round", g("Add", g("Mul", x, g.const(np.float32(127.5))), g.const(np.float32(127.5))))
-    x = g("Cast", g("Clip", x, g.const(np.float32(0)), g.const(np.float32(255))), to=TensorProto.UINT8)
-    g("Transpose", x, perm=[0, 2, 3, 1], out="image")
+    x = g("Transpose", g("Clip", x, g.const(np.float32(0)), g.const(np.float32(255))), perm=[0, 2, 3, 1])
+    g("Cast", x, to=TensorProto.UINT8, out="image")
     g.save(path, ("ids", *IDS), ("image", *PIXELS))
 
 

@@ -119,6 +119,14 @@ class Session(Protocol):
 class DeviceSession(Session, Protocol):
     """A session on a GPU, whose output may stay there for the next part."""
 
+    def take(self, array: Any) -> DeviceArray:
+        """An array of any library that speaks DLPack, on this session's GPU: without a copy, in stream order.
+
+        Raises DeviceError for an array on another device, InputError for one that is not C-contiguous or of a dtype
+        that numpy lacks.
+        """
+        ...
+
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> DeviceArray:
         """As `run`; a `batch` on the same device is read where it lies. Returns before the work is done."""
         ...

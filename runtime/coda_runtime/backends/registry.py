@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from ..errors import BackendError
 from .base import Backend
+
+
+@dataclass(frozen=True)
+class _Entry:
+    factory: Callable[[], Backend]
+    automatic: bool = True
+    formats: tuple[str, ...] | None = None  # None: the backend has to be asked
+
+
+def _tensorrt() -> Backend:
+    from .tensorrt_backend import TensorRTBackend
+
+    return TensorRTBackend()
+
+
+def _tensorrt_rtx() -> Backend:
+    from .tensorrt_backend import TensorRTRTXBackend
+
+    return TensorRTRTXBackend()
+
+
+def _cuda() -> Backend:
+    from .ptx_backend import PtxBackend
+
+    return PtxBackend()
 
 
 def _onnxruntime() -> Backend:
@@ -15,31 +41,49 @@ def _onnxruntime() -> Backend:
 
 
 # In order of preference, fastest first: what backend="auto" goes by.
-_FACTORIES: dict[str, Callable[[], Backend]] = {"onnxruntime": _onnxruntime}
+_ENTRIES: dict[str, _Entry] = {
+    "tensorrt": _Entry(_tensorrt, formats=("tensorrt",)),
+    "tensorrt-rtx": _Entry(_tensorrt_rtx, formats=("tensorrt-rtx",)),
+    # Not run on a GPU yet, so only who asks for it by name gets it.
+    "cuda": _Entry(_cuda, automatic=False, formats=("ptx",)),
+    "onnxruntime": _Entry(_onnxruntime, formats=("onnx",)),
+}
 
 
-def register(name: str, factory: Callable[[], Backend]) -> None:
-    """Add a backend, least preferred. Raises BackendError if the name is taken."""
-    if name in _FACTORIES:
+def register(name: str, factory: Callable[[], Backend], *, automatic: bool = True) -> None:
+    """Add a backend, least preferred; without `automatic` it runs only where it is asked for by name.
+
+    Raises BackendError if the name is taken.
+    """
+    if name in _ENTRIES:
         raise BackendError(f"a backend named {name!r} is there already; choose another name, or unregister it first")
-    _FACTORIES[name] = factory
+    _ENTRIES[name] = _Entry(factory, automatic)
 
 
 def unregister(name: str) -> None:
     """Take a backend out again. Raises BackendError if there is none of that name."""
-    if _FACTORIES.pop(name, None) is None:
-        raise BackendError(f"there is no backend named {name!r}; registered are {', '.join(_FACTORIES)}")
+    if _ENTRIES.pop(name, None) is None:
+        raise BackendError(f"there is no backend named {name!r}; registered are {', '.join(_ENTRIES)}")
 
 
 def names() -> tuple[str, ...]:
     """Names of the registered backends, most preferred first."""
-    return tuple(_FACTORIES)
+    return tuple(_ENTRIES)
+
+
+def automatic(formats: Collection[str]) -> tuple[str, ...]:
+    """Names of the backends that backend="auto" chooses from for these formats, most preferred first."""
+    return tuple(
+        name
+        for name, entry in _ENTRIES.items()
+        if entry.automatic and (entry.formats is None or not set(entry.formats).isdisjoint(formats))
+    )
 
 
 def get_backend(name: str) -> Backend:
     """A backend by name. Raises BackendError if there is none of that name."""
-    factory = _FACTORIES.get(name)
-    if factory is None:
-        known = ", ".join(f'"{known}"' for known in ("auto", *_FACTORIES))
+    entry = _ENTRIES.get(name)
+    if entry is None:
+        known = ", ".join(f'"{known}"' for known in ("auto", *_ENTRIES))
         raise BackendError(f"backend is {name!r}; expected one of {known}")
-    return factory()
+    return entry.factory()

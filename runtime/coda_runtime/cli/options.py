@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..tokenizer import Tokenizer, load
+from ..loading import load
+from ..tokenizer import Tokenizer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,13 +23,16 @@ images_argument = click.argument(
 
 
 def load_options(function: F) -> F:
-    """Decorator: --device, --backend, --precision, --provider, --threads, which `open_tokenizer` takes by name."""
+    """Decorator: --device, --backend, --precision, --provider, --threads, --allow-host-code, which `open_tokenizer` takes by name."""
     options = [
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--backend", default="auto", show_default=True, help="auto, or an engine library's name."),
         click.option("--precision", default="auto", show_default=True, help="auto (the bundle's), fp32, fp16 or bf16."),
         click.option("--provider", "providers", multiple=True, help="onnxruntime execution provider; repeatable."),
         click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads for one run."),
+        click.option(
+            "--allow-host-code", is_flag=True, help="Let version-compatible engines run code of theirs on the CPU."
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -36,7 +40,13 @@ def load_options(function: F) -> F:
 
 
 def open_tokenizer(
-    bundle: str, device: str, backend: str, precision: str, providers: tuple[str, ...], threads: int | None
+    bundle: str,
+    device: str,
+    backend: str,
+    precision: str,
+    providers: tuple[str, ...],
+    threads: int | None,
+    allow_host_code: bool,
 ) -> Tokenizer:
     """`coda_runtime.load` with the values of `load_options`. Raises CodaError."""
-    return load(bundle, device, backend, precision, providers or None, threads)
+    return load(bundle, device, backend, precision, providers or None, threads, allow_host_code=allow_host_code)

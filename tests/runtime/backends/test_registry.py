@@ -85,7 +85,7 @@ def test_a_missing_library_is_raised_and_not_passed_over(sealed: Path) -> None:
 
 
 def test_names_are_taken_once(fake: FakeBackend) -> None:
-    assert names() == ("onnxruntime", "fake")
+    assert names() == ("tensorrt", "tensorrt-rtx", "cuda", "onnxruntime", "fake")
     assert get_backend("fake") is fake
     with pytest.raises(BackendError, match="there already"):
         register("fake", lambda: fake)

@@ -1,0 +1,99 @@
+"""`coda build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bundle import Bundle
+from ..engines.bundle import EngineRequest, add_engines
+from ..engines.library import LIBRARIES
+from ..engines.options import HARDWARE, BuildOptions, parse_batch, parse_targets
+from ..errors import InputError
+from ..hub import find_bundle
+from ..manifest import Artifact
+from .base import command as coda_command
+from .base import json_option, print_json, progress, table
+from .options import bundle_argument
+
+_EXAMPLE = """coda build bundle --engine tensorrt --batch 1,8,32
+coda build bundle --engine tensorrt-rtx --target sm89,sm120 --precision bf16 --out bundle-rtx"""
+
+
+@coda_command(name="build", example=_EXAMPLE)
+@bundle_argument
+@click.option("--engine", type=click.Choice(LIBRARIES), required=True, help="The library to build with.")
+@click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
+@click.option("--batch", default="1,4,8", show_default=True, metavar="MIN,OPT,MAX", help="Batch profile, in images.")
+@click.option("--precision", help="fp32, fp16, bf16, or several; all that the bundle has by default.")
+@click.option("--workspace", type=float, metavar="GIB", help="Most scratch memory for a layer.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds quickly, 5 searches longest.")
+@click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), help="File of measured tactics.")
+@click.option("--hardware", type=click.Choice(list(HARDWARE)), default="none", help="Other GPUs the engine may run on.")
+@click.option("--version-compatible", is_flag=True, help="Let later versions of TensorRT load it (brings host code).")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the bundle here instead of extending BUNDLE.")
+@json_option
+def command(
+    bundle: str,
+    engine: str,
+    target: str | None,
+    batch: str,
+    precision: str | None,
+    workspace: float | None,
+    optimization_level: int | None,
+    timing_cache: Path | None,
+    hardware: str,
+    version_compatible: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Build engines for BUNDLE's ONNX files and add them to it, with their parity where they can run here.
+
+    An engine fits one library version and the GPUs it was built for, so this runs on the target machine, or for
+    tensorrt-rtx anywhere. It needs no PyTorch. Whatever fails leaves BUNDLE as it was.
+    """
+    options = BuildOptions(
+        batch=parse_batch(batch),
+        targets=parse_targets(target) if target is not None else (),
+        workspace_gib=workspace,
+        optimization_level=optimization_level,
+        timing_cache=timing_cache,
+        hardware=hardware,
+        version_compatible=version_compatible,
+    )
+    precisions = tuple(name.strip() for name in (precision or "").split(",") if name.strip())
+    request = EngineRequest(engine, options, precisions)
+    if out is None and not Path(bundle).expanduser().exists():
+        raise InputError(f"{bundle} is a Hub id, whose copy here is not to be changed; name a folder with --out")
+    folder = find_bundle(bundle)
+    before = {artifact.file: artifact.sha256 for artifact in Bundle.open(folder).manifest.artifacts}
+    with progress("building", total=None) as bar:
+        manifest = add_engines(folder, request, out=out, progress=bar.describe)
+    made = [a for a in manifest.artifacts if a.format == engine and before.get(a.file) != a.sha256]
+    if as_json:
+        print_json({"bundle": str(out or folder), "engines": [artifact.to_json() for artifact in made]})
+        return
+    table([_row(artifact) for artifact in made], columns=("file", "size", "batch", "targets", "parity"))
+    click.echo(f"{out or folder}: {len(made)} engines added")
+
+
+def _row(artifact: Artifact) -> tuple[str, ...]:
+    key: Any = artifact.engine or {}
+    batch = ",".join(map(str, artifact.batch or ()))
+    return artifact.file, f"{artifact.bytes / 1e6:.1f} MB", batch, " ".join(key.get("targets", ())), _parity(artifact)
+
+
+def _parity(artifact: Artifact) -> str:
+    cells = []
+    for where, numbers in artifact.parity.items():
+        if "reason" in numbers:
+            cells.append(f"{where}: not run: {numbers['reason']}")
+        elif artifact.part == "decoder":
+            cells.append(
+                f"{where}: {'identical' if numbers['psnr'] is None else format(numbers['psnr'], '.1f') + ' dB'}"
+            )
+        else:
+            cells.append(f"{where}: {numbers['step_agreement']:.3%}")
+    return ", ".join(cells) or "not measured"

@@ -1,0 +1,176 @@
+"""Engines for the ONNX files of a bundle, added to it: all of them, or the bundle stays as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..bundle import Bundle, describe_file, seal
+from ..errors import BuildError, InputError
+from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME, PARTS, Artifact, Manifest
+from ..outputs import staged_folder
+from .builder import Watch, build_engine
+from .gpu import Gpu, find_gpu
+from .key import engine_key, system
+from .library import EngineLibrary, find_library
+from .options import BuildOptions
+
+FOLDER = "engines"
+# What TensorRT-RTX builds for when nothing is named: all data-centre and desktop GPUs it knows from Ampere on.
+_PORTABLE = ("sm80", "sm86", "sm89", "sm120")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineRequest:
+    """Which engines to build: `library` is "tensorrt" or "tensorrt-rtx"; no `precisions` means all the bundle has."""
+
+    library: str
+    options: BuildOptions = dataclasses.field(default_factory=BuildOptions)
+    precisions: tuple[str, ...] = ()
+
+
+def check_request(request: EngineRequest) -> tuple[EngineLibrary, BuildOptions, Gpu | None]:
+    """The library, the options with their targets, and the GPU they are built on, None where none is needed.
+
+    Raises InputError, MissingDependencyError, BackendError, and BuildError where the library needs a GPU.
+    """
+    library = find_library(request.library)
+    request.options.check_for(library)
+    if library.targets:
+        targets = request.options.targets or tuple(name for name in _PORTABLE if name in library.targets)
+        return library, dataclasses.replace(request.options, targets=targets), None
+    gpu = find_gpu()
+    if gpu is None:
+        raise BuildError(
+            f"{library.title} builds for the GPU it runs on, and the NVIDIA driver shows none here; run `coda build` "
+            "on the target machine, or take --engine tensorrt-rtx, which builds for named GPUs anywhere"
+        )
+    return library, request.options, gpu
+
+
+def write_engines(
+    folder: Path,
+    manifest: Manifest,
+    request: EngineRequest,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda *_: None,
+) -> list[Artifact]:
+    """Build an engine for each ONNX file asked for, into `folder`/engines, and return their artifacts, unmeasured.
+
+    `progress` is told which engine comes next, `watch` the builder's own phases. Raises as `check_request` and
+    `build_engine` do, and InputError when the bundle lacks a precision.
+    """
+    library, options, gpu = check_request(request)
+    sources = _sources(manifest, request.precisions)
+    (folder / FOLDER).mkdir(exist_ok=True)
+    out = []
+    for source in sources:
+        progress(f"building the {source.precision} {source.part} with {library.title}")
+        built = build_engine(library, folder / source.file, options, precision=source.precision, watch=watch)
+        targets = options.targets or ((gpu.capability,) if gpu else ())
+        file = f"{FOLDER}/{source.part}.{source.precision}.{'-'.join((library.name, *targets))}.engine"
+        if not library.targets:  # engines of one capability from two systems may share a bundle
+            file = file.replace(".engine", f".{system()}.engine")
+        place = folder / file
+        place.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
+        place.write_bytes(built.data)
+        key = engine_key(
+            library=library.name,
+            library_version=library.version,
+            targets=targets,
+            onnx=source,
+            options=options,
+            gpu=gpu.name if gpu else None,
+            driver=gpu.driver if gpu else None,
+        )
+        key["layers"] = {kind: dict(types) for kind, types in built.layers.items()}
+        digest, size = describe_file(folder, file)
+        out.append(
+            Artifact(source.part, library.name, source.precision, file, digest, size, batch=options.batch, engine=key)
+        )
+    return out
+
+
+def add_engines(
+    bundle: str | os.PathLike[str],
+    request: EngineRequest,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    measure: Callable[[Bundle, Artifact], Artifact] = lambda _, artifact: artifact,
+    progress: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda *_: None,
+) -> Manifest:
+    """Build engines for the bundle in a folder, and write it with them to `out`, or in its own place.
+
+    `measure` returns an artifact with its parity, or raises. Engines of the same part, precision, library and targets
+    are replaced. The bundle is verified first; whatever fails leaves it as it was. Raises as `write_engines` does,
+    BundleError for a bundle that is broken, OutputError when it cannot be written.
+    """
+    check_request(request)
+    source = Bundle.open(bundle)
+    source.verify()
+    target = Path(out) if out is not None else source.folder
+    if target.exists() and not _is_same(target, source.folder):
+        raise InputError(f"{target} exists; name a folder that does not, or leave --out away to extend the bundle")
+    with staged_folder(target, replace=True) as folder:
+        copy_bundle(source, folder)
+        made = write_engines(folder, source.manifest, request, progress=progress, watch=watch)
+        manifest = with_engines(source.manifest, made)
+        opened = Bundle(folder, manifest, b"")
+        measured = []
+        for artifact in made:
+            progress(f"measuring {artifact.file}")
+            measured.append(measure(opened, artifact))
+        manifest = with_engines(source.manifest, measured)
+        return seal(folder, manifest)
+
+
+def with_engines(manifest: Manifest, engines: Sequence[Artifact]) -> Manifest:
+    """The manifest with these engines, in place of those they supersede."""
+    files = {engine.file for engine in engines}
+    kept = tuple(artifact for artifact in manifest.artifacts if artifact.file not in files)
+    return dataclasses.replace(manifest, artifacts=(*kept, *engines))
+
+
+def copy_bundle(source: Bundle, folder: Path) -> None:
+    """Put all files of the bundle's folder into `folder`, without copying their content where that can be shared.
+
+    Files that are not the bundle's, a README say, come along: the folder is going to be replaced as a whole.
+    """
+    listed = {artifact.file for artifact in source.manifest.artifacts}
+    files = {path.relative_to(source.folder).as_posix() for path in source.folder.rglob("*") if path.is_file()}
+    for file in sorted(listed | files - {MANIFEST_NAME, CHECKSUMS_NAME}):
+        place = folder / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        real = (source.folder / file).resolve()
+        try:
+            os.link(real, place)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(real, place)
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve()
+
+
+def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
+    """The ONNX files to build from, in the order of the data."""
+    for precision in precisions:
+        if not manifest.find("encoder", format="onnx", precision=precision):
+            found = ", ".join(dict.fromkeys(a.precision for a in manifest.find("encoder", format="onnx")))
+            raise InputError(
+                f"the bundle has no ONNX files in {precision!r} to build from, only in {found or 'no precision'}; "
+                f"export it with --precision {precision}"
+            )
+    wanted = set(precisions)
+    out = []
+    for part in PARTS:
+        files = manifest.find(part, format="onnx")
+        out += [file for file in files if part == "quantizer" or not wanted or file.precision in wanted]
+    if not out:
+        raise InputError("the bundle has no ONNX files to build engines from; export it again with `coda export`")
+    return out

@@ -1,0 +1,164 @@
+"""Which engine may load where: what it was built of, with and for, and how that differs from what is here.
+
+An engine of another library version, GPU or operating system fails at load at best. One of another ONNX file loads,
+and gives the tokens of another tokenizer.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import EngineMismatchError
+from ..manifest import Artifact, Manifest
+from .options import BuildOptions
+
+
+def system() -> str:
+    """This machine's operating system and processor, such as "linux-x86_64"."""
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    return f"{platform.system().lower()}-{machine}"
+
+
+def engine_key(
+    *,
+    library: str,
+    library_version: str,
+    targets: tuple[str, ...],
+    onnx: Artifact,
+    options: BuildOptions,
+    gpu: str | None,
+    driver: str | None,
+) -> dict[str, Any]:
+    """The `engine` object of an artifact: all that decides whether it may load.
+
+    `targets` are compute capabilities, as "sm89". `gpu` is the model it was tuned on, None when it was built without
+    one; `driver` is the NVIDIA driver's version, recorded for whoever reads it, and not compared.
+    """
+    return {
+        "library": library,
+        "library_version": library_version,
+        "targets": list(targets),
+        "gpu": gpu,
+        "os": system(),
+        "driver": driver,
+        "onnx": {"file": onnx.file, "sha256": onnx.sha256},
+        "flags": options.flags(),
+    }
+
+
+def refusal(
+    artifact: Artifact,
+    manifest: Manifest | None,
+    *,
+    library: str,
+    library_version: str,
+    compute_capability: str | None,
+    gpu: str | None = None,
+    os: str | None = None,
+) -> EngineMismatchError | None:
+    """Why an engine may not load here, None where it may.
+
+    `library_version`, `compute_capability` ("sm89"), `gpu` (the model's name) and `os` describe this machine; what is
+    None is not compared. `manifest` is compared with the ONNX file that the engine was built from.
+    """
+    found = differences(
+        artifact,
+        manifest,
+        library=library,
+        library_version=library_version,
+        compute_capability=compute_capability,
+        gpu=gpu,
+        os=os,
+    )
+    if not found:
+        return None
+    return EngineMismatchError(f"{artifact.file} may not load here: {'; '.join(found)}. {rebuild(artifact, library)}")
+
+
+def rebuild(artifact: Artifact, library: str) -> str:
+    """The sentence that tells how to make an engine that fits."""
+    batch = "" if artifact.batch is None else f" --batch {','.join(map(str, artifact.batch))}"
+    precision = "" if artifact.part == "quantizer" else f" --precision {artifact.precision}"
+    return f"Build it on this machine: coda build BUNDLE --engine {library}{precision}{batch}"
+
+
+def differences(
+    artifact: Artifact,
+    manifest: Manifest | None,
+    *,
+    library: str,
+    library_version: str,
+    compute_capability: str | None,
+    gpu: str | None = None,
+    os: str | None = None,
+) -> list[str]:
+    """What differs between an engine's key and this machine, a phrase each; see `refusal`."""
+    key: Mapping[str, Any] = artifact.engine or {}
+    found = key.get("flags")
+    flags: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    out = []
+    if not key or artifact.batch is None:
+        return ["the manifest does not say what it was built for"]
+    if artifact.format != library or key.get("library") != library:
+        out.append(f"it was built by {key.get('library')!r}, and this is {library}")
+    if not _version_fits(key, flags, library_version):
+        out.append(f"it was built by version {key.get('library_version')}, and {library_version} is installed")
+    out += _gpu_differences(key, flags, compute_capability, gpu)
+    # TensorRT-RTX engines are compiled on the user's machine and cross systems; TensorRT's never do.
+    if library == "tensorrt" and key.get("os") != (os or system()):
+        out.append(f"it was built on {key.get('os')}, and this is {os or system()}")
+    if manifest is not None:
+        out += _source_differences(key, artifact, manifest)
+    return out
+
+
+def _version_fits(key: Mapping[str, Any], flags: Mapping[str, Any], version: str) -> bool:
+    built = key.get("library_version")
+    if built == version:
+        return True
+    if not isinstance(built, str) or key.get("library") != "tensorrt" or not flags.get("version_compatible"):
+        return False
+    # A version-compatible engine runs on the version that built it and on later ones of the same major version.
+    return _numbers(built)[:1] == _numbers(version)[:1] and _numbers(built) <= _numbers(version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(piece) for piece in version.split(".") if piece.isdecimal())
+
+
+def _gpu_differences(
+    key: Mapping[str, Any], flags: Mapping[str, Any], capability: str | None, gpu: str | None
+) -> list[str]:
+    targets = key.get("targets")
+    if not isinstance(targets, list) or not targets:
+        return ["the manifest does not say which GPUs it was built for"]
+    if capability is None:
+        return []
+    hardware = flags.get("hardware_compatible", "none")
+    if hardware == "ampere-plus":
+        return [] if _capability(capability) >= 80 else [f"it needs an Ampere GPU or a later one, this is {capability}"]
+    if capability not in targets:
+        return [f"it was built for {', '.join(map(str, targets))}, and this GPU is {capability}"]
+    built_on = key.get("gpu")
+    tuned = key.get("library") == "tensorrt" and hardware == "none"
+    if tuned and gpu is not None and built_on != gpu:
+        return [f"it was tuned on {built_on or 'an unknown GPU'}, and this is {gpu}"]
+    return []
+
+
+def _capability(name: str) -> int:
+    digits = name.removeprefix("sm")
+    return int(digits) if digits.isdecimal() else 0
+
+
+def _source_differences(key: Mapping[str, Any], artifact: Artifact, manifest: Manifest) -> list[str]:
+    source = key.get("onnx")
+    made_of = source.get("sha256") if isinstance(source, Mapping) else None
+    files = manifest.find(artifact.part, format="onnx", precision=artifact.precision)
+    if not files:
+        return [f"the bundle has no ONNX {artifact.part} in {artifact.precision} to compare it with"]
+    if made_of not in [file.sha256 for file in files]:
+        return [f"it was built from another {files[0].file} ({str(made_of)[:12]}, here {files[0].sha256[:12]})"]
+    return []

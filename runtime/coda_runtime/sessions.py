@@ -1,0 +1,127 @@
+"""The three parts of a loaded tokenizer: run one after the other, on the device between each other, and closed once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends.base import DeviceArray, DeviceSession, Session
+from .errors import ArtifactError, ClosedError, DeviceError
+from .manifest import Spec
+
+Array = npt.NDArray[Any] | DeviceArray
+A = TypeVar("A", npt.NDArray[Any], DeviceArray)
+
+
+class Sessions:
+    """Sessions by part. Many threads may run them; closing waits for the runs under way."""
+
+    def __init__(self, sessions: Mapping[str, Session], spec: Spec, folder: Path) -> None:
+        self._sessions = dict(sessions)
+        self._spec, self._folder = spec, folder
+        self._state = threading.Condition()
+        self._running = 0
+        self.closed = False
+
+    def run(self, batch: npt.NDArray[Any], *parts: str) -> npt.NDArray[Any]:
+        """Run an array through `parts`, and return what the last one gives.
+
+        Between parts on one GPU nothing is copied to the host. Raises ArtifactError for a graph that returns another
+        shape or dtype than its part promises, BackendError, ClosedError.
+        """
+        with self._open() as sessions:
+            value: Array = batch
+            for part, following in zip(parts, (*parts[1:], None), strict=True):
+                session = sessions[part]
+                stays = following is not None and _share_device(session, sessions[following])
+                if isinstance(session, DeviceSession) and (stays or not isinstance(value, np.ndarray)):
+                    value = self._checked(part, session.run_on_device(value), len(batch))
+                else:
+                    value = self._checked(part, session.run(_host(value)), len(batch))
+            return _host(value)
+
+    def run_on_device(self, array: Any, check: Callable[[DeviceArray], DeviceArray], *parts: str) -> DeviceArray:
+        """As `run`, from an array of any library on the GPU to one there. `check` sees the input as ours first.
+
+        Raises DeviceError unless all parts run on the GPU the array lies on.
+        """
+        with self._open() as sessions:
+            taken: list[DeviceSession] = []
+            for part in parts:
+                session = sessions[part]
+                if not isinstance(session, DeviceSession):
+                    raise DeviceError(
+                        f"the array lies on a GPU, and the {part} runs on {session.device}; load the bundle with "
+                        'device="cuda", or pass a numpy array'
+                    )
+                taken.append(session)
+            value = check(taken[0].take(array))
+            count = value.shape[0]
+            for part, session in zip(parts, taken, strict=True):
+                value = self._checked(part, session.run_on_device(value), count)
+            return value
+
+    def limits(self, *parts: str) -> tuple[int, int | None]:
+        """The smallest and the largest batch that all of `parts` take; None where there is no largest."""
+        profiles = [profile for part in parts if (profile := getattr(self._sessions[part], "batch", None)) is not None]
+        least = max((profile[0] for profile in profiles), default=1)
+        return least, min((profile[2] for profile in profiles), default=None)
+
+    def check_open(self) -> None:
+        """Raise ClosedError when they were closed."""
+        if self.closed:
+            raise ClosedError(
+                f"the tokenizer of {self._folder} is closed; load the bundle again with coda_runtime.load"
+            )
+
+    def close(self) -> None:
+        """Free the engines after the runs that are under way. May be called twice."""
+        with self._state:
+            self.closed = True
+            while self._running:
+                self._state.wait()
+            sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[dict[str, Session]]:
+        """The sessions, kept from closing for as long as one run takes."""
+        with self._state:
+            self.check_open()
+            self._running += 1
+        try:
+            yield self._sessions
+        finally:
+            with self._state:
+                self._running -= 1
+                self._state.notify_all()
+
+    def _checked(self, part: str, out: A, count: int) -> A:
+        spec = self._spec
+        side = spec.image_size if part == "decoder" else spec.latent_size
+        shape, dtype = {
+            "encoder": ((count, spec.latent_channels, side, side), np.float32),
+            "quantizer": ((count, spec.num_tokens), np.int32),
+            "decoder": ((count, side, side, 3), np.uint8),
+        }[part]
+        if out.shape != shape or out.dtype != dtype:
+            raise ArtifactError(
+                f"the {part} of {self._folder} returned {out.dtype} {list(out.shape)}, expected "
+                f"{np.dtype(dtype)} {list(shape)}; export the bundle again"
+            )
+        return out
+
+
+def _share_device(a: Session, b: Session) -> bool:
+    return isinstance(a, DeviceSession) and isinstance(b, DeviceSession) and a.device == b.device
+
+
+def _host(value: Array) -> npt.NDArray[Any]:
+    return value if isinstance(value, np.ndarray) else value.numpy()

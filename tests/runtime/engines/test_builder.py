@@ -1,0 +1,100 @@
+"""Engines are really built, by TensorRT-RTX: this shows that graphs parse, type and plan, not that engines run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from coda_runtime import BuildError
+from coda_runtime.engines.builder import build_engine, check_types
+from coda_runtime.engines.library import EngineLibrary
+from coda_runtime.engines.options import BuildOptions
+from tests.runtime import tiny
+from tests.runtime.engines.conftest import TARGETS
+
+OPTIONS = BuildOptions((1, 2, 4), TARGETS)
+
+
+@pytest.mark.parametrize("file", tiny.FILES[:3])
+def test_every_part_builds(sealed: Path, rtx: EngineLibrary, file: str) -> None:
+    seen: list[tuple[str, int, int]] = []
+    made = build_engine(rtx, sealed / file, OPTIONS, precision="fp32", watch=lambda *event: seen.append(event))
+    assert len(made.data) > 1000
+    products = {k: v for k, v in made.layers.items() if k in ("CONVOLUTION", "MATRIX_MULTIPLY")}
+    assert products
+    assert all(set(types) == {"FLOAT"} for types in products.values())
+    phases = {phase for phase, _, _ in seen}
+    assert len(phases) > 2
+    assert all(0 <= done <= total for _, done, total in seen)
+
+
+def test_what_the_parser_refuses_is_told_by_node(tmp_path: Path, rtx: EngineLibrary) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"], name="fine"),
+        helper.make_node("StringNormalizer", ["y"], ["z"], name="odd"),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", 4]) for name in ("x", "z")]
+    model = helper.make_model(helper.make_graph(nodes, "g", infos[:1], infos[1:]))
+    (tmp_path / "odd.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BuildError, match=r"cannot parse odd\.onnx: node odd \(StringNormalizer\): \w+"):
+        build_engine(rtx, tmp_path / "odd.onnx", OPTIONS, precision="fp32")
+
+
+def test_a_damaged_file(tmp_path: Path, rtx: EngineLibrary) -> None:
+    (tmp_path / "cut.onnx").write_bytes(b"\x08\x0anot a model")
+    with pytest.raises(BuildError, match=r"cannot parse cut\.onnx: .*export the bundle again"):
+        build_engine(rtx, tmp_path / "cut.onnx", OPTIONS, precision="fp32")
+
+
+def test_an_engine_that_would_secretly_be_float32_fails(sealed: Path, rtx: EngineLibrary) -> None:
+    with pytest.raises(BuildError, match=r"encoder\.fp32\.onnx is meant to be bf16, and of its 1 .* 1 in FLOAT"):
+        build_engine(rtx, sealed / "encoder.fp32.onnx", OPTIONS, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("layers", "precision", "fine"),
+    [
+        ({"CONVOLUTION": {"HALF": 9, "FLOAT": 1}}, "fp16", True),
+        ({"CONVOLUTION": {"HALF": 5}, "MATRIX_MULTIPLY": {"FLOAT": 5}}, "fp16", True),
+        ({"CONVOLUTION": {"HALF": 4}, "MATRIX_MULTIPLY": {"FLOAT": 5}}, "fp16", False),
+        ({"CONVOLUTION": {"BF16": 9}}, "fp16", False),
+        ({"CONVOLUTION": {"FLOAT": 99, "HALF": 1}}, "fp32", False),
+        ({"CONVOLUTION": {"FLOAT": 9}, "CAST": {"HALF": 1}}, "fp32", True),
+        ({"ACTIVATION": {"HALF": 9}}, "fp16", False),
+    ],
+)
+def test_the_types_that_count(layers: dict[str, dict[str, int]], precision: str, fine: bool) -> None:
+    if fine:
+        check_types(layers, precision, "x.onnx")
+    else:
+        with pytest.raises(BuildError, match=f"x.onnx is meant to be {precision}"):
+            check_types(layers, precision, "x.onnx")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_watches_may_stop_the_build(sealed: Path, rtx: EngineLibrary, error: type[BaseException]) -> None:
+    def stop(*_: object) -> None:
+        raise error
+
+    with pytest.raises(error):
+        build_engine(rtx, sealed / "decoder.fp32.onnx", OPTIONS, precision="fp32", watch=stop)
+
+
+def test_the_way_out_of_a_failed_build(sealed: Path, rtx: EngineLibrary) -> None:
+    """A flag that needs a GPU, which is not here, fails inside the builder."""
+    options = BuildOptions((1, 2, 4), TARGETS)
+    object.__setattr__(options, "check_for", lambda _: None)
+    object.__setattr__(options, "version_compatible", True)
+    with pytest.raises(BuildError, match=r"could not build an engine from encoder\.fp32\.onnx: .{20}"):
+        build_engine(rtx, sealed / "encoder.fp32.onnx", options, precision="fp32")
+
+
+def test_graphs_of_the_tiny_bundle_take_uint8_only_at_their_ends(sealed: Path) -> None:
+    """What TensorRT asks of them, stated without it."""
+    for file in tiny.FILES[:3]:
+        model = onnx.shape_inference.infer_shapes(onnx.load(sealed / file))
+        inner = [info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == TensorProto.UINT8]
+        assert not inner

@@ -1,0 +1,156 @@
+"""Engines join a bundle: all of them, sealed, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coda_runtime import BuildError, ChecksumError, InputError, MissingDependencyError, load
+from coda_runtime.bundle import Bundle
+from coda_runtime.engines import bundle as engines
+from coda_runtime.engines.bundle import EngineRequest, add_engines
+from coda_runtime.engines.options import BuildOptions
+from coda_runtime.manifest import Artifact
+from tests.runtime import tiny
+from tests.runtime.engines.conftest import TARGETS
+
+Copy = Callable[[Path], Path]
+REQUEST = EngineRequest("tensorrt-rtx", BuildOptions((1, 2, 4), ("sm89",)))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_engine_for_every_part(with_engines: Path, sealed: Path) -> None:
+    bundle = Bundle.open(with_engines)
+    bundle.verify("always")
+    made = [a for a in bundle.manifest.artifacts if a.format == "tensorrt-rtx"]
+    assert [a.part for a in made] == ["encoder", "quantizer", "decoder"]
+    for artifact in made:
+        assert artifact.file == f"engines/{artifact.part}.fp32.tensorrt-rtx-sm86-sm89-sm120.engine"
+        assert artifact.batch == (1, 2, 4)
+        key = artifact.engine
+        assert key is not None
+        (source,) = bundle.manifest.find(artifact.part, format="onnx")
+        assert key["onnx"] == {"file": source.file, "sha256": source.sha256}
+        assert key["library"] == "tensorrt-rtx"
+        assert key["targets"] == list(TARGETS)
+        assert key["flags"]["tf32"] is False
+        assert key["gpu"] is None
+        assert sum(sum(types.values()) for types in key["layers"].values()) > 0
+    assert Bundle.open(sealed).manifest.artifacts == bundle.manifest.artifacts[:4], "the source is as it was"
+
+
+def test_the_bundle_still_runs_without_a_gpu_and_says_what_it_passed_over(with_engines: Path, sealed: Path) -> None:
+    images = tiny.photos(3)
+    with load(with_engines) as tok, load(sealed) as plain:
+        assert (tok.encode(images) == plain.encode(images)).all()
+        assert {artifact.format for artifact in tok.artifacts} == {"onnx"}
+        for artifact in tok.artifacts:
+            assert len(artifact.passed_over) == 1
+            assert "GPU" in artifact.passed_over[0]
+        assert all(not artifact.passed_over for artifact in plain.artifacts)
+
+
+def test_the_default_targets_are_named(sealed: Path, tmp_path: Path) -> None:
+    manifest = add_engines(sealed, EngineRequest("tensorrt-rtx"), out=tmp_path / "out")
+    key = manifest.find("encoder", format="tensorrt-rtx")[0].engine
+    assert key is not None
+    assert key["targets"] == ["sm80", "sm86", "sm89", "sm120"]
+
+
+def test_in_place_and_again(sealed: Path, copy: Copy) -> None:
+    folder = copy(sealed)
+    (folder / "README.md").write_text("mine")
+    before = snapshot(sealed)
+    first = add_engines(folder, REQUEST)
+    assert (folder / "README.md").read_text() == "mine", "what else lies in the folder stays"
+    again = add_engines(folder, dataclasses.replace(REQUEST, options=BuildOptions((2, 2, 2), ("sm89",))))
+    assert [a.file for a in again.artifacts] == [a.file for a in first.artifacts]
+    assert {a.batch for a in again.artifacts if a.engine} == {(2, 2, 2)}
+    Bundle.open(folder).verify("always")
+    other = add_engines(folder, dataclasses.replace(REQUEST, options=BuildOptions((1, 1, 1), ("sm120",))))
+    assert len(other.artifacts) == len(first.artifacts) + 3, "engines for other GPUs stand beside"
+    assert snapshot(sealed) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_linked_files_of_the_old_bundle_are_not_written_through(with_engines: Path, tmp_path: Path) -> None:
+    """The new bundle shares its files with the old one, whose engines must stay what they were."""
+    before = snapshot(with_engines)
+    request = EngineRequest("tensorrt-rtx", BuildOptions((3, 3, 3), TARGETS))
+    add_engines(with_engines, request, out=tmp_path / "new")
+    assert snapshot(with_engines) == before
+    Bundle.open(with_engines).verify("always")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BuildError])
+def test_what_fails_leaves_the_bundle_as_it_was(
+    sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    folder = copy(sealed)
+    before = snapshot(folder)
+    build, calls = engines.build_engine, []
+
+    def second_fails(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise error("stopped")
+        return build(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engines, "build_engine", second_fails)
+    with pytest.raises(error):
+        add_engines(folder, REQUEST)
+    assert len(calls) == 2
+    assert snapshot(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_measured_parity_is_written_and_a_failed_gate_leaves_nothing(sealed: Path, tmp_path: Path) -> None:
+    def measured(bundle: Bundle, artifact: Artifact) -> Artifact:
+        assert bundle.path(artifact).is_file()
+        return dataclasses.replace(artifact, parity={"tensorrt-rtx:cuda:0": {"psnr": None, "reason": "no GPU"}})
+
+    add_engines(sealed, REQUEST, out=tmp_path / "a", measure=measured)
+    written = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    parities = [entry["parity"] for entry in written["artifacts"] if entry["format"] == "tensorrt-rtx"]
+    assert parities == [{"tensorrt-rtx:cuda:0": {"psnr": None, "reason": "no GPU"}}] * 3
+
+    def fails(*_: object) -> Artifact:
+        raise BuildError("under its floor")
+
+    with pytest.raises(BuildError, match="under its floor"):
+        add_engines(sealed, REQUEST, out=tmp_path / "b", measure=fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_is_refused_before_anything_is_built(sealed: Path, copy: Copy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no ONNX files in 'fp16' to build from, only in fp32; export it with"):
+        add_engines(sealed, dataclasses.replace(REQUEST, precisions=("fp16",)), out=tmp_path / "a")
+    with pytest.raises(InputError, match="exists; name a folder that does not"):
+        add_engines(sealed, REQUEST, out=tmp_path)
+    with pytest.raises(MissingDependencyError, match="tensorrt"):
+        add_engines(sealed, EngineRequest("tensorrt"), out=tmp_path / "a")
+    folder = copy(sealed)
+    with (folder / "encoder.fp32.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ChecksumError, match="encoder"):
+        add_engines(folder, REQUEST)
+
+
+def test_an_altered_or_cut_engine_is_found_at_load(with_engines: Path, copy: Copy) -> None:
+    folder = copy(with_engines)
+    file = folder / Bundle.open(folder).manifest.find("decoder", format="tensorrt-rtx")[0].file
+    data = bytearray(file.read_bytes())
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ChecksumError, match="decoder"):
+        load(folder, backend="onnxruntime")
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ChecksumError, match="decoder"):
+        load(folder, backend="onnxruntime", verify="always")

@@ -1,0 +1,204 @@
+"""Parts that share a GPU hand arrays on without the host between them; here the GPU is a stand-in that counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from coda_runtime import DeviceError, DeviceMemoryError, ImageError, InputError, TokenError, Tokenizer, load
+from coda_runtime.backends import LoadOptions
+from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from coda_runtime.manifest import Artifact
+from tests.runtime import tiny
+
+
+class Remote:
+    """An array that has to be fetched; implements DeviceArray."""
+
+    fetched = 0
+
+    def __init__(self, content: npt.NDArray[Any], device: str = "cuda:0") -> None:
+        self.content, self.device = content, device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.content.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.content.dtype
+
+    def numpy(self) -> npt.NDArray[Any]:
+        Remote.fetched += 1
+        return self.content
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise NotImplementedError
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+
+class RemoteSession:
+    """Runs ONNX on the CPU, and says it is a GPU with a batch profile and memory for so many images."""
+
+    def __init__(self, inner: Any, device: str, batch: tuple[int, int, int], memory: int) -> None:
+        self.inner, self.device, self.batch, self.memory = inner, device, batch, memory
+        self.sizes: list[int] = []
+
+    def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        assert self.batch[0] <= len(batch) <= self.batch[2]
+        if len(batch) > self.memory:
+            raise DeviceMemoryError("the stand-in has no memory")
+        self.sizes.append(len(batch))
+        return np.asarray(self.inner.run(batch))
+
+    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self._run(batch)
+
+    def run_on_device(self, batch: Any) -> Remote:
+        return Remote(self._run(batch.content if isinstance(batch, Remote) else batch), self.device)
+
+    def take(self, array: Any) -> Remote:
+        if array.device != self.device:
+            raise DeviceError(f"it lies on {array.device}")
+        return Remote(array.content, self.device)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class RemoteBackend:
+    name = "remote"
+    formats: tuple[str, ...] = ("onnx",)
+
+    def __init__(self, batch: tuple[int, int, int] = (1, 2, 4), memory: int = 99, **devices: str) -> None:
+        self.batch, self.memory, self.devices = batch, memory, devices
+        self.sessions: dict[str, RemoteSession] = {}
+
+    def unavailable(self) -> None:
+        return None
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> RemoteSession:
+        inner = OnnxRuntimeBackend().load(path, artifact, LoadOptions("cpu"))
+        device = self.devices.get(artifact.part, "cuda:0")
+        session = RemoteSession(inner, device, self.batch, self.memory)
+        self.sessions[artifact.part] = session
+        return session
+
+
+@pytest.fixture(autouse=True)
+def _nothing_fetched() -> None:
+    Remote.fetched = 0
+
+
+@pytest.fixture
+def expected(tok: Tokenizer) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    ids = tok.encode(tiny.photos(11))
+    return ids, tok.decode(ids)
+
+
+Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+def test_the_latent_stays_on_the_device(sealed: Path, expected: Pair) -> None:
+    with load(sealed, backend=RemoteBackend((1, 8, 16))) as tok:
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        assert Remote.fetched == 1, "the ids, and not the latent"
+
+
+def test_parts_on_two_devices_meet_on_the_host(sealed: Path, expected: Pair) -> None:
+    with load(sealed, backend=RemoteBackend((1, 8, 16), quantizer="cuda:1")) as tok:
+        assert [a.device for a in tok.artifacts] == ["cuda:0", "cuda:1", "cuda:0"]
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        assert Remote.fetched == 0, "each ran from the host to the host"
+
+
+@pytest.mark.parametrize("batch", [(1, 2, 4), (3, 4, 4), (2, 2, 2), (11, 11, 11), (5, 7, 10)])
+def test_batches_keep_to_the_profile(sealed: Path, expected: Pair, batch: tuple[int, int, int]) -> None:
+    backend = RemoteBackend(batch)
+    with load(sealed, backend=backend) as tok:
+        assert tok.images_per_run == batch[2]
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        np.testing.assert_array_equal(tok.decode(expected[0]), expected[1])
+    sizes = backend.sessions["decoder"].sizes
+    assert len(sizes) == -(-11 // batch[2])
+
+
+def test_a_batch_that_the_profile_excludes(sealed: Path) -> None:
+    with load(sealed, backend=RemoteBackend((4, 4, 8))) as tok:
+        with pytest.raises(InputError, match=r"from 4 to 8 images, and this call has 3; .* coda build --batch 3,8,8"):
+            tok.encode(tiny.photos(3))
+        with pytest.raises(InputError, match="this call has 1"):
+            tok.decode(np.zeros((1, 21), np.int32))
+
+
+def test_out_of_memory_halves_the_batch_for_good(sealed: Path, expected: Pair) -> None:
+    backend = RemoteBackend((1, 8, 16), memory=3)
+    with load(sealed, backend=backend) as tok:
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        assert tok.images_per_run == 2
+        before = len(backend.sessions["decoder"].sizes)
+        np.testing.assert_array_equal(tok.decode(expected[0]), expected[1])
+        assert backend.sessions["decoder"].sizes[before:] == [2, 2, 2, 2, 2, 1]
+
+
+def test_no_memory_at_all(sealed: Path) -> None:
+    match = "even a batch of 1 does not fit: free memory on the device"
+    with load(sealed, backend=RemoteBackend(memory=0)) as tok, pytest.raises(DeviceMemoryError, match=match):
+        tok.encode(tiny.photos(4))
+
+
+def test_device_in_device_out(sealed: Path, expected: Pair) -> None:
+    with load(sealed, backend=RemoteBackend((1, 8, 16))) as tok:
+        ids = tok.encode(Remote(tiny.photos(11)))
+        assert isinstance(ids, Remote)
+        assert Remote.fetched == 0
+        np.testing.assert_array_equal(ids.content, expected[0])
+        images = tok.decode(ids)
+        assert isinstance(images, Remote)
+        assert Remote.fetched == 1, "the ids alone, to be checked"
+        np.testing.assert_array_equal(images.content, expected[1])
+        both = tok.reconstruct(Remote(tiny.photos(11)))
+        assert isinstance(both, Remote)
+        np.testing.assert_array_equal(both.content, expected[1])
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 32, 32, 3), np.float32),
+        np.zeros((1, 40, 32, 3), np.uint8),
+        np.zeros((0, 32, 32, 3), np.uint8),
+        np.zeros((5, 32, 32, 3), np.uint8),
+        np.zeros((), np.uint8),
+    ],
+)
+def test_images_on_a_device_must_fit(sealed: Path, images: npt.NDArray[Any]) -> None:
+    match = r"expected uint8 \[B,32,32,3\] with B from 1 to 4: resize and split"
+    with load(sealed, backend=RemoteBackend()) as tok, pytest.raises(ImageError, match=match):
+        tok.encode(Remote(images))
+
+
+@pytest.mark.parametrize(
+    ("ids", "match"),
+    [
+        (np.zeros((1, 21), np.int64), r"int64 \[1, 21\]; expected int32 \[B,21\]"),
+        (np.zeros((1, 5), np.int32), r"int32 \[1, 5\]; expected"),
+        (np.zeros((5, 21), np.int32), "with B from 1 to 4: split them"),
+        (np.full((1, 21), 16, np.int32), "expected 0 to 15"),
+        (np.full((1, 21), -1, np.int32), "expected 0 to 15"),
+    ],
+)
+def test_ids_on_a_device_are_checked(sealed: Path, ids: npt.NDArray[Any], match: str) -> None:
+    with load(sealed, backend=RemoteBackend()) as tok, pytest.raises(TokenError, match=match):
+        tok.decode(Remote(ids))
+
+
+def test_an_array_on_another_gpu(sealed: Path) -> None:
+    with load(sealed, backend=RemoteBackend()) as tok, pytest.raises(DeviceError, match="it lies on cuda:1"):
+        tok.encode(Remote(tiny.photos(1), "cuda:1"))
