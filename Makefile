@@ -15,8 +15,13 @@ TEST_STAMP := $(VENV)/.stamp-test
 # --no-build-isolation: both packages are built with the hatchling that constraints.txt names.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
+# What of the NVIDIA libraries works without a GPU: engines and kernels are built in tests. --no-deps: the packages that
+# these belong to bring gigabytes of CUDA, and some cannot be installed without it.
+GPU_PARTS := tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings tensorrt-cu12-bindings \
+	triton cuda-core cuda-bindings cuda-pathfinder
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench format clean
+.PHONY: help demo test shapes bench format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,7 +34,10 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -m "not gpu and not shapes"
+
+shapes: $(TEST_STAMP) ## build engines of the full-size tokenizers: minutes, and needs no GPU
+	$(BIN)/pytest -m shapes
 
 bench: $(TEST_STAMP) ## time the exported quantizer beside the textbook formulation
 	$(BIN)/python -m benchmarks.bench_quantizer
@@ -62,6 +70,7 @@ $(DEMO_STAMP): $(VENV_STAMP) $(MANIFESTS)
 $(TEST_STAMP): $(VENV_STAMP) $(MANIFESTS)
 	@echo "Installing every extra and the development tools into $(VENV); the first time takes minutes, for PyTorch is large"
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e 'runtime[cpu,images,cli,hub]' -e '.[dev]'
+	$(PIP) --no-build-isolation -e 'runtime[cpu,openvino,images,cli,hub]' -e '.[dev]'
+	$(PIP) --no-deps $(GPU_PARTS)
 	@$(BIN)/python tests/torchvision_schemas.py
 	@touch $(DEMO_STAMP) $@

@@ -140,10 +140,15 @@ def _sessions(tokenizer: Tokenizer) -> dict[str, Session]:
     by_file = {artifact.file: artifact for artifact in bundle.manifest.artifacts}
     return {
         part.part: get_backend(part.backend).load(
-            bundle.path(by_file[part.file]), by_file[part.file], LoadOptions(device=part.device)
+            bundle.path(by_file[part.file]), by_file[part.file], _like(part.device)
         )
         for part in tokenizer.artifacts
     }
+
+
+def _like(device: str) -> LoadOptions:
+    """The options that lead to a device again: all that is no GPU of CUDA's, OpenVINO's too, is asked for as the CPU."""
+    return LoadOptions(device=device if device.startswith("cuda") else "cpu")
 
 
 def _run(function: Callable[[Any], object], argument: object) -> Run:

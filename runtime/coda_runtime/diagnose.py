@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
 import platform
 import shutil
@@ -11,8 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .devices import count_cuda_devices, installed_version, onnxruntime_conflict
+from .backends.ort.library import load_library
+from .backends.ort.plugins import installed_plugins
+from .devices import count_cuda_devices, cuda_driver_version, installed_version, onnxruntime_conflict
+from .errors import MissingDependencyError
 
+# TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
+# version-compatible engines.
 _ENGINES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -20,7 +25,18 @@ _ENGINES = (
     "onnxruntime-directml",
     "openvino",
     "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-lean",
+    "tensorrt-lean-cu12",
+    "tensorrt-lean-cu13",
     "tensorrt-rtx",
+    "tensorrt-rtx-cu12",
+    "tensorrt-rtx-cu12-bindings",
+    "tensorrt-rtx-cu13",
+    "tensorrt-rtx-cu13-bindings",
+    "cuda-core",
+    "cuda-bindings",
 )
 _OPTIONAL = {"pillow": "images", "click": "cli", "rich": "cli", "huggingface_hub": "hub"}
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
@@ -38,6 +54,7 @@ def diagnose() -> dict[str, Any]:
         "numpy": installed_version("numpy"),
         "engines": {name: version for name in _ENGINES if (version := installed_version(name)) is not None},
         "onnxruntime": _onnxruntime(),
+        "plugins": _plugins(),
         "nvidia": _nvidia(),
         "libraries": {name: installed_version(name) for name in _OPTIONAL},
     }
@@ -66,18 +83,45 @@ def _cpu() -> dict[str, Any]:
 def _onnxruntime() -> dict[str, Any] | None:
     """What importing onnxruntime gives, which two distributions of one name decide together; None if not installed."""
     try:
-        library = importlib.import_module("onnxruntime")
+        library = load_library()
         return {"version": library.__version__, "providers": list(library.get_available_providers()), "problem": None}
-    except ModuleNotFoundError as error:
-        if error.name == "onnxruntime":
-            return None
-        return {"version": None, "providers": [], "problem": str(error)}
+    except MissingDependencyError:
+        return None
     except Exception as error:  # a broken installation is what this command is for
         return {"version": None, "providers": [], "problem": " ".join(str(error).split())}
 
 
+def _plugins() -> list[dict[str, Any]]:
+    """Plugins of onnxruntime: name, version, providers, devices, problem.
+
+    A process of its own asks them, since a library that does not fit may end the process that loads it.
+    """
+    found = installed_plugins()
+    if not found:
+        return []
+    code = (
+        "import json; from coda_runtime.backends.ort import library, plugins; "
+        "print(json.dumps(plugins.describe_plugins(library.load_library())))"
+    )
+    # -P leaves the user's working directory out of the path; coda_runtime may lie in a folder that is on it here only.
+    command, folder = [sys.executable, "-P", "-c", code], str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    try:
+        answer = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=30, check=True, env=environment
+        )
+        described: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
+        return described
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        problem = " ".join(str(error).split()).replace(code, "...")
+    empty: dict[str, Any] = {"providers": [], "devices": [], "problem": f"it does not load: {problem}"}
+    return [{"name": plugin.distribution, "version": plugin.version, **empty} for plugin in found]
+
+
 def _nvidia() -> dict[str, Any]:
-    out: dict[str, Any] = {"devices": count_cuda_devices(), "driver": None, "names": [], "problem": None}
+    out: dict[str, Any] = {"devices": count_cuda_devices(), "driver": None, "cuda": cuda_driver_version()}
+    out |= {"names": [], "problem": None}
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return out
@@ -112,9 +156,27 @@ def _advise(report: dict[str, Any]) -> list[str]:
         advice.append(f"a GPU is here, and this onnxruntime cannot use it: pip uninstall -y onnxruntime && {wanted}")
     elif not has_gpu and "CUDAExecutionProvider" in engine["providers"]:
         advice.append("onnxruntime-gpu is here, and no NVIDIA driver shows a GPU: bundles run on the CPU")
+    for plugin in report["plugins"]:
+        if plugin["problem"] is not None:
+            again = f"pip install --force-reinstall {plugin['name']}"
+            advice.append(f"{plugin['name']} does not work ({plugin['problem']}): {again}")
+    if not has_gpu and {"amx_bf16", "avx512_bf16"} & set(report["cpu"]["flags"]) and not _has_openvino(report):
+        advice.append(
+            'this CPU computes in bf16, which bundles in bf16 need OpenVINO for: pip install "coda-runtime[openvino]"'
+        )
+    if has_gpu and "cuda-core" not in report["engines"]:
+        here = [name for name in report["engines"] if name.startswith("tensorrt")]
+        for extra in sorted({"tensorrt-rtx" if name.startswith("tensorrt-rtx") else "tensorrt" for name in here}):
+            advice.append(f'{extra} needs cuda-core to run engines: pip install "coda-runtime[{extra}]"')  # noqa: PERF401
     for name, extra in _OPTIONAL.items():
         if report["libraries"][name] is None:
             advice.append(f'{name} is missing: pip install "coda-runtime[{extra}]"')
     if report["coda-deploy"] is None:
         advice.append("coda-deploy is not here; to train, import, export or run the demo: pip install coda-deploy")
     return advice
+
+
+def _has_openvino(report: dict[str, Any]) -> bool:
+    return "onnxruntime-openvino" in report["engines"] or any(
+        "OpenVINOExecutionProvider" in plugin["providers"] for plugin in report["plugins"]
+    )

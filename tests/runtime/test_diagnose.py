@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coda_runtime import diagnose as module
+from coda_runtime.backends.ort.plugins import Plugin
+from coda_runtime.cli.doctor import _rows
 from coda_runtime.diagnose import diagnose
 
 
@@ -21,7 +24,12 @@ def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str,
     engine = None if providers is None else {"version": "1", "providers": providers, "problem": None}
     libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub"), "1")
     report = {"onnxruntime": engine, "nvidia": {"devices": gpus}, "libraries": libraries, "coda-deploy": "1"}
+    report |= {"plugins": [], "engines": {}, "cpu": {"flags": ["avx2"]}}
     return {**report, **changes}
+
+
+BF16 = {"flags": ["avx512_bf16", "amx_bf16"]}
+OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionProvider"], "problem": None}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +44,22 @@ def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str,
         (_report(["CUDAExecutionProvider"], 0), False, "no NVIDIA driver"),
         (_report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}), False, "pip install coda-deploy"),
         (_report([], 0, onnxruntime={"problem": "bad DLL", "providers": []}), False, "bad DLL"),
+        (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, 'pip install "coda-runtime[openvino]"'),
+        (_report(["CPUExecutionProvider"], 0, cpu=BF16, plugins=[OPENVINO]), False, None),
+        (_report(["CPUExecutionProvider"], 0, cpu=BF16, engines={"onnxruntime-openvino": "1"}), False, None),
+        (_report(["CUDAExecutionProvider"], 1, cpu=BF16), False, None),
+        (
+            _report(["CPUExecutionProvider"], 0, plugins=[{**OPENVINO, "problem": "no such symbol"}]),
+            False,
+            "onnxruntime-ep-openvino does not work (no such symbol): pip install --force-reinstall",
+        ),
+        (_report(["CUDAExecutionProvider"], 1, engines={"tensorrt": "11"}), False, '"coda-runtime[tensorrt]"'),
+        (
+            _report(["CUDAExecutionProvider"], 1, engines={"tensorrt-rtx-cu13": "1", "tensorrt-rtx": "1"}),
+            False,
+            '"coda-runtime[tensorrt-rtx]"',
+        ),
+        (_report(["CUDAExecutionProvider"], 1, engines={"tensorrt": "11", "cuda-core": "1"}), False, None),
     ],
 )
 def test_advice(monkeypatch: pytest.MonkeyPatch, report: dict[str, Any], conflict: bool, match: str | None) -> None:
@@ -53,3 +77,27 @@ def test_missing_libraries_get_their_extra(monkeypatch: pytest.MonkeyPatch) -> N
     report = _report(["CPUExecutionProvider"], 0)
     report["libraries"]["pillow"] = None
     assert module._advise(report) == ['pillow is missing: pip install "coda-runtime[images]"']
+
+
+def test_plugins_are_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = Plugin("onnxruntime-ep-foo", "0.5", "onnxruntime_ep_foo")
+    monkeypatch.setattr(module, "installed_plugins", lambda: [plugin])
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    (entry,) = module._plugins()
+    assert (entry["name"], entry["version"], entry["devices"]) == ("onnxruntime-ep-foo", "0.5", [])
+    assert "does not load" in entry["problem"]
+    monkeypatch.setattr(module, "installed_plugins", list)
+    assert module._plugins() == []
+
+
+def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime_ep_openvino", reason="coda-runtime[openvino] is not installed")
+    # A module of that name in the working directory is not what gets imported.
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    (entry,) = [plugin for plugin in module._plugins() if plugin["name"] == "onnxruntime-ep-openvino"]
+    assert entry["problem"] is None
+    assert entry["providers"] == ["OpenVINOExecutionProvider"]
+    assert any(device.startswith("CPU") for device in entry["devices"])
+    rows = dict(_rows({**diagnose(), "plugins": [entry]}))
+    assert str(rows["onnxruntime-ep-openvino"]).startswith(f"{entry['version']}: OpenVINOExecutionProvider, CPU")

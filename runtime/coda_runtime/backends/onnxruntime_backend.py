@@ -2,197 +2,166 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..devices import count_cuda_devices, onnxruntime_conflict
-from ..errors import ArtifactError, BackendError, DeviceError, InputError, MissingDependencyError
+from ..errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ..manifest import Artifact
-from .base import LoadOptions, Provider, Session
+from .base import LoadOptions
+from .ort import library
+from .ort.plugins import OPENVINO, canonical
+from .ort.providers import CPU, CUDA, TENSORRT, Choice, choose, follow_device, names
+from .ort.session import OrtDeviceSession, OrtSession
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_SILENT = 4  # fatal only: what goes wrong is raised, and stderr belongs to the caller
+# What takes the time: these may never end up on the CPU when a GPU was asked for. Sums over shapes may.
+_HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "GroupNormalization", "Resize"})
+_REFUSED = "fallback to CPU EP has been explicitly disabled"
 
 
 class OnnxRuntimeBackend:
-    """Loads `.onnx` files, on the CPU or (not run on a GPU yet) by CUDA."""
+    """Loads `.onnx` files on the CPU, by plugins such as OpenVINO's, or (not run on a GPU yet) by CUDA and TensorRT."""
 
     name = "onnxruntime"
     formats: tuple[str, ...] = ("onnx",)
 
     def unavailable(self) -> MissingDependencyError | None:
         """None if onnxruntime is installed, of whichever distribution."""
-        if importlib.util.find_spec("onnxruntime") is not None:
-            return None
-        return MissingDependencyError(
-            "running ONNX files needs onnxruntime, which is not here (on an NVIDIA GPU take [gpu] in place of [cpu])",
-            "cpu",
-        )
+        return library.missing()
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
-        """Load one file. Raises ArtifactError, DeviceError, InputError, MissingDependencyError."""
-        ort = _import()
-        providers = _choose_providers(ort, options)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = _SILENT
-        # A bundle is three sessions, each with its own threads: those of a part that has finished would spin on the
-        # cores that the next part needs. benchmarks/bench_runtime.py measures it.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if options.threads is not None:
-            settings.intra_op_num_threads = options.threads
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Why a bf16 file does not run here: without a GPU only OpenVINO does it. None for what else may load."""
+        if artifact.precision != "bf16" or options.providers is not None:
+            return None
         try:
-            session = ort.InferenceSession(str(path), settings, providers=providers)
-        except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
-            raise ArtifactError(
-                f"onnxruntime {ort.__version__} cannot load {path} on {_names(providers)} ({_first_line(error)}); "
-                "the file is damaged, or this onnxruntime is too old or lacks an operator: "
-                'pip install -U "coda-runtime[cpu]", or choose another precision'
-            ) from error
-        session.disable_fallback()
-        wanted, got = [_name(provider) for provider in providers], session.get_providers()
-        if got[: len(wanted)] != wanted:
-            raise DeviceError(
-                f"asked onnxruntime for {', '.join(wanted)} and it runs {path.name} on {', '.join(got)}: the provider "
-                'is installed but does not start; see `coda doctor`, or pass device="cpu"'
-            )
+            follow_device(library.load_library(), options, artifact)
+        except CodaError as error:
+            return error
+        return None
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> OrtSession:
+        """Load one file.
+
+        Providers that are named without CPUExecutionProvider must take the whole graph. A plugin's that cannot load
+        it gives way to those named after it; OpenVINO, which lacks the Scan that quantizers hold, gives way to the
+        CPU provider for a quantizer. `device` of the session says what it runs on.
+
+        Raises ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError.
+        """
+        ort = library.load_library()
+        choices = choose(ort, options, artifact)
+        rest = choices[1:]
+        if not rest and artifact.part == "quantizer" and choices[0].name == OPENVINO:
+            rest = [Choice(CPU)]
+        try:
+            session = _open(ort, path, choices, options, artifact)
+        except DeviceMemoryError:
+            raise
+        except CodaError:
+            if not (choices[0].devices and rest):
+                raise
+            choices = rest
+            session = _open(ort, path, choices, options, artifact)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArtifactError(
                 f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each; export it again"
             )
-        return OnnxRuntimeSession(ort, session, _device(providers[0]))
+        device = _device(session, path, choices, options)
+        if choices[0].name in (CUDA, TENSORRT):
+            return OrtDeviceSession(ort, session, device, ("cuda", int(choices[0].options["device_id"])))
+        return OrtSession(ort, session, device)
 
 
-class OnnxRuntimeSession:
-    """One `InferenceSession`, with one input and one output."""
-
-    def __init__(self, ort: Any, session: Any, device: str) -> None:
-        self.device = device
-        self._session = session
-        self._input: str = session.get_inputs()[0].name
-        self._outputs: list[str] = [session.get_outputs()[0].name]
-        self._quiet = ort.RunOptions()
-        self._quiet.log_severity_level = _SILENT
-
-    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Run [B, ...] through the graph and return its output, a new array. Raises BackendError."""
-        try:
-            result = self._session.run(self._outputs, {self._input: batch}, self._quiet)[0]
-        except Exception as error:  # see load
-            raise BackendError(
-                f"onnxruntime failed on {batch.dtype} {list(batch.shape)} ({_first_line(error)}); "
-                "if memory ran out use smaller batches, otherwise export the bundle again"
-            ) from error
-        return np.asarray(result)
-
-    def close(self) -> None:
-        """Drop the session, which frees its memory."""
-        self._session = None
-
-
-def _import() -> Any:
+def _open(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Any:
+    """An InferenceSession on these providers and no others."""
+    strict = CPU not in [choice.name for choice in choices]
     try:
-        return importlib.import_module("onnxruntime")
-    except ModuleNotFoundError as error:
-        missing = OnnxRuntimeBackend().unavailable()
-        if missing is not None:
-            raise missing from error
-        raise BackendError(f"onnxruntime is installed but lacks {error.name}; reinstall it") from error
-    except ImportError as error:
-        # Ctrl-C inside an extension's start comes out as an ImportError.
-        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise BackendError(
-            f"onnxruntime is installed but does not import ({_first_line(error)}); reinstall it: "
-            'pip install --force-reinstall "coda-runtime[cpu]"'
-        ) from error
-
-
-def _choose_providers(ort: Any, options: LoadOptions) -> list[Provider]:
-    available: list[str] = ort.get_available_providers()
-    index = options.cuda_index()
-    if options.providers is not None:
-        providers = [_check_provider(provider) for provider in options.providers]
-        asked = _device(providers[0]).partition(":")[0]
-        if options.device != "auto" and asked != options.device.partition(":")[0]:
-            raise InputError(
-                f"device is {options.device!r} and the first provider is {_name(providers[0])}; "
-                'pass providers with device="auto", or make them agree'
-            )
-    elif options.device == "cpu":
-        providers = [_CPU]
-    elif index is None:
-        # "auto" asks the driver, so that onnxruntime-gpu on a machine without a GPU means the CPU and no error.
-        use_cuda = _CUDA in available and count_cuda_devices() > 0
-        providers = [_cuda(0), _CPU] if use_cuda else [_CPU]
-    else:
-        providers = [_cuda(index), _CPU]
-    missing = [_name(provider) for provider in providers if _name(provider) not in available]
-    if missing:
-        raise DeviceError(_explain_missing(missing[0], options.device, available))
-    found = count_cuda_devices() if options.providers is None and index is not None else None
-    if found is not None and index is not None and index >= found:
+        session = _make(ort, path, choices, options, strict)
+    except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
+        raise _load_error(ort, path, choices, options, artifact, error) from error
+    session.disable_fallback()
+    wanted, got = [choice.name for choice in choices], session.get_providers()
+    if [canonical(name) for name in got[: len(wanted)]] != wanted:
         raise DeviceError(
-            f"device is {options.device!r}, and the NVIDIA driver shows {found} GPUs here; "
-            'pass device="cpu", or check nvidia-smi and CUDA_VISIBLE_DEVICES'
+            f"asked onnxruntime for {', '.join(wanted)} and it runs {path.name} on {', '.join(got)}: the provider "
+            'is installed but does not start; see `coda doctor`, or pass device="cpu"'
         )
-    return providers
+    return session
 
 
-def _cuda(index: int) -> Provider:
-    # TF32 rounds a float32 product to 10 bits, which changes 5 to 10 % of the tokens.
-    return (_CUDA, {"device_id": index, "use_tf32": 0})
+def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = library.SILENT
+    # A bundle is three sessions, each with its own threads: those of a part that has finished would spin on the
+    # cores that the next part needs. benchmarks/bench_runtime.py measures it.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    if choices[0].name != CPU:
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if strict:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # enable_fallback=0: otherwise a provider that fails is replaced by the CPU, with a note on stdout.
+    if not any(choice.devices for choice in choices):
+        providers = [(choice.name, choice.options) if choice.options else choice.name for choice in choices]
+        return ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+    for choice in choices:
+        passed = {name: str(value) for name, value in choice.options.items()}
+        if choice.devices:
+            settings.add_provider_for_devices(list(choice.devices), passed)
+        else:
+            settings.add_provider(choice.name, passed)
+    return ort.InferenceSession(str(path), settings, enable_fallback=0)
 
 
-def _explain_missing(provider: str, device: str, available: Sequence[str]) -> str:
-    asked = f"device {device!r} needs {provider}" if provider == _CUDA else f"{provider} was asked for"
-    text = f"{asked}, and this onnxruntime has only {', '.join(available)}"
-    if provider != _CUDA:
-        return f"{text}; install the onnxruntime that has it, or choose another provider"
-    if onnxruntime_conflict():
-        return (
-            f"{text}: onnxruntime and onnxruntime-gpu are both installed, and then only the CPU works; "
-            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "coda-runtime[gpu]"'
+def _load_error(
+    ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact, error: Exception
+) -> ArtifactError | DeviceError | DeviceMemoryError:
+    where, told = names(choices), library.first_line(error)
+    if library.is_out_of_memory(str(error)):
+        return DeviceMemoryError(
+            f"{choices[0].device} has no memory left to load {path} ({told}); close what else uses its memory"
         )
-    return (
-        f'{text}; pass device="cpu", or on a machine with an NVIDIA GPU: '
-        'pip uninstall -y onnxruntime && pip install "coda-runtime[gpu]"'
-    )
+    if _REFUSED in str(error):
+        try:
+            left = _left_to_cpu(_make(ort, path, choices, options, strict=False))
+        except Exception:  # it is made only to name the operators
+            left = set()
+        return DeviceError(
+            f"{where} cannot run all of {path}: {', '.join(sorted(left)) or 'some operators'} would run on the CPU "
+            f"provider; to allow that name {CPU} after it, or choose another provider"
+        )
+    advice = library.conflict_advice("gpu" if choices[0].device.startswith("cuda") else "cpu")
+    if advice is None and artifact.precision == "bf16" and choices[0].name == CPU:
+        advice = 'bf16 runs on OpenVINO or a GPU: pip install "coda-runtime[openvino]", and name no provider'
+    if advice is None:
+        advice = (
+            "the file is damaged, or this onnxruntime is too old or lacks an operator: "
+            'pip install -U "coda-runtime[cpu]", or choose another precision'
+        )
+    return ArtifactError(f"onnxruntime {ort.__version__} cannot load {path} on {where} ({told}); {advice}")
 
 
-def _check_provider(provider: object) -> Provider:
-    if isinstance(provider, str):
-        return provider
-    if isinstance(provider, Sequence) and len(provider) == 2 and isinstance(provider[0], str):
-        return (provider[0], dict(provider[1]))
-    raise InputError(f"providers holds {provider!r}; expected names, or (name, options) pairs")
+def _left_to_cpu(session: Any) -> set[str]:
+    """Operators that run on the CPU provider; empty where this onnxruntime does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
+        return set()
+    subgraphs = session.get_provider_graph_assignment_info()
+    return {node.op_type for part in subgraphs if part.ep_name == CPU for node in part.get_nodes()}
 
 
-def _name(provider: Provider) -> str:
-    return provider if isinstance(provider, str) else provider[0]
-
-
-def _names(providers: Sequence[Provider]) -> str:
-    return ", ".join(map(_name, providers))
-
-
-def _device(provider: Provider) -> str:
-    name = _name(provider)
-    if name == _CPU:
-        return "cpu"
-    options = {} if isinstance(provider, str) else provider[1]
-    if name in (_CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"):
-        return f"cuda:{options.get('device_id', 0)}"
-    return name.removesuffix("ExecutionProvider").lower()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def _device(session: Any, path: Path, choices: Sequence[Choice], options: LoadOptions) -> str:
+    """Where the graph runs; with "+cpu" where the caller lets a provider leave heavy operators to the CPU's."""
+    device = choices[0].device
+    if choices[0].name == CPU:
+        return device
+    heavy = _left_to_cpu(session) & _HEAVY
+    if not heavy:
+        return device
+    if options.providers is None:
+        raise DeviceError(
+            f"{choices[0].name} leaves {', '.join(sorted(heavy))} of {path} to the CPU; "
+            'update onnxruntime: pip install -U "coda-runtime[gpu]", or choose another precision'
+        )
+    return f"{device}+cpu"

@@ -14,6 +14,7 @@ from ..engines.options import HARDWARE, BuildOptions, parse_batch, parse_targets
 from ..errors import InputError
 from ..hub import find_bundle
 from ..manifest import Artifact
+from ..parity import unmeasured
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
@@ -65,9 +66,11 @@ def command(
     )
     precisions = tuple(name.strip() for name in (precision or "").split(",") if name.strip())
     request = EngineRequest(engine, options, precisions)
-    if out is None and not Path(bundle).expanduser().exists():
-        raise InputError(f"{bundle} is a Hub id, whose copy here is not to be changed; name a folder with --out")
     folder = find_bundle(bundle)
+    if out is None and not Path(bundle).expanduser().exists():
+        raise InputError(
+            f"{bundle} came from the Hub, and its copy here is not to be changed; name a folder with --out"
+        )
     before = {artifact.file: artifact.sha256 for artifact in Bundle.open(folder).manifest.artifacts}
     with progress("building", total=None) as bar:
         manifest = add_engines(folder, request, out=out, progress=bar.describe)
@@ -76,6 +79,8 @@ def command(
         print_json({"bundle": str(out or folder), "engines": [artifact.to_json() for artifact in made]})
         return
     table([_row(artifact) for artifact in made], columns=("file", "size", "batch", "targets", "parity"))
+    for reason in dict.fromkeys(reason for artifact in made for _, reason in unmeasured(artifact.parity)):
+        click.echo(f"parity was not measured: {reason}", err=True)
     click.echo(f"{out or folder}: {len(made)} engines added")
 
 
@@ -87,13 +92,11 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
 
 def _parity(artifact: Artifact) -> str:
     cells = []
-    for where, numbers in artifact.parity.items():
+    for numbers in artifact.parity.values():
         if "reason" in numbers:
-            cells.append(f"{where}: not run: {numbers['reason']}")
+            cells.append("not run")
         elif artifact.part == "decoder":
-            cells.append(
-                f"{where}: {'identical' if numbers['psnr'] is None else format(numbers['psnr'], '.1f') + ' dB'}"
-            )
+            cells.append("identical" if numbers["psnr"] is None else f"{numbers['psnr']:.1f} dB")
         else:
-            cells.append(f"{where}: {numbers['step_agreement']:.3%}")
-    return ", ".join(cells) or "not measured"
+            cells.append(f"{numbers['step_agreement']:.3%}")
+    return ", ".join(cells)

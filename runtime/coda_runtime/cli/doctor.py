@@ -40,7 +40,15 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
         rows.append(("onnxruntime", "not installed"))
     else:
         rows.append(("providers", engine["problem"] or ", ".join(engine["providers"])))
+    for plugin in report["plugins"]:
+        devices = plugin["problem"] or ", ".join([*plugin["providers"], *plugin["devices"]])
+        rows.append((plugin["name"], f"{plugin['version']}: {devices}"))
     names = ", ".join(nvidia["names"]) or f"{nvidia['devices']} devices"
-    rows.append(("nvidia", nvidia["problem"] or f"{names}, driver {nvidia['driver'] or 'not found'}"))
+    rows.append(
+        (
+            "nvidia",
+            nvidia["problem"] or f"{names}, driver {nvidia['driver'] or 'not found'}, CUDA {nvidia['cuda'] or 'none'}",
+        )
+    )
     rows += [(name, version or "not installed") for name, version in report["libraries"].items()]
     return rows

@@ -23,7 +23,7 @@ images_argument = click.argument(
 
 
 def load_options(function: F) -> F:
-    """Decorator: --device, --backend, --precision, --provider, --threads, --allow-host-code, which `open_tokenizer` takes by name."""
+    """Decorator: --device, --backend, --precision and what else `open_tokenizer` takes by name."""
     options = [
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
         click.option("--backend", default="auto", show_default=True, help="auto, or an engine library's name."),

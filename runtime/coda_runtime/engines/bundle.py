@@ -16,6 +16,7 @@ from .builder import Watch, build_engine
 from .gpu import Gpu, find_gpu
 from .key import engine_key, system
 from .library import EngineLibrary, find_library
+from .measuring import with_parity
 from .options import BuildOptions
 
 FOLDER = "engines"
@@ -100,7 +101,7 @@ def add_engines(
     request: EngineRequest,
     *,
     out: str | os.PathLike[str] | None = None,
-    measure: Callable[[Bundle, Artifact], Artifact] = lambda _, artifact: artifact,
+    measure: Callable[[Bundle, Artifact], Artifact] = with_parity,
     progress: Callable[[str], None] = lambda _: None,
     watch: Watch = lambda *_: None,
 ) -> Manifest:

@@ -11,48 +11,27 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from coda_runtime import ArtifactError, BackendError, DeviceError, InputError, load
-from coda_runtime.backends import LoadOptions, onnxruntime_backend
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend, _choose_providers
+from coda_runtime import ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, load
+from coda_runtime.backends import LoadOptions
+from coda_runtime.backends.base import SelectiveBackend
+from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from coda_runtime.backends.ort import library, providers
+from coda_runtime.backends.ort.session import OrtDeviceSession
 from tests.runtime import tiny
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-def _machine(monkeypatch: pytest.MonkeyPatch, providers: list[str], gpus: int, conflict: bool = False) -> Any:
-    monkeypatch.setattr(onnxruntime_backend, "count_cuda_devices", lambda: gpus)
-    monkeypatch.setattr(onnxruntime_backend, "onnxruntime_conflict", lambda: conflict)
-    return SimpleNamespace(get_available_providers=lambda: providers)
+def test_it_may_refuse() -> None:
+    assert isinstance(OnnxRuntimeBackend(), SelectiveBackend)
 
 
 def test_cuda_is_refused_here(sealed: Path) -> None:
     for device in ("cuda", "cuda:1"):
         with pytest.raises(DeviceError, match=r'pass device="cpu", or .*coda-runtime\[gpu\]'):
-            load(sealed, device)
+            load(sealed, device, "onnxruntime")
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider was asked for"):
         load(sealed, providers=["TensorrtExecutionProvider"])
-
-
-def test_devices_become_providers(monkeypatch: pytest.MonkeyPatch) -> None:
-    ort = _machine(monkeypatch, [CUDA, CPU], gpus=2)
-    assert _choose_providers(ort, LoadOptions("cpu")) == [CPU]
-    assert _choose_providers(ort, LoadOptions("cuda")) == [(CUDA, {"device_id": 0, "use_tf32": 0}), CPU]
-    assert _choose_providers(ort, LoadOptions("cuda:1"))[0] == (CUDA, {"device_id": 1, "use_tf32": 0})
-    assert _choose_providers(ort, LoadOptions("auto")) == _choose_providers(ort, LoadOptions("cuda"))
-    assert _choose_providers(ort, LoadOptions(providers=[(CUDA, {"device_id": 1})])) == [(CUDA, {"device_id": 1})]
-    with pytest.raises(DeviceError, match="the NVIDIA driver shows 2 GPUs"):
-        _choose_providers(ort, LoadOptions("cuda:2"))
-
-
-def test_auto_without_a_gpu_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _choose_providers(_machine(monkeypatch, [CUDA, CPU], gpus=0), LoadOptions()) == [CPU]
-    assert _choose_providers(_machine(monkeypatch, [CPU], gpus=1), LoadOptions()) == [CPU]
-
-
-def test_two_onnxruntimes_are_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    ort = _machine(monkeypatch, [CPU], gpus=1, conflict=True)
-    with pytest.raises(DeviceError, match="both installed, and then only the CPU works; pip uninstall"):
-        _choose_providers(ort, LoadOptions("cuda"))
 
 
 def test_device_and_providers_must_agree(sealed: Path) -> None:
@@ -62,23 +41,90 @@ def test_device_and_providers_must_agree(sealed: Path) -> None:
         load(sealed, "cuda", providers=[CPU])
 
 
+def _fake(monkeypatch: pytest.MonkeyPatch, make: Any) -> SimpleNamespace:
+    """An onnxruntime-gpu on a machine with a GPU, whose sessions `make(real, path)` makes; collects their settings."""
+    real = library.load_library()
+    made: list[Any] = []
+
+    def session(path: str, settings: Any, providers: Any = None, enable_fallback: int = 1) -> Any:
+        made.append(SimpleNamespace(settings=settings, providers=providers, enable_fallback=enable_fallback))
+        return make(real, path)
+
+    names = ("SessionOptions", "RunOptions", "OrtValue", "__version__", "get_ep_devices")
+    fake = SimpleNamespace(InferenceSession=session, made=made, **{name: getattr(real, name) for name in names})
+    fake.get_available_providers = lambda: [CUDA, CPU]
+    monkeypatch.setattr(library, "load_library", lambda: fake)
+    monkeypatch.setattr(providers, "count_cuda_devices", lambda: 1)
+    return fake
+
+
+class Pretended:
+    """A session on the CPU that says it is CUDA's, and leaves `left` to the CPU."""
+
+    def __init__(self, real: Any, path: str, left: tuple[str, ...] = ()) -> None:
+        self.session, self.left = real.InferenceSession(path, providers=[CPU]), left
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def get_providers(self) -> list[str]:
+        return [CUDA, CPU]
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        nodes = [SimpleNamespace(op_type=op) for op in self.left]
+        return [SimpleNamespace(ep_name=CPU, get_nodes=lambda: nodes)]
+
+
 def test_a_provider_that_does_not_start_is_an_error(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = onnxruntime_backend._import()
-
-    class Session:
-        def __init__(self, path: str, settings: Any, providers: Any) -> None:
-            self.session = real.InferenceSession(path, settings, providers=[CPU])
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.session, name)
-
-    names = ("SessionOptions", "RunOptions", "__version__")
-    fallen = SimpleNamespace(InferenceSession=Session, **{name: getattr(real, name) for name in names})
-    fallen.get_available_providers = lambda: [CUDA, CPU]
-    monkeypatch.setattr(onnxruntime_backend, "_import", lambda: fallen)
-    monkeypatch.setattr(onnxruntime_backend, "count_cuda_devices", lambda: 1)
+    _fake(monkeypatch, lambda real, path: real.InferenceSession(path, providers=[CPU]))
     with pytest.raises(DeviceError, match=r"asked onnxruntime for CUDAExecutionProvider, .*runs .* on CPUExecution"):
-        load(sealed)
+        load(sealed, backend="onnxruntime")
+
+
+def test_cuda_gets_a_session_that_keeps_arrays_on_the_gpu(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tiny.describe(sealed, tiny.FILES[0])
+    fake = _fake(monkeypatch, lambda real, path: Pretended(real, path, ("Shape", "Gather")))
+    session = OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions("cuda", threads=2))
+    assert isinstance(session, OrtDeviceSession)
+    assert session.device == "cuda:0"
+    (made,) = fake.made
+    assert made.providers == [(CUDA, {"device_id": 0, "use_tf32": 0}), CPU]
+    assert made.enable_fallback == 0
+    assert made.settings.intra_op_num_threads == 2
+
+
+@pytest.mark.parametrize(("named", "strict"), [([CUDA], "1"), ([CUDA, CPU], "0")])
+def test_a_provider_named_alone_must_take_the_graph(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch, named: list[str], strict: str
+) -> None:
+    artifact = tiny.describe(sealed, tiny.FILES[0])
+    fake = _fake(monkeypatch, Pretended)
+    OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions(providers=named))
+    settings = fake.made[0].settings
+    try:
+        found = settings.get_session_config_entry("session.disable_cpu_ep_fallback")
+    except RuntimeError:  # not set
+        found = "0"
+    assert found == strict
+
+
+def test_heavy_operators_on_the_cpu_are_an_error_for_a_gpu(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tiny.describe(sealed, tiny.FILES[0])
+    _fake(monkeypatch, lambda real, path: Pretended(real, path, ("Shape", "Conv")))
+    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider leaves Conv of .* to the CPU"):
+        OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions("cuda"))
+    session = OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions(providers=[CUDA, CPU]))
+    assert session.device == "cuda:0+cpu", "the caller allowed it, and is told"
+
+
+def test_no_memory_to_load(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(real: Any, path: str) -> Any:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : CUDA failure 2: out of memory ; GPU=0")
+
+    artifact = tiny.describe(sealed, tiny.FILES[0])
+    _fake(monkeypatch, fail)
+    with pytest.raises(DeviceMemoryError, match=r"cuda:0 has no memory left to load .*encoder"):
+        OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions("cuda"))
 
 
 def _save_model(path: Path, kind: int, inputs: int = 1, op: str = "Identity") -> Path:
@@ -120,6 +166,15 @@ def test_a_run_that_fails_gives_one_line(sealed: Path, capfd: pytest.CaptureFixt
             session.run(wrong)
         assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_two_onnxruntimes_are_the_advice_where_a_file_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, op="NoSuchOperator")
+    monkeypatch.setattr(library, "onnxruntime_conflict", lambda: True)
+    with pytest.raises(ArtifactError, match=r"both installed.*pip uninstall .*coda-runtime\[cpu\]"):
+        OnnxRuntimeBackend().load(path, tiny.describe(tmp_path, path.name), LoadOptions())
 
 
 def test_without_onnxruntime_the_pip_line_is_given(sealed: Path) -> None:

@@ -1,0 +1,1 @@
+"""Parts of the onnxruntime backend: the library, its providers and their plugins, and sessions."""

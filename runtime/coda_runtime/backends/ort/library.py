@@ -1,0 +1,89 @@
+"""onnxruntime itself: its import, and what its error messages mean."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+from typing import Any
+
+from ...devices import onnxruntime_conflict
+from ...errors import BackendError, DeviceMemoryError, MissingDependencyError
+
+SILENT = 4
+"""Log fatal errors only: what goes wrong is raised, and stderr belongs to the caller."""
+
+# Messages differ between an arena that cannot grow, one at its limit, CUDA, its libraries, TensorRT and C++.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|out_?of_?memory|failed to allocate memory|smaller than requested bytes"
+    r"|(CUDNN|CUBLAS)_STATUS_ALLOC_FAILED|bad allocation|bad_alloc",
+    re.IGNORECASE,
+)
+
+
+def missing() -> MissingDependencyError | None:
+    """None if onnxruntime is installed, of whichever distribution."""
+    if importlib.util.find_spec("onnxruntime") is not None:
+        return None
+    return MissingDependencyError(
+        "running ONNX files needs onnxruntime, which is not here (on an NVIDIA GPU take [gpu] in place of [cpu])",
+        "cpu",
+    )
+
+
+def load_library() -> Any:
+    """Import onnxruntime, with its telemetry off. Raises MissingDependencyError, BackendError."""
+    # From 1.29 on it reports to its maker from Linux too, unless this is set before its first import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        absent = missing()
+        if absent is not None:
+            raise absent from error
+        raise BackendError(f"onnxruntime is installed but lacks {error.name}; {_reinstall()}") from error
+    except ImportError as error:
+        # Ctrl-C inside an extension's start comes out as an ImportError.
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise BackendError(
+            f"onnxruntime is installed but does not import ({first_line(error)}); {_reinstall()}"
+        ) from error
+
+
+def conflict_advice(extra: str) -> str | None:
+    """What to do where onnxruntime and onnxruntime-gpu are both installed; None where they are not."""
+    if not onnxruntime_conflict():
+        return None
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed, and then only the CPU works; "
+        f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "coda-runtime[{extra}]"'
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something, at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    # OpenVINO's begin with the places in its source that they came through.
+    telling = [line for line in lines if not line.endswith(":") or ".cpp:" not in line]
+    return (telling or lines or [type(error).__name__])[0][:200]
+
+
+def is_out_of_memory(message: str) -> bool:
+    """Whether onnxruntime's message says that memory ran out, on the GPU or the host."""
+    return _OUT_OF_MEMORY.search(message) is not None
+
+
+def run_error(error: Exception, what: str, device: str) -> BackendError:
+    """The error for a run on `what` (dtype and shape) that failed on `device`."""
+    if is_out_of_memory(str(error)):
+        return DeviceMemoryError(
+            f"{device} has no memory left for {what} ({first_line(error)}); pass fewer images at a time, "
+            "or close what else uses its memory"
+        )
+    return BackendError(f"onnxruntime failed on {what} on {device} ({first_line(error)}); export the bundle again")
+
+
+def _reinstall() -> str:
+    return conflict_advice("cpu") or 'reinstall it: pip install --force-reinstall "coda-runtime[cpu]"'

@@ -1,0 +1,65 @@
+"""Full-size tokenizers as TensorRT-RTX engines: minutes, so `make shapes` and CI run them, `make test` does not.
+
+That every graph parses, has the types of its precision and can be planned for three GPUs in one engine. Not that the
+engines run: there is no GPU here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+from coda_deploy import CodaTokenizer
+from coda_deploy.folding import fold_tokenizer
+from coda_deploy.official import import_official
+from coda_deploy.sample import tokenizer_path
+from coda_export import DEFAULT_OPSET, Folded
+from coda_export.bundle import graph_opset
+from coda_export.graphs import decoder_graph, encoder_graph, quantizer_graph
+from coda_runtime.engines.builder import BuiltEngine, build_engine
+from coda_runtime.engines.library import find_library
+from coda_runtime.engines.options import BuildOptions
+from tests.golden import write_checkpoint
+
+pytestmark = pytest.mark.shapes
+OPTIONS = BuildOptions((1, 4, 8), ("sm86", "sm89", "sm120"))
+GRAPHS = {"encoder": encoder_graph, "decoder": decoder_graph}
+
+
+@pytest.fixture(scope="module", params=["sample", "mar_v16384", "flux_v65536"])
+def folded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folded]:
+    if request.param == "sample":
+        yield fold_tokenizer(CodaTokenizer.from_pretrained(tokenizer_path()))
+        return
+    official = write_checkpoint(request.param, tmp_path_factory.mktemp("shapes") / "official")
+    yield fold_tokenizer(import_official(official, request.param))
+    for file in official.iterdir():
+        file.unlink()
+
+
+def build(model: onnx.ModelProto, folder: Path, precision: str) -> BuiltEngine:
+    onnx.save(model, folder / "graph.onnx")
+    return build_engine(find_library("tensorrt-rtx"), folder / "graph.onnx", OPTIONS, precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_builds(folded: Folded, tmp_path: Path, part: str, precision: str) -> None:
+    made = build(GRAPHS[part](folded, precision, graph_opset(precision, DEFAULT_OPSET)), tmp_path, precision)
+    convolutions = made.layers["CONVOLUTION"]
+    if precision == "bf16":
+        assert convolutions["FLOAT"] == 1, "the last one"
+        assert convolutions["BF16"] > 10
+        # The weights are stored in 2 bytes: an engine that is secretly float32 would be twice as large.
+        weights = sum(p.numel() for p in getattr(folded, part).parameters())
+        assert len(made.data) < 3.2 * weights
+    else:
+        assert set(convolutions) == {"FLOAT"}
+
+
+def test_the_quantizer_builds(folded: Folded, tmp_path: Path) -> None:
+    made = build(quantizer_graph(folded.quantizer), tmp_path, "fp32")
+    assert set(made.layers["MATRIX_MULTIPLY"]) == {"FLOAT"}
