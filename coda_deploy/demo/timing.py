@@ -147,7 +147,7 @@ def _sessions(tokenizer: Tokenizer) -> dict[str, Session]:
 
 
 def _like(device: str) -> LoadOptions:
-    """The options that lead to a device again: all that is no GPU of CUDA's, OpenVINO's too, is asked for as the CPU."""
+    """The options that lead to a device again; OpenVINO, say, is asked for as the CPU."""
     return LoadOptions(device=device if device.startswith("cuda") else "cpu")
 
 
