@@ -18,11 +18,12 @@ from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_export import DEFAULT_FLOORS, Floor, ParityImages, export_bundle
-from coda_export.parity import ParityMeter, check_floor
 from coda_runtime.bundle import Bundle
-from coda_runtime.errors import InputError, ManifestError
+from coda_runtime.engines.bundle import EngineRequest
+from coda_runtime.errors import InputError
 from coda_runtime.images import SUFFIXES, fit
 from coda_runtime.manifest import Manifest
+from coda_runtime.parity import ParityMeter, check_floor, recorded_floors
 
 # Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.
 MAX_PARITY_IMAGES = 16
@@ -55,13 +56,16 @@ def export_tokenizer(
     out: str | os.PathLike[str],
     *,
     precisions: Sequence[str] = ("fp32",),
+    engines: Sequence[EngineRequest] = (),
+    kernels: bool = False,
     floors: Mapping[str, Floor] = DEFAULT_FLOORS,
     images: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Export a tokenizer folder (or hub id) to a bundle at ``out``; see :func:`coda_export.export_bundle`.
 
-    ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default.
+    ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default. What the bundle
+    carries as samples are always the shipped ones, since it may be published.
     """
     folder = storage.locate(tokenizer)
     progress("loading the tokenizer")
@@ -72,26 +76,21 @@ def export_tokenizer(
         "tokenizer": json.loads(json.dumps(config.to_json())),
         "diffusers": diffusers.__version__,
     }
+    shipped = parity_images(config.image_size)
     return export_bundle(
         fold_tokenizer(loaded),
         TorchReference(loaded),
         out,
-        parity_images(config.image_size, images),
+        shipped if images is None else parity_images(config.image_size, images),
+        samples=shipped.pixels,
         precisions=precisions,
+        engines=engines,
+        kernels=kernels,
         floors=floors,
         provenance=provenance,
         license=config.license,
         progress=progress,
     )
-
-
-def _floors(manifest: Manifest) -> dict[str, Floor]:
-    """The floors a bundle was exported with; none for one made by hand."""
-    recorded = manifest.provenance.get("floors", {})
-    try:
-        return {name: Floor(float(f["min_agreement"]), float(f["min_psnr"])) for name, f in recorded.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"provenance.floors is no object of floors ({error}): export the bundle again") from error
 
 
 def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> 
         )
     loaded = CodaTokenizer.from_pretrained(folder)
     meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
-    floors = {**DEFAULT_FLOORS, **_floors(opened.manifest)}
+    floors = {**DEFAULT_FLOORS, **recorded_floors(opened.manifest)}
     measured = {}
     for artifact in opened.manifest.artifacts:
         if artifact.format == "onnx" and artifact.precision in floors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,14 @@ import click
 
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.engines.bundle import EngineRequest
+from coda_runtime.engines.library import LIBRARIES
+from coda_runtime.engines.options import BuildOptions, parse_batch, parse_targets
+from coda_runtime.errors import InputError
 from coda_runtime.manifest import Manifest
+from coda_runtime.parity import unmeasured
+
+PTX = "ptx"
 
 
 def parity_rows(manifest: Manifest) -> list[list[str]]:
@@ -29,8 +37,23 @@ def _cells(part: str, numbers: dict[str, Any]) -> list[str]:
     return [f"{numbers['step_agreement']:.3%} ({numbers['agreement']:.3%} free-running)", ""]
 
 
+def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:
+    """What the options ask to build. Raises InputError for an option that would do nothing."""
+    libraries = list(dict.fromkeys(name for name in engines if name != PTX))
+    for option, value in (("--target", target), ("--batch", batch)):
+        if value is not None and not libraries:
+            raise InputError(f"{option} says how engines are built, and none is asked for: add --engine tensorrt-rtx")
+    options = BuildOptions(
+        batch=parse_batch(batch) if batch is not None else BuildOptions.batch,
+        targets=parse_targets(target) if target is not None else (),
+    )
+    return [EngineRequest(name, options) for name in libraries]
+
+
 @coda_command(
-    example="coda export tokenizer/ --out bundle/\ncoda export tokenizer/ --out bundle/ --precision fp32,fp16"
+    example="""coda export tokenizer/ --out bundle/
+coda export tokenizer/ --out bundle/ --precision fp32,bf16
+coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,4,8"""
 )
 @click.argument("tokenizer")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to write.")
@@ -42,6 +65,15 @@ def _cells(part: str, numbers: dict[str, Any]) -> list[str]:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of photographs to measure parity on; shipped ones by default.",
 )
+@click.option(
+    "--engine",
+    "engines",
+    type=click.Choice((*LIBRARIES, PTX)),
+    multiple=True,
+    help="Build engines too; repeatable. ptx: the quantizer's fused GPU kernels.",
+)
+@click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
+@click.option("--batch", metavar="MIN,OPT,MAX", help="Batch profile of the engines, in images.  [default: 1,4,8]")
 @json_option
 def command(
     tokenizer: str,
@@ -50,12 +82,15 @@ def command(
     min_agreement: float | None,
     min_psnr: float | None,
     parity_images: Path | None,
+    engines: tuple[str, ...],
+    target: str | None,
+    batch: str | None,
     as_json: bool,
 ) -> None:
     """Export a tokenizer (folder or hub id) to ONNX: a bundle that coda-runtime serves without PyTorch.
 
     Every graph is run on real photographs and compared with the tokenizer. A part that falls under its precision's
-    floor fails the export, and nothing is written.
+    floor fails the export, and nothing is written. Engines can be added later, and with more options, by coda build.
     """
     from coda_deploy.export import export_tokenizer
     from coda_export import DEFAULT_FLOORS, Floor
@@ -70,21 +105,32 @@ def command(
         )
         for name, floor in DEFAULT_FLOORS.items()
     }
-    with progress("exporting", total=4 * len(precisions) + 3) as bar:
+    requests = _requests(engines, target, batch)
+    steps = 4 * len(precisions) + 5 + (PTX in engines) + len(requests) * 2 * (2 * len(precisions) + 1)
+    with progress("exporting", total=steps) as bar:
 
         def step(text: str) -> None:
             bar.describe(text)
             bar.advance()
 
         manifest = export_tokenizer(
-            tokenizer, out, precisions=precisions, floors=floors, images=parity_images, progress=step
+            tokenizer,
+            out,
+            precisions=precisions,
+            engines=requests,
+            kernels=PTX in engines,
+            floors=floors,
+            images=parity_images,
+            progress=step,
         )
     if as_json:
         print_json(manifest.to_json())
         return
     table(parity_rows(manifest), columns=["file", "ran on", "token agreement", "PSNR"])
+    skipped: dict[str, list[str]] = {}
     for artifact in manifest.artifacts:
-        for where, numbers in artifact.parity.items():
-            if "reason" in numbers:
-                click.echo(f"warning: {artifact.file} was not measured on {where}: {numbers['reason']}", err=True)
+        for _, reason in unmeasured(artifact.parity):
+            skipped.setdefault(reason, []).append(artifact.file)
+    for reason, files in skipped.items():
+        click.echo(f"warning: not measured: {', '.join(files)}: {reason}", err=True)
     click.echo(f"{out}: {sum(artifact.bytes for artifact in manifest.artifacts) / 1e6:.1f} MB")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.timing import Timing
-from coda_runtime.manifest import Artifact, Manifest
+from coda_runtime.manifest import PARTS, Artifact, Manifest
 from coda_runtime.metrics import json_number, psnr_per_image
 
 Pixels = NDArray[np.uint8]
@@ -61,10 +61,11 @@ class Findings:
         return [float(value) for value in psnr_per_image(self.originals, images)]
 
     def parity(self) -> list[tuple[Artifact, str, Mapping[str, Any]]]:
-        """(artifact, where it ran, numbers) of all that the export measured."""
+        """(artifact, where it ran, numbers) of each graph that the export measured."""
         return [
             (artifact, where, numbers)
             for artifact in self.manifest.artifacts
+            if artifact.part in PARTS
             for where, numbers in artifact.parity.items()
         ]
 

@@ -2,7 +2,7 @@
 
 from coda_export.bundle import DEFAULT_OPSET, export_bundle
 from coda_export.folding import Folded, SearchWeights, fold
-from coda_export.parity import DEFAULT_FLOORS, Floor, ParityError, ParityImages, Reference
+from coda_runtime.parity import DEFAULT_FLOORS, Floor, ParityError, ParityImages, Reference
 
 __all__ = [
     "DEFAULT_FLOORS",

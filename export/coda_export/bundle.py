@@ -1,4 +1,4 @@
-"""Write a bundle: three graphs and the value table, measured, checked and sealed, or nothing at all."""
+"""Write a bundle: three graphs, their tables and a yardstick, measured, checked and sealed, or nothing at all."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 import coda_runtime
 from coda_export.folding import Folded
 from coda_export.folding.precision import DTYPES
 from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, quantizer_graph
-from coda_export.parity import DEFAULT_FLOORS, Floor, ParityImages, ParityMeter, Reference, check_floor
+from coda_export.kernels import import_triton, write_kernels, write_search
 from coda_runtime.bundle import Bundle, describe_file, seal
+from coda_runtime.engines.bundle import EngineRequest, build_into, check_request
+from coda_runtime.engines.measuring import with_parity
 from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.outputs import staged_folder
+from coda_runtime.parity import (
+    DEFAULT_FLOORS,
+    Floor,
+    ParityImages,
+    ParityMeter,
+    ParitySamples,
+    Reference,
+    check_floor,
+)
+from coda_runtime.parity.samples import PARITY_FILE
 
 # Of 20, 21 and 23, onnxruntime's CPU provider ran opset 20 fastest: benchmarks/bench_opset.py measures it.
 DEFAULT_OPSET = 20
@@ -83,10 +96,13 @@ def _write(folder: Path, folded: Folded, precisions: Sequence[str], opset: int, 
         file = f"{part}.{precision}.onnx"
         onnx.save(model, folder / file)
         artifacts.append(Artifact(part, "onnx", precision, file, *describe_file(folder, file)))
-    file = "codebook.fp32.npy"
-    np.save(folder / file, folded.quantizer.search.values.numpy())
-    artifacts.append(Artifact("codebook", "npy", "fp32", file, *describe_file(folder, file)))
-    return artifacts
+    np.save(folder / "codebook.fp32.npy", folded.quantizer.search.values.numpy())
+    return [*artifacts, _array(folder, "codebook.fp32.npy"), write_search(folder, folded.quantizer.search)]
+
+
+def _array(folder: Path, file: str) -> Artifact:
+    part, precision, suffix = file.split(".")
+    return Artifact(part, suffix, precision, file, *describe_file(folder, file))
 
 
 def export_bundle(
@@ -95,7 +111,10 @@ def export_bundle(
     out: str | os.PathLike[str],
     images: ParityImages,
     *,
+    samples: NDArray[np.uint8] | None = None,
     precisions: Sequence[str] = ("fp32",),
+    engines: Sequence[EngineRequest] = (),
+    kernels: bool = False,
     floors: Mapping[str, Floor] = DEFAULT_FLOORS,
     opset: int = DEFAULT_OPSET,
     provenance: Mapping[str, Any] | None = None,
@@ -105,16 +124,34 @@ def export_bundle(
     """Export ``folded`` to a bundle folder at ``out`` and return its manifest.
 
     The first of ``precisions`` ("fp32", "fp16", "bf16") becomes the default; the quantizer is always float32. Every
-    graph is run on ``images`` by onnxruntime's CPU provider and compared with ``reference``; an existing bundle at
-    ``out`` is replaced only when all is done.
+    graph is run on ``images`` by onnxruntime on the CPU and compared with ``reference``; an existing bundle at ``out``
+    is replaced only when all is done.
+
+    ``samples``, uint8 [N, H, W, 3] of the tokenizer's image size, go into the bundle with what ``reference`` makes of
+    them, so that parity can be measured anywhere. They are published with it: they are never ``images`` unless the
+    caller says so. Without them the bundle has no yardstick of its own.
+
+    ``engines`` are built of the graphs, and measured where they can run here. ``kernels`` adds the quantizer's GPU
+    kernels as PTX, which the backend "cuda" runs.
 
     Raises ``ParityError`` when a part falls under its precision's floor, ``InputError`` for unknown precisions,
+    ``BuildError`` when an engine or a kernel cannot be built,
     ``OutputError`` when ``out`` is something else than a bundle, ``MissingDependencyError`` without onnxruntime.
     """
     check_precisions(precisions)
+    for request in engines:
+        check_request(request)
+    if kernels:
+        import_triton()
     check_out(Path(out))
     with staged_folder(out, replace=True) as folder:
         artifacts = _write(folder, folded, precisions, opset, progress)
+        taken = None
+        if samples is not None:
+            progress("running the tokenizer on the bundle's samples")
+            taken = ParitySamples.take(reference, samples)
+            taken.save(folder / PARITY_FILE)
+            artifacts.append(_array(folder, PARITY_FILE))
         versions = {"torch": torch.__version__, "onnx": onnx.__version__, "coda_export": coda_runtime.__version__}
         opsets = {precision: graph_opset(precision, opset) for precision in precisions}
         manifest = Manifest(
@@ -129,25 +166,29 @@ def export_bundle(
             artifacts=tuple(artifacts),
             license=license,
         )
-        measured = tuple(_measured(folder, manifest, reference, images, floors, progress))
-        return seal(folder, dataclasses.replace(manifest, artifacts=measured))
+        known = taken if samples is images.pixels else None
+        meter = ParityMeter(Bundle(folder, manifest, b""), reference, images, samples=known)
+        measured = [*_measured(meter, manifest, floors, progress)]
+        if kernels:
+            progress("compiling the quantizer's GPU kernels")
+            artifact = write_kernels(folder, folded.quantizer.search, folded.spec)
+            opened = Bundle(folder, dataclasses.replace(manifest, artifacts=(*measured, artifact)), b"")
+            measured.append(with_parity(opened, artifact))
+        manifest = dataclasses.replace(manifest, artifacts=tuple(measured))
+        for request in engines:
+            manifest = build_into(folder, manifest, request, progress=progress)
+        return seal(folder, manifest)
 
 
 def _measured(
-    folder: Path,
-    manifest: Manifest,
-    reference: Reference,
-    images: ParityImages,
-    floors: Mapping[str, Floor],
-    progress: Progress,
+    meter: ParityMeter, manifest: Manifest, floors: Mapping[str, Floor], progress: Progress
 ) -> Iterator[Artifact]:
-    meter = ParityMeter(Bundle(folder, manifest, b""), reference, images)
     for artifact in manifest.artifacts:
-        if artifact.format != "onnx":
+        if artifact.format != "onnx" and artifact.part != "search":
             yield artifact
             continue
         progress(f"comparing the {artifact.precision} {artifact.part} with the tokenizer")
-        parity = meter.measure(artifact)
+        parity = meter.measure_search() if artifact.part == "search" else meter.measure(artifact)
         for numbers in parity.values():
             check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])
         yield dataclasses.replace(artifact, parity=parity)

@@ -39,9 +39,11 @@ class Bundle:
     def fingerprints(self) -> tuple[str, ...]:
         """What ids belong to, each "part:sha256": the value table, where there is one, and the quantizers.
 
-        Bundles that share one of them come from the same tokenizer, whichever versions exported them.
+        Bundles that share one of them come from the same tokenizer, whichever versions exported them. PTX is no sign
+        of that: it follows from the tokenizer's sizes alone.
         """
-        artifacts = [*self.manifest.find("codebook"), *self.manifest.find("quantizer")]
+        quantizers = [artifact for artifact in self.manifest.find("quantizer") if artifact.format != "ptx"]
+        artifacts = [*self.manifest.find("codebook"), *quantizers]
         return tuple(f"{artifact.part}:{artifact.sha256}" for artifact in artifacts)
 
     @classmethod

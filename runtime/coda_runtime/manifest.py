@@ -247,7 +247,7 @@ class Manifest:
         for i, artifact in enumerate(self.artifacts):
             # Engines for several GPUs share part, format and precision; what they were built for tells them apart.
             engine = json.dumps(artifact.engine, sort_keys=True) if artifact.engine else ""
-            variant = (artifact.part, artifact.format, artifact.precision, engine)
+            variant = (artifact.part, artifact.format, artifact.precision, artifact.batch, engine)
             for key in (variant, artifact.file.casefold()):
                 if key in seen:
                     fail(

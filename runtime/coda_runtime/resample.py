@@ -1,4 +1,4 @@
-"""The bicubic upsampling of the scales as constant matrices: a scale y [s, s] becomes U y U^T [h, h]."""
+"""Resampling between the scales as constants: a residual r is pooled as P r P^T, a scale y is upsampled as U y U^T."""
 
 from __future__ import annotations
 
@@ -11,24 +11,52 @@ _A = -0.75  # PyTorch's bicubic; many libraries take -0.5
 
 
 @cache
+def area_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
+    """P, float32 [side, size], read-only: adaptive average pooling from `size` to `side` places along one axis.
+
+    Place i is the mean of [floor(i size / side), ceil((i + 1) size / side)).
+    """
+    matrix = np.zeros((side, size), dtype=np.float64)
+    for place in range(side):
+        window = slice(place * size // side, -(-(place + 1) * size // side))
+        matrix[place, window] = 1 / (window.stop - window.start)
+    return _read_only(matrix)
+
+
+@cache
 def upsample_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
     """U, float32 [size, side], read-only: PyTorch's bicubic from `side` to `size` points along one axis.
 
     align_corners False, a = -0.75, no antialias, the border value repeated outside.
     """
     matrix = np.zeros((size, side), dtype=np.float64)
-    rows = np.arange(size)
-    position = (rows + 0.5) * (side / size) - 0.5
-    left = np.floor(position).astype(np.int64)
-    for offset in (-1, 0, 1, 2):
-        weight = _kernel(np.abs(position - (left + offset)))
-        np.add.at(matrix, (rows, np.clip(left + offset, 0, side - 1)), weight)
-    out = matrix.astype(np.float32)
-    out.flags.writeable = False
-    return out
+    places, weights = _taps(size, side)
+    np.add.at(matrix, (np.arange(size), places), weights)
+    return _read_only(matrix)
+
+
+def upsample_taps(size: int, side: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """U as four taps a point: places, int32 [4, size] in [0, side), and weights, float32 [4, size].
+
+    A place stands more than once where the border is repeated; its weights add up to U's entry.
+    """
+    places, weights = _taps(size, side)
+    return places.astype(np.int32), weights.astype(np.float32)
+
+
+def _taps(size: int, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    position = (np.arange(size) + 0.5) * (side / size) - 0.5
+    reached = np.floor(position).astype(np.int64) + np.array([[-1], [0], [1], [2]])
+    return np.clip(reached, 0, side - 1), _kernel(np.abs(position - reached))
 
 
 def _kernel(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     near = ((_A + 2) * x - (_A + 3)) * x * x + 1
     far = ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+def _read_only(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    out = matrix.astype(np.float32)
+    out.flags.writeable = False
+    return out

@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from coda_deploy import photographs
-from coda_deploy.export import MAX_PARITY_IMAGES, parity_images, verify_parity
+from coda_deploy.export import MAX_PARITY_IMAGES, export_tokenizer, parity_images, verify_parity
 from coda_export import ParityError
 from coda_runtime.errors import ImageError, InputError
+from coda_runtime.parity import ParitySamples
 from tests.tiny_tokenizers import images, make
 
 
@@ -62,6 +64,23 @@ def test_text_named_as_an_image(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(ImageError, match=r"text\.png"):
         parity_images(32, tmp_path)
+
+
+def test_the_user_s_images_never_enter_the_bundle(
+    tiny_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parity is measured on them; what is published are the shipped photographs."""
+    for part in ("encoder", "decoder"):
+        graph = onnx.load(tiny_bundle / f"{part}.fp32.onnx")
+        monkeypatch.setattr(f"coda_export.bundle.{part}_graph", lambda *_, graph=graph: graph)
+    folder = save_pictures(tmp_path / "private", 3)
+    manifest = export_tokenizer(tiny_folder, tmp_path / "bundle", images=folder)
+    for artifact in manifest.artifacts:
+        for numbers in artifact.parity.values():
+            assert (numbers["images"], numbers["images_from"]) == (3, "3 of 3 images of the user's")
+    samples = ParitySamples.load(tmp_path / "bundle" / "parity.fp32.npz", manifest.spec)
+    np.testing.assert_array_equal(samples.images, parity_images(32).pixels)
+    assert (tmp_path / "bundle" / "parity.fp32.npz").read_bytes() == (tiny_bundle / "parity.fp32.npz").read_bytes()
 
 
 def test_verify_measures_what_the_export_measured(tiny_bundle: Path, tiny_folder: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from coda_export import Floor, ParityError
 from coda_export.bundle import check_out
-from coda_export.parity import check_floor
 from coda_runtime.errors import InputError, OutputError
+from coda_runtime.parity import check_floor
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

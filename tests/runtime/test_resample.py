@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coda_runtime.resample import upsample_matrix
+from coda_runtime.resample import area_matrix, upsample_matrix, upsample_taps
 
 SCALES = [(16, s) for s in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)] + [(32, s) for s in (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)]
 
@@ -26,3 +26,25 @@ def test_it_is_shared_and_read_only() -> None:
     assert upsample_matrix(8, 3) is upsample_matrix(8, 3)
     with pytest.raises(ValueError, match="read-only"):
         upsample_matrix(8, 3)[0, 0] = 1
+
+
+@pytest.mark.parametrize(("size", "side"), [*SCALES, (7, 5), (5, 5), (1, 1), (3, 7)])
+def test_area_is_torchs_adaptive_average_pooling(size: int, side: int) -> None:
+    torch = pytest.importorskip("torch")
+    resample = pytest.importorskip("coda_export.folding.resample")
+    np.testing.assert_array_equal(area_matrix(size, side), resample.area_matrix(size, side).numpy())
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(side))
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, side).numpy()
+    down = area_matrix(size, side)
+    np.testing.assert_allclose(down @ x.numpy() @ down.T, expected, atol=2e-6)
+    assert area_matrix(size, side) is down
+    assert not down.flags.writeable
+
+
+@pytest.mark.parametrize(("size", "side"), SCALES)
+def test_four_taps_a_point_make_the_matrix(size: int, side: int) -> None:
+    places, weights = upsample_taps(size, side)
+    assert (places.dtype, places.shape, weights.dtype) == (np.int32, (4, size), np.float32)
+    matrix = np.zeros((size, side))
+    np.add.at(matrix, (np.arange(size), places), weights)
+    np.testing.assert_allclose(matrix, upsample_matrix(size, side), atol=1e-7)

@@ -49,7 +49,9 @@ class GraphBuilder:
         return names
 
     def _append(self, op: str, inputs: Sequence[str], outputs: list[str], attributes: dict[str, Any]) -> None:
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=f"{self.prefix}{op}_{self._count}", **attributes))
+        self.nodes.append(
+            helper.make_node(op, list(inputs), outputs, name=f"{self.prefix}{op}_{self._count}", **attributes)
+        )
 
     def reshape(self, value: str, *shape: int) -> str:
         """Reshape; 0 keeps a dimension, one -1 is inferred."""

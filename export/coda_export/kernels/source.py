@@ -4,7 +4,8 @@ The logits live in registers: of every token, a program of `search` writes one s
 code everywhere, as in argmax. `coda_runtime.kernels.plan` says which kernel is launched when, and with what.
 """
 
-# Triton reads a kernel's annotations as objects: no `from __future__ import annotations` here.
+# Triton reads annotations as objects, so there is no `from __future__ import annotations`; it has no types of its own.
+# mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 from collections.abc import Callable
 from typing import Any
 
@@ -104,8 +105,6 @@ def search(
     top = tl.max(best, 1)
     # The lowest code among equals; a column's place says nothing about it, since columns may have won in other chunks.
     code = tl.min(tl.where(best == top[:, None], found + column[None, :], CODES), 1)
-    # A row of NaN has no best code at all, and gets one that exists.
-    code = tl.where(code < CODES, code, 0)
     to = token * splits + split
     tl.store(scores + to, top, mask=token < tokens)
     tl.store(codes + to, code, mask=token < tokens)
@@ -138,7 +137,8 @@ def merge(
     code = tl.load(codes + at, mask=valid, other=CODES)
     top = tl.max(score, 1)
     best = tl.min(tl.where(score == top[:, None], code, CODES), 1)
-    best = tl.where(best < CODES, best, 0)
+    # Past the last token there is none, and its value is read all the same.
+    best = tl.where(here, best, 0)
     tl.store(ids + token // places * LENGTH + start + token % places, best, mask=here)
     channel = tl.arange(0, CHANNELS_PADDED)
     value = tl.load(values + best[:, None] * CHANNELS_PADDED + channel[None, :])
@@ -171,9 +171,7 @@ def subtract(
         across = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
         for j in tl.static_range(4):
             token = line * side + tl.load(taps + j * SIZE + column)
-            value = tl.load(
-                grid + token[:, None] * CHANNELS_PADDED + channel[None, :], mask=here[:, None], other=0.0
-            )
+            value = tl.load(grid + token[:, None] * CHANNELS_PADDED + channel[None, :], mask=here[:, None], other=0.0)
             across += tl.load(weights + j * SIZE + column)[:, None] * value
         total += tl.load(weights + i * SIZE + row)[:, None] * across
     at = (image[:, None] * CHANNELS + channel[None, :]) * (SIZE * SIZE) + place[:, None]

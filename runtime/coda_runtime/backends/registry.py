@@ -80,6 +80,14 @@ def automatic(formats: Collection[str]) -> tuple[str, ...]:
     )
 
 
+def name_for(format: str) -> str:
+    """The most preferred backend that is known to load a format. Raises BackendError if there is none."""
+    for name, entry in _ENTRIES.items():
+        if entry.formats is not None and format in entry.formats:
+            return name
+    raise BackendError(f"no backend here loads the format {format!r}; update coda-runtime")
+
+
 def get_backend(name: str) -> Backend:
     """A backend by name. Raises BackendError if there is none of that name."""
     entry = _ENTRIES.get(name)

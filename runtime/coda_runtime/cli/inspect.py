@@ -10,10 +10,13 @@ import click
 
 from ..bundle import Bundle
 from ..hub import find_bundle
-from ..manifest import Artifact, Manifest
+from ..manifest import PARTS, Artifact, Manifest
 from .base import command as coda_command
 from .base import json_option, print_json, table
 from .options import bundle_argument
+from .parity import PARITY_COLUMNS, parity_rows
+
+_ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "built for")
 
 
 @coda_command(name="inspect", example="coda inspect bundle\ncoda inspect bundle --json")
@@ -29,12 +32,15 @@ def command(bundle: str, as_json: bool) -> None:
     manifest = opened.manifest
     table(list(_facts(opened, manifest)))
     click.echo()
-    table([_row(artifact) for artifact in manifest.artifacts], columns=("part", "format", "precision", "size", "file"))
-    parity = [row for artifact in manifest.artifacts for row in _flat(artifact.parity, artifact.file)]
-    for title, rows in (("Parity", parity), ("Provenance", list(_flat(manifest.provenance, "")))):
-        if rows:
-            click.echo(f"\n{title}")
-            table(rows)
+    table([_row(artifact) for artifact in manifest.artifacts], columns=_ARTIFACT_COLUMNS)
+    parity = [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)]
+    if parity:
+        click.echo("\nParity with the float32 tokenizer, the worst of the batch sizes")
+        table(parity, columns=PARITY_COLUMNS)
+    provenance = list(_flat(manifest.provenance, ""))
+    if provenance:
+        click.echo("\nProvenance")
+        table(provenance)
 
 
 def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
@@ -53,7 +59,18 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    return artifact.part, artifact.format, artifact.precision, _size(artifact.bytes), artifact.file
+    any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
+    batch = any_batch if artifact.batch is None else ",".join(map(str, artifact.batch))
+    size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
+    return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built
+
+
+def _built_for(engine: Mapping[str, Any]) -> str:
+    """What decides whether an engine may load, as far as its key says it: the library, GPUs, the system."""
+    library = [engine[name] for name in ("library", "library_version") if engine.get(name) is not None]
+    targets = engine.get("targets")
+    pieces = [" ".join(map(str, library)), " ".join(map(str, targets)) if isinstance(targets, list) else targets]
+    return ", ".join(str(piece) for piece in (*pieces, engine.get("gpu"), engine.get("os")) if piece)
 
 
 def _size(count: int) -> str:

@@ -11,59 +11,131 @@ import click
 from ..bundle import Bundle
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError
 from ..hub import find_bundle
+from ..manifest import PARTS, Manifest
+from ..parity import ParityError, measure_bundle
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
+from .parity import PARITY_COLUMNS, parity_rows, unmeasured_files
 
-_ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, give --tokenizer DIR"
+_ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, give --parity, or --tokenizer DIR"
 
 
-@coda_command(name="verify", example="coda verify bundle\ncoda verify bundle --tokenizer tokenizer")
+@coda_command(
+    name="verify",
+    example="coda verify bundle\ncoda verify bundle --parity --device cuda\ncoda verify bundle --tokenizer tokenizer",
+)
 @bundle_argument
+@click.option("--parity", "measure", is_flag=True, help="Measure parity with the samples that BUNDLE carries.")
+@click.option("--device", help="Where to measure with --parity: auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--backend", help="What to measure with --parity: auto (all that are installed), or one's name.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The tokenizer folder BUNDLE was exported from.")
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @json_option
-def command(bundle: str, tokenizer: Path | None, parity_images: Path | None, as_json: bool) -> None:
-    """Check every file of BUNDLE, reading all of it; then parity again where the tokenizer is at hand.
+def command(
+    bundle: str,
+    measure: bool,
+    device: str | None,
+    backend: str | None,
+    tokenizer: Path | None,
+    parity_images: Path | None,
+    as_json: bool,
+) -> None:
+    """Check every file of BUNDLE, reading all of it; then measure parity again, where that is asked for.
 
-    Parity needs coda-deploy. It fails when a part falls under the floor of its precision.
+    --parity runs every graph and engine that may load here on the photographs in BUNDLE, and needs nothing else.
+    --tokenizer runs the ONNX files beside the tokenizer itself, and needs coda-deploy. Both fail when a part falls
+    under the floor of its precision, and name what could not be measured.
     """
-    if parity_images is not None and tokenizer is None:
-        raise click.UsageError("--parity-images needs --tokenizer")
+    _check_usage(measure, device, backend, tokenizer, parity_images)
     opened = Bundle.open(find_bundle(bundle))
     files: list[dict[str, Any]] = []
     with progress("reading", len(opened.manifest.artifacts)) as bar:
         for name, problem in opened.check("always"):
             files.append({"file": name, "ok": problem is None, "problem": None if problem is None else str(problem)})
             bar.advance()
-    broken = [entry for entry in files if not entry["ok"]]
+    broken = [str(entry["problem"]) for entry in files if not entry["ok"]]
     failure: CodaError | None = None
     parity: dict[str, Any] | None = None
     if broken:
-        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-        failure = ChecksumError(f"{broken[0]['problem']}{more}")
+        failure = ChecksumError(_first(broken))
+    elif measure:
+        parity, missed = _by_samples(opened, backend or "auto", device or "auto")
+        failure = ParityError(_first(missed)) if missed else None
     elif tokenizer is not None:
-        parity = _measure(opened.folder, tokenizer, parity_images)
+        parity = _by_tokenizer(opened.folder, tokenizer, parity_images)
+    missing = {} if parity is None else unmeasured_files(opened.manifest, parity)
+    note = _ONLY_CHECKSUMS if parity is None else _note(opened.manifest, missing)
     if as_json:
-        note = _ONLY_CHECKSUMS if parity is None else None
-        report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": parity, "note": note}
-        print_json(report)
+        report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": parity}
+        print_json(report | {"unmeasured": missing, "note": note})
     else:
         table([("ok" if entry["ok"] else "BROKEN", entry["file"]) for entry in files])
-        for name, numbers in (parity or {}).items():
-            click.echo(f"parity {name}: {numbers}")
+        rows = [row for a in opened.manifest.artifacts for row in parity_rows(a, (parity or {}).get(a.file, {}))]
+        if rows:
+            click.echo()
+            table(rows, columns=PARITY_COLUMNS)
         if failure is None:
-            click.echo("all files are whole" + (f"; {_ONLY_CHECKSUMS}" if parity is None else ", and parity holds"))
+            click.echo(f"all files are whole{', and parity holds' if note is None else f'; {note}'}")
     if failure is not None:
         raise failure
 
 
-def _measure(bundle: Path, tokenizer: Path, images: Path | None) -> dict[str, Any]:
+def _check_usage(
+    measure: bool, device: str | None, backend: str | None, tokenizer: Path | None, images: Path | None
+) -> None:
+    if images is not None and tokenizer is None:
+        raise click.UsageError("--parity-images needs --tokenizer")
+    if measure and tokenizer is not None:
+        raise click.UsageError("choose --parity, with the bundle's own samples, or --tokenizer")
+    if not measure and (device is not None or backend is not None):
+        raise click.UsageError("--device and --backend need --parity")
+
+
+def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
+    """What is to be said beside "parity holds", None where all was measured."""
+    if not missing:
+        return None
+    total = _graphs(manifest)
+    return f"parity holds for {total - len(missing)} of {total} graphs, the others were not measured: {_told(missing)}"
+
+
+def _graphs(manifest: Manifest) -> int:
+    return sum(artifact.part in PARTS for artifact in manifest.artifacts)
+
+
+def _told(missing: dict[str, str]) -> str:
+    return "; ".join(f"{file}: {reason}" for file, reason in missing.items())
+
+
+def _first(problems: list[str]) -> str:
+    return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _by_samples(bundle: Bundle, backend: str, device: str) -> tuple[dict[str, Any], list[str]]:
+    """{artifact file: its parity}, and the floors that were missed. Raises CodaError."""
+    parity: dict[str, Any] = {}
+    missed = []
+    with progress("measuring", total=None) as bar:
+        for artifact, numbers, problem in measure_bundle(bundle, backend, device):
+            parity[artifact.file] = numbers
+            if problem is not None:
+                missed.append(str(problem))
+            bar.describe(f"measured {artifact.file}")
+    missing = unmeasured_files(bundle.manifest, parity)
+    if not missed and len(missing) == _graphs(bundle.manifest):
+        raise ParityError(f"no graph could be measured here: {_told(missing)}")
+    return parity, missed
+
+
+def _by_tokenizer(bundle: Path, tokenizer: Path, images: Path | None) -> dict[str, Any]:
     """{artifact file: its parity}. Raises CodaError when a floor is missed."""
     plugins = metadata.entry_points(group="coda.verify", name="parity")
     if not plugins:
         raise MissingDependencyError(
-            "measuring parity needs coda-deploy, which is not here", "coda-deploy", package="coda-deploy"
+            "measuring parity beside a tokenizer needs coda-deploy, which is not here",
+            "coda-deploy",
+            package="coda-deploy",
         )
     for path in (tokenizer, images):
         if path is not None and not path.is_dir():

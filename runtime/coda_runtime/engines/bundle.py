@@ -119,15 +119,31 @@ def add_engines(
         raise InputError(f"{target} exists; name a folder that does not, or leave --out away to extend the bundle")
     with staged_folder(target, replace=True) as folder:
         copy_bundle(source, folder)
-        made = write_engines(folder, source.manifest, request, progress=progress, watch=watch)
-        manifest = with_engines(source.manifest, made)
-        opened = Bundle(folder, manifest, b"")
-        measured = []
-        for artifact in made:
-            progress(f"measuring {artifact.file}")
-            measured.append(measure(opened, artifact))
-        manifest = with_engines(source.manifest, measured)
-        return seal(folder, manifest)
+        return seal(
+            folder, build_into(folder, source.manifest, request, measure=measure, progress=progress, watch=watch)
+        )
+
+
+def build_into(
+    folder: Path,
+    manifest: Manifest,
+    request: EngineRequest,
+    *,
+    measure: Callable[[Bundle, Artifact], Artifact] = with_parity,
+    progress: Callable[[str], None] = lambda _: None,
+    watch: Watch = lambda *_: None,
+) -> Manifest:
+    """Build engines from and into a folder that is being made, and return its manifest with them, not yet written.
+
+    Raises as `add_engines` does.
+    """
+    made = write_engines(folder, manifest, request, progress=progress, watch=watch)
+    opened = Bundle(folder, with_engines(manifest, made), b"")
+    measured = []
+    for artifact in made:
+        progress(f"measuring {artifact.file}")
+        measured.append(measure(opened, artifact))
+    return with_engines(manifest, measured)
 
 
 def with_engines(manifest: Manifest, engines: Sequence[Artifact]) -> Manifest:

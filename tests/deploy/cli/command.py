@@ -11,10 +11,10 @@ def coda(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
-def one_line(result: Result) -> str:
-    """The one line on stderr that a failure is told in."""
+def one_line(result: Result, *, silent: bool = True) -> str:
+    """The one line on stderr that a failure is told in; if ``silent``, nothing was printed before."""
     assert result.exit_code == 1, result.output
-    assert result.stdout == ""
+    assert not (silent and result.stdout)
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     return line

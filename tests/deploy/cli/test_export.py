@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from coda_deploy.reference import TorchReference
 from coda_export import bundle
+from coda_runtime.backends.base import LoadOptions, Session
+from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from coda_runtime.bundle import Bundle, describe_file, seal
-from coda_runtime.cli.app import cli
+from coda_runtime.errors import ArtifactError
 from coda_runtime.manifest import Artifact
+from tests.deploy.cli.command import coda, one_line
 from tests.tiny_tokenizers import make
 
 
@@ -33,17 +36,6 @@ def _ready_graphs(tiny_bundle: Path) -> Iterator[None]:
         )
     yield
     patch.undo()
-
-
-def coda(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def one_line(result: Result) -> str:
-    """The one line on stderr that a failure is told in."""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +68,27 @@ def test_json_is_the_manifest(tiny_folder: Path, tmp_path: Path) -> None:
     assert json.loads(result.stdout) == json.loads((tmp_path / "bundle" / "manifest.json").read_text())
 
 
-def test_several_precisions_and_what_could_not_be_run(tiny_folder: Path, tmp_path: Path) -> None:
+def test_several_precisions_and_what_could_not_be_run(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: OnnxRuntimeBackend, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
+        if artifact.precision == "bf16":
+            raise ArtifactError("no bf16 convolution")
+        return real(self, path, artifact, options)
+
+    real = OnnxRuntimeBackend.load
+    monkeypatch.setattr(OnnxRuntimeBackend, "load", load)
     settings = ["--precision", "fp16, bf16", "--min-agreement", 0.5, "--min-psnr", 20]
     result = coda("export", tiny_folder, "--out", tmp_path / "bundle", *settings)
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "bundle" / "manifest.json").read_text())["default_precision"] == "fp16"
-    assert "warning: encoder.bf16.onnx was not measured on onnxruntime:cpu: " in result.stderr
+    files = "encoder.bf16.onnx, decoder.bf16.onnx"
+    assert result.stderr == f"warning: not measured: {files}: no bf16 convolution\n"
     assert "not run" in result.stdout
+    verified = coda("verify", tmp_path / "bundle", "--tokenizer", tiny_folder)
+    assert verified.exit_code == 0, verified.output
+    assert "and parity holds" not in verified.stdout
+    assert "parity holds for 3 of 5 graphs, the others were not measured: encoder.bf16.onnx: " in verified.stdout
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,11 @@ def test_several_precisions_and_what_could_not_be_run(tiny_folder: Path, tmp_pat
         (["--precision", "fp16", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
         (["--precision", "int8"], "precision 'int8' is unknown"),
         (["--precision", ","], "name each precision once and at least one"),
+        (["--engine", "tensorrt"], 'pip install "coda-runtime[tensorrt]"'),
+        (["--engine", "tensorrt-rtx", "--target", "sm90"], "has no target sm90"),
+        (["--engine", "tensorrt-rtx", "--batch", "8,4,1"], "expected MIN,OPT,MAX, rising"),
+        (["--batch", "1,4,8"], "--batch says how engines are built, and none is asked for"),
+        (["--engine", "ptx", "--target", "sm89"], "--target says how engines are built, and none is asked for"),
     ],
 )
 def test_failures_leave_nothing(tiny_folder: Path, tmp_path: Path, settings: list[object], message: str) -> None:
@@ -98,6 +109,30 @@ def test_failures_leave_nothing(tiny_folder: Path, tmp_path: Path, settings: lis
     assert result.exit_code == 1
     assert message in one_line(result)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_engines_and_kernels_come_with_the_bundle(tiny_folder: Path, tmp_path: Path) -> None:
+    engines = ["--engine", "tensorrt-rtx", "--engine", "ptx", "--target", "sm89,sm120", "--batch", "1,2,4"]
+    result = coda("export", tiny_folder, "--out", tmp_path / "bundle", *engines)
+    assert result.exit_code == 0, result.output
+    opened = Bundle.open(tmp_path / "bundle")
+    opened.verify("always")
+    formats = {part: [a.format for a in opened.manifest.find(part)] for part in ("encoder", "quantizer", "decoder")}
+    assert formats == {
+        "encoder": ["onnx", "tensorrt-rtx"],
+        "quantizer": ["onnx", "ptx", "tensorrt-rtx"],
+        "decoder": ["onnx", "tensorrt-rtx"],
+    }
+    for artifact in opened.manifest.artifacts:
+        if artifact.format == "tensorrt-rtx":
+            assert artifact.batch == (1, 2, 4)
+            assert artifact.parity["tensorrt-rtx:cuda"]["reason"]
+        if artifact.format == "ptx":
+            assert artifact.parity["cuda:cuda"]["reason"]
+    assert all(".ptx" not in sign for sign in opened.fingerprints)
+    assert "engines/decoder.fp32.tensorrt-rtx-sm89-sm120.engine" in result.stdout
+    assert result.stderr.count("NVIDIA driver shows none here") in (1, 2), "each reason once"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_tokens_that_differ_leave_nothing(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +190,14 @@ def test_verify_with_its_tokenizer(fp32_bundle: Path, tiny_folder: Path) -> None
     report = json.loads(result.stdout)
     assert report["ok"]
     assert set(report["parity"]) == {"encoder.fp32.onnx", "quantizer.fp32.onnx", "decoder.fp32.onnx"}
+    assert (report["unmeasured"], report["note"]) == ({}, None)
     assert report["parity"]["encoder.fp32.onnx"]["onnxruntime:cpu"]["step_agreement"] >= 0.999
+
+
+def test_verify_without_its_tokenizer(fp32_bundle: Path) -> None:
+    result = coda("verify", fp32_bundle, "--parity", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("all files are whole, and parity holds\n")
 
 
 def test_verify_with_another_tokenizer(fp32_bundle: Path, tmp_path: Path) -> None:
@@ -180,9 +222,10 @@ def test_verify_tells_a_bundle_that_does_something_else(fp32_bundle: Path, tiny_
         artifacts.append(dataclasses.replace(artifact, sha256=sha256, bytes=size))
     seal(fp32_bundle, dataclasses.replace(manifest, artifacts=tuple(artifacts)))
     assert coda("verify", fp32_bundle).exit_code == 0
-    result = coda("verify", fp32_bundle, "--tokenizer", tiny_folder)
-    assert result.exit_code == 1
-    assert "agrees with the tokenizer on" in one_line(result)
+    for how in (["--tokenizer", tiny_folder], ["--parity"]):
+        result = coda("verify", fp32_bundle, *how)
+        assert result.exit_code == 1
+        assert "agrees with the tokenizer on" in one_line(result, silent=False)
 
 
 def test_verify_a_damaged_bundle_measures_nothing(fp32_bundle: Path, tiny_folder: Path) -> None:
@@ -190,14 +233,15 @@ def test_verify_a_damaged_bundle_measures_nothing(fp32_bundle: Path, tiny_folder
     file.write_bytes(file.read_bytes()[:-1])
     result = coda("verify", fp32_bundle, "--tokenizer", tiny_folder)
     assert result.exit_code == 1
-    assert "decoder.fp32.onnx" in one_line(result)
-    assert "parity" not in result.stdout
+    assert "decoder.fp32.onnx" in one_line(result, silent=False)
+    assert "token agreement" not in result.stdout
+    assert "parity holds" not in result.stdout
 
 
 def test_verify_without_photographs(fp32_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = coda("verify", fp32_bundle, "--tokenizer", tiny_folder, "--parity-images", tmp_path / "empty")
     assert result.exit_code == 1
-    assert "holds no images" in one_line(result)
+    assert "holds no images" in one_line(result, silent=False)
     shutil.rmtree(tmp_path / "empty")
     assert coda("verify", fp32_bundle, "--parity-images", tmp_path).exit_code == 2

@@ -210,7 +210,7 @@ class TestInspect:
     def test_text(self, coda: Run, sealed: Path) -> None:
         done = coda("inspect", sealed)
         assert (done.returncode, done.stderr) == (0, "")
-        for text in ("21 in scales 1 2 4", "CC0-1.0", "codebook.fp32.npy", "step_agreement", "psnr", "opset"):
+        for text in ("21 in scales 1 2 4", "CC0-1.0", "codebook.fp32.npy", "100.000%", "identical", "opset"):
             assert text in done.stdout
 
     def test_json_is_the_manifest(self, sealed: Path) -> None:
@@ -268,7 +268,9 @@ class TestVerify:
         done = coda("verify", sealed)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count("ok ") == 5
-        assert "only the checksums were checked; to measure parity again, give --tokenizer DIR" in done.stdout
+        assert (
+            "only the checksums were checked; to measure parity again, give --parity, or --tokenizer DIR" in done.stdout
+        )
 
     def test_every_broken_file_is_shown(self, sealed: Path, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(sealed, tmp_path / "bundle"))
@@ -285,12 +287,13 @@ class TestVerify:
         self, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls: list[Any] = []
+        numbers = {file: {"onnxruntime:cpu": {"psnr": None}} for file in tiny.FILES[:3]}
 
         def parity(bundle: Path, tokenizer: Path, images: Path | None) -> dict[str, Any]:
             calls.append((bundle, tokenizer, images))
             if images is not None:
                 raise CodaError("the decoder misses its floor")
-            return {"encoder.fp32.onnx": {"psnr": None}}
+            return numbers
 
         class Plugin:
             @staticmethod
@@ -299,8 +302,8 @@ class TestVerify:
 
         monkeypatch.setattr(verify_module.metadata, "entry_points", lambda **_: [Plugin])
         report = json.loads(_in_process("verify", sealed, "--tokenizer", tmp_path, "--json").stdout)
-        assert report["parity"] == {"encoder.fp32.onnx": {"psnr": None}}
-        assert report["note"] is None
+        assert report["parity"] == numbers
+        assert (report["unmeasured"], report["note"]) == ({}, None)
         assert "parity holds" in _in_process("verify", sealed, "--tokenizer", tmp_path).stdout
         done = _in_process("verify", sealed, "--tokenizer", tmp_path, "--parity-images", tmp_path, code=1)
         assert done.stderr == "error: the decoder misses its floor\n"

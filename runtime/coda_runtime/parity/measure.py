@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
-from coda_runtime.metrics import json_number, psnr_per_image
+from ..metrics import json_number, psnr_per_image
 
 
-def _share(ours: NDArray[np.int32], theirs: NDArray[np.int32], scales: Sequence[int]) -> tuple[float, list[float]]:
+def _share(
+    ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32], scales: Sequence[int]
+) -> tuple[float, list[float]]:
     same = ours == theirs
     bounds = np.cumsum([side * side for side in scales])[:-1]
     return float(same.mean()), [float(part.mean()) for part in np.split(same, bounds, axis=1)]
 
 
 def token_parity(
-    ids: NDArray[np.int32], reference: NDArray[np.int32], step: NDArray[np.int32], scales: Sequence[int]
+    ids: npt.NDArray[np.int32], reference: npt.NDArray[np.int32], step: npt.NDArray[np.int32], scales: Sequence[int]
 ) -> dict[str, Any]:
-    """Shares of equal tokens, 0 to 1, in all and per scale; all arguments int32 [B, L].
+    """Shares of equal tokens, 0 to 1, in all and per scale; all arguments int32 [B,L].
 
-    ``step_agreement`` compares with ``step``, the reference's search on the residual that ``ids`` leave: a near tie
-    that fell the other way counts once. ``agreement`` compares with the free-running ``reference``, where it changes
+    `step_agreement` compares with `step`, the reference's search on the residual that `ids` leave: a near tie
+    that fell the other way counts once. `agreement` compares with the free-running `reference`, where it changes
     every later scale.
     """
     step_all, step_scales = _share(ids, step, scales)
@@ -36,15 +38,15 @@ def token_parity(
     }
 
 
-def mean_psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float | None:
-    """Mean PSNR in dB over the pairs of uint8 [B, H, W, 3] that differ; None when all are identical."""
+def mean_psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
+    """Mean PSNR in dB over the pairs of uint8 [B,H,W,3] that differ; None when all are identical."""
     values = psnr_per_image(a, b)
     finite = values[np.isfinite(values)]
     return json_number(float(finite.mean())) if finite.size else None
 
 
 def pixel_parity(
-    images: NDArray[np.uint8], decoded: NDArray[np.uint8], reference: NDArray[np.uint8]
+    images: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
 ) -> dict[str, float | None]:
     """PSNR in dB between the two decoded images of the same ids (None: identical), and of both against the input."""
     return {

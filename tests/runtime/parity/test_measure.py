@@ -6,11 +6,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
-from coda_deploy.tokenizer.quantizer import ResidualQuantizer
-from coda_export.parity.measure import mean_psnr, pixel_parity, token_parity
-from tests.tiny_tokenizers import enliven
+from coda_runtime.parity import mean_psnr, pixel_parity, token_parity
+from tests.runtime import measurable, tiny
 
 
 def pictures(*levels: int) -> np.ndarray:
@@ -32,17 +30,14 @@ def test_shares_in_all_and_per_scale() -> None:
 
 def test_a_flip_counts_once_for_step_agreement() -> None:
     """A port that flips its first id and is right from there on, given what that id left."""
-    quantizer = ResidualQuantizer(40, 4, (1, 2, 4), 8, "rms", 1e-5)
-    enliven(quantizer)
-    latent = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    reference = quantizer.encode(latent)
-    ids = reference.clone()
-    ids[0, 0] = (ids[0, 0] + 1) % 40
-    for stop in (5, 21):  # scale by scale, take what the reference would say to the port's earlier ids
-        start = {5: 1, 21: 5}[stop]
-        ids[:, start:stop] = quantizer.encode_step(latent, ids)[:, start:stop]
-    step = quantizer.encode_step(latent, ids)
-    parity = token_parity(ids.numpy(), reference.numpy(), step.numpy(), (1, 2, 4))
+    reference = measurable.NumpyReference()
+    latent = reference.latent(tiny.photos(1))
+    free = reference.encode(latent)
+    ids = free.copy()
+    ids[0, 0] = (ids[0, 0] + 1) % tiny.CODES
+    for start, stop in ((1, 5), (5, 21)):  # scale by scale, take what the reference would say to the port's earlier ids
+        ids[:, start:stop] = reference.step(latent, ids)[:, start:stop]
+    parity = token_parity(ids, free, reference.step(latent, ids), tiny.SCALES)
     assert parity["step_agreement"] == pytest.approx(20 / 21)
     assert parity["step_agreement_per_scale"] == [0.0, 1.0, 1.0]
     assert parity["agreement"] < parity["step_agreement"]

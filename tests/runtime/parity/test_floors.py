@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coda_export import DEFAULT_FLOORS, Floor, ParityError
-from coda_export.parity import check_floor
 from coda_runtime import CodaError
+from coda_runtime.parity import DEFAULT_FLOORS, Floor, ParityError, check_floor, unmeasured
 
 
 def test_fp32_is_held_to_the_contract() -> None:
@@ -41,3 +40,18 @@ def test_pixels_under_the_floor() -> None:
         r".*--min-psnr",
     ):
         check_floor("decoder", "bf16", {"psnr": 30.25}, Floor(0.85, 35))
+
+
+def test_sizes_that_ran_are_judged_where_another_did_not() -> None:
+    batches = {"1": {"step_agreement": 0.5}, "8": {"step_agreement": None, "reason": "no memory"}}
+    parity = {"step_agreement": None, "reason": "at a batch of 8: no memory", "batches": batches}
+    with pytest.raises(ParityError, match=r"the bf16 encoder at a batch of 1 agrees with the tokenizer on 50\.000%"):
+        check_floor("encoder", "bf16", parity, Floor(0.93, 45))
+    check_floor("encoder", "bf16", parity, Floor(0.5, 45))
+    with pytest.raises(ParityError, match="could not be run, so its parity is unknown: at a batch of 8"):
+        check_floor("encoder", "fp16", parity, Floor(0.5, 45))
+
+
+def test_where_something_was_not_measured() -> None:
+    parity = {"onnxruntime:cpu": {"psnr": None}, "tensorrt:cuda": {"psnr": None, "reason": "another GPU"}, "note": 3}
+    assert list(unmeasured(parity)) == [("tensorrt:cuda", "another GPU")]

@@ -1,0 +1,100 @@
+"""How the kernels cut their work, and the specialisations that a tokenizer needs.
+
+The numbers of `DEFAULT_BLOCKS` were chosen by ptxas's registers and spills, not by time: not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from coda_runtime.kernels.kernel_set import padded_channels
+from coda_runtime.kernels.plan import window
+from coda_runtime.manifest import Spec
+
+
+@dataclass(frozen=True)
+class SearchBlock:
+    """Tokens and codes a step of the search, warps a block, and stages of its software pipeline."""
+
+    tokens: int
+    codes: int
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclass(frozen=True)
+class MergeBlock:
+    """The most splits a kernel can merge, and tokens a block."""
+
+    splits: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """All sizes are powers of two.
+
+    `search` and `merge` hold one kernel each for scales of few tokens, whose table is split among many blocks, and for
+    scales of many. `pool_places` is how many places of the latent a block of the pooling reads at least.
+    """
+
+    search: tuple[SearchBlock, ...]
+    merge: tuple[MergeBlock, ...]
+    pool_places: int
+    points: int
+
+
+DEFAULT_BLOCKS = Blocks(
+    search=(SearchBlock(16, 256), SearchBlock(64, 64)),
+    merge=(MergeBlock(splits=256, tokens=4), MergeBlock(splits=16, tokens=64)),
+    pool_places=64,
+    points=64,
+)
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """A function of `source` with its constants."""
+
+    function: str
+    sizes: dict[str, int]
+    warps: int = 4
+    stages: int = 2
+
+
+def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> tuple[Specialisation, ...]:
+    """The kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
+    latent = {
+        "SIZE": spec.latent_size,
+        "CHANNELS": spec.latent_channels,
+        "CHANNELS_PADDED": padded_channels(spec.latent_channels),
+    }
+    step = max(block.codes for block in blocks.search)
+    codes = {"CODES": -(-spec.vocab_size // step) * step, "CHANNELS_PADDED": latent["CHANNELS_PADDED"]}
+    windows = sorted({_power_of_two(window(spec.latent_size, side)) for side in spec.scales})
+    out = [
+        Specialisation("pool", {"WINDOW": wide, "BLOCK_TOKENS": max(1, blocks.pool_places // wide**2), **latent})
+        for wide in windows
+    ]
+    queries = {"QUERY": query, "QUERY_PADDED": max(16, _power_of_two(query))}
+    out += [
+        Specialisation(
+            "search",
+            {"BLOCK_TOKENS": block.tokens, "BLOCK_CODES": block.codes, **codes, **queries},
+            block.warps,
+            block.stages,
+        )
+        for block in blocks.search
+    ]
+    out += [
+        Specialisation(
+            "merge", {"SPLITS": block.splits, "BLOCK_TOKENS": block.tokens, "LENGTH": spec.num_tokens, **codes}
+        )
+        for block in blocks.merge
+    ]
+    out.append(Specialisation("subtract", {"BLOCK_POINTS": blocks.points, **latent}))
+    return tuple(out)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()

@@ -1,0 +1,12 @@
+"""The folded search as the runtime's table."""
+
+from __future__ import annotations
+
+from coda_export.folding.search import FoldedSearch
+from coda_runtime.kernels import SearchTables
+
+
+def search_tables(search: FoldedSearch) -> SearchTables:
+    """The table as NumPy arrays, to write with ``SearchTables.save``; W is the bundle's codebook."""
+    spread = None if search.spread is None else search.spread.numpy()
+    return SearchTables(search.table.numpy(), spread, search.eps)

@@ -1,0 +1,39 @@
+"""The GPU's memory, streams and graphs, without PyTorch: on NVIDIA's cuda-core, which is imported when a GPU is opened.
+
+Not run on a GPU yet. What decides that results are right is the order of work:
+
+1. Each execution lane works on a stream of its own, one call at a time, so everything inside a lane is in order.
+2. What a lane reads is ready before: its stream waits for the event after the last write of the array. An array of
+   ours has that event since it was written, and so its memory is never touched before its allocation; a foreign one
+   is taken by `__dlpack__(stream=s)`, which makes its producer order its own work before s, and gets the event on s.
+3. What a lane reads stays until it was read: an event recorded after the read is added to the array's memory. Memory
+   of ours waits for it before it is freed; the owner of foreign memory is kept referenced until it has passed.
+4. What others read of ours is ready before: `__dlpack__(stream=s)` makes s wait for the event after the last write.
+   A numpy array is returned only after the host has waited for that event.
+5. Memory is freed in the order of the stream it was allocated on, after waiting for every reader that is known. Memory
+   that was handed to a consumer may have readers on streams that nobody told us of, and torch frees a tensor while its
+   kernels are still queued: it is freed after an event that captures all work of the context at that moment.
+"""
+
+from .array import CudaArray
+from .dlpack import Kept, borrow
+from .layer import DeviceLayer, Event, Graph, HostMemory, Memory, Stream
+from .opening import compute_capability, gpu_name, missing, open_device
+from .staging import StagingPool
+
+__all__ = [
+    "CudaArray",
+    "DeviceLayer",
+    "Event",
+    "Graph",
+    "HostMemory",
+    "Kept",
+    "Memory",
+    "StagingPool",
+    "Stream",
+    "borrow",
+    "compute_capability",
+    "gpu_name",
+    "missing",
+    "open_device",
+]

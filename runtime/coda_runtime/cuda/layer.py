@@ -1,0 +1,136 @@
+"""What a session needs of a GPU: memory, one kind of copy, streams, events, graphs.
+
+`device.CudaDevice` is the real one. The tests have one whose memory is the host's, so that all above it runs on a CPU.
+Every method raises DeviceMemoryError where memory runs out and BackendError for other errors of the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Event(Protocol):
+    """A moment in the work of a stream."""
+
+    def is_done(self) -> bool:
+        """True once all work before it is done."""
+        ...
+
+    def sync(self) -> None:
+        """Let the host wait for it."""
+        ...
+
+
+class Stream(Protocol):
+    """A queue of work on the device."""
+
+    @property
+    def handle(self) -> int:
+        """The address of the CUstream."""
+        ...
+
+    def record(self) -> Event:
+        """The moment at which all work queued so far is done."""
+        ...
+
+    def wait(self, event: Event) -> None:
+        """Let all later work wait for the event."""
+        ...
+
+    def sync(self) -> None:
+        """Let the host wait for all work queued so far."""
+        ...
+
+
+class Memory(Protocol):
+    """A block of device memory, freed when its last owner goes: in the order of the stream that it was allocated on."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def used_until(self, event: Event) -> None:
+        """Somebody on another stream reads it until `event`: it is freed after that."""
+        ...
+
+    def handed_out(self) -> None:
+        """Somebody may read it on streams that are not known: it is freed after all work of that moment."""
+        ...
+
+
+class HostMemory(Protocol):
+    """Page-locked host memory, which the device copies from and to without the host waiting."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def array(self) -> npt.NDArray[np.uint8]:
+        """All its bytes, [nbytes]."""
+        ...
+
+
+class Graph(Protocol):
+    """Recorded work, started as one."""
+
+    def launch(self, stream: Stream) -> None:
+        """Queue it."""
+        ...
+
+
+class DeviceLayer(Protocol):
+    """One GPU. All methods but `active` are called inside `with layer.active()`."""
+
+    @property
+    def index(self) -> int:
+        """N of "cuda:N"."""
+        ...
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make it this thread's device, and put back what was before."""
+        ...
+
+    def create_stream(self) -> Stream:
+        """A stream that does not wait for the default stream."""
+        ...
+
+    def transfer_stream(self) -> Stream:
+        """The stream on which arrays are copied to the host; it lives as long as the layer."""
+        ...
+
+    def allocate(self, nbytes: int, stream: Stream) -> Memory:
+        """Device memory, 256-byte aligned, to be used in the order of `stream`."""
+        ...
+
+    def allocate_host(self, nbytes: int) -> HostMemory:
+        """Page-locked host memory."""
+        ...
+
+    def copy(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
+        """Queue a copy between addresses of page-locked or device memory."""
+        ...
+
+    def capture(self, work: Callable[[int], bool]) -> Graph | None:
+        """Record what `work` queues on the stream whose handle it is given, running none of it; None if it says no.
+
+        That stream is used for nothing else, so that a recording that fails spoils no other work. Raises BackendError
+        where it cannot be recorded.
+        """
+        ...
+
+    def make_wait(self, handle: int, event: Event) -> None:
+        """Let a stream of somebody else (1: the legacy default stream, 2: the per-thread one) wait for `event`."""
+        ...
+
+    def capsule(
+        self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any], max_version: tuple[int, int] | None
+    ) -> object:
+        """A DLPack capsule that owns `memory`."""
+        ...

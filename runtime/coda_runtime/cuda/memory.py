@@ -1,0 +1,105 @@
+"""Memory of the GPU and of the host, freed when its last owner goes. Not run on a GPU yet."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from cuda.core import Buffer, MemoryResource, Stream
+from cuda.core.graph import GraphBuilder
+from cuda.core.typing import DevicePointerType
+
+from . import layer
+from .streams import CudaEvent, CudaStream
+
+if TYPE_CHECKING:
+    from .device import CudaDevice
+
+
+class CudaMemory:
+    """See layer.Memory."""
+
+    def __init__(self, device: CudaDevice, buffer: Buffer, nbytes: int, stream: CudaStream) -> None:
+        self.nbytes = nbytes
+        self.stream = stream
+        self._device = device
+        self._buffer = buffer
+        self._lock = threading.Lock()
+        self._readers: list[CudaEvent] = []
+        self._handed_out = False
+
+    @property
+    def address(self) -> int:
+        """See layer.Memory."""
+        return int(self._buffer.handle)
+
+    def used_until(self, event: layer.Event) -> None:
+        """See layer.Memory."""
+        assert isinstance(event, CudaEvent)  # noqa: S101 - for the type checker: a layer's parts go together
+        with self._lock:
+            # An array that is read again and again must not collect events.
+            self._readers = [reader for reader in self._readers if not reader.is_done()]
+            self._readers.append(event)
+
+    def handed_out(self) -> None:
+        """See layer.Memory."""
+        self._handed_out = True
+
+    def __del__(self) -> None:
+        self._device.release(self._buffer, self.stream, self._readers, self._handed_out)
+
+
+class CudaHostMemory:
+    """See layer.HostMemory."""
+
+    def __init__(self, device: CudaDevice, buffer: Buffer, nbytes: int) -> None:
+        self._device = device
+        self._buffer = buffer
+        self.address = int(buffer.handle)
+        self.array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self.address))
+
+    def __del__(self) -> None:
+        # Freeing needs a current context, and the thread that drops the last reference may have none.
+        if not sys.is_finalizing():
+            with self._device.active():
+                self._buffer.close()
+
+
+class Owner(MemoryResource):  # type: ignore[misc] # Any to mypy where cuda-core's stubs are not found
+    """Ties a block to the arrays that others make of it: cuda.core "deallocates" when the last of them goes."""
+
+    def __init__(self, memory: layer.Memory, index: int) -> None:
+        self._memory: layer.Memory | None = memory
+        self._index = index
+
+    def allocate(self, size: int, *, stream: Stream | GraphBuilder) -> Buffer:
+        """Never called."""
+        raise NotImplementedError
+
+    def deallocate(self, ptr: DevicePointerType, size: int, *, stream: Stream | GraphBuilder) -> None:
+        """Let go of the block, which frees it if nobody else has it."""
+        self._memory = None
+
+    @property
+    def is_device_accessible(self) -> bool:
+        """It is memory of the GPU."""
+        return True
+
+    @property
+    def is_host_accessible(self) -> bool:
+        """It is not memory of the host."""
+        return False
+
+    @property
+    def is_managed(self) -> bool:
+        """It is not managed memory."""
+        return False
+
+    @property
+    def device_id(self) -> int:
+        """N of "cuda:N"."""
+        return self._index

@@ -1,0 +1,53 @@
+"""Tokenizers' quantizers without their VAEs: the golden cases, and random ones of any size."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from coda_deploy.tokenizer.config import NormType
+from coda_deploy.tokenizer.search import AttentionSearch
+from coda_export.folding import fold_search
+from coda_export.folding.modules import FoldedQuantizer
+from coda_runtime.manifest import Spec
+from tests.export.searches import random_search, weights_of
+from tests.golden import Golden, weight
+
+
+def make_spec(vocab_size: int, scales: tuple[int, ...], channels: int) -> Spec:
+    tokens = sum(side * side for side in scales)
+    return Spec("test", 8 * scales[-1], 8, channels, vocab_size, scales, tokens)
+
+
+def golden_quantizer(golden: Golden, scales: int | None = None) -> FoldedQuantizer:
+    """The synthetic official weights, folded; the first `scales` scales only, or all."""
+    channels, dim = golden.latent.shape[1], 32
+    vocab_size = {"mar_v16384": 16384, "flux_v65536": 65536}[golden.variant]
+    search = AttentionSearch(channels, dim, "rms", 1e-5).requires_grad_(False)
+    for name, parameter in search.named_parameters():
+        parameter.copy_(torch.from_numpy(weight(f"attn.{name}", list(parameter.shape))))
+    codes = torch.from_numpy(weight("codebooks.weight", [vocab_size, channels]))
+    spec = make_spec(vocab_size, golden.scales, channels)
+    if scales is not None:
+        sides = golden.scales[:scales]
+        spec = dataclasses.replace(spec, scales=sides, num_tokens=sum(side * side for side in sides))
+    return FoldedQuantizer(fold_search(weights_of(search, codes)), spec)
+
+
+def random_quantizer(
+    vocab_size: int = 100, scales: tuple[int, ...] = (1, 3, 4), channels: int = 4, norm: NormType = "rms"
+) -> FoldedQuantizer:
+    search = random_search(norm, channels, bias=0.3)
+    codes = torch.randn(vocab_size, channels, generator=torch.Generator().manual_seed(1))
+    # Values near the size of the residual, which then does not run away from scale to scale.
+    for parameter in search.to_v.parameters():
+        parameter.mul_(0.3)
+    return FoldedQuantizer(fold_search(weights_of(search, codes)), make_spec(vocab_size, scales, channels))
+
+
+def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:
+    spec = quantizer.spec
+    shape = (batch, spec.latent_channels, spec.latent_size, spec.latent_size)
+    return np.random.default_rng(batch).standard_normal(shape, np.float32)

@@ -1,0 +1,105 @@
+"""The kernels compiled ahead of time: every target, one PTX file, and nothing in it that would round or write more."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer, search_tables
+from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, MergeBlock, SearchBlock, specialise
+from coda_runtime.errors import BuildError, InputError, MissingDependencyError
+from coda_runtime.kernels import KernelSet
+from tests.export.kernels.cases import make_spec, random_quantizer
+
+# One search, one merge and one pool: a target compiles in seconds.
+FEW = Blocks((SearchBlock(16, 32),), (MergeBlock(4, 4),), 16, 16)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, tuple[bytes, KernelSet]]:
+    pytest.importorskip("triton")
+    quantizer = random_quantizer(100, (4,), norm="layer")
+    return compile_quantizer(quantizer.spec, search_tables(quantizer.search), targets=tuple(PTX_ISA), blocks=FEW)
+
+
+@pytest.mark.parametrize("target", PTX_ISA)
+def test_every_target(compiled: dict[str, tuple[bytes, KernelSet]], target: str) -> None:
+    ptx, kernels = compiled[target]
+    assert (kernels.targets, kernels.ptx_isa) == ((target,), PTX_ISA[target])
+    assert KernelSet.from_json(kernels.to_json()) == kernels
+    assert [kernel.function for kernel in kernels.kernels] == ["pool", "search", "merge", "subtract"]
+    modules = kernels.modules(ptx)
+    assert b"".join(modules.values()) == ptx
+    for kernel in kernels.kernels:
+        text = modules[kernel.entry].decode("ascii")
+        assert re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE) == [kernel.entry]
+        assert re.findall(r"^\.version (\S+)$", text, re.MULTILINE) == [PTX_ISA[target]]
+        assert re.findall(r"^\.target (sm_\d+)a?", text, re.MULTILINE) == [target.replace("sm", "sm_")]
+        assert re.findall(r"\.reqntid (\d+)", text) == [str(32 * kernel.warps)]
+        # Float32 all the way: neither half precision nor a tensor core, which would take TF32.
+        assert not re.search(r"\.f16|\.bf16|tf32|mma|tcgen", text)
+        assert "/" not in re.sub(r"//.*", "", text), "a path of the machine that compiled it"
+        count = text.count(".param .u64 .ptr .global") + len(re.findall(r"\.param \.[fu]32", text))
+        assert count == len(kernel.arguments) + kernel.hidden
+
+
+def test_the_search_writes_a_score_and_a_code_for_each_token_and_split(
+    compiled: dict[str, tuple[bytes, KernelSet]],
+) -> None:
+    ptx, kernels = compiled[DEFAULT_TARGET]
+    (search,) = kernels.of("search")
+    text = kernels.modules(ptx)[search.entry].decode("ascii")
+    loop = re.search(r"\$L__BB0_(\d+):.*?bra \t?\$L__BB0_\1;", text, re.DOTALL)
+    assert loop is not None, "the loop over the chunks"
+    # The logits are made and compared inside the loop; memory is written only after it.
+    assert loop[0].count("fma.rn.f32") >= 16
+    assert "st.global" not in loop[0]
+    assert len(re.findall(r"st\.global\S*\.b32", text)) == 2
+
+
+def test_the_same_bytes_again(compiled: dict[str, tuple[bytes, KernelSet]]) -> None:
+    quantizer = random_quantizer(100, (4,), norm="layer")
+    again = compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=FEW)
+    assert again == {DEFAULT_TARGET: compiled[DEFAULT_TARGET]}
+
+
+def test_published_sizes() -> None:
+    spec = make_spec(65536, (1, 2, 3, 4, 6, 9, 13, 18, 24, 32), 16)
+    found = specialise(spec)
+    assert [item.sizes["WINDOW"] for item in found if item.function == "pool"] == [1, 2, 4, 8, 16, 32]
+    searches = [item.sizes for item in found if item.function == "search"]
+    assert [(sizes["CODES"], sizes["CHANNELS_PADDED"], sizes["QUERY"]) for sizes in searches] == [(65536, 16, 0)] * 2
+    # A table of any length is filled up to whole blocks, and a query to what a dot product takes.
+    odd = [item.sizes for item in specialise(make_spec(1001, (2,), 17), 20) if item.function == "search"]
+    step = max(block.codes for block in DEFAULT_BLOCKS.search)
+    assert {(sizes["CODES"], sizes["CHANNELS_PADDED"], sizes["QUERY"], sizes["QUERY_PADDED"]) for sizes in odd} == {
+        (1001 + -1001 % step, 32, 20, 32)
+    }
+
+
+def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer = random_quantizer(20, (2,))
+    tables = search_tables(quantizer.search)
+    for targets in ((), ("sm80", "sm75"), ("cuda",)):
+        with pytest.raises(InputError, match="expected some of sm80"):
+            compile_quantizer(quantizer.spec, tables, targets=targets)
+    pytest.importorskip("triton")
+    odd = Blocks((SearchBlock(16, 48),), (MergeBlock(4, 4),), 16, 16)
+    with pytest.raises(BuildError, match=r"cannot compile search .* for sm80"):
+        compile_quantizer(quantizer.spec, tables, blocks=odd)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"coda-deploy\[kernels\]"):
+        compile_quantizer(quantizer.spec, tables)
+
+
+def test_search_tables_are_the_folded_search() -> None:
+    plain, normed = random_quantizer(norm="rms").search, random_quantizer(norm="layer").search
+    np.testing.assert_array_equal(search_tables(plain).table, plain.table.numpy())
+    assert search_tables(plain).spread is None
+    assert normed.spread is not None
+    np.testing.assert_array_equal(search_tables(normed).spread, normed.spread.numpy())
+    assert search_tables(normed).eps == normed.eps > 0

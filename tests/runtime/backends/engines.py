@@ -1,0 +1,53 @@
+"""Engines of the fake TensorRT, made from the tiny bundle's graphs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coda_runtime.backends.tensorrt_engine import Engine
+from coda_runtime.backends.tensorrt_session import TensorRTSession
+from coda_runtime.bundle import describe_file
+from coda_runtime.manifest import Artifact
+from tests.runtime import tiny
+from tests.runtime.cuda import fake_trt
+from tests.runtime.cuda.host import HostLayer
+
+FILES = {part: f"{part}.fp32.onnx" for part in ("encoder", "quantizer", "decoder")}
+REBUILD = "coda build BUNDLE --engine tensorrt"
+
+
+def write(folder: Path, bundle: Path, part: str, batch: tuple[int, int, int], **told: Any) -> Artifact:
+    """Write an engine file to `folder`; `told` is what it says of itself that is not so in the bundle's graph."""
+    name = f"{part}.engine"
+    content = {"onnx": str(bundle / FILES[part]), "batch": list(batch), **told}
+    (folder / name).write_text(json.dumps(content))
+    sha256, size = describe_file(folder, name)
+    return Artifact(part, "tensorrt", "fp32", name, sha256, size, batch=batch)
+
+
+def session(
+    folder: Path,
+    bundle: Path,
+    part: str = "decoder",
+    batch: tuple[int, int, int] = (1, 2, 4),
+    *,
+    trt: Any = None,
+    layer: HostLayer | None = None,
+    **options: Any,
+) -> TensorRTSession:
+    """A session on the host's memory."""
+    trt = trt or fake_trt.make()
+    layer = layer or HostLayer()
+    artifact = write(folder, bundle, part, batch)
+    with layer.active():
+        engine = Engine(trt, folder / artifact.file, artifact, REBUILD, allow_host_code=False)
+    return TensorRTSession(engine, layer, library="tensorrt", **options)
+
+
+def ids(count: int, seed: int = 0) -> Any:
+    """Random ids, int32 [count,L]."""
+    return np.random.default_rng(seed).integers(0, tiny.CODES, size=(count, tiny.TOKENS), dtype=np.int32)

@@ -1,0 +1,116 @@
+"""The kernels' work in NumPy on the host layer's memory: sessions, plans and tables run together without a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coda_runtime.kernels import Kernel, KernelSet, Launch
+from coda_runtime.kernels.kernel_set import padded_channels
+from coda_runtime.manifest import Spec
+from coda_runtime.resample import area_matrix
+from tests.runtime.cuda.host import STREAMS
+
+
+def view(address: int | float, dtype: Any, *shape: int) -> Any:
+    size = int(np.prod(shape))
+    return np.ctypeslib.as_array((ctypes.c_uint8 * (4 * size)).from_address(int(address))).view(dtype).reshape(shape)
+
+
+def kernel_set(spec: Spec, codes: int, query: int = 0) -> KernelSet:
+    """Kernels such as a compiler would describe."""
+    latent = {
+        "SIZE": spec.latent_size,
+        "CHANNELS": spec.latent_channels,
+        "CHANNELS_PADDED": padded_channels(spec.latent_channels),
+    }
+    padded = {"CODES": codes, "CHANNELS_PADDED": latent["CHANNELS_PADDED"]}
+    p, i, f = "*fp32", "i32", "fp32"
+    pool = (("residual", p), ("rows", p), ("tokens", i), ("side", i))
+    search: tuple[tuple[str, str], ...] = (("rows", p), ("table", p), ("bias", p), ("slope", p), ("spread", p))
+    search += (("offset", p), ("eps", f))
+    search += (("scores", p), ("codes", "*i32"), ("tokens", i), ("splits", i), ("chunks", i))
+    merge = (("scores", p), ("codes", "*i32"), ("values", p), ("ids", "*i32"), ("grid", p), ("tokens", i))
+    merge += (("splits", i), ("places", i), ("start", i))
+    subtract = (("before", p), ("grid", p), ("taps", "*i32"), ("weights", p), ("after", p), ("points", i), ("side", i))
+    sizes = {"BLOCK_CODES": 8, **padded, "QUERY": query, "QUERY_PADDED": 16}
+    return KernelSet(
+        (
+            Kernel("pool", "pool_w16", pool, {"WINDOW": 16, "BLOCK_TOKENS": 1, **latent}, 4, bytes=1),
+            Kernel("search", "search_m2", search, {"BLOCK_TOKENS": 2, **sizes}, 4, shared=512, hidden=2, bytes=1),
+            Kernel("search", "search_m8", search, {"BLOCK_TOKENS": 8, **sizes}, 4, bytes=1),
+            Kernel("merge", "merge_s4", merge,
+                   {"SPLITS": 4, "BLOCK_TOKENS": 4, "LENGTH": spec.num_tokens, **padded}, 4, bytes=1),
+            Kernel("subtract", "subtract_p16", subtract, {"BLOCK_POINTS": 16, **latent}, 4, bytes=1),
+        ),
+        ("sm80",),
+        "8.0",
+        "0",
+    )  # fmt: skip
+
+
+class HostLauncher:
+    """Queues on the host layer's streams. `launched` are the kernels that were queued or recorded."""
+
+    programs = 3
+
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+
+    def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:
+        self.launched.append(launch.kernel.entry)
+        names = [name for name, _ in launch.kernel.arguments]
+        arguments: dict[str, Any] = {**launch.kernel.sizes, **dict(zip(names, values, strict=True))}
+        STREAMS[stream].push(lambda: _WORK[launch.kernel.function](**arguments))
+
+
+def _pool(**a: Any) -> None:
+    size, channels, side = a["SIZE"], a["CHANNELS"], a["side"]
+    batch = a["tokens"] // side**2
+    down = area_matrix(size, side)
+    pooled = down @ view(a["residual"], np.float32, batch, channels, size, size) @ down.T
+    rows = view(a["rows"], np.float32, a["tokens"], a["CHANNELS_PADDED"])
+    rows[:] = 0
+    rows[:, :channels] = pooled.transpose(0, 2, 3, 1).reshape(-1, channels)
+
+
+def _search(**a: Any) -> None:
+    padded, codes, splits = a["CHANNELS_PADDED"], a["CODES"], a["splits"]
+    rows = view(a["rows"], np.float32, a["tokens"], padded)
+    scores = rows @ view(a["table"], np.float32, padded, codes) + view(a["bias"], np.float32, codes)
+    if a["QUERY"]:
+        spread = view(a["spread"], np.float32, padded, a["QUERY_PADDED"])
+        offset = view(a["offset"], np.float32, a["QUERY_PADDED"])
+        std = np.sqrt(np.square(rows @ spread + offset).sum(1, keepdims=True) / a["QUERY"] + np.float32(a["eps"]))
+        scores = scores + std * view(a["slope"], np.float32, codes)
+    for split in range(splits):
+        share = slice(split * a["chunks"] * a["BLOCK_CODES"], (split + 1) * a["chunks"] * a["BLOCK_CODES"])
+        view(a["scores"], np.float32, a["tokens"], splits)[:, split] = scores[:, share].max(1)
+        view(a["codes"], np.int32, a["tokens"], splits)[:, split] = scores[:, share].argmax(1) + share.start
+
+
+def _merge(**a: Any) -> None:
+    tokens, places = a["tokens"], a["places"]
+    best = view(a["scores"], np.float32, tokens, a["splits"]).argmax(1)
+    found = view(a["codes"], np.int32, tokens, a["splits"])[np.arange(tokens), best]
+    ids = view(a["ids"], np.int32, tokens // places, a["LENGTH"])
+    ids[:, a["start"] : a["start"] + places] = found.reshape(-1, places)
+    values = view(a["values"], np.float32, found.max() + 1, a["CHANNELS_PADDED"])
+    view(a["grid"], np.float32, tokens, a["CHANNELS_PADDED"])[:] = values[found]
+
+
+def _subtract(**a: Any) -> None:
+    size, channels, side = a["SIZE"], a["CHANNELS"], a["side"]
+    batch = a["points"] // size**2
+    taps, weights = view(a["taps"], np.int32, 4, size), view(a["weights"], np.float32, 4, size)
+    up = np.zeros((size, side), np.float32)
+    np.add.at(up, (np.arange(size), taps), weights)
+    grid = view(a["grid"], np.float32, batch, side, side, a["CHANNELS_PADDED"])[..., :channels].transpose(0, 3, 1, 2)
+    shape = (batch, channels, size, size)
+    view(a["after"], np.float32, *shape)[:] = view(a["before"], np.float32, *shape) - up @ grid @ up.T
+
+
+_WORK = {"pool": _pool, "search": _search, "merge": _merge, "subtract": _subtract}

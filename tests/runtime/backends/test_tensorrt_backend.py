@@ -1,0 +1,400 @@
+"""The backends of engines: what they refuse, what they load, and that they use only what TensorRT has."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coda_runtime.backends import tensorrt_backend, tensorrt_engine, tensorrt_lane, tensorrt_messages
+from coda_runtime.backends.base import LoadOptions, SelectiveBackend
+from coda_runtime.backends.tensorrt_backend import TensorRTBackend, TensorRTRTXBackend
+from coda_runtime.devices import count_cuda_devices
+from coda_runtime.engines import inspection, key
+from coda_runtime.engines.options import BuildOptions
+from coda_runtime.errors import (
+    ArtifactError,
+    BackendError,
+    CodaError,
+    DeviceError,
+    DeviceMemoryError,
+    EngineMismatchError,
+    InputError,
+    MissingDependencyError,
+)
+from coda_runtime.manifest import Artifact
+from tests.runtime import tiny
+from tests.runtime.backends import engines
+from tests.runtime.cuda import fake_trt
+from tests.runtime.cuda.host import HostLayer
+
+VERSION = "11.4.0.106"
+
+
+class Machine:
+    """A machine with two GPUs and the fake library, which a test takes parts from."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rtx: bool) -> None:
+        self.trt = fake_trt.make(rtx=rtx, version=VERSION)
+        self.backend = TensorRTRTXBackend() if rtx else TensorRTBackend()
+        self.layers = [HostLayer(0), HostLayer(1)]
+        library = SimpleNamespace(module=self.trt)
+        for name, value in {
+            "module_name": lambda name: "tensorrt",
+            "missing": lambda extra: None,
+            "find_library": lambda name: library,
+            "compute_capability": lambda index: ("sm89", "sm120")[index],
+            "gpu_name": lambda index: "NVIDIA L4",
+            "open_device": lambda index: self.layers[index],
+        }.items():
+            monkeypatch.setattr(tensorrt_backend, name, value)
+
+    def artifact(self, folder: Path, bundle: Path, part: str = "decoder", **told: Any) -> Artifact:
+        """An engine that fits this machine."""
+        artifact = engines.write(folder, bundle, part, (1, 2, 4), **told)
+        made_of = key.engine_key(
+            library=self.backend.name,
+            library_version=VERSION,
+            targets=("sm89",),
+            onnx=tiny.describe(bundle, engines.FILES[part]),
+            options=BuildOptions(),
+            gpu="NVIDIA L4",
+            driver=None,
+        )
+        made_of["flags"] = dict(made_of["flags"])
+        return dataclasses.replace(artifact, format=self.backend.name, engine=made_of)
+
+
+@pytest.fixture(params=[False, True], ids=["tensorrt", "tensorrt-rtx"])
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch, request.param)
+
+
+def test_names() -> None:
+    assert (TensorRTBackend.name, TensorRTBackend.formats) == ("tensorrt", ("tensorrt",))
+    assert (TensorRTRTXBackend.name, TensorRTRTXBackend.formats) == ("tensorrt-rtx", ("tensorrt-rtx",))
+    assert isinstance(TensorRTBackend(), SelectiveBackend)
+
+
+class TestLoad:
+    def test_an_engine_runs(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
+        artifact = machine.artifact(tmp_path, sealed)
+        assert machine.backend.refusal(artifact, LoadOptions()) is None
+        session = machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions("cuda:0"))
+        assert (session.device, session.batch) == ("cuda:0", (1, 2, 4))
+        assert session.run(engines.ids(2)).dtype == np.uint8
+        assert machine.trt.host_code == [False]
+        session.close()
+
+    def test_host_code_only_where_it_is_allowed(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
+        artifact = machine.artifact(tmp_path, sealed)
+        assert artifact.engine is not None
+        artifact.engine["flags"]["version_compatible"] = True
+        refused = machine.backend.refusal(artifact, LoadOptions())
+        assert isinstance(refused, EngineMismatchError)
+        assert "allow_host_code=True" in str(refused)
+        with pytest.raises(EngineMismatchError, match="code for the CPU"):
+            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+        machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions(allow_host_code=True)).close()
+        assert machine.trt.host_code == [True]
+
+    def test_an_engine_that_does_not_deserialise(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
+        artifact = machine.artifact(tmp_path, sealed, damaged=True)
+        text = rf"cannot load .*decoder.engine .*version tag does not match\).*coda build .*{machine.backend.name}"
+        with pytest.raises(EngineMismatchError, match=text) as raised:
+            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+        assert "\n" not in str(raised.value)
+        assert "warning" not in str(raised.value)
+
+    def test_no_memory_for_the_weights(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
+        artifact = machine.artifact(tmp_path, sealed, throws=True)
+        with pytest.raises(DeviceMemoryError, match="memory ran out"):
+            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+
+    @pytest.mark.parametrize(
+        ("told", "text"),
+        [
+            ({"tensors": 3}, "1 inputs and 2 outputs"),
+            ({"input": "codes"}, "has codes of int32, and the decoder has ids of int32"),
+            ({"profiles": 2}, "2 optimization profiles"),
+            ({"profile": [1, 2, 8]}, r"takes batches 1,2,8 .*manifest says 1,2,4"),
+            ({"fixed": 4}, "only the batch may vary"),
+        ],
+    )
+    def test_an_engine_that_is_not_what_the_manifest_says(
+        self, machine: Machine, tmp_path: Path, sealed: Path, told: dict[str, Any], text: str
+    ) -> None:
+        artifact = machine.artifact(tmp_path, sealed, **told)
+        with pytest.raises(ArtifactError, match=text):
+            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+
+    def test_another_part(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
+        artifact = dataclasses.replace(machine.artifact(tmp_path, sealed), part="quantizer")
+        with pytest.raises(ArtifactError, match="has ids of int32, and the quantizer has latent of float32"):
+            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("options", "kind", "text"),
+        [
+            (LoadOptions("cpu"), DeviceError, r"coda-runtime\[cpu\]"),
+            (LoadOptions(providers=["CPUExecutionProvider"]), InputError, "onnxruntime"),
+            (LoadOptions("cuda:1"), EngineMismatchError, "built for sm89, and this GPU is sm120"),
+        ],
+    )
+    def test_options_and_gpu(
+        self, machine: Machine, tmp_path: Path, sealed: Path, options: LoadOptions, kind: type[CodaError], text: str
+    ) -> None:
+        refused = machine.backend.refusal(machine.artifact(tmp_path, sealed), options)
+        assert isinstance(refused, kind)
+        with pytest.raises(kind, match=text):
+            raise refused
+
+    def test_another_version(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
+        machine.trt.__version__ = "11.5.0"
+        refused = machine.backend.refusal(machine.artifact(tmp_path, sealed), LoadOptions())
+        assert "11.5.0 is installed" in str(refused)
+
+    @pytest.mark.skipif(count_cuda_devices() > 0, reason="there is a GPU")
+    def test_no_gpu(self, tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tensorrt_backend, "module_name", lambda name: "tensorrt")
+        monkeypatch.setattr(tensorrt_backend, "missing", lambda extra: None)
+        artifact = engines.write(tmp_path, sealed, "decoder", (1, 2, 4))
+        refused = TensorRTBackend().refusal(artifact, LoadOptions())
+        assert isinstance(refused, DeviceError)
+        assert 'pip install "coda-runtime[cpu]"' in str(refused)
+        with pytest.raises(DeviceError):
+            TensorRTBackend().load(tmp_path / artifact.file, artifact, LoadOptions())
+
+
+class TestLibraries:
+    @pytest.mark.parametrize("backend", [TensorRTBackend(), TensorRTRTXBackend()], ids=lambda b: str(b.name))
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, backend: TensorRTBackend) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+        found = backend.unavailable()
+        assert isinstance(found, MissingDependencyError)
+        assert f'pip install "coda-runtime[{backend.name}]"' in str(found)
+        assert isinstance(backend.refusal(_nothing(), LoadOptions()), MissingDependencyError)
+
+    def test_only_cuda_core_is_missing(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(tensorrt_backend, "module_name", lambda name: "tensorrt")
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+        found = machine.backend.unavailable()
+        assert found is not None
+        assert "cuda-core" in str(found)
+        assert found.extra == machine.backend.name
+
+    def test_the_lean_runtime_runs_version_compatible_engines(
+        self, machine: Machine, tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        artifact = machine.artifact(tmp_path, sealed)
+        lean = fake_trt.make(version=VERSION)
+        monkeypatch.setattr(tensorrt_backend, "module_name", lambda name: None)
+        monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: name == "tensorrt_lean" or None)
+        if machine.backend.name != "tensorrt":
+            assert machine.backend.unavailable() is not None
+            return
+        assert machine.backend.unavailable() is None
+        refused = machine.backend.refusal(artifact, LoadOptions())
+        assert isinstance(refused, MissingDependencyError)
+        assert "lean" in str(refused)
+        assert artifact.engine is not None
+        artifact.engine["flags"]["version_compatible"] = True
+        machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions(allow_host_code=True)).close()
+        assert lean.host_code == [True]
+
+    def test_nothing_heavy_is_imported(self) -> None:
+        code = (
+            "import sys; import coda_runtime.backends.tensorrt_backend as b; b.TensorRTBackend().unavailable(); "
+            "b.TensorRTRTXBackend().unavailable(); "
+            "print([n for n in sys.modules if n.startswith(('cuda.', 'tensorrt', 'torch'))])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() in ("[]", "['cuda.core']") or "bindings" not in done.stdout
+
+
+class TestMessages:
+    def test_a_thread_is_told_its_own_errors(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        messages = tensorrt_messages.Messages(fake_trt.make())
+        error = fake_trt.ILogger.Severity.ERROR
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(messages.logger.log, error, "theirs").result()
+            assert messages.first() == "theirs", "TensorRT has threads of its own"
+            messages.logger.log(error, "mine\nmore")
+            messages.logger.log(error, "later")
+            assert messages.first() == "mine"
+            assert pool.submit(messages.first).result() == "theirs"
+            messages.clear()
+            assert messages.first() == "theirs"
+            pool.submit(messages.clear).result()
+        assert messages.first() == "it does not say why"
+
+    @pytest.mark.parametrize("text", ["CUDA error: out of memory", "OutOfMemory", "CUDA_ERROR_OUT_OF_MEMORY"])
+    def test_out_of_memory(self, text: str) -> None:
+        messages = tensorrt_messages.Messages(fake_trt.make())
+        with pytest.raises(DeviceMemoryError), messages.calls("it failed", "try again"):
+            raise RuntimeError(text)
+        with (
+            pytest.raises(BackendError, match=r"^it failed \(other\); try again$"),
+            messages.calls("it failed", "try again"),
+        ):
+            raise RuntimeError("other")
+
+
+def _nothing() -> Artifact:
+    return Artifact("decoder", "tensorrt", "fp32", "x", "0" * 64, 0)
+
+
+# --- What is used of TensorRT is there -------------------------------------------------------------------------------
+
+# Of TensorRT-RTX only, and asked for before it is used.
+RTX_ONLY = {
+    "is_stream_capturable",
+    "DynamicShapesKernelSpecializationStrategy",
+    "dynamic_shapes_kernel_specialization_strategy",
+    "EAGER",
+}
+ROOTS = {"trt", "raw", "context", "config", "runtime", "inspector", "engine", "specialize", "logger"}
+OURS = {
+    *("batch", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes"),
+}
+MODULES = (tensorrt_backend, tensorrt_engine, tensorrt_lane, tensorrt_messages, inspection)
+
+
+def _used() -> set[str]:
+    """Attributes of TensorRT's objects in the source: what follows the names in ROOTS, and what getattr names."""
+    found: set[str] = set()
+    for module in MODULES:
+        assert module.__file__ is not None
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.Attribute):
+                chain = _chain(node)
+                starts = [i for i, name in enumerate(chain) if name.lstrip("_") in ROOTS]
+                rest = chain[starts[-1] + 1 :] if starts else []
+                if rest and rest[0] not in OURS:
+                    found.update(rest)
+            elif isinstance(node, ast.Call) and _chain(node.func) == ["getattr"]:
+                found.update(str(name.value) for name in node.args[1:2] if isinstance(name, ast.Constant))
+    return {name for name in found if not name.startswith("__")}
+
+
+def _chain(node: ast.AST) -> list[str]:
+    """The names of `a.b.c`; empty for what does not begin with a name."""
+    if isinstance(node, ast.Attribute):
+        before = _chain(node.value)
+        return [*before, node.attr] if before else []
+    return [node.id] if isinstance(node, ast.Name) else []
+
+
+def _text(package: str) -> bytes:
+    """All of an installed package's code, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"{package} is not installed")
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    files = [*folder.glob("*.so"), *folder.glob("*.pyd"), folder / "__init__.py"]
+    return b"\n".join(file.read_bytes() for file in files)
+
+
+def test_the_test_sees_what_is_used() -> None:
+    used = _used()
+    assert {"execute_async_v3", "set_device_memory", "deserialize_cuda_engine", "engine_host_code_allowed"} <= used
+    assert {"ILogger", "Severity", "INTERNAL_ERROR", "get_engine_information", "nptype", "USER_MANAGED"} <= used
+    assert used >= RTX_ONLY
+
+
+@pytest.mark.parametrize("package", ["tensorrt_rtx_bindings", "tensorrt_bindings"])
+def test_every_name_used_exists_in_the_library(package: str) -> None:
+    text = _text(package)
+    wanted = _used() if "rtx" in package else _used() - RTX_ONLY
+    assert [name for name in sorted(wanted) if name.encode() not in text] == []
+
+
+def test_rtx_objects_have_the_methods_that_are_used() -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    objects = (
+        *(trt, trt.Runtime, trt.ICudaEngine, trt.IExecutionContext, trt.IRuntimeConfig, trt.EngineInspector),
+        *(trt.ILogger, trt.ILogger.Severity, trt.TensorIOMode, trt.ExecutionContextAllocationStrategy),
+        *(trt.LayerInformationFormat, trt.DynamicShapesKernelSpecializationStrategy),
+    )
+    assert _used() - {name for thing in objects for name in dir(thing)} == set()
+
+
+def test_rtx_takes_the_logger() -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    messages = tensorrt_messages.Messages(trt)
+    messages.logger.log(trt.ILogger.Severity.WARNING, "not this")
+    assert messages.first() == "it does not say why"
+    messages.logger.log(trt.ILogger.Severity.ERROR, "this\nand more")
+    assert messages.first() == "this"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", [TensorRTBackend(), TensorRTRTXBackend()], ids=lambda b: str(b.name))
+def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTBackend) -> None:
+    """An engine of the tiny decoder, built here, read from a tensor and left as one. Not run on a GPU yet."""
+    from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from coda_runtime.cuda import compute_capability, gpu_name
+
+    trt = pytest.importorskip("tensorrt" if backend.name == "tensorrt" else "tensorrt_rtx_bindings")
+    torch = pytest.importorskip("torch")
+    capability = compute_capability(0)
+    if backend.name == "tensorrt-rtx" and capability.upper() not in trt.ComputeCapability.__members__:
+        pytest.skip(f"TensorRT-RTX has no {capability}")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse((sealed / engines.FILES["decoder"]).read_bytes())
+    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
+    profile.set_shape("ids", *[(count, tiny.TOKENS) for count in (1, 2, 4)])
+    config.add_optimization_profile(profile)
+    path = tmp_path / "decoder.engine"
+    path.write_bytes(bytes(builder.build_serialized_network(network, config)))
+    onnx = tiny.describe(sealed, engines.FILES["decoder"])
+    made_of = key.engine_key(
+        library=backend.name,
+        library_version=trt.__version__,
+        targets=(capability,),
+        onnx=onnx,
+        options=BuildOptions(),
+        gpu=gpu_name(0),
+        driver=None,
+    )
+    artifact = Artifact("decoder", backend.name, "fp32", path.name, "0" * 64, 1, batch=(1, 2, 4), engine=made_of)
+    reference = OnnxRuntimeBackend().load(sealed / onnx.file, onnx, LoadOptions("cpu"))
+    session = backend.load(path, artifact, LoadOptions("cuda:0"))
+    side = torch.cuda.Stream()
+    for seed in range(12):
+        batch = engines.ids(1 + seed % 4, seed)
+        expected = reference.run(batch).astype(np.int16)
+        assert np.abs(session.run(batch) - expected).max() <= 1
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(20_000_000)  # the producer is busy while the session is asked
+            tensor = torch.zeros(batch.shape, dtype=torch.int32, device="cuda")
+            tensor.copy_(torch.from_numpy(batch).pin_memory(), non_blocking=True)
+            out = session.run_on_device(tensor)
+            del tensor
+            taken = torch.from_dlpack(out)
+            assert taken.data_ptr() == out.memory.address
+            torch.cuda._sleep(20_000_000)  # and the consumer when the array is dropped
+            later = taken.to(torch.int16)
+            del out, taken
+        for other in range(3):
+            session.run_on_device(engines.ids(4, 100 + other))
+        assert np.abs(later.cpu().numpy() - expected).max() <= 1
+    assert {state for states in session.graphs.values() for state in states} == {"recorded"}
+    session.close()

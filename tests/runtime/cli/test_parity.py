@@ -1,0 +1,295 @@
+"""`coda verify --parity`, and how parity and engines are shown: never more than was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from coda_runtime.backends import registry
+from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from coda_runtime.bundle import Bundle, describe_file, seal
+from coda_runtime.cli import app
+from coda_runtime.cli import verify as verify_module
+from coda_runtime.errors import BackendError, EngineMismatchError, MissingDependencyError
+from coda_runtime.manifest import Artifact
+from tests.runtime import measurable, tiny
+from tests.runtime.parity.fakes import FakeBackend, no_memory
+
+Bare = Callable[..., Callable[..., Any]]
+ENGINE = "engines/decoder.fp32.engine"
+KEY = {"library": "fake", "library_version": "1.2", "targets": ["sm89", "sm120"], "gpu": "GPU 9", "os": "linux-x86_64"}
+
+
+def coda(*arguments: object, code: int = 0) -> Result:
+    done = CliRunner().invoke(app.cli, [*map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def report(*arguments: object, code: int = 0) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(coda(*arguments, "--json", code=code).stdout)
+    return data
+
+
+def row(done: Result, *start: str) -> list[str]:
+    (found,) = [line.split() for line in done.stdout.splitlines() if line.split()[: len(start)] == list(start)]
+    return found[len(start) :]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with samples; not to be changed."""
+    return measurable.make(tmp_path_factory.mktemp("measurable") / "bundle")
+
+
+@pytest.fixture
+def with_engine(tmp_path: Path) -> Path:
+    """A bundle with samples and an engine, which the backend `fake` runs."""
+    folder = tmp_path / "with-engine"
+    (folder / ENGINE).parent.mkdir(parents=True)
+    (folder / ENGINE).write_bytes(b"engine")
+    made = Artifact("decoder", "fake", "fp32", ENGINE, *describe_file(folder, ENGINE), batch=(1, 2, 4), engine=KEY)
+    return measurable.make(folder, made)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeBackend]:
+    backend = FakeBackend(formats=("fake",))
+    registry.register("fake", lambda: backend)
+    yield backend
+    registry.unregister("fake")
+
+
+def reseal(source: Path, folder: Path, change: Callable[[Artifact], Artifact], **provenance: Any) -> Path:
+    """A sealed copy with changed artifacts."""
+    copy = Path(shutil.copytree(source, folder))
+    manifest = Bundle.open(copy).manifest
+    changed = tuple(change(artifact) for artifact in manifest.artifacts)
+    seal(copy, dataclasses.replace(manifest, artifacts=changed, provenance=provenance))
+    return copy
+
+
+class TestVerify:
+    def test_a_bundle_measures_itself(self, bundle: Path) -> None:
+        done = coda("verify", bundle, "--parity")
+        assert done.stdout.endswith("all files are whole, and parity holds\n")
+        assert row(done, "encoder.fp32.onnx", "onnxruntime:cpu") == ["100.000%"]
+        assert row(done, "search.fp32.npz", "numpy:cpu") == ["100.000%"]
+        data = report("verify", bundle, "--parity", "--device", "cpu", "--backend", "onnxruntime")
+        assert list(data["parity"]) == ["search.fp32.npz", *tiny.FILES[:3]]
+        assert data["parity"]["quantizer.fp32.onnx"]["onnxruntime:cpu"]["images"] == measurable.SAMPLES
+        assert (data["ok"], data["unmeasured"], data["note"]) == (True, {}, None)
+
+    def test_without_pytorch_coda_deploy_and_pillow(self, bare: Bare, bundle: Path) -> None:
+        packages = ("numpy", "onnxruntime", "flatbuffers", "google", "packaging", "click", "rich", "pygments")
+        done = bare(*packages)("verify", bundle, "--parity")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "and parity holds" in done.stdout
+
+    def test_with_numpy_alone_nothing_can_be_measured(self, bare: Bare, bundle: Path) -> None:
+        done = bare("numpy", "click", "rich", "pygments")("verify", bundle, "--parity")
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: no graph could be measured here: encoder.fp32.onnx: onnxruntime:auto: ")
+        assert 'pip install "coda-runtime[cpu]"' in done.stderr
+        assert "holds" not in done.stdout
+
+    def test_without_onnxruntime_an_engine_s_tokens_are_taken_by_numpy(
+        self, bundle: Path, tmp_path: Path, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on a server that has the engine library, NumPy and nothing else."""
+        missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
+        monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
+        folder = tmp_path / "engines-too"
+        folder.mkdir()
+        made = []
+        for part in ("encoder", "quantizer", "decoder"):
+            file = f"{part}.engine"
+            (folder / file).write_bytes(part.encode())
+            made.append(Artifact(part, "fake", "fp32", file, *describe_file(folder, file), batch=(1, 2, 4), engine=KEY))
+        measurable.make(folder, *made)
+        done = coda("verify", folder, "--parity")
+        assert row(done, "encoder.engine", "fake:cuda:3") == ["100.000%", "1,2,4"]
+        assert "parity holds for 3 of 6 graphs" in done.stdout
+
+    def test_an_engine_at_every_size_of_its_profile(self, with_engine: Path, fake: FakeBackend) -> None:
+        done = coda("verify", with_engine, "--parity", "--device", "auto")
+        assert row(done, ENGINE, "fake:cuda:3") == ["identical", "1,2,4"]
+        assert "and parity holds" in done.stdout
+        assert fake.sizes == [1] * 5 + [2] * 3 + [4] * 2
+
+    def test_an_engine_for_another_gpu_is_told_and_no_failure(self, with_engine: Path, fake: FakeBackend) -> None:
+        fake.refuses = EngineMismatchError("it was built for sm89, and this GPU is sm90")
+        done = coda("verify", with_engine, "--parity")
+        assert "and parity holds" not in done.stdout
+        assert "parity holds for 3 of 4 graphs, the others were not measured: " in done.stdout
+        reason = "fake:auto: it was built for sm89, and this GPU is sm90"
+        assert report("verify", with_engine, "--parity")["unmeasured"] == {ENGINE: reason}
+
+    def test_an_engine_whose_library_is_not_here(self, with_engine: Path, fake: FakeBackend) -> None:
+        fake.missing = MissingDependencyError("fake engines need fake, which is not here", "fake")
+        data = report("verify", with_engine, "--parity")
+        assert 'pip install "coda-runtime[fake]"' in data["unmeasured"][ENGINE]
+        assert data["parity"]["decoder.fp32.onnx"]["onnxruntime:cpu"]["images"] == measurable.SAMPLES
+        assert "coda-runtime[fake]" in coda("verify", with_engine, "--parity", "--backend", "fake", code=1).stderr
+
+    def test_a_format_that_nothing_here_loads(self, with_engine: Path) -> None:
+        unmeasured = report("verify", with_engine, "--parity")["unmeasured"]
+        assert unmeasured == {ENGINE: "fake:auto: no backend here loads the format 'fake'; update coda-runtime"}
+
+    def test_one_backend_measures_what_it_loads(self, with_engine: Path, fake: FakeBackend) -> None:
+        data = report("verify", with_engine, "--parity", "--backend", "fake")
+        assert list(data["parity"]) == ["search.fp32.npz", ENGINE]
+        assert data["unmeasured"] == dict.fromkeys(tiny.FILES[:3], "not asked for")
+        assert "parity holds for 1 of 4 graphs" in data["note"]
+
+    def test_a_backend_that_loads_nothing_of_the_bundle(self, bundle: Path, fake: FakeBackend) -> None:
+        done = coda("verify", bundle, "--parity", "--backend", "fake", code=1)
+        assert "has onnx, and fake loads fake; choose another --backend" in done.stderr
+        assert 'expected one of "auto"' in coda("verify", bundle, "--parity", "--backend", "none", code=1).stderr
+
+    def test_an_engine_that_is_wrong(self, with_engine: Path, fake: FakeBackend) -> None:
+        fake.spoil = lambda out: out // 2
+        done = coda("verify", with_engine, "--parity", code=1)
+        assert "error: the fp32 decoder is " in done.stderr
+        assert "the floor is 55.00 dB" in done.stderr
+        assert row(done, ENGINE, "fake:cuda:3")[-2:] == ["dB", "1,2,4"], "what was measured is shown all the same"
+        assert "holds" not in done.stdout
+        assert report("verify", with_engine, "--parity", code=1)["ok"] is False
+
+    def test_an_engine_that_fails_where_it_may_load(self, with_engine: Path, fake: FakeBackend) -> None:
+        fake.spoil = no_memory
+        done = coda("verify", with_engine, "--parity", code=1)
+        assert "the fp32 decoder could not be run, so its parity is unknown: at a batch of 1: no memory" in done.stderr
+
+    def test_more_than_one_failure(self, bundle: Path, tmp_path: Path) -> None:
+        floors = {"fp32": {"min_agreement": 0, "min_psnr": 0}}
+        lenient = reseal(bundle, tmp_path / "lenient", lambda artifact: artifact, floors=floors)
+        swapped = np.load(lenient / "codebook.fp32.npy")[::-1].copy()
+        np.save(lenient / "codebook.fp32.npy", swapped)
+
+        def described(artifact: Artifact) -> Artifact:
+            digest, size = describe_file(lenient, artifact.file)
+            return dataclasses.replace(artifact, sha256=digest, bytes=size)
+
+        # The table that steps are searched with is another one: everything but the decoder falls.
+        strict = reseal(lenient, tmp_path / "strict", described)
+        done = coda("verify", strict, "--parity", code=1)
+        assert "the fp32 search agrees with the tokenizer on" in done.stderr
+        assert "(and 2 more)" in done.stderr
+        # Floors that the bundle was exported with are those that count.
+        assert (
+            "parity holds"
+            in coda("verify", reseal(lenient, tmp_path / "again", described, floors=floors), "--parity").stdout
+        )
+
+    def test_bf16_that_does_not_run_here_is_told(self, bundle: Path, tmp_path: Path, fake: FakeBackend) -> None:
+        fake.formats, fake.fails = ("fake",), BackendError("no bf16 convolution")
+
+        def to_bf16(artifact: Artifact) -> Artifact:
+            if artifact.part != "encoder":
+                return artifact
+            return dataclasses.replace(artifact, format="fake", precision="bf16")
+
+        folder = Path(shutil.copytree(bundle, tmp_path / "bf16"))
+        manifest = Bundle.open(folder).manifest
+        artifacts = tuple(map(to_bf16, manifest.artifacts))
+        seal(folder, dataclasses.replace(manifest, artifacts=artifacts))
+        done = coda("verify", folder, "--parity")
+        assert "and parity holds" not in done.stdout
+        assert "parity holds for 2 of 3 graphs" in done.stdout
+        assert "encoder.fp32.onnx: fake:auto: no bf16 convolution" in done.stdout
+
+    def test_a_precision_without_a_floor(self, bundle: Path, tmp_path: Path) -> None:
+        def to_int8(artifact: Artifact) -> Artifact:
+            return dataclasses.replace(artifact, precision="int8") if artifact.part == "encoder" else artifact
+
+        folder = reseal(bundle, tmp_path / "int8", to_int8)
+        reason = report("verify", folder, "--parity")["unmeasured"]["encoder.fp32.onnx"]
+        assert reason == "onnxruntime:auto: there is no floor for the precision 'int8' to hold it to"
+
+    def test_a_bundle_made_by_hand_has_no_samples(self, minimal: Path, sealed: Path) -> None:
+        for folder in (minimal, sealed):
+            coda("verify", folder)
+            done = coda("verify", folder, "--parity", code=1)
+            assert "has no part 'parity' in format 'npz'" in done.stderr
+            assert "coda verify BUNDLE --tokenizer DIR" in done.stderr
+
+    def test_damaged_samples_are_not_measured_with(self, bundle: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(bundle, tmp_path / "damaged"))
+        (folder / "parity.fp32.npz").write_bytes(b"")
+        done = coda("verify", folder, "--parity", code=1)
+        assert "parity.fp32.npz" in done.stderr
+        assert "holds" not in done.stdout
+
+    def test_wrong_usage(self, bundle: Path, tmp_path: Path) -> None:
+        coda("verify", bundle, "--device", "cpu", code=2)
+        coda("verify", bundle, "--backend", "onnxruntime", code=2)
+        coda("verify", bundle, "--parity", "--tokenizer", tmp_path, code=2)
+        assert "device is 'gpu'" in coda("verify", bundle, "--parity", "--device", "gpu", code=1).stderr
+
+
+@pytest.mark.parametrize("measured", [{"onnxruntime:cpu": {"psnr": None, "reason": "no bf16 convolution"}}, {}, None])
+def test_the_tokenizer_s_parity_does_not_hold_where_it_was_not_measured(
+    sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: dict[str, Any] | None
+) -> None:
+    """`coda verify --tokenizer`: a part with a reason, with no numbers, and one that was left out."""
+    parity: dict[str, Any] = {file: {"onnxruntime:cpu": {"psnr": None}} for file in tiny.FILES[:2]}
+    if measured is not None:
+        parity[tiny.FILES[2]] = measured
+
+    class Plugin:
+        @staticmethod
+        def load() -> Any:
+            return lambda *_: parity
+
+    monkeypatch.setattr(verify_module.metadata, "entry_points", lambda **_: [Plugin])
+    done = coda("verify", sealed, "--tokenizer", tmp_path)
+    assert "and parity holds" not in done.stdout
+    assert "parity holds for 2 of 3 graphs, the others were not measured: decoder.fp32.onnx" in done.stdout
+    assert list(report("verify", sealed, "--tokenizer", tmp_path)["unmeasured"]) == ["decoder.fp32.onnx"]
+
+
+class TestInspect:
+    def test_parity_profile_and_what_an_engine_was_built_for(self, with_engine: Path, tmp_path: Path) -> None:
+        parity = {
+            "encoder.fp32.onnx": {"onnxruntime:cpu": {"step_agreement": 0.99951, "agreement": 0.9, "images": 8}},
+            "decoder.fp32.onnx": {"onnxruntime:cpu": {"psnr": None}, "openvino:cpu": {"psnr": None, "reason": "why"}},
+            ENGINE: {"fake:cuda:0": {"psnr": 61.26, "batches": {"1": {"psnr": 62.0}, "4": {"psnr": 61.26}}}},
+        }
+        folder = reseal(
+            with_engine, tmp_path / "shown", lambda a: dataclasses.replace(a, parity=parity.get(a.file, {}))
+        )
+        done = coda("inspect", folder)
+        assert row(done, "encoder.fp32.onnx", "onnxruntime:cpu") == ["99.951%"]
+        assert row(done, "decoder.fp32.onnx", "onnxruntime:cpu") == ["identical"]
+        assert row(done, "decoder.fp32.onnx", "openvino:cpu") == ["not", "run:", "why"]
+        assert row(done, ENGINE, "fake:cuda:0") == ["61.3", "dB", "1,4"]
+        assert "fake 1.2, sm89 sm120, GPU 9, linux-x86_64" in done.stdout
+        assert row(done, "decoder", "fake", "fp32")[3] == "1,2,4"
+        assert row(done, "decoder", "onnx", "fp32")[3:] == ["any"]
+        assert row(done, "parity", "npz", "fp32")[-1] == "parity.fp32.npz"
+
+    @pytest.mark.parametrize(
+        ("parity", "engine"),
+        [
+            ({"onnxruntime": 3, "other": {"psnr": "high", "batches": 7}}, {"targets": "sm89"}),
+            ({"onnxruntime": {}}, {"library": None, "targets": [8.9], "os": 3}),
+        ],
+    )
+    def test_what_was_written_by_hand_is_shown_as_it_is(
+        self, sealed: Path, tmp_path: Path, parity: dict[str, Any], engine: dict[str, Any]
+    ) -> None:
+        folder = reseal(
+            sealed, tmp_path / "odd", lambda a: dataclasses.replace(a, parity=parity, engine={**engine, "file": a.file})
+        )
+        done = coda("inspect", folder)
+        assert "onnxruntime" in done.stdout
+        assert ("sm89" in done.stdout) or ("8.9, 3" in done.stdout)

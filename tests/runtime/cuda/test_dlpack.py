@@ -1,0 +1,122 @@
+"""Foreign arrays: what is asked of the producer, and what is refused."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from coda_runtime.cuda import CudaArray, Kept, StagingPool, borrow
+from coda_runtime.cuda.dlpack import BorrowedMemory
+from coda_runtime.errors import DeviceError, InputError
+from tests.runtime.cuda.host import HostLayer, Producer
+
+pytest.importorskip("cuda.core", reason="DLPack capsules are read by cuda-core")
+
+
+def take(array: Any, layer: HostLayer | None = None, kept: Kept | None = None) -> CudaArray:
+    layer = layer or HostLayer()
+    with layer.active():
+        return borrow(array, layer, layer.create_stream(), StagingPool(layer), kept or Kept())
+
+
+@given(hnp.arrays(st.sampled_from([np.uint8, np.int32, np.float32]), hnp.array_shapes(max_dims=4, max_side=5)))
+def test_taken_without_a_copy_after_the_producer_wrote(values: np.ndarray[Any, Any]) -> None:
+    producer = Producer(values)
+    taken = take(producer)
+    assert taken.memory.address == producer.array.ctypes.data
+    assert (taken.shape, taken.dtype) == (values.shape, values.dtype)
+    np.testing.assert_array_equal(taken.numpy(), values)
+
+
+def test_the_producer_is_told_the_stream() -> None:
+    layer = HostLayer()
+    producer = Producer(np.zeros(3, np.float32))
+    with layer.active():
+        stream = layer.create_stream()
+        borrow(producer, layer, stream, StagingPool(layer), Kept())
+    assert [options["stream"] for options in producer.asked] == [stream.handle]
+
+
+def test_an_array_of_ours_is_taken_as_it_is() -> None:
+    layer = HostLayer()
+    taken = take(Producer(np.zeros(3, np.float32)), layer)
+    assert take(taken, layer) is taken
+    with pytest.raises(DeviceError, match="lies on cuda:0, and this part runs on cuda:1"):
+        take(taken, HostLayer(1))
+
+
+class Strided(Producer):
+    def __dlpack__(self, **options: Any) -> object:
+        return self.array.T.__dlpack__(max_version=options.get("max_version"))
+
+
+class Old(Producer):
+    """From before DLPack 1.0."""
+
+    def __dlpack__(self, *, stream: int) -> object:  # type: ignore[override]
+        return super().__dlpack__(stream=stream)
+
+
+class Unwilling(Producer):
+    def __dlpack__(self, **options: Any) -> object:
+        raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+
+
+def test_an_older_producer() -> None:
+    values = np.arange(3, dtype=np.int32)
+    np.testing.assert_array_equal(take(Old(values)).numpy(), values)
+
+
+@pytest.mark.parametrize(
+    ("array", "kind", "text"),
+    [
+        (Strided(np.zeros((2, 3), np.float32)), InputError, r"\[3, 2\] is strided .*x\.contiguous\(\)"),
+        (Unwilling(np.zeros(3)), InputError, "require gradient.*without gradients"),
+        (Producer(np.zeros(3), index=1), DeviceError, "lies on cuda:1"),
+        (Producer(np.zeros(3), kind=1), DeviceError, "lies on the CPU"),
+        (Producer(np.zeros(3), kind=99), DeviceError, "kind 99"),
+        ([1, 2, 3], InputError, "got a list"),
+    ],
+)
+def test_refused(array: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        take(array)
+
+
+def test_strides_of_sides_of_one_do_not_matter() -> None:
+    taken = take(Strided(np.zeros((1, 3), np.float32)))
+    assert taken.shape == (3, 1)
+
+
+def test_an_owner_is_kept_until_its_readers_have_passed() -> None:
+    layer, kept = HostLayer(), Kept()
+
+    class Owner:
+        gone = False
+
+        def __del__(self) -> None:
+            Owner.gone = True
+
+    with layer.active():
+        stream = layer.create_stream()
+        memory = BorrowedMemory(0, 0, Owner(), kept)
+        memory.used_until(stream.record())
+        del memory
+        gc.collect()
+        kept.collect()
+        assert not Owner.gone
+        stream.sync()
+        kept.collect()
+        gc.collect()
+        assert Owner.gone
+        Owner.gone = False
+        del_at_once = BorrowedMemory(0, 0, Owner(), kept)
+        del del_at_once
+        gc.collect()
+        assert Owner.gone

@@ -1,0 +1,98 @@
+"""What an engine computes in, from JSON in the form that TensorRT documents."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from coda_runtime.engines.inspection import check_precision, count_types, layer_types
+from coda_runtime.errors import BuildError
+
+HALF = "Channel major FP16 format where channel % 8 == 0"
+BRAIN = "Row major linear BFloat16 format"
+FLOAT = "Row major linear FP32"
+DYNAMIC = "N/A due to dynamic shapes"
+
+
+def layer(kind: str, source: str, target: str | None = None, **more: Any) -> dict[str, Any]:
+    def tensor(text: str) -> dict[str, Any]:
+        return {"Name": "x", "Location": "Device", "Dimensions": [-1, 128, 32, 32], "Format/Datatype": text}
+
+    return {"Name": "a", "LayerType": kind, "Inputs": [tensor(source)], "Outputs": [tensor(target or source)], **more}
+
+
+def info(*layers: Any) -> str:
+    return json.dumps({"Layers": list(layers), "Bindings": ["image", "latent"]})
+
+
+def test_counts() -> None:
+    text = info(
+        layer("CaskConvolution", HALF),
+        layer("CaskConvolution", "Row major Half"),
+        layer("gemm", BRAIN),
+        layer("Reformat", FLOAT, HALF),
+        layer("TopK", FLOAT, "Row major Int32"),
+        layer("Gather", "Row major Int32", HALF),
+        layer("Shuffle", "Row major Int32"),
+        layer("CaskConvolution", DYNAMIC, Weights={"Type": "Half", "Count": 9}),
+        layer("NoOp", DYNAMIC),
+    )
+    assert count_types(text) == {"fp16": 4, "bf16": 1, "fp32": 2, "integer": 1, "unknown": 1}
+    inspector = SimpleNamespace(get_engine_information=lambda form: {"json": text}[form])
+    engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
+    assert layer_types(engine, SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))) == count_types(
+        text
+    )
+
+
+@pytest.mark.parametrize(("precision", "form"), [("fp16", HALF), ("bf16", BRAIN)])
+def test_low_precision_passes(precision: str, form: str) -> None:
+    convolutions = [layer("CaskConvolution", form) for _ in range(5)]
+    check_precision(info(*convolutions, layer("Reformat", FLOAT), layer("MatrixMultiply", FLOAT)), precision)
+
+
+@pytest.mark.parametrize(
+    ("precision", "form"),
+    [("fp16", FLOAT), ("fp16", BRAIN), ("bf16", HALF), ("bf16", FLOAT), ("fp16", "Row major TF32")],
+)
+def test_another_precision_inside_fails(precision: str, form: str) -> None:
+    text = info(*[layer("CaskConvolution", form) for _ in range(9)], layer("gemm", HALF), layer("Reformat", HALF))
+    with pytest.raises(BuildError, match=rf"to compute in {precision}, .*--precision {precision}"):
+        check_precision(text, precision)
+
+
+def test_casts_around_float32_do_not_pass() -> None:
+    """An engine whose ends are half and whose products are float32 is secretly float32."""
+    text = info(layer("Cast", HALF, FLOAT), layer("CaskConvolution", FLOAT), layer("Cast", FLOAT, HALF))
+    with pytest.raises(BuildError, match="1 in fp32"):
+        check_precision(text, "fp16")
+
+
+def test_layers_that_are_fused_into_one() -> None:
+    check_precision(info(layer("Myelin", FLOAT, HALF)), "fp16")
+    with pytest.raises(BuildError, match="tensors there are 2 in fp32"):
+        check_precision(info(layer("Myelin", FLOAT)), "fp16")
+    with pytest.raises(BuildError, match="none of any type"):
+        check_precision(info(layer("Myelin", DYNAMIC)), "fp16")
+
+
+def test_float32_is_not_judged() -> None:
+    check_precision("not even JSON", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "no JSON"),
+        ("[]", "no layers"),
+        (info(), "no layers"),
+        (info("conv1", "conv2"), "DETAILED"),
+        (json.dumps({"Layers": "x"}), "no layers"),
+    ],
+)
+def test_no_information(text: str, why: str) -> None:
+    with pytest.raises(BuildError, match=why):
+        check_precision(text, "fp16")

@@ -1,0 +1,70 @@
+"""A backend that runs the tiny tokenizer in NumPy, with faults to order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coda_runtime.backends.base import LoadOptions
+from coda_runtime.errors import BackendError, CodaError
+from coda_runtime.manifest import Artifact
+from tests.runtime.measurable import NumpyReference
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class FakeBackend:
+    """Formats "onnx" and "fake". `spoil` changes what a batch gives, and may raise."""
+
+    name: str = "fake"
+    formats: tuple[str, ...] = ("fake", "onnx")
+    device: str = "cuda:3"
+    spoil: Callable[[Array], Array] = lambda out: out
+    missing: Exception | None = None
+    refuses: CodaError | None = None
+    fails: CodaError | None = None
+    sizes: list[int] = field(default_factory=list)
+    options: list[LoadOptions] = field(default_factory=list)
+    open: int = 0
+
+    def unavailable(self) -> Exception | None:
+        return self.missing
+
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        return self.refuses
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> FakeSession:
+        assert path.is_file()
+        self.options.append(options)
+        if self.fails is not None:
+            raise self.fails
+        self.open += 1
+        return FakeSession(self, artifact.part)
+
+
+class FakeSession:
+    def __init__(self, backend: FakeBackend, part: str) -> None:
+        reference = NumpyReference()
+        self._run = {"encoder": reference.latent, "quantizer": reference.encode, "decoder": reference.decode}[part]
+        self._backend, self.device = backend, backend.device
+
+    def run(self, batch: Array) -> Array:
+        self._backend.sizes.append(len(batch))
+        return self._backend.spoil(self._run(batch))
+
+    def close(self) -> None:
+        self._backend.open -= 1
+
+
+def from_size(size: int, spoil: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Faults of batches of `size` and more only."""
+    return lambda out: spoil(out.copy()) if len(out) >= size else out
+
+
+def no_memory(out: Array) -> Array:
+    raise BackendError("no memory left")
