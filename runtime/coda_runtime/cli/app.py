@@ -22,7 +22,7 @@ _OWN = {
     "encode": "Images to tokens.",
     "inspect": "What a bundle holds.",
     "reconstruct": "Images to tokens and back, with their PSNR.",
-    "verify": "Check a bundle's files, and its parity where the tokenizer is at hand.",
+    "verify": "Check a bundle's files, and with --parity what it computes on this machine.",
 }
 # Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.
 _DEPLOY = {
