@@ -73,7 +73,16 @@ def command(
         )
     before = {artifact.file: artifact.sha256 for artifact in Bundle.open(folder).manifest.artifacts}
     with progress("building", total=None) as bar:
-        manifest = add_engines(folder, request, out=out, progress=bar.describe)
+        doing = [""]
+
+        def step(text: str) -> None:
+            doing[0] = text
+            bar.describe(text)
+
+        def watch(phase: str, done: int, total: int) -> None:
+            bar.describe(f"{doing[0]}: {phase.lower()} {done}/{total}")
+
+        manifest = add_engines(folder, request, out=out, progress=step, watch=watch)
     made = [a for a in manifest.artifacts if a.format == engine and before.get(a.file) != a.sha256]
     if as_json:
         print_json({"bundle": str(out or folder), "engines": [artifact.to_json() for artifact in made]})
