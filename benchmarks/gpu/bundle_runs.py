@@ -1,0 +1,170 @@
+"""The bundle on each backend: sessions of one part, and the whole through the public API."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.dlpack import from_dlpack
+
+import coda_runtime
+from benchmarks.gpu.case import Case
+from benchmarks.gpu.kernels import file_name
+from benchmarks.gpu.plan import Contender
+from coda_runtime.backends.base import DeviceSession, LoadOptions, SelectiveBackend, Session
+from coda_runtime.backends.registry import get_backend
+from coda_runtime.bundle import Bundle
+from coda_runtime.errors import BackendError, CodaError
+from coda_runtime.loading import choose
+from coda_runtime.manifest import Artifact
+
+_BACKENDS = {"onnx": "onnxruntime", "ptx": "cuda", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
+_OF_FAMILY = {"rtx-ampere": "tensorrt-rtx"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """``run`` takes any batch; above ``most`` it is cut into pieces. ``about`` says what was loaded."""
+
+    run: Callable[[Any], Any]
+    most: int | None
+    about: str
+
+
+def bundle_folder(case: Case, family: str) -> Path:
+    """The bundle that has this family's files."""
+    made = case.folder / f"bundle-{family}"
+    return made if made.is_dir() else case.folder / "bundle"
+
+
+@contextmanager
+def bundle_run(case: Case, contender: Contender, operation: str, clock: str) -> Iterator[Run]:
+    """One operation of a backend; of a part by its session, of the whole by `coda_runtime.load`."""
+    device = case.device.type
+    if operation in ("encode", "decode"):
+        folder, backend = bundle_folder(case, contender.family), contender.family
+        chosen: Any = backend
+        if contender.family == "best":
+            folder, chosen = fastest(case, contender.precision)
+        with coda_runtime.load(folder, device=device, backend=chosen, precision=contender.precision) as tokenizer:
+            about = ", ".join(f"{a.part}: {a.backend} {a.file} on {a.device}" for a in tokenizer.artifacts)
+            call = getattr(tokenizer, operation)
+            if clock == "host":
+                yield Run(call, None, about)
+            else:
+                per_run = tokenizer.images_per_run
+                yield Run(_through_dlpack(call, per_run), per_run, about)
+        return
+    session, about = _session(case, contender, operation)
+    try:
+        profile = getattr(session, "batch", None)
+        most = None if profile is None else profile[2]
+        yield Run(_in_pieces(_on_device(session), most), most, about)
+    finally:
+        session.close()
+
+
+def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str]:
+    bundle = Bundle.open(bundle_folder(case, contender.family))
+    options = LoadOptions(device=case.device.type, manifest=bundle.manifest)
+    if contender.family == "cuda":
+        name = file_name(contender.name.removeprefix("cuda-"))
+        artifact = next((a for a in bundle.manifest.artifacts if a.file == name), None)
+        if artifact is None:
+            raise BackendError(f"the bundle has no {name}")
+        engine: Any = get_backend("cuda")
+    else:
+        backend = _OF_FAMILY.get(contender.family, contender.family)
+        engine, artifact, _ = choose(bundle, part, contender.precision, backend, options)
+    session = engine.load(bundle.path(artifact), artifact, options)
+    return session, f"{part}: {engine.name} {artifact.file} on {session.device}"
+
+
+def _on_device(session: Session) -> Callable[[Any], Any]:
+    if isinstance(session, DeviceSession):
+        # PyTorch's stream waits for the result, so that an event after it stands for it.
+        return lambda given: from_dlpack(session.run_on_device(session.take(given)))
+    return lambda given: torch.from_numpy(session.run(given.cpu().numpy()))
+
+
+def _through_dlpack(call: Callable[[Any], Any], most: int) -> Callable[[Any], Any]:
+    def one(given: Any) -> Any:
+        out = call(given if given.is_cuda else given.numpy())
+        return torch.from_numpy(out) if isinstance(out, np.ndarray) else from_dlpack(out)
+
+    return _in_pieces(one, most)
+
+
+def _in_pieces(one: Callable[[Any], Any], most: int | None) -> Callable[[Any], Any]:
+    def run(given: Any) -> Any:
+        if most is None or len(given) <= most:
+            return one(given)
+        return torch.cat([one(piece) for piece in given.split(most)])
+
+    return run
+
+
+class Mixed:
+    """A backend that takes each part in one format, whichever library that is."""
+
+    name = "mixed"
+    formats: tuple[str, ...] = tuple(_BACKENDS)
+
+    def __init__(self, formats: dict[str, str], quantizer: str) -> None:
+        self._formats, self._quantizer = formats, quantizer
+
+    def unavailable(self) -> Exception | None:
+        """Each library is asked when it is used."""
+        return None
+
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Refuse what is not the format, or not the quantizer, that was chosen."""
+        wanted = self._formats[artifact.part]
+        if artifact.format != wanted or (artifact.part == "quantizer" and artifact.file != self._quantizer):
+            return BackendError(f"{artifact.file} is not the one that was chosen")
+        backend = get_backend(_BACKENDS[artifact.format])
+        return backend.refusal(artifact, options) if isinstance(backend, SelectiveBackend) else None
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
+        """By the library of the format."""
+        return get_backend(_BACKENDS[artifact.format]).load(path, artifact, options)
+
+
+def fastest(case: Case, precision: str) -> tuple[Path, Mixed]:
+    """Encoder and decoder by the first of TensorRT, TensorRT-RTX and onnxruntime that loads, and the fused kernel."""
+    _check_kernel(case)
+    reasons = []
+    for name in ("tensorrt", "tensorrt-rtx", "onnx"):
+        folder = bundle_folder(case, name)
+        bundle, backend = Bundle.open(folder), get_backend(_BACKENDS[name])
+        options = LoadOptions(device=case.device.type, manifest=bundle.manifest)
+        for artifact in bundle.manifest.find("encoder", format=name, precision=precision):
+            problem: Exception | None = backend.unavailable()
+            if problem is None and isinstance(backend, SelectiveBackend):
+                problem = backend.refusal(artifact, options)
+            if problem is None:
+                try:
+                    backend.load(bundle.path(artifact), artifact, options).close()
+                except CodaError as error:
+                    problem = error
+            if problem is None:
+                return folder, Mixed({"encoder": name, "quantizer": "ptx", "decoder": name}, file_name("sm80"))
+            reasons.append(str(problem))
+    raise BackendError("; ".join(reasons) or f"the bundle has no encoder in {precision}")
+
+
+def _check_kernel(case: Case) -> None:
+    """Raise why the fused kernel may not load here: `load` would name the first quantizer that was not chosen."""
+    bundle = Bundle.open(case.folder / "bundle")
+    options = LoadOptions(device=case.device.type, manifest=bundle.manifest)
+    backend = get_backend("cuda")
+    for artifact in bundle.manifest.find("quantizer", format="ptx"):
+        if artifact.file == file_name("sm80") and isinstance(backend, SelectiveBackend):
+            problem = backend.refusal(artifact, options)
+            if problem is not None:
+                raise problem

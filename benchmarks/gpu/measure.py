@@ -1,0 +1,171 @@
+"""One family of contenders on one shape: every operation at every batch size, a row each, written as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.bundle_runs import Run, bundle_run
+from benchmarks.gpu.case import Case
+from benchmarks.gpu.machine import clocks
+from benchmarks.gpu.plan import Contender
+from benchmarks.gpu.roofline import floor_ms
+from benchmarks.gpu.stage import first_line
+from benchmarks.gpu.timing import measure
+from benchmarks.gpu.torch_runs import quantizer_run, tokenizer_run
+
+Key = tuple[str, str, str, str, str, int]
+KEY = ("shape", "contender", "precision", "operation", "clock", "batch")
+OVER = "the time of the call was over"
+
+
+class Rows:
+    """Rows in a file of JSON lines: of one key the last one counts, but never a reason over a measurement."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, key: Key, found: dict[str, Any]) -> None:
+        """Append a row."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**dict(zip(KEY, key, strict=True)), **found}) + "\n")
+
+    def read(self) -> dict[Key, dict[str, Any]]:
+        """All rows by key."""
+        out: dict[Key, dict[str, Any]] = {}
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:  # cut by the end of a process
+                continue
+            key: Key = tuple(row[name] for name in KEY)
+            if "median_ms" in row or "median_ms" not in out.get(key, {}):
+                out[key] = row
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """``deadline`` is on time.time's clock."""
+
+    batches: tuple[int, ...]
+    seconds: float
+    deadline: float
+    ceilings: dict[str, float]
+
+
+def measure_family(make: Callable[[], Case], contenders: Sequence[Contender], rows: Rows, effort: Effort) -> None:
+    """Measure what has no row yet. What fails gets a row with the reason."""
+    case, done = make(), rows.read()
+    free = _free(case)
+    for contender in contenders:
+        case.drop()
+        for operation, clock in contender.operations:
+            keys = {b: (case.shape, contender.name, contender.precision, operation, clock, b) for b in effort.batches}
+            open_keys = {b: key for b, key in keys.items() if "median_ms" not in done.get(key, {})}
+            if not open_keys:
+                continue
+            try:
+                _measure(case, contender, operation, clock, open_keys, rows, effort, free)
+            except Exception as error:  # every library has its own; the reason is the result
+                for key in open_keys.values():
+                    if key not in rows.read():
+                        rows.add(key, {"reason": first_line(error)})
+            gc.collect()
+            if case.device.type == "cuda":
+                with contextlib.suppress(RuntimeError):  # a context that a kernel has broken
+                    torch.cuda.empty_cache()
+    if case.device.type == "cuda":
+        print(f"  {case.shape} {contenders[0].family}: {clocks()}", flush=True)
+
+
+def _measure(
+    case: Case,
+    contender: Contender,
+    operation: str,
+    clock: str,
+    keys: dict[int, Key],
+    rows: Rows,
+    effort: Effort,
+    free: int,
+) -> None:
+    if time.time() > effort.deadline:
+        raise TimeoutError(OVER)
+    with _opened(case, contender, operation, clock) as opened:
+        for batch, key in keys.items():
+            if time.time() > effort.deadline:
+                rows.add(key, {"reason": OVER})
+                continue
+            try:
+                rows.add(key, _row(case, contender, operation, clock, batch, opened, effort, free))
+            except Exception as error:
+                rows.add(key, {"reason": first_line(error)})
+                gc.collect()
+                if case.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _opened(case: Case, contender: Contender, operation: str, clock: str) -> Iterator[Run]:
+    if contender.family in ("torch", "quantizers", "compile"):
+        opened = quantizer_run if contender.name.startswith(("textbook", "folded")) else tokenizer_run
+        with opened(case, contender, operation, clock) as run:
+            yield Run(run, None, "")
+    else:
+        with bundle_run(case, contender, operation, clock) as found:
+            yield found
+
+
+def _row(
+    case: Case,
+    contender: Contender,
+    operation: str,
+    clock: str,
+    batch: int,
+    opened: Run,
+    effort: Effort,
+    free: int,
+) -> dict[str, Any]:
+    inputs = case.inputs(operation, clock, batch)
+    if case.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    timing = measure(opened.run, inputs, clock, effort.seconds)
+    memory = {}
+    if case.device.type == "cuda":
+        memory = {
+            "memory_mib": round((free - _free(case)) / 2**20),
+            "torch_peak_mib": round(torch.cuda.max_memory_allocated() / 2**20),
+        }
+    out = opened.run(inputs[0])
+    out = out.cpu().numpy() if isinstance(out, torch.Tensor) else out
+    floor = floor_ms(case, operation, contender.precision, batch, effort.ceilings)
+    pieces = 1 if opened.most is None else -(-batch // opened.most)
+    return {
+        **dataclasses.asdict(timing),
+        "images_per_second": batch / timing.median_ms * 1e3,
+        "parity": case.parity(operation, out, batch),
+        "floor_ms": floor,
+        "floor_share": None if floor is None else floor / timing.median_ms,
+        **memory,
+        **({"pieces": pieces} if pieces > 1 else {}),
+        **({"about": opened.about} if opened.about else {}),
+    }
+
+
+def _free(case: Case) -> int:
+    """Free memory of the GPU, whoever uses it; 0 on the CPU."""
+    if case.device.type != "cuda":
+        return 0
+    torch.zeros(1, device=case.device)
+    torch.cuda.synchronize()
+    return int(torch.cuda.mem_get_info()[0])

@@ -1,0 +1,63 @@
+"""A piece of work in a process of its own: what crashes, hangs or spoils its CUDA context takes nothing else along."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from coda_runtime.errors import CodaError
+
+METHOD = "fork"
+"""A fork has everything imported already; where an import has touched CUDA, only "spawn" will do."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line, with its class."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def _child(work: Callable[[], None], results: Connection) -> None:
+    try:
+        work()
+        results.send(None)
+    except BaseException as error:
+        if not isinstance(error, CodaError):  # those say all in their message
+            traceback.print_exc()
+        results.send(first_line(error))
+    finally:
+        results.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Without the libraries' own farewells, which may crash after all is said.
+        os._exit(0)
+
+
+def in_child(work: Callable[[], None], seconds: float) -> str | None:
+    """Run ``work`` in a process of its own for at most ``seconds``. None, or why it did not finish."""
+    context: Any = multiprocessing.get_context(METHOD)
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(work, sending))
+    sys.stdout.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of numpy's BLAS, idle here
+        process.start()
+    sending.close()
+    process.join(max(1.0, seconds))
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return f"stopped after {seconds:.0f} s"
+    try:
+        told: str | None = receiving.recv()
+    except EOFError:
+        code = process.exitcode or 0
+        return f"the process died of {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
+    return told
