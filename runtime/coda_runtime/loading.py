@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 from .backends.base import Backend, LoadOptions, Provider, SelectiveBackend, Session
-from .backends.registry import automatic, get_backend
+from .backends.registry import automatic, get_backend, runs
 from .bundle import Bundle
 from .checksums import Verify
+from .devices import count_cuda_devices
 from .engines.library import LIBRARIES
-from .errors import BackendError, BundleError, InputError
+from .errors import BackendError, BundleError, CodaError, EngineMismatchError, InputError
 from .hub import find_bundle
 from .manifest import PARTS, Artifact
 from .tokenizer import LoadedArtifact, Tokenizer
@@ -32,15 +34,16 @@ def load(
     Args:
         path_or_hub_id: the bundle's folder, or the Hugging Face Hub id of one, "org/name".
         device: "cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one.
-        backend: a backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has;
-            `artifacts` of the tokenizer says what that was, and what it passed over and why.
+        backend: a backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has
+            and was measured; `artifacts` of the tokenizer says what that was, and what it passed over and why. "cuda"
+            is for the quantizer alone, the other parts go by "auto".
         precision: "fp32", "fp16", "bf16", or "auto": the manifest's default on every machine, so that ids do not
             depend on where they were made. The quantizer is always fp32.
         providers: onnxruntime's execution providers, passed through, instead of what `device` stands for.
         threads: CPU threads for one run, from 1; None leaves it to the engine library.
         verify: "cached" hashes files that changed since they were last checked, "always" hashes them all.
-        allow_host_code: let engines bring code that runs on the CPU, as version-compatible TensorRT engines do. That
-            is running a program: allow it only for a bundle whose maker you trust.
+        allow_host_code: let engines bring code that runs on the CPU, as version-compatible TensorRT engines do.
+            Allow it only for a bundle whose maker you trust. Every engine is code for the GPU; ONNX files are not code.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, or made by a newer coda.
@@ -64,9 +67,15 @@ def load(
             engine, artifact, passed_over = choose(
                 bundle, part, "fp32" if part == "quantizer" else precision, backend, options
             )
-            session = sessions[part] = engine.load(bundle.path(artifact), artifact, options)
+            try:
+                session = sessions[part] = engine.load(bundle.path(artifact), artifact, options)
+            except CodaError as error:
+                if passed_over:
+                    error.args = (f"{error} (passed over before: {'; '.join(passed_over)})",)
+                raise
             about = (artifact.format, artifact.precision, engine.name, session.device, artifact.file)
             loaded.append(LoadedArtifact(part, *about, passed_over))
+        _warn_of_idle_gpu(loaded)
         return Tokenizer(bundle, sessions, loaded)
     except BaseException:
         for session in sessions.values():
@@ -88,6 +97,8 @@ def choose(
         raise BundleError(
             f"{bundle.folder} has no {part} in {precision}, only in {found}; export it with --precision {precision}"
         )
+    if isinstance(backend, str) and not runs(backend, part):
+        backend = "auto"
     candidates = _candidates(backend, options, {artifact.format for artifact in artifacts})
     fitting = [(engine, a) for engine in candidates for a in artifacts if a.format in engine.formats]
     if not fitting:
@@ -102,6 +113,11 @@ def choose(
         problem = engine.unavailable()
         if problem is None and isinstance(engine, SelectiveBackend):
             problem = engine.refusal(artifact, options)
+        if problem is None and backend == "auto" and artifact.engine is not None and not _is_measured(artifact):
+            problem = EngineMismatchError(
+                f"{artifact.file} was never measured, since no machine that built it could run it; measure it here: "
+                f'coda verify {bundle.folder} --parity --record, or ask for it by name: backend="{engine.name}"'
+            )
         if problem is None:
             return engine, artifact, tuple(map(str, problems))
         problems.append(problem)
@@ -121,8 +137,28 @@ def _candidates(backend: str | Backend, options: LoadOptions, formats: set[str])
     return [get_backend(name) for name in automatic(formats)]
 
 
+def _is_measured(artifact: Artifact) -> bool:
+    """Whether an engine ran somewhere, and was compared with the tokenizer then."""
+    return any(isinstance(numbers, Mapping) and "reason" not in numbers for numbers in artifact.parity.values())
+
+
+def _warn_of_idle_gpu(loaded: Sequence[LoadedArtifact]) -> None:
+    """Say that a GPU is here and an engine for one was passed over, and that a part runs on the CPU instead."""
+    for artifact in loaded:
+        if artifact.passed_over and not artifact.device.startswith("cuda") and count_cuda_devices() > 0:
+            warnings.warn(
+                f"the {artifact.part} runs on {artifact.device}, although there is a GPU: "
+                f'{"; ".join(artifact.passed_over)} (device="cpu" says that this is wanted)',
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return
+
+
 def _way_out(bundle: Bundle, candidates: Sequence[Backend]) -> str:
     engines = [name for engine in candidates for name in engine.formats if name in LIBRARIES]
     if engines:
         return f"build it: coda build {bundle.folder} --engine {engines[0]}"
+    if any("ptx" in engine.formats for engine in candidates):
+        return "export it with --engine ptx"
     return "export it as onnx"

@@ -60,9 +60,14 @@ class Tokenizer:
         self._sessions = Sessions(sessions, bundle.spec, bundle.folder)
         self._codebook = bundle.load_codebook() if bundle.codebook else None
         self._least, most = self._sessions.limits(*sessions)
+        if most is not None and most < self._least:
+            raise ArtifactError(
+                f"the engines of {bundle.folder} have no batch size in common: one takes {self._least} images at "
+                f"least, another {most} at most; build them together: coda build with one --batch"
+            )
         on_gpu_alone = all(artifact.device.startswith("cuda") for artifact in self.artifacts)
         pixels = MAX_PIXELS_PER_GPU_RUN if on_gpu_alone else MAX_PIXELS_PER_RUN
-        self.images_per_run = max(1, pixels // self.spec.image_size**2) if most is None else most
+        self.images_per_run = self._most = max(1, pixels // self.spec.image_size**2) if most is None else most
 
     @overload
     def encode(self, images: Images) -> npt.NDArray[np.int32]: ...
@@ -75,7 +80,7 @@ class Tokenizer:
             images: uint8 [B,H,W,3] in RGB, or a list of paths, PIL images or uint8 [H,W,3] arrays of any sizes. What
                 is not image_size square is resized by its shorter side with Lanczos and cropped at the centre. The
                 array may be numpy's or of any library that speaks DLPack (torch, CuPy, JAX). One on a GPU must be
-                image_size square, and be no larger than `images_per_run`.
+                image_size square, of a batch that the engines take at once; it is not halved without memory.
 
         Returns:
             Ids, int32 [B,L], each in [0, V), coarse to fine and row-major inside a scale: a numpy array, or for images
@@ -110,7 +115,7 @@ class Tokenizer:
         Args:
             ids: int32 [B,n], each in [0, V); n is a whole number of scales, L for the whole picture. Other integer
                 dtypes are taken too, as are arrays of any library that speaks DLPack. Ids on a GPU must be int32
-                [B,L], no more rows than `images_per_run`; they are copied to the host once, to be checked.
+                [B,L], a batch that the decoder takes at once; they are copied to the host once, to be checked.
 
         Returns:
             Images, uint8 [B,H,W,3] in RGB, image_size square: a numpy array, or for ids on a GPU a DeviceArray there.
@@ -189,7 +194,8 @@ class Tokenizer:
         def run(where: slice) -> npt.NDArray[Any]:
             return self._sessions.run(piece(where), *parts)
 
-        out, self.images_per_run = in_pieces(count, self.images_per_run, self._least, run)
+        out, worked = in_pieces(count, self.images_per_run, self._least, run)
+        self.images_per_run = min(worked, self.images_per_run)  # another thread may have met a lower limit meanwhile
         return out
 
     def _check_gpu_images(self, images: DeviceArray) -> DeviceArray:
@@ -197,7 +203,7 @@ class Tokenizer:
         if images.dtype != np.uint8 or images.shape[1:] != (side, side, 3) or not self._fits(images.shape):
             raise ImageError(
                 f"images on a GPU are {images.dtype} {list(images.shape)}; expected uint8 [B,{side},{side},3] with B "
-                f"from {self._least} to {self.images_per_run}: resize and split them, or pass them in host memory"
+                f"from {self._least} to {self._most}: resize and split them, or pass them in host memory"
             )
         return images
 
@@ -206,11 +212,11 @@ class Tokenizer:
         if ids.dtype != np.int32 or ids.shape[1:] != (tokens,) or not self._fits(ids.shape):
             raise TokenError(
                 f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected int32 [B,{tokens}] with B from "
-                f"{self._least} to {self.images_per_run}: split them, or pass them in host memory"
+                f"{self._least} to {self._most}: split them, or pass them in host memory"
             )
         # An id out of range would read past the table on the GPU.
         check_ids(ids.numpy(), self.spec)
         return ids
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
-        return len(shape) > 0 and self._least <= shape[0] <= self.images_per_run
+        return len(shape) > 0 and self._least <= shape[0] <= self._most

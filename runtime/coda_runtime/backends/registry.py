@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..errors import BackendError
+from ..manifest import PARTS
 from .base import Backend
 
 
@@ -14,6 +15,7 @@ class _Entry:
     factory: Callable[[], Backend]
     automatic: bool = True
     formats: tuple[str, ...] | None = None  # None: the backend has to be asked
+    parts: tuple[str, ...] = PARTS
 
 
 def _tensorrt() -> Backend:
@@ -45,7 +47,7 @@ _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_tensorrt, formats=("tensorrt",)),
     "tensorrt-rtx": _Entry(_tensorrt_rtx, formats=("tensorrt-rtx",)),
     # Not run on a GPU yet, so only who asks for it by name gets it.
-    "cuda": _Entry(_cuda, automatic=False, formats=("ptx",)),
+    "cuda": _Entry(_cuda, automatic=False, formats=("ptx",), parts=("quantizer",)),
     "onnxruntime": _Entry(_onnxruntime, formats=("onnx",)),
 }
 
@@ -78,6 +80,12 @@ def automatic(formats: Collection[str]) -> tuple[str, ...]:
         for name, entry in _ENTRIES.items()
         if entry.automatic and (entry.formats is None or not set(entry.formats).isdisjoint(formats))
     )
+
+
+def runs(name: str, part: str) -> bool:
+    """Whether a backend is for a part at all; the parts it is not for go by backend="auto". True for unknown names."""
+    entry = _ENTRIES.get(name)
+    return entry is None or part in entry.parts
 
 
 def name_for(format: str) -> str:

@@ -14,7 +14,7 @@ from ..cuda.layer import DeviceLayer
 from ..cuda.opening import compute_capability, gpu_name, missing, open_device
 from ..engines import key
 from ..engines.inspection import engine_information
-from ..engines.library import find_library, module_name
+from ..engines.library import find_library, module_name, targets_of
 from ..engines.library import missing as library_missing
 from ..errors import BackendError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ..manifest import Artifact
@@ -65,6 +65,7 @@ class TensorRTBackend:
             library_version=trt.__version__,
             compute_capability=capability,
             gpu=gpu,
+            targets=targets_of(trt),
         )
         if mismatch is None and _is_version_compatible(artifact) and not options.allow_host_code:
             return EngineMismatchError(

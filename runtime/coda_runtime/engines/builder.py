@@ -24,6 +24,7 @@ Watch = Callable[[str, int, int], None]
 
 # The parser's and the network's names of types, by what the manifest calls a precision.
 _TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+PRECISIONS = tuple(_TYPES)
 _WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 # Of a lowered graph's weighty layers a few stay in float32: the last one, and those of attention's scores.
 _LEAST_LOW_SHARE = 0.5
@@ -72,9 +73,9 @@ def build_engine(
             f"{library.title} {library.version} could not build an engine from {onnx.name}: "
             f"{_last(messages)}{_way_out(library, options, messages)}"
         )
-    if options.timing_cache is not None:
+    if options.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
         with staged_file(options.timing_cache) as path:
-            path.write_bytes(bytes(config.get_timing_cache().serialize()))
+            path.write_bytes(bytes(cache.serialize()))
     return BuiltEngine(data, layers)
 
 
@@ -121,14 +122,23 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.timing_cache is not None:
-        measured = options.timing_cache.read_bytes() if options.timing_cache.exists() else b""
-        config.set_timing_cache(config.create_timing_cache(measured), False)
+        _use_timing_cache(config, options.timing_cache)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         rest = tuple(tensor.shape)[1:]
         profile.set_shape(tensor.name, *((size, *rest) for size in options.batch))
     config.add_optimization_profile(profile)
+
+
+def _use_timing_cache(config: Any, file: Path) -> None:
+    """Read measured tactics. A file of another version or GPU is refused here, before minutes are spent."""
+    measured = file.read_bytes() if file.exists() else b""
+    # False: do not take over what another GPU measured.
+    if not config.set_timing_cache(config.create_timing_cache(measured), False):
+        raise BuildError(
+            f"the timing cache {file} is of another version or GPU, or damaged; remove it, or name another file"
+        )
 
 
 def _run(trt: Any, builder: Any, network: Any, config: Any, watch: Watch) -> bytes | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..bundle import Bundle, describe_file, seal
-from ..errors import BuildError, InputError
+from ..errors import BuildError, InputError, OutputError
 from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME, PARTS, Artifact, Manifest
 from ..outputs import staged_folder
-from .builder import Watch, build_engine
+from .builder import PRECISIONS, Watch, build_engine
 from .gpu import Gpu, find_gpu
 from .key import engine_key, system
 from .library import EngineLibrary, find_library
@@ -67,15 +68,16 @@ def write_engines(
     """
     library, options, gpu = check_request(request)
     sources = _sources(manifest, request.precisions)
+    if (folder / FOLDER).is_symlink():
+        raise OutputError(f"{FOLDER} in the bundle is a link, and engines would be written where it leads; remove it")
     (folder / FOLDER).mkdir(exist_ok=True)
     out = []
     for source in sources:
         progress(f"building the {source.precision} {source.part} with {library.title}")
-        built = build_engine(library, folder / source.file, options, precision=source.precision, watch=watch)
         targets = options.targets or ((gpu.capability,) if gpu else ())
-        file = f"{FOLDER}/{source.part}.{source.precision}.{'-'.join((library.name, *targets))}.engine"
-        if not library.targets:  # engines of one capability from two systems may share a bundle
-            file = file.replace(".engine", f".{system()}.engine")
+        file = _file(source, library, targets, options, gpu)
+        own = _own_options(manifest, source, file, options)
+        built = build_engine(library, folder / source.file, own, precision=source.precision, watch=watch)
         place = folder / file
         place.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
         place.write_bytes(built.data)
@@ -84,14 +86,14 @@ def write_engines(
             library_version=library.version,
             targets=targets,
             onnx=source,
-            options=options,
+            options=own,
             gpu=gpu.name if gpu else None,
             driver=gpu.driver if gpu else None,
         )
         key["layers"] = {kind: dict(types) for kind, types in built.layers.items()}
         digest, size = describe_file(folder, file)
         out.append(
-            Artifact(source.part, library.name, source.precision, file, digest, size, batch=options.batch, engine=key)
+            Artifact(source.part, library.name, source.precision, file, digest, size, batch=own.batch, engine=key)
         )
     return out
 
@@ -114,14 +116,22 @@ def add_engines(
     check_request(request)
     source = Bundle.open(bundle)
     source.verify()
-    target = Path(out) if out is not None else source.folder
-    if target.exists() and not _is_same(target, source.folder):
-        raise InputError(f"{target} exists; name a folder that does not, or leave --out away to extend the bundle")
+    if out is None:
+        target = source.folder.resolve()
+        _check_place(target)
+    else:
+        target = Path(out)
+        if target.exists():
+            raise InputError(f"{target} exists; name a folder that does not, or leave --out away to extend the bundle")
+    before = (source.folder / MANIFEST_NAME).read_bytes()
     with staged_folder(target, replace=True) as folder:
-        copy_bundle(source, folder)
-        return seal(
-            folder, build_into(folder, source.manifest, request, measure=measure, progress=progress, watch=watch)
-        )
+        (copy_bundle if out is not None else link_bundle)(source, folder)
+        made = build_into(folder, source.manifest, request, measure=measure, progress=progress, watch=watch)
+        if (source.folder / MANIFEST_NAME).read_bytes() != before:
+            raise OutputError(
+                f"{source.folder} was changed while its engines were built, by another build say; run again"
+            )
+        return seal(folder, made)
 
 
 def build_into(
@@ -154,29 +164,69 @@ def with_engines(manifest: Manifest, engines: Sequence[Artifact]) -> Manifest:
 
 
 def copy_bundle(source: Bundle, folder: Path) -> None:
-    """Put all files of the bundle's folder into `folder`, without copying their content where that can be shared.
-
-    Files that are not the bundle's, a README say, come along: the folder is going to be replaced as a whole.
-    """
-    listed = {artifact.file for artifact in source.manifest.artifacts}
-    files = {path.relative_to(source.folder).as_posix() for path in source.folder.rglob("*") if path.is_file()}
-    for file in sorted(listed | files - {MANIFEST_NAME, CHECKSUMS_NAME}):
-        place = folder / file
+    """Copy the bundle's own files, and nothing else that lies in its folder."""
+    for artifact in source.manifest.artifacts:
+        place = folder / artifact.file
         place.parent.mkdir(parents=True, exist_ok=True)
-        real = (source.folder / file).resolve()
-        try:
-            os.link(real, place)
-        except OSError:  # another file system, or one without hard links
-            shutil.copyfile(real, place)
+        shutil.copyfile(source.path(artifact), place)
 
 
-def _is_same(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve()
+def link_bundle(source: Bundle, folder: Path) -> None:
+    """Fill the folder that is going to replace the bundle's: with all that lies there, a README say, as it lies there.
+
+    Content is not copied where the file system can share it: the old folder goes. Links stay links.
+    """
+    for path in sorted(source.folder.rglob("*")):
+        name = path.relative_to(source.folder)
+        place = folder / name
+        if path.is_symlink():
+            place.symlink_to(path.readlink())
+        elif path.is_dir():
+            place.mkdir(exist_ok=True)
+        elif name.as_posix() not in (MANIFEST_NAME, CHECKSUMS_NAME):
+            try:
+                os.link(path, place)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, place)
+
+
+def _check_place(folder: Path) -> None:
+    """Raise OutputError where a bundle could not be replaced after its engines have been built, which takes minutes."""
+    if os.path.ismount(folder) or not os.access(folder.parent, os.W_OK):
+        raise OutputError(
+            f"{folder} cannot be replaced as a whole, for it is a mount point or its parent folder is read-only; write "
+            "the new bundle elsewhere with --out"
+        )
+
+
+def _file(
+    source: Artifact, library: EngineLibrary, targets: Sequence[str], options: BuildOptions, gpu: Gpu | None
+) -> str:
+    """An engine's name in the bundle: engines that may both be wanted have different ones."""
+    words = [library.name, *targets]
+    if gpu is not None and options.hardware == "none":  # it fits this model alone
+        words.append(re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-"))
+    elif gpu is not None:
+        words.append(options.hardware)
+    if gpu is not None:
+        words.append(system())
+    return f"{FOLDER}/{source.part}.{source.precision}.{'-'.join(words)}.engine"
+
+
+def _own_options(manifest: Manifest, source: Artifact, file: str, options: BuildOptions) -> BuildOptions:
+    """The options for one part. The quantizer serves every precision, so a new one also takes the old one's batches."""
+    old = next((artifact for artifact in manifest.artifacts if artifact.file == file), None)
+    if source.part != "quantizer" or old is None or old.batch is None:
+        return options
+    low, best, high = options.batch
+    return dataclasses.replace(options, batch=(min(low, old.batch[0]), best, max(high, old.batch[2])))
 
 
 def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
     """The ONNX files to build from, in the order of the data."""
     for precision in precisions:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision {precision!r} is unknown, expected some of {', '.join(PRECISIONS)}")
         if not manifest.find("encoder", format="onnx", precision=precision):
             found = ", ".join(dict.fromkeys(a.precision for a in manifest.find("encoder", format="onnx")))
             raise InputError(
@@ -187,7 +237,8 @@ def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
     out = []
     for part in PARTS:
         files = manifest.find(part, format="onnx")
-        out += [file for file in files if part == "quantizer" or not wanted or file.precision in wanted]
+        wanted_here = PRECISIONS if part == "quantizer" or not wanted else wanted
+        out += [file for file in files if file.precision in wanted_here]
     if not out:
         raise InputError("the bundle has no ONNX files to build engines from; export it again with `coda export`")
     return out

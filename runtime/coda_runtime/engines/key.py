@@ -57,11 +57,13 @@ def refusal(
     compute_capability: str | None,
     gpu: str | None = None,
     os: str | None = None,
+    targets: tuple[str, ...] = (),
 ) -> EngineMismatchError | None:
     """Why an engine may not load here, None where it may.
 
-    `library_version`, `compute_capability` ("sm89"), `gpu` (the model's name) and `os` describe this machine; what is
-    None is not compared. `manifest` is compared with the ONNX file that the engine was built from.
+    `library_version`, `compute_capability` ("sm89"), `gpu` (the model's name) and `os` (this machine's `system()` by
+    default) describe this machine; what is None is not compared. `manifest` is compared with the ONNX file that the
+    engine was built from. `targets` are those the library can build for ahead of time, for the way out.
     """
     found = differences(
         artifact,
@@ -74,14 +76,29 @@ def refusal(
     )
     if not found:
         return None
-    return EngineMismatchError(f"{artifact.file} may not load here: {'; '.join(found)}. {rebuild(artifact, library)}")
+    way_out = rebuild(artifact, library, compute_capability, targets)
+    return EngineMismatchError(f"{artifact.file} may not load here: {'; '.join(found)}. {way_out}")
 
 
-def rebuild(artifact: Artifact, library: str) -> str:
-    """The sentence that tells how to make an engine that fits."""
-    batch = "" if artifact.batch is None else f" --batch {','.join(map(str, artifact.batch))}"
-    precision = "" if artifact.part == "quantizer" else f" --precision {artifact.precision}"
-    return f"Build it on this machine: coda build BUNDLE --engine {library}{precision}{batch}"
+def rebuild(artifact: Artifact, library: str, capability: str | None = None, targets: tuple[str, ...] = ()) -> str:
+    """The sentence that tells how to make an engine that fits a GPU of this capability."""
+    if targets and capability is not None and capability not in targets:
+        return f"{library} cannot build for {capability}: take --engine tensorrt, or run the ONNX files"
+    key: Mapping[str, Any] = artifact.engine or {}
+    found = key.get("flags")
+    flags: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    words = [f"coda build BUNDLE --engine {library}"]
+    if targets and capability is not None:
+        words.append(f"--target {capability}")
+    if artifact.part != "quantizer":
+        words.append(f"--precision {artifact.precision}")
+    if artifact.batch is not None:
+        words.append(f"--batch {','.join(map(str, artifact.batch))}")
+    if flags.get("hardware_compatible", "none") != "none":
+        words.append(f"--hardware {flags['hardware_compatible']}")
+    if flags.get("version_compatible"):
+        words.append("--version-compatible")
+    return f"Build it on this machine: {' '.join(words)}"
 
 
 def differences(

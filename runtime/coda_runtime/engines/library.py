@@ -29,10 +29,15 @@ class EngineLibrary:
     @property
     def targets(self) -> tuple[str, ...]:
         """GPUs it can build for without having one, as "sm89"; empty where it only builds for the GPU at hand."""
-        capabilities = getattr(self.module, "ComputeCapability", None)
-        if capabilities is None:
-            return ()
-        return tuple(name.lower() for name in capabilities.__members__ if name.startswith("SM"))
+        return targets_of(self.module)
+
+
+def targets_of(module: Any) -> tuple[str, ...]:
+    """See `EngineLibrary.targets`; `module` is the library's."""
+    capabilities = getattr(module, "ComputeCapability", None)
+    if capabilities is None:
+        return ()
+    return tuple(name.lower() for name in capabilities.__members__ if name.startswith("SM"))
 
 
 def check_name(name: str) -> str:

@@ -269,7 +269,7 @@ RTX_ONLY = {
 }
 ROOTS = {"trt", "raw", "context", "config", "runtime", "inspector", "engine", "specialize", "logger"}
 OURS = {
-    *("batch", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes"),
+    *("batch", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes", "close"),
 }
 MODULES = (tensorrt_backend, tensorrt_engine, tensorrt_lane, tensorrt_messages, inspection)
 

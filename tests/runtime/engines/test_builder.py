@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from coda_runtime import BuildError
-from coda_runtime.engines.builder import build_engine, check_types
+from coda_runtime.engines.builder import _use_timing_cache, build_engine, check_types
 from coda_runtime.engines.library import EngineLibrary
 from coda_runtime.engines.options import BuildOptions
 from tests.runtime import tiny
@@ -90,6 +90,26 @@ def test_the_way_out_of_a_failed_build(sealed: Path, rtx: EngineLibrary) -> None
     object.__setattr__(options, "version_compatible", True)
     with pytest.raises(BuildError, match=r"could not build an engine from encoder\.fp32\.onnx: .{20}"):
         build_engine(rtx, sealed / "encoder.fp32.onnx", options, precision="fp32")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_timing_cache_of_another_gpu_is_refused_before_the_build(tmp_path: Path, taken: bool) -> None:
+    """TensorRT's own caches need a GPU: its answer is played."""
+
+    class Config:
+        def create_timing_cache(self, data: bytes) -> bytes:
+            return data
+
+        def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+            assert (cache, ignore_mismatch) == (b"measured", False)
+            return taken
+
+    (tmp_path / "cache").write_bytes(b"measured")
+    if taken:
+        _use_timing_cache(Config(), tmp_path / "cache")
+    else:
+        with pytest.raises(BuildError, match="is of another version or GPU, or damaged; remove it"):
+            _use_timing_cache(Config(), tmp_path / "cache")
 
 
 def test_graphs_of_the_tiny_bundle_take_uint8_only_at_their_ends(sealed: Path) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coda_runtime import BuildError, ChecksumError, InputError, MissingDependencyError, load
+from coda_runtime import BuildError, ChecksumError, InputError, MissingDependencyError, OutputError, load
 from coda_runtime.bundle import Bundle
 from coda_runtime.engines import bundle as engines
 from coda_runtime.engines.bundle import EngineRequest, add_engines
+from coda_runtime.engines.gpu import Gpu
+from coda_runtime.engines.key import system
+from coda_runtime.engines.library import EngineLibrary
 from coda_runtime.engines.options import BuildOptions
 from coda_runtime.manifest import Artifact
 from tests.runtime import tiny
@@ -72,7 +77,7 @@ def test_in_place_and_again(sealed: Path, copy: Copy) -> None:
     assert (folder / "README.md").read_text() == "mine", "what else lies in the folder stays"
     again = add_engines(folder, dataclasses.replace(REQUEST, options=BuildOptions((2, 2, 2), ("sm89",))))
     assert [a.file for a in again.artifacts] == [a.file for a in first.artifacts]
-    assert {a.batch for a in again.artifacts if a.engine} == {(2, 2, 2)}
+    assert [a.batch for a in again.artifacts if a.engine] == [(2, 2, 2), (1, 2, 4), (2, 2, 2)]
     Bundle.open(folder).verify("always")
     other = add_engines(folder, dataclasses.replace(REQUEST, options=BuildOptions((1, 1, 1), ("sm120",))))
     assert len(other.artifacts) == len(first.artifacts) + 3, "engines for other GPUs stand beside"
@@ -80,13 +85,95 @@ def test_in_place_and_again(sealed: Path, copy: Copy) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
-def test_linked_files_of_the_old_bundle_are_not_written_through(with_engines: Path, tmp_path: Path) -> None:
-    """The new bundle shares its files with the old one, whose engines must stay what they were."""
+def test_a_bundle_written_elsewhere_shares_no_file_with_its_source(with_engines: Path, tmp_path: Path) -> None:
     before = snapshot(with_engines)
-    request = EngineRequest("tensorrt-rtx", BuildOptions((3, 3, 3), TARGETS))
-    add_engines(with_engines, request, out=tmp_path / "new")
+    out = tmp_path / "new"
+    add_engines(with_engines, EngineRequest("tensorrt-rtx", BuildOptions((3, 3, 3), TARGETS)), out=out)
+    for path in out.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"overwritten in place")
     assert snapshot(with_engines) == before
     Bundle.open(with_engines).verify("always")
+
+
+def test_what_lies_in_the_folder_stays_as_it_lies_and_goes_nowhere_else(
+    sealed: Path, copy: Copy, tmp_path: Path
+) -> None:
+    folder = copy(sealed)
+    (tmp_path / "id_rsa").write_text("secret")
+    (folder / "NOTES.md").symlink_to("../id_rsa")
+    (folder / "empty" / "below").mkdir(parents=True)
+    add_engines(folder, REQUEST, out=tmp_path / "published")
+    assert sorted(path.name for path in (tmp_path / "published").iterdir()) == sorted(
+        [*tiny.FILES, "engines", "manifest.json", "SHA256SUMS"]
+    )
+    add_engines(folder, REQUEST)
+    assert (folder / "NOTES.md").is_symlink()
+    assert (folder / "NOTES.md").readlink() == Path("../id_rsa")
+    assert (folder / "empty" / "below").is_dir()
+    assert (tmp_path / "id_rsa").stat().st_nlink == 1
+
+
+def test_a_link_in_the_place_of_the_engines_is_not_followed(sealed: Path, copy: Copy, tmp_path: Path) -> None:
+    folder, elsewhere = copy(sealed), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "engines").symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="engines in the bundle is a link"):
+        add_engines(folder, REQUEST)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_the_current_folder(sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy(sealed)
+    monkeypatch.chdir(folder)
+    add_engines(".", REQUEST)
+    Bundle.open(folder).verify("always")
+    assert len(Bundle.open(folder).manifest.artifacts) == 7
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_build(
+    sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(sealed)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    monkeypatch.setattr(engines, "build_engine", lambda *_, **__: pytest.fail("nothing is to be built"))
+    with pytest.raises(OutputError, match=r"is a mount point or its parent folder is read-only; write .* --out"):
+        add_engines(folder, REQUEST)
+
+
+def test_two_builds_at_once_do_not_lose_engines(sealed: Path, copy: Copy) -> None:
+    folder = copy(sealed)
+    other = EngineRequest("tensorrt-rtx", BuildOptions((1, 1, 1), ("sm120",)))
+
+    def meanwhile(_: Bundle, artifact: Artifact) -> Artifact:
+        if artifact.part == "decoder":
+            add_engines(folder, other)
+        return artifact
+
+    with pytest.raises(OutputError, match="was changed while its engines were built, by another build say; run again"):
+        add_engines(folder, REQUEST, measure=meanwhile)
+    kept = Bundle.open(folder)
+    kept.verify("always")
+    assert {a.file.split("-")[-1] for a in kept.manifest.artifacts if a.engine} == {"sm120.engine"}
+
+
+def test_the_quantizer_serves_every_precision_s_batches(with_engines: Path, copy: Copy) -> None:
+    folder = copy(with_engines)
+    manifest = add_engines(folder, EngineRequest("tensorrt-rtx", BuildOptions((8, 16, 16), TARGETS), ("fp32",)))
+    batches = {a.part: a.batch for a in manifest.artifacts if a.engine}
+    assert batches == {"encoder": (8, 16, 16), "quantizer": (1, 16, 16), "decoder": (8, 16, 16)}
+
+
+def test_engines_for_two_models_of_one_capability_stand_beside_each_other() -> None:
+    source = Artifact("encoder", "onnx", "bf16", "encoder.bf16.onnx", "a" * 64, 1)
+    library = EngineLibrary("tensorrt", "TensorRT", "11.4.0", object())
+
+    def name(gpu: str, **options: Any) -> str:
+        return engines._file(source, library, ("sm89",), BuildOptions(**options), Gpu(gpu, "sm89", "13.0"))
+
+    assert name("NVIDIA L40S") == f"engines/encoder.bf16.tensorrt-sm89-nvidia-l40s-{system()}.engine"
+    assert name("NVIDIA L4") != name("NVIDIA L40S")
+    assert name("NVIDIA L4", hardware="ampere-plus") == name("NVIDIA L40S", hardware="ampere-plus")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, BuildError])
@@ -130,6 +217,8 @@ def test_measured_parity_is_written_and_a_failed_gate_leaves_nothing(sealed: Pat
 
 
 def test_what_is_refused_before_anything_is_built(sealed: Path, copy: Copy, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="precision 'int8' is unknown, expected some of fp32, fp16, bf16"):
+        add_engines(sealed, dataclasses.replace(REQUEST, precisions=("int8",)), out=tmp_path / "a")
     with pytest.raises(InputError, match="no ONNX files in 'fp16' to build from, only in fp32; export it with"):
         add_engines(sealed, dataclasses.replace(REQUEST, precisions=("fp16",)), out=tmp_path / "a")
     with pytest.raises(InputError, match="exists; name a folder that does not"):

@@ -76,6 +76,17 @@ def test_what_differs_is_named_with_the_command(here: dict[str, Any], found: str
     assert f"coda build BUNDLE --engine {library} --precision bf16 --batch 1,4,8" in text
 
 
+def test_the_command_builds_what_fits() -> None:
+    rtx = engine("tensorrt-rtx", "1.7.1.116", ("sm89",), gpu=None)
+    here = {"library": "tensorrt-rtx", "library_version": "1.7.1.116", "targets": ("sm75", "sm89")}
+    assert "--engine tensorrt-rtx --target sm75 --precision" in message(rtx, **here, compute_capability="sm75")
+    assert "tensorrt-rtx cannot build for sm90: take --engine tensorrt" in message(
+        rtx, **here, compute_capability="sm90"
+    )
+    kept = engine(hardware="same-compute-capability", version_compatible=True)
+    assert message(kept, compute_capability="sm75").endswith("--hardware same-compute-capability --version-compatible")
+
+
 def test_everything_that_differs_is_named() -> None:
     text = message(engine(), library_version="12.0", compute_capability="sm75", os="windows-x86_64")
     assert text.count("; ") == 2
