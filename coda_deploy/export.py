@@ -23,7 +23,7 @@ from coda_runtime.engines.bundle import EngineRequest
 from coda_runtime.errors import InputError
 from coda_runtime.images import SUFFIXES, fit
 from coda_runtime.manifest import Manifest
-from coda_runtime.parity import ParityMeter, check_floor, recorded_floors
+from coda_runtime.parity import ParityError, ParityMeter, check_floor, floor_of, recorded_floors
 
 # Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.
 MAX_PARITY_IMAGES = 16
@@ -96,6 +96,8 @@ def export_tokenizer(
 def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
     """Measure a bundle's graphs again beside the tokenizer it was made of: {file: {backend: numbers}}.
 
+    A graph in a precision that has no floor gets the ``reason`` for not having been measured.
+
     Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a floor it was exported
     with.
     """
@@ -115,8 +117,14 @@ def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> 
     floors = {**DEFAULT_FLOORS, **recorded_floors(opened.manifest)}
     measured = {}
     for artifact in opened.manifest.artifacts:
-        if artifact.format == "onnx" and artifact.precision in floors:
-            measured[artifact.file] = meter.measure(artifact)
-            for numbers in measured[artifact.file].values():
-                check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])
+        if artifact.format != "onnx":
+            continue
+        try:
+            floor = floor_of(floors, artifact.precision)
+        except ParityError as error:
+            measured[artifact.file] = {"onnxruntime:cpu": meter.not_run(artifact, error)}
+            continue
+        measured[artifact.file] = meter.measure(artifact)
+        for numbers in measured[artifact.file].values():
+            check_floor(artifact.part, artifact.precision, numbers, floor)
     return measured

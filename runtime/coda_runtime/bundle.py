@@ -15,6 +15,7 @@ from . import checksums
 from .checksums import Verify
 from .errors import ArtifactError, BundleNotFoundError, ChecksumError, InputError
 from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest, Spec
+from .outputs import staged_file
 
 
 class Bundle:
@@ -157,7 +158,7 @@ def seal(folder: str | os.PathLike[str], manifest: Manifest) -> Manifest:
     """Write manifest.json and SHA256SUMS into a folder that holds the manifest's files; return what was written.
 
     The files are checked against the manifest first, so a sealed bundle verifies. Raises ManifestError for a manifest
-    that would not load, ChecksumError for a file that is missing or differs, OSError.
+    that would not load, ChecksumError for a file that is missing or differs, OutputError, OSError.
     """
     root = Path(folder)
     sealed = dataclasses.replace(manifest, checksums=CHECKSUMS_NAME)
@@ -167,6 +168,8 @@ def seal(folder: str | os.PathLike[str], manifest: Manifest) -> Manifest:
         checksums.check_file(bundle.path(artifact), artifact.sha256, artifact.bytes, verify="always")
     digests = {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     digests |= {artifact.file: artifact.sha256 for artifact in sealed.artifacts}
-    (root / MANIFEST_NAME).write_bytes(data)
-    (root / CHECKSUMS_NAME).write_bytes(checksums.format_sums(digests))
+    # Both are complete before either takes its place: one without the other is a broken bundle.
+    with staged_file(root / CHECKSUMS_NAME) as sums, staged_file(root / MANIFEST_NAME) as listing:
+        listing.write_bytes(data)
+        sums.write_bytes(checksums.format_sums(digests))
     return bundle.manifest

@@ -119,3 +119,16 @@ def test_verify_a_bundle_without_provenance(tiny_bundle: Path, tiny_folder: Path
     copy = _with_provenance(tiny_bundle, tmp_path / "bundle", source={})
     with pytest.raises(InputError, match="does not say which tokenizer it was made of"):
         verify_parity(copy, tiny_folder)
+
+
+def test_verify_a_precision_without_a_floor(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """It is told and not left out; the others are measured."""
+    copy = _with_provenance(tiny_bundle, tmp_path / "bundle")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for artifact in manifest["artifacts"]:
+        artifact["precision"] = artifact["precision"].replace("fp16", "int8")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    measured = verify_parity(copy, tiny_folder)
+    reason = measured["encoder.fp16.onnx"]["onnxruntime:cpu"]["reason"]
+    assert reason.startswith("there is no floor for the precision 'int8' to hold it to, only for fp32, fp16, bf16")
+    assert measured["encoder.fp32.onnx"]["onnxruntime:cpu"]["step_agreement"] >= 0.999

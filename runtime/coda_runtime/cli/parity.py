@@ -9,7 +9,7 @@ from typing import Any
 from ..manifest import PARTS, Artifact, Manifest
 from ..parity import unmeasured
 
-PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "batch sizes")
+PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "batch sizes")
 
 
 def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -24,9 +24,9 @@ def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple
         batches = numbers.get("batches")
         sizes = ",".join(map(str, batches)) if isinstance(batches, Mapping) else ""
         if "reason" in numbers:
-            cells: tuple[str, ...] = (f"not run: {numbers['reason']}", "")
+            cells: tuple[str, ...] = (f"not run: {numbers['reason']}", "", "")
         else:
-            cells = _share(numbers), _decibel(numbers)
+            cells = _share(numbers), _decibel(numbers), _worst(numbers)
         yield artifact.file, where, *cells, sizes
 
 
@@ -56,3 +56,9 @@ def _decibel(numbers: Mapping[str, Any]) -> str:
         return ""
     value = numbers["psnr"]
     return f"{value:.1f} dB" if isinstance(value, int | float) else "identical"
+
+
+def _worst(numbers: Mapping[str, Any]) -> str:
+    """Empty where all images are identical, and in a bundle of before it was recorded."""
+    value = numbers.get("psnr_min")
+    return f"{value:.1f} dB" if isinstance(value, int | float) else ""

@@ -11,24 +11,34 @@ import click
 from ..bundle import Bundle
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError
 from ..hub import find_bundle
-from ..manifest import PARTS, Manifest
-from ..parity import ParityError, measure_bundle
+from ..manifest import MANIFEST_NAME, PARTS, Manifest
+from ..parity import ParityError, check_recordable, measure_bundle, record_parity
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
 from .parity import PARITY_COLUMNS, parity_rows, unmeasured_files
 
+_EXAMPLE = """coda verify bundle
+coda verify bundle --parity --device cuda
+coda verify bundle --parity --backend tensorrt-rtx --record
+coda verify bundle --tokenizer tokenizer"""
 _ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, give --parity, or --tokenizer DIR"
 
 
 @coda_command(
     name="verify",
-    example="coda verify bundle\ncoda verify bundle --parity --device cuda\ncoda verify bundle --tokenizer tokenizer",
+    example=_EXAMPLE,
 )
 @bundle_argument
 @click.option("--parity", "measure", is_flag=True, help="Measure parity with the samples that BUNDLE carries.")
 @click.option("--device", help="Where to measure with --parity: auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option("--backend", help="What to measure with --parity: auto (all that are installed), or one's name.")
+@click.option("--backend", help="What to measure with --parity: auto (what load would choose from), or a name.")
+@click.option(
+    "--allow-host-code",
+    is_flag=True,
+    help="With --parity, let version-compatible engines run code of theirs on the CPU: only if you trust BUNDLE.",
+)
+@click.option("--record", is_flag=True, help="Write what --parity measured into BUNDLE's manifest, and seal it again.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="The tokenizer folder BUNDLE was exported from.")
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @json_option
@@ -37,6 +47,8 @@ def command(
     measure: bool,
     device: str | None,
     backend: str | None,
+    allow_host_code: bool,
+    record: bool,
     tokenizer: Path | None,
     parity_images: Path | None,
     as_json: bool,
@@ -46,9 +58,20 @@ def command(
     --parity runs every graph and engine that may load here on the photographs in BUNDLE, and needs nothing else.
     --tokenizer runs the ONNX files beside the tokenizer itself, and needs coda-deploy. Both fail when a part falls
     under the floor of its precision, and name what could not be measured.
+
+    --record is for engines that were built where they could not run: it adds their parity to manifest.json, and writes
+    nothing when a part falls under its floor.
     """
-    _check_usage(measure, device, backend, tokenizer, parity_images)
+    only_with_parity = {
+        "--device": device is not None,
+        "--backend": backend is not None,
+        "--allow-host-code": allow_host_code,
+        "--record": record,
+    }
+    _check_usage(measure, only_with_parity, tokenizer, parity_images)
     opened = Bundle.open(find_bundle(bundle))
+    if record:
+        check_recordable(opened)
     files: list[dict[str, Any]] = []
     with progress("reading", len(opened.manifest.artifacts)) as bar:
         for name, problem in opened.check("always"):
@@ -57,18 +80,21 @@ def command(
     broken = [str(entry["problem"]) for entry in files if not entry["ok"]]
     failure: CodaError | None = None
     parity: dict[str, Any] | None = None
+    recorded: list[str] = []
     if broken:
         failure = ChecksumError(_first(broken))
     elif measure:
-        parity, missed = _by_samples(opened, backend or "auto", device or "auto")
+        parity, missed = _by_samples(opened, backend or "auto", device or "auto", allow_host_code)
         failure = ParityError(_first(missed)) if missed else None
+        if record and failure is None:
+            recorded = record_parity(opened, parity)[1]
     elif tokenizer is not None:
         parity = _by_tokenizer(opened.folder, tokenizer, parity_images)
     missing = {} if parity is None else unmeasured_files(opened.manifest, parity)
     note = _ONLY_CHECKSUMS if parity is None else _note(opened.manifest, missing)
     if as_json:
         report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": parity}
-        print_json(report | {"unmeasured": missing, "note": note})
+        print_json(report | {"unmeasured": missing, "note": note, "recorded": recorded})
     else:
         table([("ok" if entry["ok"] else "BROKEN", entry["file"]) for entry in files])
         rows = [row for a in opened.manifest.artifacts for row in parity_rows(a, (parity or {}).get(a.file, {}))]
@@ -77,19 +103,20 @@ def command(
             table(rows, columns=PARITY_COLUMNS)
         if failure is None:
             click.echo(f"all files are whole{', and parity holds' if note is None else f'; {note}'}")
+        if recorded:
+            click.echo(f"recorded in {opened.folder / MANIFEST_NAME}: {', '.join(recorded)}")
     if failure is not None:
         raise failure
 
 
-def _check_usage(
-    measure: bool, device: str | None, backend: str | None, tokenizer: Path | None, images: Path | None
-) -> None:
+def _check_usage(measure: bool, only_with_parity: dict[str, bool], tokenizer: Path | None, images: Path | None) -> None:
     if images is not None and tokenizer is None:
         raise click.UsageError("--parity-images needs --tokenizer")
     if measure and tokenizer is not None:
         raise click.UsageError("choose --parity, with the bundle's own samples, or --tokenizer")
-    if not measure and (device is not None or backend is not None):
-        raise click.UsageError("--device and --backend need --parity")
+    asked = [option for option, given in only_with_parity.items() if given]
+    if asked and not measure:
+        raise click.UsageError(f"{' and '.join(asked)} need{'s' if len(asked) == 1 else ''} --parity")
 
 
 def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
@@ -112,12 +139,12 @@ def _first(problems: list[str]) -> str:
     return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
-def _by_samples(bundle: Bundle, backend: str, device: str) -> tuple[dict[str, Any], list[str]]:
+def _by_samples(bundle: Bundle, backend: str, device: str, allow_host_code: bool) -> tuple[dict[str, Any], list[str]]:
     """{artifact file: its parity}, and the floors that were missed. Raises CodaError."""
     parity: dict[str, Any] = {}
     missed = []
     with progress("measuring", total=None) as bar:
-        for artifact, numbers, problem in measure_bundle(bundle, backend, device):
+        for artifact, numbers, problem in measure_bundle(bundle, backend, device, allow_host_code=allow_host_code):
             parity[artifact.file] = numbers
             if problem is not None:
                 missed.append(str(problem))

@@ -27,24 +27,10 @@ _TYPES = (
 _PRODUCTS = re.compile(r"conv|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
 
 
-def layer_types(engine: Any, trt: Any) -> dict[str, int]:
-    """How many layers of `engine` compute in what: "fp32", "fp16", "bf16", "integer", "unknown".
-
-    `trt` is the engine library's module. Raises BuildError for an engine built without detailed verbosity. The
-    inspector needs a GPU: not run yet.
-    """
-    return count_types(engine_information(engine, trt))
-
-
 def engine_information(engine: Any, trt: Any) -> str:
     """The inspector's JSON."""
     inspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-
-
-def count_types(info_json: str) -> dict[str, int]:
-    """As `layer_types`, from the inspector's JSON."""
-    return dict(Counter(_layer_type(layer) for layer in _layers(info_json)))
 
 
 def check_precision(info_json: str, precision: str) -> None:

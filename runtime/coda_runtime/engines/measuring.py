@@ -10,7 +10,7 @@ from ..backends.tensorrt_backend import TensorRTBackend
 from ..bundle import Bundle
 from ..errors import ArtifactError
 from ..manifest import Artifact
-from ..parity import DEFAULT_FLOORS, ParityError, ParityMeter, check_floor, recorded_floors
+from ..parity import DEFAULT_FLOORS, ParityMeter, check_floor, floor_of, recorded_floors
 from .inspection import check_precision
 
 
@@ -41,7 +41,6 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     parity = meter.measure(artifact, name, device, allow_host_code=True)
     floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
     for numbers in parity.values():
-        if "reason" in numbers:  # a low precision too: nothing stands in the way of this engine here
-            raise ParityError(f"{artifact.file} was built for this machine and does not run: {numbers['reason']}")
-        check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])
+        floor = floor_of(floors, artifact.precision)
+        check_floor(artifact.part, artifact.precision, numbers, floor, must_run=True)
     return dataclasses.replace(artifact, parity=parity)

@@ -1,8 +1,9 @@
 """Parity: how far what runs here is from the unfolded float32 tokenizer it was made of. Needs NumPy, no PyTorch."""
 
-from .floors import DEFAULT_FLOORS, Floor, ParityError, check_floor, recorded_floors, unmeasured
+from .floors import DEFAULT_FLOORS, Floor, ParityError, check_floor, floor_of, recorded_floors, unmeasured
 from .measure import mean_psnr, pixel_parity, token_parity
 from .meter import ParityImages, ParityMeter
+from .record import check_recordable, record_parity
 from .reference import Reference
 from .samples import ParitySamples
 from .saved import SavedReference
@@ -18,9 +19,12 @@ __all__ = [
     "Reference",
     "SavedReference",
     "check_floor",
+    "check_recordable",
+    "floor_of",
     "mean_psnr",
     "measure_bundle",
     "pixel_parity",
+    "record_parity",
     "recorded_floors",
     "token_parity",
     "unmeasured",

@@ -17,7 +17,10 @@ class ParityError(CodaError):
 
 @dataclass(frozen=True)
 class Floor:
-    """`min_agreement`: share of tokens, 0 to 1, by step agreement; `min_psnr`: dB between the decoded images."""
+    """`min_agreement`: share of tokens, 0 to 1, by step agreement; `min_psnr`: dB between the decoded images.
+
+    The PSNR is held to it as the mean over the images, and that of the worst image too.
+    """
 
     min_agreement: float
     min_psnr: float
@@ -40,16 +43,29 @@ DEFAULT_FLOORS: Mapping[str, Floor] = {
 }
 
 
+_HIGHER_PSNR = "take a higher precision, or accept it with --min-psnr when exporting"
+
 # onnxruntime's own CPU provider has no bf16 convolution.
 MAY_STAY_UNMEASURED = frozenset({"bf16"})
 
 
-def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Floor) -> None:
+def floor_of(floors: Mapping[str, Floor], precision: str) -> Floor:
+    """The floor of a precision. Raises ParityError where there is none."""
+    if precision not in floors:
+        raise ParityError(
+            f"there is no floor for the precision {precision!r} to hold it to, only for {', '.join(floors)}; "
+            "export the bundle again with coda export"
+        )
+    return floors[precision]
+
+
+def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Floor, *, must_run: bool = False) -> None:
     """Raise ParityError naming the part, what was measured and what was asked. `parity` is of one backend and device.
 
-    A graph that did not run fails too, but for a precision that the machine which exports may not be able to run.
+    A graph that did not run fails too, but for a precision that the machine which exports may not be able to run,
+    unless `must_run`.
     """
-    if "reason" in parity and precision not in MAY_STAY_UNMEASURED:
+    if "reason" in parity and (must_run or precision not in MAY_STAY_UNMEASURED):
         raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity['reason']}")
     _check_numbers(f"the {precision} {part}", parity, floor)
     # Where one size could not run, the others are judged nevertheless.
@@ -59,16 +75,22 @@ def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Flo
 
 def _check_numbers(what: str, numbers: Mapping[str, Any], floor: Floor) -> None:
     agreement, psnr = numbers.get("step_agreement"), numbers.get("psnr")
+    worst = numbers.get("psnr_min")  # not in bundles of before it was recorded
     if agreement is not None and agreement < floor.min_agreement:
         raise ParityError(
             f"{what} agrees with the tokenizer on {agreement:.3%} of the tokens, the floor is "
-            f"{floor.min_agreement:.3%} ({floor.min_agreement - agreement:.3%} short): export a higher precision, or "
-            "accept it: coda export --min-agreement"
+            f"{floor.min_agreement:.3%} ({floor.min_agreement - agreement:.3%} short): take a higher precision, or "
+            "accept it with --min-agreement when exporting"
         )
     if psnr is not None and psnr < floor.min_psnr:
         raise ParityError(
             f"{what} is {psnr:.2f} dB from the tokenizer's images, the floor is {floor.min_psnr:.2f} dB"
-            f" ({floor.min_psnr - psnr:.2f} dB short): export a higher precision, or accept it: coda export --min-psnr"
+            f" ({floor.min_psnr - psnr:.2f} dB short): {_HIGHER_PSNR}"
+        )
+    if worst is not None and worst < floor.min_psnr:
+        raise ParityError(
+            f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, the floor is {floor.min_psnr:.2f} dB"
+            f" ({floor.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
         )
 
 

@@ -89,6 +89,12 @@ class ParityMeter:
             session = engine.load(path, artifact, options)
         except CodaError as error:
             return {f"{backend}:{device}": self.not_run(artifact, error)}
+        return self.measure_session(artifact, backend, session, batches)
+
+    def measure_session(
+        self, artifact: Artifact, backend: str, session: Session, batches: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """`measure` of an artifact that `backend` has loaded already; closes the session."""
         try:
             numbers = self._measure(artifact, session, batches)
         finally:
@@ -128,12 +134,13 @@ class ParityMeter:
             else:
                 found[size] = self._judge(artifact, index, out)
         worst = min(found.values(), key=lambda numbers: _rank(numbers, name))
+        shown = (name, "psnr_min", "reason")
         if profile is None:
             return dict(worst)
         if "reason" in worst:
             size = next(size for size, numbers in found.items() if numbers is worst)
             worst = worst | {"reason": f"at a batch of {size}: {worst['reason']}"}
-        short = {str(size): {k: n[k] for k in (name, "reason") if k in n} for size, n in found.items()}
+        short = {str(size): {k: n[k] for k in shown if k in n} for size, n in found.items()}
         return worst | {"batches": short}
 
     def _run(self, artifact: Artifact, session: Session, index: Ids, size: int) -> npt.NDArray[Any]:
@@ -200,10 +207,10 @@ def _headline(artifact: Artifact) -> str:
     return "psnr" if artifact.part == "decoder" else "step_agreement"
 
 
-def _rank(numbers: Mapping[str, Any], name: str) -> tuple[bool, float]:
-    """What did not run comes first, then the lowest; identical images come last."""
-    value = numbers[name]
-    return "reason" not in numbers, np.inf if value is None else value
+def _rank(numbers: Mapping[str, Any], name: str) -> tuple[bool, float, float]:
+    """What did not run comes first, then the worst image's lowest, then the lowest; identical images come last."""
+    worst, value = (np.inf if found is None else found for found in (numbers.get("psnr_min"), numbers[name]))
+    return "reason" not in numbers, worst, value
 
 
 def _cycle(count: int, size: int) -> Ids:

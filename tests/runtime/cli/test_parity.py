@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 
 from coda_runtime.backends import registry
 from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from coda_runtime.backends.ptx_backend import PtxBackend
 from coda_runtime.bundle import Bundle, describe_file, seal
 from coda_runtime.cli import app
 from coda_runtime.cli import verify as verify_module
-from coda_runtime.errors import BackendError, EngineMismatchError, MissingDependencyError
+from coda_runtime.errors import BackendError, DeviceMemoryError, EngineMismatchError, MissingDependencyError
 from coda_runtime.manifest import Artifact
 from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, no_memory
@@ -75,6 +76,10 @@ def reseal(source: Path, folder: Path, change: Callable[[Artifact], Artifact], *
     changed = tuple(change(artifact) for artifact in manifest.artifacts)
     seal(copy, dataclasses.replace(manifest, artifacts=changed, provenance=provenance))
     return copy
+
+
+def encoder_as(artifact: Artifact, format: str, precision: str) -> Artifact:
+    return dataclasses.replace(artifact, format=format, precision=precision) if artifact.part == "encoder" else artifact
 
 
 class TestVerify:
@@ -190,22 +195,79 @@ class TestVerify:
             in coda("verify", reseal(lenient, tmp_path / "again", described, floors=floors), "--parity").stdout
         )
 
-    def test_bf16_that_does_not_run_here_is_told(self, bundle: Path, tmp_path: Path, fake: FakeBackend) -> None:
-        fake.formats, fake.fails = ("fake",), BackendError("no bf16 convolution")
-
-        def to_bf16(artifact: Artifact) -> Artifact:
-            if artifact.part != "encoder":
-                return artifact
-            return dataclasses.replace(artifact, format="fake", precision="bf16")
-
-        folder = Path(shutil.copytree(bundle, tmp_path / "bf16"))
-        manifest = Bundle.open(folder).manifest
-        artifacts = tuple(map(to_bf16, manifest.artifacts))
-        seal(folder, dataclasses.replace(manifest, artifacts=artifacts))
-        done = coda("verify", folder, "--parity")
+    @pytest.mark.parametrize("said", ["refuses", "fails"])
+    def test_a_bf16_graph_that_a_backend_cannot_load_is_told(
+        self, bundle: Path, tmp_path: Path, fake: FakeBackend, said: str
+    ) -> None:
+        """An ONNX file: a library may lack the precision."""
+        fake.formats, fake.only = ("onnx",), "bf16"
+        setattr(fake, said, BackendError("no bf16 convolution"))
+        folder = reseal(bundle, tmp_path / "bf16", lambda a: encoder_as(a, "onnx", "bf16"))
+        done = coda("verify", folder, "--parity", "--backend", "fake")
         assert "and parity holds" not in done.stdout
         assert "parity holds for 2 of 3 graphs" in done.stdout
         assert "encoder.fp32.onnx: fake:auto: no bf16 convolution" in done.stdout
+
+    @pytest.mark.parametrize(
+        ("format", "fault", "match"),
+        [
+            ("fake", {"fails": BackendError("damaged")}, "damaged"),
+            ("fake", {"spoil": no_memory}, "no memory left"),
+            ("onnx", {"fails": DeviceMemoryError("no memory to load it")}, "no memory to load it"),
+            ("onnx", {"spoil": no_memory}, "no memory left"),
+        ],
+    )
+    def test_bf16_that_may_load_here_has_to_run(
+        self, bundle: Path, tmp_path: Path, fake: FakeBackend, format: str, fault: dict[str, Any], match: str
+    ) -> None:
+        """An engine of a low precision was built for this machine, and a graph that loaded has what it needs."""
+        fake.formats, fake.only = (format,), "bf16"
+        for name, value in fault.items():
+            setattr(fake, name, value)
+        folder = reseal(bundle, tmp_path / "bf16", lambda a: encoder_as(a, format, "bf16"))
+        done = coda("verify", folder, "--parity", "--backend", "fake", code=1)
+        assert f"error: the bf16 encoder could not be run, so its parity is unknown: {match}" in done.stderr
+
+    def test_kernels_of_a_bundle_run_only_where_they_are_asked_for(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PTX is a program of whoever made the bundle."""
+        asked = []
+        monkeypatch.setattr(PtxBackend, "unavailable", lambda _: asked.append("cuda"))
+        monkeypatch.setattr(PtxBackend, "refusal", lambda *_: EngineMismatchError("no GPU here"))
+        folder = Path(shutil.copytree(bundle, tmp_path / "kernels"))
+        (folder / "quantizer.ptx").write_bytes(b"ptx")
+        manifest = Bundle.open(folder).manifest
+        made = Artifact("quantizer", "ptx", "fp32", "quantizer.ptx", *describe_file(folder, "quantizer.ptx"), engine={})
+        seal(folder, dataclasses.replace(manifest, artifacts=(*manifest.artifacts, made)))
+        reason = report("verify", folder, "--parity")["unmeasured"]["quantizer.ptx"]
+        assert reason.startswith("cuda:auto: cuda runs only where it is asked for: --backend cuda")
+        assert asked == []
+        done = coda("verify", folder, "--parity", "--backend", "cuda", code=1)
+        assert "quantizer.ptx: cuda:auto: no GPU here" in done.stderr
+        assert asked
+
+    def test_host_code_runs_only_where_it_is_allowed(self, with_engine: Path, fake: FakeBackend) -> None:
+        coda("verify", with_engine, "--parity", "--backend", "fake")
+        assert {options.allow_host_code for options in fake.options} == {False}
+        fake.options.clear()
+        coda("verify", with_engine, "--parity", "--backend", "fake", "--allow-host-code")
+        assert [options.allow_host_code for options in fake.options] == [True, True], "when asked, and when loaded"
+
+    def test_one_black_picture_is_shown_and_fails(self, with_engine: Path, fake: FakeBackend) -> None:
+        def blacken(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            out = out.copy()
+            out[:, 0, 0, 0] ^= 1
+            if len(fake.sizes) == 1:
+                out[0] = 0
+            return out
+
+        fake.spoil = blacken
+        done = coda("verify", with_engine, "--parity", "--backend", "fake", code=1)
+        assert "error: the worst image of the fp32 decoder is " in done.stderr
+        mean, _, worst, unit, sizes = row(done, ENGINE, "fake:cuda:3")
+        assert float(mean) > 55 > 20 > float(worst)
+        assert (unit, sizes) == ("dB", "1,2,4")
 
     def test_a_precision_without_a_floor(self, bundle: Path, tmp_path: Path) -> None:
         def to_int8(artifact: Artifact) -> Artifact:
@@ -213,7 +275,14 @@ class TestVerify:
 
         folder = reseal(bundle, tmp_path / "int8", to_int8)
         reason = report("verify", folder, "--parity")["unmeasured"]["encoder.fp32.onnx"]
-        assert reason == "onnxruntime:auto: there is no floor for the precision 'int8' to hold it to"
+        assert reason.startswith("onnxruntime:auto: there is no floor for the precision 'int8' to hold it to, only for")
+
+    def test_a_search_table_in_a_precision_without_a_floor(self, bundle: Path, tmp_path: Path) -> None:
+        def to_fp64(artifact: Artifact) -> Artifact:
+            return dataclasses.replace(artifact, precision="fp64") if artifact.part == "search" else artifact
+
+        done = coda("verify", reseal(bundle, tmp_path / "fp64", to_fp64), "--parity", code=1)
+        assert "error: there is no floor for the precision 'fp64' to hold it to" in done.stderr
 
     def test_a_bundle_made_by_hand_has_no_samples(self, minimal: Path, sealed: Path) -> None:
         for folder in (minimal, sealed):
@@ -233,6 +302,9 @@ class TestVerify:
         coda("verify", bundle, "--device", "cpu", code=2)
         coda("verify", bundle, "--backend", "onnxruntime", code=2)
         coda("verify", bundle, "--parity", "--tokenizer", tmp_path, code=2)
+        assert "--record needs --parity" in coda("verify", bundle, "--record", code=2).stderr
+        done = coda("verify", bundle, "--tokenizer", tmp_path, "--allow-host-code", "--record", code=2)
+        assert "--allow-host-code and --record need --parity" in done.stderr
         assert "device is 'gpu'" in coda("verify", bundle, "--parity", "--device", "gpu", code=1).stderr
 
 
@@ -259,10 +331,13 @@ def test_the_tokenizer_s_parity_does_not_hold_where_it_was_not_measured(
 
 class TestInspect:
     def test_parity_profile_and_what_an_engine_was_built_for(self, with_engine: Path, tmp_path: Path) -> None:
-        parity = {
+        parity: dict[str, dict[str, Any]] = {
             "encoder.fp32.onnx": {"onnxruntime:cpu": {"step_agreement": 0.99951, "agreement": 0.9, "images": 8}},
             "decoder.fp32.onnx": {"onnxruntime:cpu": {"psnr": None}, "openvino:cpu": {"psnr": None, "reason": "why"}},
-            ENGINE: {"fake:cuda:0": {"psnr": 61.26, "batches": {"1": {"psnr": 62.0}, "4": {"psnr": 61.26}}}},
+            ENGINE: {
+                "fake:cuda:0": {"psnr": 61.26, "batches": {"1": {"psnr": 62.0}, "4": {"psnr": 61.26}}},
+                "fake:cuda:1": {"psnr": 61.26, "psnr_min": 58.04},
+            },
         }
         folder = reseal(
             with_engine, tmp_path / "shown", lambda a: dataclasses.replace(a, parity=parity.get(a.file, {}))
@@ -271,7 +346,8 @@ class TestInspect:
         assert row(done, "encoder.fp32.onnx", "onnxruntime:cpu") == ["99.951%"]
         assert row(done, "decoder.fp32.onnx", "onnxruntime:cpu") == ["identical"]
         assert row(done, "decoder.fp32.onnx", "openvino:cpu") == ["not", "run:", "why"]
-        assert row(done, ENGINE, "fake:cuda:0") == ["61.3", "dB", "1,4"]
+        assert row(done, ENGINE, "fake:cuda:0") == ["61.3", "dB", "1,4"], "recorded before the worst image was"
+        assert row(done, ENGINE, "fake:cuda:1") == ["61.3", "dB", "58.0", "dB"]
         assert "fake 1.2, sm89 sm120, GPU 9, linux-x86_64" in done.stdout
         assert row(done, "decoder", "fake", "fp32")[3] == "1,2,4"
         assert row(done, "decoder", "onnx", "fp32")[3:] == ["any"]
@@ -280,7 +356,7 @@ class TestInspect:
     @pytest.mark.parametrize(
         ("parity", "engine"),
         [
-            ({"onnxruntime": 3, "other": {"psnr": "high", "batches": 7}}, {"targets": "sm89"}),
+            ({"onnxruntime": 3, "other": {"psnr": "high", "psnr_min": "low", "batches": 7}}, {"targets": "sm89"}),
             ({"onnxruntime": {}}, {"library": None, "targets": [8.9], "os": 3}),
         ],
     )

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class FakeBackend:
-    """Formats "onnx" and "fake". `spoil` changes what a batch gives, and may raise."""
+    """Formats "onnx" and "fake". `spoil` changes what a batch gives, and may raise; `only` has faults, where named."""
 
     name: str = "fake"
     formats: tuple[str, ...] = ("fake", "onnx")
@@ -28,6 +28,8 @@ class FakeBackend:
     missing: Exception | None = None
     refuses: CodaError | None = None
     fails: CodaError | None = None
+    only: str | None = None
+    """The precision that has the faults."""
     sizes: list[int] = field(default_factory=list)
     options: list[LoadOptions] = field(default_factory=list)
     open: int = 0
@@ -36,26 +38,29 @@ class FakeBackend:
         return self.missing
 
     def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
-        return self.refuses
+        self.options.append(options)
+        return self.refuses if self.only in (None, artifact.precision) else None
 
     def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> FakeSession:
         assert path.is_file()
         self.options.append(options)
-        if self.fails is not None:
+        if self.fails is not None and self.only in (None, artifact.precision):
             raise self.fails
         self.open += 1
-        return FakeSession(self, artifact.part)
+        return FakeSession(self, artifact)
 
 
 class FakeSession:
-    def __init__(self, backend: FakeBackend, part: str) -> None:
+    def __init__(self, backend: FakeBackend, artifact: Artifact) -> None:
         reference = NumpyReference()
-        self._run = {"encoder": reference.latent, "quantizer": reference.encode, "decoder": reference.decode}[part]
+        runs = {"encoder": reference.latent, "quantizer": reference.encode, "decoder": reference.decode}
+        self._run, self._faulty = runs[artifact.part], backend.only in (None, artifact.precision)
         self._backend, self.device = backend, backend.device
 
     def run(self, batch: Array) -> Array:
         self._backend.sizes.append(len(batch))
-        return self._backend.spoil(self._run(batch))
+        out = self._run(batch)
+        return self._backend.spoil(out) if self._faulty else out
 
     def close(self) -> None:
         self._backend.open -= 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from coda_runtime import CodaError
-from coda_runtime.parity import DEFAULT_FLOORS, Floor, ParityError, check_floor, unmeasured
+from coda_runtime.parity import DEFAULT_FLOORS, Floor, ParityError, check_floor, floor_of, unmeasured
+
+BLACK = {"psnr": 65.0, "psnr_min": 5.5}
 
 
 def test_fp32_is_held_to_the_contract() -> None:
@@ -40,6 +42,42 @@ def test_pixels_under_the_floor() -> None:
         r".*--min-psnr",
     ):
         check_floor("decoder", "bf16", {"psnr": 30.25}, Floor(0.85, 35))
+
+
+def test_the_worst_picture_under_the_floor() -> None:
+    with pytest.raises(
+        ParityError,
+        match=r"the worst image of the fp32 decoder is 5\.50 dB from the tokenizer's, the floor is 55\.00 dB "
+        r"\(49\.50 dB short\)",
+    ):
+        check_floor("decoder", "fp32", BLACK, DEFAULT_FLOORS["fp32"])
+    with pytest.raises(ParityError, match="the worst image of the fp32 decoder at a batch of 8 is 5"):
+        check_floor("decoder", "fp32", {"psnr": 65.0, "batches": {"8": BLACK}}, DEFAULT_FLOORS["fp32"])
+    check_floor("decoder", "fp32", {"psnr": 65.0, "psnr_min": 55.0}, DEFAULT_FLOORS["fp32"])
+    check_floor("decoder", "fp32", {"psnr": None, "psnr_min": None}, DEFAULT_FLOORS["fp32"])
+    # As recorded before there was one.
+    check_floor("decoder", "fp32", {"psnr": 65.0}, DEFAULT_FLOORS["fp32"])
+
+
+def test_the_way_out_is_one_that_an_engine_s_builder_has_too() -> None:
+    """`coda build` may run where there is no `coda export`."""
+    for part, numbers in (("encoder", {"step_agreement": 0.1}), ("decoder", {"psnr": 1.0}), ("decoder", BLACK)):
+        with pytest.raises(ParityError, match=r"accept it with --min-(agreement|psnr) when exporting") as caught:
+            check_floor(part, "fp32", numbers, DEFAULT_FLOORS["fp32"])
+        assert "coda export" not in str(caught.value)
+
+
+def test_where_nothing_stands_in_the_way_bf16_has_to_run_too() -> None:
+    numbers = {"step_agreement": None, "reason": "an illegal memory access"}
+    check_floor("encoder", "bf16", numbers, DEFAULT_FLOORS["bf16"])
+    with pytest.raises(ParityError, match="the bf16 encoder could not be run, so its parity is unknown: an illegal"):
+        check_floor("encoder", "bf16", numbers, DEFAULT_FLOORS["bf16"], must_run=True)
+
+
+def test_the_floor_of_a_precision() -> None:
+    assert floor_of(DEFAULT_FLOORS, "bf16") == Floor(0.93, 45.0)
+    with pytest.raises(ParityError, match=r"no floor for the precision 'int8' .*, only for fp32, fp16, bf16"):
+        floor_of(DEFAULT_FLOORS, "int8")
 
 
 def test_sizes_that_ran_are_judged_where_another_did_not() -> None:

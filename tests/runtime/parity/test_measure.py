@@ -57,3 +57,17 @@ def test_pixel_parity() -> None:
     numbers = pixel_parity(pictures(10), pictures(12), pictures(12))
     assert numbers["psnr"] is None
     assert numbers["psnr_to_input"] == numbers["reference_psnr_to_input"] == pytest.approx(10 * math.log10(255**2 / 4))
+
+
+def test_one_black_picture_shows_in_the_least_not_in_the_mean() -> None:
+    reference = pictures(*[200] * 8)
+    decoded = pictures(*[201] * 8)
+    decoded[5] = 0
+    numbers = pixel_parity(reference, decoded, reference)
+    black = 10 * math.log10(255**2 / 200**2)
+    assert numbers["psnr_min"] == pytest.approx(black)
+    assert numbers["psnr"] == pytest.approx((7 * 10 * math.log10(255**2) + black) / 8)
+    assert pixel_parity(reference, reference, reference)["psnr_min"] is None
+    # Identical pictures are no worst one.
+    decoded[:5] = 200
+    assert pixel_parity(reference, decoded, reference)["psnr_min"] == numbers["psnr_min"]

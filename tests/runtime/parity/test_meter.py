@@ -22,7 +22,8 @@ from coda_runtime.errors import (
     MissingDependencyError,
 )
 from coda_runtime.manifest import Artifact
-from coda_runtime.parity import ParityImages, ParityMeter
+from coda_runtime.metrics import psnr_per_image
+from coda_runtime.parity import Floor, ParityError, ParityImages, ParityMeter, check_floor
 from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, from_size, no_memory
 
@@ -80,9 +81,9 @@ def test_a_profile_is_run_at_its_least_best_and_most(
     assert list(found) == ["fake:cuda:3"], "the device that the session names"
     # Five images: five batches of 1, two of 4, one of 8, filled with copies.
     assert fake.sizes == [1] * 5 + [4] * 2 + [8]
-    name, best = ("psnr", None) if part == "decoder" else ("step_agreement", 1.0)
-    assert numbers["batches"] == {size: {name: best} for size in ("1", "4", "8")}
-    assert numbers[name] == best
+    best = {"psnr": None, "psnr_min": None} if part == "decoder" else {"step_agreement": 1.0}
+    assert numbers["batches"] == dict.fromkeys(("1", "4", "8"), best)
+    assert {name: numbers[name] for name in best} == best
     assert fake.options[0].device == "cuda"
     assert fake.options[0].manifest is bundle.manifest
     assert not fake.options[0].allow_host_code
@@ -145,9 +146,34 @@ def test_the_worst_copy_of_a_picture_counts(bundle: Bundle, graphs: Graphs, fake
 
     fake.spoil = from_size(8, darken)
     numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"]
-    assert numbers["batches"]["1"] == {"psnr": None}
+    assert numbers["batches"]["1"] == {"psnr": None, "psnr_min": None}
     assert numbers["psnr"] == numbers["batches"]["8"]["psnr"] < 20
+    assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == numbers["psnr"], "the others are identical"
     assert numbers["psnr_to_input"] != numbers["reference_psnr_to_input"]
+
+
+def test_one_black_picture_at_one_size_falls_though_the_mean_does_not(
+    bundle: Bundle, graphs: Graphs, fake: FakeBackend
+) -> None:
+    known = ParityMeter.of_bundle(bundle).samples.decoded
+
+    def spoil(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        out = out.copy()
+        if len(out) == 8:
+            # One pixel by one level: far above any floor, and all that pulls the mean up.
+            out[:, 0, 0, 0] ^= 1
+            out[1] = 0
+        else:
+            out[:, :8] ^= 1
+        return out
+
+    fake.spoil = spoil
+    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"]
+    black = float(psnr_per_image(np.zeros_like(known[1:2]), known[1:2])[0])
+    assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == pytest.approx(black)
+    assert numbers["psnr"] == numbers["batches"]["8"]["psnr"] > numbers["batches"]["1"]["psnr"] > 50
+    with pytest.raises(ParityError, match="the worst image of the fp32 decoder is"):
+        check_floor("decoder", "fp32", numbers, Floor(0.999, 50.0))
 
 
 def test_a_size_that_cannot_run(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
