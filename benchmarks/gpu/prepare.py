@@ -22,9 +22,9 @@ from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export import DEFAULT_FLOORS, Floor
 from coda_runtime.bundle import Bundle, describe_file, seal
+from coda_runtime.devices import find_gpu
 from coda_runtime.engines.builder import build_engine
 from coda_runtime.engines.bundle import EngineRequest, add_engines, copy_bundle, with_engines
-from coda_runtime.engines.gpu import find_gpu
 from coda_runtime.engines.key import engine_key
 from coda_runtime.engines.library import find_library
 from coda_runtime.engines.options import BuildOptions

@@ -4,7 +4,38 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from dataclasses import dataclass
 from importlib import metadata
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: its model's name, its compute capability as "sm89", the CUDA version of its driver as "13.0"."""
+
+    name: str
+    capability: str
+    driver: str
+
+
+def find_gpu(index: int = 0) -> Gpu | None:
+    """The GPU of this number, None without a driver or a GPU of that number. Makes no CUDA context."""
+    driver, version = _cuda_driver(), cuda_driver_version()
+    if driver is None or version is None:
+        return None
+    handle, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    answers = (
+        driver.cuInit(0),
+        driver.cuDeviceGet(ctypes.byref(handle), index),
+        driver.cuDeviceGetName(name, len(name), handle),
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle),
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle),
+    )
+    if any(answers):
+        return None
+    return Gpu(name.value.decode(errors="replace"), f"sm{major.value}{minor.value}", version)
 
 
 def count_cuda_devices() -> int:

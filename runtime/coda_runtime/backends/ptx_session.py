@@ -14,6 +14,7 @@ from ..cuda.array import CudaArray
 from ..cuda.dlpack import Kept, borrow
 from ..cuda.layer import DeviceLayer, Graph, Memory
 from ..cuda.staging import StagingPool
+from ..cuda.transfers import FIRST, RECORDED, Transfers
 from ..errors import ClosedError, CodaError, InputError
 from ..kernels import KernelSet, Launch, Plan, make_plan
 from ..manifest import Spec
@@ -21,7 +22,6 @@ from .base import DeviceArray
 
 MAX_BATCH = 64
 """The largest batch: the buffers are made for it when the bundle is loaded."""
-FIRST, RECORDED = "not recorded yet: its first batch runs without one", "recorded"
 
 
 class Launcher(Protocol):
@@ -70,12 +70,15 @@ class PtxSession:
         sizes = {name: max(plan.buffers[name].bytes for plan in self._plans) for name in self._plans[0].buffers}
         with layer.active():
             self._stream = layer.create_stream()
+            self._transfers = Transfers(layer, self._staging, self._stream)
             self._memory: dict[str, Memory] = {
                 name: layer.allocate(nbytes, self._stream) for name, nbytes in sizes.items()
             }
+            # Tables are copied once: their page-locked memory is not kept.
+            once = Transfers(layer, StagingPool(layer), self._stream)
             for name, table in tables.items():
                 self._memory[name] = layer.allocate(table.nbytes, self._stream)
-                self._put(name, table)
+                once.put(table, self._memory[name].address)
             self._stream.sync()
 
     @property
@@ -87,14 +90,10 @@ class PtxSession:
         """Latents to ids, both in host memory. Raises InputError, DeviceMemoryError, BackendError, ClosedError."""
         self._check(batch.shape, batch.dtype)
         with self._turn():
-            self._put("latent", batch)
+            self._transfers.put(batch, self._memory["latent"].address)
             self._execute(len(batch))
-            nbytes = len(batch) * self._tokens * 4
-            buffer = self._staging.take(nbytes)
-            self._layer.copy(buffer.address, self._memory["ids"].address, nbytes, self._stream)
-            self._stream.sync()
-            ids = buffer.array[:nbytes].view(np.int32).reshape(len(batch), self._tokens).copy()
-            self._staging.give(buffer)
+            ids = self._transfers.fetch(*self._ids(len(batch)))
+            self._kept.collect()
             return ids
 
     def take(self, array: Any) -> CudaArray:
@@ -110,26 +109,17 @@ class PtxSession:
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> CudaArray:
         """As `run`, with the ids left on the GPU, in memory of their own. Returns before the work is done.
 
-        `batch` is a numpy array, or what `take` takes: it is copied once, inside the GPU.
+        `batch` is a numpy array, or what `take` takes: it is copied once, inside the GPU, and held until the session's
+        next call.
         """
         checked = batch if isinstance(batch, np.ndarray) else self.take(batch)
         self._check(checked.shape, checked.dtype)
-        count = checked.shape[0]
         with self._turn():
-            if isinstance(checked, CudaArray):
-                # A graph reads where it was recorded to read, so a foreign array is copied there.
-                self._stream.wait(checked.ready)
-                latent = self._memory["latent"].address
-                self._layer.copy(latent, checked.memory.address, checked.nbytes, self._stream)
-                checked.memory.used_until(self._stream.record())
-            else:
-                self._put("latent", checked)
-            self._execute(count)
-            nbytes = count * self._tokens * 4
-            memory = self._layer.allocate(nbytes, self._stream)
-            self._layer.copy(memory.address, self._memory["ids"].address, nbytes, self._stream)
-            shape, dtype, ready = (count, self._tokens), np.dtype(np.int32), self._stream.record()
-            return CudaArray(self._layer, self._staging, memory, shape, dtype, ready=ready)
+            self._kept.collect()
+            # A graph reads where it was recorded to read, so an array on the GPU is copied there.
+            self._transfers.put(checked, self._memory["latent"].address)
+            self._execute(checked.shape[0])
+            return self._transfers.copy_out(*self._ids(checked.shape[0]))
 
     def close(self) -> None:
         """Free tables, buffers and graphs. Arrays that were returned stay. May be called twice."""
@@ -137,8 +127,7 @@ class PtxSession:
             if self._closed:
                 return
             self._closed = True
-            with contextlib.suppress(CodaError):  # a GPU that is lost must not keep the rest from being freed
-                self._stream.sync()
+            self._transfers.finish()
             self._graphs.clear()
             self._memory.clear()
             self._kept.collect()
@@ -150,11 +139,8 @@ class PtxSession:
                 f"with B from 1 to {self.batch[2]}"
             )
 
-    def _put(self, name: str, array: npt.NDArray[Any]) -> None:
-        buffer = self._staging.take(array.nbytes)
-        buffer.array[: array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
-        self._layer.copy(self._memory[name].address, buffer.address, array.nbytes, self._stream)
-        self._staging.give(buffer, self._stream.record())
+    def _ids(self, count: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+        return self._memory["ids"].address, (count, self._tokens), np.dtype(np.int32)
 
     def _execute(self, count: int) -> None:
         state = self._states.get(count)
@@ -187,10 +173,5 @@ class PtxSession:
         with self._lock, self._layer.active():
             if self._closed:
                 raise ClosedError("the quantizer is closed; load the bundle again with coda_runtime.load")
-            try:
+            with self._transfers.settled():
                 yield
-            except BaseException:
-                # Nothing may still be running that uses the buffers of the call.
-                with contextlib.suppress(CodaError):
-                    self._stream.sync()
-                raise

@@ -70,7 +70,8 @@ class TensorRTBackend:
         if mismatch is None and _is_version_compatible(artifact) and not options.allow_host_code:
             return EngineMismatchError(
                 f"{artifact.file} is version-compatible, which means that it brings code for the CPU; it only loads "
-                f"with allow_host_code=True (--allow-host-code): pass that if you trust the bundle. {key.rebuild(artifact, self.name)}"
+                "with allow_host_code=True (--allow-host-code): pass that if you trust the bundle. "
+                f"{key.rebuild(artifact, self.name)}"
             )
         return mismatch
 

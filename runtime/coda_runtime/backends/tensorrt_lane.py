@@ -7,20 +7,18 @@ the other on one stream. The first batch of a size runs without a graph, as Tens
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..cuda.array import CudaArray
 from ..cuda.layer import DeviceLayer, Graph
 from ..cuda.staging import StagingPool
+from ..cuda.transfers import FIRST, RECORDED, Transfers
 from ..errors import CodaError
 from .tensorrt_engine import Engine
-
-FIRST, RECORDED = "not recorded yet: its first batch runs without one", "recorded"
 
 
 @dataclass
@@ -49,8 +47,8 @@ class Lane:
     def __init__(self, engine: Engine, layer: DeviceLayer, staging: StagingPool) -> None:
         self._engine = engine
         self._layer = layer
-        self._staging = staging
         self.stream = layer.create_stream()
+        self._transfers = Transfers(layer, staging, self.stream)
         most = engine.batch[2]
         self._input = layer.allocate(engine.input.nbytes(most), self.stream)
         self._output = layer.allocate(engine.output.nbytes(most), self.stream)
@@ -66,55 +64,29 @@ class Lane:
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Run a checked batch and wait for its output, a new array."""
-        with self._settled():
-            self._put(batch)
+        with self._transfers.settled():
+            self._transfers.put(batch, self._input.address)
             self._execute(len(batch))
-            shape, nbytes = self._out(len(batch))
-            buffer = self._staging.take(nbytes)
-            self._layer.copy(buffer.address, self._output.address, nbytes, self.stream)
-            self.stream.sync()
-        out = buffer.array[:nbytes].view(self._engine.output.dtype).reshape(shape).copy()
-        self._staging.give(buffer)
-        return out
+            return self._transfers.fetch(*self._out(len(batch)))
 
     def run_on_device(self, batch: npt.NDArray[Any] | CudaArray) -> CudaArray:
         """Queue a checked batch; its output has memory of its own."""
-        with self._settled():
-            count = batch.shape[0]
-            if isinstance(batch, CudaArray):
-                self._take(batch)
-            else:
-                self._put(batch)
-            self._execute(count)
-            shape, nbytes = self._out(count)
-            memory = self._layer.allocate(nbytes, self.stream)
-            self._layer.copy(memory.address, self._output.address, nbytes, self.stream)
-            return CudaArray(
-                self._layer, self._staging, memory, shape, self._engine.output.dtype, ready=self.stream.record()
-            )
+        with self._transfers.settled():
+            # A graph reads the lane's own input, so an array on the GPU is copied there: once, and inside the GPU.
+            self._transfers.put(batch, self._input.address)
+            self._execute(batch.shape[0])
+            return self._transfers.copy_out(*self._out(batch.shape[0]))
 
     def close(self) -> None:
         """Wait for what is queued, and let go of everything."""
-        with contextlib.suppress(CodaError):  # a GPU that is lost must not keep the rest from being freed
-            self.stream.sync()
+        self._transfers.finish()
         self._sizes.clear()
         self._plain = _Plain()
         del self._input, self._output, self._scratch
 
-    def _out(self, count: int) -> tuple[tuple[int, ...], int]:
-        return (count, *self._engine.output.shape), self._engine.output.nbytes(count)
-
-    def _put(self, batch: npt.NDArray[Any]) -> None:
-        buffer = self._staging.take(batch.nbytes)
-        buffer.array[: batch.nbytes].view(batch.dtype).reshape(batch.shape)[...] = batch
-        self._layer.copy(self._input.address, buffer.address, batch.nbytes, self.stream)
-        self._staging.give(buffer, self.stream.record())
-
-    def _take(self, batch: CudaArray) -> None:
-        # A graph reads the lane's own input, so the array is copied there: once, and inside the GPU.
-        self.stream.wait(batch.ready)
-        self._layer.copy(self._input.address, batch.memory.address, batch.nbytes, self.stream)
-        batch.memory.used_until(self.stream.record())
+    def _out(self, count: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+        output = self._engine.output
+        return self._output.address, (count, *output.shape), output.dtype
 
     def _execute(self, count: int) -> None:
         size = self._sizes.get(count)
@@ -183,13 +155,3 @@ class Lane:
         with self._engine.messages.calls(failed, remedy):
             if not context.execute_async_v3(self.stream.handle):
                 raise self._engine.messages.error(failed, remedy)
-
-    @contextlib.contextmanager
-    def _settled(self) -> Iterator[None]:
-        """After an error nothing may still be running that uses the buffers of the call."""
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(CodaError):
-                self.stream.sync()
-            raise

@@ -76,7 +76,9 @@ class TensorRTSession:
         """
         self._check(batch.shape, batch.dtype)
         with self._lane() as lane:
-            return lane.run(batch)
+            out = lane.run(batch)
+            self._kept.collect()
+            return out
 
     def take(self, array: Any) -> CudaArray:
         """An array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
@@ -97,11 +99,13 @@ class TensorRTSession:
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> CudaArray:
         """As `run`, with the output left on the GPU, in memory of its own. Returns before the work is done.
 
-        `batch` is a numpy array, or what `take` takes: it is copied once, inside the GPU.
+        `batch` is a numpy array, or what `take` takes: it is copied once, inside the GPU, and held until the session's
+        next call.
         """
         checked = batch if isinstance(batch, np.ndarray) else self.take(batch)
         self._check(checked.shape, checked.dtype)
         with self._lane() as lane:
+            self._kept.collect()
             return lane.run_on_device(checked)
 
     def close(self) -> None:
@@ -143,7 +147,7 @@ class TensorRTSession:
 
     @contextmanager
     def _lane(self) -> Iterator[Lane]:
-        with self._layer.active():
+        with self._layer.active(), self._explained():
             lane = self._acquire()
             try:
                 yield lane
@@ -152,6 +156,19 @@ class TensorRTSession:
                     # Last in, first out: the lane that ran last has its graphs, and the others may stay unused.
                     self._free.append(lane)
                     self._change.notify()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Smaller batches are no way out here: a lane's memory is for the largest, whatever it runs."""
+        try:
+            yield
+        except DeviceMemoryError as error:
+            what = str(error).rpartition("; ")[0] or str(error)
+            raise DeviceMemoryError(
+                f"{what}; {self._engine.name} holds memory for batches of {self.batch[2]}, whatever the batch: build "
+                f"it with a smaller MAX: coda build BUNDLE --engine {self._library} --batch MIN,OPT,MAX, or free "
+                "memory: `nvidia-smi` lists who holds it"
+            ) from error
 
     def _acquire(self) -> Lane:
         while True:

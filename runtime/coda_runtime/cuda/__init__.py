@@ -10,9 +10,15 @@ Not run on a GPU yet. What decides that results are right is the order of work:
    of ours waits for it before it is freed; the owner of foreign memory is kept referenced until it has passed.
 4. What others read of ours is ready before: `__dlpack__(stream=s)` makes s wait for the event after the last write.
    A numpy array is returned only after the host has waited for that event.
-5. Memory is freed in the order of the stream it was allocated on, after waiting for every reader that is known. Memory
-   that was handed to a consumer may have readers on streams that nobody told us of, and torch frees a tensor while its
-   kernels are still queued: it is freed after an event that captures all work of the context at that moment.
+5. Memory is freed in the order of the stream it was allocated on, after waiting for every reader that is known. torch
+   drops a tensor while its kernels are still queued, so memory that was handed out is freed after an event that is
+   then recorded on each stream that a consumer named in `__dlpack__`. A consumer that named none has the order in its
+   own hands by both protocols: such memory is freed at the next allocation, after what is queued by then on the
+   legacy default stream, which waits for all blocking streams, and on the stream of `__cuda_array_interface__`. So it
+   remains that who names no stream and works on a non-blocking one keeps the array until that work is done.
+6. Nothing is asked of the whole context, and no stream is recorded from: others may be recording a graph, as
+   `torch.cuda.graph` does, which that would break off. While a consumer's stream is being recorded from, memory that
+   waits for it is kept, and tried again at each allocation.
 """
 
 from .array import CudaArray

@@ -18,8 +18,13 @@ DLPACK_CUDA = 2
 class CudaArray:
     """A C-contiguous array on one GPU; implements `DeviceArray`. Not run on a GPU yet.
 
-    `ready` is the event after its last write. The memory is freed, in stream order, with the last of this object and
-    of the arrays that were made of it.
+    `ready` is the event after its last write. The memory is freed with the last of this object and of the arrays that
+    were made of it, after the work that was queued by then on the streams that consumers named in `__dlpack__`; such a
+    stream must live as long as its consumer's array.
+
+    A consumer that names none (`stream=-1`, `__cuda_array_interface__`) looks after the order itself: its array may go
+    once its work is done, or is queued on the default stream, on a stream that waits for that one (a blocking stream),
+    or on the interface's. By the rules of `__cuda_array_interface__` this object must stay until then, too.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class CudaArray:
         with self._layer.active():
             if handle != -1:
                 self._layer.make_wait(handle, self.ready)
-            self.memory.handed_out()
+            self.memory.handed_out(None if handle == -1 else handle)
             return self._layer.capsule(self.memory, self.shape, self.dtype, max_version)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -105,7 +110,7 @@ class CudaArray:
         with self._layer.active():
             stream = self._layer.transfer_stream()
             stream.wait(self.ready)
-            self.memory.handed_out()
+            self.memory.handed_out(None)
             return {
                 "version": 3,
                 "shape": self.shape,

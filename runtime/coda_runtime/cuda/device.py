@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,15 +27,16 @@ from .failures import failures
 from .memory import CudaHostMemory, CudaMemory, Owner
 from .streams import CudaEvent, CudaGraph, CudaStream
 
+_LEGACY, _PER_THREAD = 1, 2
+"""The driver's handles of the default streams. The legacy one waits for all blocking streams of the context."""
+
 
 class CudaDevice:
     """One GPU in its primary context, which is the one that torch and the CUDA runtime use, too."""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        # Held while a graph is recorded: `cuCtxRecordEvent` would break the recording off.
-        self._recording = threading.Lock()
-        self._unreleased: deque[tuple[Buffer, CudaStream]] = deque()
+        self._unreleased: deque[tuple[Buffer, CudaStream, set[int]]] = deque()
         with failures(f"opening cuda:{index}"):
             Device(index)  # starts the driver, without which no context can be asked for
             with self.active():
@@ -72,7 +72,7 @@ class CudaDevice:
 
     def allocate_host(self, nbytes: int) -> CudaHostMemory:
         """See DeviceLayer."""
-        with failures(f"locking {nbytes} bytes of host memory"):
+        with failures(f"locking {nbytes} bytes of host memory"), self.beside_recordings():
             return CudaHostMemory(self, LegacyPinnedMemoryResource().allocate(nbytes), nbytes)
 
     def copy(self, target: int, source: int, nbytes: int, stream: layer.Stream) -> None:
@@ -83,7 +83,7 @@ class CudaDevice:
 
     def capture(self, work: Callable[[int], bool]) -> CudaGraph | None:
         """See DeviceLayer. Other threads may go on: only unsafe calls of this one are refused meanwhile."""
-        with failures("recording a CUDA graph"), self._recording:
+        with failures("recording a CUDA graph"):
             builder = Device(self.index).create_graph_builder()
             try:
                 builder.begin_building("thread_local")
@@ -99,9 +99,9 @@ class CudaDevice:
         """See DeviceLayer."""
         assert isinstance(event, CudaEvent)  # noqa: S101 - see allocate
         with failures("ordering another stream"):
-            if handle == 1:
+            if handle == _LEGACY:
                 stream = LEGACY_DEFAULT_STREAM
-            elif handle == 2:
+            elif handle == _PER_THREAD:
                 stream = PER_THREAD_DEFAULT_STREAM
             else:
                 stream = Stream.from_handle(handle)
@@ -117,47 +117,76 @@ class CudaDevice:
             buffer = Buffer.from_handle(memory.address, memory.nbytes, mr=owner, stream=self._transfer.raw)
             return StridedMemoryView.from_buffer(buffer, shape, dtype=dtype).__dlpack__(max_version=max_version)
 
-    def release(self, buffer: Buffer, stream: CudaStream, readers: list[CudaEvent], handed_out: bool) -> None:
-        """Free `buffer` in the order of `stream`, after its readers. Called while an object goes: takes no lock."""
+    @contextmanager
+    def beside_recordings(self) -> Iterator[None]:
+        """Around page-locking: it is no work of a stream, and would break off others' recordings of graphs."""
+        relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        before = _checked(driver.cuThreadExchangeStreamCaptureMode(relaxed))
+        try:
+            yield
+        finally:
+            _checked(driver.cuThreadExchangeStreamCaptureMode(before))
+
+    def release(
+        self, buffer: Buffer, stream: CudaStream, readers: list[CudaEvent], consumers: Collection[int | None]
+    ) -> None:
+        """Free `buffer` in the order of `stream`, after its readers and what its consumers have queued.
+
+        Called while an object goes, maybe while somebody records a graph: takes no lock, waits for nothing, and asks
+        nothing of the context. What cannot be ordered now stays until the next allocation.
+        """
         if sys.is_finalizing():
             return  # the driver is going, too, and takes its memory back
         with self.active():
             for event in readers:
                 stream.wait(event)
-            if handed_out and not self._wait_for_everything(stream):
-                self._unreleased.append((buffer, stream))
+            left: set[int] = set()
+            for handle in consumers:
+                if handle is None:
+                    left |= {_LEGACY, self._transfer.handle}
+                else:
+                    # This thread's default stream need not be the consumer's; the legacy one waits for all of them.
+                    left |= self._wait_for(stream, _LEGACY if handle == _PER_THREAD else handle)
+            if left:
+                self._unreleased.append((buffer, stream, left))
             else:
                 buffer.close(stream.raw)
 
     def _release_again(self) -> None:
         for _ in range(len(self._unreleased)):
             try:
-                buffer, stream = self._unreleased.popleft()
+                buffer, stream, consumers = self._unreleased.popleft()
             except IndexError:  # another thread took it
                 return
-            self.release(buffer, stream, [], True)
+            self.release(buffer, stream, [], consumers)
 
-    def _wait_for_everything(self, stream: CudaStream) -> bool:
-        """Let `stream` wait for all work in the context; False where that cannot be had now."""
-        if not self._recording.acquire(blocking=False):
-            return False
+    def _wait_for(self, stream: CudaStream, handle: int) -> set[int]:
+        """Let `stream` wait for what is queued on another; if that cannot be had now, what to wait for later."""
         try:
+            if _is_recording(handle):
+                return {handle}
             event = Device(self.index).create_event()
-            try:
-                (result,) = driver.cuCtxRecordEvent(Device(self.index).context.handle, event.handle)
-            except RuntimeError:  # a driver from before CUDA 12.5 does not have it
-                Device(self.index).sync()
-                return True
-            if result == driver.CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED:
-                return False
-            _checked((result,))
-            stream.raw.wait(event)
-            return True
-        finally:
-            self._recording.release()
+            _checked(driver.cuEventRecord(event.handle, handle))
+            # Another thread may have begun a recording since it was asked, and then the event belongs to that.
+            if _is_recording(handle):
+                return {handle}
+        except BackendError:  # no stream of this context, or one that is gone
+            return {_LEGACY}
+        stream.raw.wait(event)
+        return set()
 
     def _create_stream(self) -> Stream:
         return Device(self.index).create_stream(options=StreamOptions(nonblocking=True))
+
+
+def _is_recording(handle: int) -> bool:
+    """Whether a graph is being recorded from a stream. To ask does no harm to the recording."""
+    result, status = driver.cuStreamIsCapturing(handle)
+    # The legacy stream's answer while any blocking stream is recorded.
+    if result == driver.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
+        return True
+    _checked((result,))
+    return bool(status != driver.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:

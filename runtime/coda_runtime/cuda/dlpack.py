@@ -17,7 +17,10 @@ _PLACES = {1: "the CPU", 3: "page-locked host memory", 10: "a ROCm GPU", 13: "ma
 
 
 class Kept:
-    """Owners of memory that the GPU still reads though nobody else holds them."""
+    """Owners of memory that the GPU still reads though nobody else holds them.
+
+    A session collects at each of its calls: the last array that it borrowed is held until the next, or its `close`.
+    """
 
     def __init__(self) -> None:
         self._kept: deque[tuple[list[Event], object]] = deque()
@@ -52,7 +55,7 @@ class BorrowedMemory:
         """See layer.Memory."""
         self._readers.append(event)
 
-    def handed_out(self) -> None:
+    def handed_out(self, stream: int | None) -> None:
         """See layer.Memory. Whom it is handed on to, its owner cannot know: the receiver must look after that."""
 
     def __del__(self) -> None:

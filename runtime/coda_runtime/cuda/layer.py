@@ -60,8 +60,11 @@ class Memory(Protocol):
         """Somebody on another stream reads it until `event`: it is freed after that."""
         ...
 
-    def handed_out(self) -> None:
-        """Somebody may read it on streams that are not known: it is freed after all work of that moment."""
+    def handed_out(self, stream: int | None) -> None:
+        """Others read it on the stream of that address, None where they did not say; `CudaArray` says when it is freed.
+
+        A stream that was named must live as long as they have the memory.
+        """
         ...
 
 

@@ -30,7 +30,7 @@ class CudaMemory:
         self._buffer = buffer
         self._lock = threading.Lock()
         self._readers: list[CudaEvent] = []
-        self._handed_out = False
+        self._consumers: set[int | None] = set()
 
     @property
     def address(self) -> int:
@@ -45,12 +45,12 @@ class CudaMemory:
             self._readers = [reader for reader in self._readers if not reader.is_done()]
             self._readers.append(event)
 
-    def handed_out(self) -> None:
+    def handed_out(self, stream: int | None) -> None:
         """See layer.Memory."""
-        self._handed_out = True
+        self._consumers.add(stream)
 
     def __del__(self) -> None:
-        self._device.release(self._buffer, self.stream, self._readers, self._handed_out)
+        self._device.release(self._buffer, self.stream, self._readers, self._consumers)
 
 
 class CudaHostMemory:
@@ -65,7 +65,7 @@ class CudaHostMemory:
     def __del__(self) -> None:
         # Freeing needs a current context, and the thread that drops the last reference may have none.
         if not sys.is_finalizing():
-            with self._device.active():
+            with self._device.active(), self._device.beside_recordings():
                 self._buffer.close()
 
 

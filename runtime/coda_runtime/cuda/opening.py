@@ -7,8 +7,7 @@ import importlib.util
 import threading
 from typing import TYPE_CHECKING
 
-from ..devices import count_cuda_devices, installed_version
-from ..engines.gpu import Gpu, find_gpu
+from ..devices import Gpu, count_cuda_devices, find_gpu, installed_version
 from ..errors import BackendError, DeviceError, MissingDependencyError
 
 if TYPE_CHECKING:

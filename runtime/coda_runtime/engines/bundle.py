@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..bundle import Bundle, describe_file, seal
+from ..devices import Gpu, find_gpu
 from ..errors import BuildError, InputError, OutputError
 from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME, PARTS, Artifact, Manifest
 from ..outputs import staged_folder
 from .builder import PRECISIONS, Watch, build_engine
-from .gpu import Gpu, find_gpu
 from .key import engine_key, system
 from .library import EngineLibrary, find_library
 from .measuring import with_parity

@@ -72,8 +72,8 @@ SIZES: dict[str, tuple[str, ...]] = {
 class KernelSet:
     """All kernels of one tokenizer's quantizer: what the artifact's `engine` object holds.
 
-    `targets` are the GPU generations named at compile time, such as ("sm80",); PTX runs on later ones too, except that
-    of a target whose name ends in "a". `ptx_isa` is the version of the PTX language, which the driver must know.
+    `targets` are the GPU generations named at compile time, such as ("sm80",), "sm" and digits only; PTX of those
+    before sm90 runs on later ones too. `ptx_isa` is the version of the PTX language, which the driver must know.
     """
 
     kernels: tuple[Kernel, ...]
@@ -91,7 +91,7 @@ class KernelSet:
         kernels = tuple(Kernel.from_json(entry, f"engine.kernels[{i}]") for i, entry in enumerate(entries))
         return cls(
             kernels=kernels,
-            targets=tuple(fields.take("targets", _is_strings, "a list of strings")),
+            targets=tuple(fields.take("targets", _is_targets, 'a list of GPU generations such as "sm80"')),
             ptx_isa=fields.take("ptx_isa", _is_version, 'a version such as "8.0"'),
             library_version=fields.string("library_version"),
             library=fields.string("library"),
@@ -165,8 +165,12 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
-def _is_strings(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+def _is_targets(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_target(item) for item in value)
+
+
+def _is_target(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"sm[0-9]{2,3}", value) is not None
 
 
 def _is_version(value: object) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,30 @@ def test_after_an_error_the_session_goes_on() -> None:
     with pytest.raises(DeviceMemoryError):
         subject.run_on_device(latents(2))
     np.testing.assert_array_equal(subject.run(latents(2)), expected)
+
+
+def test_staging_memory_is_locked_once_and_none_is_kept_of_the_tables() -> None:
+    subject, host, _ = session()
+    tables = len(host.locked)
+    assert tables > 0
+    assert host.live == sum(memory.nbytes for memory in subject._memory.values())
+    for batch in (1, 2, 4, 3):
+        subject.run(latents(batch))
+    assert len(host.locked) - tables <= 2, "one in and one out, of one size"
+
+
+def test_a_foreign_array_is_let_go_of_at_the_next_call() -> None:
+    subject, _, _ = session()
+    producer: Any = Producer(latents(2))
+    array = producer.array
+    before = sys.getrefcount(array)
+    subject.run_on_device(producer).numpy()
+    del producer
+    gc.collect()
+    assert sys.getrefcount(array) >= before
+    subject.run(latents(1))
+    gc.collect()
+    assert sys.getrefcount(array) < before
 
 
 def test_memory_is_given_back() -> None:

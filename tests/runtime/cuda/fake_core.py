@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-SUCCESS, UNSUPPORTED, OTHER = "SUCCESS", "CAPTURE_UNSUPPORTED", "OTHER"
+SUCCESS, IMPLICIT, GONE = "SUCCESS", "STREAM_CAPTURE_IMPLICIT", "CONTEXT_IS_DESTROYED"
 
 
 class Result(str):
@@ -71,21 +71,31 @@ class FakeBuilder:
 
 
 class FakeCore:
-    """A machine whose thread has the context `current`; contexts of its devices are 100 + N."""
+    """A machine whose thread has the context `current`; contexts of its devices are 100 + N.
+
+    `recording` are the handles of streams that a graph is recorded from, `gone` those of streams that are no more.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.events = 0
         self.current = 7
-        self.everything: str | None = SUCCESS
+        self.recording: set[int] = set()
+        self.gone: set[int] = set()
+        self.begins_after = -1  # a recording begins at the stream of this handle once it was asked
+        self.mode = "GLOBAL"
         self.streams = 0
         self.next_address = 4096
         self.out_of_memory = False
         self.driver = SimpleNamespace(
-            CUresult=SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED=UNSUPPORTED),
+            CUresult=SimpleNamespace(CUDA_SUCCESS=SUCCESS, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT=Result(IMPLICIT)),
+            CUstreamCaptureStatus=SimpleNamespace(CU_STREAM_CAPTURE_STATUS_NONE="NONE"),
+            CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED="RELAXED"),
             cuCtxGetCurrent=lambda: (SUCCESS, self.current),
             cuCtxSetCurrent=self._set_current,
-            cuCtxRecordEvent=self._record_everything,
+            cuStreamIsCapturing=self._is_capturing,
+            cuEventRecord=self._record,
+            cuThreadExchangeStreamCaptureMode=self._exchange_mode,
         )
 
     def Device(self, index: int) -> Any:  # noqa: N802 - cuda.core's name
@@ -109,8 +119,6 @@ class FakeCore:
             create_stream=create_stream,
             create_event=lambda: FakeEvent(self),
             create_graph_builder=lambda: FakeBuilder(self),
-            context=SimpleNamespace(handle=100 + index),
-            sync=lambda: self.calls.append(("device sync",)),
         )
 
     def from_handle(self, address: int, size: int) -> FakeBuffer:
@@ -120,9 +128,21 @@ class FakeCore:
         self.current = context
         return (SUCCESS,)
 
-    def _record_everything(self, context: int, event: str) -> tuple[Result | str]:
-        assert (context, self.current) == (100, 100), "the event must be of the device's context"
-        if self.everything is None:
-            raise RuntimeError("Function cuCtxRecordEvent not found")
-        self.calls.append(("everything", int(event.split()[1])))
-        return (self.everything if self.everything == SUCCESS else Result(self.everything),)
+    def _is_capturing(self, handle: int) -> tuple[Any, str | None]:
+        assert self.current == 100, "asked in another context"
+        if handle in self.gone:
+            return Result(GONE), None
+        if handle == 1 and self.recording:
+            return Result(IMPLICIT), None
+        answer = "ACTIVE" if handle in self.recording else "NONE"
+        if handle == self.begins_after:
+            self.recording.add(handle)
+        return SUCCESS, answer
+
+    def _record(self, event: str, handle: int) -> tuple[str]:
+        self.calls.append(("record", handle, int(event.split()[1])))
+        return (SUCCESS,)
+
+    def _exchange_mode(self, mode: str) -> tuple[str, str]:
+        before, self.mode = self.mode, mode
+        return SUCCESS, before

@@ -84,27 +84,29 @@ class HostMemory:
         self._layer = layer
         self._stream = stream
         self._readers: list[Any] = []
-        self._handed_out = False
+        self._consumers: set[int | None] = set()
 
     def used_until(self, event: Any) -> None:
         self._readers.append(event)
 
-    def handed_out(self) -> None:
-        self._handed_out = True
+    def handed_out(self, stream: int | None) -> None:
+        self._consumers.add(stream)
 
     def __del__(self) -> None:
-        self._layer.live -= self.nbytes
         array = self.array
         if self._stream is None:
+            self._layer.live -= self.nbytes
             array.fill(POISON)
             return
         for event in self._readers:
             self._stream.wait(event)
-        if self._handed_out:
-            for stream in list(STREAMS.values()):
-                if stream is not self._stream:
-                    self._stream.wait(stream.record())
-        self._stream.push(lambda: array.fill(POISON))
+        for handle in self._consumers - {None}:
+            if handle in STREAMS and STREAMS[handle] is not self._stream:
+                self._stream.wait(STREAMS[handle].record())
+        if None in self._consumers:
+            self._layer.unreleased.append((array, self._stream))
+        else:
+            self._layer.free(array, self._stream)
 
 
 class HostGraph:
@@ -125,6 +127,8 @@ class HostLayer:
         self.index = index
         self.limit = limit
         self.live = 0
+        self.locked: list[int] = []  # sizes of all page-locked memory that was ever asked for
+        self.unreleased: list[tuple[Any, HostStream]] = []
         self.refuse_capture = False
         self.graphs: list[HostGraph] = []
         self.foreign_waits: list[int] = []
@@ -152,13 +156,22 @@ class HostLayer:
 
     def allocate(self, nbytes: int, stream: Any) -> HostMemory:
         self._check_active()
+        while self.unreleased:
+            array, freed_on = self.unreleased.pop()
+            freed_on.wait(self._transfer.record())
+            self.free(array, freed_on)
         if self.live + nbytes > self.limit:
             raise DeviceMemoryError(f"memory ran out while allocating {nbytes} bytes")
         self.live += nbytes
         return HostMemory(self, nbytes, stream)
 
+    def free(self, array: Any, stream: HostStream) -> None:
+        self.live -= array.nbytes
+        stream.push(lambda: array.fill(POISON))
+
     def allocate_host(self, nbytes: int) -> HostMemory:
         self._check_active()
+        self.locked.append(nbytes)
         self.live += nbytes
         return HostMemory(self, nbytes, None)
 

@@ -108,6 +108,27 @@ def test_memory_lives_as_long_as_the_last_owner() -> None:
     assert (block == POISON).all()
 
 
+@pytest.mark.parametrize("how", ["stream -1", "array interface"])
+def test_memory_whose_consumer_names_no_stream_is_freed_at_a_later_call(how: str) -> None:
+    layer = HostLayer()
+    array, stream = make(np.full(8, 7, np.uint8), layer)
+    memory: Any = array.memory
+    block = memory.array
+    if how == "stream -1":
+        array.__dlpack__(stream=-1)
+    else:
+        assert array.__cuda_array_interface__["shape"] == (8,)
+    del array, memory
+    gc.collect()
+    stream.sync()
+    assert (block == 7).all()
+    with layer.active():
+        other = layer.allocate(8, stream)
+    stream.sync()
+    assert (block == POISON).all()
+    del other
+
+
 class TestStaging:
     def test_a_buffer_is_reused_when_its_copy_is_done(self) -> None:
         layer = HostLayer()
@@ -128,7 +149,7 @@ class TestStaging:
     def test_not_all_are_kept(self) -> None:
         layer = HostLayer()
         with layer.active():
-            pool = StagingPool(layer)
+            pool = StagingPool(layer, kept=8 << 16)
             taken = [pool.take(1) for _ in range(20)]
             size = taken[0].array.nbytes
             assert layer.live == 20 * size
@@ -136,6 +157,29 @@ class TestStaging:
                 pool.give(taken.pop())
             gc.collect()
             assert layer.live == 8 * size
+
+    def test_the_last_used_are_kept(self) -> None:
+        """What was used once, such as by tables, must not take the place of what every call needs."""
+        layer = HostLayer()
+        with layer.active():
+            pool = StagingPool(layer, kept=10 << 16)
+            for buffer in [pool.take(1 << 16) for _ in range(10)]:
+                pool.give(buffer)
+            layer.locked.clear()
+            for _ in range(5):
+                first, second = pool.take(1 << 17), pool.take(1 << 18)
+                pool.give(first)
+                pool.give(second)
+            assert layer.locked == [1 << 17, 1 << 18]
+
+    def test_a_buffer_that_is_larger_than_all_that_is_kept_is_reused(self) -> None:
+        layer = HostLayer()
+        with layer.active():
+            pool = StagingPool(layer, kept=1 << 16)
+            for _ in range(3):
+                pool.give(pool.take(1 << 20))
+                pool.take(1)
+            assert layer.locked.count(1 << 20) == 1
 
 
 def test_the_package_imports_no_cuda() -> None:

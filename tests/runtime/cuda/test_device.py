@@ -19,8 +19,7 @@ import pytest
 from coda_runtime import cuda
 from coda_runtime.cuda import opening
 from coda_runtime.cuda.failures import failures
-from coda_runtime.devices import count_cuda_devices
-from coda_runtime.engines.gpu import Gpu
+from coda_runtime.devices import Gpu, count_cuda_devices
 from coda_runtime.errors import BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError
 from tests.runtime.cuda import fake_core
 
@@ -168,56 +167,88 @@ class TestCalls:
         assert fake.calls == [("stream 2", "waits for", pending.raw.number), ("free", address, "stream 2")]
         assert fake.current == 7
 
-    def test_what_was_handed_out_is_freed_after_everything(self, fake: fake_core.FakeCore, layer: Any) -> None:
-        with layer.active():
-            memory = layer.allocate(64, layer.create_stream())
-        memory.handed_out()
-        address = memory.address
-        del memory
-        gc.collect()
-        everything = ("everything", fake.events)
-        assert fake.calls == [everything, ("stream 2", "waits for", fake.events), ("free", address, "stream 2")]
+    def test_what_was_handed_out_is_freed_after_its_consumers(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        address = _hand_out(layer, 0x7F00, 0x7F00)
+        event = fake.events
+        assert fake.calls == [
+            ("record", 0x7F00, event), ("stream 2", "waits for", event), ("free", address, "stream 2")
+        ]  # fmt: skip
 
-    def test_a_driver_without_such_an_event(self, fake: fake_core.FakeCore, layer: Any) -> None:
-        fake.everything = None
-        with layer.active():
-            memory = layer.allocate(64, layer.create_stream())
-        memory.handed_out()
-        address = memory.address
-        del memory
-        gc.collect()
-        assert fake.calls == [("device sync",), ("free", address, "stream 2")]
+    def test_another_thread_s_default_stream(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        _hand_out(layer, 2)
+        assert fake.calls[0] == ("record", 1, fake.events), "this thread's need not be the consumer's"
 
-    def test_while_something_is_recorded_memory_is_kept_and_freed_later(
-        self, fake: fake_core.FakeCore, layer: Any
+    def test_a_consumer_that_names_no_stream(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        address = _hand_out(layer, None)
+        assert fake.calls == [], "nothing is asked while an object goes"
+        with layer.active():
+            layer.allocate(8, layer.create_stream())
+        assert {call[1] for call in fake.calls if call[0] == "record"} == {1, layer.transfer_stream().handle}
+        assert next(call for call in fake.calls if call[0] == "free") == ("free", address, "stream 2")
+
+    @pytest.mark.parametrize(("named", "recording"), [(0x7F00, 0x7F00), (1, 0x5500)])
+    def test_while_a_consumer_s_stream_is_recorded_memory_is_kept_and_freed_later(
+        self, fake: fake_core.FakeCore, layer: Any, named: int, recording: int
     ) -> None:
+        fake.recording.add(recording)
+        address = _hand_out(layer, named)
+        assert fake.calls == [], "a recording is left alone"
         with layer.active():
             stream = layer.create_stream()
-            memory, other = layer.allocate(64, stream), layer.allocate(64, stream)
-            memory.handed_out()
-            other.handed_out()
-            address, other_address = memory.address, other.address
-            box = [memory]
-            del memory
+            kept = [layer.allocate(8, stream)]
+            assert fake.calls == []
+            fake.recording.clear()
+            kept.append(layer.allocate(8, stream))
+        assert [call[:2] for call in fake.calls] == [
+            ("record", named), ("stream 2", "waits for"), ("free", address)
+        ]  # fmt: skip
+
+    def test_a_recording_that_begins_in_between(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        fake.begins_after = 0x7F00
+        _hand_out(layer, 0x7F00)
+        assert [call[0] for call in fake.calls] == ["record"], "the event may be the recording's: nothing waits for it"
+
+    def test_a_consumer_s_stream_that_is_gone(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        fake.gone.add(0x7F00)
+        address = _hand_out(layer, 0x7F00)
+        with layer.active():
+            layer.allocate(8, layer.create_stream())
+        assert [call[:2] for call in fake.calls][:3] == [
+            ("record", 1), ("stream 2", "waits for"), ("free", address)
+        ]  # fmt: skip
+
+    def test_memory_may_go_while_a_graph_is_recorded(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        with layer.active():
+            box = [layer.allocate(64, layer.create_stream())]
+            box[0].handed_out(0x7F00)
 
             def work(handle: int) -> bool:
-                assert handle == len("recording")
                 box.clear()
                 gc.collect()
                 return True
 
-            graph = layer.capture(work)
-            assert fake.calls == [("begin", "thread_local"), ("end",), ("close",)]
-            graph.launch(stream)
-            fake.everything = fake_core.UNSUPPORTED  # torch records something
-            del other
-            gc.collect()
-            assert not [call for call in fake.calls if call[0] == "free"]
-            fake.everything = fake_core.SUCCESS
-            layer.allocate(8, stream)
-            gc.collect()
-        freed = [call[1] for call in fake.calls if call[0] == "free"]
-        assert freed[:2] == [address, other_address]
+            assert layer.capture(work) is not None
+        assert [call[0] for call in fake.calls] == ["begin", "record", "stream 2", "free", "end", "close"]
+
+    def test_pages_are_locked_and_freed_beside_the_recordings_of_others(
+        self, fake: fake_core.FakeCore, layer: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from coda_runtime.cuda import device
+
+        page, modes = np.zeros(64, np.uint8), []
+        buffer = SimpleNamespace(handle=page.ctypes.data, close=lambda: modes.append(fake.mode))
+
+        def allocate(nbytes: int) -> Any:
+            modes.append(fake.mode)
+            return buffer
+
+        monkeypatch.setattr(device, "LegacyPinnedMemoryResource", lambda: SimpleNamespace(allocate=allocate))
+        with layer.active():
+            memory = layer.allocate_host(64)
+        assert (modes, fake.mode) == (["RELAXED"], "GLOBAL")
+        del memory
+        gc.collect()
+        assert (modes, fake.mode) == (["RELAXED", "RELAXED"], "GLOBAL")
 
     @pytest.mark.parametrize("failing", [True, False])
     def test_a_recording_ends_in_any_case(self, fake: fake_core.FakeCore, layer: Any, failing: bool) -> None:
@@ -250,6 +281,18 @@ class TestCalls:
             fake.out_of_memory = True
             with pytest.raises(DeviceMemoryError, match=r"allocating 99 bytes on cuda:0"):
                 layer.allocate(99, layer.create_stream())
+
+
+def _hand_out(layer: Any, *streams: int | None) -> int:
+    """Memory that consumers on these streams had, and that nobody has any more; its address."""
+    with layer.active():
+        memory = layer.allocate(64, layer.create_stream())
+    for stream in streams:
+        memory.handed_out(stream)
+    address = int(memory.address)
+    del memory
+    gc.collect()
+    return address
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +395,25 @@ class TestGpu:
         later = [self._array(layer, np.zeros_like(values)) for _ in range(4)]
         assert int(total) == values.sum()
         del later
+
+    def test_a_recording_of_torch_survives_memory_that_goes(self, layer: Any) -> None:
+        torch = pytest.importorskip("torch")
+        values = np.arange(1 << 10, dtype=np.int32)
+        handed = [torch.from_dlpack(self._array(layer, values))]  # on torch's default stream
+        unnamed = self._array(layer, values)
+        unnamed.__dlpack__(stream=-1)
+        boxes = [handed, [unnamed], [cuda.StagingPool(layer).take(64)]]
+        del unnamed
+        source, graph = torch.zeros(8, device="cuda"), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            doubled = source + 1
+            for box in boxes:
+                box.clear()
+            gc.collect()
+            doubled = doubled * 2
+        graph.replay()
+        assert (doubled.cpu() == 2).all()
+        np.testing.assert_array_equal(self._array(layer, values).numpy(), values)
 
     def test_a_busy_torch_producer_is_waited_for(self, layer: Any) -> None:
         torch = pytest.importorskip("torch")

@@ -13,9 +13,9 @@ import pytest
 
 from coda_runtime import BuildError, ChecksumError, InputError, MissingDependencyError, OutputError, load
 from coda_runtime.bundle import Bundle
+from coda_runtime.devices import Gpu
 from coda_runtime.engines import bundle as engines
 from coda_runtime.engines.bundle import EngineRequest, add_engines
-from coda_runtime.engines.gpu import Gpu
 from coda_runtime.engines.key import system
 from coda_runtime.engines.library import EngineLibrary
 from coda_runtime.engines.options import BuildOptions

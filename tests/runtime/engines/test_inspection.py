@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coda_runtime.engines.inspection import check_precision, count_types, layer_types
+from coda_runtime.engines.inspection import check_precision, engine_information
 from coda_runtime.errors import BuildError
 
 HALF = "Channel major FP16 format where channel % 8 == 0"
@@ -28,24 +28,26 @@ def info(*layers: Any) -> str:
     return json.dumps({"Layers": list(layers), "Bindings": ["image", "latent"]})
 
 
-def test_counts() -> None:
+def test_what_a_layer_counts_as() -> None:
     text = info(
         layer("CaskConvolution", HALF),
         layer("CaskConvolution", "Row major Half"),
         layer("gemm", BRAIN),
-        layer("Reformat", FLOAT, HALF),
-        layer("TopK", FLOAT, "Row major Int32"),
-        layer("Gather", "Row major Int32", HALF),
-        layer("Shuffle", "Row major Int32"),
+        layer("gemm", FLOAT, HALF),
+        layer("gemm", "Row major Int32", FLOAT),
+        layer("gemm", "Row major Int32"),
         layer("CaskConvolution", DYNAMIC, Weights={"Type": "Half", "Count": 9}),
-        layer("NoOp", DYNAMIC),
+        layer("CaskConvolution", DYNAMIC),
+        layer("Reformat", FLOAT),
     )
-    assert count_types(text) == {"fp16": 4, "bf16": 1, "fp32": 2, "integer": 1, "unknown": 1}
-    inspector = SimpleNamespace(get_engine_information=lambda form: {"json": text}[form])
+    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 3 in fp16, 2 in fp32, 1 in integer: "):
+        check_precision(text, "bf16")
+
+
+def test_the_inspector_is_asked_for_json() -> None:
+    inspector = SimpleNamespace(get_engine_information=lambda form: {"json": "text"}[form])
     engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
-    assert layer_types(engine, SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))) == count_types(
-        text
-    )
+    assert engine_information(engine, SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON="json"))) == "text"
 
 
 @pytest.mark.parametrize(("precision", "form"), [("fp16", HALF), ("bf16", BRAIN)])

@@ -48,6 +48,9 @@ def test_json_and_back() -> None:
         ("kernels.1.sizes.BLOCK_CODES", 0, ArtifactError),
         ("targets", [], ManifestError),
         ("targets", "sm80", ManifestError),
+        ("targets", ["sm_90a"], ManifestError),
+        ("targets", ["sm80", "sm90a"], ManifestError),
+        ("targets", ["sm80\n"], ManifestError),
         ("ptx_isa", 8.0, ManifestError),
         ("library", ..., ManifestError),
     ],
@@ -104,3 +107,8 @@ def test_modules_are_cut_out_of_the_file() -> None:
 @pytest.mark.parametrize(("channels", "padded"), [(1, 16), (16, 16), (17, 32), (32, 32), (48, 64)])
 def test_padded_channels(channels: int, padded: int) -> None:
     assert padded_channels(channels) == padded
+
+
+def test_a_target_of_another_form_is_named() -> None:
+    with pytest.raises(ManifestError, match=r"engine\.targets is \['sm_90a'\]; expected a list of .*\"sm80\""):
+        KernelSet.from_json(changed("targets", ["sm_90a"]))

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import importlib.util
+import io
 import os
 import re
-from typing import Any
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from ...devices import onnxruntime_conflict
 from ...errors import BackendError, DeviceMemoryError, MissingDependencyError
@@ -50,6 +57,39 @@ def load_library() -> Any:
         raise BackendError(
             f"onnxruntime is installed but does not import ({first_line(error)}); {_reinstall()}"
         ) from error
+
+
+def preload_cuda(ort: Any) -> None:
+    """Let onnxruntime find the libraries of CUDA and cuDNN in pip's packages, once. Not run on a GPU yet.
+
+    Where they lie elsewhere this changes nothing: a provider that does not start says what it lacks. Says nothing.
+    """
+    preload = getattr(ort, "preload_dlls", None)  # from 1.21
+    if preload is not None:
+        _preload(preload)
+
+
+@functools.cache
+def _preload(preload: Callable[[], None]) -> None:
+    # It prints what it does not find, and warns.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(_Quiet(sys.stdout or io.StringIO())):
+        warnings.simplefilter("ignore")
+        with contextlib.suppress(Exception):
+            preload()
+
+
+class _Quiet(io.TextIOBase):
+    """stdout for other threads, nothing for the one that made it."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._silent = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self._silent else self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
 
 
 def conflict_advice(extra: str) -> str | None:

@@ -13,7 +13,7 @@ from ...devices import count_cuda_devices
 from ...errors import DeviceError, InputError
 from ...manifest import Artifact
 from ..base import LoadOptions
-from .library import conflict_advice
+from .library import conflict_advice, preload_cuda
 from .plugins import OPENVINO, TENSORRT_RTX, canonical, device_name, installed_plugins, missing_plugin, plugin_devices
 
 CPU = "CPUExecutionProvider"
@@ -129,6 +129,8 @@ def _check_agreement(first: tuple[str, dict[str, Any]], options: LoadOptions) ->
 
 def _prepare(ort: Any, name: str, given: dict[str, Any], options: LoadOptions, artifact: Artifact) -> Choice:
     """One provider as a session takes it: registered if it is a plugin, with what coda sets under what is given."""
+    if name in (CUDA, TENSORRT):
+        preload_cuda(ort)
     available = ort.get_available_providers()
     devices = [] if name == CPU else _plugin_devices(ort, name, available)
     if not devices and name not in available:

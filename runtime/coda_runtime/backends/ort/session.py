@@ -60,6 +60,8 @@ class OrtDeviceSession(OrtSession):
         super().__init__(ort, session, device)
         self._memory = memory
         self._dlpack_device = (_DLPACK[memory[0]], memory[1])
+        kind: str = session.get_inputs()[0].type
+        self._input_dtype = np.dtype(_DTYPES[kind]).name if kind in _DTYPES else kind
 
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> OrtArray:
         """As `run`, with an output that stays on the device. A `batch` that lies there is read without a copy.
@@ -90,8 +92,8 @@ class OrtDeviceSession(OrtSession):
     def take(self, array: Any) -> OrtArray:
         """An array of any library that speaks DLPack, on this session's device, without a copy.
 
-        Raises DeviceError for an array on another device, InputError for one that is not C-contiguous or of a dtype
-        that onnxruntime lacks.
+        Raises DeviceError for an array on another device; InputError for one that is not C-contiguous, that its
+        library does not give, or of another dtype than float32, float16, int32, int64 and uint8.
         """
         found = tuple(array.__dlpack_device__())
         if found != self._dlpack_device:
@@ -102,11 +104,25 @@ class OrtDeviceSession(OrtSession):
         # 1 is CUDA's legacy default stream, the one that synchronize_inputs waits for.
         stream = 1 if self._memory[0] == "cuda" else None
         try:
-            value = self._ort.OrtValue.from_dlpack(array.__dlpack__(stream=stream))
+            capsule = array.__dlpack__(stream=stream)
+        except (RuntimeError, BufferError, TypeError, ValueError) as error:
+            # torch gives no tensor of a GPU that is not the current one.
+            way = f"make {self.device} the current device, and " if self._memory[0] == "cuda" else ""
+            raise InputError(
+                f"the {type(array).__name__} does not give its memory by DLPack ({first_line(error)}); {way}"
+                "pass a plain array, C-contiguous and without gradients"
+            ) from error
+        try:
+            value = self._ort.OrtValue.from_dlpack(capsule)
         except (RuntimeError, BufferError, TypeError) as error:
             raise InputError(
-                f"onnxruntime cannot take the array by DLPack ({first_line(error)}); pass a C-contiguous, writable one"
+                f"onnxruntime cannot take the array of {getattr(array, 'dtype', 'unknown dtype')} by DLPack "
+                f"({first_line(error)}); pass a C-contiguous, writable one of {self._input_dtype}"
             ) from error
+        if value.data_type() not in _DTYPES:
+            raise InputError(
+                f"the array is a {value.data_type()}, which no part of a bundle takes; pass one of {self._input_dtype}"
+            )
         return OrtArray(value, self.device)
 
     def _value(self, batch: npt.NDArray[Any] | DeviceArray) -> Any:
@@ -135,8 +151,11 @@ class OrtArray:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As numpy's."""
-        return np.dtype(_DTYPES[self.value.data_type()])
+        """As numpy's. Raises BackendError for an output that no part of a bundle has."""
+        kind = self.value.data_type()
+        if kind not in _DTYPES:
+            raise BackendError(f"the output is a {kind}; expected one of {', '.join(_DTYPES)}; export the bundle again")
+        return np.dtype(_DTYPES[kind])
 
     @property
     def device(self) -> str:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +88,35 @@ def test_two_onnxruntimes_are_the_advice_for_a_library_that_does_not_import(monk
     monkeypatch.setattr(library, "onnxruntime_conflict", lambda: True)
     with pytest.raises(BackendError, match=r"undefined symbol.*both installed.*pip uninstall -y onnxruntime"):
         library.load_library()
+
+
+class TestPreloading:
+    def test_it_is_done_once_and_says_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        calls = []
+
+        def preload() -> None:
+            calls.append(1)
+            other = threading.Thread(target=lambda: sys.stdout.write("another thread's\n"))
+            other.start()
+            other.join()
+            sys.stdout.write("Failed to load libcudnn.so.9\n")
+            warnings.warn("no plugin", stacklevel=1)
+            raise RuntimeError("Invalid parameter of directory")
+
+        ort = SimpleNamespace(preload_dlls=preload)
+        for _ in range(2):
+            library.preload_cuda(ort)
+        assert calls == [1]
+        assert capsys.readouterr() == ("another thread's\n", "")
+        sys.stdout.write("after\n")
+        assert capsys.readouterr().out == "after\n"
+
+    def test_an_onnxruntime_from_before_1_21(self) -> None:
+        library.preload_cuda(SimpleNamespace())
+
+    def test_the_real_one(self, capfd: pytest.CaptureFixture[str]) -> None:
+        library.preload_cuda(library.load_library())
+        assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("asked", [None, "true"])

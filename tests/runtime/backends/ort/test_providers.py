@@ -53,6 +53,16 @@ def test_devices_become_providers(machine: Any) -> None:
         choose(ort, LoadOptions("cuda:2"), FP32)
 
 
+def test_cuda_s_libraries_are_loaded_for_its_providers_only(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    for asked, calls in ((LoadOptions("cpu"), 0), (LoadOptions("cuda"), 1), (LoadOptions(providers=[TENSORRT]), 1)):
+        called: list[int] = []
+        ort = machine([TENSORRT, CUDA, CPU], gpus=1)
+        ort.preload_dlls = lambda called=called: called.append(1)
+        choose(ort, asked, FP32)
+        assert len(called) == calls
+
+
 def test_auto_without_a_gpu_is_the_cpu(machine: Any) -> None:
     assert choose(machine([CUDA, CPU], gpus=0), LoadOptions(), FP32) == [Choice(CPU)]
     assert choose(machine([CPU], gpus=1), LoadOptions(), FP32) == [Choice(CPU)]
