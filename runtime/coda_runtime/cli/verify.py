@@ -132,7 +132,11 @@ def _graphs(manifest: Manifest) -> int:
 
 
 def _told(missing: dict[str, str]) -> str:
-    return "; ".join(f"{file}: {reason}" for file, reason in missing.items())
+    """Each reason once, with the files it holds for."""
+    files: dict[str, list[str]] = {}
+    for file, reason in missing.items():
+        files.setdefault(reason, []).append(file)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in files.items())
 
 
 def _first(problems: list[str]) -> str:

@@ -192,6 +192,11 @@ def link_bundle(source: Bundle, folder: Path) -> None:
 
 def _check_place(folder: Path) -> None:
     """Raise OutputError where a bundle could not be replaced after its engines have been built, which takes minutes."""
+    if Path.cwd().is_relative_to(folder):
+        raise OutputError(
+            f"{folder} is going to be replaced as a whole, and is the current folder; run this from outside of it, or "
+            "write the new bundle elsewhere with --out"
+        )
     if os.path.ismount(folder) or not os.access(folder.parent, os.W_OK):
         raise OutputError(
             f"{folder} cannot be replaced as a whole, for it is a mount point or its parent folder is read-only; write "

@@ -123,10 +123,20 @@ def test_a_link_in_the_place_of_the_engines_is_not_followed(sealed: Path, copy: 
     assert list(elsewhere.iterdir()) == []
 
 
-def test_the_current_folder(sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("below", [".", "engines"])
+def test_the_current_folder_is_not_replaced_under_the_shell(
+    with_engines: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    folder = copy(with_engines)
+    monkeypatch.chdir(folder / below)
+    with pytest.raises(OutputError, match="is the current folder; run this from outside of it"):
+        add_engines(folder, REQUEST)
+    add_engines(folder, REQUEST, out=folder.parent / "other")
+
+
+def test_a_path_with_dots(sealed: Path, copy: Copy) -> None:
     folder = copy(sealed)
-    monkeypatch.chdir(folder)
-    add_engines(".", REQUEST)
+    add_engines(folder / ".." / folder.name, REQUEST)
     Bundle.open(folder).verify("always")
     assert len(Bundle.open(folder).manifest.artifacts) == 7
 
