@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coda_deploy.evaluate.result import Evaluation
-from coda_deploy.page.words import count, share
+from coda_runtime.page.words import count, share
 
 # (key, name, what is better, how it is written)
 QUALITY: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (

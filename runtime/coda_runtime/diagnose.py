@@ -18,7 +18,7 @@ from .errors import MissingDependencyError
 
 # TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
 # version-compatible engines.
-_ENGINES = (
+ENGINES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnxruntime-openvino",
@@ -48,11 +48,11 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": describe_cpu(),
         "coda-runtime": installed_version("coda-runtime"),
         "coda-deploy": installed_version("coda-deploy"),
         "numpy": installed_version("numpy"),
-        "engines": {name: version for name in _ENGINES if (version := installed_version(name)) is not None},
+        "engines": {name: version for name in ENGINES if (version := installed_version(name)) is not None},
         "onnxruntime": _onnxruntime(),
         "plugins": _plugins(),
         "nvidia": _nvidia(),
@@ -62,7 +62,8 @@ def diagnose() -> dict[str, Any]:
     return report
 
 
-def _cpu() -> dict[str, Any]:
+def describe_cpu() -> dict[str, Any]:
+    """{"machine", "cores" that this process may use, "model" | None, "flags"}: those flags that engines look for."""
     out: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "model": None, "flags": []}
     if hasattr(os, "sched_getaffinity"):
         out["cores"] = len(os.sched_getaffinity(0))

@@ -67,6 +67,16 @@ class Sessions:
                 value = self._checked(part, session.run_on_device(value), count)
             return value
 
+    @contextmanager
+    def replaced(self, change: Callable[[str, Session], Session]) -> Iterator[None]:
+        """Inside the block, parts run on what `change(part, session)` gives. No other thread may run them meanwhile."""
+        before = self._sessions
+        self._sessions = {part: change(part, session) for part, session in before.items()}
+        try:
+            yield
+        finally:
+            self._sessions = before
+
     def limits(self, *parts: str) -> tuple[int, int | None]:
         """The smallest and the largest batch that all of `parts` take; None where there is no largest."""
         profiles = [profile for part in parts if (profile := getattr(self._sessions[part], "batch", None)) is not None]

@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 
 import coda_runtime
 from coda_deploy import photographs
-from coda_deploy.page import words
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
 from coda_runtime.metrics import psnr
+from coda_runtime.page import words
 from coda_runtime.parity import ParityError
 from tests.deploy.demo.small import MEASURED, findings
 

@@ -16,6 +16,7 @@ _GROUP = "coda.commands"
 
 # name: what --help says. Each lives in the module of its name, as `command`.
 _OWN = {
+    "bench": "How fast a bundle is here: measure, report, compare.",
     "build": "Engines for a bundle: TensorRT, TensorRT-RTX.",
     "decode": "Tokens to images.",
     "doctor": "What is installed here, what conflicts, what to install.",

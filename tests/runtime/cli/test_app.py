@@ -14,7 +14,7 @@ import coda_runtime
 from coda_runtime.cli import app
 
 Bare = Callable[..., Callable[..., Any]]
-OWN = ("decode", "doctor", "encode", "inspect", "reconstruct", "verify")
+OWN = ("bench", "build", "decode", "doctor", "encode", "inspect", "reconstruct", "verify")
 RUNTIME = ("numpy", "onnxruntime", "flatbuffers", "google", "PIL", "pillow", "click", "rich", "pygments", "packaging")
 
 
@@ -35,7 +35,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert done.exit_code == 0
     assert f"Example:\n    coda {name} " in done.stdout or f"Example:\n    coda {name}\n" in done.stdout
     assert "--debug" in done.stdout
-    assert ("--json" in done.stdout) == (name not in ("encode", "decode"))
+    assert ("--json" in done.stdout) == (name not in ("bench", "encode", "decode"))
 
 
 def test_the_version_is_the_packages() -> None:

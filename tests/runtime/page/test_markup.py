@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coda_deploy.page import words
-from coda_deploy.page.images import picture, png_uri
-from coda_deploy.page.markup import Markup, el, join, table
+from coda_runtime.page import words
+from coda_runtime.page.images import picture, png_uri
+from coda_runtime.page.markup import Markup, el, join, table
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not() -> None:
@@ -53,3 +53,8 @@ def test_words() -> None:
     assert [words.milliseconds(v) for v in (1.234, 12.34, 1234.5)] == ["1.23 ms", "12.3 ms", "1234 ms"]
     assert [words.times(v) for v in (0.5, 12.34)] == ["0.50 ×", "12.3 ×"]
     assert [words.count(1, "token"), words.count(5440, "token")] == ["1 token", "5,440 tokens"]
+    assert [words.duration(v) for v in (0, 9.876e-5, 1.2345e-2, 0.999, 2, 123.4)] == [
+        "0.00 ms", "98.8 µs", "12.3 ms", "999 ms", "2.00 s", "123 s",
+    ]  # fmt: skip
+    assert [words.size(v) for v in (1 << 20, 5 << 28)] == ["1 MiB", "1.25 GiB"]
+    assert [words.rate(v) for v in (0, 0.0123, 1.5, 12, 1234.5)] == ["0.00", "0.0123", "1.50", "12.0", "1,234"]

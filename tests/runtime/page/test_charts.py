@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coda_deploy.page.charts import HEIGHT, WIDTH, Axis, Line, bar_chart, line_chart, nice_ticks
+from coda_runtime.page.charts import (
+    HEIGHT,
+    WIDTH,
+    Axis,
+    Band,
+    Line,
+    Row,
+    bar_chart,
+    bar_rows,
+    line_chart,
+    log_ticks,
+    nice_ticks,
+)
 
 X, Y = Axis("x"), Axis("y")
 
@@ -96,3 +108,72 @@ def test_ticks_cover_the_range_and_rise(low: float, width: float) -> None:
 def test_ticks_are_round() -> None:
     assert nice_ticks(0, 10) == [0, 2, 4, 6, 8, 10]
     assert nice_ticks(11.9, 27.4) == [10, 15, 20, 25, 30]
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1, 1e8))
+def test_logarithmic_ticks_cover_the_range_and_rise(low: float, times: float) -> None:
+    ticks = log_ticks(low, low * times)
+    assert 2 <= len(ticks) <= 9
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] <= low * (1 + 1e-6)
+    assert ticks[-1] >= low * times * (1 - 1e-6)
+
+
+def test_logarithmic_ticks_are_round() -> None:
+    assert log_ticks(1.3, 40) == [1, 2, 5, 10, 20, 50]
+    assert log_ticks(3, 4000) == [1, 10, 100, 1000, 10000]
+    assert log_ticks(7, 7) == [5, 10]
+
+
+def test_a_band_goes_up_and_back() -> None:
+    svg = line_chart([], X, Y, "band", bands=[Band("p50 to p99", [(1, 2, 3), (2, 4, 8)], "c1")])
+    numbers_inside(svg)
+    (points,) = re.findall(r'<polygon class="band c1" points="([^"]*)"', svg)
+    x, y = zip(*(map(float, pair.split(",")) for pair in points.split()), strict=True)
+    assert x[:2] == x[:1:-1]
+    assert y[1] > y[2]  # the high end is above
+    assert "<title>p50 to p99</title>" in svg
+
+
+def test_marks_say_their_values() -> None:
+    svg = line_chart([Line("l", [(1, 2), (3, 4)], marks=True)], X, Y, "marks")
+    assert "<title>l: 1, 2</title>" in svg
+    svg = line_chart([Line("l", [(1, 2), (3, 4)], marks=True, labels=["one", "two"])], X, Y, "marks")
+    assert svg.count("<circle") == 2
+    assert "<title>l: two</title>" in svg
+
+
+def test_a_title_is_the_name_and_the_words_the_description() -> None:
+    svg = line_chart([Line("l", [(1, 2)])], X, Y, "what there is", title="Name")
+    assert "<title>Name</title><desc>what there is</desc>" in svg
+    assert "aria-label" not in svg
+
+
+def test_bars_that_lie_follow_each_other() -> None:
+    rows = [
+        Row("a", "3 s", [("one", 1, "first: 1"), ("two", 2, "second: 2")]),
+        Row("b", "6 s", [("one", 6, "first: 6")]),
+    ]
+    svg = bar_rows(rows, Axis("s"), "rows")
+    bars = [{k: float(e.attrib[k]) for k in ("x", "y", "width")} for e in ElementTree.fromstring(svg).iter("rect")]
+    assert bars[0]["x"] + bars[0]["width"] == pytest.approx(bars[1]["x"], abs=0.2)
+    assert bars[1]["width"] == pytest.approx(2 * bars[0]["width"], abs=0.2)
+    assert bars[2]["width"] == pytest.approx(6 * bars[0]["width"], abs=0.3)
+    assert bars[0]["y"] == bars[1]["y"] < bars[2]["y"]
+    assert ">3 s</text>" in svg
+    assert "<title>second: 2</title>" in svg
+
+
+def test_long_labels_of_rows_are_cut_and_kept_whole_beside() -> None:
+    svg = bar_rows([Row("x" * 80, "", [("one", 1, "")])], Y, "long")
+    assert f"<title>{'x' * 80}</title>{'x' * 53}…</text>" in svg
+
+
+@pytest.mark.parametrize("rows", [[], [Row("a", "", [])], [Row("a", "", [("one", 0, "")])]])
+def test_no_rows_say_so(rows: list[Row]) -> None:
+    assert "nothing to show" in bar_rows(rows, Y, "empty")
+
+
+def test_large_numbers_on_axes_are_short() -> None:
+    svg = line_chart([Line("l", [(0, 2e6), (1, 5e5)])], X, Axis("y", ticks=[99000, 500000, 2500000]), "large")
+    assert re.findall(r">([\d.,kM]+)</text>", svg)[:3] == ["99,000", "500k", "2.5M"]

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from coda_deploy.page.markup import Markup, el, join
+from .markup import Markup, el, join
 
 WIDTH, HEIGHT = 460, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 12, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 14, 46
+_ROW = 44  # a label and a bar
+_LONGEST = 54  # characters of a label
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one line; those with a value that is not finite are left out. ``style`` is a CSS class."""
+    """Points of one line; those with a value that is not finite are left out. ``style`` is a CSS class, or several.
+
+    ``marks`` puts a dot on each point, which then says its value when pointed at; ``labels`` are these words.
+    """
 
     label: str
     points: Sequence[tuple[float, float]]
+    style: str = "line"
+    marks: bool = False
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Band:
+    """The area between two values at each x: (x, low, high), all finite. ``style`` is a CSS class, or several."""
+
+    label: str
+    points: Sequence[tuple[float, float, float]]
     style: str = "line"
 
 
@@ -29,6 +45,15 @@ class Axis:
     ticks: Sequence[float] | None = None
     zero: bool = False
     log: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bar that lies: a label above its beginning, words above its end, and segments (CSS class, value, words)."""
+
+    label: str
+    end: str
+    segments: Sequence[tuple[str, float, str]]
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -43,17 +68,44 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def line_chart(lines: Sequence[Line], x: Axis, y: Axis, alt: str) -> Markup:
-    """Lines over two axes. ``alt`` says in words what there is to see."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten, with 2 and 5 times them where there is room, that cover [low, high]; both above 0."""
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    step = max(1, math.ceil((last - first) / 6))
+    factors = (1, 2, 5) if last - first <= 2 else (1,)
+    ticks = [float(f"{factor}e{power}") for power in range(first, last + step, step) for factor in factors]
+    begin = max((tick for tick in ticks if tick <= low * (1 + 1e-9)), default=ticks[0])
+    end = min((tick for tick in ticks if tick >= high * (1 - 1e-9) and tick > begin), default=ticks[-1])
+    return [tick for tick in ticks if begin <= tick <= end]
+
+
+def line_chart(
+    lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, title: str = "", bands: Sequence[Band] = ()
+) -> Markup:
+    """Lines over two axes, and bands under them. ``alt`` says in words what there is to see, ``title`` names it."""
     kept = [
-        Line(line.label, [(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)], line.style)
+        replace(line, points=[(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)])
         for line in lines
     ]
     points = [point for line in kept for point in line.points]
+    points += [(a, edge) for band in bands for a, low, high in band.points for edge in (low, high)]
     if not points:
-        return _svg(alt, _nothing())
+        return _svg(alt, _nothing(), title=title)
     x_ticks, to_x = _scale(x, [a for a, _ in points], _LEFT, WIDTH - _RIGHT, tight=True)
     y_ticks, to_y = _scale(y, [b for _, b in points], HEIGHT - _BOTTOM, _TOP)
+    areas = [
+        el(
+            "polygon",
+            el("title", band.label),
+            class_=f"band {band.style}",
+            points=" ".join(
+                [f"{to_x(a):.1f},{to_y(low):.1f}" for a, low, _ in band.points]
+                + [f"{to_x(a):.1f},{to_y(high):.1f}" for a, _, high in reversed(band.points)]
+            ),
+        )
+        for band in bands
+        if band.points
+    ]
     shapes = [
         el(
             "polyline" if line.style != "area" else "polygon",
@@ -64,7 +116,20 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, alt: str) -> Markup:
         for line in kept
         if line.points
     ]
-    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), shapes)
+    marks = [
+        el(
+            "circle",
+            el("title", f"{line.label}: {line.labels[index]}" if line.labels else f"{line.label}: {a:g}, {b:g}"),
+            class_=line.style,
+            cx=to_x(a),
+            cy=to_y(b),
+            r=3.2,
+        )
+        for line in kept
+        if line.marks
+        for index, (a, b) in enumerate(line.points)
+    ]
+    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), areas, shapes, marks, title=title)
 
 
 def bar_chart(
@@ -92,13 +157,41 @@ def bar_chart(
     return _svg(alt, _y_axis(y, y_ticks, to_y), bars, labels, _x_name(x_label))
 
 
+def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Markup:
+    """Bars that lie, one a row under its label, each of segments side by side from 0; as high as the rows need."""
+    totals = [sum(value for _, value, _ in row.segments) for row in rows]
+    if not rows or not max(totals) > 0:
+        return _svg(alt, _nothing(), title=title)
+    left, base = 8, 6 + _ROW * len(rows)
+    ticks, to_x = _scale(replace(x, zero=True), totals, left, WIDTH - 24)
+    shapes = []
+    for index, row in enumerate(rows):
+        top, start = 6 + _ROW * index, 0.0
+        # Behind the bar alone: a line through the label would be read as a letter.
+        shapes += [el("line", class_="grid", x1=to_x(t), x2=to_x(t), y1=top + 18, y2=top + 37) for t in ticks]
+        # Cut before it reaches the words at the end; the whole of it shows when pointed at, and in the description.
+        short = row.label if len(row.label) <= _LONGEST else f"{row.label[: _LONGEST - 1]}…"
+        shapes.append(el("text", el("title", row.label), short, x=left, y=top + 14, text_anchor="start"))
+        shapes.append(el("text", row.end, class_="axis", x=WIDTH - 8, y=top + 14, text_anchor="end"))
+        for style, value, words in row.segments:
+            width = to_x(start + value) - to_x(start)
+            shapes.append(
+                el("rect", el("title", words), class_=style, x=to_x(start), y=top + 20, width=width, height=15)
+            )
+            start += value
+    labels = [_label(to_x(t), base + 17, _number(t)) for t in ticks]
+    name = el("text", x.label, class_="axis", x=WIDTH / 2, y=base + 38, text_anchor="middle")
+    return _svg(alt, shapes, labels, name, title=title, height=base + 46)
+
+
 def _scale(
     axis: Axis, values: Sequence[float], start: float, end: float, *, tight: bool = False
 ) -> tuple[list[float], Callable[[float], float]]:
     """Ticks, and the map from values to coordinates; ``tight`` ends the axis at the values, not at the ticks."""
     low, high = min(values), max(values)
     low = min(0.0, low) if axis.zero else low
-    ticks = list(axis.ticks) if axis.ticks is not None else nice_ticks(low, high)
+    chosen = log_ticks if axis.log else nice_ticks
+    ticks = list(axis.ticks) if axis.ticks is not None else chosen(low, high)
     if not tight or not high > low:
         low, high = min([low, *ticks]), max([high, *ticks])
     if not high > low:  # one given tick, at the only value
@@ -143,6 +236,8 @@ def _label(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 1e5:  # longer ones reach the name of the axis
+        return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
@@ -150,5 +245,8 @@ def _nothing() -> Markup:
     return _label(WIDTH / 2, HEIGHT / 2, "nothing to show")
 
 
-def _svg(alt: str, *children: Markup | list[Markup]) -> Markup:
-    return el("svg", *children, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=alt)
+def _svg(alt: str, *children: Markup | list[Markup], title: str = "", height: int = HEIGHT) -> Markup:
+    """``alt`` describes the drawing; without a title it is its name too."""
+    words = [el("title", title), el("desc", alt)] if title else []
+    name = None if title else alt
+    return el("svg", words, *children, class_="chart", viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=name)

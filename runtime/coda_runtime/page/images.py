@@ -7,15 +7,15 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from coda_deploy.page.markup import Markup, el
+from ..images import require_pillow
+from .markup import Markup, el
 
 
 def png_uri(pixels: NDArray[np.uint8]) -> str:
-    """Uint8 [H, W, 3] -> a ``data:image/png`` URI."""
+    """Uint8 [H, W, 3] -> a ``data:image/png`` URI. Raises MissingDependencyError without Pillow."""
     buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    require_pillow().fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from coda_deploy.page.markup import Child, Markup, el
+from .markup import Child, Markup, el
 
 
 def document(title: str, *sections: Child, footer: Child = "") -> str:
     """The text of an HTML file: ``sections`` in ``main``, then ``footer``, with the style sheet inside."""
-    style = files("coda_deploy.page").joinpath("page.css").read_text(encoding="utf-8")
+    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     page = el(
         "html",
         el(

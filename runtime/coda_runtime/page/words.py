@@ -19,7 +19,26 @@ def decibel(value: float | None) -> str:
 
 def milliseconds(value: float) -> str:
     """Three digits or so."""
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"
+    return f"{_digits(value)} ms"
+
+
+def duration(seconds: float) -> str:
+    """Three digits or so, in the unit that has them."""
+    if seconds >= 1:
+        return f"{_digits(seconds)} s"
+    if seconds >= 1e-3 or seconds == 0:
+        return milliseconds(seconds * 1e3)
+    return f"{_digits(seconds * 1e6)} µs"
+
+
+def size(number: float) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
+
+
+def rate(value: float) -> str:
+    """Images per second, without the unit."""
+    return f"{value:,.0f}" if value >= 100 else _digits(value) if value >= 1 or value == 0 else f"{value:.3g}"
 
 
 def times(ratio: float) -> str:
@@ -30,3 +49,7 @@ def times(ratio: float) -> str:
 def count(number: int, singular: str, plural: str | None = None) -> str:
     """As in "1 token" and "680 tokens"."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

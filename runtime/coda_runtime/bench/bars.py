@@ -1,0 +1,117 @@
+"""The report's bars: where the time of a call goes, memory, and loading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..page.charts import Axis, Row, bar_rows
+from ..page.document import keys
+from ..page.markup import Markup, table
+from ..page.words import duration, size
+from .charts import card
+from .series import Series
+
+_PARTS = {"encoder": "c1", "quantizer": "c2", "decoder": "c3", "runtime": "c6"}
+_LOAD = {"import_s": ("import", "c6"), "load_s": ("load", "c1"), "first_run_s": ("first run", "c2")}
+
+
+def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
+    """Which part of a call takes how much of it, in the smallest and the largest batch of each cell."""
+    bars, rows, told = [], [], []
+    used: dict[str, str] = {}
+    for one in series:
+        split = [of for of in one.of(operation, "single-stream") if of["parts_s"]]
+        for of in dict.fromkeys([0, len(split) - 1]) if split else ():
+            measured = split[of]
+            parts = {part: max(0.0, seconds or 0.0) for part, seconds in (measured["parts_s"] or {}).items()}
+            total = sum(parts.values())
+            if not total > 0:
+                continue
+            used |= {part: _PARTS.get(part, "c8") for part in parts}
+            label = f"batch {measured['batch']}: {one.name}"
+            bars.append(
+                Row(
+                    label,
+                    duration(total),
+                    [
+                        (f"series {used[part]}", 100 * seconds / total, f"{part}: {duration(seconds)}")
+                        for part, seconds in parts.items()
+                    ],
+                )
+            )
+            rows.append((label, parts))
+            told.append(f"{label}: " + ", ".join(f"{part} {100 * s / total:.0f} %" for part, s in parts.items()))
+    if not bars:
+        return Markup("")
+    chart = bar_rows(
+        bars, Axis("% of the call", ticks=[0, 20, 40, 60, 80, 100]), "; ".join(told), title=f"Where {operation} spends"
+    )
+    cells = [[label, *(duration(parts[part]) if part in parts else "–" for part in used)] for label, parts in rows]
+    return card(
+        "Where the time goes",
+        chart,
+        keys(*((part, f"series {style}") for part, style in used.items())),
+        "Medians of each part; runtime is the rest of the call.",
+        table(["cell", *used], cells),
+        wide=True,
+    )
+
+
+def memory_card(series: Sequence[Series]) -> Markup:
+    """The highest peak of each cell, in host and in device memory."""
+    bars, rows, told = [], [], []
+    for one in series:
+        load = one.cell["load"]
+        host = max((of["peak_host_bytes"] or 0 for of in one.cell["measurements"]), default=0)
+        device = max((of["peak_device_bytes"] or 0 for of in one.cell["measurements"]), default=0)
+        for kind, style, peak in (("host", "c1", host), ("device", "c2", device)):
+            if peak:
+                label = f"{kind}: {one.name}"
+                bars.append(Row(label, size(peak), [(f"series {style}", peak / 2**20, f"{kind}: {size(peak)}")]))
+                told.append(f"{label} {size(peak)}")
+        added = (load["host_bytes"], load["device_bytes"]) if load else (None, None)
+        rows.append(
+            [one.name, *(size(n) if n is not None else "–" for n in added), *(_known(n) for n in (host, device))]
+        )
+    if not bars:
+        return Markup("")
+    return card(
+        "Memory",
+        bar_rows(bars, Axis("MiB"), "; ".join(told), title="Peak memory"),
+        keys(("host", "series c1"), ("device", "series c2")),
+        "The highest peak over all measurements of a cell; what loading added is in the table.",
+        table(["cell", "loading, host", "loading, device", "peak, host", "peak, device"], rows),
+    )
+
+
+def load_card(series: Sequence[Series]) -> Markup:
+    """How long a fresh process takes until its first ids."""
+    bars, rows, told = [], [], []
+    for one in series:
+        load = one.cell["load"]
+        if load is None:
+            continue
+        steps = {key: float(load[key] or 0) for key in _LOAD}  # type: ignore[literal-required]
+        total = sum(steps.values())
+        bars.append(
+            Row(
+                one.name,
+                duration(total),
+                [(f"series {_LOAD[k][1]}", s * 1e3, f"{_LOAD[k][0]}: {duration(s)}") for k, s in steps.items()],
+            )
+        )
+        rows.append([one.name, *(duration(seconds) for seconds in steps.values()), duration(total)])
+        told.append(f"{one.name} {duration(total)}")
+    if not bars:
+        return Markup("")
+    return card(
+        "From start to the first ids",
+        bar_rows(bars, Axis("ms"), "; ".join(told), title="Load times"),
+        keys(*((name, f"series {style}") for name, style in _LOAD.values())),
+        "In a fresh process: importing, loading the bundle, and the first call with one image.",
+        table(["cell", *(name for name, _ in _LOAD.values()), "together"], rows),
+    )
+
+
+def _known(number: int) -> str:
+    return size(number) if number else "–"

@@ -1,0 +1,101 @@
+"""What makes numbers doubtful, and what two files do not have in common: other work, another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .results import Cell, Machine, Results
+
+
+def other_work(a: Results, b: Results) -> tuple[str, ...]:
+    """Why the two did different work, one sentence each; empty if they did the same."""
+    return tuple(_other_work(a, b))
+
+
+def other_circumstances(a: Results, b: Results) -> tuple[str, ...]:
+    """What differs around the same work: another export, machine or library. One sentence each."""
+    return tuple(_other_circumstances(a, b))
+
+
+def warnings_of(results: Results) -> tuple[str, ...]:
+    """What makes the numbers of a file doubtful, and the cells that did not run."""
+    found = list(results.data["noise"]["warnings"])
+    for cell in results.data["cells"]:
+        problem = cell["problem"]
+        if problem is not None and not any(problem in warning for warning in found):
+            found.append(f"{cell_name(cell)} did not run: {problem}")
+    return tuple(found)
+
+
+def cell_name(cell: Mapping[str, Any] | Cell) -> str:
+    """A cell in a few words, as in "onnxruntime fp32 cpu 2 threads"."""
+    name, threads = f"{cell['backend']} {cell['precision']} {cell['device']}", cell["threads"]
+    return name if threads is None else f"{name} {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _other_work(a: Results, b: Results) -> Iterator[str]:
+    first, second = a.data["bundle"], b.data["bundle"]
+    # As ids belong to a tokenizer: exports of one tokenizer share a fingerprint, whichever version wrote them.
+    if not set(first["fingerprints"]) & set(second["fingerprints"]):
+        yield f"the bundles are of different tokenizers: {first['folder']} and {second['folder']} share no fingerprint"
+    for key, ours, theirs in _changes(first["spec"], second["spec"]):
+        yield f"spec.{key} is {ours} in A and {theirs} in B"
+    pictures, others = a.data["images"], b.data["images"]
+    if (pictures["sha256"], pictures["count"]) != (others["sha256"], others["count"]):
+        yield (
+            f"the images differ: {pictures['count']} of {pictures['source'] or 'memory'} in A, "
+            f"{others['count']} of {others['source'] or 'memory'} in B"
+        )
+
+
+def _other_circumstances(a: Results, b: Results) -> Iterator[str]:
+    first, second = a.data, b.data
+    if first["bundle"]["manifest_sha256"] != second["bundle"]["manifest_sha256"]:
+        yield "the bundles are different exports: their manifests have other checksums"
+    for key, ours, theirs in _changes(_facts(first["machine"]), _facts(second["machine"])):
+        yield f"{key} is {ours} in A and {theirs} in B"
+    if first["coda_runtime"] != second["coda_runtime"]:
+        yield f"coda_runtime is {first['coda_runtime']} in A and {second['coda_runtime']} in B"
+    for key, ours, theirs in _changes(first["machine"]["libraries"], second["machine"]["libraries"]):
+        yield f"{key} is {ours} in A and {theirs} in B"
+    theirs_by_name = {cell_name(cell): cell for cell in second["cells"]}
+    for cell in first["cells"]:
+        other = theirs_by_name.get(cell_name(cell))
+        if other is not None and cell["problem"] is None is other["problem"] and _files(cell) != _files(other):
+            yield f"{cell_name(cell)} ran {_files(cell)} in A and {_files(other)} in B"
+
+
+def _facts(machine: Machine) -> dict[str, Any]:
+    """What decides how fast a machine is. Clocks of the moment are left out: they differ from run to run."""
+    cpu = machine["cpu"]
+    facts: dict[str, Any] = {
+        "the processor": cpu["model"],
+        "the number of cores": cpu["cores"],
+        "the highest clock in MHz": cpu["max_frequency_mhz"],
+        "the frequency governor": cpu["governor"],
+        "the memory in bytes": machine["memory_bytes"],
+        "the platform": machine["platform"],
+        "Python": machine["python"],
+    }
+    for gpu in machine["gpus"]:
+        facts[f"GPU {gpu['index']}"] = f"{gpu['name']}, driver {gpu['driver']}"
+    return facts
+
+
+def _files(cell: Cell) -> str:
+    found = [
+        f"{of['part']} {of['format']} {of['precision']} by {of['backend']} on {of['device']}"
+        for of in cell["artifacts"]
+    ]
+    return "; ".join(sorted(found))
+
+
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for key in dict.fromkeys([*a, *b]):
+        if a.get(key) != b.get(key):
+            yield key, _word(a.get(key)), _word(b.get(key))
+
+
+def _word(value: object) -> str:
+    return "not there" if value is None else str(value)

@@ -1,0 +1,176 @@
+"""The machine that is measured, and what disturbs it: other processes, and a clock that is held back."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..devices import installed_version
+from ..diagnose import ENGINES, describe_cpu
+
+_CPUS = Path("/sys/devices/system/cpu")
+_PROC = Path("/proc")
+_IDLE = (3, 4)  # fields of a line of /proc/stat: idle and iowait
+_COUNTED = 8  # the fields after it, guest and guest_nice, are in user and nice already
+_GPU_FIELDS = ("index", "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+# Bits of NVML's clock event reasons: hw_slowdown, sw_thermal, hw_thermal, hw_power_brake. A power cap (0x4) is normal.
+_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
+
+
+def describe() -> dict[str, Any]:
+    """The `machine` of results.json; what is not known is null."""
+    cpu = describe_cpu()
+    return {
+        "cpu": {
+            "model": cpu["model"] or cpu["machine"],
+            "cores": cpu["cores"],
+            "flags": cpu["flags"],
+            "frequency_mhz": _frequency_mhz(),
+            "governor": _read(_CPUS / "cpu0/cpufreq/scaling_governor"),
+            "max_frequency_mhz": _max_frequency_mhz(),
+        },
+        "memory_bytes": _memory_bytes(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "libraries": {name: v for name in ("numpy", *ENGINES) if (v := installed_version(name)) is not None},
+        "gpus": gpus(),
+    }
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The `gpus` of results.json, as nvidia-smi tells; empty without it. Not run on a GPU yet."""
+    out = []
+    for row in nvidia_smi("--query-gpu=" + ",".join(_GPU_FIELDS)):
+        cells = dict(zip(_GPU_FIELDS, row, strict=False))
+        memory = _number(cells.get("memory.total"))
+        out.append(
+            {
+                "index": int(_number(cells.get("index")) or 0),
+                "name": cells.get("name"),
+                "driver": cells.get("driver_version"),
+                "memory_bytes": None if memory is None else int(memory * 2**20),
+                "clock_mhz": _number(cells.get("clocks.sm")),
+                "max_clock_mhz": _number(cells.get("clocks.max.sm")),
+            }
+        )
+    return out
+
+
+def nvidia_smi(query: str) -> list[list[str]]:
+    """The rows that nvidia-smi answers to a --query-..., as text; none where it is missing or fails."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, query, "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [[cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines() if line.strip()]
+
+
+def gpu_slowed(index: int) -> bool | None:
+    """Whether heat or a lack of power holds this GPU's clock back now; None if not known. Not run on a GPU yet."""
+    # Drivers from 535 on call them event reasons; older ones refuse that name.
+    for name in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
+        for number, reasons in (row for row in nvidia_smi(f"--query-gpu=index,{name}") if len(row) == 2):
+            try:
+                if int(number) == index:
+                    return bool(int(reasons, 16) & _SLOWED)
+            except ValueError:  # "[N/A]"
+                return None
+    return None
+
+
+def cpu_throttle_count() -> int | None:
+    """How often heat has held the clocks of this process's CPUs back since boot; None where the kernel does not say."""
+    counts = [_number(_read(_CPUS / f"cpu{cpu}/thermal_throttle/core_throttle_count")) for cpu in _our_cpus()]
+    known = [int(count) for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+@dataclass(frozen=True)
+class _Ticks:
+    """Seconds since some moment on the CPUs that we may use: all of them, the busy ones, and those that were ours."""
+
+    all: float
+    busy: float
+    ours: float
+
+
+class CpuWatch:
+    """From here on, the share of the CPUs that others use: processes outside this one and the children it waited for.
+
+    Children that still run count as others, so wait for them before asking.
+    """
+
+    def __init__(self, proc: Path = _PROC) -> None:
+        self._proc = proc
+        self._start = self._read()
+
+    def share(self) -> float | None:
+        """The share since the start, 0 to 1, of all CPUs that this process may use. None where that is not known."""
+        start, now = self._start, self._read()
+        if start is None or now is None or now.all <= start.all:
+            return None
+        others = (now.busy - start.busy) - (now.ours - start.ours)
+        return min(1.0, max(0.0, others / (now.all - start.all)))
+
+    def _read(self) -> _Ticks | None:
+        text, cpus = _read(self._proc / "stat"), set(_our_cpus())
+        if text is None or not hasattr(os, "sysconf"):
+            return None
+        total = idle = 0
+        for line in text.splitlines():
+            name, *fields = line.split()
+            if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cpus:
+                ticks = [int(field) for field in fields[:_COUNTED]]
+                total += sum(ticks)
+                idle += sum(ticks[field] for field in _IDLE)
+        second = os.sysconf("SC_CLK_TCK")
+        return _Ticks(total / second, (total - idle) / second, sum(os.times()[:4]))
+
+
+def _our_cpus() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _frequency_mhz() -> float | None:
+    """The mean clock of all CPUs now."""
+    text = _read(_PROC / "cpuinfo") or ""
+    clocks = [_number(line.partition(":")[2]) for line in text.splitlines() if line.startswith("cpu MHz")]
+    known = [clock for clock in clocks if clock is not None]
+    return round(sum(known) / len(known), 1) if known else None
+
+
+def _max_frequency_mhz() -> float | None:
+    kilohertz = _number(_read(_CPUS / "cpu0/cpufreq/cpuinfo_max_freq"))
+    return None if kilohertz is None else kilohertz / 1000
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows, and systems without these names
+        return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (OSError, ValueError):
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,50 @@
+"""What makes a result less certain, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .differences import cell_name
+from .results import Cell, Measurement
+from .scenarios import ENOUGH
+
+BUSY = 0.1
+"""The share of the CPU that other processes may use without a word."""
+
+
+def collect_warnings(
+    cells: Sequence[Cell],
+    load_before: float | None,
+    load_during: float | None,
+    throttled: bool | None,
+    failures: Sequence[tuple[str, str]] = (),
+) -> list[str]:
+    """The `warnings` of results.json: `failures` are (name of a cell, what it could not measure and why)."""
+    out = []
+    for load, when in ((load_before, "before"), (load_during, "during")):
+        if load is not None and load > BUSY:
+            out.append(
+                f"the machine was busy: other processes used {load:.0%} of the CPU {when} the measurement; stop them, "
+                "and measure again"
+            )
+    if throttled:
+        out.append("a processor was too hot or short of power and slowed down; let it cool, and measure again")
+    for cell in cells:
+        for measurement in cell["measurements"]:
+            out += [f"{text} ({cell_name(cell)})" for text in _about(measurement)]
+    return out + [f"{failure} ({name})" for name, failure in failures]
+
+
+def _about(measurement: Measurement) -> list[str]:
+    out = []
+    what = f"{measurement['operation']}, {measurement['scenario']}, batch {measurement['batch']}"
+    if not measurement["warm"]:
+        out.append(f"{what} did not warm up: its times still changed when the measurement began; raise --seconds")
+    server = measurement["server"]
+    if server is not None:
+        if server["max_rate"] is None:
+            bound = server["latency_bound_s"] * 1e3
+            out.append(f"{what}: no rate that was tried keeps the 99th percentile under {bound:g} ms")
+        elif measurement["repeats"] < ENOUGH:
+            out.append(f"{what}: its 99th percentile rests on {measurement['repeats']} requests; raise --seconds")
+    return out

@@ -1,0 +1,135 @@
+"""What is timed: an operation of a loaded tokenizer on pictures, as calls that need nothing but their number."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..backends.base import DeviceSession, Session
+from ..tokenizer import Tokenizer
+from .timing import Clock, Run
+
+OPERATIONS: Mapping[str, tuple[str, ...]] = {
+    "encode": ("encoder", "quantizer"),
+    "quantise": ("quantizer",),
+    "decode": ("decoder",),
+    "round-trip": ("encoder", "quantizer", "decoder"),
+}
+"""The parts that each operation runs."""
+
+_SETS = 4  # batches taken in turn: the same one again and again could stay in a cache that real work does not have
+_PART_RUNS, _PART_SECONDS = 20, 2.0
+
+Array = npt.NDArray[Any]
+
+
+class Inputs:
+    """What an operation works on: pictures, their latents or their ids. Made once, outside of what is timed.
+
+    `images` is uint8 [N,S,S,3], of the tokenizer's size.
+    """
+
+    def __init__(self, tok: Tokenizer, operation: str, images: npt.NDArray[np.uint8]) -> None:
+        self._tok, self.operation = tok, operation
+        # An engine may take no fewer than some number.
+        self._rows = self._make(images[np.arange(max(len(images), tok._least)) % len(images)])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows `start` to `stop`, round and round through what there is: an array of its own."""
+        return self._rows[np.arange(start, stop) % len(self._rows)]
+
+    def call(self, batch: Array) -> Array:
+        """Do the operation."""
+        tok = self._tok
+        if self.operation == "encode":
+            return tok.encode(batch)
+        if self.operation == "decode":
+            return tok.decode(batch)
+        if self.operation == "round-trip":
+            return tok.reconstruct(batch)
+        return tok._in_pieces(len(batch), lambda where: batch[where], "quantizer")
+
+    def batches(self, size: int) -> Run:
+        """Calls of `size` rows, which take a few different batches in turn."""
+        sets = [self.rows(index * size, (index + 1) * size) for index in range(_SETS)]
+        return lambda number: self.call(sets[number % _SETS])
+
+    def passes(self, size: int) -> tuple[Run, int]:
+        """Calls of all rows, and their number, which is filled up to whole batches.
+
+        `size` go through the engines at once, or fewer where those take no more: that changes `images_per_run`.
+        """
+        count = -(-len(self) // size) * size
+        everything = self.rows(0, count)
+        self._tok.images_per_run = min(size, self._tok.images_per_run)
+        return lambda _: self.call(everything), count
+
+    def requests(self) -> Callable[[int, int], object]:
+        """Calls of the rows `start` to `stop`."""
+        return lambda start, stop: self.call(self.rows(start, stop))
+
+    def _make(self, images: npt.NDArray[np.uint8]) -> Array:
+        if self.operation in ("encode", "round-trip"):
+            return images
+        if self.operation == "decode":
+            return self._tok.encode(images)
+        return self._tok._in_pieces(len(images), lambda where: images[where], "encoder")
+
+
+class _Timed:
+    """A session that adds up how long its runs take."""
+
+    def __init__(self, session: Session, clock: Clock) -> None:
+        self.device = session.device
+        self._session, self._clock = session, clock
+        self.seconds = 0.0
+
+    def run(self, batch: Array) -> Array:
+        start = self._clock()
+        out = self._session.run(batch)
+        self.seconds += self._clock() - start
+        return out
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def time_parts(
+    tok: Tokenizer, run: Run, parts: Sequence[str], *, clock: Clock = time.perf_counter
+) -> dict[str, float] | None:
+    """Median seconds of each part and of the runtime around them, in calls of `run`.
+
+    None where a part runs on a GPU: its calls return before the work is done.
+    """
+    timed: dict[str, _Timed] = {}
+    on_device = False
+
+    def watch(part: str, session: Session) -> Session:
+        nonlocal on_device
+        on_device |= part in parts and isinstance(session, DeviceSession)
+        timed[part] = _Timed(session, clock)
+        return timed[part]
+
+    samples: dict[str, list[float]] = {name: [] for name in (*parts, "runtime")}
+    with tok._sessions.replaced(watch):
+        start = clock()
+        for number in range(0 if on_device else _PART_RUNS):
+            for session in timed.values():
+                session.seconds = 0.0
+            before = clock()
+            run(number)
+            whole = clock() - before
+            for part in parts:
+                samples[part].append(timed[part].seconds)
+            samples["runtime"].append(max(0.0, whole - sum(timed[part].seconds for part in parts)))
+            if clock() - start >= _PART_SECONDS and number >= 2:
+                break
+    return None if on_device else {name: statistics.median(values) for name, values in samples.items()}

@@ -1,0 +1,222 @@
+"""The page of `coda bench report`: one HTML file that needs nothing beside it, with every number of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..outputs import staged_file
+from ..page.document import document, tile
+from ..page.markup import Markup, el, join, table
+from ..page.words import count, duration, rate, size
+from . import bars, charts
+from .differences import other_circumstances, other_work, warnings_of
+from .results import Results
+from .series import Series, all_series, file_names, operations
+from .tables import FIGURES, MEASURED, figure_rows, loaded, measured_rows
+
+
+def write_report(results: Sequence[Results], out: Path) -> None:
+    """Write the page of one or several results. Raises InputError for none, and OutputError."""
+    page = render(results)
+    with staged_file(out) as beside:
+        beside.write_text(page, encoding="utf-8")
+
+
+def render(results: Sequence[Results]) -> str:
+    """The page. Raises InputError for no results."""
+    if not results:
+        raise InputError("there are no results to report; give at least one file that `coda bench run --out` wrote")
+    series = all_series(results)
+    return document(
+        f"coda bench: {results[0].data['bundle']['folder']}",
+        _header(results, series),
+        _warnings(results),
+        _circumstances(results, series),
+        [_operation(series, name) for name in operations(series)],
+        _section(
+            "As a server",
+            "Single images arrive at random, at a rate that is raised until the 99th percentile of the time from "
+            "arrival to done passes the bound.",
+            [
+                charts.server_card(one, of)
+                for one in series
+                for name in operations(series)
+                for of in one.of(name, "server")
+            ],
+        ),
+        _section(
+            "Share of what the machine can do",
+            "Only where the arithmetic of a part and the peak of the device are known.",
+            [charts.roofline_card(series, name) for name in operations(series)],
+        ),
+        _section(
+            "Memory and loading",
+            "Each cell ran in its own process.",
+            [bars.memory_card(series), bars.load_card(series)],
+        ),
+        _numbers(series),
+        footer=el(
+            "footer",
+            [
+                el("p", f"{name}: {' '.join(found.data['command'])}", class_="name")
+                for name, found in zip(file_names(results), results, strict=True)
+            ],
+        ),
+    )
+
+
+def _header(results: Sequence[Results], series: Sequence[Series]) -> Markup:
+    first = results[0].data
+    measured = [of for one in series for of in one.cell["measurements"]]
+    tiles = [tile("Measurements", f"{len(measured)}", f"of {count(len(series), 'cell')}")]
+    for name in operations(series):
+        calls = [(of, one) for one in series for of in one.of(name, "single-stream") if of["batch"] == 1]
+        if calls:
+            of, one = min(calls, key=lambda pair: pair[0]["latency_s"]["p50"])
+            tiles.append(tile(f"{name}, one image", duration(of["latency_s"]["p50"]), f"fastest median: {one.name}"))
+    best = max(measured, key=lambda of: of["throughput"] if of["operation"] == "encode" else 0.0, default=None)
+    if best is not None and best["operation"] == "encode":
+        tiles.append(tile("encode, at most", f"{rate(best['throughput'])}/s", f"images, batch {best['batch']}"))
+    files = "" if len(results) == 1 else f" and {count(len(results) - 1, 'other file')}"
+    return el(
+        "header",
+        el("p", "coda bench", class_="eyebrow"),
+        el("h1", f"{first['bundle']['folder']} on {first['machine']['cpu']['model'] or first['machine']['platform']}"),
+        el("p", f"Measured {first['created']} with coda_runtime {first['coda_runtime']}{files}.", class_="lead name"),
+        el("dl", tiles, class_="tiles"),
+    )
+
+
+def _warnings(results: Sequence[Results]) -> Markup:
+    """Everything that makes the numbers below doubtful, before them."""
+    names = file_names(results)
+    found = [
+        (f"{name}: {text}" if len(results) > 1 else text)
+        for name, of in zip(names, results, strict=True)
+        for text in (*warnings_of(of), *_not_warm(of))
+    ]
+    for name, other in zip(names[1:], results[1:], strict=True):
+        found += [f"{names[0]} (A) and {name} (B) did different work: {text}" for text in other_work(results[0], other)]
+        found += [f"{names[0]} (A) and {name} (B): {text}" for text in other_circumstances(results[0], other)]
+    if not found:
+        return Markup("")
+    return el(
+        "section",
+        el("h2", "Read these numbers with care"),
+        el("ul", [el("li", text) for text in found]),
+        class_="warnings name",
+    )
+
+
+def _not_warm(results: Results) -> list[str]:
+    """A count, where the file itself says nothing of it."""
+    cold = [of for cell in results.data["cells"] for of in cell["measurements"] if not of["warm"]]
+    if not cold or any("warm up" in warning for warning in results.data["noise"]["warnings"]):
+        return []
+    return [f"{count(len(cold), 'measurement')} never became stable in the warm-up"]
+
+
+def _circumstances(results: Sequence[Results], series: Sequence[Series]) -> Markup:
+    """Machine, bundle and images of each file, and what was loaded."""
+    cards = [
+        el(
+            "div",
+            el("h3", name, class_="name"),
+            el("dl", [join(el("dt", key), el("dd", text, class_="name")) for key, text in _facts(of)], class_="facts"),
+            class_="card" if len(results) > 1 else "card wide",
+        )
+        for name, of in zip(file_names(results), results, strict=True)
+    ]
+    columns, rows = loaded(series)
+    files = el(
+        "div",
+        el("h3", "What was loaded"),
+        el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label="What was loaded"),
+        class_="card wide",
+    )
+    return _section("What ran, and where", "", [*cards, files if rows else Markup("")])
+
+
+def _facts(results: Results) -> list[tuple[str, str]]:
+    data = results.data
+    machine, bundle, noise = data["machine"], data["bundle"], data["noise"]
+    cpu = machine["cpu"]
+    clocks = [
+        f"{clock:,.0f} MHz {what}"
+        for clock, what in ((cpu["frequency_mhz"], "now"), (cpu["max_frequency_mhz"], "at most"))
+        if clock is not None
+    ]
+    facts = [
+        ("Processor", ", ".join([cpu["model"] or "unknown", count(cpu["cores"], "core"), *clocks])),
+        ("Governor", cpu["governor"] or "unknown"),
+        ("Memory", size(machine["memory_bytes"]) if machine["memory_bytes"] is not None else "unknown"),
+        ("System", f"{machine['platform']}, Python {machine['python']}"),
+        ("Libraries", ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())),
+    ]
+    for gpu in machine["gpus"]:
+        memory = "unknown memory" if gpu["memory_bytes"] is None else size(gpu["memory_bytes"])
+        facts.append((f"GPU {gpu['index']}", f"{gpu['name']}, {memory}, driver {gpu['driver'] or 'unknown'}"))
+    spec = ", ".join(f"{key} {value}" for key, value in bundle["spec"].items() if isinstance(value, str | int))
+    facts += [
+        ("Bundle", bundle["folder"]),
+        ("Tokenizer", spec or "unknown"),
+        ("Manifest", f"sha256 {bundle['manifest_sha256'][:16]}…"),
+        ("Images", f"{data['images']['count']} of {data['images']['source'] or 'memory'}"),
+        ("CPU used by others", f"{_load(noise['load_before'])} before, {_load(noise['load_during'])} during"),
+        ("Clock held back", {None: "unknown", True: "yes", False: "no"}[noise["throttled"]]),
+    ]
+    return facts
+
+
+def _load(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.0f} %"
+
+
+def _operation(series: Sequence[Series], name: str) -> Markup:
+    return _section(
+        name.capitalize(),
+        "",
+        [
+            charts.latency_card(series, name),
+            charts.throughput_card(series, name),
+            bars.breakdown_card(series, name),
+        ],
+    )
+
+
+def _numbers(series: Sequence[Series]) -> Markup:
+    """Every number, in two tables since one would not fit a page."""
+    return el(
+        "section",
+        el("h2", "Every number"),
+        el(
+            "p",
+            "CI: 95 % confidence interval. Outliers lie three interquartile ranges outside the quartiles, and count in "
+            "every number.",
+        ),
+        el(
+            "div",
+            [
+                el(
+                    "div",
+                    el("h3", title),
+                    el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label=title),
+                    class_="card long",
+                )
+                for title, columns, rows in (
+                    ("Durations", MEASURED, measured_rows(series)),
+                    ("Throughput, memory and conduct", FIGURES, figure_rows(series)),
+                )
+            ],
+            class_="stack",
+        ),
+    )
+
+
+def _section(title: str, about: str, cards: Sequence[Markup]) -> Markup:
+    shown = [card for card in cards if card]
+    if not shown:
+        return Markup("")
+    return el("section", el("h2", title), el("p", about) if about else "", el("div", shown, class_="pairs"))

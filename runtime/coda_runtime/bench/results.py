@@ -1,0 +1,296 @@
+"""results.json of `coda bench run`: its types, read strictly and written whole.
+
+The shape is that of results.schema.json beside this file. Durations are seconds, sizes bytes, rates images per second,
+shares 0 to 1. Keys that are not named there are kept, so that a later minor version may add some.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+from ..errors import InputError
+from ..json_fields import no_constant, unique_keys
+from ..outputs import staged_file
+from .schema import describe, find_violation
+
+FORMAT = "coda-bench"
+FORMAT_VERSION = 1
+
+Operation = Literal["encode", "quantise", "decode", "round-trip"]
+Scenario = Literal["single-stream", "offline", "server"]
+
+
+class Cpu(TypedDict):
+    """The processor; None is what the system does not tell."""
+
+    model: str | None
+    cores: int
+    flags: list[str] | None
+    frequency_mhz: float | None
+    governor: str | None
+    max_frequency_mhz: float | None
+
+
+class Gpu(TypedDict):
+    """One GPU, as the driver describes it."""
+
+    index: int
+    name: str
+    driver: str | None
+    memory_bytes: int | None
+    clock_mhz: float | None
+    max_clock_mhz: float | None
+
+
+class Machine(TypedDict):
+    """What it ran on, and with which versions of which libraries."""
+
+    cpu: Cpu
+    memory_bytes: int | None
+    platform: str
+    python: str
+    libraries: dict[str, str | None]
+    gpus: list[Gpu]
+
+
+class BundleFacts(TypedDict):
+    """What ran: `fingerprints` say which tokenizer, `manifest_sha256` which export of it."""
+
+    folder: str
+    fingerprints: list[str]
+    spec: dict[str, Any]
+    manifest_sha256: str
+
+
+class ImageFacts(TypedDict):
+    """What it ran on."""
+
+    count: int
+    source: str
+    sha256: str
+
+
+class LoadedArtifact(TypedDict):
+    """A file that was loaded, and what ran it."""
+
+    part: str
+    file: str
+    backend: str
+    device: str | None
+    precision: str | None
+    format: str
+
+
+class Load(TypedDict):
+    """How long a fresh process took until its first ids, and what it then held."""
+
+    import_s: float | None
+    load_s: float
+    first_run_s: float | None
+    host_bytes: int | None
+    device_bytes: int | None
+
+
+class Latency(TypedDict):
+    """Seconds; `ci95` is that of the median, `samples` are in the order of time."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    min: float
+    max: float
+    ci95: list[float]
+    samples: list[float]
+    samples_thinned: NotRequired[bool]
+
+
+class ServerPoint(TypedDict):
+    """Latencies in seconds at an offered rate of images per second."""
+
+    rate: float
+    p50: float
+    p99: float
+    achieved: float
+
+
+class Server(TypedDict):
+    """`max_rate` is the highest offered rate whose p99 stays under the bound, None where none did."""
+
+    latency_bound_s: float
+    offered_rate: float | None
+    achieved_rate: float | None
+    max_rate: float | None
+    queue_p99_s: float | None
+    curve: list[ServerPoint]
+
+
+class Measurement(TypedDict):
+    """One operation in one scenario at one batch size."""
+
+    operation: Operation
+    scenario: Scenario
+    batch: int
+    repeats: int
+    warmup_runs: int
+    warm: bool
+    latency_s: Latency
+    throughput: float
+    throughput_ci95: list[float] | None
+    outliers: int
+    peak_host_bytes: int | None
+    peak_device_bytes: int | None
+    parts_s: dict[str, float | None] | None
+    server: Server | None
+    flops_share: float | None
+
+
+class Cell(TypedDict):
+    """What one process measured; `problem` says why it could not, and then nothing was."""
+
+    backend: str
+    precision: str
+    device: str
+    threads: int | None
+    artifacts: list[LoadedArtifact]
+    load: Load | None
+    problem: str | None
+    measurements: list[Measurement]
+
+
+class Noise(TypedDict):
+    """What else the machine was doing."""
+
+    load_before: float | None
+    load_during: float | None
+    throttled: bool | None
+    warnings: list[str]
+
+
+class Document(TypedDict):
+    """results.json."""
+
+    format: Literal["coda-bench"]
+    format_version: int
+    created: str
+    command: list[str]
+    coda_runtime: str
+    machine: Machine
+    bundle: BundleFacts
+    images: ImageFacts
+    cells: list[Cell]
+    noise: Noise
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results that were checked. `source` is the file they came from, or what to call them."""
+
+    data: Document
+    source: str = "results"
+
+    @classmethod
+    def check(cls, data: object, source: str = "results") -> Results:
+        """Results of a JSON document. Raises InputError that names the first key that is wrong."""
+        _check_version(data, source)
+        wrong = find_violation(data, schema())
+        if wrong is not None:
+            raise _unusable(source, wrong.where, wrong.found, wrong.expected)
+        document = cast(Document, data)
+        _check_cells(document["cells"], source)
+        return cls(document, source)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Results:
+        """Read a file. Raises InputError."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read ({reason}); expected results of `coda bench run --out`") from error
+        try:
+            data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_keys)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not JSON ({error}); run `coda bench run --out {path}` again") from error
+        return cls.check(data, str(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file that `load` reads. Raises InputError for what it would not read, and OutputError."""
+        self.check(self.data, str(path))
+        text = json.dumps(self.data, indent=2, allow_nan=False, ensure_ascii=False)
+        # Thousands of samples one a line would bury the rest.
+        text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+        with staged_file(path) as beside:
+            beside.write_text(text + "\n", encoding="utf-8")
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """results.schema.json."""
+    found: dict[str, Any] = json.loads(files(__package__).joinpath("results.schema.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _check_version(data: object, source: str) -> None:
+    """First of all, since a file of another kind or version may differ in everything else."""
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else data
+        raise _unusable(source, "format", describe(found), repr(FORMAT))
+    version = data.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"{source}: format_version is {version}, and this coda reads {FORMAT_VERSION}; "
+            "it was written by a newer coda: pip install --upgrade coda-runtime"
+        )
+
+
+def _check_cells(cells: list[Cell], source: str) -> None:
+    """What a schema cannot say."""
+    seen = set()
+    for index, cell in enumerate(cells):
+        key = (cell["backend"], cell["precision"], cell["device"], cell["threads"])
+        if key in seen:
+            raise _unusable(source, f"cells[{index}]", f"{key} again", "each combination once")
+        seen.add(key)
+        _check_cell(cell, f"cells[{index}]", source)
+
+
+def _check_cell(cell: Cell, where: str, source: str) -> None:
+    if cell["problem"] is not None and cell["measurements"]:
+        raise _unusable(source, f"{where}.measurements", "some", "none, since the cell has a problem")
+    seen = set()
+    for index, measurement in enumerate(cell["measurements"]):
+        here = f"{where}.measurements[{index}]"
+        key = (measurement["operation"], measurement["scenario"], measurement["batch"])
+        if key in seen:
+            raise _unusable(source, here, f"{key[0]}, {key[1]}, batch {key[2]} again", "each of them once in a cell")
+        seen.add(key)
+        if (measurement["scenario"] == "server") != (measurement["server"] is not None):
+            raise _unusable(
+                source, f"{here}.server", describe(measurement["server"]), "an object in the scenario server alone"
+            )
+        _check_latency(measurement["latency_s"], f"{here}.latency_s", source)
+
+
+def _check_latency(latency: Latency, where: str, source: str) -> None:
+    rising = [latency["min"], latency["p50"], latency["p90"], latency["p99"], latency["max"]]
+    slack = 1e-9 * latency["max"]  # interpolated percentiles round
+    if any(later < earlier - slack for earlier, later in pairwise(rising)):
+        raise _unusable(source, where, f"{rising}", "min, p50, p90, p99, max in rising order")
+    if latency["ci95"][0] > latency["ci95"][1]:
+        raise _unusable(source, f"{where}.ci95", f"{latency['ci95']}", "the lower end first")
+
+
+def _unusable(source: str, where: str, found: str, expected: str) -> InputError:
+    return InputError(
+        f"{source}: {where}: found {found}, expected {expected}; expected a file that `coda bench run --out` wrote: "
+        "run it again, or correct the file"
+    )

@@ -1,0 +1,271 @@
+"""`coda bench run`: a matrix of cells, each measured in fresh processes, one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from .. import __version__
+from ..backends.base import LoadOptions
+from ..backends.registry import get_backend
+from ..bundle import Bundle
+from ..errors import BackendError, InputError
+from ..manifest import MANIFEST_NAME
+from . import machine
+from .differences import cell_name
+from .noise import collect_warnings
+from .operations import OPERATIONS
+from .pictures import Pictures
+from .process import run_case
+from .results import FORMAT, FORMAT_VERSION, Cell, Results
+from .scenarios import SCENARIOS
+from .summary import summarise_cell
+
+SILENCE_S = 600.0
+"""The longest that one call, or loading, may take, in seconds."""
+_LOOK_S = 0.5  # how long other processes are watched before
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: every combination of the first four in cells, and of the next three in each cell.
+
+    `seconds` is the least time of a measurement, `latency_bound_s` what the server scenario keeps its 99th percentile
+    under, `repeat_process` how many processes measure each cell. Raises InputError for what is not there at all.
+    """
+
+    backends: Sequence[str] = ("auto",)
+    precisions: Sequence[str] = ("auto",)
+    devices: Sequence[str] = ("auto",)
+    threads: Sequence[int | None] = (None,)
+    operations: Sequence[str] = ("encode", "decode")
+    scenarios: Sequence[str] = ("single-stream",)
+    batches: Sequence[int] = (1, 8)
+    seconds: float = 3.0
+    latency_bound_s: float | None = None
+    repeat_process: int = 1
+
+    def __post_init__(self) -> None:
+        _check_known("operation", self.operations, tuple(OPERATIONS))
+        _check_known("scenario", self.scenarios, SCENARIOS)
+        for backend in self.backends:
+            if backend != "auto":
+                get_backend(backend)
+        for device, threads in itertools.product(self.devices, self.threads):
+            LoadOptions(device, threads=threads)
+        for batch in self.batches:
+            if batch < 1:
+                raise InputError(f"batch is {batch}; expected whole numbers from 1, such as 1,4,8")
+        if not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise InputError(f"seconds is {self.seconds}; expected a number over 0")
+        bound = self.latency_bound_s
+        if bound is not None and not (math.isfinite(bound) and bound > 0):
+            raise InputError(f"the latency bound is {bound} s; expected a number over 0")
+        if "server" in self.scenarios and bound is None:
+            raise InputError(
+                "the server scenario looks for the highest rate under a latency bound; name one: --latency-bound MS"
+            )
+
+    def cells(self, default_precision: str) -> list[dict[str, Any]]:
+        """What each cell is asked for; precision "auto" is the bundle's default, as it is on every machine."""
+        precisions = dict.fromkeys(default_precision if name == "auto" else name for name in self.precisions)
+        axes = (dict.fromkeys(self.backends), precisions, dict.fromkeys(self.devices), dict.fromkeys(self.threads))
+        names = ("backend", "precision", "device", "threads")
+        return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
+
+    def measurements(self) -> list[tuple[str, str, int]]:
+        """What is measured in a cell: operation, scenario, batch."""
+        operations, scenarios = dict.fromkeys(self.operations), dict.fromkeys(self.scenarios)
+        return list(itertools.product(operations, scenarios, dict.fromkeys(self.batches)))
+
+
+@dataclass
+class Hooks:
+    """What a run tells of itself, and what tests put in its place."""
+
+    describe: Callable[[str], object] = lambda _: None
+    """What is being measured now."""
+    advance: Callable[[float], object] = lambda _: None
+    """So many of `steps` measurements are done."""
+    watch: Callable[[], Any] = machine.CpuWatch
+    sleep: Callable[[float], None] = time.sleep
+    command: Sequence[str] | None = None
+
+
+def steps(plan: Plan, bundle: Bundle) -> int:
+    """Measurements in all."""
+    return len(plan.cells(bundle.manifest.default_precision)) * len(plan.measurements()) * plan.repeat_process
+
+
+def run_bench(
+    bundle: Bundle,
+    pictures: Pictures,
+    plan: Plan,
+    command: Sequence[str],
+    *,
+    silence_s: float = SILENCE_S,
+    hooks: Hooks | None = None,
+) -> Results:
+    """Measure a bundle. A cell that cannot run becomes a cell with a problem.
+
+    Args:
+        bundle: what to measure.
+        pictures: what to measure it on.
+        plan: the matrix.
+        command: what the user typed, for the record.
+        silence_s: the process of a cell is stopped when one call, or loading, takes longer.
+        hooks: progress.
+
+    Raises:
+        BackendError: no cell could run; the message gives the reasons.
+        BundleError: the bundle is broken.
+    """
+    hooks = hooks or Hooks()
+    bundle.verify()  # once, here, so that no cell pays for it
+    described = machine.describe()
+    watch = hooks.watch()
+    hooks.sleep(_LOOK_S)
+    before = watch.share()
+    throttle_count = machine.cpu_throttle_count()
+    with tempfile.TemporaryDirectory(prefix="coda-bench-") as name:
+        log = _run_cells(bundle, pictures, plan, Path(name), silence_s, hooks)
+    cells = [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in log]
+    _check_any(cells, bundle)
+    during = max((share for entry in log for share in entry.shares), default=None)
+    throttled = _throttled(log, throttle_count)
+    spec, manifest = bundle.spec.to_json(), (bundle.folder / MANIFEST_NAME).read_bytes()
+    failures = [
+        (cell_name(cell), failure) for cell, entry in zip(cells, log, strict=True) for failure in entry.failures()
+    ]
+    return Results.check(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "command": list(command),
+            "coda_runtime": __version__,
+            "machine": described,
+            "bundle": {
+                "folder": str(bundle.folder),
+                "fingerprints": list(bundle.fingerprints),
+                "spec": spec,
+                "manifest_sha256": sha256(manifest).hexdigest(),
+            },
+            "images": pictures.facts(),
+            "cells": cells,
+            "noise": {
+                "load_before": before,
+                "load_during": during,
+                "throttled": throttled,
+                "warnings": collect_warnings(cells, before, during, throttled, failures),
+            },
+        },
+        "the results",
+    )
+
+
+class _CellLog:
+    """What the processes of a cell sent."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.asked = asked
+        self.runs: list[list[dict[str, Any]]] = []
+        self.shares: list[float] = []
+        self.problem: str | None = None
+
+    def of(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The messages of a kind."""
+        return (message for run in self.runs for message in run if message["kind"] == kind)
+
+    def failures(self) -> Iterator[str]:
+        """What was not measured, and why, in a cell where something was."""
+        measured = any(self.of("measured"))
+        if measured:
+            for message in self.of("skipped"):
+                what = f"{message['operation']}, {message['scenario']}, batch {message['batch']}"
+                yield f"{what} could not be measured: {message['problem']}"
+            if self.problem is not None:
+                yield f"the rest could not be measured: {self.problem}"
+
+
+def _run_cells(
+    bundle: Bundle, pictures: Pictures, plan: Plan, folder: Path, silence_s: float, hooks: Hooks
+) -> list[_CellLog]:
+    """All cells, and then all again as often as the plan says, so that a slow hour does not hit one cell alone."""
+    images = folder / "images.npy"
+    np.save(images, pictures.images, allow_pickle=False)
+    measurements = plan.measurements()
+    case = {
+        "bundle": str(bundle.folder.absolute()),
+        "images": str(images),
+        "seconds": plan.seconds,
+        "latency_bound_s": plan.latency_bound_s,
+        "measurements": measurements,
+    }
+    log = [_CellLog(asked) for asked in plan.cells(bundle.manifest.default_precision)]
+    for _ in range(plan.repeat_process):
+        for entry in log:
+            if entry.problem is None:
+                _run_cell(entry, {**case, **entry.asked}, folder, silence_s, hooks)
+            else:
+                hooks.advance(len(measurements))
+    return log
+
+
+def _run_cell(entry: _CellLog, case: dict[str, Any], folder: Path, silence_s: float, hooks: Hooks) -> None:
+    run: list[dict[str, Any]] = []
+    entry.runs.append(run)
+    hooks.describe(cell_name(cast(Cell, entry.asked)))
+    left = len(case["measurements"])
+
+    def hear(message: dict[str, Any]) -> None:
+        nonlocal left
+        if message["kind"] != "alive":
+            run.append(message)
+        if message["kind"] in ("measured", "skipped"):
+            left -= 1
+            hooks.advance(1)
+
+    watch = hooks.watch()
+    problem = run_case(case, folder, hear, silence_s=silence_s, command=hooks.command)
+    share = watch.share()
+    hooks.advance(left)
+    if share is not None:
+        entry.shares.append(share)
+    told = {kind: [message["problem"] for message in run if message["kind"] == kind] for kind in ("problem", "skipped")}
+    if problem is None and not any(message["kind"] == "measured" for message in run):
+        problem = next(iter(told["problem"] + told["skipped"]), None)
+    entry.problem = problem
+
+
+def _throttled(log: Sequence[_CellLog], count_before: int | None) -> bool | None:
+    """Whether heat or lack of power held a clock back, None where neither the kernel nor a driver tells."""
+    told = [message["throttled"] for entry in log for message in entry.of("done")]
+    known = [bool(value) for value in told if value is not None]
+    count = machine.cpu_throttle_count()
+    if count is not None and count_before is not None:
+        known.append(count > count_before)
+    return any(known) if known else None
+
+
+def _check_any(cells: Sequence[Cell], bundle: Bundle) -> None:
+    if any(cell["measurements"] for cell in cells):
+        return
+    reasons: Mapping[str, None] = dict.fromkeys(f"{cell_name(cell)}: {cell['problem']}" for cell in cells)
+    raise BackendError(f"nothing of {bundle.folder} could be measured; {'; '.join(reasons)}")
+
+
+def _check_known(what: str, values: Sequence[str], known: Sequence[str]) -> None:
+    for value in values:
+        if value not in known:
+            raise InputError(f"{what} is {value!r}; expected {', '.join(known)}, or several with commas between")

@@ -1,0 +1,70 @@
+"""What the report draws: one series for each cell of each file, with its name and its colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from ..page.document import keys
+from ..page.markup import Markup
+from .differences import cell_name
+from .results import Cell, Measurement, Results
+
+_COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Series:
+    """A cell that measured something. `style` is the CSS class of its colour."""
+
+    name: str
+    style: str
+    cell: Cell
+
+    def of(self, operation: str, scenario: str) -> list[Measurement]:
+        """Its measurements of an operation in a scenario, by rising batch."""
+        found = [of for of in self.cell["measurements"] if of["operation"] == operation and of["scenario"] == scenario]
+        return sorted(found, key=lambda of: of["batch"])
+
+
+def all_series(results: Sequence[Results]) -> list[Series]:
+    """One for each cell that measured something, in the order of the files."""
+    names = file_names(results)
+    cells = [
+        (f"{_title(cell)}, {name}" if len(results) > 1 else _title(cell), cell)
+        for name, found in zip(names, results, strict=True)
+        for cell in found.data["cells"]
+        if cell["measurements"]
+    ]
+    return [Series(name, f"series c{index % _COLOURS + 1}", cell) for index, (name, cell) in enumerate(cells)]
+
+
+def _title(cell: Cell) -> str:
+    """With what "auto" became."""
+    ran = ", ".join(dict.fromkeys(of["backend"] for of in cell["artifacts"]))
+    return f"{cell_name(cell)} ({ran})" if cell["backend"] == "auto" and ran else cell_name(cell)
+
+
+def file_names(results: Sequence[Results]) -> list[str]:
+    """What to call each file: its name, or its path and place where two have the same."""
+    short = [PurePath(found.source).name for found in results]
+    if len(set(short)) == len(short):
+        return short
+    return [f"{found.source} ({index})" for index, found in enumerate(results, 1)]
+
+
+def operations(series: Sequence[Series]) -> list[str]:
+    """The operations that any of them measured, in the order of a request."""
+    there = {of["operation"] for one in series for of in one.cell["measurements"]}
+    return [name for name in ("encode", "quantise", "decode", "round-trip") if name in there]
+
+
+def batches(series: Sequence[Series], operation: str, scenario: str) -> list[int]:
+    """The batch sizes that any of them has for it, rising."""
+    return sorted({of["batch"] for one in series for of in one.of(operation, scenario)})
+
+
+def key_of(series: Sequence[Series], *more: tuple[str, str]) -> Markup:
+    """The key of a chart of these series."""
+    return keys(*((one.name, one.style) for one in series), *more)

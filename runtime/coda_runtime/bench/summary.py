@@ -1,0 +1,111 @@
+"""From what workers sent to the cells of results.json."""
+
+from __future__ import annotations
+
+import statistics as stdlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .results import Cell, Latency, Load, Measurement
+from .statistics import median_ci, outliers, percentile
+
+MOST_SAMPLES = 2000
+"""Longer lists of samples are thinned to so many, evenly in time; the numbers beside them are those of all."""
+
+Message = Mapping[str, Any]
+
+
+def summarise_cell(asked: Mapping[str, Any], runs: Sequence[Sequence[Message]], problem: str | None) -> Cell:
+    """A cell of what its processes sent, a list of messages each. `problem` counts only where nothing was measured."""
+    loaded = [message for run in runs for message in run if message["kind"] == "loaded"]
+    measured: dict[tuple[str, str, int], list[Message]] = {}
+    for message in (message for run in runs for message in run if message["kind"] == "measured"):
+        measured.setdefault((message["operation"], message["scenario"], message["batch"]), []).append(message)
+    measurements = [summarise(messages) for messages in measured.values()]
+    return {
+        "backend": asked["backend"],
+        "precision": asked["precision"],
+        "device": asked["device"],
+        "threads": asked["threads"],
+        "artifacts": loaded[0]["artifacts"] if loaded else [],
+        "load": _load([message["load"] for message in loaded]) if loaded else None,
+        "problem": None if measurements else problem or "nothing was measured",
+        "measurements": measurements,
+    }
+
+
+def summarise(messages: Sequence[Message]) -> Measurement:
+    """One measurement of what each process sent about it: samples together, peaks the highest, parts the median.
+
+    Of several server runs, all numbers are those of the one with the median rate.
+    """
+    first = messages[0]
+    if first["server"] is not None:
+        by_rate = sorted(messages, key=lambda message: message["server"]["max_rate"] or 0.0)
+        messages = [by_rate[(len(by_rate) - 1) // 2]]
+    samples = [sample for message in messages for sample in message["samples"]]
+    low, high = median_ci(samples)
+    images, server = first["images_per_sample"], messages[0]["server"]
+    throughput_ci = None if server is not None else [images / high, images / low]
+    return {
+        "operation": first["operation"],
+        "scenario": first["scenario"],
+        "batch": first["batch"],
+        "repeats": len(samples),
+        "warmup_runs": sum(message["warmup_runs"] for message in messages),
+        "warm": all(message["warm"] for message in messages),
+        "latency_s": _latency(samples, [low, high]),
+        "throughput": images / percentile(samples, 50) if server is None else server["achieved_rate"],
+        "throughput_ci95": throughput_ci,
+        "outliers": outliers(samples),
+        "peak_host_bytes": _highest(message["peak_host_bytes"] for message in messages),
+        "peak_device_bytes": _highest(message["peak_device_bytes"] for message in messages),
+        "parts_s": _medians([message["parts_s"] for message in messages]),
+        "server": server,
+        "flops_share": None,
+    }
+
+
+def _latency(samples: list[float], interval: list[float]) -> Latency:
+    out: Latency = {
+        "p50": percentile(samples, 50),
+        "p90": percentile(samples, 90),
+        "p99": percentile(samples, 99),
+        "mean": float(np.mean(samples)),
+        "min": min(samples),
+        "max": max(samples),
+        "ci95": interval,
+        "samples": samples,
+    }
+    if len(samples) > MOST_SAMPLES:
+        kept = np.linspace(0, len(samples) - 1, MOST_SAMPLES).round().astype(int)
+        out["samples"] = [samples[index] for index in kept]
+        out["samples_thinned"] = True
+    return out
+
+
+def _load(loads: Sequence[Mapping[str, Any]]) -> Load:
+    medians = _medians(loads) or {}
+    times: dict[str, Any] = {name: medians[name] for name in ("import_s", "load_s", "first_run_s")}
+    sizes = {name: _highest(load[name] for load in loads) for name in ("host_bytes", "device_bytes")}
+    out: Load = {**times, **sizes}  # type: ignore[typeddict-item]
+    return out
+
+
+def _medians(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, float | None] | None:
+    """The median of each number over the rows; null where a row lacks it, and for no rows."""
+    there = [row for row in rows if row is not None]
+    if not there:
+        return None
+    out: dict[str, float | None] = {}
+    for name in there[0]:
+        values = [row[name] for row in there if row.get(name) is not None]
+        out[name] = float(stdlib.median(values)) if values else None
+    return out
+
+
+def _highest(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None

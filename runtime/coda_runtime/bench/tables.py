@@ -1,0 +1,78 @@
+"""The rows of the report's tables: what was loaded, and every number that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..page.words import duration, rate, size
+from .results import Measurement
+from .series import Series
+
+MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "min", "max", "repeats", "outliers")
+"""The columns of `measured_rows`."""
+FIGURES = (
+    "measurement", "images/s", "CI", "peak, host", "peak, device", "warm-up runs", "encoder", "quantizer", "decoder",
+    "runtime", "roofline",
+)  # fmt: skip
+"""The columns of `figure_rows`."""
+
+
+def loaded(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: for each cell the file of each part, what ran it and where."""
+    parts = list(dict.fromkeys(of["part"] for one in series for of in one.cell["artifacts"]))
+    rows = []
+    for one in series:
+        files = {
+            of["part"]: f"{of['file']} ({of['backend']}, {of['device'] or 'unknown device'})"
+            for of in one.cell["artifacts"]
+        }
+        rows.append([one.name, *(files.get(part, "–") for part in parts)])
+    return ["cell", *parts], rows
+
+
+def measured_rows(series: Sequence[Series]) -> list[list[str]]:
+    """Durations of each measurement, under `MEASURED`."""
+    rows = []
+    for name, of in _all(series):
+        latency = of["latency_s"]
+        times = [duration(latency[key]) for key in ("p90", "p99", "mean", "min", "max")]
+        interval = " – ".join(duration(edge) for edge in latency["ci95"])
+        thinned = " (samples thinned)" if latency.get("samples_thinned") else ""
+        rows.append(
+            [name, duration(latency["p50"]), interval, *times, f"{of['repeats']}{thinned}", str(of["outliers"])]
+        )
+    return rows
+
+
+def figure_rows(series: Sequence[Series]) -> list[list[str]]:
+    """Everything else of each measurement, under `FIGURES`."""
+    rows = []
+    for name, of in _all(series):
+        edges, parts = of["throughput_ci95"], of["parts_s"] or {}
+        rows.append(
+            [
+                name,
+                rate(of["throughput"]),
+                " – ".join(rate(edge) for edge in edges) if edges else "–",
+                _size(of["peak_host_bytes"]),
+                _size(of["peak_device_bytes"]),
+                f"{of['warmup_runs']}" + ("" if of["warm"] else ", never stable"),
+                *(_duration(parts.get(part)) for part in ("encoder", "quantizer", "decoder", "runtime")),
+                "–" if of["flops_share"] is None else f"{100 * of['flops_share']:.1f} %",
+            ]
+        )
+    return rows
+
+
+def _all(series: Sequence[Series]) -> Iterator[tuple[str, Measurement]]:
+    for one in series:
+        for of in one.cell["measurements"]:
+            yield f"{of['operation']}, {of['scenario']}, batch {of['batch']}: {one.name}", of
+
+
+def _size(number: int | None) -> str:
+    return "–" if number is None else size(number)
+
+
+def _duration(seconds: float | None) -> str:
+    return "–" if seconds is None else duration(seconds)

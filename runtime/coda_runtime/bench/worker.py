@@ -1,0 +1,193 @@
+"""The process that measures one cell: a case as one line of JSON on stdin, what it found as lines of JSON on stdout.
+
+    python -m coda_runtime.bench.worker
+
+Each line has a `kind`: loaded (what was loaded, and how long it took), measured, skipped (a measurement that could not
+be made, and why), alive (calls go on), problem (why the cell cannot run at all), done. stderr is for the engine
+libraries, and for the traceback of a fault. It ends when stdin does: it does not outlive the process that started it.
+"""
+
+# What is imported here is not timed: the rest is imported inside.
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ..tokenizer import Tokenizer
+    from .scenarios import Measured
+    from .timing import Run
+
+_ALIVE_EVERY = 1.0
+
+
+class Channel:
+    """Writes the lines, and says now and then that calls go on."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self._last = time.perf_counter()
+
+    def send(self, kind: str, **values: Any) -> None:
+        """Write one line."""
+        self._out.write(json.dumps({"kind": kind, **values}, allow_nan=False) + "\n")
+        self._out.flush()
+        self._last = time.perf_counter()
+
+    def ticking(self, run: Run) -> Run:
+        """`run`, followed by a sign of life where the last is a while ago."""
+
+        def call(number: int) -> object:
+            out = run(number)
+            if time.perf_counter() - self._last > _ALIVE_EVERY:
+                self.send("alive")
+            return out
+
+        return call
+
+
+def main() -> None:
+    """Read the case from stdin, measure it, and exit: 0 when done or when a problem was told."""
+    case = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    # Engine libraries print what they like: to stderr with it.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)
+        work(case, Channel(out))
+
+
+def work(case: dict[str, Any], channel: Channel) -> None:
+    """Measure a case.
+
+    Its keys: bundle (a folder), images (a .npy file, uint8 [N,S,S,3]), backend, precision, device, threads, seconds,
+    latency_bound_s, and measurements, a list of [operation, scenario, batch].
+    """
+    start = time.perf_counter()
+    import numpy as np
+
+    from ..errors import CodaError
+    from ..loading import load
+    from . import memory
+    from .machine import gpu_slowed
+    from .operations import Inputs
+
+    imported = time.perf_counter() - start
+    images = np.load(case["images"], allow_pickle=False)
+    before = memory.resident_bytes()
+    start = time.perf_counter()
+    try:
+        tok = load(case["bundle"], case["device"], case["backend"], case["precision"], None, case["threads"])
+    except CodaError as error:
+        channel.send("problem", problem=_one_line(error))
+        return
+    with tok:
+        loaded = time.perf_counter() - start
+        after = memory.resident_bytes()
+        gpus = sorted({artifact.device for artifact in tok.artifacts if artifact.device.startswith("cuda")})
+        try:
+            first = _first_run(tok, images)
+        except CodaError as error:
+            channel.send("problem", problem=_one_line(error))
+            return
+        names = ("part", "file", "backend", "device", "precision", "format")
+        channel.send(
+            "loaded",
+            artifacts=[{name: getattr(artifact, name) for name in names} for artifact in tok.artifacts],
+            load={
+                "import_s": imported,
+                "load_s": loaded,
+                "first_run_s": first,
+                "host_bytes": None if before is None or after is None else after - before,
+                "device_bytes": memory.device_bytes() if gpus else None,
+            },
+        )
+        inputs: Inputs | None = None
+        per_run, slowed = tok.images_per_run, []
+        for operation, scenario, batch in case["measurements"]:
+            about = {"operation": operation, "scenario": scenario, "batch": batch}
+            try:
+                if inputs is None or inputs.operation != operation:
+                    inputs = Inputs(tok, operation, images)
+                measured = _measure(tok, inputs, scenario, batch, case, channel)
+            except CodaError as error:
+                channel.send("skipped", **about, problem=_one_line(error))
+                continue
+            finally:
+                tok.images_per_run = per_run
+            slowed += [gpu_slowed(int(name.partition(":")[2] or 0)) for name in gpus]
+            device = memory.device_bytes() if gpus else None
+            channel.send("measured", **about, **measured, peak_device_bytes=device)
+    known = [value for value in slowed if value is not None]
+    channel.send("done", throttled=any(known) if known else None)
+
+
+def _measure(
+    tok: Tokenizer, inputs: Any, scenario: str, batch: int, case: dict[str, Any], channel: Channel
+) -> dict[str, Any]:
+    """One measurement: what it took, and its samples."""
+    from . import memory, scenarios
+    from .operations import OPERATIONS, time_parts
+
+    seconds, parts = case["seconds"], None
+    with memory.watch_peak() as peak:
+        measured: Measured
+        if scenario == "single-stream":
+            run = channel.ticking(inputs.batches(batch))
+            measured = scenarios.single_stream(run, batch, seconds)
+        elif scenario == "offline":
+            run, count = inputs.passes(batch)
+            measured = scenarios.offline(channel.ticking(run), count, seconds)
+        else:
+            serve = _ticking_requests(inputs.requests(), channel)
+            measured = scenarios.server(serve, batch, seconds, case["latency_bound_s"])
+    if scenario == "single-stream":
+        parts = time_parts(tok, run, OPERATIONS[inputs.operation])
+    return {
+        "warmup_runs": measured.warm_up.runs,
+        "warm": measured.warm_up.warm,
+        "samples": measured.samples,
+        "images_per_sample": measured.images_per_sample,
+        "peak_host_bytes": peak.bytes,
+        "parts_s": parts,
+        "server": measured.server,
+    }
+
+
+def _ticking_requests(serve: Callable[[int, int], object], channel: Channel) -> Callable[[int, int], object]:
+    def call(start: int, stop: int) -> object:
+        return channel.ticking(lambda _: serve(start, stop))(0)
+
+    return call
+
+
+def _first_run(tok: Tokenizer, images: npt.NDArray[np.uint8]) -> float:
+    """Seconds of the first call: one image, or as many as the engines take at least."""
+    import numpy as np
+
+    batch = images[np.arange(tok._least) % len(images)]
+    start = time.perf_counter()
+    tok.encode(batch)
+    return time.perf_counter() - start
+
+
+def _end_with_stdin() -> None:
+    # Not through sys.stdin: its lock, held by a daemon thread, would be fatal when the interpreter ends.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import coda_runtime
+from coda_runtime.backends.base import Session
+from coda_runtime.bench.operations import OPERATIONS, Inputs, time_parts
+from coda_runtime.bench.pictures import MOST, take_pictures
+from coda_runtime.bundle import Bundle
+from coda_runtime.errors import ArtifactError, InputError
+from tests.runtime import tiny
+
+PHOTOS = tiny.photos(5)
+
+
+@pytest.fixture
+def tok(bundle: Path) -> Iterator[coda_runtime.Tokenizer]:
+    with coda_runtime.load(bundle) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_operation_does_what_the_tokenizer_does(operation: str, tok: coda_runtime.Tokenizer) -> None:
+    ids = tok.encode(PHOTOS)
+    images = tok.decode(ids)
+    inputs = Inputs(tok, operation, PHOTOS)
+    assert len(inputs) == 5
+    expected = {"encode": ids, "quantise": ids, "decode": images, "round-trip": images}[operation]
+    np.testing.assert_array_equal(inputs.call(inputs.rows(0, 5)), expected)
+    np.testing.assert_array_equal(inputs.batches(3)(1), expected[[3, 4, 0]])
+    np.testing.assert_array_equal(inputs.requests()(4, 7), expected[[4, 0, 1]])
+
+
+def test_a_pass_runs_whole_batches_through_the_engines(tok: coda_runtime.Tokenizer) -> None:
+    run, count = Inputs(tok, "encode", PHOTOS).passes(2)
+    assert count == 6
+    assert tok.images_per_run == 2
+    np.testing.assert_array_equal(run(0), tok.encode(PHOTOS)[[0, 1, 2, 3, 4, 0]])
+
+
+def test_batches_in_a_row_are_different_pictures(tok: coda_runtime.Tokenizer) -> None:
+    run = Inputs(tok, "encode", PHOTOS).batches(1)
+    outs = [np.asarray(run(number)).tobytes() for number in range(5)]
+    assert len(set(outs)) == 4
+    assert outs[0] == outs[4]
+
+
+def test_time_is_told_apart_by_parts(tok: coda_runtime.Tokenizer) -> None:
+    inputs = Inputs(tok, "round-trip", PHOTOS)
+    ticks = iter(range(10**9))
+    parts = time_parts(tok, inputs.batches(2), OPERATIONS["round-trip"], clock=lambda: float(next(ticks)))
+    # The clock ticks once each time it is read: twice for each part, and twice for the whole around them.
+    assert parts == {"encoder": 1.0, "quantizer": 1.0, "decoder": 1.0, "runtime": 4.0}
+    np.testing.assert_array_equal(tok.encode(PHOTOS), inputs._tok.encode(PHOTOS))
+
+
+def test_where_work_goes_on_after_a_call_parts_are_not_told(tok: coda_runtime.Tokenizer) -> None:
+    class OnDevice:
+        device = "cuda:0"
+
+        def run(self, batch: object) -> object:
+            raise AssertionError
+
+        close = take = run_on_device = run
+
+    def change(part: str, session: Session) -> Session:
+        return OnDevice() if part == "quantizer" else session  # type: ignore[return-value]
+
+    with tok._sessions.replaced(change):
+        assert time_parts(tok, lambda _: None, OPERATIONS["encode"]) is None
+        assert time_parts(tok, lambda _: None, OPERATIONS["decode"]) is not None
+
+
+def test_pictures_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: Path, sealed: Path) -> None:
+    opened = Bundle.open(bundle)
+    samples = take_pictures(opened)
+    np.testing.assert_array_equal(samples.images, PHOTOS)
+    assert samples.facts()["source"] == "samples of the bundle"
+    from PIL import Image
+
+    for i, image in enumerate(tiny.photos(2, 40, 60)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    taken = take_pictures(opened, paths * MOST, "there")
+    assert taken.images.shape == (MOST, 32, 32, 3)
+    assert {"count": MOST, "source": "there"}.items() <= taken.facts().items()
+    assert taken.facts()["sha256"] != samples.facts()["sha256"]
+    with pytest.raises(InputError, match=r"carries no sample pictures.*--images DIR"):
+        take_pictures(Bundle.open(sealed))
+
+
+def test_damaged_samples_are_told_as_such(bundle: Path, copy: object) -> None:
+    damaged = copy(bundle)  # type: ignore[operator]
+    (damaged / "parity.fp32.npz").write_bytes(b"no archive")
+    with pytest.raises(ArtifactError, match="not a readable"):
+        take_pictures(Bundle.open(damaged))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from coda_runtime import InputError, OutputError
+from coda_runtime.bench.report import render, write_report
+from coda_runtime.bench.results import Results
+from tests.runtime.bench.examples import document, results
+
+
+class Outline(HTMLParser):
+    """The tags of a page in order, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "onload", "onclick")]
+        assert tag not in ("script", "link", "iframe", "object")
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def charts(page: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+
+
+def changed(**cells: object) -> Results:
+    data: Any = copy.deepcopy(document())
+    for cell in data["cells"]:
+        cell.update(cells)
+    return Results.check(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_beside_it(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "report.html"
+    write_report([results()], out)
+    page = out.read_text(encoding="utf-8")
+    assert Outline(page).links == []
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "nan" not in re.sub(r"<[^>]*>", "", page.partition("</style>")[2]).lower().split()
+
+
+def test_every_chart_is_named_described_and_followed_by_its_data() -> None:
+    page = render([results()])
+    drawn = charts(page)
+    # Latency, throughput and roofline of three operations, the parts of two, three servers, memory, loading.
+    assert len(drawn) == 3 * 3 + 2 + 3 + 2
+    for chart in drawn:
+        assert [child.tag for child in chart[:2]] == ["title", "desc"]
+        assert chart[0].text
+        assert len(chart[1].text or "") > 20
+        assert chart.attrib["role"] == "img"
+    for card in page.split("<svg")[1:]:
+        assert "<table>" in card
+
+
+def test_coordinates_lie_on_the_drawing() -> None:
+    for chart in charts(render([results()])):
+        _, _, width, height = map(float, chart.attrib["viewBox"].split())
+        for element in chart.iter():
+            for key, limit in (("x", width), ("cx", width), ("x1", width), ("y", height), ("cy", height)):
+                if key in element.attrib:
+                    assert -1 <= float(element.attrib[key]) <= limit + 1
+            for pair in element.attrib.get("points", "").split():
+                x, y = map(float, pair.split(","))
+                assert -1 <= x <= width + 1
+                assert -1 <= y <= height + 1
+
+
+def test_numbers_are_on_the_page() -> None:
+    found = results()
+    text = " ".join(Outline(render([found])).words)
+    of = found.data["cells"][0]["measurements"][0]
+    assert f"{of['latency_s']['p50'] * 1e3:.1f} ms" in text
+    assert f"{of['latency_s']['max'] * 1e3:.1f} ms" in text
+    assert f"{of['throughput']:.1f}" in text
+    for words in (
+        "Example Processor 9000", "onnxruntime 1.31.1", "Example GPU", "keep the 99th percentile under",
+        "Share of what the machine can do", "first run", "42.7 %", "encoder.fp32.onnx",
+    ):  # fmt: skip
+        assert words in text
+    assert text.count("encode, single-stream, batch 4: onnxruntime fp32 cpu 2 threads") == 2
+
+
+def test_warnings_come_first_and_only_where_there_are_some() -> None:
+    loud = render([results(busy=True)])
+    assert loud.index("other processes used 37 %") < loud.index("What ran, and where")
+    assert "184 †" in loud
+    assert "† The warm-up ended before" in loud
+    quiet: Any = document()
+    quiet["cells"].pop()
+    page = render([Results.check(quiet)])
+    assert 'class="warnings' not in page
+    assert "†" not in page
+    assert "tensorrt-rtx fp16 cuda:0 did not run" in render([results()])
+
+
+def test_a_measurement_that_was_not_warm_is_told_even_if_the_file_does_not() -> None:
+    data: Any = document()
+    data["cells"][0]["measurements"][0]["warm"] = False
+    assert "1 measurement never became stable" in render([Results.check(data)])
+
+
+def test_several_files_are_told_apart() -> None:
+    other: Any = document(seed=3)
+    other["images"]["sha256"] = "e" * 64
+    page = render([results(), Results.check(other, "other.json")])
+    Outline(page)
+    assert "results.json (A) and other.json (B) did different work: the images differ" in page
+    assert "onnxruntime fp32 cpu 2 threads, other.json" in page
+    same = render([results(), results()])
+    assert "onnxruntime fp32 cpu 2 threads, results.json (2)" in same
+
+
+@pytest.mark.parametrize("cells", [{"measurements": []}, {"measurements": [], "load": None, "artifacts": []}])
+def test_nothing_measured_is_still_a_page(cells: dict[str, object]) -> None:
+    page = render([changed(**cells)])
+    Outline(page)
+    assert charts(page) == []
+
+
+def test_what_is_not_known_leaves_no_chart() -> None:
+    data: Any = document()
+    for cell in data["cells"]:
+        cell["load"] = None
+        for of in cell["measurements"]:
+            of.update(parts_s=None, flops_share=None, peak_host_bytes=None, peak_device_bytes=None)
+        cell["measurements"] = [of for of in cell["measurements"] if of["scenario"] == "offline"]
+    page = render([Results.check(data)])
+    Outline(page)
+    assert len(charts(page)) == 3
+    assert "Roofline" not in page
+
+
+def test_text_of_the_file_is_escaped() -> None:
+    data: Any = document()
+    data["bundle"]["folder"] = "<script>alert(1)</script>"
+    data["noise"]["warnings"] = ["<img src=x>"]
+    data["cells"][0]["backend"] = "<b>"
+    Outline(render([Results.check(data)]))
+
+
+def test_no_results() -> None:
+    with pytest.raises(InputError, match="at least one file"):
+        render([])
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        write_report([results()], tmp_path)

@@ -1,0 +1,209 @@
+"""The measuring from end to end on the tiny bundle, and with workers that go wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coda_runtime.bench.noise import collect_warnings
+from coda_runtime.bench.pictures import take_pictures
+from coda_runtime.bench.results import Results
+from coda_runtime.bench.run import Hooks, Plan, run_bench, steps
+from coda_runtime.bench.summary import MOST_SAMPLES, summarise
+from coda_runtime.bundle import Bundle
+from coda_runtime.errors import BackendError, InputError
+from tests.runtime.bench.fakes import worker
+
+FAST = {"backends": ("onnxruntime",), "devices": ("cpu",), "threads": (1,), "seconds": 0.02, "batches": (1, 2)}
+SAMPLE = "'samples': [0.25] * 10, 'images_per_sample': 1, 'warmup_runs': 6, 'warm': True, 'peak_host_bytes': 5"
+MEASURED = f"""
+m = {{{SAMPLE}, 'peak_device_bytes': None, 'parts_s': None, 'server': None}}
+def measured(n, **changes): say('measured', **dict(zip(('operation', 'scenario', 'batch'), case['measurements'][n])),
+                                **{{**m, **changes}})
+"""
+
+
+class Watch:
+    """A busy machine, or a quiet one."""
+
+    def __init__(self, share: float | None) -> None:
+        self._share = share
+
+    def share(self) -> float | None:
+        return self._share
+
+
+def run(bundle: Path, plan: Plan, *, code: str = "", silence_s: float = 60, busy: Iterator[float] | None = None) -> Any:
+    opened = Bundle.open(bundle)
+    hooks = Hooks(
+        watch=lambda: Watch(None if busy is None else next(busy)),
+        sleep=lambda seconds: None,
+        command=worker(MEASURED + code) if code else None,
+    )
+    return run_bench(opened, take_pictures(opened), plan, ["coda"], silence_s=silence_s, hooks=hooks).data
+
+
+def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path) -> None:
+    plan = Plan(
+        **{**FAST, "precisions": ("auto", "fp16"), "devices": ("cpu", "cuda:7")},
+        operations=("encode", "quantise", "decode", "round-trip"),
+        scenarios=("single-stream", "offline"),
+    )
+    data = run(bundle, plan)
+    assert steps(plan, Bundle.open(bundle)) == 4 * 16
+    asked = [(cell["precision"], cell["device"]) for cell in data["cells"]]
+    assert asked == [("fp32", "cpu"), ("fp32", "cuda:7"), ("fp16", "cpu"), ("fp16", "cuda:7")]
+    ran, *others = data["cells"]
+    assert all(cell["measurements"] == [] and cell["problem"] for cell in others)
+    assert "fp16" in others[1]["problem"]
+    assert [artifact["part"] for artifact in ran["artifacts"]] == ["encoder", "quantizer", "decoder"]
+    assert ran["problem"] is None
+    assert len(ran["measurements"]) == 16
+    for of in ran["measurements"]:
+        assert of["repeats"] >= 6
+        assert (of["parts_s"] is not None) == (of["scenario"] == "single-stream")
+        assert of["latency_s"]["ci95"][0] <= of["latency_s"]["p50"] <= of["latency_s"]["ci95"][1]
+        if of["scenario"] == "single-stream":
+            assert of["throughput"] == pytest.approx(of["batch"] / of["latency_s"]["p50"])
+    assert set(ran["measurements"][-4]["parts_s"]) == {"encoder", "quantizer", "decoder", "runtime"}
+    assert data["images"] == take_pictures(Bundle.open(bundle)).facts()
+    Results.check(data).save(tmp_path / "results.json")
+    assert Results.load(tmp_path / "results.json").data == data
+
+
+def test_a_server_is_searched_for_the_rate_that_it_holds(bundle: Path) -> None:
+    plan = Plan(**FAST, operations=("encode",), scenarios=("server",), latency_bound_s=0.02)
+    (cell,) = run(bundle, plan)["cells"]
+    assert [of["batch"] for of in cell["measurements"]] == [1, 2]
+    for of in cell["measurements"]:
+        server = of["server"]
+        assert server["latency_bound_s"] == 0.02
+        assert {server["offered_rate"], server["max_rate"]} <= {*(point["rate"] for point in server["curve"]), None}
+        if server["max_rate"] is not None:  # of a busy machine nothing is known
+            assert of["latency_s"]["p99"] <= 0.02
+            assert of["throughput"] == server["achieved_rate"] > 0
+
+
+def test_repeated_processes_are_one_cell_in_turn(bundle: Path) -> None:
+    plan = Plan(**{**FAST, "threads": (1, 2)}, operations=("decode",), repeat_process=2)
+    data = run(
+        bundle, plan, code="measured(0); measured(1, samples=[float(os.getpid())] * 6); say('done', throttled=None)"
+    )
+    assert [cell["threads"] for cell in data["cells"]] == [1, 2]
+    for cell in data["cells"]:
+        assert [of["repeats"] for of in cell["measurements"]] == [20, 12]
+        assert [of["warmup_runs"] for of in cell["measurements"]] == [12, 12]
+    pids = [list(dict.fromkeys(cell["measurements"][1]["latency_s"]["samples"])) for cell in data["cells"]]
+    assert len({*pids[0], *pids[1]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("raise RuntimeError('it broke')", "RuntimeError: it broke (the process ended with exit code 1)"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "when memory runs out"),
+        ("time.sleep(600)", "no call ended within 2 s"),
+        ("say('problem', problem='no such device')", "no such device"),
+        (
+            "say('skipped', operation='encode', scenario='x', batch=1, problem='too many'); say('done', throttled=0)",
+            "too many",
+        ),
+    ],
+)
+def test_a_worker_that_fails_leaves_a_cell_with_a_problem(code: str, problem: str, bundle: Path) -> None:
+    good = "measured(0); say('done', throttled=False)"
+    both = f"if case['threads'] == 1:\n    {code}\nelse:\n    {good}"
+    data = run(bundle, Plan(**{**FAST, "threads": (1, 2)}), code=both, silence_s=2)
+    failed, fine = data["cells"]
+    assert problem in failed["problem"]
+    assert failed["measurements"] == []
+    assert len(fine["measurements"]) == 1
+    with pytest.raises(BackendError, match=r"could be measured; onnxruntime.* 1 thread: ") as caught:
+        run(bundle, Plan(**FAST), code=both, silence_s=2)
+    assert problem in str(caught.value)
+
+
+def test_what_was_measured_before_a_failure_is_kept(bundle: Path) -> None:
+    data = run(bundle, Plan(**FAST), code="measured(0); measured(1)\nraise MemoryError('full')")
+    (cell,) = data["cells"]
+    assert cell["problem"] is None
+    assert len(cell["measurements"]) == 2
+    (warning,) = data["noise"]["warnings"]
+    assert "the rest could not be measured: MemoryError: full" in warning
+    skipped = "say('skipped', operation='encode', scenario='offline', batch=8, problem='no room')"
+    skip = f"measured(0); {skipped}; say('done', throttled=True)"
+    noise = run(bundle, Plan(**FAST), code=skip)["noise"]
+    assert noise["throttled"] is True
+    assert any(
+        "encode, offline, batch 8 could not be measured: no room (onnxruntime" in text for text in noise["warnings"]
+    )
+    assert any("too hot" in text for text in noise["warnings"])
+
+
+def test_a_busy_machine_is_told(bundle: Path) -> None:
+    code = "measured(0); say('done', throttled=None)"
+    plan = Plan(**{**FAST, "threads": (1, 2)})
+    noise = run(bundle, plan, code=code, busy=iter([0.05, 0.02, 0.37]))["noise"]
+    assert (noise["load_before"], noise["load_during"]) == (0.05, 0.37)
+    (warning,) = noise["warnings"]
+    assert warning.startswith("the machine was busy: other processes used 37% of the CPU during")
+    assert run(bundle, plan, code=code, busy=iter([0.1, 0.1, 0.1]))["noise"]["warnings"] == []
+    assert "before" in run(bundle, plan, code=code, busy=iter([0.11, 0, 0]))["noise"]["warnings"][0]
+
+
+def test_what_was_not_warm_and_what_rests_on_little_is_told(bundle: Path) -> None:
+    server = {"latency_bound_s": 0.05, "max_rate": None, "offered_rate": 2.0, "achieved_rate": 1.5, "queue_p99_s": 1.0}
+    code = f"measured(0, warm=False); measured(1, server={{**{server}, 'curve': []}}); say('done', throttled=None)"
+    plan = Plan(**FAST, operations=("encode",), scenarios=("server",), latency_bound_s=0.05)
+    with pytest.raises(InputError, match="server"):
+        run(bundle, plan, code=code)  # a server scenario without its numbers is no result
+    both = (
+        f"s = {{**{server}, 'curve': []}}\nmeasured(0, server=s, warm=False)\n"
+        "measured(1, server={**s, 'max_rate': 2.0}); say('done', throttled=None)"
+    )
+    data = run(bundle, plan, code=both)
+    cold, none, few = data["noise"]["warnings"]
+    assert cold.startswith("encode, server, batch 1 did not warm up")
+    assert none.startswith("encode, server, batch 1: no rate that was tried keeps the 99th percentile under 50 ms")
+    assert few.startswith("encode, server, batch 2: its 99th percentile rests on 10 requests")
+    assert [of["throughput"] for of in data["cells"][0]["measurements"]] == [1.5, 1.5]
+    assert collect_warnings([], None, None, None) == []
+
+
+def test_many_samples_are_thinned_and_the_numbers_are_of_all(bundle: Path) -> None:
+    samples = (1 + np.arange(9000) / 9000).tolist()
+    message = {"operation": "encode", "scenario": "offline", "batch": 4, "samples": samples, "images_per_sample": 8}
+    rest = dict.fromkeys(("peak_host_bytes", "peak_device_bytes", "parts_s", "server"))
+    out = summarise([{**message, **rest, "warmup_runs": 1, "warm": True}])
+    kept = out["latency_s"]["samples"]
+    assert out["latency_s"]["samples_thinned"]
+    assert len(kept) == MOST_SAMPLES
+    assert (kept[0], kept[-1]) == (samples[0], samples[-1])
+    assert kept == sorted(kept)
+    assert out["repeats"] == 9000
+    assert out["throughput"] == pytest.approx(8 / 1.5, rel=1e-3)
+    json.dumps(out, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operations": ("encod",)}, "operation is 'encod'; expected encode, quantise, decode, round-trip"),
+        ({"scenarios": ("multi",)}, "scenario is 'multi'"),
+        ({"backends": ("torch",)}, "backend is 'torch'"),
+        ({"devices": ("gpu",)}, "device is 'gpu'"),
+        ({"threads": (0,)}, "threads is 0"),
+        ({"batches": (4, 0)}, "batch is 0"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"latency_bound_s": -1.0}, "latency bound is -1"),
+        ({"scenarios": ("server",)}, "--latency-bound MS"),
+    ],
+)
+def test_what_is_not_there_at_all_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError if "backends" not in changes else BackendError, match="(?s)" + message):
+        Plan(**changes)
