@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import coda_runtime
+from coda_export.flops import graph_flops, search_flops
 from coda_export.folding import Folded
 from coda_export.folding.precision import DTYPES
 from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, quantizer_graph
@@ -90,14 +91,19 @@ def _graphs(
         yield "decoder", precision, decoder_graph(folded, precision, graph_opset(precision, opset))
 
 
-def _write(folder: Path, folded: Folded, precisions: Sequence[str], opset: int, progress: Progress) -> list[Artifact]:
-    artifacts = []
+def _write(
+    folder: Path, folded: Folded, precisions: Sequence[str], opset: int, progress: Progress
+) -> tuple[list[Artifact], dict[str, int]]:
+    """Write graphs and tables; return their artifacts, and the work of each part for an image."""
+    artifacts, flops = [], {"quantizer": search_flops(folded.quantizer.search, folded.spec)}
     for part, precision, model in _graphs(folded, precisions, opset, progress):
         file = f"{part}.{precision}.onnx"
         onnx.save(model, folder / file)
+        if part not in flops:
+            flops[part] = graph_flops(model)
         artifacts.append(Artifact(part, "onnx", precision, file, *describe_file(folder, file)))
     np.save(folder / "codebook.fp32.npy", folded.quantizer.search.values.numpy())
-    return [*artifacts, _array(folder, "codebook.fp32.npy"), write_search(folder, folded.quantizer.search)]
+    return [*artifacts, _array(folder, "codebook.fp32.npy"), write_search(folder, folded.quantizer.search)], flops
 
 
 def _array(folder: Path, file: str) -> Artifact:
@@ -145,7 +151,7 @@ def export_bundle(
         import_triton()
     check_out(Path(out))
     with staged_folder(out, replace=True) as folder:
-        artifacts = _write(folder, folded, precisions, opset, progress)
+        artifacts, flops = _write(folder, folded, precisions, opset, progress)
         taken = None
         if samples is not None:
             progress("running the tokenizer on the bundle's samples")
@@ -160,6 +166,7 @@ def export_bundle(
                 **(provenance or {}),
                 "versions": versions,
                 "opset": {**opsets, "quantizer": QUANTIZER_OPSET},
+                "flops": flops,
                 "floors": {name: dataclasses.asdict(floors[name]) for name in dict.fromkeys(("fp32", *precisions))},
             },
             default_precision=precisions[0],

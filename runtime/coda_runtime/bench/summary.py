@@ -64,7 +64,7 @@ def summarise(messages: Sequence[Message]) -> Measurement:
         "peak_device_bytes": _highest(message["peak_device_bytes"] for message in messages),
         "parts_s": _medians([message["parts_s"] for message in messages]),
         "server": server,
-        "flops_share": None,
+        "flops_share": (_medians([{"share": message.get("flops_share")} for message in messages]) or {})["share"],
     }
 
 

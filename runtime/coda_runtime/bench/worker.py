@@ -77,7 +77,8 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     from ..loading import load
     from . import memory
     from .machine import gpu_slowed
-    from .operations import Inputs
+    from .operations import OPERATIONS, Inputs
+    from .roofline import peak_flops, work_of
 
     imported = time.perf_counter() - start
     images = np.load(case["images"], allow_pickle=False)
@@ -111,6 +112,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
         )
         inputs: Inputs | None = None
         per_run, slowed = tok.images_per_run, []
+        peak = peak_flops()
         for operation, scenario, batch in case["measurements"]:
             about = {"operation": operation, "scenario": scenario, "batch": batch}
             try:
@@ -124,7 +126,11 @@ def work(case: dict[str, Any], channel: Channel) -> None:
                 tok.images_per_run = per_run
             slowed += [gpu_slowed(int(name.partition(":")[2] or 0)) for name in gpus]
             device = memory.device_bytes() if gpus else None
-            channel.send("measured", **about, **measured, peak_device_bytes=device)
+            work = work_of(tok._bundle.manifest.provenance, tok.artifacts, OPERATIONS[operation])
+            median = float(np.median(measured["samples"]))
+            reached = None if work is None or scenario == "server" else work * measured["images_per_sample"] / median
+            share = None if reached is None else reached / peak
+            channel.send("measured", **about, **measured, peak_device_bytes=device, flops_share=share)
     known = [value for value in slowed if value is not None]
     channel.send("done", throttled=any(known) if known else None)
 
