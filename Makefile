@@ -39,7 +39,9 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 shapes: $(TEST_STAMP) ## build engines of the full-size tokenizers: minutes, and needs no GPU
 	$(BIN)/pytest -m shapes
 
-bench: $(TEST_STAMP) ## time the exported quantizer beside the textbook formulation
+bench: $(TEST_STAMP) ## time each piece on the sample, and the exported quantizer beside the textbook formulation
+	$(BIN)/pytest benchmarks/test_pieces.py --benchmark-group-by=group --benchmark-sort=name --benchmark-max-time=0.5 \
+		--benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m benchmarks.bench_quantizer
 
 format: $(TEST_STAMP) ## let ruff format and fix what it can

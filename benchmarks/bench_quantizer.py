@@ -7,7 +7,6 @@ time does not depend on them. The exported graph's tokens are checked by step ag
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.common import interleaved, save, session_options, show
+from benchmarks.common import in_fresh_process, interleaved, peak_memory, save, session_options, show
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer, pool_rows, spread_rows
 from coda_deploy.tokenizer.variants import VARIANTS
@@ -97,28 +96,16 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     return session
 
 
-def _peak_memory() -> float:
-    """This process's peak resident memory in MiB. Not from getrusage, whose peak outlives exec."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
-def _peak_growth(path: Path, shape: tuple[int, ...], results: Any) -> None:
+def _peak_growth(path: Path, shape: tuple[int, ...]) -> float:
     latent = np.random.default_rng(0).standard_normal(shape, np.float32)
-    before = _peak_memory()
+    before = peak_memory()
     _session(path).run(None, {"latent": latent})
-    results.put(_peak_memory() - before)
+    return peak_memory() - before
 
 
 def added_memory(path: Path, shape: tuple[int, ...]) -> float:
     """MiB by which loading and running a graph raises a fresh process's peak resident memory."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    process = context.Process(target=_peak_growth, args=(path, shape, results))
-    process.start()
-    growth = float(results.get(timeout=120))
-    process.join()
-    return growth
+    return in_fresh_process(_peak_growth, path, shape)
 
 
 def build(config: TokenizerConfig) -> tuple[ResidualQuantizer, FoldedQuantizer]:

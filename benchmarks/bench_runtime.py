@@ -1,6 +1,8 @@
 """What the runtime costs beyond the engine: encode and decode against the raw sessions, and import time.
 
-``python -m benchmarks.bench_runtime BUNDLE``.
+``python -m benchmarks.bench_runtime BUNDLE``. Raw sessions and runtime take turns; the overhead is the median of the
+ratios of each round, with a 95 % confidence interval. Batches beyond what the runtime gives the engine at once are
+compared with raw sessions that are given the same pieces, and with raw sessions that are given the whole batch.
 """
 
 from __future__ import annotations
@@ -9,13 +11,24 @@ import argparse
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 import coda_runtime
-from benchmarks.common import interleaved, save, session_options
+from benchmarks.common import Others, Ratio, Run, interleaved_times, medians, paired_ratio, save, session_options
+
+MOST = {1: 0.03, 32: 0.01}
+"""The overhead that is allowed, by batch size."""
+RUNTIME, RAW, RAW_WHOLE = "coda_runtime", "raw sessions", "raw sessions, whole batch"
+
+Array = NDArray[Any]
 
 
 def import_seconds(module: str, repeats: int) -> float:
@@ -25,46 +38,88 @@ def import_seconds(module: str, repeats: int) -> float:
     return statistics.median(float(run.stdout) for run in runs)
 
 
+def verdict(ratio: Ratio, most: float) -> str:
+    """Whether the interval lies under the overhead allowed, over it, or on both sides."""
+    if ratio.high - 1 < most:
+        return "met"
+    return "NOT MET" if ratio.low - 1 > most else "open: the interval holds the target"
+
+
+class RawSessions:
+    """onnxruntime's sessions on a bundle's files, with the options that the runtime sets."""
+
+    def __init__(self, tokenizer: coda_runtime.Tokenizer) -> None:
+        files = {artifact.part: tokenizer.folder / artifact.file for artifact in tokenizer.artifacts}
+        self._sessions = {
+            part: onnxruntime.InferenceSession(file, session_options(), providers=["CPUExecutionProvider"])
+            for part, file in files.items()
+        }
+
+    def encode(self, image: Array) -> Array:
+        """Through two sessions."""
+        latent = self._sessions["encoder"].run(None, {"image": image})[0]
+        return np.asarray(self._sessions["quantizer"].run(None, {"latent": latent})[0])
+
+    def decode(self, ids: Array) -> Array:
+        """Through one."""
+        return np.asarray(self._sessions["decoder"].run(None, {"ids": ids})[0])
+
+
+def in_pieces(run: Callable[[Array], Array], batch: Array, size: int) -> Array:
+    """As the runtime cuts a batch."""
+    if len(batch) <= size:
+        return run(batch)
+    return np.concatenate([run(batch[start : start + size]) for start in range(0, len(batch), size)])
+
+
+def overhead(tokenizer: coda_runtime.Tokenizer, raw: RawSessions, batch: int, rounds: int) -> dict[str, Any]:
+    """Both operations at one batch size."""
+    size, most = tokenizer.spec.image_size, MOST.get(batch)
+    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    given: dict[str, Array] = {"encode": images, "decode": tokenizer.encode(images)}
+    out: dict[str, Any] = {"rounds": rounds, "images_per_run": tokenizer.images_per_run}
+    for operation, array in given.items():
+        direct = getattr(raw, operation)
+        runs: dict[str, Run] = {
+            RAW: partial(in_pieces, direct, array, tokenizer.images_per_run),
+            RUNTIME: partial(getattr(tokenizer, operation), array),
+        }
+        if batch > tokenizer.images_per_run:
+            runs[RAW_WHOLE] = partial(direct, array)
+        times = interleaved_times(runs, rounds)
+        ratio = paired_ratio(times[RUNTIME], times[RAW])
+        found: dict[str, Any] = {"median_s": medians(times), "overhead": {k: v - 1 for k, v in asdict(ratio).items()}}
+        line = f"  {operation}, batch {batch}: {found['median_s'][RUNTIME] * 1e3:.2f} ms, overhead "
+        line += f"{ratio.median - 1:+.2%} ({ratio.low - 1:+.2%} to {ratio.high - 1:+.2%})"
+        if most is not None:
+            found |= {"target": most, "verdict": verdict(ratio, most)}
+            line += f", target under {most:.0%}: {found['verdict']}"
+        if RAW_WHOLE in times:
+            whole = paired_ratio(times[RUNTIME], times[RAW_WHOLE])
+            found["overhead_whole_batch"] = {k: v - 1 for k, v in asdict(whole).items()}
+            line += f"; against the whole batch in one run {whole.median - 1:+.1%}"
+        print(line, flush=True)
+        out[operation] = found
+    return out
+
+
 def main() -> None:
-    """Print overheads at batch 1 and the import time."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print overheads and the import time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32])
+    parser.add_argument("--rounds", type=int, default=200, help="at batch 1; larger batches take fewer, at least 15")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    others, results = Others(), {}
     with coda_runtime.load(args.bundle, device="cpu") as tokenizer:
-        files = {artifact.part: args.bundle / artifact.file for artifact in tokenizer.artifacts}
-        raw = {
-            part: onnxruntime.InferenceSession(files[part], session_options(), providers=["CPUExecutionProvider"])
-            for part in ("encoder", "quantizer", "decoder")
-        }
-        size = tokenizer.spec.image_size
-        image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-        ids = tokenizer.encode(image)
-
-        def raw_encode() -> object:
-            latent = raw["encoder"].run(None, {"image": image})[0]
-            return raw["quantizer"].run(None, {"latent": latent})[0]
-
-        medians = interleaved(
-            {
-                "encode, raw sessions": raw_encode,
-                "encode, coda_runtime": lambda: tokenizer.encode(image),
-                "decode, raw session": lambda: raw["decoder"].run(None, {"ids": ids}),
-                "decode, coda_runtime": lambda: tokenizer.decode(ids),
-            },
-            args.repeats,
-        )
-    for name, seconds in medians.items():
-        print(f"  {name:<28}{seconds * 1e3:10.3f} ms")
-    overheads = {
-        "encode": medians["encode, coda_runtime"] / medians["encode, raw sessions"] - 1,
-        "decode": medians["decode, coda_runtime"] / medians["decode, raw session"] - 1,
-    }
-    print(f"  overhead: encode {overheads['encode']:+.2%}, decode {overheads['decode']:+.2%}")
+        raw = RawSessions(tokenizer)
+        for batch in args.batches:
+            results[str(batch)] = overhead(tokenizer, raw, batch, max(min(15, args.rounds), args.rounds // batch))
+    busy = others.share()
     imported = import_seconds("coda_runtime", 9)
-    print(f"  import coda_runtime: {imported * 1e3:.1f} ms over numpy")
-    save(args.json, {"median_s": medians, "overhead": overheads, "import_s": imported})
+    print(f"  import coda_runtime: {imported * 1e3:.1f} ms over numpy; other processes took {busy:.0%} of the machine")
+    save(args.json, {"batches": results, "import_s": imported, "others_busy": busy})
 
 
 if __name__ == "__main__":

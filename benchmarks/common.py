@@ -3,30 +3,107 @@
 from __future__ import annotations
 
 import json
+import math
+import multiprocessing
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnxruntime
 
 Run = Callable[[], object]
 
 
-def interleaved(candidates: Mapping[str, Run], repeats: int) -> dict[str, float]:
-    """Median seconds of each candidate over ``repeats`` rounds of all of them, after one warm-up round."""
+def interleaved_times(
+    candidates: Mapping[str, Run], repeats: int, *, pause: float = 0.0, warm: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each candidate in each of ``repeats`` rounds of all of them, after one more unless all are ``warm``.
+
+    Every other round goes backwards, so that what runs before a candidate is not always the same. ``pause`` seconds
+    pass before each run: threads of the library before it may still be spinning.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_ in range(repeats + 1):
-        for name, run in candidates.items():
+    order = list(candidates.items())
+    for round_ in range(1 if warm else 0, repeats + 1):
+        for name, run in order if round_ % 2 == 0 else reversed(order):
+            if pause:
+                time.sleep(pause)
             start = time.perf_counter()
             run()
             if round_:
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def interleaved(candidates: Mapping[str, Run], repeats: int, *, pause: float = 0.0) -> dict[str, float]:
+    """Median seconds of each candidate: see :func:`interleaved_times`."""
+    return medians(interleaved_times(candidates, repeats, pause=pause))
+
+
+def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Of each candidate."""
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of the ratios taken round by round, and its 95 % confidence interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def paired_ratio(times: Sequence[float], baseline: Sequence[float]) -> Ratio:
+    """How many times as long as ``baseline`` something took, from runs of the same rounds.
+
+    What slows a whole round falls out of its ratio. The interval is between order statistics, so it assumes no
+    distribution; under 6 rounds there is none that holds 95 %, and it is the range.
+    """
+    ratios = sorted(a / b for a, b in zip(times, baseline, strict=True))
+    n = len(ratios)
+    tails = [sum(math.comb(n, k) for k in range(rank + 1)) / 2**n for rank in range(n // 2)]
+    rank = max((rank for rank, tail in enumerate(tails) if tail <= 0.025), default=-1) + 1
+    return Ratio(statistics.median(ratios), ratios[max(rank - 1, 0)], ratios[n - max(rank, 1)])
+
+
+def peak_memory() -> float:
+    """This process's peak resident memory in MiB. Not from getrusage, whose peak outlives exec."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+class Others:
+    """How much of the machine other processes take, since this was made."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def share(self) -> float:
+        """0 to 1 of all cores, without this process and its children that have ended."""
+        (busy, total, own), (busy_0, total_0, own_0) = self._read(), self._before
+        return max(0.0, (busy - busy_0 - (own - own_0)) / max(total - total_0, 1))
+
+    def _read(self) -> tuple[float, float, float]:
+        ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n")[0].split()[1:9]]
+        own = sum(os.times()[:4]) * os.sysconf("SC_CLK_TCK")
+        return sum(ticks) - ticks[3] - ticks[4], sum(ticks), own
+
+
+T = TypeVar("T")
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: object, timeout: float = 600) -> T:
+    """What ``function(*arguments)`` returns in a process of its own: peaks of memory are told there."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result(timeout)
 
 
 def session_options() -> onnxruntime.SessionOptions:
@@ -51,7 +128,7 @@ def show(title: str, medians: Mapping[str, float], baseline: str) -> None:
     """Print a table: milliseconds, and how many times faster than the baseline."""
     print(f"\n{title}")
     for name, seconds in medians.items():
-        print(f"  {name:<44}{seconds * 1e3:10.2f} ms {medians[baseline] / seconds:8.1f} x")
+        print(f"  {name:<48}{seconds * 1e3:10.2f} ms {medians[baseline] / seconds:8.1f} x")
 
 
 def save(path: Path | None, results: Mapping[str, Any]) -> None:
