@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 from collections.abc import Generator, Iterable
 from typing import TypeVar
@@ -32,7 +33,7 @@ def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) 
         batch_size=None,
         num_workers=workers,
         collate_fn=_same,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_set_up,
         # With its own generator the loader draws nothing from the global one, whose state belongs to the training.
         generator=torch.Generator(),
     )
@@ -72,6 +73,9 @@ def _same(item: T) -> T:
     return item
 
 
-def _ignore_signals(worker: int) -> None:
+def _set_up(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A worker is stopped while a thread of its queue may still copy an item into shared memory. A forked process ends
+    # at once; a spawned one would take its interpreter down first, in which that thread aborts the process.
+    atexit.register(os._exit, 0)

@@ -134,6 +134,36 @@ def test_spawned_workers_see_the_same_and_an_open_iterator_does_not_hold_up_the_
     assert alone == helped
 
 
+LARGE = """
+    import multiprocessing, sys, types
+
+    package = types.ModuleType("coda_deploy")  # as above
+    package.__path__ = [sys.argv[1]]
+    sys.modules["coda_deploy"] = package
+
+    import torch
+    from torch.utils.data import Dataset
+    from coda_deploy.data.workers import stream
+
+    class Large(Dataset):
+        def __getitem__(self, number):
+            return torch.ones(50_000_000)  # copied into shared memory for a tenth of a second
+
+    if __name__ == "__main__":
+        multiprocessing.set_start_method("spawn")
+        made = stream(Large(), range(100), 1)
+        next(made)
+        made.close()
+"""
+
+
+def test_a_spawned_worker_that_is_stopped_while_it_sends_ends_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(LARGE))
+    command = [sys.executable, str(tmp_path / "script.py"), str(Path(coda_deploy.__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def _read_until_killed(pipe: Connection) -> None:
     made = stream(Items(), range(100), 1)
     pipe.send(next(made)[1])

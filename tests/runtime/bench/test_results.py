@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from coda_runtime import InputError
@@ -116,7 +117,6 @@ def test_contradictions_are_refused(name: str) -> None:
 
 
 def test_the_schema_says_the_same_to_jsonschema() -> None:
-    jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(schema())
     jsonschema.Draft202012Validator.check_schema(schema())
     for change in GOOD.values():
