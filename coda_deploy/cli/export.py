@@ -10,6 +10,7 @@ import click
 
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.cli.parity import agreement_text, psnr_text
 from coda_runtime.engines.bundle import EngineRequest
 from coda_runtime.engines.library import LIBRARIES
 from coda_runtime.engines.options import BuildOptions, parse_batch, parse_targets
@@ -33,8 +34,8 @@ def _cells(part: str, numbers: dict[str, Any]) -> list[str]:
     if "reason" in numbers:
         return ["not run", "not run"]
     if part == "decoder":
-        return ["", "identical" if numbers["psnr"] is None else f"{numbers['psnr']:.1f} dB"]
-    return [f"{numbers['step_agreement']:.3%} ({numbers['agreement']:.3%} free-running)", ""]
+        return ["", psnr_text(numbers)]
+    return [f"{agreement_text(numbers)} ({numbers['agreement']:.3%} free-running)", ""]
 
 
 def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# A diffusers encoder's or decoder's last layers, in order: GroupNorm, SiLU, convolution.
-_LAST = ("conv_norm_out", "conv_act", "conv_out")
+# A diffusers encoder's or decoder's last layers with weights, in order: GroupNorm, and after its SiLU the convolution.
+_LAST = ("conv_norm_out", "conv_out")
 
 
 class _Cast(nn.Module):

@@ -18,6 +18,7 @@ from ..parity import unmeasured
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
+from .parity import agreement_text, psnr_text
 
 _EXAMPLE = """coda build bundle --engine tensorrt --batch 1,8,32
 coda build bundle --engine tensorrt-rtx --target sm89,sm120 --precision bf16 --out bundle-rtx"""
@@ -100,12 +101,7 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _parity(artifact: Artifact) -> str:
-    cells = []
-    for numbers in artifact.parity.values():
-        if "reason" in numbers:
-            cells.append("not run")
-        elif artifact.part == "decoder":
-            cells.append("identical" if numbers["psnr"] is None else f"{numbers['psnr']:.1f} dB")
-        else:
-            cells.append(f"{numbers['step_agreement']:.3%}")
-    return ", ".join(cells)
+    return ", ".join(
+        "not run" if "reason" in numbers else agreement_text(numbers) or psnr_text(numbers)
+        for numbers in artifact.parity.values()
+    )

@@ -26,7 +26,7 @@ def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple
         if "reason" in numbers:
             cells: tuple[str, ...] = (f"not run: {numbers['reason']}", "", "")
         else:
-            cells = _share(numbers), _decibel(numbers), _worst(numbers)
+            cells = agreement_text(numbers), psnr_text(numbers), _worst(numbers)
         yield artifact.file, where, *cells, sizes
 
 
@@ -46,12 +46,14 @@ def unmeasured_files(manifest: Manifest, parity: Mapping[str, Any]) -> dict[str,
     return out
 
 
-def _share(numbers: Mapping[str, Any]) -> str:
+def agreement_text(numbers: Mapping[str, Any]) -> str:
+    """Step agreement; empty where it is not what was measured."""
     value = numbers.get("step_agreement")
     return f"{value:.3%}" if isinstance(value, int | float) else ""
 
 
-def _decibel(numbers: Mapping[str, Any]) -> str:
+def psnr_text(numbers: Mapping[str, Any]) -> str:
+    """The mean PSNR; empty where it is not what was measured."""
     if "psnr" not in numbers:
         return ""
     value = numbers["psnr"]

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import BuildError
 from ..outputs import staged_file
+from .inspection import MIN_SHARE
 from .library import EngineLibrary
 from .options import HARDWARE, BuildOptions
 
@@ -26,8 +27,6 @@ Watch = Callable[[str, int, int], None]
 _TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 PRECISIONS = tuple(_TYPES)
 _WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
-# Of a lowered graph's weighty layers a few stay in float32: the last one, and those of attention's scores.
-_LEAST_LOW_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: s
         found.update(layers.get(kind, {}))
     total, wanted = found.total(), _TYPES[precision]
     share = found[wanted] / total if total else 0.0
-    enough = share == 1.0 if precision == "fp32" else share >= _LEAST_LOW_SHARE
+    enough = share == 1.0 if precision == "fp32" else share >= MIN_SHARE
     if not enough:
         seen = ", ".join(f"{count} in {name}" for name, count in sorted(found.items())) or "none at all"
         raise BuildError(

@@ -15,7 +15,10 @@ from ..errors import BuildError
 
 LOW_PRECISIONS = ("fp16", "bf16")
 MIN_SHARE = 0.5
-"""Of the convolutions and matrix products of an engine in low precision, the share that must be in it."""
+"""Of the convolutions and matrix products of an engine in low precision, the share that must be in it.
+
+Of a lowered graph's a few stay in float32: the last one, and those of attention's scores.
+"""
 
 # In this order: "BFloat16" contains "Float", and "FP16" stands in "BFP16".
 _TYPES = (

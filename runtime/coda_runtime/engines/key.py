@@ -65,15 +65,22 @@ def refusal(
     default) describe this machine; what is None is not compared. `manifest` is compared with the ONNX file that the
     engine was built from. `targets` are those the library can build for ahead of time, for the way out.
     """
-    found = differences(
-        artifact,
-        manifest,
-        library=library,
-        library_version=library_version,
-        compute_capability=compute_capability,
-        gpu=gpu,
-        os=os,
-    )
+    key: Mapping[str, Any] = artifact.engine or {}
+    here = os or system()
+    found = []
+    if not key or artifact.batch is None:
+        found.append("the manifest does not say what it was built for")
+    else:
+        if artifact.format != library or key.get("library") != library:
+            found.append(f"it was built by {key.get('library')!r}, and this is {library}")
+        if not _version_fits(key, library_version):
+            found.append(f"it was built by version {key.get('library_version')}, and {library_version} is installed")
+        found += _gpu_differences(key, compute_capability, gpu)
+        # TensorRT-RTX engines are compiled on the user's machine and cross systems; TensorRT's never do.
+        if library == "tensorrt" and key.get("os") != here:
+            found.append(f"it was built on {key.get('os')}, and this is {here}")
+        if manifest is not None:
+            found += _source_differences(key, artifact, manifest)
     if not found:
         return None
     way_out = rebuild(artifact, library, compute_capability, targets)
@@ -84,9 +91,7 @@ def rebuild(artifact: Artifact, library: str, capability: str | None = None, tar
     """The sentence that tells how to make an engine that fits a GPU of this capability."""
     if targets and capability is not None and capability not in targets:
         return f"{library} cannot build for {capability}: take --engine tensorrt, or run the ONNX files"
-    key: Mapping[str, Any] = artifact.engine or {}
-    found = key.get("flags")
-    flags: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    flags = _flags(artifact.engine or {})
     words = [f"coda build BUNDLE --engine {library}"]
     if targets and capability is not None:
         words.append(f"--target {capability}")
@@ -101,41 +106,16 @@ def rebuild(artifact: Artifact, library: str, capability: str | None = None, tar
     return f"Build it on this machine: {' '.join(words)}"
 
 
-def differences(
-    artifact: Artifact,
-    manifest: Manifest | None,
-    *,
-    library: str,
-    library_version: str,
-    compute_capability: str | None,
-    gpu: str | None = None,
-    os: str | None = None,
-) -> list[str]:
-    """What differs between an engine's key and this machine, a phrase each; see `refusal`."""
-    key: Mapping[str, Any] = artifact.engine or {}
+def _flags(key: Mapping[str, Any]) -> Mapping[str, Any]:
     found = key.get("flags")
-    flags: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-    out = []
-    if not key or artifact.batch is None:
-        return ["the manifest does not say what it was built for"]
-    if artifact.format != library or key.get("library") != library:
-        out.append(f"it was built by {key.get('library')!r}, and this is {library}")
-    if not _version_fits(key, flags, library_version):
-        out.append(f"it was built by version {key.get('library_version')}, and {library_version} is installed")
-    out += _gpu_differences(key, flags, compute_capability, gpu)
-    # TensorRT-RTX engines are compiled on the user's machine and cross systems; TensorRT's never do.
-    if library == "tensorrt" and key.get("os") != (os or system()):
-        out.append(f"it was built on {key.get('os')}, and this is {os or system()}")
-    if manifest is not None:
-        out += _source_differences(key, artifact, manifest)
-    return out
+    return found if isinstance(found, Mapping) else {}
 
 
-def _version_fits(key: Mapping[str, Any], flags: Mapping[str, Any], version: str) -> bool:
+def _version_fits(key: Mapping[str, Any], version: str) -> bool:
     built = key.get("library_version")
     if built == version:
         return True
-    if not isinstance(built, str) or key.get("library") != "tensorrt" or not flags.get("version_compatible"):
+    if not isinstance(built, str) or key.get("library") != "tensorrt" or not _flags(key).get("version_compatible"):
         return False
     # A version-compatible engine runs on the version that built it and on later ones of the same major version.
     return _numbers(built)[:1] == _numbers(version)[:1] and _numbers(built) <= _numbers(version)
@@ -145,15 +125,13 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(piece) for piece in version.split(".") if piece.isdecimal())
 
 
-def _gpu_differences(
-    key: Mapping[str, Any], flags: Mapping[str, Any], capability: str | None, gpu: str | None
-) -> list[str]:
+def _gpu_differences(key: Mapping[str, Any], capability: str | None, gpu: str | None) -> list[str]:
     targets = key.get("targets")
     if not isinstance(targets, list) or not targets:
         return ["the manifest does not say which GPUs it was built for"]
     if capability is None:
         return []
-    hardware = flags.get("hardware_compatible", "none")
+    hardware = _flags(key).get("hardware_compatible", "none")
     if hardware == "ampere-plus":
         return [] if _capability(capability) >= 80 else [f"it needs an Ampere GPU or a later one, this is {capability}"]
     if capability not in targets:
