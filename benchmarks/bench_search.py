@@ -19,7 +19,16 @@ from coda_deploy.tokenizer.variants import VARIANTS
 from coda_export.graphs import quantizer_graph
 from coda_export.graphs import search as search_graph
 
-SIZES = ((64, 16, 64), (64, 32, 128), (128, 8, 8), (128, 16, 16), (128, 16, 64), (128, 32, 64), (256, 8, 32))
+SIZES = (
+    (64, 16, 64),
+    (64, 32, 128),
+    (128, 8, 8),
+    (128, 8, 64),
+    (128, 16, 64),
+    (128, 32, 64),
+    (128, 16, 128),
+    (256, 8, 32),
+)
 
 
 def _name(block: int, steps: int, short: int) -> str:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import onnxruntime
 
+from coda_runtime.backends.onnxruntime_backend import SPINNING
+
 Run = Callable[[], object]
 
 
@@ -107,9 +109,10 @@ def in_fresh_process(function: Callable[..., T], *arguments: object, timeout: fl
 
 
 def session_options() -> onnxruntime.SessionOptions:
-    """As coda_runtime sets them: see its onnxruntime backend."""
+    """As coda_runtime sets them."""
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for entry, value in SPINNING.items():
+        options.add_session_config_entry(entry, value)
     return options
 
 

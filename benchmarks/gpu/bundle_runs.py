@@ -16,7 +16,7 @@ import coda_runtime
 from benchmarks.gpu.case import Case
 from benchmarks.gpu.kernels import file_name
 from benchmarks.gpu.plan import Contender
-from coda_runtime.backends.base import DeviceSession, LoadOptions, SelectiveBackend, Session
+from coda_runtime.backends.base import LoadOptions, SelectiveBackend, Session, keeps_on_device
 from coda_runtime.backends.registry import get_backend
 from coda_runtime.bundle import Bundle
 from coda_runtime.errors import BackendError, CodaError
@@ -86,7 +86,7 @@ def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str]
 
 
 def _on_device(session: Session) -> Callable[[Any], Any]:
-    if isinstance(session, DeviceSession):
+    if keeps_on_device(session):
         # PyTorch's stream waits for the result, so that an event after it stands for it.
         return lambda given: from_dlpack(session.run_on_device(session.take(given)))
     return lambda given: torch.from_numpy(session.run(given.cpu().numpy()))

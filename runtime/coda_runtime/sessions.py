@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .backends.base import DeviceArray, DeviceSession, Session
+from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device
 from .errors import ArtifactError, ClosedError, DeviceError
 from .manifest import Spec
 
@@ -40,7 +40,7 @@ class Sessions:
             for part, following in zip(parts, (*parts[1:], None), strict=True):
                 session = sessions[part]
                 stays = following is not None and _share_device(session, sessions[following])
-                if isinstance(session, DeviceSession) and (stays or not isinstance(value, np.ndarray)):
+                if keeps_on_device(session) and (stays or not isinstance(value, np.ndarray)):
                     value = self._checked(part, session.run_on_device(value), len(batch))
                 else:
                     value = self._checked(part, session.run(_host(value)), len(batch))
@@ -55,12 +55,13 @@ class Sessions:
             taken: list[DeviceSession] = []
             for part in parts:
                 session = sessions[part]
-                if not isinstance(session, DeviceSession):
+                if keeps_on_device(session):
+                    taken.append(session)
+                else:
                     raise DeviceError(
                         f"the array lies on a GPU, and the {part} runs on {session.device}; load the bundle with "
                         'device="cuda", or pass a numpy array'
                     )
-                taken.append(session)
             value = check(taken[0].take(array))
             count = value.shape[0]
             for part, session in zip(parts, taken, strict=True):
@@ -130,7 +131,7 @@ class Sessions:
 
 
 def _share_device(a: Session, b: Session) -> bool:
-    return isinstance(a, DeviceSession) and isinstance(b, DeviceSession) and a.device == b.device
+    return keeps_on_device(a) and keeps_on_device(b) and a.device == b.device
 
 
 def _host(value: Array) -> npt.NDArray[Any]:

@@ -16,6 +16,10 @@ from .ort.session import OrtDeviceSession, OrtSession
 
 # What takes the time: these may never end up on the CPU when a GPU was asked for. Sums over shapes may.
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "GroupNormalization", "Resize"})
+# A bundle is three sessions, each with its own threads. Between two operators these wait busily for the next one, for
+# waking them costs more; but not once the run has ended, where they would hold the cores that the next part needs.
+# benchmarks/bench_spinning.py compares the ways.
+SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_us": "1000"}
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
 
 
@@ -93,9 +97,8 @@ def _open(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions,
 def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = library.SILENT
-    # A bundle is three sessions, each with its own threads: those of a part that has finished would spin on the
-    # cores that the next part needs. benchmarks/bench_runtime.py measures it.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for entry, value in SPINNING.items():
+        settings.add_session_config_entry(entry, value)
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     if choices[0].name != CPU:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.base import DeviceSession, Session
+from ..backends.base import Session, keeps_on_device
 from ..tokenizer import Tokenizer
 from .timing import Clock, Run
 
@@ -114,7 +114,7 @@ def time_parts(
 
     def watch(part: str, session: Session) -> Session:
         nonlocal on_device
-        on_device |= part in parts and isinstance(session, DeviceSession)
+        on_device |= part in parts and keeps_on_device(session)
         timed[part] = _Timed(session, clock)
         return timed[part]
 

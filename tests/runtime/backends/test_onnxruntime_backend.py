@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 from coda_runtime.backends.ort import library, providers
 from coda_runtime.backends.ort.session import OrtDeviceSession
 from tests.runtime import tiny
+from tests.runtime.backends.ort import graphs
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -32,6 +34,19 @@ def test_cuda_is_refused_here(sealed: Path) -> None:
             load(sealed, device, "onnxruntime")
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider was asked for"):
         load(sealed, providers=["TensorrtExecutionProvider"])
+
+
+def test_threads_take_no_processor_after_a_run(tmp_path: Path) -> None:
+    session = OnnxRuntimeBackend().load(*graphs.write_convolutions(tmp_path, "fp32"), LoadOptions("cpu", threads=4))
+    spent = []
+    for _ in range(3):
+        for _ in range(20):
+            session.run(graphs.images())
+        before = time.process_time()
+        time.sleep(0.3)
+        spent.append(time.process_time() - before)
+    session.close()
+    assert min(spent) < 0.02  # by onnxruntime's own settings 0.05 s a thread
 
 
 def test_device_and_providers_must_agree(sealed: Path) -> None:
