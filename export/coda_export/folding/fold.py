@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coda_export.folding.modules import FoldedDecoder, FoldedEncoder, FoldedQuantizer
 from coda_export.folding.search import SearchWeights, fold_search
+from coda_export.folding.upsample import fold_upsamples
 from coda_runtime.manifest import Spec
 
 
@@ -73,6 +74,7 @@ def _fold_encoder(vae: Vae, channels: int, scale: float, shift: float) -> Folded
 def _fold_decoder(vae: Vae, values: Tensor, scale: float, shift: float, spec: Spec) -> FoldedDecoder:
     """Undo scale and shift: in ``post_quant_conv`` where there is one, else in the first convolution and an Add."""
     decoder = copy.deepcopy(vae.decoder)
+    fold_upsamples(decoder)
     conv, post_quant_conv = cast(nn.Conv2d, decoder.conv_in), vae.post_quant_conv
     if post_quant_conv is not None:
         matrix = post_quant_conv.weight.double().flatten(1)
