@@ -134,11 +134,16 @@ def _folded(shape: Shape) -> Iterator[Road]:
 
 
 def _compiled(shape: Shape) -> Iterator[Road]:
+    """The VAE alone is compiled: the textbook's quantizer, unrolled over its scales, takes the compiler ten minutes."""
     torch._dynamo.reset()
     options: dict[str, Any] = {"freezing": True}  # weights laid out for oneDNN, once
-    modules = _Encode(shape.tokenizer), _Decode(shape.tokenizer)
-    encode, decode = (torch.compile(module, dynamic=False, options=options) for module in modules)
-    yield _torch_road(encode, decode)
+    tokenizer = shape.tokenizer
+    encode_latent = torch.compile(tokenizer.encode_latent, dynamic=False, options=options)
+    decode_latent = torch.compile(tokenizer.decode_latent, dynamic=False, options=options)
+    yield _torch_road(
+        lambda image: textbook_rows(tokenizer.quantizer, encode_latent(image)),
+        lambda ids: to_pixels(decode_latent(tokenizer.quantizer.embed(ids))),
+    )
 
 
 def _naive(shape: Shape) -> Iterator[Road]:

@@ -1,5 +1,10 @@
 """What each piece of the road costs, on the sample's bundle: ``make bench``, or ``pytest benchmarks/test_pieces.py``.
 
+On a published shape, with random weights (the overhead at 32 images takes many minutes there)::
+
+    python -m benchmarks.bench_cpu --prepare --shapes mar_v16384 --work DIR
+    pytest benchmarks/test_pieces.py --bundle DIR/mar_v16384/bundle -k "not overhead"
+
 Not part of `make test`. The runtime and the raw sessions are timed one after the other here, which a changing machine
 spoils: benchmarks/bench_runtime.py takes turns, and judges.
 """
@@ -32,8 +37,11 @@ LARGE = (4000, 3000)  # 12 megapixels
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample, exported as `coda export --precision fp32,bf16` does."""
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one that --bundle names, or the sample, exported as `coda export --precision fp32,bf16` does."""
+    named: Path | None = request.config.getoption("bundle")
+    if named is not None:
+        return named
     out = tmp_path_factory.mktemp("pieces") / "bundle"
     export_tokenizer(tokenizer_path(), out, precisions=PRECISIONS)
     return out

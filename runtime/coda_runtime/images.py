@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
@@ -26,6 +27,7 @@ Images: TypeAlias = "Pixels | Sequence[ImageLike]"
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes by which a folder is searched for images."""
 
+_MOST_AT_ONCE = 8  # pictures in memory in their own size
 _LONG_SIDE_LIMIT = 8  # times S; a longer strip is cropped while it is resized, which saves its memory
 
 
@@ -59,9 +61,29 @@ class Batches:
         if self._array is not None:
             if self._array.shape[1:3] == square:
                 return np.ascontiguousarray(self._array[where])
-            return np.stack([fit(image, self._size) for image in self._array[where]])
-        named = enumerate(self._items[where], where.start)
-        return np.stack([fit(item, self._size, name=f"images[{i}]") for i, item in named])
+            return self._fit_all(list(self._array[where]), where.start)
+        return self._fit_all(self._items[where], where.start)
+
+    def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
+        """As many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
+        names = [f"images[{number}]" for number in range(start, start + len(items))]
+        workers = min(len(items), _processors(), _MOST_AT_ONCE)
+        # An image that Pillow opened is read only now, and not by two threads at once.
+        if workers == 1 or len({id(item) for item in items}) < len(items) or all(map(self._is_ready, items)):
+            return np.stack([fit(item, self._size, name=name) for item, name in zip(items, names, strict=True)])
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                return np.stack(list(pool.map(lambda item, name: fit(item, self._size, name=name), items, names)))
+            finally:
+                pool.shutdown(cancel_futures=True)  # the first bad image ends the call
+
+    def _is_ready(self, item: Any) -> bool:
+        return isinstance(item, np.ndarray) and item.shape[:2] == (self._size, self._size)
+
+
+def _processors() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_batch(images: npt.NDArray[Any]) -> None:

@@ -72,6 +72,22 @@ def test_all_kinds_and_sizes_may_be_mixed(tmp_path: Path) -> None:
         np.testing.assert_array_equal(whole[0], whole[i])
 
 
+def test_many_are_read_at_once_and_stay_in_order(tmp_path: Path) -> None:
+    paths = []
+    for number, pixels in enumerate(tiny.photos(12, 50, 70)):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.roll(pixels, number, 2)).save(paths[-1])
+    one_by_one = np.stack([fit(path, 32) for path in paths])
+    assert len(np.unique(one_by_one, axis=0)) == 12
+    np.testing.assert_array_equal(Batches(paths, 32).take(slice(0, 12)), one_by_one)
+    with Image.open(paths[3]) as opened:  # read by one thread, for it is one object
+        np.testing.assert_array_equal(Batches([opened] * 9, 32).take(slice(0, 9)), one_by_one[[3] * 9])
+    paths[4] = tmp_path / "first.png"
+    paths[9] = tmp_path / "second.png"
+    with pytest.raises(ImageError, match=r"first\.png"):
+        Batches(paths, 32).take(slice(0, 12))
+
+
 def test_exif_turns_the_image_upright(tmp_path: Path) -> None:
     upright = Image.fromarray(tiny.photos(1, 40, 60)[0])
     exif = Image.Exif()

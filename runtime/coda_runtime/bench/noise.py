@@ -24,8 +24,8 @@ def collect_warnings(
     for load, when in ((load_before, "before"), (load_during, "during")):
         if load is not None and load > BUSY:
             out.append(
-                f"the machine was busy: other processes used {load:.0%} of the CPU {when} the measurement; stop them, "
-                "and measure again"
+                f"the machine was busy: other processes used {load * 100:.0f} % of the CPU {when} the measurement; "
+                "stop them, and measure again"
             )
     if throttled:
         out.append("a processor was too hot or short of power and slowed down; let it cool, and measure again")

@@ -17,6 +17,7 @@ from typing import IO, Any
 Message = dict[str, Any]
 
 _GRACE = 10.0
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")  # read when NumPy is imported
 _KILLED_BY_MEMORY = 9  # SIGKILL, which the kernel sends when memory runs out
 
 
@@ -48,7 +49,7 @@ def run_case(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=_environment(),
+            env=_environment(case),
             **own_group,
         )
     try:
@@ -134,7 +135,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def _environment() -> dict[str, str]:
+def _environment(case: Mapping[str, Any]) -> dict[str, str]:
     # coda_runtime may lie in a folder that is on this process's path only.
     folder = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))}
+    out = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))}
+    if case.get("threads") is not None:
+        # NumPy's matrix product, the ceiling that `flops_share` is of, gets the threads that the engine gets.
+        out.update(dict.fromkeys(_BLAS_THREADS, str(case["threads"])))
+    return out

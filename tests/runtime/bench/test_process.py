@@ -45,6 +45,16 @@ def test_a_problem_that_it_tells_is_no_fault_of_the_process(tmp_path: Path) -> N
     assert heard[-1]["problem"] == "no GPU"
 
 
+def test_numpy_gets_the_engine_s_threads(tmp_path: Path) -> None:
+    code = "say('measured', found=os.environ.get('OPENBLAS_NUM_THREADS')); say('done')"
+    found = []
+    for case in ({"threads": 3}, {"threads": None}):
+        heard: list[dict[str, Any]] = []
+        assert run_case(case, tmp_path, heard.append, silence_s=60, command=worker(code)) is None
+        found.append(heard[0]["found"])
+    assert found == ["3", os.environ.get("OPENBLAS_NUM_THREADS")]
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

@@ -151,7 +151,7 @@ def test_a_busy_machine_is_told(bundle: Path) -> None:
     noise = run(bundle, plan, code=code, busy=iter([0.05, 0.02, 0.37]))["noise"]
     assert (noise["load_before"], noise["load_during"]) == (0.05, 0.37)
     (warning,) = noise["warnings"]
-    assert warning.startswith("the machine was busy: other processes used 37% of the CPU during")
+    assert warning.startswith("the machine was busy: other processes used 37 % of the CPU during")
     assert run(bundle, plan, code=code, busy=iter([0.1, 0.1, 0.1]))["noise"]["warnings"] == []
     assert "before" in run(bundle, plan, code=code, busy=iter([0.11, 0, 0]))["noise"]["warnings"][0]
 

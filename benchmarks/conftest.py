@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--bundle", type=Path, metavar="DIR", help="time the pieces of this bundle (fp32 and bf16), not of the sample's"
+    )
