@@ -69,7 +69,8 @@ class Batches:
         names = [f"images[{number}]" for number in range(start, start + len(items))]
         workers = min(len(items), _processors(), _MOST_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
-        if workers == 1 or len({id(item) for item in items}) < len(items) or all(map(self._is_ready, items)):
+        opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
+        if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
             return np.stack([fit(item, self._size, name=name) for item, name in zip(items, names, strict=True)])
         with ThreadPoolExecutor(workers) as pool:
             try:
@@ -148,10 +149,13 @@ def require_pillow() -> Any:
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
-    from PIL import ImageOps
+    from PIL import ExifTags, ImageOps
 
-    # An image that Pillow opened is read only now, so a cut file shows here.
-    return _to_rgb(ImageOps.exif_transpose(image), name)
+    # An image that Pillow opened is read only now, so a cut file shows here; and some formats end with their EXIF.
+    image.load()
+    lies = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    # exif_transpose copies what stands upright, too: a tenth of the time that a camera's picture takes.
+    return _to_rgb(ImageOps.exif_transpose(image) if lies else image, name)
 
 
 @contextmanager
