@@ -13,29 +13,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import coda_runtime
-from benchmarks.common import Others, Run, in_fresh_process, interleaved, peak_memory, save, session_options
+from benchmarks.common import (
+    Others,
+    Run,
+    in_fresh_process,
+    interleaved,
+    peak_memory,
+    random_inputs,
+    save,
+    session_options,
+)
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 VOCABULARIES = (4096, 8192, 16384, 32768, 65536)
 THREADS = (1, 2)
 
 
-def inputs(tokenizer: coda_runtime.Tokenizer, batch: int) -> dict[str, Any]:
-    """Random ones: neither time nor memory depends on them."""
-    size, random = tokenizer.spec.image_size, np.random.default_rng(0)
-    return {
-        "encode": random.integers(0, 256, (batch, size, size, 3), np.uint8),
-        "decode": random.integers(0, tokenizer.spec.vocab_size, (batch, tokenizer.spec.num_tokens), np.int32),
-    }
-
-
 def peak(bundle: Path, operation: str, batch: int) -> tuple[float, float]:
     """MiB of this process at most: after loading, and after one call."""
     with coda_runtime.load(bundle, device="cpu") as tokenizer:
-        given = inputs(tokenizer, batch)[operation]
+        given = random_inputs(tokenizer.spec, batch)[operation]
         loaded = peak_memory()
         getattr(tokenizer, operation)(given)
         return loaded, peak_memory()
@@ -59,7 +57,7 @@ def batches(bundle: Path, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
     with coda_runtime.load(bundle, device="cpu") as tokenizer:
         for operation in ("encode", "decode"):
             call = getattr(tokenizer, operation)
-            runs: dict[str, Run] = {str(b): partial(call, inputs(tokenizer, b)[operation]) for b in sizes}
+            runs: dict[str, Run] = {str(b): partial(call, random_inputs(tokenizer.spec, b)[operation]) for b in sizes}
             found = interleaved(runs, repeats)
             out[operation] = {b: {"median_s": s, "s_per_image": s / int(b)} for b, s in found.items()}
             print(f"\n{operation}, ms an image")
@@ -74,7 +72,7 @@ def threads(bundle: Path, repeats: int) -> dict[str, Any]:
     print("\nthreads")
     for operation in ("encode", "decode"):
         for batch in (1, 8):
-            given = inputs(tokenizers[THREADS[0]], batch)[operation]
+            given = random_inputs(tokenizers[THREADS[0]].spec, batch)[operation]
             runs: dict[str, Run] = {str(n): partial(getattr(t, operation), given) for n, t in tokenizers.items()}
             found = out[f"{operation}, batch {batch}"] = interleaved(runs, repeats)
             gain = found[str(THREADS[0])] / found[str(THREADS[-1])]

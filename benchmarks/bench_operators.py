@@ -13,24 +13,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.common import machine, save, session_options
+from benchmarks.common import random_inputs, save, session_options
 from coda_runtime.bench.roofline import peak_flops
 from coda_runtime.bundle import Bundle
-from coda_runtime.manifest import Spec
 
-PARTS = ("encoder", "decoder")
-
-
-def random_input(part: str, spec: Spec) -> dict[str, NDArray[Any]]:
-    """One image or row of ids. Time does not depend on them."""
-    random = np.random.default_rng(0)
-    if part == "encoder":
-        return {"image": random.integers(0, 256, (1, spec.image_size, spec.image_size, 3), np.uint8)}
-    return {"ids": random.integers(0, spec.vocab_size, (1, spec.num_tokens), np.int32)}
+PARTS = {"encoder": ("encode", "image"), "decoder": ("decode", "ids")}
+"""The operation whose input each part takes, and under which name."""
 
 
 def operators(path: Path, feed: dict[str, NDArray[Any]], rounds: int) -> dict[str, float]:
@@ -61,16 +52,18 @@ def main() -> None:
     bundle = Bundle.open(args.bundle)
     flops = bundle.manifest.provenance.get("flops", {})
     ceiling = peak_flops()
-    results: dict[str, Any] = {"machine": machine(), "matrix_product_flops": ceiling}
+    results: dict[str, Any] = {"matrix_product_flops": ceiling}
     print(f"a large matrix product: {ceiling / 1e9:.0f} Gflop/s")
+    given = random_inputs(bundle.spec, 1)
     for part in args.parts:
-        found = operators(args.bundle / f"{part}.fp32.onnx", random_input(part, bundle.spec), args.rounds)
+        operation, name = PARTS[part]
+        found = operators(args.bundle / f"{part}.fp32.onnx", {name: given[operation]}, args.rounds)
         results[part] = found
         total = sum(found.values())
         rate = f", {flops[part] / total / 1e9:.0f} Gflop/s" if part in flops else ""
         print(f"\n{part}: {total * 1e3:.1f} ms in kernels{rate}")
-        for name, seconds in list(found.items())[:10]:
-            print(f"  {name:24s}{seconds * 1e3:10.1f} ms {seconds / total:6.1%}")
+        for operator, seconds in list(found.items())[:10]:
+            print(f"  {operator:24s}{seconds * 1e3:10.1f} ms {seconds / total:6.1%}")
     save(args.json, results)
 
 

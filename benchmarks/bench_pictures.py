@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import coda_runtime
-from benchmarks.common import machine, save
+from benchmarks.common import save
 from coda_deploy import photographs
 from coda_runtime.images import Batches, fit
 
@@ -58,7 +58,7 @@ def main() -> None:
         ways: dict[str, Callable[[Path], NDArray[np.uint8]]] = {"fit": partial(fit, size=size)}
         for margin in MARGINS:
             ways[f"draft, {margin} sizes at least"] = partial(draft, size=size, margin=margin)
-        results: dict[str, Any] = {"machine": machine(), "size": size}
+        results: dict[str, Any] = {"size": size}
         expected: NDArray[np.int32] | None = None
         for name, way in ways.items():
             pictures, times = [], []

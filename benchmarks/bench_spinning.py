@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 import coda_runtime
-from benchmarks.common import interleaved_times, machine, save
+from benchmarks.common import interleaved_times, save
 from benchmarks.gpu.shapes import images
 from coda_runtime.backends.onnxruntime_backend import SPINNING
 
@@ -67,7 +67,7 @@ def main() -> None:
     with coda_runtime.load(args.bundle) as tok:
         batch = images(tok.spec.image_size)[:1]
     roads = {name: Road(args.bundle, entries) for name, entries in WAYS.items()}
-    results: dict[str, Any] = {"machine": machine(), "rounds": args.rounds}
+    results: dict[str, Any] = {"rounds": args.rounds}
     for callers in (1, args.callers):
         runs = {name: partial(road.run_at_once, batch, callers) for name, road in roads.items()}
         times = interleaved_times(runs, args.rounds, pause=PAUSE)

@@ -19,7 +19,7 @@ import torch
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
-from benchmarks.common import interleaved, machine, save, show
+from benchmarks.common import interleaved, save, show
 from coda_export.folding import upsample
 from coda_export.folding.precision import DTYPES
 from coda_runtime.backends.base import LoadOptions, Session
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in ("fp32", "bf16"):
             for channels, side in SHAPES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -16,9 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from coda_runtime.backends.onnxruntime_backend import SPINNING
+from coda_runtime.bench.statistics import median_ci
+from coda_runtime.manifest import Spec
 
 Run = Callable[[], object]
 
@@ -69,11 +72,8 @@ def paired_ratio(times: Sequence[float], baseline: Sequence[float]) -> Ratio:
     What slows a whole round falls out of its ratio. The interval is between order statistics, so it assumes no
     distribution; under 6 rounds there is none that holds 95 %, and it is the range.
     """
-    ratios = sorted(a / b for a, b in zip(times, baseline, strict=True))
-    n = len(ratios)
-    tails = [sum(math.comb(n, k) for k in range(rank + 1)) / 2**n for rank in range(n // 2)]
-    rank = max((rank for rank, tail in enumerate(tails) if tail <= 0.025), default=-1) + 1
-    return Ratio(statistics.median(ratios), ratios[max(rank - 1, 0)], ratios[n - max(rank, 1)])
+    ratios = [a / b for a, b in zip(times, baseline, strict=True)]
+    return Ratio(statistics.median(ratios), *median_ci(ratios))
 
 
 def peak_memory() -> float:
@@ -106,6 +106,15 @@ def in_fresh_process(function: Callable[..., T], *arguments: object, timeout: fl
     """What ``function(*arguments)`` returns in a process of its own: peaks of memory are told there."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result(timeout)
+
+
+def random_inputs(spec: Spec, batch: int) -> dict[str, NDArray[Any]]:
+    """Images for "encode", uint8 [B, S, S, 3], and ids for "decode", int32 [B, L]: times do not depend on them."""
+    size, random = spec.image_size, np.random.default_rng(0)
+    return {
+        "encode": random.integers(0, 256, (batch, size, size, 3), np.uint8),
+        "decode": random.integers(0, spec.vocab_size, (batch, spec.num_tokens), np.int32),
+    }
 
 
 def session_options() -> onnxruntime.SessionOptions:

@@ -15,6 +15,7 @@ from .backends.ort.library import load_library
 from .backends.ort.plugins import installed_plugins
 from .devices import count_cuda_devices, cuda_driver_version, installed_version, onnxruntime_conflict
 from .errors import MissingDependencyError
+from .processors import usable_cpus
 
 # TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
 # version-compatible engines.
@@ -64,9 +65,7 @@ def diagnose() -> dict[str, Any]:
 
 def describe_cpu() -> dict[str, Any]:
     """{"machine", "cores" that this process may use, "model" | None, "flags"}: those flags that engines look for."""
-    out: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "model": None, "flags": []}
-    if hasattr(os, "sched_getaffinity"):
-        out["cores"] = len(os.sched_getaffinity(0))
+    out: dict[str, Any] = {"machine": platform.machine(), "cores": len(usable_cpus()), "model": None, "flags": []}
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError, MissingDependencyError
+from .processors import usable_cpus
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +68,7 @@ class Batches:
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
         """As many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
-        workers = min(len(items), _processors(), _MOST_AT_ONCE)
+        workers = min(len(items), len(usable_cpus()), _MOST_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
         opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
         if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
@@ -80,11 +81,6 @@ class Batches:
 
     def _is_ready(self, item: Any) -> bool:
         return isinstance(item, np.ndarray) and item.shape[:2] == (self._size, self._size)
-
-
-def _processors() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_batch(images: npt.NDArray[Any]) -> None:

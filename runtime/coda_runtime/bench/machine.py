@@ -12,6 +12,7 @@ from typing import Any
 
 from ..devices import installed_version
 from ..diagnose import ENGINES, describe_cpu
+from ..processors import usable_cpus
 
 _CPUS = Path("/sys/devices/system/cpu")
 _PROC = Path("/proc")
@@ -89,7 +90,7 @@ def gpu_slowed(index: int) -> bool | None:
 
 def cpu_throttle_count() -> int | None:
     """How often heat has held the clocks of this process's CPUs back since boot; None where the kernel does not say."""
-    counts = [_number(_read(_CPUS / f"cpu{cpu}/thermal_throttle/core_throttle_count")) for cpu in _our_cpus()]
+    counts = [_number(_read(_CPUS / f"cpu{cpu}/thermal_throttle/core_throttle_count")) for cpu in usable_cpus()]
     known = [int(count) for count in counts if count is not None]
     return sum(known) if known else None
 
@@ -122,7 +123,7 @@ class CpuWatch:
         return min(1.0, max(0.0, others / (now.all - start.all)))
 
     def _read(self) -> _Ticks | None:
-        text, cpus = _read(self._proc / "stat"), set(_our_cpus())
+        text, cpus = _read(self._proc / "stat"), set(usable_cpus())
         if text is None or not hasattr(os, "sysconf"):
             return None
         total = idle = 0
@@ -134,12 +135,6 @@ class CpuWatch:
                 idle += sum(ticks[field] for field in _IDLE)
         second = os.sysconf("SC_CLK_TCK")
         return _Ticks(total / second, (total - idle) / second, sum(os.times()[:4]))
-
-
-def _our_cpus() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _frequency_mhz() -> float | None:

@@ -102,14 +102,24 @@ def test_the_training_s_generator_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-SCRIPT = """
+PACKAGE = """
     import hashlib, multiprocessing, sys, types
 
     # In place of the package's own __init__, which loads diffusers: in the script and in the worker, for seconds each.
     package = types.ModuleType("coda_deploy")
     package.__path__ = [sys.argv[1]]
     sys.modules["coda_deploy"] = package
+"""
 
+
+def _run_script(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(textwrap.dedent(PACKAGE + script))
+    package = str(Path(coda_deploy.__file__).parent)
+    command = [sys.executable, "-W", "error::ResourceWarning", str(folder / "script.py"), package, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+OPEN = """
     from coda_deploy.data import Crop, TrainLoader, open_source
 
     if __name__ == "__main__":
@@ -125,22 +135,13 @@ SCRIPT = """
 
 def test_spawned_workers_see_the_same_and_an_open_iterator_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     shard = write_tar(tmp_path / "a.tar", {f"{number}.png": encode(photo(number)) for number in range(5)})
-    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    package = str(Path(coda_deploy.__file__).parent)
-    command = [sys.executable, "-W", "error::ResourceWarning", str(tmp_path / "script.py"), package, str(shard)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = _run_script(tmp_path, OPEN, str(shard))
     assert (done.returncode, done.stderr) == (3, "")
     alone, helped = done.stdout.split()
     assert alone == helped
 
 
 LARGE = """
-    import multiprocessing, sys, types
-
-    package = types.ModuleType("coda_deploy")  # as above
-    package.__path__ = [sys.argv[1]]
-    sys.modules["coda_deploy"] = package
-
     import torch
     from torch.utils.data import Dataset
     from coda_deploy.data.workers import stream
@@ -158,9 +159,7 @@ LARGE = """
 
 
 def test_a_spawned_worker_that_is_stopped_while_it_sends_ends_in_silence(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(textwrap.dedent(LARGE))
-    command = [sys.executable, str(tmp_path / "script.py"), str(Path(coda_deploy.__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = _run_script(tmp_path, LARGE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -13,6 +13,7 @@ from coda_runtime import InputError, OutputError
 from coda_runtime.bench.report import render, write_report
 from coda_runtime.bench.results import Results
 from tests.runtime.bench.examples import document, results
+from tests.runtime.page.drawings import check_on_the_drawing
 
 
 class Outline(HTMLParser):
@@ -76,15 +77,7 @@ def test_every_chart_is_named_described_and_followed_by_its_data() -> None:
 
 def test_coordinates_lie_on_the_drawing() -> None:
     for chart in charts(render([results()])):
-        _, _, width, height = map(float, chart.attrib["viewBox"].split())
-        for element in chart.iter():
-            for key, limit in (("x", width), ("cx", width), ("x1", width), ("y", height), ("cy", height)):
-                if key in element.attrib:
-                    assert -1 <= float(element.attrib[key]) <= limit + 1
-            for pair in element.attrib.get("points", "").split():
-                x, y = map(float, pair.split(","))
-                assert -1 <= x <= width + 1
-                assert -1 <= y <= height + 1
+        check_on_the_drawing(chart)
 
 
 def test_numbers_are_on_the_page() -> None:

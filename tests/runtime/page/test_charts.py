@@ -21,23 +21,16 @@ from coda_runtime.page.charts import (
     log_ticks,
     nice_ticks,
 )
+from tests.runtime.page.drawings import check_on_the_drawing
 
 X, Y = Axis("x"), Axis("y")
 
 
 def numbers_inside(svg: str) -> None:
-    """Every coordinate is a finite number on the drawing."""
+    """Every coordinate is a finite number on a drawing of the usual size."""
     root = ElementTree.fromstring(svg)
-    for element in root.iter():
-        for key, limit in (("x", WIDTH), ("x1", WIDTH), ("x2", WIDTH), ("y", HEIGHT), ("y1", HEIGHT), ("y2", HEIGHT)):
-            if key in element.attrib:
-                assert -1 <= float(element.attrib[key]) <= limit + 1
-        for pair in element.attrib.get("points", "").split():
-            x, y = map(float, pair.split(","))
-            assert -1 <= x <= WIDTH + 1
-            assert -1 <= y <= HEIGHT + 1
-        if element.tag == "rect":
-            assert float(element.attrib["height"]) >= 0
+    assert root.attrib["viewBox"] == f"0 0 {WIDTH} {HEIGHT}"
+    check_on_the_drawing(root)
 
 
 def test_a_line_has_its_points_axes_and_words() -> None:
