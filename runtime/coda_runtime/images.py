@@ -7,6 +7,7 @@ array that already is S x S goes through untouched and needs no Pillow.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,16 +123,49 @@ def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
         return _resize(rgb, size)
 
 
-def open_rgb(source: str | os.PathLike[str] | IO[bytes] | Image.Image, *, name: str) -> Image.Image:
+def fit_bytes(
+    data: bytes, size: int, *, name: str, formats: Sequence[str] | None = None, max_pixels: int | None = None
+) -> Pixels:
+    """The bytes of an image file -> uint8 [size,size,3] by the official rule.
+
+    Args:
+        data: a whole file, such as a JPEG.
+        size: side of the result, in pixels.
+        name: stands for it in messages.
+        formats: Pillow's names of those that may be read, such as ("JPEG", "PNG"); None is every one Pillow knows.
+        max_pixels: width times height that the file's header may say, checked before a pixel is decoded; None leaves
+            it to Pillow's own limit.
+
+    Raises:
+        ImageError: it cannot be read, is of another format, or is larger than that.
+        MissingDependencyError: Pillow is not installed.
+    """
+    rgb = open_rgb(io.BytesIO(data), name=name, formats=formats, max_pixels=max_pixels)
+    with _explained(name):
+        return _resize(rgb, size)
+
+
+def open_rgb(
+    source: str | os.PathLike[str] | IO[bytes] | Image.Image,
+    *,
+    name: str,
+    formats: Sequence[str] | None = None,
+    max_pixels: int | None = None,
+) -> Image.Image:
     """A path, an open image file or a PIL image -> the picture upright and in RGB, in its own size.
 
-    `name` stands for it in messages. Raises ImageError for what cannot be read, MissingDependencyError.
+    `name`, `formats`, `max_pixels` and the errors are those of `fit_bytes`.
     """
     pillow = require_pillow()
     with _explained(name):
         if isinstance(source, pillow.Image):
             return _upright(source, name)
-        with pillow.open(source) as image:
+        with pillow.open(source, formats=formats) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise ImageError(
+                    f"{name!r} has {image.width} x {image.height} pixels, and {max_pixels} is the most that is taken "
+                    "here; scale it down"
+                )
             return _upright(image, name)
 
 
