@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MANIFESTS := pyproject.toml runtime/pyproject.toml constraints.txt
-TYPED := coda_deploy export/coda_export runtime/coda_runtime $(wildcard benchmarks)
+TYPED := coda_deploy export/coda_export runtime/coda_runtime examples $(wildcard benchmarks)
 
 # A stamp is touched last, so that an install which was stopped is done again.
 VENV_STAMP := $(VENV)/.stamp-venv

@@ -11,6 +11,7 @@ import click
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.cli.parity import agreement_text, psnr_text
+from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.engines.bundle import EngineRequest
 from coda_runtime.engines.library import LIBRARIES
 from coda_runtime.engines.options import BuildOptions, parse_batch, parse_targets
@@ -54,7 +55,8 @@ def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> 
 @coda_command(
     example="""coda export tokenizer/ --out bundle/
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
-coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,4,8"""
+coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,4,8
+coda export tokenizer/ --out bundle/ --triton models/"""
 )
 @click.argument("tokenizer")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to write.")
@@ -75,6 +77,7 @@ coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 -
 )
 @click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
 @click.option("--batch", metavar="MIN,OPT,MAX", help="Batch profile of the engines, in images.  [default: 1,4,8]")
+@triton_options
 @json_option
 def command(
     tokenizer: str,
@@ -86,12 +89,15 @@ def command(
     engines: tuple[str, ...],
     target: str | None,
     batch: str | None,
+    triton: TritonRequest | None,
     as_json: bool,
 ) -> None:
     """Export a tokenizer (folder or hub id) to ONNX: a bundle that coda-runtime serves without PyTorch.
 
     Every graph is run on real photographs and compared with the tokenizer. A part that falls under its precision's
     floor fails the export, and nothing is written. Engines can be added later, and with more options, by coda build.
+
+    With --triton it writes a model repository for NVIDIA Triton Inference Server beside the bundle.
     """
     from coda_deploy.export import export_tokenizer
     from coda_export import DEFAULT_FLOORS, Floor
@@ -107,6 +113,8 @@ def command(
         for name, floor in DEFAULT_FLOORS.items()
     }
     requests = _requests(engines, target, batch)
+    if triton is not None:
+        triton.check(out, precisions, [request.options.batch for request in requests if request.library == TENSORRT])
     steps = 4 * len(precisions) + 5 + (PTX in engines) + len(requests) * 2 * (2 * len(precisions) + 1)
     with progress("exporting", total=steps) as bar:
 
@@ -124,6 +132,7 @@ def command(
             images=parity_images,
             progress=step,
         )
+    repository = write_if_asked(triton, out)
     if as_json:
         print_json(manifest.to_json())
         return
@@ -135,3 +144,5 @@ def command(
     for reason, files in skipped.items():
         click.echo(f"warning: not measured: {', '.join(files)}: {reason}", err=True)
     click.echo(f"{out}: {sum(artifact.bytes for artifact in manifest.artifacts) / 1e6:.1f} MB")
+    if repository is not None:
+        click.echo(summary(repository))

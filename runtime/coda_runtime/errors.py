@@ -18,7 +18,7 @@ CodaError                        root: `except coda_runtime.CodaError` catches a
 ├── BuildError                   an engine could not be built
 ├── HubError                     the Hugging Face Hub did not deliver
 ├── MissingDependencyError       an optional library is not installed; `.extra` brings it
-└── ClosedError                  the tokenizer was closed
+└── ClosedError                  the tokenizer was closed, or loaded before a fork
 
 Each message says what was found, what was expected, and what to do.
 """
@@ -129,4 +129,4 @@ class MissingDependencyError(CodaError):
 
 
 class ClosedError(CodaError):
-    """The tokenizer was closed; load the bundle again."""
+    """The tokenizer was closed, or loaded before this process was forked; load the bundle again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from . import forks
 from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device
 from .errors import ArtifactError, ClosedError, DeviceError
 from .manifest import Spec
@@ -27,7 +29,9 @@ class Sessions:
         self._spec, self._folder = spec, folder
         self._state = threading.Condition()
         self._running = 0
+        self._process = os.getpid()
         self.closed = False
+        forks.guard(self)
 
     def run(self, batch: npt.NDArray[Any], *parts: str) -> npt.NDArray[Any]:
         """Run an array through `parts`, and return what the last one gives.
@@ -85,14 +89,22 @@ class Sessions:
         return least, min((profile[2] for profile in profiles), default=None)
 
     def check_open(self) -> None:
-        """Raise ClosedError when they were closed."""
+        """Raise ClosedError when they were closed, or belong to the process that this one was forked from."""
+        if self._process != os.getpid():
+            raise ClosedError(
+                f"the tokenizer of {self._folder} was loaded before this process was forked, and engines stay behind: "
+                "call coda_runtime.load in each process, after the fork, or start processes by spawn"
+            )
         if self.closed:
             raise ClosedError(
                 f"the tokenizer of {self._folder} is closed; load the bundle again with coda_runtime.load"
             )
 
     def close(self) -> None:
-        """Free the engines after the runs that are under way. May be called twice."""
+        """Free the engines after the runs that are under way. May be called twice; does nothing after a fork."""
+        if self._process != os.getpid():
+            self.closed = True
+            return
         with self._state:
             self.closed = True
             while self._running:
@@ -101,9 +113,14 @@ class Sessions:
         for session in sessions.values():
             session.close()
 
+    def engines(self) -> dict[str, Session]:
+        """What `forks` keeps alive."""
+        return self._sessions
+
     @contextmanager
     def _open(self) -> Iterator[dict[str, Session]]:
         """The sessions, kept from closing for as long as one run takes."""
+        self.check_open()  # before the lock, which another thread of the parent may have held during a fork
         with self._state:
             self.check_open()
             self._running += 1

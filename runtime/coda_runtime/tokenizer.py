@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -178,6 +179,12 @@ class Tokenizer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a Tokenizer cannot be pickled, since its engines cannot: pass the path {os.fspath(self.folder)!r}, and "
+            "call coda_runtime.load in each process"
+        )
 
     def __repr__(self) -> str:
         spec = self.spec

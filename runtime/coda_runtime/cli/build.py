@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..bundle import Bundle
 from ..engines.bundle import EngineRequest, add_engines
@@ -13,20 +14,23 @@ from ..engines.library import LIBRARIES
 from ..engines.options import HARDWARE, BuildOptions, parse_batch, parse_targets
 from ..errors import InputError
 from ..hub import find_bundle
-from ..manifest import Artifact
+from ..manifest import Artifact, Manifest
 from ..parity import unmeasured
+from ..triton import Repository
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
 from .parity import agreement_text, psnr_text
+from .triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 
 _EXAMPLE = """coda build bundle --engine tensorrt --batch 1,8,32
-coda build bundle --engine tensorrt-rtx --target sm89,sm120 --precision bf16 --out bundle-rtx"""
+coda build bundle --engine tensorrt-rtx --target sm89,sm120 --precision bf16 --out bundle-rtx
+coda build bundle --triton models/"""
 
 
 @coda_command(name="build", example=_EXAMPLE)
 @bundle_argument
-@click.option("--engine", type=click.Choice(LIBRARIES), required=True, help="The library to build with.")
+@click.option("--engine", type=click.Choice(LIBRARIES), help="The library to build with.")
 @click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
 @click.option("--batch", default="1,4,8", show_default=True, metavar="MIN,OPT,MAX", help="Batch profile, in images.")
 @click.option("--precision", help="fp32, fp16, bf16, or several; all that the bundle has by default.")
@@ -36,10 +40,13 @@ coda build bundle --engine tensorrt-rtx --target sm89,sm120 --precision bf16 --o
 @click.option("--hardware", type=click.Choice(list(HARDWARE)), default="none", help="Other GPUs the engine may run on.")
 @click.option("--version-compatible", is_flag=True, help="Let later versions of TensorRT load it (brings host code).")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the bundle here instead of extending BUNDLE.")
+@triton_options
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     bundle: str,
-    engine: str,
+    engine: str | None,
     target: str | None,
     batch: str,
     precision: str | None,
@@ -49,13 +56,21 @@ def command(
     hardware: str,
     version_compatible: bool,
     out: Path | None,
+    triton: TritonRequest | None,
     as_json: bool,
 ) -> None:
     """Build engines for BUNDLE's ONNX files and add them to it, with their parity where they can run here.
 
     An engine fits one library version and the GPUs it was built for, so this runs on the target machine, or for
     tensorrt-rtx anywhere. It needs no PyTorch. Whatever fails leaves BUNDLE as it was.
+
+    With --triton it writes a model repository for NVIDIA Triton Inference Server afterwards, or without --engine from
+    what BUNDLE has.
     """
+    if engine is None:
+        _check_nothing_to_build(ctx, triton)
+        _report(bundle, None, write_if_asked(triton, bundle), as_json)
+        return
     options = BuildOptions(
         batch=parse_batch(batch),
         targets=parse_targets(target) if target is not None else (),
@@ -72,7 +87,28 @@ def command(
         raise InputError(
             f"{bundle} came from the Hub, and its copy here is not to be changed; name a folder with --out"
         )
-    before = {artifact.file: artifact.sha256 for artifact in Bundle.open(folder).manifest.artifacts}
+    before = Bundle.open(folder).manifest
+    place = out or folder
+    if triton is not None:
+        there = [artifact.batch for artifact in before.artifacts if artifact.format == TENSORRT and artifact.batch]
+        triton.check(place, before.precisions, [options.batch] if engine == TENSORRT else there)
+    engines = _build(folder, request, out, before)
+    _report(str(place), engines, write_if_asked(triton, place), as_json)
+
+
+def _check_nothing_to_build(ctx: click.Context, triton: TritonRequest | None) -> None:
+    """Raise UsageError where neither engines nor a repository are asked for, InputError for engines' options alone."""
+    if triton is None:
+        raise click.UsageError("name what to make: --engine or --triton", ctx)
+    for name in ("target", "batch", "precision", "workspace", "optimization_level", "timing_cache", "hardware", "out"):
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(
+                f"--{name.replace('_', '-')} says how engines are built, and none is asked for: add --engine tensorrt"
+            )
+
+
+def _build(folder: Path, request: EngineRequest, out: Path | None, before: Manifest) -> list[Artifact]:
+    """Add the engines to the bundle; return those that are new in it."""
     with progress("building", total=None) as bar:
         doing = [""]
 
@@ -84,14 +120,23 @@ def command(
             bar.describe(f"{doing[0]}: {phase.lower()} {done}/{total}")
 
         manifest = add_engines(folder, request, out=out, progress=step, watch=watch)
-    made = [a for a in manifest.artifacts if a.format == engine and before.get(a.file) != a.sha256]
+    known = {artifact.file: artifact.sha256 for artifact in before.artifacts}
+    return [a for a in manifest.artifacts if a.format == request.library and known.get(a.file) != a.sha256]
+
+
+def _report(bundle: str, engines: list[Artifact] | None, made: Repository | None, as_json: bool) -> None:
+    """Say what was made; `engines` is None where none were asked for."""
     if as_json:
-        print_json({"bundle": str(out or folder), "engines": [artifact.to_json() for artifact in made]})
+        repository = {} if made is None else {"triton": made.to_json()}
+        print_json({"bundle": bundle, "engines": [artifact.to_json() for artifact in engines or ()], **repository})
         return
-    table([_row(artifact) for artifact in made], columns=("file", "size", "batch", "targets", "parity"))
-    for reason in dict.fromkeys(reason for artifact in made for _, reason in unmeasured(artifact.parity)):
-        click.echo(f"parity was not measured: {reason}", err=True)
-    click.echo(f"{out or folder}: {len(made)} engines added")
+    if engines is not None:
+        table([_row(artifact) for artifact in engines], columns=("file", "size", "batch", "targets", "parity"))
+        for reason in dict.fromkeys(reason for artifact in engines for _, reason in unmeasured(artifact.parity)):
+            click.echo(f"parity was not measured: {reason}", err=True)
+        click.echo(f"{bundle}: {len(engines)} engines added")
+    if made is not None:
+        click.echo(summary(made))
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from click.testing import Result
 
+import coda_runtime
 from coda_deploy.reference import TorchReference
 from coda_export import bundle
 from coda_runtime.backends.base import LoadOptions, Session
@@ -21,6 +22,7 @@ from coda_runtime.bundle import Bundle, describe_file, seal
 from coda_runtime.errors import ArtifactError
 from coda_runtime.manifest import Artifact
 from tests.deploy.cli.command import coda, one_line
+from tests.runtime.triton import reading
 from tests.tiny_tokenizers import make
 
 
@@ -102,6 +104,7 @@ def test_several_precisions_and_what_could_not_be_run(
         (["--engine", "tensorrt-rtx", "--batch", "8,4,1"], "expected MIN,OPT,MAX, rising"),
         (["--batch", "1,4,8"], "--batch says how engines are built, and none is asked for"),
         (["--engine", "ptx", "--target", "sm89"], "--target says how engines are built, and none is asked for"),
+        (["--triton-format", "onnx"], "no repository is asked for: add --triton REPO"),
     ],
 )
 def test_failures_leave_nothing(tiny_folder: Path, tmp_path: Path, settings: list[object], message: str) -> None:
@@ -133,6 +136,44 @@ def test_engines_and_kernels_come_with_the_bundle(tiny_folder: Path, tmp_path: P
     assert "engines/decoder.fp32.tensorrt-rtx-sm89-sm120.engine" in result.stdout
     assert result.stderr.count("NVIDIA driver shows none here") in (1, 2), "each reason once"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_repository_for_triton(tiny_folder: Path, tmp_path: Path) -> None:
+    bundle, repo = tmp_path / "bundle", tmp_path / "models"
+    result = coda("export", tiny_folder, "--out", bundle, "--triton", repo, "--triton-device", "cpu")
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert result.stdout.splitlines()[-1].startswith(f"{repo}: Triton models from onnx files in fp32")
+    assert set(reading.check(repo)) == {"encoder", "quantizer", "decoder", "encode", "decode"}
+    with coda_runtime.load(bundle) as tok:
+        size = tok.spec.image_size
+        images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+        ids = reading.run(repo, "encode", {"image": images})["ids"]
+        assert np.array_equal(ids, tok.encode(images))
+        assert np.array_equal(reading.run(repo, "decode", {"ids": ids})["image"], tok.decode(ids))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--triton-format", "tensorrt"], "none is built: add --engine tensorrt"),
+        (["--triton-precision", "fp16"], "precision is 'fp16', and the bundle has fp32"),
+        (["--precision", "bf16,fp32", "--triton-device", "cpu"], "no bf16 convolution for CPUs"),
+        (["--triton", "bundle/models"], "one inside of the other"),
+        (["--triton", "taken"], "taken is a file; expected the name of a folder"),
+    ],
+)
+def test_what_triton_cannot_have_is_told_before_the_export(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[object], message: str
+) -> None:
+    def too_late(*_: object, **__: object) -> None:
+        raise AssertionError("the export began")
+
+    monkeypatch.setattr("coda_deploy.export.export_tokenizer", too_late)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("mine")
+    result = coda("export", tiny_folder, "--out", "bundle", "--triton", "models", *settings)
+    assert message in one_line(result)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_tokens_that_differ_leave_nothing(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""A folder of photographs to tokens, and back to the pictures that the tokens stand for.
+
+pip install "coda-runtime[cpu,images]"
+python script.py bundle/ photos/ out/        # leaves out/tokens.npz and out/<photo>.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import coda_runtime
+
+
+def main(bundle: str, photos: str, out: str) -> None:
+    paths = sorted(path for path in Path(photos).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with coda_runtime.load(bundle) as tok:  # once: loading takes longer than a picture
+        ids = np.empty((len(paths), tok.spec.num_tokens), np.int32)
+        # As many at a time as go through the engines at once: more would only take memory.
+        for start in range(0, len(paths), tok.images_per_run):
+            part = slice(start, start + tok.images_per_run)
+            ids[part] = tok.encode(paths[part])
+            for path, image in zip(paths[part], tok.decode(ids[part]), strict=True):
+                Image.fromarray(image).save(Path(out, f"{path.name}.png"))
+    np.savez(Path(out, "tokens.npz"), ids=ids, names=[path.name for path in paths])
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except coda_runtime.CodaError as error:  # names the file, and what to do
+        sys.exit(f"error: {error}")

@@ -1,0 +1,34 @@
+"""Images in: checks, and the one official way from any picture to uint8 [S,S,3].
+
+The rule, as PyTorch's `Resize(S, LANCZOS)` and `CenterCrop(S)` on a PIL image: turn upright by EXIF, convert to RGB
+(transparent pixels over white, 16-bit grey to 8), scale the shorter side to S with Lanczos, cut out the centre. An
+array that already is S x S goes through untouched and needs no Pillow.
+
+Files are not trusted: only `FORMATS` are read, up to `MAX_PIXELS`, and nothing but an ImageError comes of a bad one.
+"""
+
+from __future__ import annotations
+
+from .arrays import Pixels, check_batch
+from .batches import Batches, ImageLike, Images
+from .opening import FORMATS, MAX_PIXELS, require_pillow
+from .reading import open_rgb
+from .resizing import fit, fit_bytes
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Suffixes by which a folder is searched for images; those of FORMATS."""
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Batches",
+    "ImageLike",
+    "Images",
+    "Pixels",
+    "check_batch",
+    "fit",
+    "fit_bytes",
+    "open_rgb",
+    "require_pillow",
+]

@@ -1,0 +1,86 @@
+"""The images of one call, whatever they are, as slices that an encoder takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ..errors import ImageError
+from ..processors import usable_cpus
+from .arrays import Pixels, check_batch, kind
+from .resizing import fit
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
+Images: TypeAlias = "Pixels | Sequence[ImageLike]"
+
+_MOST_AT_ONCE = 8  # pictures in memory in their own size
+
+
+class Batches:
+    """The images of one call, checked as far as that is cheap; `take` makes slices ready for the encoder.
+
+    `images` is uint8 [B,H,W,3], or a sequence of paths, PIL images and uint8 [H,W,3] arrays of any, mixed sizes.
+    Raises ImageError for anything else, and for an empty batch.
+    """
+
+    def __init__(self, images: Any, size: int) -> None:
+        self._size = size
+        self._array: Pixels | None = None
+        self._items: Sequence[Any] = ()
+        if isinstance(images, np.ndarray):
+            check_batch(images)
+            self._array = images
+            self._count = len(images)
+        else:
+            self._items = _check_sequence(images)
+            self._count = len(self._items)
+        if self._count == 0:
+            raise ImageError("the batch is empty; pass at least one image")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, where: slice) -> Pixels:
+        """The images of a slice, uint8 [b,S,S,3]. Raises ImageError, MissingDependencyError."""
+        square = (self._size, self._size)
+        if self._array is not None:
+            if self._array.shape[1:3] == square:
+                return np.ascontiguousarray(self._array[where])
+            return self._fit_all(list(self._array[where]), where.start)
+        return self._fit_all(self._items[where], where.start)
+
+    def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
+        """As many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
+        names = [f"images[{number}]" for number in range(start, start + len(items))]
+        workers = min(len(items), len(usable_cpus()), _MOST_AT_ONCE)
+        # An image that Pillow opened is read only now, and not by two threads at once.
+        opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
+        if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
+            return np.stack([fit(item, self._size, name=name) for item, name in zip(items, names, strict=True)])
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                return np.stack(list(pool.map(lambda item, name: fit(item, self._size, name=name), items, names)))
+            finally:
+                pool.shutdown(cancel_futures=True)  # the first bad image ends the call
+
+    def _is_ready(self, item: Any) -> bool:
+        return isinstance(item, np.ndarray) and item.shape[:2] == (self._size, self._size)
+
+
+def _check_sequence(images: Any) -> Sequence[Any]:
+    if isinstance(images, (list, tuple)):
+        return images
+    if isinstance(images, (str, os.PathLike)) or hasattr(images, "convert"):
+        raise ImageError("images is a single image; expected a list: put it in brackets, [image]")
+    if hasattr(images, "__array__"):
+        raise ImageError(f"images is a {kind(images)}; expected a numpy array: for a tensor, images.cpu().numpy()")
+    raise ImageError(
+        f"images is a {kind(images)}; expected uint8 [B,H,W,3], or a list of paths, PIL images or uint8 arrays"
+    )

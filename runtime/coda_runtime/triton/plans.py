@@ -1,0 +1,176 @@
+"""TensorRT engines as Triton's plans: which belong together, how they are named, what the server must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..bundle import Bundle
+from ..engines.key import refusal
+from ..engines.options import Batch
+from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
+from ..manifest import PARTS, Artifact
+from ..parity import unmeasured
+from .parts import ServedFile, ServedPart, find
+
+
+def plan_parts(bundle: Bundle, precision: str, max_batch: int | None) -> tuple[ServedPart, ...]:
+    """The bundle's TensorRT engines in a precision, as models.
+
+    Raises BundleError where a part has none or no server could load them together, EngineMismatchError for one that
+    was built from another ONNX file or not for Linux, ArtifactError for one that the manifest does not describe,
+    InputError for a `max_batch` that they do not take.
+    """
+    parts = []
+    for part in PARTS:
+        engines = find(bundle, part, "tensorrt", precision)
+        if not engines:
+            raise BundleError(_no_engine(bundle, part, precision))
+        for engine in engines:
+            _check_engine(bundle, engine)
+        batches = [engine.batch for engine in engines if engine.batch is not None]
+        most = largest_batch(batches, max_batch, f"the {part}'s engines")
+        preferred = {min(batch[1], most) for batch in batches} | {most}
+        parts.append(ServedPart(part, "tensorrt", _named(engines), most, tuple(sorted(preferred))))
+    _check_together(parts)
+    return tuple(parts)
+
+
+def largest_batch(batches: Sequence[Batch], wanted: int | None, whose: str) -> int:
+    """The most images that all of these profiles take, or `wanted` if they take that many. Raises InputError."""
+    least, most = max(batch[0] for batch in batches), min(batch[2] for batch in batches)
+    if least > 1:
+        raise InputError(
+            f"{whose} take {least} images at least, and Triton also runs single ones: build them with --batch 1,..."
+        )
+    if wanted is not None and wanted > most:
+        raise InputError(
+            f"the largest batch is to be {wanted}, and {whose} take {most} images at most: lower it, or build them "
+            f"with --batch 1,...,{wanted}"
+        )
+    return wanted or most
+
+
+def check_measured(parts: Sequence[ServedPart], bundle: Bundle) -> None:
+    """Raise EngineMismatchError for an engine that never ran where it could be compared with the tokenizer."""
+    for file in _unmeasured(parts):
+        raise EngineMismatchError(
+            f"{file} was never measured; measure it where it runs: coda verify {bundle.folder} --parity --record, or "
+            'ask for engines by the format "tensorrt"'
+        )
+
+
+def server_notes(parts: Sequence[ServedPart]) -> tuple[str, ...]:
+    """What whoever starts the server has to know about these engines, a sentence each."""
+    engines = _engines(parts)
+    version, system = _key(engines[0]).get("library_version"), _key(engines[0]).get("os")
+    notes = [f"the server needs TensorRT {version} on {system}"]
+    if any(_flag(engine, "version_compatible") for engine in engines):
+        notes = [
+            f"the server needs TensorRT {version} on {system}, or with "
+            "--backend-config=tensorrt,version-compatible=true a later one of the same major version: that lets the "
+            "engines run code on its CPU"
+        ]
+    models = sorted({str(_key(engine).get("gpu")) for engine in engines if _is_tuned(engine)})
+    if models:
+        notes.append(f"the engines were tuned on {', '.join(models)}: run them on no other model of GPU")
+    never = _unmeasured(parts)
+    if never:
+        notes.append(f"never measured: {', '.join(never)}")
+    return tuple(notes)
+
+
+def _no_engine(bundle: Bundle, part: str, precision: str) -> str:
+    text = f"{bundle.folder} has no TensorRT engine for the {part} in {precision}"
+    if find(bundle, part, "tensorrt-rtx", precision):
+        text += " (only TensorRT-RTX's, for which Triton has no backend)"
+    return f"{text}; build it on the target machine: coda build {bundle.folder} --engine tensorrt"
+
+
+def _check_engine(bundle: Bundle, engine: Artifact) -> None:
+    """Raise EngineMismatchError where no Linux server can be right for an engine, ArtifactError for a broken entry."""
+    key = _key(engine)
+    system = str(key.get("os"))
+    # The server's version and GPU are not known here: the engine is compared with its own.
+    problem = refusal(
+        engine,
+        bundle.manifest,
+        library="tensorrt",
+        library_version=str(key.get("library_version")),
+        compute_capability=None,
+        os=system,
+    )
+    if problem is not None:
+        raise problem
+    if not system.startswith("linux-"):
+        raise EngineMismatchError(
+            f"{engine.file} was built on {system}, and Triton's containers run Linux: build it there"
+        )
+    for target in key["targets"]:
+        if _capability(target) is None:
+            raise ArtifactError(f"{engine.file} is for {target!r} by the manifest; expected a name such as sm89")
+
+
+def _key(engine: Artifact) -> Mapping[str, Any]:
+    return engine.engine or {}
+
+
+def _flag(engine: Artifact, name: str) -> object:
+    flags = _key(engine).get("flags")
+    return flags.get(name) if isinstance(flags, Mapping) else None
+
+
+def _is_tuned(engine: Artifact) -> bool:
+    return _flag(engine, "hardware_compatible") in (None, "none")
+
+
+def _runs_from_ampere(engine: Artifact) -> bool:
+    return _flag(engine, "hardware_compatible") == "ampere-plus"
+
+
+def _engines(parts: Sequence[ServedPart]) -> list[Artifact]:
+    return [file.artifact for part in parts for file in part.files]
+
+
+def _capability(target: object) -> str | None:
+    """The compute capability as Triton names it, 8.9 for sm89 and 12.0 for sm120; None for another name."""
+    digits = target.removeprefix("sm") if isinstance(target, str) else ""
+    return f"{digits[:-1]}.{digits[-1]}" if digits.isdecimal() and len(digits) in (2, 3) else None
+
+
+def _named(engines: Sequence[Artifact]) -> tuple[ServedFile, ...]:
+    """The engines with their names: model.plan for a single one, else one for each compute capability."""
+    if len(engines) == 1:
+        return (ServedFile(engines[0], "model.plan"),)
+    out: dict[str | None, ServedFile] = {}
+    for engine in engines:
+        for target in _key(engine)["targets"]:
+            everywhere = _runs_from_ampere(engine)
+            capability = None if everywhere else _capability(target)
+            if capability in out:
+                raise BundleError(
+                    f"{out[capability].artifact.file} and {engine.file} are for the same compute capability, and "
+                    "Triton chooses by nothing else; make a bundle and a repository for each: coda build --out"
+                )
+            out[capability] = ServedFile(engine, "model.plan" if everywhere else f"model.{target}.plan", capability)
+    return tuple(out.values())
+
+
+def _check_together(parts: Sequence[ServedPart]) -> None:
+    """Raise BundleError for engines that no single server could load."""
+    for what, name in (("versions of TensorRT", "library_version"), ("systems", "os")):
+        found = {str(_key(engine).get(name)) for engine in _engines(parts)}
+        if len(found) > 1:
+            raise BundleError(
+                f"the engines are for several {what} ({', '.join(sorted(found))}), and a server has one: "
+                "build them again together, coda build --engine tensorrt"
+            )
+    targets = {part.part: sorted({name for e in _engines([part]) for name in _key(e)["targets"]}) for part in parts}
+    if len({tuple(names) for names in targets.values()}) > 1:
+        told = "; ".join(f"{part}: {', '.join(names)}" for part, names in targets.items())
+        raise BundleError(f"the parts have engines for different GPUs ({told}); build the missing ones: coda build")
+
+
+def _unmeasured(parts: Sequence[ServedPart]) -> list[str]:
+    engines = _engines(parts)
+    return list(dict.fromkeys(e.file for e in engines if len(list(unmeasured(e.parity))) == len(e.parity)))
