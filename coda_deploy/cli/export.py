@@ -10,7 +10,6 @@ import click
 
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
-from coda_runtime.cli.parity import agreement_text, psnr_text
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.engines.bundle import EngineRequest
 from coda_runtime.engines.library import LIBRARIES
@@ -18,6 +17,7 @@ from coda_runtime.engines.options import BuildOptions, parse_batch, parse_target
 from coda_runtime.errors import InputError
 from coda_runtime.manifest import Manifest
 from coda_runtime.parity import unmeasured
+from coda_runtime.parity.rows import agreement_text, psnr_text
 
 PTX = "ptx"
 

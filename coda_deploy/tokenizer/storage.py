@@ -29,12 +29,12 @@ class WeightsError(CodaError):
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form of a hub id, ``owner/name``, and not of a path: asks neither disk nor hub."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    """Whether ``name`` has the form ``owner/name`` or ``owner/name@revision``, and not of a path; asks nobody."""
+    return name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
-    """The local folder of a tokenizer; a hub id (``owner/name``) is downloaded into the hub's cache.
+    """The local folder of a tokenizer; a hub id (``owner/name``, ``owner/name@revision``) comes into the hub's cache.
 
     Raises ``WeightsError`` when there is neither.
     """
@@ -46,8 +46,9 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
     name = str(path_or_hub_id)
     if not is_hub_id(name):
         raise WeightsError(f"no tokenizer folder at {path}: give an existing folder, or a hub id like owner/name")
+    repo, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(
             f"{name} is no local folder, and could not be had from the hub ({type(error).__name__}): "

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ import numpy.typing as npt
 
 from . import checksums
 from .checksums import Verify
-from .errors import ArtifactError, BundleNotFoundError, ChecksumError, InputError
-from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest, Spec
+from .errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError
+from .graph_check import check_graph
+from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES, Artifact, Manifest, Spec
+from .npy_files import read_npy
 from .outputs import staged_file
 
 
@@ -57,13 +61,15 @@ class Bundle:
             raise BundleNotFoundError(f"{str(root)!r} is a file; expected the bundle folder that holds {MANIFEST_NAME}")
         path = root / MANIFEST_NAME
         try:
-            data = path.read_bytes()
+            data = _read_list(path)
         except FileNotFoundError as error:
             raise BundleNotFoundError(
                 f"{str(root)!r} has no {MANIFEST_NAME}, so it is not a bundle; `coda export` makes one"
             ) from error
         except OSError as error:
-            raise BundleNotFoundError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+            raise BundleNotFoundError(
+                f"{path} cannot be read ({error.strerror}); check what it is, and its permissions"
+            ) from error
         return cls(root, Manifest.parse(data), data)
 
     def path(self, artifact: Artifact) -> Path:
@@ -83,13 +89,17 @@ class Bundle:
         return path
 
     def verify(self, mode: Verify = "cached") -> None:
-        """Check every file against the manifest, and the manifest against SHA256SUMS. Raises ChecksumError."""
+        """Check what `check` does. Raises ChecksumError, ArtifactError."""
         for _, problem in self.check(mode):
             if problem is not None:
                 raise problem
 
-    def check(self, mode: Verify = "always") -> Iterator[tuple[str, ChecksumError | None]]:
-        """Yield (file name, what is wrong with it or None) for every file of the bundle."""
+    def check(self, mode: Verify = "always") -> Iterator[tuple[str, BundleError | None]]:
+        """Yield (file name, what is wrong with it or None) for every file of the bundle.
+
+        The manifest is compared with SHA256SUMS, every file with the manifest (ChecksumError), and an ONNX file must
+        be one that may be loaded (ArtifactError, see graph_check).
+        """
         if mode not in ("cached", "always"):
             raise InputError(f'verify is {mode!r}; expected "cached" or "always"')
         sums = self.folder / CHECKSUMS_NAME
@@ -98,11 +108,18 @@ class Bundle:
             yield MANIFEST_NAME, self._check_sums(sums)
         for artifact in self.manifest.artifacts:
             try:
-                checksums.check_file(self.path(artifact), artifact.sha256, artifact.bytes, verify=mode)
-            except ChecksumError as problem:
+                self.check_artifact(artifact, mode)
+            except BundleError as problem:
                 yield artifact.file, problem
             else:
                 yield artifact.file, None
+
+    def check_artifact(self, artifact: Artifact, mode: Verify = "always") -> None:
+        """`check` for one file. Raises ChecksumError, ArtifactError."""
+        path = self.path(artifact)
+        checksums.check_file(path, artifact.sha256, artifact.bytes, verify=mode)
+        if artifact.format == "onnx":
+            check_graph(path)
 
     def load_codebook(self) -> npt.NDArray[np.float32]:
         """The value table, float32 [V, C], read-only. Raises ArtifactError."""
@@ -114,13 +131,15 @@ class Bundle:
             )
         path = self.path(artifact)
         try:
-            table = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            table = read_npy(path)
+        except ValueError as error:
             raise ArtifactError(f"{path} is not a .npy file ({error}); export the bundle again") from error
         expected = (self.spec.vocab_size, self.spec.latent_channels)
-        if not isinstance(table, np.ndarray) or table.dtype != np.float32 or table.shape != expected:
-            found = f"{table.dtype} {list(table.shape)}" if isinstance(table, np.ndarray) else type(table).__name__
-            raise ArtifactError(f"{path} holds {found}, expected float32 {list(expected)}; export the bundle again")
+        if table.dtype != np.float32 or table.shape != expected:
+            raise ArtifactError(
+                f"{path} holds {table.dtype} {list(table.shape)}, expected float32 {list(expected)}; "
+                "export the bundle again"
+            )
         table.flags.writeable = False
         return table
 
@@ -132,7 +151,7 @@ class Bundle:
 
     def _check_sums(self, path: Path) -> ChecksumError | None:
         try:
-            listed = checksums.parse_sums(path.read_bytes(), path)
+            listed = checksums.parse_sums(_read_list(path), path)
         except ChecksumError as problem:
             return problem
         except OSError as error:
@@ -145,7 +164,33 @@ class Bundle:
         problem_text = checksums.sums_problem(listed, expected)
         if problem_text is None:
             return None
+        if (left := self._unfinished(expected)) is not None:
+            return ChecksumError(
+                f"{self.folder}: {problem_text}, for writing the two was interrupted; finish it: mv {left} {path}"
+            )
         return ChecksumError(f"{self.folder}: {problem_text}; copy, download or export the bundle again")
+
+    def _unfinished(self, expected: Mapping[str, str]) -> Path | None:
+        """What `seal` left beside SHA256SUMS when it was killed after it had replaced the manifest."""
+        for path in self.folder.glob(f".{CHECKSUMS_NAME}.*.part"):
+            try:
+                if checksums.parse_sums(_read_list(path), path) == expected:
+                    return path
+            except (OSError, ChecksumError):
+                continue
+        return None
+
+
+def _read_list(path: Path) -> bytes:
+    """The bytes of manifest.json or SHA256SUMS. Raises OSError, also for what a read might not come back from."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, and at most {MOST_BYTES} are read", str(path))
+    return data
 
 
 def describe_file(folder: Path, file: str) -> tuple[str, int]:
@@ -165,10 +210,11 @@ def seal(folder: str | os.PathLike[str], manifest: Manifest) -> Manifest:
     data = sealed.dump()
     bundle = Bundle(root, Manifest.parse(data), data)
     for artifact in sealed.artifacts:
-        checksums.check_file(bundle.path(artifact), artifact.sha256, artifact.bytes, verify="always")
+        bundle.check_artifact(artifact)
     digests = {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
     digests |= {artifact.file: artifact.sha256 for artifact in sealed.artifacts}
-    # Both are complete before either takes its place: one without the other is a broken bundle.
+    # Both are complete before either takes its place, the manifest first: killed between the two, the bundle is broken
+    # until what is left beside SHA256SUMS takes its place too, as loading it then says.
     with staged_file(root / CHECKSUMS_NAME) as sums, staged_file(root / MANIFEST_NAME) as listing:
         listing.write_bytes(data)
         sums.write_bytes(checksums.format_sums(digests))

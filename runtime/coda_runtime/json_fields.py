@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -14,7 +16,7 @@ class Fields:
     def __init__(self, data: object, where: str) -> None:
         self._where = f"{where}." if where else ""
         if not isinstance(data, dict):
-            fail(f"{where or 'the top level'} must be an object, found {_describe(data)}")
+            fail(f"{where or 'the top level'} must be an object, found {describe(data)}")
         self._data = dict(data)
 
     def take(self, key: str, check: Callable[[Any], bool], expected: str, default: Any = ...) -> Any:
@@ -24,14 +26,16 @@ class Fields:
             return default
         value = self._data.pop(key)
         if not check(value):
-            fail(f"{self._where}{key} is {_describe(value)}; expected {expected}")
+            fail(f"{self._where}{key} is {describe(value)}; expected {expected}")
         return value
 
     def string(self, key: str, default: Any = ...) -> str:
         return str(self.take(key, lambda value: isinstance(value, str) and value != "", "a non-empty string", default))
 
-    def positive(self, key: str) -> int:
-        return int(self.take(key, lambda value: is_int(value) and value > 0, "a positive whole number"))
+    def positive(self, key: str, most: int = 2**53) -> int:
+        """A whole number from 1 to `most`."""
+        expected = f"a positive whole number up to {most}"
+        return int(self.take(key, lambda value: is_int(value) and 0 < value <= most, expected))
 
     def rest(self) -> dict[str, Any]:
         return self._data
@@ -41,8 +45,11 @@ def fail(reason: str) -> NoReturn:
     raise ManifestError(f"manifest.json: {reason}; export the bundle again, or correct the manifest")
 
 
-def _describe(value: object) -> str:
-    text = repr(value)
+def describe(value: object) -> str:
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -50,12 +57,43 @@ def no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON; use null")
 
 
+def finite_float(text: str) -> float:
+    """For json's parse_float: 1e999 would become infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:60]} is too large for a number")
+    return value
+
+
+def bounded_int(text: str) -> int:
+    """For json's parse_int: 64 bits, beyond which neither numpy nor a float can follow."""
+    value = int(text) if len(text) <= 20 else None
+    if value is None or not -(2**63) <= value < 2**63:
+        raise ValueError(f"{_short(text)} is too large for a whole number")
+    return value
+
+
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} appears twice")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {describe(twice)} appears twice")
     return out
+
+
+def check_depth(data: object, most: int) -> None:
+    """Raise ValueError where lists and objects lie more than `most` deep in each other."""
+    level: list[object] = [data]
+    for _ in range(most + 1):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"lists and objects lie more than {most} deep in each other")
 
 
 def is_int(value: object) -> bool:

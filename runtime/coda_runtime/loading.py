@@ -28,11 +28,12 @@ def load(
     *,
     verify: Verify = "cached",
     allow_host_code: bool = False,
+    revision: str | None = None,
 ) -> Tokenizer:
     """Load a bundle.
 
     Args:
-        path_or_hub_id: the bundle's folder, or the Hugging Face Hub id of one, "org/name".
+        path_or_hub_id: the bundle's folder, or the Hugging Face Hub id of one, "org/name" or "org/name@revision".
         device: "cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one.
         backend: a backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has
             and was measured; `artifacts` of the tokenizer says what that was, and what it passed over and why. "cuda"
@@ -44,6 +45,8 @@ def load(
         verify: "cached" hashes files that changed since they were last checked, "always" hashes them all.
         allow_host_code: let engines bring code that runs on the CPU, as version-compatible TensorRT engines do.
             Allow it only for a bundle whose maker you trust. Every engine is code for the GPU; ONNX files are not code.
+        revision: a branch, tag or commit hash of a Hub id, instead of "@revision"; with one, the Hub is meant even
+            where there is a folder of that name. A commit hash pins the bundle, and needs no network once it is cached.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, or made by a newer coda.
@@ -51,7 +54,7 @@ def load(
         InputError: an argument is wrong, or the bundle lacks the precision.
         DeviceError, BackendError, MissingDependencyError, HubError: what was asked for is not there.
     """
-    bundle = Bundle.open(find_bundle(path_or_hub_id))
+    bundle = Bundle.open(find_bundle(path_or_hub_id, revision))
     options = LoadOptions(device, providers, threads, bundle.manifest, allow_host_code)
     bundle.verify(verify)
     if precision == "auto":

@@ -16,7 +16,11 @@ from typing import Any
 from .errors import FormatVersionError
 from .json_fields import (
     Fields,
+    bounded_int,
+    check_depth,
+    describe,
     fail,
+    finite_float,
     is_int,
     is_list,
     is_object,
@@ -33,8 +37,19 @@ CHECKSUMS_NAME = "SHA256SUMS"
 PARTS = ("encoder", "quantizer", "decoder")
 """The three graphs that every bundle needs; `codebook` is optional."""
 
+MOST_BYTES = 16 << 20
+"""manifest.json and SHA256SUMS are not read where they are larger; those of an export have some kilobytes."""
+
+# What a manifest says is multiplied and allocated before a graph could contradict it, so each number has a limit, far
+# over any tokenizer's.
+_MOST_SIDE, _MOST_LATENT, _MOST_VALUES = 8192, 1024, 2**28  # pixels; latents; latents x channels
+_MOST_CODES, _MOST_TOKENS, _MOST_BATCH, _MOST_ARTIFACTS = 2**24, 2**22, 65_536, 4096
+_MOST_DEPTH = 64
+
 _RULES = {"resize": ("lanczos",), "crop": ("center", "centre"), "color_order": ("rgb",)}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+"""Names that are devices on Windows, with any suffix."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +86,15 @@ class Spec:
     def from_json(cls, data: object) -> Spec:
         """Read the `spec` object of manifest.json. Raises ManifestError."""
         fields = Fields(data, "spec")
-        scales = fields.take("scales", _is_scales, "a rising list of positive whole numbers")
+        scales = fields.take("scales", _is_scales, f"a rising list of whole numbers from 1 to {_MOST_LATENT}")
         spec = cls(
             variant=fields.string("variant"),
-            image_size=fields.positive("image_size"),
-            downsample=fields.positive("downsample"),
-            latent_channels=fields.positive("latent_channels"),
-            vocab_size=fields.positive("vocab_size"),
+            image_size=fields.positive("image_size", _MOST_SIDE),
+            downsample=fields.positive("downsample", _MOST_SIDE),
+            latent_channels=fields.positive("latent_channels", _MOST_VALUES),
+            vocab_size=fields.positive("vocab_size", _MOST_CODES),
             scales=tuple(scales),
-            num_tokens=fields.positive("num_tokens"),
+            num_tokens=fields.positive("num_tokens", _MOST_TOKENS),
             resize=fields.string("resize", cls.resize),
             crop=fields.string("crop", cls.crop),
             color_order=fields.string("color_order", cls.color_order),
@@ -92,6 +107,11 @@ class Spec:
             fail(
                 f"the last scale is {spec.scales[-1]}, but image_size / downsample = "
                 f"{spec.image_size} / {spec.downsample} must equal it"
+            )
+        if spec.latent_channels * spec.scales[-1] ** 2 > _MOST_VALUES:
+            fail(
+                f"the latent is {spec.latent_channels} x {spec.scales[-1]} x {spec.scales[-1]}, expected "
+                f"{_MOST_VALUES} values at most"
             )
         # The runtime knows one way to prepare an image; any other would silently give other tokens. The wording is
         # free, since bundles made by hand describe the same rule in other words.
@@ -131,7 +151,7 @@ class Artifact:
     def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:
         """Read one entry of `artifacts`. Raises ManifestError."""
         fields = Fields(data, where)
-        batch = fields.take("batch", _is_batch, "null or three rising whole numbers [min, opt, max]", None)
+        batch = fields.take("batch", _is_batch, f"null or rising [min, opt, max], from 1 to {_MOST_BATCH}", None)
         return cls(
             part=fields.string("part"),
             format=fields.string("format"),
@@ -184,6 +204,8 @@ class Manifest:
         if version < 1:
             fail(f"format_version is {version}, expected {FORMAT_VERSION}")
         entries = fields.take("artifacts", is_list, "a list of objects")
+        if len(entries) > _MOST_ARTIFACTS:
+            fail(f"artifacts lists {len(entries)} files, expected {_MOST_ARTIFACTS} at most")
         manifest = cls(
             spec=Spec.from_json(fields.take("spec", is_object, "an object")),
             artifacts=tuple(Artifact.from_json(entry, f"artifacts[{i}]") for i, entry in enumerate(entries)),
@@ -200,8 +222,17 @@ class Manifest:
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
         """Read the text of manifest.json. Raises ManifestError, FormatVersionError."""
+        if len(text) > MOST_BYTES:
+            fail(f"it has {len(text)} bytes, expected {MOST_BYTES} at most")
         try:
-            data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_keys)
+            data = json.loads(
+                text,
+                parse_constant=no_constant,
+                parse_float=finite_float,
+                parse_int=bounded_int,
+                object_pairs_hook=unique_keys,
+            )
+            check_depth(data, _MOST_DEPTH)
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             fail(f"it is not valid JSON ({error})")
         return cls.from_json(data)
@@ -264,13 +295,19 @@ class Manifest:
 
 def check_file_name(name: str, where: str = "file") -> str:
     """Return `name` if it can only mean a file inside the bundle, on every system. Raises ManifestError."""
+    pieces = name.split("/")
     bad = (
-        name.startswith("/")
+        len(name) > 1024
         or re.search(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]', name) is not None
-        or any(piece in ("", ".", "..") or piece != piece.strip() for piece in name.split("/"))
+        or any(piece != piece.strip() or piece.endswith(".") or _RESERVED.match(piece) for piece in pieces)
     )
-    if bad:
-        fail(f"{where} is {name!r}: it must name a file inside the bundle, relative, with forward slashes and no '..'")
+    if bad or "" in pieces:
+        fail(
+            f"{where} is {describe(name)}: it must name a file inside the bundle, relative, with forward slashes and "
+            "no '..', and no system's reserved name"
+        )
+    if any(piece.startswith(".") for piece in pieces):  # .git/config would run a command in who looks around there
+        fail(f"{where} is {describe(name)}: it is hidden; expected a name that does not begin with a dot")
     if name.casefold() in (MANIFEST_NAME.casefold(), CHECKSUMS_NAME.casefold()):
         fail(f"{where} is {name!r}, which is the name of the bundle's own list")
     return name
@@ -285,7 +322,7 @@ def _is_sha256(value: object) -> bool:
 
 
 def _is_scales(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not all(is_int(side) and side > 0 for side in value):
+    if not isinstance(value, list) or not value or not all(is_int(side) and 0 < side <= _MOST_LATENT for side in value):
         return False
     return all(a < b for a, b in pairwise(value))
 
@@ -293,6 +330,6 @@ def _is_scales(value: Any) -> bool:
 def _is_batch(value: Any) -> bool:
     if value is None:
         return True
-    return (
-        isinstance(value, list) and len(value) == 3 and all(map(is_int, value)) and 0 < value[0] <= value[1] <= value[2]
-    )
+    if not isinstance(value, list) or len(value) != 3 or not all(map(is_int, value)):
+        return False
+    return bool(0 < value[0] <= value[1] <= value[2] <= _MOST_BATCH)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import TokenError
+from .npy_files import NUMBERS, read_npz
 from .tokenizer import Tokenizer
 
 _KEYS = {"ids": "iu", "names": "U", "scales": "iu", "vocab_size": "iu", "made_with": "U"}
@@ -70,19 +71,11 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
                 raise TokenError(f"{path} is not a .npz file, or it is cut; expected what `coda encode` writes")
-            with zipfile.ZipFile(file) as archive:
-                if (damaged := archive.testzip()) is not None:
-                    raise TokenError(f"{path} is damaged (checksum of {damaged}); encode the images again")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as loaded:
-                data = {key: loaded[key] for key in loaded.files}
-    except TokenError:
-        raise
+        data = read_npz(path, NUMBERS + "U")
     except FileNotFoundError as error:
         raise TokenError(f"there is no file {str(path)!r}; expected what `coda encode` writes") from error
-    except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise TokenError(f"{path} cannot be read ({reason}); encode the images again") from error
+    except (OSError, ValueError) as error:
+        raise TokenError(f"{path} cannot be read ({error}); encode the images again") from error
     for key, kinds in _KEYS.items():
         if key not in data:
             raise TokenError(

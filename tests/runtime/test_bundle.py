@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,9 @@ def test_every_byte_of_sha256sums_counts(sealed: Path, copy: Copy) -> None:
     whole = (folder / "SHA256SUMS").read_bytes()
     for at in range(len(whole)):
         (folder / "SHA256SUMS").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        assert [name for name, problem in Bundle.open(folder).check() if problem] == ["manifest.json"]
+        name, problem = next(Bundle.open(folder).check())
+        assert name == "manifest.json"
+        assert isinstance(problem, ChecksumError)
 
 
 def test_dropping_the_checksums_key_does_not_hide_a_change(sealed: Path, copy: Copy) -> None:
@@ -209,7 +212,28 @@ class TestSeal:
         (tmp_path / tiny.FILES[1]).write_bytes(b"")
         with pytest.raises(ChecksumError, match="0 bytes"):
             seal(tmp_path, coda_runtime.Manifest(tiny.SPEC, tuple(artifacts)))
+        artifacts[1] = tiny.describe(tmp_path, tiny.FILES[1])
+        with pytest.raises(ArtifactError, match="is not an ONNX model: it is empty"):
+            seal(tmp_path, coda_runtime.Manifest(tiny.SPEC, tuple(artifacts)))
         assert not (tmp_path / "manifest.json").exists()
+
+    def test_killed_between_its_two_renames_it_can_be_finished(self, sealed: Path, copy: Copy) -> None:
+        folder = copy(sealed)
+        code = f"""
+import dataclasses, os, pathlib
+from coda_runtime.bundle import Bundle, seal
+replace = pathlib.Path.replace
+pathlib.Path.replace = lambda path, target: (replace(path, target), os._exit(9))
+seal({str(folder)!r}, dataclasses.replace(Bundle.open({str(folder)!r}).manifest, license="new"))
+"""
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+        assert Bundle.open(folder).manifest.license == "new"
+        with pytest.raises(ChecksumError, match=r"writing the two was interrupted; finish it: mv ") as caught:
+            Bundle.open(folder).verify()
+        source, target = str(caught.value).rpartition(": mv ")[2].split()
+        Path(source).rename(target)
+        assert _problems(folder) == []
+        assert sorted(path.name for path in folder.iterdir()) == sorted(ALL_FILES)
 
 
 @pytest.mark.parametrize(

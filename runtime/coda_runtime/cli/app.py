@@ -17,12 +17,16 @@ _GROUP = "coda.commands"
 # name: what --help says. Each lives in the module of its name, as `command`.
 _OWN = {
     "bench": "How fast a bundle is here: measure, report, compare.",
-    "build": "Engines for a bundle: TensorRT, TensorRT-RTX.",
+    "build": "Engines for a bundle: TensorRT, TensorRT-RTX; a model repository for Triton.",
     "decode": "Tokens to images.",
     "doctor": "What is installed here, what conflicts, what to install.",
     "encode": "Images to tokens.",
     "inspect": "What a bundle holds.",
+    "pull": "A bundle from the Hugging Face Hub, every file checked.",
+    "push": "A bundle to the Hugging Face Hub, with a model card.",
     "reconstruct": "Images to tokens and back, with their PSNR.",
+    "serve": "A server for tokens and images: Open Inference Protocol over HTTP and gRPC.",
+    "tokenize": "Many images to tokens in Parquet files, on this machine or a Ray cluster.",
     "verify": "Check a bundle's files, and with --parity what it computes on this machine.",
 }
 # Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.

@@ -16,11 +16,11 @@ from ..errors import InputError
 from ..hub import find_bundle
 from ..manifest import Artifact, Manifest
 from ..parity import unmeasured
+from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
-from .parity import agreement_text, psnr_text
 from .triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 
 _EXAMPLE = """coda build bundle --engine tensorrt --batch 1,8,32

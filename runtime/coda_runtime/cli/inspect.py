@@ -11,10 +11,10 @@ import click
 from ..bundle import Bundle
 from ..hub import find_bundle
 from ..manifest import PARTS, Artifact, Manifest
+from ..parity.rows import PARITY_COLUMNS, parity_rows
 from .base import command as coda_command
 from .base import json_option, print_json, table
 from .options import bundle_argument
-from .parity import PARITY_COLUMNS, parity_rows
 
 _ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "built for")
 

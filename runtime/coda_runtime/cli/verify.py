@@ -13,10 +13,10 @@ from ..errors import ChecksumError, CodaError, InputError, MissingDependencyErro
 from ..hub import find_bundle
 from ..manifest import MANIFEST_NAME, PARTS, Manifest
 from ..parity import ParityError, check_recordable, measure_bundle, record_parity
+from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument
-from .parity import PARITY_COLUMNS, parity_rows, unmeasured_files
 
 _EXAMPLE = """coda verify bundle
 coda verify bundle --parity --device cuda

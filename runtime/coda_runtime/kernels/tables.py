@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError
 from ..manifest import Spec
+from ..npy_files import read_npz
 from ..outputs import staged_file
 
 Float32 = npt.NDArray[np.float32]
@@ -35,12 +34,8 @@ class SearchTables:
     def load(cls, path: str | os.PathLike[str], spec: Spec) -> SearchTables:
         """Read what `save` wrote. Raises ArtifactError for a file that is no such archive or does not fit `spec`."""
         try:
-            # Opened here: of an archive that is cut, numpy leaves the file open.
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise ValueError("one array, no archive")
-                arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, BadZipFile, TypeError, AttributeError) as error:
+            arrays = read_npz(path)
+        except ValueError as error:
             _fail(path, f"is not a readable .npz file ({error})")
         if set(arrays) not in ({"table"}, {"table", "spread", "eps"}):
             _fail(path, f"holds {', '.join(sorted(arrays)) or 'nothing'}; expected table, or table, spread and eps")

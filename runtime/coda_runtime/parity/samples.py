@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import ArtifactError
 from ..manifest import Spec
+from ..npy_files import read_npz
 from ..outputs import staged_file
 from .reference import Reference
 
@@ -47,11 +47,9 @@ class ParitySamples:
     def load(cls, path: str | os.PathLike[str], spec: Spec) -> ParitySamples:
         """Read what `save` wrote. Raises ArtifactError for a file that is no such archive or does not fit `spec`."""
         try:
-            # An open file: numpy leaves open what it opened and could not read.
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays: dict[str, Any] = {name: archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
-            _fail(path, f"is not a readable .npz file ({' '.join(str(error).split())[:200] or type(error).__name__})")
+            arrays = read_npz(path)
+        except ValueError as error:
+            _fail(path, f"is not a readable .npz file ({error})")
         side, latent = spec.image_size, spec.latent_size
         expected: dict[str, tuple[Any, tuple[int, ...]]] = {
             "images": (np.uint8, (side, side, 3)),

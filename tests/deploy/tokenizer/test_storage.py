@@ -169,16 +169,18 @@ def test_a_file_instead_of_a_folder(tiny_folder: Path) -> None:
         CodaTokenizer.from_pretrained(tiny_folder / "config.json")
 
 
-def test_hub_ids(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("given", "revision"), [("", None), ("@v1.0", "v1.0"), ("@feature/x", "feature/x")])
+def test_hub_ids(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, revision: str | None) -> None:
     asked: dict[str, Any] = {}
 
-    def download(name: str, allow_patterns: list[str]) -> str:
-        asked.update(name=name, allow_patterns=allow_patterns)
+    def download(name: str, **settings: Any) -> str:
+        asked.update(settings, name=name)
         return str(tiny_folder)
 
     monkeypatch.setattr(storage, "snapshot_download", download)
-    assert CodaTokenizer.from_pretrained("someone/tokenizer").spec.vocab_size == 64
-    assert asked == {"name": "someone/tokenizer", "allow_patterns": ["config.json", "model.safetensors"]}
+    assert CodaTokenizer.from_pretrained(f"someone/tokenizer{given}").spec.vocab_size == 64
+    patterns = ["config.json", "model.safetensors"]
+    assert asked == {"name": "someone/tokenizer", "revision": revision, "allow_patterns": patterns}
 
 
 def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

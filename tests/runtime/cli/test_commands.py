@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import coda_runtime
-from coda_runtime import CodaError
+from coda_runtime import CodaError, npy_files
 from coda_runtime.cli import app
 from coda_runtime.cli import verify as verify_module
 from coda_runtime.images import fit
@@ -125,6 +125,13 @@ class TestDecode:
                 except coda_runtime.TokenError as error:
                     same, message = False, str(error)
                 assert same or "tokens.npz" in message
+
+    def test_a_bomb_is_not_unpacked(self, sealed: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(npy_files, "_FREE", 1 << 16)
+        with np.load(tokens) as data:
+            np.savez_compressed(tokens, **{**data, "ids": np.zeros((1 << 20, 21), np.int32)})
+        done = _in_process("decode", sealed, tokens, "--out", tokens.parent / "o", code=1)
+        assert "tokens.npz cannot be read (it unpacks to 88" in done.stderr
 
     @pytest.mark.parametrize(
         ("change", "match"),

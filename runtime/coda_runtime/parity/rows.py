@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..manifest import PARTS, Artifact, Manifest
-from ..parity import unmeasured
+from .floors import unmeasured
 
 PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "batch sizes")
 

@@ -1,0 +1,115 @@
+"""huggingface_hub, imported when it is needed, and its failures in our words."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from ..errors import CodaError, HubError, MissingDependencyError
+from .names import HubName
+
+
+def require_hub(name: HubName) -> Any:
+    """The module huggingface_hub. Raises MissingDependencyError."""
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{name} is taken as a bundle on the Hugging Face Hub, which needs huggingface_hub", "hub"
+        ) from error
+    return huggingface_hub
+
+
+@contextmanager
+def explained(name: HubName) -> Iterator[None]:
+    """Turn whatever huggingface_hub raises into a HubError that says what to do."""
+    try:
+        yield
+    except CodaError:
+        raise
+    except Exception as error:  # its own errors, those of its HTTP library, of the disk, and of an odd server
+        # Of an upload, the cause is what was wrong.
+        cause = error.__cause__ if type(error) is RuntimeError and isinstance(error.__cause__, Exception) else error
+        raise HubError(_explain(cause, name)) from error
+
+
+@contextmanager
+def quiet_in_a_pipe() -> Iterator[None]:
+    """No progress bars of an upload where stderr is no terminal; those of a download know it themselves."""
+    bars: Any = import_module("huggingface_hub.utils")
+    if sys.stderr.isatty() or bars.are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
+        yield
+        return
+    bars.disable_progress_bars()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bars()
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Whether the Hub cannot be asked now: no network, no answer in time, or an answer that it is out of order."""
+    errors = _errors()
+    if isinstance(error, errors.HfHubHTTPError):
+        return _status(error) >= 500
+    return isinstance(error, (errors.HTTPError, OSError))
+
+
+def is_offline(error: Exception) -> bool:
+    """Whether the network was not even tried, because HF_HUB_OFFLINE says so."""
+    return isinstance(error, _errors().OfflineModeIsEnabled)
+
+
+def _explain(error: Exception, name: HubName) -> str:
+    errors, page = _errors(), _page(name)
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{name} is gated: accept its terms on {page}, and log in with the same account: hf auth login (or set "
+            "HF_TOKEN)"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"there is no model {name.repo!r} on the Hugging Face Hub, or it is private; check the name, or log in: "
+            "hf auth login (or set HF_TOKEN)"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{name.repo} has no revision {name.revision!r}; {page}/tree/main lists its branches and tags"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE is set, so that the Hub is not asked for {name}; unset it"
+    if isinstance(error, errors.HfHubHTTPError) and _status(error) in (401, 403):
+        return (
+            f"the Hub refuses your token for {name} ({_reason(error)}); log in with an account that may do this: "
+            "hf auth login (or set HF_TOKEN)"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError) or (
+        is_unreachable(error) and not isinstance(error, (errors.HfHubHTTPError, PermissionError))
+    ):
+        return (
+            f"the Hugging Face Hub did not answer for {name} ({_reason(error)}); check the network and HF_ENDPOINT, "
+            "or copy the bundle here and pass its path"
+        )
+    return f"the Hugging Face Hub did not do what was asked for {name} ({_reason(error)}); try again later"
+
+
+def _errors() -> Any:
+    # Its HTTPError, whichever HTTP library this version stands on, is not exported by name.
+    return import_module("huggingface_hub.errors")
+
+
+def _page(name: HubName) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{name.repo}"
+
+
+def _status(error: Any) -> int:
+    return int(getattr(error.response, "status_code", None) or 0)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

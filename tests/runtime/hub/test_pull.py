@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coda_runtime import BundleError, ChecksumError, HubError, InputError
+from coda_runtime.bundle import Bundle
+from coda_runtime.hub import find_bundle
+from coda_runtime.hub.pull import pull
+from tests.runtime import tiny
+from tests.runtime.hub.conftest import REPO, files
+from tests.runtime.hub.server import Hub
+
+
+def test_a_bundle_made_by_hand_comes_as_it_is(hub: Hub, minimal: Path, tmp_path: Path) -> None:
+    commit = hub.push_folder(REPO, minimal, "hand")
+    (tmp_path / "empty").mkdir()
+    done = pull(f"{REPO}@hand", tmp_path / "empty")
+    assert (done.repo, done.commit, done.folder) == (REPO, commit, tmp_path / "empty")
+    assert files(done.folder) == files(minimal)
+    assert not any(path.is_symlink() for path in done.folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", [tiny.FILES[0], "SHA256SUMS", "manifest.json"])
+def test_a_flipped_byte_leaves_nothing(hub: Hub, sealed: Path, tmp_path: Path, name: str) -> None:
+    whole = files(sealed)
+    at = whole[name].rindex(b"e") if name == "manifest.json" else 0
+    broken = whole[name][:at] + bytes([whole[name][at] ^ 1]) + whole[name][at + 1 :]
+    hub.commit(REPO, "main", {**whole, name: broken})
+    with pytest.raises(BundleError):
+        pull(REPO, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_copy_is_read_again(hub: Hub, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.push_folder(REPO, sealed)
+    source = find_bundle(REPO)
+
+    def tired(mode: str, folder: Path) -> None:
+        if folder != source:
+            raise ChecksumError("the disk forgot a bit")
+
+    monkeypatch.setattr(Bundle, "verify", lambda self, mode="cached": tired(mode, self.folder))
+    with pytest.raises(ChecksumError, match="forgot a bit"):
+        pull(REPO, tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_folder_that_holds_something_is_left_alone(hub: Hub, sealed: Path, tmp_path: Path) -> None:
+    hub.push_folder(REPO, sealed)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    for out in (tmp_path / "mine", tmp_path / "mine" / "thesis.tex"):
+        with pytest.raises(InputError, match="exists; name a folder that does not"):
+            pull(REPO, out)
+    assert hub.asked == []
+
+
+def test_a_path_is_no_hub_id(hub: Hub, sealed: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no Hub id"):
+        pull(str(sealed), tmp_path / "out")
+
+
+def test_a_hub_that_ends_half_way_leaves_nothing(hub: Hub, sealed: Path, tmp_path: Path) -> None:
+    hub.push_folder(REPO, sealed)
+    hub.gated.add(REPO)  # the listing is public, the files are not
+    with pytest.raises(HubError, match="gated"):
+        pull(REPO, tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
+    hub.gated.clear()
+    assert files(pull(REPO, tmp_path / "out").folder) == files(sealed)
