@@ -25,7 +25,7 @@ _OWN = {
     "pull": "A bundle from the Hugging Face Hub, every file checked.",
     "push": "A bundle to the Hugging Face Hub, with a model card.",
     "reconstruct": "Images to tokens and back, with their PSNR.",
-    "serve": "A server for tokens and images: Open Inference Protocol over HTTP and gRPC.",
+    "serve": "A bundle behind the Open Inference Protocol, over REST and gRPC.",
     "tokenize": "Many images to tokens in Parquet files, on this machine or a Ray cluster.",
     "verify": "Check a bundle's files, and with --parity what it computes on this machine.",
 }

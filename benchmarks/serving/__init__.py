@@ -1,0 +1,1 @@
+"""`coda serve` under load, against the same tokenizer called in one process."""

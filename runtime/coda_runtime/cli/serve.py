@@ -1,0 +1,74 @@
+"""`coda serve`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from ..bundle import Bundle
+from ..hub import find_bundle
+from ..serving.options import ServeOptions
+from ..serving.sockets import listen
+from ..tokenizer import Tokenizer
+from .base import command as coda_command
+from .options import bundle_argument, load_options, open_tokenizer
+
+_PORT = click.IntRange(0, 65535)
+_COUNT = click.IntRange(1)
+_SECONDS = click.FloatRange(0, min_open=True)
+_DELAY = click.FloatRange(0, 60_000)
+
+
+@coda_command(name="serve", example="coda serve bundle/ --host 127.0.0.1 --http-port 8080 --grpc-port 8081")
+@bundle_argument
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
+@click.option("--http-port", type=_PORT, default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--grpc-port", type=_PORT, default=8081, show_default=True, help="0 takes a free one.")
+@click.option("--max-batch", type=_COUNT, help="Images in one run; by default what the engines take at once.")
+@click.option(
+    "--max-delay-ms",
+    type=_DELAY,
+    default=2.0,
+    show_default=True,
+    help="How long an incomplete batch waits for more while a device is free.",
+)
+@click.option("--max-queue", type=_COUNT, default=256, show_default=True, help="Images that may wait for a device.")
+@click.option("--max-images", type=_COUNT, default=64, show_default=True, help="Images in one request.")
+@click.option(
+    "--max-pixels", type=_COUNT, default=50_000_000, show_default=True, help="Width times height of one picture."
+)
+@click.option("--max-request-mb", type=click.IntRange(1, 1024), default=32, show_default=True, help="MiB of a request.")
+@click.option("--max-requests", type=_COUNT, default=64, show_default=True, help="Requests under way at a time.")
+@click.option(
+    "--timeout", type=_SECONDS, default=30.0, show_default=True, help="Seconds from a whole request to its answer."
+)
+@click.option(
+    "--drain-seconds",
+    type=_SECONDS,
+    default=30.0,
+    show_default=True,
+    help="Seconds that requests under way get after SIGTERM.",
+)
+@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@load_options
+def command(bundle: str, device: str, log_format: str, **settings: Any) -> None:
+    """Serve BUNDLE by the Open Inference Protocol (KServe V2), over REST and gRPC.
+
+    Model `encode` takes `image`, UINT8 [N,H,W,3] or BYTES [N] of JPEG or PNG files, and gives `ids`, INT32 [N,L].
+    Model `decode` takes `ids`, INT32 [N,n], and gives `image`, UINT8 [N,H,W,3]. --device cuda:0,cuda:1 serves from
+    several devices. SIGTERM ends it after the requests under way; logs are on stderr, metrics at /metrics.
+    """
+    options = ServeOptions(**{field.name: settings.pop(field.name) for field in fields(ServeOptions)})
+    folder = find_bundle(bundle)
+    spec = Bundle.open(folder).spec
+    with listen(options) as http_socket:
+        from ..serving import logs
+        from ..serving.server import TokenServer
+
+        def load(name: str) -> Tokenizer:
+            return open_tokenizer(str(folder), name, **settings)
+
+        logs.set_up(log_format)
+        TokenServer(spec, load, [name.strip() for name in device.split(",")], options).start(http_socket)

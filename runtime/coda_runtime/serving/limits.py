@@ -1,0 +1,148 @@
+"""What keeps an HTTP client from taking more than its share: sizes of headers and bodies, and time to send them."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import TimerHandle
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .options import MAX_CONNECTIONS, MAX_HEADER_BYTES
+from .refusals import RefusedError
+
+T = TypeVar("T")
+_SLACK = 2.0  # seconds after which a connection is cut, so that a refusal comes first
+
+
+def check_headers(headers: Mapping[str, str], most: int) -> None:
+    """Refuse a body that is compressed, or says that it is larger than `most` bytes. Raises RefusedError."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise RefusedError(
+            "content_encoding", f"the body is compressed ({encoding!r}), which is not taken here; send it as it is"
+        )
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()) or int(length) > most:
+        raise _too_large(length, most)
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The whole body, of which never more than `most` bytes are kept. Raises RefusedError."""
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError("client_gone", "the client closed the connection while it sent the request")
+        size += len(message["body"])
+        if size > most:
+            raise _too_large(f"over {most}", most)
+        chunks.append(message["body"])
+        more = message["more_body"]
+    return b"".join(chunks)
+
+
+async def send_until_read(send: Send, response: Response) -> None:
+    """Send a response, and return when the client has taken all but what sockets buffer, or was cut off."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    # uvloop writes when this turn of the loop is over; only then is it known whether the client keeps up.
+    await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
+    """Wait for `work`, and cancel it when the client hangs up. Raises RefusedError then."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise RefusedError("client_gone", "the client closed the connection before its answer was there")
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_large(length: str, most: int) -> RefusedError:
+    return RefusedError(
+        "too_large", f"the body has {length[:30]} bytes, and {most} is the most; send fewer images in one request"
+    )
+
+
+def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
+    """HTTP as uvicorn speaks it, with bounds on what it bears: long headers, and clients that neither send nor read.
+
+    Args:
+        timeout: seconds from the first byte of a request (or the connection's start) to its last one, and seconds
+            in which an answer must be read.
+    """
+
+    class BoundedProtocol(HttpToolsProtocol):
+        _in_head = True
+        _head_bytes = 0
+        _sending: TimerHandle | None = None  # while the client is to send
+        _reading: TimerHandle | None = None  # while the client is to read
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+            super().connection_made(transport)
+            if len(self.connections) > MAX_CONNECTIONS:
+                transport.abort()
+            else:
+                self._sending = self._limit()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._sending = _stopped(self._sending)
+            self._reading = _stopped(self._reading)
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            self._sending = self._sending or self._limit()
+            self._head_bytes += len(data)
+            super().data_received(data)
+            if not self._in_head:
+                self._head_bytes = 0
+            elif self._head_bytes > MAX_HEADER_BYTES:
+                self.send_400_response(f"The headers have over {MAX_HEADER_BYTES} bytes.")
+
+        def on_message_begin(self) -> None:
+            self._in_head = True
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._sending = _stopped(self._sending)
+            super().on_message_complete()
+
+        def pause_writing(self) -> None:
+            self._reading = self._reading or self._limit()
+            super().pause_writing()
+
+        def resume_writing(self) -> None:
+            self._reading = _stopped(self._reading)
+            super().resume_writing()
+
+        def _limit(self) -> TimerHandle:
+            return self.loop.call_later(timeout + _SLACK, self.transport.abort)
+
+    return BoundedProtocol
+
+
+def _stopped(timer: TimerHandle | None) -> TimerHandle | None:
+    """None, in place of a timer that is of no more use."""
+    if timer is not None:
+        timer.cancel()
+    return None

@@ -1,0 +1,160 @@
+"""The models `encode` and `decode`, as kserve's data plane calls them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..images import Pixels, fit, fit_bytes
+from ..manifest import Spec
+from ..tokens import check_ids
+from .batching import Batcher, Rows
+from .intake import current_record
+from .kserve_parts import Model
+from .options import ServeOptions
+from .tensors import Tensor, only_input, read_files, read_ids, read_pixels
+from .wire import Request, Response
+
+T = TypeVar("T")
+_FORMATS = ("JPEG", "PNG")
+
+
+class TokenModel(Model):  # type: ignore[misc] # kserve has no types
+    """What the two models share. `batcher` is set when the bundle is loaded; the model is ready from then on."""
+
+    datatypes: tuple[str, ...]
+
+    def __init__(self, name: str, spec: Spec, options: ServeOptions, pool: ThreadPoolExecutor) -> None:
+        super().__init__(name)
+        self.spec, self._options, self._pool = spec, options, pool
+        self.batcher: Batcher | None = None
+        self._input, self._output = self.tensors()
+
+    def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The input and the output as V2 metadata: name, datatype, shape with -1 where any size goes."""
+        raise NotImplementedError
+
+    async def rows(self, tensor: Tensor) -> Rows:
+        """The rows that the engine takes, one for each image."""
+        raise NotImplementedError
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The input's metadata."""
+        return [self._input]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The output's metadata."""
+        return [self._output]
+
+    def load(self) -> bool:
+        """Whether it is ready. kserve calls this for a model that is not, and expects it to be loaded then."""
+        return bool(self.ready)
+
+    async def predict(self, payload: Request, headers: Mapping[str, str] | None = None) -> Response:
+        """Answer a request. Raises InputError for what is wrong in it, QueueFullError, and what the engine raises."""
+        if self.batcher is None:
+            raise RuntimeError(f"{self.name} is called before the bundle is loaded")
+        self._check_outputs(payload)
+        rows = await self.rows(only_input(payload.inputs, self._input["name"], self.datatypes))
+        record = current_record.get()
+        job = self.batcher.submit(self.name, rows)
+        try:
+            results = await asyncio.wrap_future(job.future)
+        finally:
+            if job.started is not None:
+                record.queue_ms = (job.started - job.arrived) * 1e3
+                record.run_ms = None if job.ended is None else (job.ended - job.started) * 1e3
+        return Response(payload.id, self.name, self._output["name"], self._output["datatype"], results)
+
+    def expect(self, images: int) -> None:
+        """Note how many images the request has; refuse now what would not find a place in the queue."""
+        current_record.get().images = images
+        assert self.batcher is not None  # noqa: S101 - predict has checked it
+        self.batcher.check_room(images)
+
+    async def in_pool(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Results of `calls`, each run in the pool. Those not begun are dropped when one fails or we are cancelled."""
+        loop = asyncio.get_running_loop()
+        futures = [loop.run_in_executor(self._pool, call) for call in calls]
+        try:
+            return await asyncio.gather(*futures)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    async def read(self, reader: Callable[[Tensor, int], T], tensor: Tensor) -> T:
+        """What `reader` makes of a tensor; in the pool where it is a list of numbers, which takes long."""
+        call = partial(reader, tensor, self._options.max_images)
+        return (await self.in_pool([call]))[0] if isinstance(tensor.content, list) else call()
+
+    def _check_outputs(self, request: Request) -> None:
+        names = [name for name, _ in request.outputs]
+        if names not in ([], [self._output["name"]]):
+            found = ", ".join(map(repr, names[:5]))
+            raise InputError(f"the outputs are {found}; {self.name} has {self._output['name']!r} alone, once")
+
+
+class Encode(TokenModel):
+    """Images to ids."""
+
+    datatypes = ("UINT8", "BYTES")
+
+    def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`image` UINT8 [N,H,W,3], or BYTES [N]; `ids` INT32 [N,L]."""
+        return (
+            {"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
+            {"name": "ids", "datatype": "INT32", "shape": [-1, self.spec.num_tokens]},
+        )
+
+    async def rows(self, tensor: Tensor) -> Pixels:
+        """uint8 [N,S,S,3], resized by the official rule."""
+        size, most = self.spec.image_size, self._options.max_images
+        fits: list[Callable[[], Pixels]]
+        if tensor.datatype == "BYTES":
+            files = read_files(tensor, most)
+            read = partial(fit_bytes, size=size, formats=_FORMATS, max_pixels=self._options.max_pixels)
+            fits = [partial(read, file, name=f"image[{number}]") for number, file in enumerate(files)]
+        else:
+            pixels = await self.read(read_pixels, tensor)
+            if pixels.shape[1:3] == (size, size):
+                self.expect(len(pixels))
+                return pixels
+            self._check_size(pixels)
+            fits = [partial(fit, image, size, name=f"image[{number}]") for number, image in enumerate(pixels)]
+        self.expect(len(fits))
+        return np.stack(await self.in_pool(fits))
+
+    def _check_size(self, pixels: Pixels) -> None:
+        height, width = pixels.shape[1:3]
+        if height * width > self._options.max_pixels:
+            raise InputError(
+                f"image has {width} x {height} pixels, and {self._options.max_pixels} is the most that is taken here; "
+                "scale it down"
+            )
+
+
+class Decode(TokenModel):
+    """Ids to images."""
+
+    datatypes = ("INT32", "INT64")
+
+    def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """`ids` INT32 [N,n]; `image` UINT8 [N,S,S,3]."""
+        size = self.spec.image_size
+        return (
+            {"name": "ids", "datatype": "INT32", "shape": [-1, -1]},
+            {"name": "image", "datatype": "UINT8", "shape": [-1, size, size, 3]},
+        )
+
+    async def rows(self, tensor: Tensor) -> npt.NDArray[np.int32]:
+        """int32 [N,n], each in [0, V). Rows of different n are never in one batch."""
+        ids = await self.read(read_ids, tensor)
+        self.expect(len(ids))
+        return check_ids(ids, self.spec)

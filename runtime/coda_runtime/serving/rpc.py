@@ -1,0 +1,92 @@
+"""The protocol over gRPC: kserve's service, with our errors as statuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+
+from .intake import Intake, Record
+from .kserve_parts import InferenceServicer, Plane, add_GRPCInferenceServiceServicer_to_server, messages
+from .options import ServeOptions
+from .refusals import refusal
+from .wire import request_from_grpc
+
+T = TypeVar("T")
+_ROOM = 2**20  # bytes of a message beside its tensors
+_SPARE_CALLS = 16  # of health and metadata, when as many inference requests as may be are under way
+_LONGEST_CONNECTION_MS = 600_000  # a client that never sends what it announced is cut off then
+
+
+class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
+    """The calls of GRPCInferenceService. Loading and unloading of models is not offered."""
+
+    def __init__(self, plane: Plane, intake: Intake, pool: ThreadPoolExecutor) -> None:
+        super().__init__(plane, None)
+        self._plane, self._intake, self._pool = plane, intake, pool
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        """Answer one inference request."""
+
+        async def work(record: Record) -> Any:
+            self._plane.get_model_from_registry(request.model_name)
+            return await self._intake.in_time(self._infer(request, record))
+
+        return await _or_abort(self._intake.take("grpc", request.model_name, work), context)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Whether a model is ready."""
+        return await _or_abort(super().ModelReady(request, context), context)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Inputs and outputs of a model."""
+        return await _or_abort(super().ModelMetadata(request, context), context)
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
+        """Not offered: anyone who can reach the port could stop the service."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are loaded when the server starts, and only then")
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> None:  # noqa: N802
+        """Not offered."""
+        await self.RepositoryModelLoad(request, context)
+
+    async def _infer(self, message: Any, record: Record) -> messages.ModelInferResponse:
+        read = partial(request_from_grpc, message)
+        raw = len(message.raw_input_contents) > 0  # or there may be millions of numbers to make a list of
+        asked = read() if raw else await asyncio.get_running_loop().run_in_executor(self._pool, read)
+        record.id = asked.id
+        response, _ = await self._plane.infer(message.model_name, asked)
+        array = response.array
+        output = {"name": response.output, "datatype": response.datatype, "shape": array.shape}
+        return messages.ModelInferResponse(
+            id=response.id, model_name=response.model, outputs=[output], raw_output_contents=[array.tobytes()]
+        )
+
+
+async def _or_abort(call: Awaitable[T], context: Any) -> T:
+    """The call's answer, or its error as a gRPC status."""
+    try:
+        return await call
+    except Exception as error:  # all of them mean something to the client
+        refused = refusal(error)
+    return await context.abort(grpc.StatusCode[refused.code], str(refused))  # type: ignore[no-any-return]
+
+
+def grpc_server(service: Service, options: ServeOptions) -> Any:
+    """A grpc.aio server without a port yet."""
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", options.max_request_bytes + _ROOM),
+            ("grpc.max_send_message_length", -1),  # what we answer is bounded by what was asked
+            ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
+            ("grpc.max_connection_age_ms", _LONGEST_CONNECTION_MS),
+            ("grpc.max_connection_age_grace_ms", round(options.timeout * 1e3)),
+        ],
+        maximum_concurrent_rpcs=options.max_requests + _SPARE_CALLS,
+    )
+    add_GRPCInferenceServiceServicer_to_server(service, server)
+    return server

@@ -1,0 +1,156 @@
+"""The whole server: sockets, loading, both protocols, signals, and the drain at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import uvicorn
+
+from ..errors import CodaError
+from ..manifest import Spec
+from ..processors import usable_cpus
+from .batching import Batcher
+from .engines import Engines, Load
+from .intake import Intake
+from .kserve_parts import ModelServer, Plane
+from .metrics import Metrics
+from .models import Decode, Encode, TokenModel
+from .options import ServeOptions
+from .rest import application, http_server
+from .rpc import Service, grpc_server
+from .sockets import address, bind_grpc
+
+_LOG = logging.getLogger("coda.serve")
+_MOST_THREADS = 8  # pictures in memory in their own size
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LAST_BYTES = 1.0  # seconds in which gRPC sends the answers that are there
+
+
+class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
+    """kserve's ModelServer with the models of one bundle.
+
+    Args:
+        spec: the bundle's.
+        load: loads the bundle on a device.
+        devices: where to load it; one worker each.
+        options: limits and addresses.
+    """
+
+    def __init__(self, spec: Spec, load: Load, devices: Sequence[str], options: ServeOptions) -> None:
+        super().__init__(enable_latency_logging=False)
+        self.dataplane = Plane(self.registered_models)
+        self._load, self._devices, self._options = load, devices, options
+        self._metrics = Metrics()
+        self._pool = ThreadPoolExecutor(min(_MOST_THREADS, len(usable_cpus())), "coda-prepare")
+        self._models: list[TokenModel] = [
+            Encode("encode", spec, options, self._pool),
+            Decode("decode", spec, options, self._pool),
+        ]
+        for model in self._models:
+            self.register_model(model)
+        self._engines: Engines | None = None
+        self._batcher: Batcher | None = None
+
+    def start(self, http_socket: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT, HTTP on this socket. Raises CodaError: a bundle that does not load."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._serve_on(http_socket))
+
+    async def _serve_on(self, http_socket: socket.socket) -> None:
+        intake = Intake(self._options, self._metrics)
+        rpc = grpc_server(Service(self.dataplane, intake, self._pool), self._options)
+        listening = {"http": address(*http_socket.getsockname()[:2]), "grpc": bind_grpc(rpc, self._options)}
+        http = http_server(application(self.dataplane, intake, self._options, self._pool), self._options)
+        stop = _stop_on_signals()
+        serving = asyncio.create_task(http.serve(sockets=[http_socket]))
+        await rpc.start()
+        _LOG.info("listening", extra={"fields": listening})
+        opening = asyncio.create_task(self._open(intake))
+        try:
+            await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+                await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opening.cancel()
+            drained = await self._shut(intake)
+            http.should_exit = True
+            await rpc.stop(grace=_LAST_BYTES)
+            await serving
+            self._end(drained)
+        if not drained:
+            raise CodaError(
+                f"requests were still under way after {self._options.drain_seconds:g} s and were cut off; give them "
+                "more time: --drain-seconds"
+            )
+
+    async def _open(self, intake: Intake) -> None:
+        """Load and warm up, while the server tells that it lives and is not ready."""
+        batcher = await asyncio.get_running_loop().run_in_executor(self._pool, self._start)
+        for model in self._models:
+            model.batcher, model.ready = batcher, True
+        self.dataplane.is_ready = True
+        intake.open()
+        assert self._engines is not None  # noqa: S101 - _start made them
+        parts = [f"{a.part} {a.precision} {a.device}" for tok in self._engines.tokenizers for a in tok.artifacts]
+        _LOG.info("ready", extra={"fields": {"max_batch": batcher.max_batch, "artifacts": parts}})
+
+    def _start(self) -> Batcher:
+        self._engines = Engines(self._load, self._devices)
+        max_batch = self._options.max_batch or self._engines.images_per_run
+        self._engines.warm_up(max_batch)
+        self._batcher = Batcher(
+            self._engines.runs,
+            max_batch=max_batch,
+            max_delay=self._options.max_delay_ms / 1e3,
+            max_waiting=self._options.max_queue,
+            observe=self._metrics.batch,
+        )
+        self._metrics.queue_images.set_function(lambda: self._batcher.waiting if self._batcher else 0)
+        return self._batcher
+
+    async def _shut(self, intake: Intake) -> bool:
+        """Refuse new requests, and wait for those under way. False if some are left."""
+        self.dataplane.is_ready = False
+        for model in self._models:
+            model.ready = False
+        intake.shut()
+        if self._batcher is not None:
+            self._batcher.hurry()
+        _LOG.info("stopping", extra={"fields": {"requests_under_way": intake.active}})
+        return await intake.idle(self._options.drain_seconds)
+
+    def _end(self, drained: bool) -> None:
+        self._pool.shutdown(wait=drained, cancel_futures=True)
+        if self._batcher is not None:
+            self._batcher.close(drain=False, timeout=None if drained else 0.0)
+        if self._engines is not None and drained:
+            self._engines.close()
+
+
+def _stop_on_signals() -> asyncio.Task[bool]:
+    """A task that ends at the first SIGTERM or SIGINT; the second one ends the process at once."""
+    asked = asyncio.Event()
+
+    def stop() -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        asked.set()
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda number, frame: loop.call_soon_threadsafe(stop))
+    return asyncio.create_task(asked.wait())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The fastest event loop that is installed, as uvicorn chooses it."""
+    return uvicorn.Config("", log_config=None).get_loop_factory()

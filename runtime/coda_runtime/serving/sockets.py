@@ -1,0 +1,53 @@
+"""Ports, taken before anything else is begun: what a second server is told, it is told at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from ..errors import CodaError
+from .options import ServeOptions
+
+_BACKLOG = 2048  # connections that wait to be accepted
+
+
+def listen(options: ServeOptions) -> socket.socket:
+    """A socket that listens for HTTP; gRPC's port is tried too. Raises CodaError where one is taken."""
+    # gRPC itself says why it cannot listen only in a log line of its own.
+    _listen("gRPC", options.host, options.grpc_port).close()
+    return _listen("HTTP", options.host, options.http_port)
+
+
+def bind_grpc(server: Any, options: ServeOptions) -> str:
+    """Give the gRPC server its port, and return its address. Raises CodaError."""
+    try:
+        port: int = server.add_insecure_port(address(options.host, options.grpc_port))
+    except RuntimeError as error:
+        raise _taken("gRPC", options.host, options.grpc_port, str(error)) from error
+    return address(options.host, port)
+
+
+def address(host: str, port: int) -> str:
+    """As "host:port", with the brackets that IPv6 needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listen(what: str, host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _taken(what, host, port, error.strerror or str(error)) from error
+    return listener
+
+
+def _taken(what: str, host: str, port: int, why: str) -> CodaError:
+    return CodaError(
+        f"{what} cannot listen at {address(host, port)} ({why}); stop what listens there, or choose another "
+        f"--{what.lower()}-port or --host"
+    )

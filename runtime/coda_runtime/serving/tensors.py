@@ -1,0 +1,140 @@
+"""Tensors of a request, checked against what was declared before anything is made of them.
+
+A tensor's content is raw little-endian bytes, or a list of Python values (JSON, or the typed contents of gRPC). Shapes
+are only compared: nothing is allocated because a client named a size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ImageError, InputError, TokenError
+from ..images import check_batch
+
+_INTEGERS = {"UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
+_LENGTH = 4  # bytes before each element of raw BYTES
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as it was sent. `shape` may be anything; `content` is raw bytes, or a list, or of no use."""
+
+    name: str
+    datatype: str
+    shape: Any
+    content: Any
+
+
+def only_input(inputs: Sequence[Tensor], name: str, datatypes: Sequence[str]) -> Tensor:
+    """The one input that a model has. Raises InputError for others, for two of them, and for other datatypes."""
+    names = [tensor.name for tensor in inputs]
+    if names != [name]:
+        found = ", ".join(map(repr, names[:5])) or "none"
+        raise InputError(f"the inputs are {found}; expected {name!r} alone, once")
+    tensor = inputs[0]
+    if tensor.datatype not in datatypes:
+        raise InputError(f"{name} has datatype {tensor.datatype!r}; expected {' or '.join(datatypes)}")
+    return tensor
+
+
+def read_pixels(tensor: Tensor, most: int) -> npt.NDArray[np.uint8]:
+    """Images, uint8 [N,H,W,3], N up to `most`. Raises InputError, ImageError."""
+    shape = _shape(tensor, 4, "[N,H,W,3]", most)
+    if not all(shape):
+        raise ImageError(f"{tensor.name} has shape {list(shape)}; expected [N,H,W,3] with at least one pixel")
+    pixels: npt.NDArray[np.uint8] = _integers(tensor, shape)
+    check_batch(pixels)
+    return pixels
+
+
+def read_ids(tensor: Tensor, most: int) -> npt.NDArray[Any]:
+    """Ids, int32 or int64 [N,n], N up to `most`; their values are not checked. Raises InputError, TokenError."""
+    shape = _shape(tensor, 2, "[N,n]", most)
+    if not all(shape):
+        raise TokenError(f"{tensor.name} has shape {list(shape)}; expected [N,n] with at least one token")
+    return _integers(tensor, shape)
+
+
+def read_files(tensor: Tensor, most: int) -> list[bytes]:
+    """The files of a BYTES tensor [N], N up to `most`. Raises InputError."""
+    (count,) = _shape(tensor, 1, "[N]", most)
+    if count == 0:
+        raise ImageError(f"{tensor.name} is empty; send at least one JPEG or PNG file")
+    files = tensor.content
+    if not isinstance(files, (bytes, memoryview)):
+        if not isinstance(files, list) or not all(isinstance(file, bytes) for file in files):
+            raise InputError(
+                f"{tensor.name} has BYTES in JSON, which holds text alone; send files as binary data "
+                "(binary_data_size), each after its length in 4 bytes, little-endian"
+            )
+        if len(files) != count:
+            raise InputError(f"{tensor.name} has {len(files)} elements, and its shape says {count}")
+        return files
+    return _elements(files, count, tensor.name)
+
+
+def _shape(tensor: Tensor, ndim: int, expected: str, most: int) -> tuple[int, ...]:
+    shape = tensor.shape
+    # bool is an int to Python, and a shape may hold anything in JSON.
+    if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
+        raise InputError(f"{tensor.name} has shape {str(shape)[:100]}; expected {expected}, whole numbers from 0")
+    if len(shape) != ndim:
+        hint = ": add the batch axis" if len(shape) == ndim - 1 else ""
+        raise InputError(f"{tensor.name} has shape {str(shape)[:100]}; expected {expected}{hint}")
+    if shape[0] > most:
+        raise InputError(f"{tensor.name} has {shape[0]} images; one request may have {most}: send several requests")
+    return tuple(shape)
+
+
+def _integers(tensor: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    dtype, count, raw = np.dtype(_INTEGERS[tensor.datatype]), math.prod(shape), tensor.content
+    if not isinstance(raw, (bytes, memoryview)):
+        return _listed(tensor, shape, dtype)
+    if len(raw) != count * dtype.itemsize:
+        raise InputError(
+            f"{tensor.name} has {len(raw)} bytes; {tensor.datatype} {list(shape)} takes {count * dtype.itemsize}"
+        )
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def _listed(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A list of numbers, flat or nested as the shape says."""
+    name, kind = tensor.name, tensor.datatype
+    if not isinstance(tensor.content, list):
+        raise InputError(f"{name} has no data; expected a list of {math.prod(shape)} numbers, or binary data")
+    try:
+        # Without a dtype: numpy would cut fractions off, and read numbers from text.
+        values = np.array(tensor.content)
+    except (ValueError, OverflowError) as error:  # ragged, or nested too deeply
+        raise InputError(f"{name} is no tensor ({error}); expected {math.prod(shape)} whole numbers") from error
+    if values.size != math.prod(shape) or (values.ndim != 1 and values.shape != shape):
+        raise InputError(f"{name} has {list(values.shape)} numbers, and its shape says {list(shape)}")
+    limits = np.iinfo(dtype)
+    if values.dtype.kind not in "iu" or int(values.min()) < limits.min or int(values.max()) > limits.max:
+        raise InputError(f"{name} has values that are not {kind}: whole numbers from {limits.min} to {limits.max}")
+    return values.astype(dtype).reshape(shape)
+
+
+def _elements(raw: bytes | memoryview, count: int, name: str) -> list[bytes]:
+    out: list[bytes] = []
+    start = 0
+    while start < len(raw) and len(out) < count:
+        stop = start + _LENGTH + int.from_bytes(raw[start : start + _LENGTH], "little")
+        if start + _LENGTH > len(raw) or stop > len(raw):
+            raise InputError(
+                f"{name} says that element {len(out)} ends at byte {stop}, and there are {len(raw)}; each element "
+                "comes after its length in 4 bytes, little-endian"
+            )
+        out.append(bytes(raw[start + _LENGTH : stop]))
+        start = stop
+    if len(out) != count or start != len(raw):
+        raise InputError(
+            f"{name} has {len(out)} elements in {start} of its {len(raw)} bytes, and its shape says {count}"
+        )
+    return out
