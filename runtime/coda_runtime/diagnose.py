@@ -40,6 +40,7 @@ ENGINES = (
     "cuda-bindings",
 )
 _OPTIONAL = {"pillow": "images", "click": "cli", "rich": "cli", "huggingface_hub": "hub"}
+_OF_COMMANDS = {"kserve": ("serve", "coda serve"), "ray": ("bulk", "coda tokenize")}
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
 
 
@@ -57,7 +58,7 @@ def diagnose() -> dict[str, Any]:
         "onnxruntime": _onnxruntime(),
         "plugins": _plugins(),
         "nvidia": _nvidia(),
-        "libraries": {name: installed_version(name) for name in _OPTIONAL},
+        "libraries": {name: installed_version(name) for name in (*_OPTIONAL, *_OF_COMMANDS)},
     }
     report["advice"] = _advise(report)
     return report
@@ -171,6 +172,9 @@ def _advise(report: dict[str, Any]) -> list[str]:
     for name, extra in _OPTIONAL.items():
         if report["libraries"][name] is None:
             advice.append(f'{name} is missing: pip install "coda-runtime[{extra}]"')
+    for name, (extra, command) in _OF_COMMANDS.items():
+        if report["libraries"][name] is None:
+            advice.append(f'{name} is not here; for `{command}`: pip install "coda-runtime[{extra}]"')
     if report["coda-deploy"] is None:
         advice.append("coda-deploy is not here; to train, import, export or run the demo: pip install coda-deploy")
     return advice

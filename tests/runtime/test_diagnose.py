@@ -22,7 +22,7 @@ def test_it_describes_this_machine() -> None:
 
 def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str, Any]:
     engine = None if providers is None else {"version": "1", "providers": providers, "problem": None}
-    libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub"), "1")
+    libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub", "kserve", "ray"), "1")
     report = {"onnxruntime": engine, "nvidia": {"devices": gpus}, "libraries": libraries, "coda-deploy": "1"}
     report |= {"plugins": [], "engines": {}, "cpu": {"flags": ["avx2"]}}
     return {**report, **changes}
@@ -75,8 +75,11 @@ def test_advice(monkeypatch: pytest.MonkeyPatch, report: dict[str, Any], conflic
 def test_missing_libraries_get_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "onnxruntime_conflict", lambda: False)
     report = _report(["CPUExecutionProvider"], 0)
-    report["libraries"]["pillow"] = None
-    assert module._advise(report) == ['pillow is missing: pip install "coda-runtime[images]"']
+    report["libraries"] |= {"pillow": None, "kserve": None}
+    assert module._advise(report) == [
+        'pillow is missing: pip install "coda-runtime[images]"',
+        'kserve is not here; for `coda serve`: pip install "coda-runtime[serve]"',
+    ]
 
 
 def test_plugins_are_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
