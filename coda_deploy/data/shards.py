@@ -5,25 +5,21 @@ from __future__ import annotations
 import glob
 import io
 import os
-import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from PIL import Image
 
-from coda_deploy.data.folder import is_hidden
 from coda_deploy.data.names import PackedNames
 from coda_deploy.data.source import DataError, printable
-from coda_runtime.errors import ImageError
+from coda_runtime.bulk.tars import expand_braces, is_image, members
+from coda_runtime.errors import ImageError, InputError
 from coda_runtime.images import SUFFIXES, open_rgb
 
 _OPEN_SHARDS = 64  # in each process; thousands would run into the limit on open files
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 # Size and time of change: by these a shard is known to be the one that was indexed.
 _State = tuple[int, int]
@@ -75,7 +71,7 @@ def expand(pattern: str) -> list[str]:
     Raises ``DataError`` when one of them is missing or is no .tar file.
     """
     paths: list[str] = []
-    for piece in _braces(pattern):
+    for piece in expand_braces(pattern):
         # A name that exists is that file, whatever characters are in it.
         matches = [piece] if Path(piece).exists() else sorted(glob.glob(piece, recursive=True))  # noqa: PTH207 - absolute
         if not matches:
@@ -88,65 +84,16 @@ def expand(pattern: str) -> list[str]:
     return paths
 
 
-def _braces(pattern: str) -> Iterator[str]:
-    found = _BRACES.search(pattern)
-    if found is None:
-        yield pattern
-        return
-    first, last, listed = found.groups()
-    if listed is not None:
-        pieces: Iterator[str] = iter(listed.split(","))
-    else:
-        step = 1 if int(first) <= int(last) else -1
-        pieces = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + step, step))
-    for piece in pieces:
-        yield from _braces(pattern[: found.start()] + piece + pattern[found.end() :])
-
-
 def _index(path: str) -> tuple[_State, list[tuple[str, int, int]]]:
     """What identifies a shard, and (name, offset, size) of each image in it."""
-    out = []
     try:
         with Path(path).open("rb") as file:
             state = _state(file.fileno())
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                while (member := archive.next()) is not None:
-                    archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
-                    if not 0 <= member.size <= state[0] - member.offset_data:
-                        raise DataError(f"{path} is cut inside {member.name!r}; copy or download it again")
-                    if member.isreg() and not member.issparse() and _is_image(member.name):
-                        out.append((member.name, member.offset_data, member.size))
-                _check_end(path, file, archive.offset)
+            return state, [member for member in members(file, state[0], path) if is_image(member[0])]
     except OSError as error:
         raise DataError(f"{path} cannot be opened ({error.strerror or error}); check the path") from error
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-        raise DataError(_not_a_tar(path, error)) from error
-    return state, out
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not is_hidden(name)
-
-
-def _check_end(path: str, file: io.BufferedReader, end: int) -> None:
-    # tarfile takes a damaged or missing header for the end of the archive, so its end is looked at here.
-    file.seek(end)
-    rest = file.read(1 << 16)
-    if len(rest) < tarfile.BLOCKSIZE:
-        raise DataError(f"{path} is cut: a tar file ends with two blocks of zeros; copy or download it again")
-    if rest.strip(b"\0"):
-        raise DataError(
-            f"{path} has a damaged header at byte {end}, or is several tar files in one; copy or download it again, "
-            "or pack its files anew"
-        )
-
-
-def _not_a_tar(path: str, error: Exception) -> str:
-    with Path(path).open("rb") as file:
-        kind = _COMPRESSED.get(file.read(2))
-    if kind is not None:
-        return f"{path} is compressed with {kind}, and cannot be read at random places; decompress it to a plain .tar"
-    return f"{path} is not a tar file, or is damaged ({error}); copy or download it again"
+    except InputError as error:
+        raise DataError(str(error)) from error
 
 
 def _state(descriptor: int) -> _State:

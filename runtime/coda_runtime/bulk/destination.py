@@ -1,0 +1,132 @@
+"""The folder that a run writes to, local or by URL: files appear in it whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+from ..errors import InputError, OutputError
+from ..outputs import staged_file
+from .places import is_local, open_place, redacted
+
+_WHOLE_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
+"""File systems on which an object is there when its upload has ended, and not before."""
+_LOCK = ".lock"
+_BESIDE = re.compile(r"\..+\.part")
+
+
+class Destination:
+    """A folder on any fsspec file system. Raises OutputError where it cannot be read or written."""
+
+    def __init__(self, where: str) -> None:
+        self._fs, path = open_place(where)
+        self.path = path.rstrip("/")
+        self.url = redacted(where)
+        self._local = Path(self.path) if is_local(self._fs) else None
+        protocols = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol
+        self._whole = bool(_WHOLE_UPLOADS & set(protocols))
+        if self._local is not None and self._local.exists() and not self._local.is_dir():
+            raise OutputError(f"{self.url} is a file; expected the name of a folder to write to")
+
+    @property
+    def local(self) -> Path | None:
+        """The folder, None where it is not on this machine."""
+        return self._local
+
+    def names(self) -> list[str]:
+        """The files in the folder, sorted; none if there is no folder."""
+        with self._explained("listed"):
+            if not self._fs.exists(self.path):
+                return []
+            found = (
+                self._fs.ls(self.path, detail=False, refresh=True)
+                if self._local is None
+                else self._fs.ls(self.path, detail=False)
+            )
+            return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+        with self._explained("read"):
+            return bytes(self._fs.cat_file(self._at(name)))
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file, to read at random places."""
+        with self._explained("read"):
+            file: IO[bytes] = self._fs.open(self._at(name), "rb")
+            return file
+
+    def size(self, name: str) -> int:
+        """A file's size in bytes."""
+        with self._explained("read"):
+            return int(self._fs.info(self._at(name))["size"])
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file in its place, whole, over one that is there."""
+        if self._local is not None:
+            with staged_file(self._local / name) as beside, beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # a machine that loses power must not leave a name without its bytes
+            return
+        with self._explained("written"):
+            if self._whole:
+                self._fs.pipe_file(self._at(name), data)
+                return
+            beside_name = self._at(f".{name}.{uuid4().hex}.part")
+            self._fs.makedirs(self.path, exist_ok=True)
+            self._fs.pipe_file(beside_name, data)
+            self._fs.mv(beside_name, self._at(name))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out while the block runs; the lock of a run that died is free. Clears away what one left.
+
+        Only on this machine's file systems: others have no locks. Raises InputError where another run is at work.
+        """
+        if self._local is None:
+            yield
+            return
+        import fcntl
+
+        new = not self._local.exists()
+        with self._explained("written"):
+            self._local.mkdir(parents=True, exist_ok=True)
+            lock = (self._local / _LOCK).open("a")
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(
+                    f"another run is writing to {self.url}; wait for its end, stop it, or choose another --out"
+                ) from error
+            for name in self.names():
+                if _BESIDE.fullmatch(name):
+                    (self._local / name).unlink(missing_ok=True)
+            yield
+        finally:
+            lock.close()
+            if new and self.names() == [_LOCK]:
+                (self._local / _LOCK).unlink(missing_ok=True)
+                self._local.rmdir()
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OutputError:
+            raise
+        except Exception as error:  # each file system's package has errors of its own
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise OutputError(
+                f"{self.url} cannot be {what} ({type(error).__name__}: {reason}); choose another place, or check "
+                "the rights to it"
+            ) from error

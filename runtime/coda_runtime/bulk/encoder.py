@@ -1,0 +1,87 @@
+"""The second step of the pipeline: from pixels to ids, in an actor that has loaded the bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..bundle import Bundle
+from ..errors import ChecksumError, CodaError
+from ..tokenizer import Tokenizer
+from . import failures
+from .engine import Engine
+from .plan import tokenizer_files
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Encoder:
+    """Loads the bundle at the first call, and keeps it.
+
+    `tokenizer` is the plan's: another bundle at the same path, on this node, is refused.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: dict[str, str]) -> None:
+        self._engine = engine
+        self._expected = tokenizer
+        self._tok: Tokenizer | None = None
+        self._made_by = ""
+
+    def __call__(self, pictures: pa.Table) -> pa.Table:
+        """What `read_pictures` gave, with `ids` (list<int32>, empty on errors) and `made_by` instead of `pixels`.
+
+        `made_by` is JSON, a list of what each part ran on.
+        """
+        import pyarrow as pa
+
+        failure = pictures.column("failure")
+        ids = np.empty((0, 1), np.int32)
+        if failure.null_count == len(failure):
+            try:
+                ids = self._encode(pictures.column("pixels"))
+            except CodaError as error:
+                failure = pa.array([failures.pack(error)] * len(failure), pa.string())
+        readable = np.asarray(pictures.column("error").is_null()) & (len(ids) > 0)
+        offsets = np.concatenate([[0], np.cumsum(readable * ids.shape[1])]).astype(np.int32)
+        columns = {name: pictures.column(name) for name in ("position", "width", "height", "error")}
+        columns["ids"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids.ravel(), pa.int32()))
+        columns["made_by"] = pa.array([self._made_by] * len(pictures), pa.string())
+        return pa.table({**columns, "failure": failure})
+
+    def _encode(self, column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+        """A column of pixels -> int32 [n,L], n without the nulls. Raises CodaError."""
+        tok = self._open() if self._tok is None else self._tok
+        side = tok.spec.image_size
+        pixels = _bytes_of(column).reshape(-1, side, side, 3)
+        return tok.encode(pixels) if len(pixels) else np.empty((0, tok.spec.num_tokens), np.int32)
+
+    def _open(self) -> Tokenizer:
+        tok = self._tok = self._engine.open()
+        found = tokenizer_files(Bundle.open(tok.folder), self._engine.precision)
+        if found != self._expected:
+            raise ChecksumError(
+                f"{tok.folder} holds another tokenizer on this node than where the run was started; copy the bundle "
+                "there again"
+            )
+        parts = [artifact for artifact in tok.artifacts if artifact.part != "decoder"]
+        keys = ("part", "format", "precision", "backend", "device")
+        self._made_by = json.dumps([{k: v for k, v in dataclasses.asdict(a).items() if k in keys} for a in parts])
+        return tok
+
+
+def _bytes_of(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """The bytes of all values of a binary column, one after the other, without a copy where that can be."""
+    pieces: list[Any] = []
+    for chunk in column.chunks:
+        values = chunk.drop_null() if chunk.null_count else chunk
+        if len(values):
+            offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
+            pieces.append(np.frombuffer(values.buffers()[2], np.uint8)[offsets[0] : offsets[-1]])
+    if not pieces:
+        return np.empty(0, np.uint8)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -1,0 +1,27 @@
+"""Errors that cross from Ray's processes to the driver as text, since not every exception can be pickled."""
+
+from __future__ import annotations
+
+from .. import errors
+from ..errors import BackendError, CodaError
+
+
+def pack(error: CodaError) -> str:
+    """The error's class and message in one line."""
+    return f"{type(error).__name__}: {message(error)}"
+
+
+def unpack(text: str) -> CodaError:
+    """The error again, as its own class where that takes a message alone."""
+    name, _, message = text.partition(": ")
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, CodaError):
+        error = kind.__new__(kind)
+        Exception.__init__(error, message)
+        return error
+    return BackendError(message)
+
+
+def message(error: CodaError) -> str:
+    """The error's message in one line."""
+    return " ".join(str(error).split())

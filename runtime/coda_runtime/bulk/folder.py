@@ -1,0 +1,152 @@
+"""What `coda tokenize` wrote, read back: rows by number, without Ray. Needs pyarrow, and fsspec for URLs."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import OutputError, TokenError
+from ..manifest import Spec
+from .destination import Destination
+from .manifest import NAME, read_manifest
+from .places import require
+from .shards import ids_sha256
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_GROUPS_KEPT = 32
+_FILES_KEPT = 64  # thousands would run into the limit on open files
+
+
+class TokenFolder:
+    """A finished folder of tokens: a sequence of rows, in the order of the plan.
+
+    Opening reads manifest.json alone; a row costs its row group, of which the last few are kept. Goes to other
+    processes by pickle, and is not to be shared between threads. Raises OutputError for a folder that is not
+    finished, or not of `coda tokenize`.
+    """
+
+    def __init__(self, where: str | os.PathLike[str]) -> None:
+        require("pyarrow", "fsspec")
+        self._folder = Destination(os.fspath(where))
+        self._where = os.fspath(where) if self._folder.local is None else str(self._folder.local)
+        if NAME not in self._folder.names():
+            raise OutputError(
+                f"{self._folder.url} has no {NAME}, so its run is not finished; run the same `coda tokenize` again"
+            )
+        self._result = read_manifest(self._folder.read(NAME), f"{self._folder.url}/{NAME}")
+        self._ends = list(accumulate(rows for _, rows in self._result.shards))
+        self._files: dict[str, pq.ParquetFile] = {}
+        self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
+
+    @property
+    def spec(self) -> Spec:
+        """What the tokenizer of the ids computes."""
+        return self._result.spec
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """All of manifest.json."""
+        return self._result.data
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns: `path` and `ids`, and what was asked for beside them."""
+        return tuple(self.manifest["columns"])
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """A row: `ids` is int32 [L], read-only, the others are Python values. Negative numbers count from the end.
+
+        Raises IndexError, TokenError for ids that do not fit the spec, OutputError for a shard that is damaged.
+        """
+        index = range(len(self))[index]
+        shard = bisect.bisect_right(self._ends, index)
+        file, rows = self._result.shards[shard]
+        row = index - (self._ends[shard] - rows)
+        group, inside = divmod(row, self._result.rows_per_group)
+        found = self._group(file, group)
+        return {**found.others.slice(inside, 1).to_pylist()[0], "ids": found.ids[inside]}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def verify(self) -> None:
+        """Read all shards and compare their ids with the checksums in the manifest. Raises OutputError."""
+        for shard in self.manifest["shards"]:
+            with self._explained(shard["file"]):
+                table = self._open(shard["file"]).read(columns=["ids"])
+            if table.num_rows != shard["images"] or ids_sha256(table) != shard["ids_sha256"]:
+                raise OutputError(
+                    f"{self._folder.url}/{shard['file']} is not the file that manifest.json tells of; remove both and "
+                    "run `coda tokenize` again"
+                )
+
+    def reopened(self) -> TokenFolder:
+        """The same folder with files of its own: what a forked process needs."""
+        return TokenFolder(self._where)
+
+    def __reduce__(self) -> tuple[type[TokenFolder], tuple[str]]:
+        return TokenFolder, (self._where,)
+
+    def _group(self, file: str, group: int) -> _Group:
+        """A row group, decoded; the last few are kept."""
+        found = self._groups.pop((file, group), None)
+        if found is None:
+            with self._explained(file):
+                table = self._open(file).read_row_group(group, columns=list(self.columns))
+            ids = table.column("ids").combine_chunks()
+            lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
+            values = ids.flatten().to_numpy()
+            if (lengths != self.spec.num_tokens).any() or values.min() < 0 or values.max() >= self.spec.vocab_size:
+                raise TokenError(
+                    f"{self._folder.url}/{file} has ids that do not fit its manifest: expected {self.spec.num_tokens} "
+                    f"in each row, from 0 to {self.spec.vocab_size - 1}; run `coda tokenize` again"
+                )
+            values.flags.writeable = False
+            found = _Group(table.drop_columns("ids"), values.reshape(-1, self.spec.num_tokens))
+        self._groups[file, group] = found
+        if len(self._groups) > _GROUPS_KEPT:
+            self._groups.popitem(last=False)
+        return found
+
+    def _open(self, file: str) -> pq.ParquetFile:
+        import pyarrow.parquet as pq
+
+        if file not in self._files:
+            if len(self._files) >= _FILES_KEPT:
+                self._files.pop(next(iter(self._files))).close(force=True)
+            self._files[file] = pq.ParquetFile(self._folder.open(file))
+        return self._files[file]
+
+    @contextmanager
+    def _explained(self, file: str) -> Iterator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except (OSError, pa.ArrowException, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise OutputError(
+                f"{self._folder.url}/{file} is missing or damaged ({reason}); remove it and manifest.json, and run "
+                "`coda tokenize` again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Group:
+    others: pa.Table
+    ids: npt.NDArray[np.int32]

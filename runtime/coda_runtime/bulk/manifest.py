@@ -1,0 +1,96 @@
+"""manifest.json of a finished run: its presence says that all shards are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from .. import __version__
+from ..bundle import Bundle
+from ..errors import CodaError, OutputError
+from ..json_fields import is_int
+from ..manifest import MANIFEST_NAME, Spec
+from .plan import Plan
+from .shards import ROWS_PER_GROUP, Finished
+
+NAME = "manifest.json"
+ERRORS_NAME = "errors.jsonl"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a manifest says that readers need; `data` is all of it, as JSON has it.
+
+    `shards` holds (file, number of rows) in order, `rows_per_group` how many rows a Parquet row group has.
+    """
+
+    spec: Spec
+    shards: tuple[tuple[str, int], ...]
+    rows_per_group: int
+    data: dict[str, Any]
+
+
+def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> bytes:
+    """The bytes of manifest.json, for the finished shards of a whole plan."""
+    settings = plan.settings
+    images = sum(shard.images for shard in shards)
+    made_by = {json.dumps(part, sort_keys=True): part for shard in shards for part in shard.made_by}
+    columns = ["path", "ids"]
+    columns += ["label"] if settings.label is not None else []
+    columns += ["width", "height"] if settings.original_size else []
+    content = {
+        "format_version": FORMAT_VERSION,
+        "spec": settings.spec,
+        "bundle": {
+            "fingerprints": list(bundle.fingerprints),
+            "manifest_sha256": hashlib.sha256((bundle.folder / MANIFEST_NAME).read_bytes()).hexdigest(),
+            "graphs": settings.tokenizer,
+        },
+        "precision": settings.precision,
+        "made_by": [made_by[key] for key in sorted(made_by)],
+        "source": settings.source,
+        "columns": columns,
+        "images": images,
+        "tokens": images * int(settings.spec["num_tokens"]),
+        "errors": sum(len(shard.errors) for shard in shards),
+        "shard_size": settings.shard_size,
+        "rows_per_group": ROWS_PER_GROUP,
+        "shards": [
+            {
+                "file": shard.file,
+                "images": shard.images,
+                "errors": len(shard.errors),
+                "bytes": shard.bytes,
+                "ids_sha256": shard.ids_sha256,
+            }
+            for shard in shards
+        ],
+        "plan": plan.digest,
+        "versions": {
+            "coda-runtime": __version__,
+            **{name: metadata.version(name) for name in ("numpy", "pillow", "pyarrow", "ray")},
+        },
+    }
+    return json.dumps(content, indent=2, allow_nan=False).encode()
+
+
+def read_manifest(data: bytes, where: str) -> Result:
+    """What is in manifest.json. Raises OutputError where it is damaged, or of a newer coda."""
+    try:
+        content = json.loads(data)
+        version = content["format_version"]
+        if is_int(version) and version > FORMAT_VERSION:
+            raise OutputError(f"{where} has format version {version}, of a newer coda; upgrade coda-runtime")
+        shards = tuple((str(shard["file"]), int(shard["images"])) for shard in content["shards"])
+        return Result(Spec.from_json(content["spec"]), shards, int(content["rows_per_group"]), content)
+    except OutputError:
+        raise
+    except (ValueError, TypeError, KeyError, CodaError) as error:
+        raise OutputError(
+            f"{where} is not what `coda tokenize` writes ({type(error).__name__}: {error}); run it again"
+        ) from error

@@ -1,0 +1,100 @@
+"""Reading and encoding on Ray Data: tasks read and resize, one actor for each GPU, or for each node, encodes.
+
+Whatever of it dies is started again by Ray, and what it had under way is computed again; the same images come out
+once, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BackendError, DeviceError
+from . import failures
+from .encoder import Encoder
+from .engine import Engine
+from .pictures import pack_rows, read_pictures
+from .plan import Plan
+from .sources import Reader
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PIXELS_PER_CHUNK = 32 * 256 * 256
+_MOST_PER_CHUNK = 256
+_BYTES_UNDER_WAY = 256 << 20
+"""For each encoder: pixels that wait for it. Reading stops beyond."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many encoders there are, and the GPUs that each holds."""
+
+    count: int
+    gpus: int
+
+
+def choose_workers(ray: Any, device: str) -> Workers:
+    """One encoder a GPU, or where there is none, or `device` is "cpu", one a node. Raises DeviceError."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and gpus == 0:
+        raise DeviceError('device is "cuda", and Ray sees no GPU here; use device="cpu", or a cluster with GPUs')
+    if device != "cpu" and gpus > 0:
+        return Workers(gpus, 1)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
+    return Workers(max(1, len(nodes)), 0)
+
+
+def encode_shards(
+    ray: Any, plan: Plan, shards: Sequence[int], reader: Reader, engine: Engine, chunk: int | None = None
+) -> Iterator[pa.Table]:
+    """The ids of all images of some shards, as tables of what `Encoder` gives for neighbours in one shard.
+
+    `chunk` is how many images go through the pipeline together; None chooses by their size. Raises the CodaError that
+    ended a process' work, BackendError when Ray fails.
+    """
+    side = int(plan.settings.spec["image_size"])
+    chunk = chunk or max(1, min(_MOST_PER_CHUNK, _PIXELS_PER_CHUNK // side**2))
+    workers = choose_workers(ray, engine.device)
+    items = list(chunks(plan, shards, chunk))
+    data = ray.data.from_items(items, override_num_blocks=len(items))
+    data.context.execution_options.resource_limits = data.context.execution_options.resource_limits.copy(
+        object_store_memory=_BYTES_UNDER_WAY * workers.count
+    )
+    whole_blocks = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+    data = data.map_batches(
+        read_pictures,
+        fn_kwargs={"reader": reader, "size": side, "original_size": plan.settings.original_size},
+        num_cpus=1,
+        **whole_blocks,
+    )
+    # No CPU is reserved for an encoder: one that starts again elsewhere must not take the last one from the readers.
+    data = data.map_batches(
+        Encoder,
+        fn_constructor_kwargs={"engine": engine, "tokenizer": plan.settings.tokenizer},
+        compute=ray.data.ActorPoolStrategy(size=workers.count),
+        num_cpus=0,
+        num_gpus=workers.gpus or None,
+        **whole_blocks,
+    )
+    try:
+        for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            if table.column("failure").null_count < len(table):
+                raise failures.unpack(table.column("failure").drop_null()[0].as_py())
+            yield table
+    except ray.exceptions.RayError as error:
+        lines = str(error).strip().splitlines()
+        raise BackendError(
+            f"Ray failed ({type(error).__name__}: {lines[-1] if lines else ''}); run the same command again to go on, "
+            "with --debug for all of it"
+        ) from error
+
+
+def chunks(plan: Plan, shards: Sequence[int], size: int) -> Iterator[dict[str, object]]:
+    """What goes through the pipeline: at most `size` neighbours of one shard each, as `read_pictures` takes them."""
+    for number in shards:
+        rows = plan.shard(number)
+        first = number * plan.settings.shard_size
+        for start in range(0, rows.num_rows, size):
+            yield pack_rows(first + start, rows.slice(start, size))

@@ -1,0 +1,131 @@
+"""The plan of a run: every image in a fixed order, and the settings that decide what the result is.
+
+It is one Arrow file in the destination, written before anything else. A run that was stopped goes on by it; shard k
+holds the images k N to (k + 1) N - 1 of it, less those that cannot be read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..bundle import Bundle
+from ..errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT_VERSION = 1
+NAME = "plan.arrow"
+_KEY = b"coda.plan"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result. Two runs with equal settings and images give the same files.
+
+    `tokenizer` is {file: sha256} of the bundle's graphs that make ids, of their precision; where the bundle lies, and
+    what engines were built from the graphs, does not matter. `label`, `image_column`, `key_column` are SourceOptions'.
+    """
+
+    source: str
+    shard_size: int
+    precision: str
+    tokenizer: dict[str, str]
+    spec: dict[str, Any]
+    label: str | None
+    original_size: bool
+    image_column: str
+    key_column: str | None
+    format_version: int = FORMAT_VERSION
+
+    def differences(self, other: Settings) -> list[str]:
+        """What differs in `other`, in words."""
+        out = []
+        for field in dataclasses.fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if mine != theirs:
+                told = "" if isinstance(mine, dict) else f" ({mine!r} there, {theirs!r} now)"
+                out.append(field.name.replace("_", " ") + told)
+        return out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings, and one row an image as `Source.listing` gives them; `digest` names it.
+
+    `files` holds the state of each file that holds many images.
+    """
+
+    settings: Settings
+    images: pa.Table
+    files: dict[str, str]
+    digest: str
+
+    def left_out(self, files: Iterable[str]) -> int:
+        """How many of a source's files the plan does not know."""
+        known = set(self.files)
+        if not known:
+            known = {os.fsdecode(file) for file in self.images.column("file").unique().to_pylist()}
+        return len(set(files) - known)
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return -(-int(self.images.num_rows) // self.settings.shard_size)
+
+    def shard(self, number: int) -> pa.Table:
+        """The images of a shard."""
+        return self.images.slice(number * self.settings.shard_size, self.settings.shard_size)
+
+
+def tokenizer_files(bundle: Bundle, precision: str) -> dict[str, str]:
+    """{file: sha256} of what makes ids: the ONNX graphs of encoder and quantizer, and the value table."""
+    wanted = {("encoder", precision), ("quantizer", "fp32"), ("codebook", "fp32")}
+    artifacts = [a for a in bundle.manifest.artifacts if (a.part, a.precision) in wanted]
+    portable = [a for a in artifacts if a.format in ("onnx", "npy")] or artifacts
+    return {f"{a.part}.{a.precision}.{a.format}": a.sha256 for a in portable}
+
+
+def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str]) -> tuple[Plan, bytes]:
+    """A plan, and the file that holds it."""
+    import pyarrow as pa
+
+    content = json.dumps(
+        {"settings": dataclasses.asdict(settings), "files": {path: state for path, state in files.items() if state}}
+    )
+    table = images.replace_schema_metadata({_KEY: content.encode()})
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd", unify_dictionaries=True)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    data = sink.getvalue().to_pybytes()
+    return read_plan(data, "the plan"), data
+
+
+def read_plan(data: bytes, where: str) -> Plan:
+    """The plan in a file's bytes. Raises OutputError where it is damaged or of another coda."""
+    import pyarrow as pa
+
+    try:
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        content = json.loads(table.schema.metadata[_KEY])
+        settings = Settings(**content["settings"])
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{where} is no plan that this coda knows ({error}); choose another --out") from error
+    return Plan(settings, table, content["files"], hashlib.sha256(data).hexdigest())
+
+
+def check_same(plan: Plan, settings: Settings, where: str) -> None:
+    """Raise InputError naming what differs, unless a run with `settings` would go on with `plan`."""
+    differences = plan.settings.differences(settings)
+    if differences:
+        raise InputError(
+            f"{where} was begun with other settings: {', '.join(differences)}; run with the same ones, or choose "
+            "another --out"
+        )

@@ -1,0 +1,268 @@
+"""`tokenize`: a run from SRC to DST, or the rest of one that was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ..backends.base import Provider
+from ..bundle import Bundle
+from ..errors import ImageError, InputError
+from ..hub import find_bundle
+from ..images import require_pillow
+from . import manifest
+from .cluster import cluster
+from .destination import Destination
+from .engine import Engine
+from .pipeline import encode_shards
+from .places import is_local, open_place, redacted, require
+from .plan import NAME as PLAN
+from .plan import Plan, Settings, check_same, make_plan, read_plan, tokenizer_files
+from .shards import read_shard, shard_name, write_shard
+from .sources import Reader, Source, SourceOptions, open_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHARD_SIZE = 10_000
+Report: TypeAlias = Callable[[int, int], None]
+"""Called with (images done, images in all), those of earlier runs included, as the work goes on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    `images` have ids, `errors` could not be read, `tokens` are the ids of all; `computed` is how many images, readable
+    or not, this run worked through; `images_per_second` is taken from the first result on, without the start of Ray and
+    the engines, None where there was no second one; `shards` is the number of files; `left_out` counts files of SRC
+    that the plan does not know, since they came after it.
+    """
+
+    out: str
+    images: int
+    errors: int
+    tokens: int
+    shards: int
+    computed: int
+    images_per_second: float | None
+    left_out: int
+
+
+def tokenize(
+    bundle: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    shard_size: int = SHARD_SIZE,
+    label: str | None = None,
+    original_size: bool = False,
+    image_column: str = SourceOptions.image_column,
+    key_column: str | None = None,
+    strict: bool = False,
+    address: str | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    providers: Sequence[Provider] | None = None,
+    threads: int | None = None,
+    allow_host_code: bool = False,
+    chunk: int | None = None,
+    report: Report | None = None,
+) -> Summary:
+    """Write the ids of all images of `source` to Parquet files in the folder `out`.
+
+    Killed at any moment and called again with the same arguments, it goes on: finished shards stay as they are.
+
+    Args:
+        bundle: a bundle's folder, which every node of the cluster sees under this path, or a Hub id.
+        source: a folder of images, .tar shards or Parquet files; one file; or a pattern. A path, or a URL that fsspec
+            knows. Paths inside are the keys.
+        out: a local folder or a URL.
+        shard_size: images in each file, those that cannot be read included; at least 1.
+        label: adds the column `label`: "folder" for image files, a suffix such as "cls" for .tar, a Parquet column.
+        original_size: adds the columns `width` and `height`, int32, of the picture upright.
+        image_column: the Parquet column with encoded images.
+        key_column: the Parquet column whose values become `path`.
+        strict: raise at the first image that cannot be read. Finished shards stay.
+        address: an existing Ray cluster, "host:port" or "auto"; None starts Ray on this machine.
+        device: as for `coda_runtime.load`, for each encoder: "auto", "cpu" or "cuda".
+        backend: as for `coda_runtime.load`.
+        precision: as for `coda_runtime.load`; part of what is computed.
+        providers: as for `coda_runtime.load`.
+        threads: as for `coda_runtime.load`, for each encoder.
+        allow_host_code: as for `coda_runtime.load`.
+        chunk: images that go through the pipeline together; None chooses by their size.
+        report: is told of the progress.
+
+    Raises:
+        InputError: there are no images, or `out` holds a run with other settings, or another run is writing to it.
+        ImageError: with `strict`, names the image.
+        OutputError: `out` cannot be written, or something in it is damaged.
+        BundleError, BackendError, DeviceError, HubError, MissingDependencyError: as `coda_runtime.load`; BackendError
+            for Ray too.
+    """
+    require("ray", "pyarrow", "fsspec")
+    require_pillow()
+    if not isinstance(shard_size, int) or isinstance(shard_size, bool) or shard_size < 1:
+        raise InputError(f"shard_size is {shard_size!r}; expected a whole number from 1")
+    opened = Bundle.open(find_bundle(bundle))
+    opened.verify("cached")
+    options = SourceOptions(label, image_column, key_column)
+    settings = _settings(opened, os.fspath(source), precision, shard_size, options, original_size)
+    engine = Engine(
+        str(opened.folder.absolute()) if Path(bundle).expanduser().exists() else os.fspath(bundle),
+        settings.precision,
+        device,
+        backend,
+        None if providers is None else tuple(providers),
+        threads,
+        allow_host_code,
+    )
+    destination = Destination(os.fspath(out))
+    with destination.held():
+        images = open_source(os.fspath(source), options, leave_out=str(destination.path))
+        plan = _begin(destination, settings, images)
+        run = _Run(destination, plan, strict, report)
+        if run.missing:
+            run.complete(images.reader(), engine, address, chunk)
+        return run.finish(opened, plan.left_out(images.files()))
+
+
+class _Run:
+    """The shards of a plan: which are there, which are missing."""
+
+    def __init__(self, destination: Destination, plan: Plan, strict: bool, report: Report | None) -> None:
+        self._destination, self._plan, self._strict = destination, plan, strict
+        self._report = report or (lambda done, total: None)
+        there = set(destination.names())
+        self.finished = {
+            number: read_shard(destination, plan, number)
+            for number in range(plan.shards)
+            if shard_name(number) in there
+        }
+        self.missing = [number for number in range(plan.shards) if number not in self.finished]
+        if strict:
+            self._refuse_errors()
+        self._clock = _Clock()
+
+    def complete(self, reader: Reader, engine: Engine, address: str | None, chunk: int | None) -> None:
+        """Compute the missing shards, each written as soon as all of its images are there."""
+        total = self._plan.images.num_rows
+        before = total - sum(self._plan.shard(number).num_rows for number in self.missing)
+        self._report(before, total)
+        parts: dict[int, dict[int, pa.Table]] = {number: {} for number in self.missing}
+        with cluster(address) as ray:
+            for table in encode_shards(ray, self._plan, self.missing, reader, engine, chunk):
+                start = table.column("position")[0].as_py()
+                number = start // self._plan.settings.shard_size
+                if number in self.finished or start in parts[number]:  # computed twice, since something died
+                    continue
+                if self._strict:
+                    self._refuse(table)
+                parts[number][start] = table
+                self._clock.count(table.num_rows)
+                if sum(part.num_rows for part in parts[number].values()) == self._plan.shard(number).num_rows:
+                    self._finish_shard(number, list(parts.pop(number).values()))
+                self._report(before + self._clock.images, total)
+
+    def _finish_shard(self, number: int, results: list[pa.Table]) -> None:
+        self.finished[number] = write_shard(self._destination, self._plan, number, results)
+        if self.finished[number].errors:
+            self._write_errors()
+
+    def finish(self, bundle: Bundle, left_out: int) -> Summary:
+        """Write what tells of the whole run."""
+        shards = [self.finished[number] for number in range(self._plan.shards)]
+        if self.missing or manifest.NAME not in self._destination.names():
+            self._write_errors()
+            self._destination.write(manifest.NAME, manifest.format_manifest(self._plan, bundle, shards))
+        images = sum(shard.images for shard in shards)
+        return Summary(
+            out=self._destination.url,
+            images=images,
+            errors=sum(len(shard.errors) for shard in shards),
+            tokens=images * int(self._plan.settings.spec["num_tokens"]),
+            shards=len(shards),
+            computed=self._clock.images,
+            images_per_second=self._clock.rate,
+            left_out=left_out,
+        )
+
+    def _write_errors(self) -> None:
+        errors = [error for _, shard in sorted(self.finished.items()) for error in shard.errors]
+        self._destination.write(manifest.ERRORS_NAME, "".join(json.dumps(error) + "\n" for error in errors).encode())
+
+    def _refuse(self, table: pa.Table) -> None:
+        errors = table.column("error").drop_null()
+        if len(errors):
+            raise ImageError(
+                f"{errors[0].as_py()} (without --strict it is left out, and told in {manifest.ERRORS_NAME})"
+            )
+
+    def _refuse_errors(self) -> None:
+        for shard in self.finished.values():
+            if shard.errors:
+                raise ImageError(f"{shard.errors[0]['error']} (in {shard.file}, which is finished)")
+
+
+class _Clock:
+    """Images counted, and their rate from the first ones on: these are late for the start of Ray and the engines."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.rate: float | None = None
+        self._first = 0
+        self._began = 0.0
+
+    def count(self, images: int) -> None:
+        self.images += images
+        if not self._first:
+            self._first, self._began = self.images, time.perf_counter()
+        else:
+            self.rate = (self.images - self._first) / (time.perf_counter() - self._began)
+
+
+def _settings(
+    bundle: Bundle, source: str, precision: str, shard_size: int, options: SourceOptions, original_size: bool
+) -> Settings:
+    known = bundle.manifest.precisions
+    if precision == "auto":
+        precision = bundle.manifest.default_precision
+    elif precision not in known:
+        raise InputError(f'precision is {precision!r}; this bundle has "auto", {", ".join(map(repr, known))}')
+    fs, path = open_place(source)
+    return Settings(
+        source=path if is_local(fs) else redacted(source),
+        shard_size=shard_size,
+        precision=precision,
+        tokenizer=tokenizer_files(bundle, precision),
+        spec=bundle.spec.to_json(),
+        label=options.label,
+        original_size=original_size,
+        image_column=options.image_column,
+        key_column=options.key_column,
+    )
+
+
+def _begin(destination: Destination, settings: Settings, source: Source) -> Plan:
+    """The plan of the run that was begun in the destination, or a new one."""
+    names = destination.names()
+    if PLAN in names:
+        plan = read_plan(destination.read(PLAN), f"{destination.url}/{PLAN}")
+        check_same(plan, settings, destination.url)
+        return plan
+    strangers = [name for name in names if name.endswith(".parquet") or name == manifest.NAME]
+    if strangers:
+        raise InputError(f"{destination.url} holds {strangers[0]} and no {PLAN}; choose another --out, or empty it")
+    images = source.listing()
+    if images.num_rows == 0:
+        raise InputError(f"{settings.source} holds no images; check what is in its files")
+    plan, data = make_plan(settings, images, source.files())
+    destination.write(PLAN, data)
+    return plan

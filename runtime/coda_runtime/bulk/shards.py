@@ -1,0 +1,108 @@
+"""Finished shards: one Parquet file each, which carries its own account."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OutputError
+from .destination import Destination
+from .plan import Plan
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_GROUP = 256
+"""Rows in each row group: what is decoded to read one row."""
+_KEY = b"coda.shard"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A shard that is done. `errors` holds {"path", "error"} of each image that could not be read.
+
+    `ids_sha256` is that of the ids of all rows, as little-endian int32; `made_by` says what each part ran on.
+    """
+
+    file: str
+    images: int
+    errors: list[dict[str, str]]
+    bytes: int
+    ids_sha256: str
+    made_by: list[dict[str, str]]
+
+
+def shard_name(number: int) -> str:
+    """The file name of a shard."""
+    return f"shard-{number:05d}.parquet"
+
+
+def write_shard(destination: Destination, plan: Plan, number: int, results: list[pa.Table]) -> Finished:
+    """Write what the pipeline gave for all images of a shard. Raises OutputError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = plan.shard(number)
+    result = pa.concat_tables(results).sort_by("position").combine_chunks()
+    errors = result.column("error")
+    readable = errors.is_null().combine_chunks()
+    columns = {"path": rows.column("path"), "ids": result.column("ids")}
+    if plan.settings.label is not None:
+        columns["label"] = rows.column("label")
+    if plan.settings.original_size:
+        columns |= {name: result.column(name) for name in ("width", "height")}
+    table = pa.table(columns).filter(readable)
+    paths = rows.column("path").to_pylist()
+    made_by = sorted({text for text in result.column("made_by").to_pylist() if text})
+    account: dict[str, Any] = {
+        "plan": plan.digest,
+        "errors": [
+            {"path": path, "error": error}
+            for path, error in zip(paths, errors.to_pylist(), strict=True)
+            if error is not None
+        ],
+        "ids_sha256": ids_sha256(table),
+        "made_by": [part for text in made_by for part in json.loads(text)],
+    }
+    file = io.BytesIO()
+    table = table.replace_schema_metadata({_KEY: json.dumps(account).encode()})
+    pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, compression="zstd", write_statistics=False)
+    name = shard_name(number)
+    destination.write(name, file.getvalue())
+    return _finished(name, table.num_rows, len(file.getvalue()), account)
+
+
+def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
+    """The account of a finished shard. Raises OutputError if it is damaged, or of another run."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = shard_name(number)
+    where = f"{destination.url}/{name}"
+    try:
+        with destination.open(name) as file:
+            metadata = pq.ParquetFile(file).metadata
+        account = json.loads(metadata.metadata[_KEY])
+        finished = _finished(name, metadata.num_rows, destination.size(name), account)
+        known = account["plan"] == plan.digest
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise OutputError(f"{where} is damaged, or not of coda ({reason}); remove it and run again") from error
+    if not known:
+        raise OutputError(f"{where} belongs to another run than {destination.url}; remove it, or choose another --out")
+    return finished
+
+
+def ids_sha256(table: pa.Table) -> str:
+    """SHA-256 of the ids of all rows, as little-endian int32."""
+    digest = hashlib.sha256()
+    for chunk in table.column("ids").chunks:
+        digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def _finished(name: str, images: int, size: int, account: dict[str, Any]) -> Finished:
+    return Finished(name, images, account["errors"], size, account["ids_sha256"], account["made_by"])

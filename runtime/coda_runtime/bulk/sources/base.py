@@ -1,0 +1,69 @@
+"""What a source of images is, and the columns that every listing has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .fetching import Fetched
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Source(Protocol):
+    """Images in a fixed order: what lists them."""
+
+    def files(self) -> dict[str, str]:
+        """The files behind the images, and for those that hold many images their state, else "". Opens none of them."""
+        ...
+
+    def listing(self) -> pa.Table:
+        """One row an image: `path` (string, its key), `file` (binary, where), `label` if asked for, more for `read`.
+
+        Raises InputError for files that are damaged, or hold no images.
+        """
+        ...
+
+    def reader(self) -> Reader:
+        """What reads the images of such rows."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads images in any process. Goes there by pickle, so it is small and holds no open files."""
+
+    def read(self, rows: pa.Table) -> Iterator[Fetched]:
+        """The encoded images of some rows of a listing, in order. Raises InputError when the source itself fails."""
+        ...
+
+
+def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | None, **more: Any) -> pa.Table:
+    """A listing. Names that are not UTF-8 stay what they are in `file`, and get stand-ins in `path`."""
+    import pyarrow as pa
+
+    columns = {
+        "path": pa.array([printable(path) for path in paths], pa.string()),
+        "file": pa.array([os.fsencode(file) for file in files], pa.binary()).dictionary_encode(),
+    }
+    if labels is not None:
+        columns["label"] = pa.array(labels)
+        if pa.types.is_null(columns["label"].type):
+            columns["label"] = columns["label"].cast(pa.string())
+    return pa.table(columns | {name: pa.array(values, pa.int64()) for name, values in more.items()})
+
+
+def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Runs of rows of the same file, in order."""
+    files = rows.column("file").to_pylist()
+    start = 0
+    for stop in range(1, len(files) + 1):
+        if stop == len(files) or files[stop] != files[start]:
+            yield os.fsdecode(files[start]), rows.slice(start, stop - start)
+            start = stop
+
+
+def printable(name: str) -> str:
+    """A name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
+    return os.fsencode(name).decode(errors="replace")

@@ -1,0 +1,54 @@
+"""Image files, nested in any way; the label is the name of the folder that an image lies in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError
+from ...images import SUFFIXES
+from .base import printable, table
+from .fetching import AT_ONCE, Fetched, read_files
+from .matches import Matches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ImageFiles:
+    """Each file is an image."""
+
+    def __init__(self, matches: Matches, label: str | None) -> None:
+        if label not in (None, "folder"):
+            raise InputError(f'label is {label!r}; for image files expected "folder", the name of the folder of each')
+        self._matches = matches
+        self._names = matches.ending(*SUFFIXES)
+        self._label = label
+
+    def files(self) -> dict[str, str]:
+        return dict.fromkeys((self._matches.path(name) for name in self._names), "")
+
+    def listing(self) -> pa.Table:
+        labels = None
+        if self._label is not None:
+            labels = [printable(PurePosixPath(name).parent.name) or None for name in self._names]
+        return table(self._names, self.files(), labels)
+
+    def reader(self) -> ImageFileReader:
+        return ImageFileReader(self._matches.fs)
+
+
+@dataclass(frozen=True)
+class ImageFileReader:
+    """Reads whole files."""
+
+    fs: Any
+
+    def read(self, rows: pa.Table) -> Iterator[Fetched]:
+        files = [os.fsdecode(file) for file in rows.column("file").to_pylist()]
+        names = rows.column("path").to_pylist()
+        for start in range(0, len(files), AT_ONCE):
+            yield from read_files(self.fs, files[start : start + AT_ONCE], names[start : start + AT_ONCE])

@@ -1,0 +1,134 @@
+"""Parquet files with encoded images in a column, as bytes or as Hugging Face's struct of bytes and path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ImageError, InputError
+from ..places import is_local
+from .base import by_file, table
+from .fetching import Fetched, check_state, state
+from .matches import Matches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+
+class ParquetFiles:
+    """Each row is an image. Its key is `file.parquet#row`, or what `key` names."""
+
+    def __init__(self, matches: Matches, image: str, key: str | None, label: str | None) -> None:
+        self._fs = matches.fs
+        self._names = {name: matches.path(name) for name in matches.ending(".parquet")}
+        self._image, self._key, self._label = image, key, label
+        self._files = {path: state(self._fs, path) for path in self._names.values()}
+
+    def files(self) -> dict[str, str]:
+        return self._files
+
+    def listing(self) -> pa.Table:
+        paths: list[str] = []
+        files: list[str] = []
+        labels: list[Any] = []
+        groups: list[int] = []
+        rows: list[int] = []
+        for name, path in self._names.items():
+            with _opened(self._fs, path) as file:
+                self._check_columns(path, file.schema_arrow)
+                keys, file_labels = self._column(path, file, self._key), self._column(path, file, self._label)
+                count = file.metadata.num_rows
+                paths += [f"{name}#{row}" for row in range(count)] if keys is None else map(str, keys)
+                labels += file_labels or []
+                files += [path] * count
+                for group in range(file.metadata.num_row_groups):
+                    size = file.metadata.row_group(group).num_rows
+                    groups += [group] * size
+                    rows += range(size)
+        return table(paths, files, _one_kind(labels) if self._label else None, group=groups, row=rows)
+
+    def reader(self) -> ParquetReader:
+        return ParquetReader(self._fs, self._files, self._image)
+
+    def _check_columns(self, path: str, schema: pa.Schema) -> None:
+        wanted = {"--image-column": self._image, "--key-column": self._key, "--label": self._label}
+        for option, column in wanted.items():
+            if column is not None and schema.get_field_index(column) < 0:
+                raise InputError(
+                    f"{path} has no column {column!r}, only {', '.join(schema.names)}; name one with {option}"
+                )
+        kind = schema.field(self._image).type
+        if not _holds_bytes(kind) and not (_is_struct(kind) and _holds_bytes(kind.field("bytes").type)):
+            raise InputError(
+                f"{path}: the column {self._image!r} is {kind}; expected encoded images, as binary or as a struct with "
+                "a binary field `bytes`: name another with --image-column"
+            )
+
+    def _column(self, path: str, file: pq.ParquetFile, name: str | None) -> list[Any] | None:
+        if name is None:
+            return None
+        values: list[Any] = file.read(columns=[name]).column(0).to_pylist()
+        if not all(value is None or isinstance(value, (str, int)) for value in values):
+            raise InputError(f"{path}: the column {name!r} is neither text nor whole numbers; name another")
+        if name == self._key and None in values:
+            raise InputError(f"{path}: the column {name!r} has nulls, and a key needs a value; leave out --key-column")
+        return values
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """Reads row groups, of which each process keeps the last one: the next rows are mostly in it too."""
+
+    fs: Any
+    states: dict[str, str]
+    image: str
+
+    def read(self, rows: pa.Table) -> Iterator[Fetched]:
+        for path, part in by_file(rows):
+            check_state(self.fs, path, self.states[path])
+            columns = (part.column(name).to_pylist() for name in ("path", "group", "row"))
+            for name, group, row in zip(*columns, strict=True):
+                data = _row_group(self.fs, path, self.states[path], group, self.image)[row].as_py()
+                encoded = data["bytes"] if isinstance(data, dict) else data
+                yield ImageError(f"{name!r} has no bytes in the column {self.image!r}") if encoded is None else encoded
+
+
+@lru_cache(maxsize=1)
+def _row_group(fs: Any, path: str, state: str, group: int, column: str) -> pa.ChunkedArray:
+    with _opened(fs, path) as file:
+        return file.read_row_group(group, columns=[column]).column(0)
+
+
+def _opened(fs: Any, path: str) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path) if is_local(fs) else pq.ParquetFile(fs.open(path, "rb"))
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} is not a Parquet file, or is damaged ({reason}); copy or download it again"
+        ) from error
+
+
+def _one_kind(labels: list[Any]) -> list[Any]:
+    """Whole numbers where all are, else text."""
+    if all(label is None or (isinstance(label, int) and not isinstance(label, bool)) for label in labels):
+        return labels
+    return [None if label is None else str(label) for label in labels]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_struct(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0

@@ -1,0 +1,91 @@
+"""WebDataset shards: images are members of tar files, and the label is a file beside them, such as `0001.cls`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ImageError, InputError
+from ..tars import is_image, members
+from .base import by_file, printable, table
+from .fetching import AT_ONCE, Fetched, check_state, read_pieces, state
+from .matches import Matches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LONGEST_LABEL = 4096  # bytes
+
+
+class TarFiles:
+    """Each image is a member of a tar file, in the order of the files and of the members in them."""
+
+    def __init__(self, matches: Matches, label: str | None) -> None:
+        self._fs = matches.fs
+        self._shards = {name: matches.path(name) for name in matches.ending(".tar")}
+        self._label = None if label is None else label.lstrip(".")
+        self._files = {path: state(self._fs, path) for path in self._shards.values()}
+
+    def files(self) -> dict[str, str]:
+        return self._files
+
+    def listing(self) -> pa.Table:
+        paths: list[str] = []
+        files: list[str] = []
+        places: list[tuple[int, int]] = []
+        labels: list[str | None] = []
+        for name, path in self._shards.items():
+            found, labelled = self._members(path)
+            images = [member for member in found if is_image(member[0])]
+            paths += [f"{name}/{member}" for member, _, _ in images]
+            files += [path] * len(images)
+            places += [(offset, size) for _, offset, size in images]
+            labels += [labelled.get(_sample(member)) for member, _, _ in images]
+        offsets, sizes = [offset for offset, _ in places], [size for _, size in places]
+        return table(paths, files, labels if self._label else None, offset=offsets, size=sizes)
+
+    def reader(self) -> TarReader:
+        return TarReader(self._fs, self._files)
+
+    def _members(self, path: str) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
+        """The members of a shard, and the label of each sample."""
+        labels: dict[str, str] = {}
+        try:
+            with self._fs.open(path, "rb") as file:
+                found = list(members(file, self._fs.info(path)["size"], path))
+                for name, offset, size in found if self._label else ():
+                    if name == f"{_sample(name)}.{self._label}" and size <= _LONGEST_LABEL:
+                        file.seek(offset)
+                        labels[_sample(name)] = printable(file.read(size).decode(errors="replace").strip())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+        return found, labels
+
+
+@dataclass(frozen=True)
+class TarReader:
+    """Reads members at their places."""
+
+    fs: Any
+    states: dict[str, str]
+
+    def read(self, rows: pa.Table) -> Iterator[Fetched]:
+        for path, part in by_file(rows):
+            check_state(self.fs, path, self.states[path])
+            names = part.column("path").to_pylist()
+            places = list(zip(part.column("offset").to_pylist(), part.column("size").to_pylist(), strict=True))
+            for start in range(0, len(places), AT_ONCE):
+                some = slice(start, start + AT_ONCE)
+                for name, (_, size), item in zip(
+                    names[some], places[some], read_pieces(self.fs, path, places[some], names[some]), strict=True
+                ):
+                    short = isinstance(item, bytes) and len(item) != size
+                    yield ImageError(f"{name!r} is cut: {path} ended before it did") if short else item
+
+
+def _sample(member: str) -> str:
+    """What the files of one sample share: the name up to the first dot of its last piece."""
+    folder, name = os.path.split(member)
+    return os.path.join(folder, name.split(".")[0])  # noqa: PTH118 - a name in an archive

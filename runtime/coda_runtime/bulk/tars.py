@@ -1,0 +1,82 @@
+"""WebDataset shards: tar files, whose members are found by reading their headers once."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO
+
+from ..errors import InputError
+from ..images import SUFFIXES
+
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """The texts that a pattern with `{000..012}` or `{a,b}` stands for, in order; `*` and `?` are left alone."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last, listed = found.groups()
+    if listed is not None:
+        pieces: Iterator[str] = iter(listed.split(","))
+    else:
+        step = 1 if int(first) <= int(last) else -1
+        pieces = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + step, step))
+    for piece in pieces:
+        yield from expand_braces(pattern[: found.start()] + piece + pattern[found.end() :])
+
+
+def members(file: IO[bytes], size: int, path: str) -> Iterator[tuple[str, int, int]]:
+    """The (name, offset, size) in bytes of each regular member of an open tar file, in order.
+
+    Only headers are read. `size` is the whole file's, `path` what messages call it. Raises InputError for a file that
+    is no tar, compressed, cut or damaged; OSError.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
+                if not 0 <= member.size <= size - member.offset_data:
+                    raise InputError(f"{path} is cut inside {member.name!r}; copy or download it again")
+                if member.isreg() and not member.issparse():
+                    yield member.name, member.offset_data, member.size
+            _check_end(path, file, archive.offset)
+    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(_not_a_tar(path, file, error)) from error
+
+
+def is_image(name: str) -> bool:
+    """Whether a path with forward slashes is to be taken for a photograph's.
+
+    macOS leaves `._photo.jpg` beside every photo.jpg, in folders and in archives.
+    """
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(piece.startswith(".") for piece in path.parts)
+
+
+def _check_end(path: str, file: IO[bytes], end: int) -> None:
+    # tarfile takes a damaged or missing header for the end of the archive, so its end is looked at here.
+    file.seek(end)
+    rest = file.read(1 << 16)
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise InputError(f"{path} is cut: a tar file ends with two blocks of zeros; copy or download it again")
+    if rest.strip(b"\0"):
+        raise InputError(
+            f"{path} has a damaged header at byte {end}, or is several tar files in one; copy or download it again, "
+            "or pack its files anew"
+        )
+
+
+def _not_a_tar(path: str, file: IO[bytes], error: Exception) -> str:
+    file.seek(0)
+    kind = _COMPRESSED.get(file.read(2))
+    if kind is not None:
+        return f"{path} is compressed with {kind}, and cannot be read at random places; decompress it to a plain .tar"
+    return f"{path} is not a tar file, or is damaged ({error}); copy or download it again"

@@ -1,0 +1,58 @@
+"""`coda tokenize` in a process: help, wrong usage, failures in one line. Whole runs are in test_killed.py."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.bulk.conftest import save_pictures
+from tests.runtime.bulk.test_killed import CODE
+
+
+def coda(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", CODE, "tokenize", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def test_help() -> None:
+    done = coda("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "coda tokenize bundle photos/ --out tokens" in done.stdout
+    assert "errors.jsonl" in done.stdout
+
+
+def test_usage() -> None:
+    done = coda("bundle", "photos")
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bundle", "arguments", "told"),
+    [
+        ("nowhere", (), "there is no folder 'nowhere'"),
+        (None, ("--precision", "fp8"), "precision is 'fp8'"),
+        (None, ("--label", "cls"), "label is 'cls'"),
+    ],
+)
+def test_failures(sealed: Path, tmp_path: Path, bundle: str | None, arguments: tuple[str, ...], told: str) -> None:
+    save_pictures(tmp_path / "photos", 1)
+    done = coda(bundle or sealed, tmp_path / "photos", "--out", tmp_path / "out", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there(sealed: Path, tmp_path: Path) -> None:
+    save_pictures(tmp_path / "photos", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = coda(sealed, tmp_path / "photos", "--out", tmp_path / "out", "--address", address)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"error: there is no Ray cluster at '{address}'")

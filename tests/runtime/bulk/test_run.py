@@ -1,0 +1,280 @@
+"""Runs in this process: exact after any interruption, refused where they do not belong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coda_runtime import ImageError, InputError, OutputError
+from coda_runtime.bulk import TokenFolder, tokenize
+from coda_runtime.bulk.destination import Destination
+from tests.runtime import tiny
+from tests.runtime.bulk.conftest import expected, found, save_pictures
+from tests.runtime.bulk.pieces import Here, without_ray
+
+IMAGES, BROKEN = 22, ("g0/010b.png", "g2/last.png")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    save_pictures(folder, IMAGES)
+    for name in BROKEN:
+        (folder / name).write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ids(sealed: Path, pictures: Path) -> dict[str, list[int]]:
+    return expected(sealed, pictures)
+
+
+@pytest.fixture
+def here() -> Iterator[Here]:
+    with without_ray() as pipeline:
+        yield pipeline
+
+
+def test_result(sealed: Path, pictures: Path, ids: dict[str, list[int]], here: Here, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    done = tokenize(sealed, pictures, tmp_path / "out", shard_size=7, report=lambda *now: told.append(now))
+    assert found(tmp_path / "out") == ids
+    assert (done.images, done.errors, done.shards, done.computed) == (IMAGES, 2, 4, IMAGES + 2)
+    assert done.tokens == IMAGES * tiny.TOKENS
+    assert told[0] == (0, 24)
+    assert told[-1] == (24, 24)
+    shards = sorted((tmp_path / "out").glob("*.parquet"))
+    assert [str(field.type) for field in pq.read_schema(shards[0])] == ["string", "list<element: int32>"]
+    assert sum(pq.ParquetFile(path).metadata.num_rows for path in shards) == IMAGES
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert [error["path"] for error in errors] == list(BROKEN)
+    assert all("not an image" in error["error"] for error in errors)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["images"], manifest["errors"], manifest["columns"]) == (IMAGES, 2, ["path", "ids"])
+    assert [shard["images"] + shard["errors"] for shard in manifest["shards"]] == [7, 7, 7, 3]
+    assert {part["part"] for part in manifest["made_by"]} == {"encoder", "quantizer"}
+
+
+def test_again_does_nothing(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tokenize(sealed, pictures, out, shard_size=7)
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    here.positions.clear()
+    done = tokenize(sealed, pictures, out, shard_size=7)
+    assert (done.computed, done.images, here.positions) == (0, IMAGES, [])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
+
+
+@settings(max_examples=15)
+@given(
+    shard_size=st.integers(1, 30),
+    chunk=st.integers(1, 9),
+    kills=st.lists(st.integers(0, 20), max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_killed_anywhere(
+    sealed: Path,
+    pictures: Path,
+    ids: dict[str, list[int]],
+    tmp_path_factory: pytest.TempPathFactory,
+    shard_size: int,
+    chunk: int,
+    kills: list[int],
+    seed: int,
+) -> None:
+    """Each run dies at its n-th step, a result that came or a file to be written; the last one does not."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    write = Destination.write
+    computed: list[int] = []
+    for number, kill in enumerate([*kills, None]):
+        steps = iter(range(10_000))
+
+        def step(kill: int | None = kill, steps: Iterator[int] = steps) -> None:
+            if next(steps) == kill:
+                raise Killed
+
+        def dying(self: Destination, name: str, data: bytes, step: Callable[[], None] = step) -> None:
+            (out / f".{name}.0-dead.part").write_bytes(data[: len(data) // 2])
+            step()
+            write(self, name, data)
+
+        pipeline = Here(seed + number, twice=True)
+        there = {int(path.stem[6:]) for path in out.glob("*.parquet")}
+        with without_ray(pipeline), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Destination, "write", dying)
+            with contextlib.suppress(Killed):
+                tokenize(sealed, pictures, out, shard_size=shard_size, chunk=chunk, report=lambda *_, s=step: s())
+        computed += pipeline.positions
+        assert not there & {position // shard_size for position in pipeline.positions}
+    tokenize(sealed, pictures, out, shard_size=shard_size)
+    assert found(out) == ids
+    assert set(computed) == set(range(IMAGES + 2))
+    assert len(list(out.glob("*.parquet"))) == -(-(IMAGES + 2) // shard_size)
+    assert not list(out.glob("*.part"))
+    assert [json.loads(line)["path"] for line in (out / "errors.jsonl").read_text().splitlines()] == list(BROKEN)
+    TokenFolder(out).verify()
+    shutil.rmtree(out.parent)
+
+
+def test_strict(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ImageError, match=r"'g\d/\w+\.png' is not an image"):
+        tokenize(sealed, pictures, out, shard_size=4, strict=True)
+    assert not (out / "manifest.json").exists()
+    tokenize(sealed, pictures, out, shard_size=4)
+    with pytest.raises(ImageError, match=r"'g0/010b\.png' is not an image .* \(in shard-0000\d\.parquet"):
+        tokenize(sealed, pictures, out, shard_size=4, strict=True)
+
+
+def test_only_unreadable_images(sealed: Path, here: Here, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    done = tokenize(sealed, tmp_path / "photos", tmp_path / "out")
+    assert (done.images, done.errors, done.shards) == (0, 1, 1)
+    assert found(tmp_path / "out") == {}
+    assert len(TokenFolder(tmp_path / "out")) == 0
+
+
+def test_columns(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, pictures, tmp_path / "out", label="folder", original_size=True)
+    rows = list(TokenFolder(tmp_path / "out"))
+    assert len(rows) == IMAGES
+    for row in rows:
+        assert row["label"] == row["path"].split("/")[0]
+        assert (row["width"], row["height"]) == (60, 40)
+    kinds = [str(field.type) for field in pq.read_schema(tmp_path / "out" / "shard-00000.parquet")]
+    assert kinds == ["string", "list<element: int32>", "string", "int32", "int32"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"shard_size": 8}, r"shard size \(7 there, 8 now\)"),
+        ({"label": "folder"}, r"label \(None there, 'folder' now\)"),
+        ({"original_size": True}, "original size"),
+    ],
+)
+def test_other_settings_are_refused(
+    sealed: Path, pictures: Path, here: Here, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    tokenize(sealed, pictures, tmp_path / "out", shard_size=7)
+    with pytest.raises(InputError, match=f"was begun with other settings: {told}.*choose another --out"):
+        tokenize(sealed, pictures, tmp_path / "out", **{"shard_size": 7, **change})
+
+
+def test_another_source_is_refused(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, pictures, tmp_path / "out")
+    with pytest.raises(InputError, match=r"other settings: source .*g0' now"):
+        tokenize(sealed, pictures / "g0", tmp_path / "out")
+
+
+def test_another_bundle_is_refused(
+    sealed: Path, pictures: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenize(sealed, pictures, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(tiny, "MIX", tiny.MIX + np.float32(0.5))
+        other = tiny.make_bundle(tmp_path / "other")
+    with pytest.raises(InputError, match="other settings: tokenizer; run with"):
+        tokenize(other, pictures, tmp_path / "out")
+    same = shutil.copytree(sealed, tmp_path / "copy")
+    assert tokenize(same, pictures, tmp_path / "out").computed == 0
+
+
+def test_files_that_came_later_are_told(sealed: Path, here: Here, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_pictures(photos, 5)
+    assert tokenize(sealed, photos, tmp_path / "out").left_out == 0
+    save_pictures(photos, 7)
+    done = tokenize(sealed, photos, tmp_path / "out")
+    assert (done.left_out, done.images) == (2, 5)
+
+
+def test_files_that_went_are_errors(sealed: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    save_pictures(photos, 5)
+    gone = photos / "g0" / "003.png"
+    with without_ray():
+        done = tokenize(sealed, photos, tmp_path / "out", report=lambda *_: gone.unlink(missing_ok=True))
+    assert (done.images, done.errors) == (4, 1)
+    assert "there is no image 'g0/003.png'" in (tmp_path / "out" / "errors.jsonl").read_text()
+
+
+def test_a_second_run_is_refused(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    with (
+        Destination(str(tmp_path / "out")).held(),
+        pytest.raises(InputError, match=r"another run is writing to .*wait for its end"),
+    ):
+        tokenize(sealed, pictures, tmp_path / "out")
+
+
+def test_foreign_and_damaged_shards(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, pictures, tmp_path / "one", shard_size=12)
+    tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+    shard = tmp_path / "two" / "shard-00000.parquet"
+    whole = shard.read_bytes()
+    shutil.copy(tmp_path / "one" / shard.name, shard)
+    with pytest.raises(OutputError, match="belongs to another run"):
+        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+    shard.write_bytes(whole[:-9])
+    with pytest.raises(OutputError, match=r"is damaged, or not of coda .*remove it and run again"):
+        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+    (tmp_path / "two" / "plan.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(OutputError, match="is no plan that this coda knows"):
+        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+    (tmp_path / "two" / "plan.arrow").unlink()
+    with pytest.raises(InputError, match=r"holds manifest\.json and no plan|holds shard-00000\.parquet and no plan"):
+        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"shard_size": 0}, "shard_size is 0; expected a whole number from 1"),
+        ({"precision": "fp8"}, "precision is 'fp8'; this bundle has \"auto\", 'fp32'"),
+        ({"device": "cuda:1"}, "Ray gives each encoder a GPU of its own"),
+        ({"source": "nothing"}, "there is no file or folder 'nothing'"),
+        ({"label": "cls"}, "label is 'cls'; for image files expected \"folder\""),
+        ({"key_column": "name"}, "are for Parquet files; leave them out"),
+    ],
+)
+def test_wrong_arguments_leave_nothing(
+    sealed: Path, pictures: Path, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        tokenize(sealed, **{"source": pictures, "out": tmp_path / "out", **changes})
+    assert not (tmp_path / "out").exists()
+
+
+def test_engine_failures_keep_their_class(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    from coda_runtime import BackendError
+
+    with pytest.raises(BackendError, match="nonsense"):
+        tokenize(sealed, pictures, tmp_path / "out", backend="nonsense")
+
+
+def test_to_a_url(sealed: Path, pictures: Path, ids: dict[str, list[int]], here: Here) -> None:
+    """An object store in memory: there is no rename, an upload is whole or nothing."""
+    done = tokenize(sealed, pictures, "memory://bucket/tokens", shard_size=9)
+    assert done.images == IMAGES
+    again = tokenize(sealed, pictures, "memory://bucket/tokens", shard_size=9)
+    assert (again.computed, again.images) == (0, IMAGES)
+    folder = TokenFolder("memory://bucket/tokens")
+    assert {row["path"]: row["ids"].tolist() for row in folder} == ids
+    folder.verify()
+    fsspec.filesystem("memory").rm("/bucket", recursive=True)

@@ -1,0 +1,293 @@
+"""What SRC may be: listed in a fixed order, read in pieces, refused where it cannot be read at all."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import http.server
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coda_runtime import ImageError, InputError, MissingDependencyError
+from coda_runtime.bulk.sources import SourceOptions, open_source
+from coda_runtime.bulk.sources.fetching import read_files
+from coda_runtime.bulk.tars import expand_braces
+from tests.runtime import tiny
+from tests.runtime.bulk.conftest import png, save_pictures, save_tar
+
+PNGS = [png(picture) for picture in tiny.photos(12)]
+
+
+def read(where: object, **options: Any) -> tuple[list[str], list[bytes | ImageError], pa.Table]:
+    """Keys, files and listing, read by a reader that went through pickle, in two pieces."""
+    source = open_source(str(where), SourceOptions(**options))
+    listing = source.listing()
+    reader = pickle.loads(pickle.dumps(source.reader()))
+    middle = listing.num_rows // 2
+    files = [*reader.read(listing.slice(0, middle)), *reader.read(listing.slice(middle))]
+    return listing.column("path").to_pylist(), files, listing
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "b" / "deep").mkdir(parents=True)
+    for number, name in enumerate(["b/deep/2.png", "a.jpg", "b/1.PNG", "z.webp"]):
+        (folder / name).write_bytes(PNGS[number])
+    (folder / "b" / "._1.png").write_bytes(b"")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "x.png").write_bytes(PNGS[5])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "link").symlink_to(folder / "b")
+    (folder / "b" / "loop").symlink_to(folder)
+    return folder
+
+
+KEYS = ["a.jpg", "b/1.PNG", "b/deep/2.png", "z.webp"]
+
+
+def test_folder(folder: Path) -> None:
+    (folder / "link").unlink()
+    keys, files, listing = read(folder, label="folder")
+    assert keys == KEYS
+    assert files == [PNGS[1], PNGS[2], PNGS[0], PNGS[3]]
+    assert listing.column("label").to_pylist() == [None, "b", "deep", None]
+
+
+def test_each_file_once_through_links(folder: Path) -> None:
+    assert len(read(folder)[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("a.jpg", ["a.jpg"]),
+        ("*.jpg", ["a.jpg"]),
+        ("b/*.PNG", ["1.PNG"]),
+        ("b/**/*.png", ["deep/2.png"]),
+        ("{a.jpg,b/1.PNG}", ["a.jpg", "b/1.PNG"]),
+        ("b/{1.PNG,deep/*.png}", ["1.PNG", "deep/2.png"]),
+    ],
+)
+def test_patterns(folder: Path, pattern: str, expected: list[str]) -> None:
+    (folder / "b" / "loop").unlink()
+    assert read(folder / pattern)[0] == expected
+    assert read(f"file://{folder}/{pattern}")[0] == expected
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path / name).write_bytes(PNGS[0])
+    keys, files, _ = read(tmp_path)
+    assert (keys, files) == (["caf\ufffd.png"], [PNGS[0]])
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    _, files, _ = read(tmp_path)
+    assert [str(file) for file in files] == [
+        "there is no image 'gone.png'; check the path",
+        "'pipe.png' is no regular file; leave it out",
+    ]
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> Path:
+    folder = tmp_path / "shards"
+    (folder / "more").mkdir(parents=True)
+    for number, name in enumerate(["train-000.tar", "train-001.tar", "more/extra.tar"]):
+        first, second = PNGS[2 * number : 2 * number + 2]
+        members = {"x/0.png": first, "x/0.cls": b"7\n", "._x.png": b"", "1.seg.png": second, "1.txt": b"words"}
+        save_tar(folder / name, members)
+    return folder
+
+
+def test_tars(tars: Path) -> None:
+    keys, files, listing = read(tars, label=".cls")
+    names = ["more/extra.tar", "train-000.tar", "train-001.tar"]
+    assert keys == [f"{name}/{member}" for name in names for member in ("x/0.png", "1.seg.png")]
+    assert files == [PNGS[4], PNGS[5], PNGS[0], PNGS[1], PNGS[2], PNGS[3]]
+    assert listing.column("label").to_pylist() == ["7", None] * 3
+    assert read(tars / "train-{000..001}.tar")[0] == keys[2:]
+    assert read(tars / "train-*.tar")[1] == files[2:]
+
+
+def test_tars_that_change(tars: Path) -> None:
+    source = open_source(str(tars), SourceOptions())
+    listing = source.listing()
+    save_tar(tars / "train-001.tar", {"other.png": PNGS[0]})
+    with pytest.raises(InputError, match=r"train-001\.tar has changed since the plan was made"):
+        list(source.reader().read(listing))
+
+
+def test_tars_that_are_none(tars: Path) -> None:
+    whole = (tars / "train-000.tar").read_bytes()
+    (tars / "train-000.tar").write_bytes(whole[:700])
+    with pytest.raises(InputError, match=r"is cut inside 'x/0\.png'; copy or download it again"):
+        read(tars)
+    (tars / "train-000.tar").write_bytes(gzip.compress(whole))
+    with pytest.raises(InputError, match=r"is compressed with gzip.*decompress it to a plain \.tar"):
+        read(tars)
+
+
+def test_compressed_tars_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(InputError, match=r"a\.tar\.gz is a compressed tar file.*decompress it to \.tar"):
+        read(tmp_path)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for number in range(2):
+        some = PNGS[5 * number : 5 * number + 5]
+        columns = {
+            "image": pa.array([{"bytes": data, "path": None} for data in some]),
+            "jpg": pa.array(some, pa.large_binary()),
+            "label": pa.array(range(5), pa.int64()),
+            "name": [f"n{number}{row}" for row in range(5)],
+        }
+        pq.write_table(pa.table(columns), folder / f"{number}.parquet", row_group_size=2)
+    return folder
+
+
+def test_parquet(tables: Path) -> None:
+    keys, files, listing = read(tables, label="label")
+    assert keys == [f"{number}.parquet#{row}" for number in range(2) for row in range(5)]
+    assert files == PNGS[:10]
+    assert listing.column("label").to_pylist() == [*range(5), *range(5)]
+    keys, files, listing = read(tables / "1.parquet", image_column="jpg", key_column="name", label="name")
+    assert (keys, files) == (["n10", "n11", "n12", "n13", "n14"], PNGS[5:10])
+    assert listing.column("label").to_pylist() == keys
+
+
+def test_parquet_without_bytes(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([PNGS[0], None])}), tmp_path / "a.parquet")
+    _, files, _ = read(tmp_path)
+    assert files[0] == PNGS[0]
+    assert "has no bytes in the column 'image'" in str(files[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"image_column": "img"}, "has no column 'img', only image, jpg, label, name; name one with --image-column"),
+        ({"key_column": "key"}, "has no column 'key', .*; name one with --key-column"),
+        ({"image_column": "label"}, "the column 'label' is int64; expected encoded images"),
+        ({"label": "jpg"}, "the column 'jpg' is neither text nor whole numbers"),
+    ],
+)
+def test_wrong_columns(tables: Path, options: dict[str, str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read(tables, **options)
+
+
+def test_a_damaged_parquet_file(tables: Path) -> None:
+    (tables / "1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"1\.parquet is not a Parquet file, or is damaged"):
+        read(tables)
+
+
+def test_nothing_and_two_kinds(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"has no images; expected files ending in \.bmp .*\.tar or \.parquet"):
+        read(tmp_path / "empty")
+    save_tar(folder / "a.tar", {})
+    with pytest.raises(InputError, match=r"has 4 images, 1 \.tar and 0 \.parquet files; say which are meant"):
+        read(folder)
+    with pytest.raises(InputError, match="nothing matches"):
+        read(folder / "{0..3}.png")
+
+
+def test_what_lies_in_the_destination_is_no_source(folder: Path) -> None:
+    (folder / "b" / "loop").unlink()
+    source = open_source(str(folder), SourceOptions(), leave_out=str(folder / "b"))
+    assert "b/1.PNG" not in source.listing().column("path").to_pylist()
+
+
+def test_urls_that_cannot_be_opened() -> None:
+    with pytest.raises(MissingDependencyError, match="needs s3fs, which is not here; install it: pip install s3fs"):
+        read("s3://bucket/photos")
+    with pytest.raises(InputError, match=r"'nothing://a' cannot be opened .*expected a local path or a URL"):
+        read("nothing://a")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """An HTTP server of a folder with pictures."""
+    save_pictures(tmp_path / "site", 5)
+    handler = functools.partial(Quiet, directory=str(tmp_path / "site"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_http(site: str, tmp_path: Path) -> None:
+    keys, files, _ = read(f"{site}/")
+    assert keys == ["g0/000.png", "g0/003.png", "g1/001.png", "g1/004.png", "g2/002.png"]
+    assert files == [(tmp_path / "site" / key).read_bytes() for key in keys]
+    assert read(f"{site}/g1/*.png")[0] == ["001.png", "004.png"]
+
+
+class Failing:
+    """A remote file system that fails a few times, then serves; the memory of what was asked is real."""
+
+    protocol = ("failing",)
+
+    def __init__(self, failures: int, error: Exception) -> None:
+        self.failures, self.error = failures, error
+
+    def cat(self, paths: list[str], on_error: str) -> dict[str, bytes | Exception]:
+        self.failures -= 1
+        return {path: self.error if self.failures >= 0 and path == "b" else b"data" for path in paths}
+
+
+def test_a_remote_that_fails_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    assert read_files(Failing(2, ConnectionError("reset")), ["a", "b"], ["a", "b"]) == [b"data"] * 2
+    assert len(waited) == 2
+    with pytest.raises(InputError, match=r"cannot be fetched \(ConnectionError: reset\).*run the same command again"):
+        read_files(Failing(3, ConnectionError("reset")), ["a", "b"], ["a", "b"])
+    for error in (FileNotFoundError("b"), PermissionError("b")):
+        first, second = read_files(Failing(1, error), ["a", "b"], ["a", "b"])
+        assert first == b"data"
+        assert isinstance(second, ImageError)
+
+
+@given(st.lists(st.sampled_from(["a", "-", "{1..3}", "{x,y}", "{08..10}", "{", "}", "*"]), max_size=6))
+def test_braces(pieces: list[str]) -> None:
+    known = {"{1..3}": 3, "{x,y}": 2, "{08..10}": 3}
+    stray = any(piece in "{}" for piece in pieces)
+    expanded = list(expand_braces("".join(pieces)))
+    if not stray:
+        count = 1
+        for piece in pieces:
+            count *= known.get(piece, 1)
+        assert len(expanded) == len(set(expanded)) == count
+        assert not any("{" in text for text in expanded)
+    assert all(text.count("*") == pieces.count("*") for text in expanded)
