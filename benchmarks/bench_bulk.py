@@ -1,15 +1,14 @@
 """`coda tokenize` beside the in-process runtime: images a second, from files to ids, of the same pictures.
 
-``python -m benchmarks.bench_bulk BUNDLE [--images N] [--rounds R] [--json FILE]``. Both read, resize and encode; the
-bulk run also writes its shards. One Ray serves all rounds, which alternate; the time of a bulk run starts with its
-first result, since starting Ray and loading the bundle do not grow with the number of images.
+``python -m benchmarks.bench_bulk BUNDLE [--images FEW MANY] [--rounds R] [--json FILE]``. Both read, resize and encode;
+the bulk run also writes its shards. The rate of bulk work is from the images that a large run has more than a small
+one, since both start an encoder, and read ahead while it loads. One Ray serves all rounds, which alternate.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 import coda_runtime
-from benchmarks.common import save
+from benchmarks.common import paired_ratio, save
 from coda_deploy import photographs
 from coda_runtime.bulk import tokenize
 from coda_runtime.bulk.cluster import cluster
@@ -45,33 +44,43 @@ def main() -> None:
     """Print the rates of each round, and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--images", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, nargs=2, default=(512, 2048), metavar=("FEW", "MANY"))
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    few, many = args.images
+    if not 0 < few < many:
+        parser.error(f"--images is {few} {many}; expected a small number and a larger one")
     bulk: list[float] = []
     here: list[float] = []
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as name,
         coda_runtime.load(args.bundle, device=args.device) as tok,
         cluster(None),
     ):
-        (Path(folder) / "pictures").mkdir()
-        paths = crops(Path(folder) / "pictures", args.images, tok.spec.image_size)
+        folder = Path(name)
+        (folder / "many").mkdir()
+        (folder / "few").mkdir()
+        paths = crops(folder / "many", many, tok.spec.image_size)
+        for path in paths[:few]:
+            (folder / "few" / path.name).hardlink_to(path)
         tok.encode(paths[:8])
-        for number in range(args.rounds):
-            done = tokenize(args.bundle, Path(folder) / "pictures", Path(folder) / str(number), device=args.device)
-            if done.images_per_second is None:
-                parser.error("--images is too small for a rate: everything was in the first result")
-            bulk.append(done.images_per_second)
+
+        def run(pictures: str, number: int) -> float:
             start = time.perf_counter()
-            tok.encode(paths)
-            here.append(len(paths) / (time.perf_counter() - start))
+            tokenize(args.bundle, folder / pictures, folder / f"{pictures}-{number}", device=args.device)
+            return time.perf_counter() - start
+
+        for number in range(args.rounds):
+            bulk.append((many - few) / (run("many", number) - run("few", number)))
+            start = time.perf_counter()
+            tok.encode(paths[few:])
+            here.append((many - few) / (time.perf_counter() - start))
             print(f"round {number}: bulk {bulk[-1]:.1f} images/s, in process {here[-1]:.1f}, {bulk[-1] / here[-1]:.1%}")
-    ratio = statistics.median(b / h for b, h in zip(bulk, here, strict=True))
-    print(f"median of the ratios {ratio:.1%}")
-    save(args.json, {"images": args.images, "bulk": bulk, "in_process": here, "ratio": ratio})
+    share = paired_ratio(bulk, here)
+    print(f"share {share.median:.1%} ({share.low:.1%} to {share.high:.1%})")
+    save(args.json, {"images": [few, many], "bulk": bulk, "in_process": here, "share": share.median})
 
 
 if __name__ == "__main__":

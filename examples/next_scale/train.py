@@ -64,7 +64,8 @@ class NextScale(nn.Module):
         x = x + self.place[: x.shape[1]]
         for block in self.blocks:
             x = block(x, src_mask=self.hidden[: x.shape[1], : x.shape[1]])
-        return self.head(self.norm(x)) @ self.features.T + self.often
+        logits: Tensor = self.head(self.norm(x)) @ self.features.T + self.often
+        return logits
 
     def _pooled(self, total: Tensor, number: int) -> Tensor:
         return (self.pool[number] @ total @ self.pool[number].T).flatten(2).transpose(1, 2)

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.runtime.bulk.conftest import save_pictures
-from tests.runtime.bulk.test_killed import CODE
 
 
 def coda(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", CODE, "tokenize", *map(str, arguments)]
+    command = [sys.executable, "-W", "error", "-m", "coda_runtime.cli", "tokenize", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.runtime.bulk.conftest import expected, found, save_pictures
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 PATIENCE = 600.0  # seconds, for what takes a few on a quiet machine
+ATTEMPTS = 5  # at killing something that is still at work: on a busy machine all may be done before we look
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +49,10 @@ def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
 
-def wait_for(what: Callable[[], list[int]]) -> list[int]:
-    end = time.monotonic() + PATIENCE
-    while not (out := what()):
-        assert time.monotonic() < end, "nothing came"
+def wait_for(what: Callable[[], list[int]], seconds: float = 10.0) -> list[int]:
+    """What there is of something, or nothing if that does not come."""
+    end = time.monotonic() + seconds
+    while not (out := what()) and time.monotonic() < end:
         time.sleep(0.02)
     return out
 
@@ -60,15 +62,15 @@ def workers(node: Any, kind: str) -> list[int]:
 
 
 class Once:
-    """A report that does something after the first finished shard."""
+    """A report that kills something after the first finished shard; `done` if there was something."""
 
-    def __init__(self, out: Path, action: Callable[[], None]) -> None:
-        self._out, self._action, self.done = out, action, False
+    def __init__(self, out: Path, kill: Callable[[], bool]) -> None:
+        self._out, self._kill, self._called, self.done = out, kill, False, False
 
     def __call__(self, done: int, total: int) -> None:
-        if not self.done and list(self._out.glob("*.parquet")) and done < total:
-            self.done = True
-            self._action()
+        if not self._called and list(self._out.glob("*.parquet")) and done < total:
+            self._called = True
+            self.done = self._kill()
 
 
 def check(bundle: Path, pictures: Path, out: Path) -> None:
@@ -81,31 +83,43 @@ def check(bundle: Path, pictures: Path, out: Path) -> None:
 
 
 def test_workers_are_killed(sealed: Path, pictures: Path, tmp_path: Path, ray_nodes: Any) -> None:
-    def kill() -> None:
-        for kind in ("MapWorker", "MapBatches(read"):
-            for pid in wait_for(lambda kind=kind: workers(ray_nodes.head_node, kind)):  # type: ignore[misc]
+    def kill() -> bool:
+        # The readers first, whose work ends before the encoder's.
+        found = [wait_for(lambda kind=kind: workers(ray_nodes.head_node, kind)) for kind in ("MapBatches(read", "MapW")]  # type: ignore[misc]
+        for pid in (pid for pids in found for pid in pids):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        return all(found)
 
-    report = Once(tmp_path / "out", kill)
-    done = tokenize(sealed, pictures, tmp_path / "out", shard_size=8, chunk=2, report=report)
+    for attempt in range(ATTEMPTS):
+        report = Once(out := tmp_path / f"out-{attempt}", kill)
+        done = tokenize(sealed, pictures, out, shard_size=8, chunk=2, report=report)
+        if report.done:
+            break
     assert report.done
     assert (done.images, done.errors, done.shards, done.computed) == (36, 1, 5, 37)
-    check(sealed, pictures, tmp_path / "out")
+    check(sealed, pictures, out)
 
 
 def test_a_node_is_killed(sealed: Path, pictures: Path, tmp_path: Path, ray_nodes: Any) -> None:
     import ray
 
-    node = ray_nodes.add_node(num_cpus=2, object_store_memory=200 << 20)
     alive = lambda: [1 for one in ray.nodes() if one["Alive"]]  # noqa: E731
-    assert len(alive()) == 2
 
-    def kill() -> None:
-        wait_for(lambda: workers(node, "MapWorker") + workers(node, "MapBatches(read"))
+    def kill() -> bool:
+        at_work = wait_for(lambda: workers(node, "MapWorker") + workers(node, "MapBatches(read"))
         ray_nodes.remove_node(node, allow_graceful=False)
+        return bool(at_work)
 
-    report = Once(tmp_path / "out", kill)
-    tokenize(sealed, pictures, tmp_path / "out", shard_size=8, chunk=2, report=report)
+    for attempt in range(ATTEMPTS):
+        node = ray_nodes.add_node(num_cpus=2, object_store_memory=200 << 20)
+        assert len(alive()) == 2
+        report = Once(out := tmp_path / f"out-{attempt}", kill)
+        tokenize(sealed, pictures, out, shard_size=8, chunk=2, report=report)
+        if report.done:
+            break
+        if node in ray_nodes.worker_nodes:
+            ray_nodes.remove_node(node, allow_graceful=False)
     assert report.done
     assert len(alive()) == 1
-    check(sealed, pictures, tmp_path / "out")
+    check(sealed, pictures, out)
