@@ -114,7 +114,7 @@ def saturate(
             ceilings.append(ceiling(tok, images, args.seconds))
             outcome = pool.submit(closed_loop, target, args.clients, args.seconds).result()
             outcomes.append(outcome)
-            served.append(len(outcome.latencies) * args.images / outcome.seconds)
+            served.append((len(outcome.latencies) - outcome.lost) * args.images / outcome.seconds)
     share = paired_ratio(served, ceilings)
     cpu = sum(outcome.cpu_seconds for outcome in outcomes) / sum(outcome.seconds for outcome in outcomes)
     lost = sum(outcome.lost for outcome in outcomes)

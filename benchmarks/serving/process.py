@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,6 @@ def _wait_ready(pid: int, log: IO[str]) -> Running:
             addresses = entry
         if entry["message"] == "ready":
             # Its log goes on, and must be read or the server would wait for a reader.
-            threading.Thread(target=log.read, daemon=True).start()
+            threading.Thread(target=lambda: deque(log, maxlen=0), daemon=True).start()
             return Running(pid, addresses["http"], addresses["grpc"])
     raise RuntimeError(f"the server did not start: {entry['message']}")

@@ -61,14 +61,18 @@ class TokenService:
     async def encode(self, image: ImageLike) -> Ids:
         """A path, PIL image or uint8 [H,W,3] array -> int32 [L]. Raises what Tokenizer.encode does."""
         async with self._room:
+            self._check_open()
             size = self._tok.spec.image_size
             # Before it meets others: a file that cannot be read is nobody else's error.
             pixels = await self._loop.run_in_executor(self._readers, lambda: fit(image, size))
-            if self._closed:
-                raise coda_runtime.ClosedError("the service is closed; start another")
+            self._check_open()
             future: asyncio.Future[Ids] = self._loop.create_future()
             self._queue.put_nowait((pixels, future))
             return await future
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise coda_runtime.ClosedError("the service is closed; start another")
 
     def _load(self) -> coda_runtime.Tokenizer:
         tok = coda_runtime.load(self._bundle, **self._settings)

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -165,8 +166,10 @@ class Bundle:
         if problem_text is None:
             return None
         if (left := self._unfinished(expected)) is not None:
+            # Quoted: this is copied into a shell, and who made the folder chose the name.
+            finish = shlex.join(["mv", "--", str(left), str(path)])
             return ChecksumError(
-                f"{self.folder}: {problem_text}, for writing the two was interrupted; finish it: mv {left} {path}"
+                f"{self.folder}: {problem_text}, for writing the two was interrupted; finish it: {finish}"
             )
         return ChecksumError(f"{self.folder}: {problem_text}; copy, download or export the bundle again")
 

@@ -2,8 +2,8 @@
 
 An ONNX file is a protobuf message. This walks its wire format as far as graphs, nodes, functions and tensors go, jumps
 over what they hold by its length, and refuses what a bundle's graph may not be: weights in other files (an engine
-library would open whatever path stands there), operators of unknown domains, EPContext (which brings an engine in by
-the back door), and bytes that are no ONNX model. The numbers are the field numbers of onnx.proto.
+library would open whatever path stands there), operators of unknown domains, nodes that bring code in by the back door,
+and bytes that are no ONNX model. The numbers are the field numbers of onnx.proto.
 """
 
 from __future__ import annotations
@@ -17,6 +17,16 @@ from .errors import ArtifactError
 
 DOMAINS = frozenset({b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"})
 """Of operators: the standard ones, and those that onnxruntime and the optimisers around it add."""
+
+_CODE = {
+    b"EPContext": "an engine",
+    b"PythonOp": "a call of Python",
+    b"PythonOpGrad": "a call of Python",
+    b"TritonOp": "a call of Python",
+    b"ATen": "a call of PyTorch",
+    b"ATenGrad": "a call of PyTorch",
+}
+"""Operators of com.microsoft that no check here covers; all but the first are in builds of onnxruntime for training."""
 
 _MOST_FIELDS = 1_000_000  # two or three seconds of walking; a graph of a tokenizer has some thousands
 _MOST_DEPTH = 64  # messages in each other; a graph in a graph is three
@@ -121,8 +131,11 @@ class _Walk:
         if kind in _NAMES:
             name, domain = (names.get(field, b"") for field in named)
             (self._called if kind == _NODE else self._defined).add((domain, name))
-            if name == b"EPContext":
-                _refuse(self._path, "holds an EPContext node, an engine that no check here covers; expected plain ONNX")
+            if name in _CODE:
+                _refuse(
+                    self._path,
+                    f"holds a node {name.decode()}, {_CODE[name]} that no check here covers; expected plain ONNX",
+                )
 
     def _fields(self, data: _Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (field number, wire type, start and end of the value) for all of a message, which must fit exactly."""

@@ -30,7 +30,8 @@ class Fields:
         return value
 
     def string(self, key: str, default: Any = ...) -> str:
-        return str(self.take(key, lambda value: isinstance(value, str) and value != "", "a non-empty string", default))
+        """Text that can be shown: what is not printable could steer a terminal, or be no Unicode at all."""
+        return str(self.take(key, _is_text, "a non-empty string of printable characters", default))
 
     def positive(self, key: str, most: int = 2**53) -> int:
         """A whole number from 1 to `most`."""
@@ -94,6 +95,10 @@ def check_depth(data: object, most: int) -> None:
         if not level:
             return
     raise ValueError(f"lists and objects lie more than {most} deep in each other")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def is_int(value: object) -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import struct
 import subprocess
 import sys
@@ -35,6 +36,7 @@ HUGE = (
     b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + HEADER + struct.pack(">I", zlib.crc32(HEADER)) + bytes(8) + b"IDAT"
 )
 LIMIT = 120  # seconds, for what takes one or two
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # every client would read all certificates of the system, for HTTP
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,7 +156,7 @@ def web(bundle: Path) -> Iterator[int]:
 class TestFastAPI:
     @pytest.fixture
     def client(self, web: int) -> Iterator[httpx.Client]:
-        with httpx.Client(base_url=f"http://127.0.0.1:{web}", timeout=LIMIT) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{web}", timeout=LIMIT, verify=NO_TLS) as client:
             yield client
 
     def test_ready_is_true_after_the_warm_up(self, client: httpx.Client) -> None:
@@ -233,7 +235,7 @@ class TestPreload:
         command = [sys.executable, EXAMPLES / "preload.py", bundle, 0, 2]
         with (
             server(command, "stdout", r"listening on port (\d+)") as (port, process),
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT) as client,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=LIMIT, verify=NO_TLS) as client,
         ):
             seen: set[int] = set()
 
@@ -347,7 +349,7 @@ class TestAsyncio:
 
         served, late = asyncio.run(main())
         np.testing.assert_array_equal(served, ids[0])
-        assert isinstance(late, (coda_runtime.ClosedError, RuntimeError))
+        assert isinstance(late, coda_runtime.ClosedError)
 
     def test_an_engine_that_fails_tells_every_caller(self, bundle: Path, photos: list[Path]) -> None:
         async def main() -> list[Any]:

@@ -228,12 +228,22 @@ seal({str(folder)!r}, dataclasses.replace(Bundle.open({str(folder)!r}).manifest,
 """
         assert subprocess.run([sys.executable, "-c", code]).returncode == 9
         assert Bundle.open(folder).manifest.license == "new"
-        with pytest.raises(ChecksumError, match=r"writing the two was interrupted; finish it: mv ") as caught:
+        with pytest.raises(ChecksumError, match=r"writing the two was interrupted; finish it: mv -- ") as caught:
             Bundle.open(folder).verify()
-        source, target = str(caught.value).rpartition(": mv ")[2].split()
-        Path(source).rename(target)
+        subprocess.run(str(caught.value).rpartition("finish it: ")[2], shell=True, check=True)
         assert _problems(folder) == []
         assert sorted(path.name for path in folder.iterdir()) == sorted(ALL_FILES)
+
+    def test_the_line_that_finishes_it_runs_nothing_else(self, sealed: Path, copy: Copy) -> None:
+        """Who made the folder chose the name of what lies beside SHA256SUMS."""
+        folder = copy(sealed)
+        (folder / "SHA256SUMS").rename(folder / ".SHA256SUMS.x; touch ran #.part")
+        (folder / "SHA256SUMS").write_bytes(sums.format_sums({"manifest.json": "0" * 64}))
+        with pytest.raises(ChecksumError, match="finish it: mv ") as caught:
+            Bundle.open(folder).verify()
+        subprocess.run(str(caught.value).rpartition("finish it: ")[2], shell=True, check=True, cwd=folder)
+        assert _problems(folder) == []
+        assert not (folder / "ran").exists()
 
 
 @pytest.mark.parametrize(

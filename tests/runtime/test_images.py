@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -175,23 +177,24 @@ def test_a_tensor_says_how_to_convert_it() -> None:
         Batches(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), 32)
 
 
-def _save(path: Path, kind: str) -> bytes:
-    Image.fromarray(tiny.photos(1, 200, 200)[0]).save(path, kind)
-    return path.read_bytes()
+@cache
+def _whole(kind: str) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(tiny.photos(1, 200, 200)[0]).save(out, kind)
+    return out.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.9])
 def test_cut_files_are_refused_by_name(tmp_path: Path, kind: str, keep: float) -> None:
     path = tmp_path / f"cut.{kind.lower()}"
-    whole = _save(path, kind)
-    path.write_bytes(whole[: int(len(whole) * keep)])
+    path.write_bytes(_whole(kind)[: int(len(_whole(kind)) * keep)])
     with pytest.raises(ImageError, match=r"cut\."):
         fit(path, 32)
 
 
 def test_a_cut_file_that_pillow_opened_is_refused_too(tmp_path: Path) -> None:
-    (tmp_path / "cut.jpg").write_bytes(_save(tmp_path / "whole.jpg", "JPEG")[:2000])
+    (tmp_path / "cut.jpg").write_bytes(_whole("JPEG")[:2000])
     with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(ImageError, match=r"images\[0\].* is it cut"):
         Batches([image], 32).take(slice(0, 1))
 
@@ -222,7 +225,7 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path, make: Callable[[Pat
 def test_damaged_files_give_pixels_or_an_image_error(tmp_path_factory: Any, at: int, value: int) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     for kind in ("PNG", "JPEG"):
-        data = bytearray(_save(folder / kind, kind))
+        data = bytearray(_whole(kind))
         data[at % len(data)] = value
         (folder / kind).write_bytes(data)
         try:
@@ -233,7 +236,7 @@ def test_damaged_files_give_pixels_or_an_image_error(tmp_path_factory: Any, at: 
 
 
 def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _save(tmp_path / "bomb.png", "PNG")
+    (tmp_path / "bomb.png").write_bytes(_whole("PNG"))
     for limit in (25_000, 1_000):  # a warning and an error, in Pillow's terms
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(ImageError, match=r"bomb\.png.*too many pixels"):

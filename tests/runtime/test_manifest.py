@@ -169,3 +169,11 @@ def test_numbers_that_json_cannot_hold_are_not_written(data: dict[str, Any]) -> 
     data["artifacts"][0]["parity"] = {"psnr": float("inf")}
     with pytest.raises(ManifestError, match="identical images are null"):
         Manifest.from_json(data).dump()
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;x\x07", "a\nb", "\u202etxt", "\x9b31m", "\ud800"])
+def test_names_can_be_shown(sealed: Path, text: str) -> None:
+    data = json.loads((sealed / "manifest.json").read_text())
+    data["spec"]["variant"] = text
+    with pytest.raises(ManifestError, match=r"spec\.variant is .* expected a non-empty string of printable"):
+        Manifest.from_json(data)

@@ -30,6 +30,7 @@ __all__ = [
     "json_option",
     "one_line_errors",
     "print_json",
+    "printable",
     "progress",
     "table",
 ]
@@ -99,6 +100,11 @@ def print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
+def printable(text: object) -> str:
+    """What a terminal may be shown: escape sequences and their like, in text from a file, become U+FFFD."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
+
+
 def table(rows: Sequence[Sequence[object]], *, columns: Sequence[str] = ()) -> None:
     """Print aligned columns on stdout, folded to the width of a terminal and never in a pipe. None is empty."""
     from rich.console import Console
@@ -113,7 +119,7 @@ def table(rows: Sequence[Sequence[object]], *, columns: Sequence[str] = ()) -> N
     for index in range(width):
         out.add_column(columns[index] if index < len(columns) else "", overflow="fold")
     for row in rows:
-        out.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        out.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
     with console.capture() as capture:
         console.print(out)
     for line in capture.get().splitlines():
@@ -159,5 +165,5 @@ def progress(text: str, total: float | None) -> Iterator[Progress]:
 
 
 def _fail(ctx: click.Context, message: str, code: int = 1) -> NoReturn:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     ctx.exit(code)

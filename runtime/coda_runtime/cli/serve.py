@@ -42,7 +42,11 @@ _DELAY = click.FloatRange(0, 60_000)
 @click.option("--max-request-mb", type=click.IntRange(1, 1024), default=32, show_default=True, help="MiB of a request.")
 @click.option("--max-requests", type=_COUNT, default=64, show_default=True, help="Requests under way at a time.")
 @click.option(
-    "--timeout", type=_SECONDS, default=30.0, show_default=True, help="Seconds from a whole request to its answer."
+    "--timeout",
+    type=_SECONDS,
+    default=30.0,
+    show_default=True,
+    help="Seconds for a body to arrive, and as many for its answer.",
 )
 @click.option(
     "--drain-seconds",

@@ -14,6 +14,7 @@ from ..engines.options import Batch
 from ..errors import InputError
 from ..triton import Repository, RepositoryOptions, check_place, check_request, write_repository
 from ..triton.options import DEVICES, FORMATS
+from .base import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 TENSORRT = "tensorrt"
@@ -68,7 +69,7 @@ def write_if_asked(request: TritonRequest | None, bundle: str | Path) -> Reposit
         return None
     made = write_repository(bundle, request.repo, request.options)
     for note in made.notes:
-        click.echo(f"triton: {note}", err=True)
+        click.echo(f"triton: {printable(note)}", err=True)
     return made
 
 

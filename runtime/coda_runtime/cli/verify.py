@@ -15,7 +15,7 @@ from ..manifest import MANIFEST_NAME, PARTS, Manifest
 from ..parity import ParityError, check_recordable, measure_bundle, record_parity
 from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command
-from .base import json_option, print_json, progress, table
+from .base import json_option, print_json, printable, progress, table
 from .options import bundle_argument
 
 _EXAMPLE = """coda verify bundle
@@ -102,7 +102,7 @@ def command(
             click.echo()
             table(rows, columns=PARITY_COLUMNS)
         if failure is None:
-            click.echo(f"all files are whole{', and parity holds' if note is None else f'; {note}'}")
+            click.echo(f"all files are whole{', and parity holds' if note is None else f'; {printable(note)}'}")
         if recorded:
             click.echo(f"recorded in {opened.folder / MANIFEST_NAME}: {', '.join(recorded)}")
     if failure is not None:

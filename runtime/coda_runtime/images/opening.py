@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ImageError, MissingDependencyError
+from .effort import excess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,6 +98,10 @@ def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pix
             raise ImageError(f"{name!r}: {verdict}; install a Pillow that has it, or convert it to PNG or JPEG")
         if not verdict:
             continue
+        if (problem := excess(wanted, file)) is not None:
+            raise ImageError(
+                f"{name!r} {problem}: it would take very long to decode; save it anew with another program"
+            )
         file.seek(0)
         try:
             # Without the file's name: by it Pillow maps plain pixels, and a file cut meanwhile would end the process.

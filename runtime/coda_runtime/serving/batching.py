@@ -169,10 +169,10 @@ class Batcher:
             self._max_delay = 0.0
             self._changed.notify_all()
 
-    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Take no more, run what waits (or fail it with ClosedError), and end the workers. May be called twice.
 
-        Waits `timeout` seconds for each worker's run at most.
+        Waits `timeout` seconds for each worker's run at most. False where one still runs then, and goes on.
         """
         with self._changed:
             self._closing = True
@@ -182,6 +182,7 @@ class Batcher:
             job.settle(ClosedError("the server stopped before this request's turn; send it to another one"))
         for thread in self._threads:
             thread.join(timeout)
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, run: Run) -> None:
         while pieces := self._next():

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .metrics import MODELS, Metrics
-from .options import ServeOptions
+from .options import MAX_TEXTS, SMALL_TEXT_BYTES, ServeOptions
 from .refusals import RefusedError, refusal
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Intake:
         self._why_not = "the server is loading the bundle; wait until it is ready"
         self._ready = False
         self.active = 0
+        self._texts = asyncio.Semaphore(MAX_TEXTS)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -108,6 +109,10 @@ class Intake:
             raise RefusedError(
                 kind, f"{what} within {self._options.timeout:g} s; send fewer images, or send them again later"
             ) from error
+
+    def room_for_text(self, size: int) -> AbstractAsyncContextManager[Any]:
+        """Held while a request of `size` bytes of text is under way: read, it takes many times its size."""
+        return nullcontext() if size <= SMALL_TEXT_BYTES else self._texts
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:

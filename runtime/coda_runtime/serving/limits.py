@@ -89,8 +89,8 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
     """
 
     class BoundedProtocol(HttpToolsProtocol):
-        _in_head = True
-        _head_bytes = 0
+        _head_bytes = 0  # since a head or a piece of a body ended: of headers, also those behind a body in chunks
+        _went_on = False
         _sending: TimerHandle | None = None  # while the client is to send
         _reading: TimerHandle | None = None  # while the client is to read
 
@@ -109,21 +109,23 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             self._sending = self._sending or self._limit()
             self._head_bytes += len(data)
+            self._went_on = False
             super().data_received(data)
-            if not self._in_head:
+            if self._went_on:
                 self._head_bytes = 0
             elif self._head_bytes > MAX_HEADER_BYTES:
                 self.send_400_response(f"The headers have over {MAX_HEADER_BYTES} bytes.")
 
-        def on_message_begin(self) -> None:
-            self._in_head = True
-            super().on_message_begin()
-
         def on_headers_complete(self) -> None:
-            self._in_head = False
+            self._went_on = True
             super().on_headers_complete()
 
+        def on_body(self, body: bytes) -> None:
+            self._went_on = True
+            super().on_body(body)
+
         def on_message_complete(self) -> None:
+            self._went_on = True
             self._sending = _stopped(self._sending)
             super().on_message_complete()
 

@@ -35,8 +35,8 @@ class Lines(logging.Formatter):
         time, level, _, message, *rest = out.values()
         names = list(out)[4:]
         fields = "".join(f" {name}={value}" for name, value in zip(names, rest, strict=True) if name != "traceback")
-        # A client's words must not make a line of their own.
-        line = f"{time} {level} {message}{fields}".replace("\n", "\\n").replace("\r", "\\r")
+        # A client's words must neither make a line of their own nor steer the terminal.
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{time} {level} {message}{fields}")
         return f"{line}\n{out['traceback']}" if "traceback" in out else line
 
 

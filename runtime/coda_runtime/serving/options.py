@@ -10,6 +10,8 @@ MAX_TEXT_BYTES = 8 * 2**20
 """Bytes of JSON, or of a gRPC message without raw contents: as Python's numbers they take many times their size."""
 SMALL_TEXT_BYTES = 64 * 2**10
 """JSON up to this is read and written on the event loop: milliseconds at most, and a thread would cost more."""
+MAX_TEXTS = 4
+"""Requests with more text than that at a time, from reading it to the answer; others wait."""
 MAX_HEADER_BYTES = 64 * 2**10
 """Bytes of a request's line and headers."""
 MAX_CONNECTIONS = 1024
@@ -30,7 +32,7 @@ class ServeOptions:
         max_pixels: width times height of one picture.
         max_request_mb: MiB of one request.
         max_requests: requests under way, each of which may hold max_request_mb.
-        timeout: seconds from the arrival of a request to its answer.
+        timeout: seconds for a body to arrive, as many for its answer, and as many for the client to read that.
         drain_seconds: seconds that requests under way get when the server is asked to stop.
 
     Raises:

@@ -59,11 +59,13 @@ class Inference:
         return await self._intake.in_time(while_connected(request.receive, answer))
 
     async def _infer(self, body: bytes, json_length: str | None, model: str, record: Record) -> Response:
-        read = partial(request_from_http, body, json_length)
-        asked = await self._run(read, small=json_bytes(json_length, len(body)) <= SMALL_TEXT_BYTES)
-        record.id = asked.id
-        response, _ = await self._plane.infer(model, asked)
-        write = partial(response_to_http, response, asked)
+        text = json_bytes(json_length, len(body))
+        async with self._intake.room_for_text(text):
+            read = partial(request_from_http, body, json_length)
+            asked = await self._run(read, small=text <= SMALL_TEXT_BYTES)
+            record.id = asked.id
+            response, _ = await self._plane.infer(model, asked)
+        write = partial(response_to_http, response, binary=asked.wants_binary)
         content, length = await self._run(write, small=asked.wants_binary or response.array.size <= SMALL_TEXT_BYTES)
         if length is None:
             return Response(content, media_type="application/json")

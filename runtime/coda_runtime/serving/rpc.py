@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from ..errors import InputError
 from .intake import Intake, Record
 from .kserve_parts import InferenceServicer, Plane, add_GRPCInferenceServiceServicer_to_server, messages
-from .options import ServeOptions
+from .options import SMALL_TEXT_BYTES, ServeOptions
+from .outline import Outline, outline
 from .refusals import refusal
-from .wire import request_from_grpc
+from .wire import Request, request_from_grpc
 
 T = TypeVar("T")
+_UNREAD = tuple(
+    f"/inference.GRPCInferenceService/{call}" for call in ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")
+)
 _ROOM = 2**20  # bytes of a message beside its tensors
 _SPARE_CALLS = 16  # of health and metadata, when as many inference requests as may be are under way
 _LONGEST_CONNECTION_MS = 600_000  # a client that never sends what it announced is cut off then
@@ -29,14 +34,16 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
         super().__init__(plane, None)
         self._plane, self._intake, self._pool = plane, intake, pool
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
-        """Answer one inference request."""
+    async def ModelInfer(self, request: bytes, context: Any) -> Any:  # noqa: N802 - the protocol's name
+        """Answer one inference request, a serialised ModelInferRequest."""
+        about = outline(request)
 
         async def work(record: Record) -> Any:
-            self._plane.get_model_from_registry(request.model_name)
-            return await self._intake.in_time(self._infer(request, record))
+            about.check()
+            self._plane.get_model_from_registry(about.model)
+            return await self._intake.in_time(self._infer(request, about, record))
 
-        return await _or_abort(self._intake.take("grpc", request.model_name, work), context)
+        return await _or_abort(self._intake.take("grpc", about.model, work), context)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether a model is ready."""
@@ -54,17 +61,26 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
         """Not offered."""
         await self.RepositoryModelLoad(request, context)
 
-    async def _infer(self, message: Any, record: Record) -> messages.ModelInferResponse:
-        read = partial(request_from_grpc, message)
-        raw = len(message.raw_input_contents) > 0  # or there may be millions of numbers to make a list of
-        asked = read() if raw else await asyncio.get_running_loop().run_in_executor(self._pool, read)
-        record.id = asked.id
-        response, _ = await self._plane.infer(message.model_name, asked)
+    async def _infer(self, request: bytes, about: Outline, record: Record) -> messages.ModelInferResponse:
+        async with self._intake.room_for_text(about.text_bytes):
+            if about.text_bytes <= SMALL_TEXT_BYTES:
+                asked = _read(request)
+            else:  # there may be millions of numbers to make a list of
+                asked = await asyncio.get_running_loop().run_in_executor(self._pool, _read, request)
+            record.id = asked.id
+            response, _ = await self._plane.infer(about.model, asked)
         array = response.array
         output = {"name": response.output, "datatype": response.datatype, "shape": array.shape}
         return messages.ModelInferResponse(
             id=response.id, model_name=response.model, outputs=[output], raw_output_contents=[array.tobytes()]
         )
+
+
+def _read(request: bytes) -> Request:
+    try:
+        return request_from_grpc(messages.ModelInferRequest.FromString(request))
+    except DecodeError as error:
+        raise InputError(f"the message is no ModelInferRequest ({error})") from error
 
 
 async def _or_abort(call: Awaitable[T], context: Any) -> T:
@@ -76,9 +92,20 @@ async def _or_abort(call: Awaitable[T], context: Any) -> T:
     return await context.abort(grpc.StatusCode[refused.code], str(refused))  # type: ignore[no-any-return]
 
 
+class _Unread(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no types
+    """Hands on as bytes what can hold much: grpc would read it before anyone could look at what is in it."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        handler = await continuation(details)
+        if details.method not in _UNREAD:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(handler.unary_unary, response_serializer=handler.response_serializer)
+
+
 def grpc_server(service: Service, options: ServeOptions) -> Any:
     """A grpc.aio server without a port yet."""
     server = grpc.aio.server(
+        interceptors=[_Unread()],
         options=[
             ("grpc.max_receive_message_length", options.max_request_bytes + _ROOM),
             ("grpc.max_send_message_length", -1),  # what we answer is bounded by what was asked

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,7 +29,9 @@ from .sockets import address, bind_grpc
 _LOG = logging.getLogger("coda.serve")
 _MOST_THREADS = 8  # pictures in memory in their own size
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LAST_BYTES = 1.0  # seconds in which gRPC sends the answers that are there
+_LAST_SECONDS = (
+    1.0  # for answers that gRPC has to send and runs that nobody waits for, when the drain took all its time
+)
 
 
 class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
@@ -78,11 +81,12 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
                 await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             opening.cancel()
+            end = time.monotonic() + self._options.drain_seconds
             drained = await self._shut(intake)
             http.should_exit = True
-            await rpc.stop(grace=_LAST_BYTES)
+            await rpc.stop(grace=_left(end))  # what it has been given to send
             await serving
-            self._end(drained)
+            self._end(drained, _left(end))
         if not drained:
             raise CodaError(
                 f"requests were still under way after {self._options.drain_seconds:g} s and were cut off; give them "
@@ -125,12 +129,18 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         _LOG.info("stopping", extra={"fields": {"requests_under_way": intake.active}})
         return await intake.idle(self._options.drain_seconds)
 
-    def _end(self, drained: bool) -> None:
+    def _end(self, drained: bool, seconds: float) -> None:
         self._pool.shutdown(wait=drained, cancel_futures=True)
-        if self._batcher is not None:
-            self._batcher.close(drain=False, timeout=None if drained else 0.0)
-        if self._engines is not None and drained:
+        # A run may hang, its requests timed out long ago; nothing is freed under it, and it keeps nobody from ending.
+        if self._batcher is not None and not self._batcher.close(drain=False, timeout=seconds):
+            _LOG.warning("a device still runs a batch that nobody waits for; it is left to the system")
+        elif self._engines is not None:
             self._engines.close()
+
+
+def _left(end: float) -> float:
+    """Seconds until `end`, a time.monotonic(), and `_LAST_SECONDS` at least."""
+    return max(_LAST_SECONDS, end - time.monotonic())
 
 
 def _stop_on_signals() -> asyncio.Task[bool]:

@@ -7,8 +7,10 @@ are only compared: nothing is allocated because a client named a size.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from ..images import check_batch
 
 _INTEGERS = {"UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
 _LENGTH = 4  # bytes before each element of raw BYTES
+_MOST_AXES = 8  # a shape that is longer is not even quoted
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ def read_files(tensor: Tensor, most: int) -> list[bytes]:
 def _shape(tensor: Tensor, ndim: int, expected: str, most: int) -> tuple[int, ...]:
     shape = tensor.shape
     # bool is an int to Python, and a shape may hold anything in JSON.
+    if isinstance(shape, list) and len(shape) > _MOST_AXES:
+        raise InputError(f"{tensor.name} has a shape of {len(shape)} numbers; expected {expected}")
     if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
-        raise InputError(f"{tensor.name} has shape {str(shape)[:100]}; expected {expected}, whole numbers from 0")
+        raise InputError(f"{tensor.name} has shape {reprlib.repr(shape)}; expected {expected}, whole numbers from 0")
     if len(shape) != ndim:
         hint = ": add the batch axis" if len(shape) == ndim - 1 else ""
-        raise InputError(f"{tensor.name} has shape {str(shape)[:100]}; expected {expected}{hint}")
+        raise InputError(f"{tensor.name} has shape {shape}; expected {expected}{hint}")
     if shape[0] > most:
         raise InputError(f"{tensor.name} has {shape[0]} images; one request may have {most}: send several requests")
     return tuple(shape)
@@ -108,17 +113,27 @@ def _listed(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt
     name, kind = tensor.name, tensor.datatype
     if not isinstance(tensor.content, list):
         raise InputError(f"{name} has no data; expected a list of {math.prod(shape)} numbers, or binary data")
-    try:
-        # Without a dtype: numpy would cut fractions off, and read numbers from text.
-        values = np.array(tensor.content)
-    except (ValueError, OverflowError) as error:  # ragged, or nested too deeply
-        raise InputError(f"{name} is no tensor ({error}); expected {math.prod(shape)} whole numbers") from error
-    if values.size != math.prod(shape) or (values.ndim != 1 and values.shape != shape):
-        raise InputError(f"{name} has {list(values.shape)} numbers, and its shape says {list(shape)}")
+    numbers = _flat(tensor.content, shape, name)
     limits = np.iinfo(dtype)
+    # Before numpy sees them: it reads numbers from text, and gives each element the room of the longest text.
+    values = np.array(numbers) if set(map(type, numbers)) == {int} else np.zeros(0)
     if values.dtype.kind not in "iu" or int(values.min()) < limits.min or int(values.max()) > limits.max:
         raise InputError(f"{name} has values that are not {kind}: whole numbers from {limits.min} to {limits.max}")
     return values.astype(dtype).reshape(shape)
+
+
+def _flat(values: list[Any], shape: tuple[int, ...], name: str) -> list[Any]:
+    """As many elements as the shape says, of a list that is flat or nested in its way."""
+    if values and isinstance(values[0], list):
+        if len(values) != shape[0]:
+            raise InputError(f"{name} has {len(values)} lists of numbers, and its shape says {list(shape)}")
+        for side in shape[1:]:
+            if not all(isinstance(value, list) and len(value) == side for value in values):
+                raise InputError(f"{name} is nested in another way than its shape says, {list(shape)}")
+            values = list(chain.from_iterable(values))
+    if len(values) != math.prod(shape):
+        raise InputError(f"{name} has {len(values)} numbers, and its shape says {list(shape)}")
+    return values
 
 
 def _elements(raw: bytes | memoryview, count: int, name: str) -> list[bytes]:

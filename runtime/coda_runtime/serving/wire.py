@@ -6,6 +6,7 @@ kserve's own reading makes a Python list of every binary tensor and trusts each 
 from __future__ import annotations
 
 import random
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,11 +107,6 @@ def request_from_grpc(message: Any) -> Request:
         raise InputError(f"the request has {len(message.inputs)} inputs and raw contents for {raw}")
     if raw and any(tensor.HasField("contents") for tensor in message.inputs):
         raise InputError("an input has contents, and there are raw_input_contents too; send one of them")
-    if not raw and message.ByteSize() > MAX_TEXT_BYTES and any(t.datatype != "BYTES" for t in message.inputs):
-        raise RefusedError(
-            "too_large",
-            f"the contents have {message.ByteSize()} bytes, and {MAX_TEXT_BYTES} is the most; send raw_input_contents",
-        )
     for about in (message, *message.inputs, *message.outputs):
         _check_parameters(about.parameters, "the request")
     contents = list(message.raw_input_contents) or [_grpc_contents(tensor) for tensor in message.inputs]
@@ -121,22 +117,22 @@ def request_from_grpc(message: Any) -> Request:
     return Request(_id(message.id), inputs, [(output.name, None) for output in message.outputs])
 
 
-def response_to_http(response: Response, request: Request) -> tuple[bytes, int | None]:
-    """Write a REST response.
+def response_to_http(response: Response, *, binary: bool) -> tuple[bytes, int | None]:
+    """Write a REST response, its output `binary` or in the JSON.
 
     Returns:
         The body, and the length of its JSON when binary tensors follow it, None otherwise.
     """
     array = np.ascontiguousarray(response.array)
     output: dict[str, Any] = {"name": response.output, "datatype": response.datatype, "shape": list(array.shape)}
-    if request.wants_binary:
+    if binary:
         output["parameters"] = {"binary_data_size": array.nbytes}
     else:
         output["data"] = array.reshape(-1)
     head = orjson.dumps(
         {"id": response.id, "model_name": response.model, "outputs": [output]}, option=orjson.OPT_SERIALIZE_NUMPY
     )
-    if not request.wants_binary:
+    if not binary:
         return head, None
     return b"".join([head, array.reshape(-1).view(np.uint8).data]), len(head)
 
@@ -164,7 +160,7 @@ def _http_input(entry: dict[str, Any], rest: memoryview) -> tuple[Tensor, memory
             raise InputError(f"{name!r} has data and binary_data_size; send one of them")
         if type(size) is not int or not 0 <= size <= len(rest):
             raise InputError(
-                f"{name!r} has binary_data_size {str(size)[:50]}, and {len(rest)} bytes are left in the body"
+                f"{name!r} has binary_data_size {reprlib.repr(size)}, and {len(rest)} bytes are left in the body"
             )
         content, rest = rest[:size], rest[size:]
     return Tensor(name, datatype, entry.get("shape"), content), rest

@@ -129,3 +129,8 @@ main()
         assert "Traceback" not in process.stderr.read()
     assert process.returncode == code
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_text_from_a_file_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    table([("license", "\x1b]0;owned\x07 \x9b31m \u202eMIT\ud800")])
+    assert capsys.readouterr().out == "license  \ufffd]0;owned\ufffd \ufffd31m \ufffdMIT\ufffd\n"

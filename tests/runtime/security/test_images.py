@@ -20,6 +20,7 @@ from PIL import Image
 
 from coda_runtime import ImageError
 from coda_runtime.images import FORMATS, MAX_PIXELS, SUFFIXES, Batches, fit, fit_bytes, open_rgb
+from coda_runtime.images.effort import excess
 from tests.runtime import tiny
 
 SIZE = 32
@@ -54,9 +55,7 @@ def png(width: int, height: int, body: bytes, *extra: bytes, depth: int = 8, col
 
 def black_png(width: int, height: int) -> bytes:
     """One bit a pixel, all of it there: some kilobytes that decode to width x height."""
-    packer = zlib.compressobj(1)
-    row = bytes(1 + (width + 7) // 8)
-    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    body = zlib.compress(bytes(1 + (width + 7) // 8) * height, 1)
     return png(width, height, body, depth=1)
 
 
@@ -80,6 +79,13 @@ def webp_canvas(width: int, height: int) -> bytes:
     place = three(0) * 2 + three(PHOTO.width - 1) + three(PHOTO.height - 1) + three(100) + b"\0"
     body = b"WEBP" + canvas + part(b"ANIM", bytes(6)) + part(b"ANMF", place + frame)
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+KINDS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM")
+FILES = {kind: saved(PHOTO, kind) for kind in KINDS}
+FILES["progressive"] = saved(PHOTO, "JPEG", progressive=True)
+FILES["lzw"] = saved(PHOTO, "TIFF", compression="tiff_lzw")
+FILES["palette"] = saved(PHOTO.convert("P"), "PNG", transparency=3)
 
 
 class TestBombs:
@@ -126,9 +132,13 @@ assert grown < 50_000, grown
         assert "pass the PIL image" in message
         assert "is it cut" in refused(png(MAX_PIXELS // 5, 5, b""))  # it went on to decode it
 
-    def test_an_argument_raises_and_lowers_it(self) -> None:
-        big = black_png(90_000, 1_000)
-        assert not pixels(big, max_pixels=100_000_000).any()  # and warns of nothing: a warning is an error here
+    def test_an_argument_raises_and_lowers_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as lower:  # than the picture, so that it need not have 90 million pixels
+            lower.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+            lower.setattr("coda_runtime.images.opening.MAX_PIXELS", 3000)
+            assert "3000 is the most" in refused(saved())
+            # And it warns of nothing: a warning is an error here.
+            np.testing.assert_array_equal(pixels(saved(), max_pixels=4000), fit(PHOTO, SIZE))
         message = refused(saved(), max_pixels=48 * 80 - 1)
         assert "80 x 48: 3839 is the most that is taken here; scale it down" in message
         assert "PIL" not in message  # who set the limit may be far from who reads this
@@ -197,6 +207,76 @@ assert grown < 50_000, grown
     def test_a_long_strip_is_read(self) -> None:
         assert not pixels(black_png(1_000_000, 1)).any()
         assert not pixels(black_png(1, 1_000_000)).any()
+
+
+def segment(marker: int, data: bytes = b"") -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def black_jpeg(side: int, scans: int) -> bytes:
+    """A progressive JPEG of black pixels with so many scans more, each of some bytes over all of them."""
+    plain = saved(Image.new("L", (side, side)), "JPEG", progressive=True)
+    blocks = ((side + 7) // 8) ** 2
+    runs = "".join("0" + "1" * 14 for _ in range(blocks // 32767 + 1))  # "nothing changes in 32 767 blocks"
+    bits = runs + "1" * (-len(runs) % 8)
+    body = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    table = segment(0xC4, b"\x10\1" + bytes(15) + b"\xe0")
+    return plain[:-2] + table + (segment(0xDA, b"\1\1\0\1\x3f\x10") + body) * scans + b"\xff\xd9"
+
+
+class TestEffort:
+    """Small files that take hours of a processor."""
+
+    def test_a_jpeg_of_many_scans(self) -> None:
+        own = black_jpeg(64, 0).count(b"\xff\xda")
+        assert not pixels(black_jpeg(64, 100 - own)).any()
+        assert "over its pixels in more than 100 scans" in refused(black_jpeg(64, 101 - own))
+        assert len(black_jpeg(5000, 10_000)) < 600_000  # five minutes of work
+        assert "over its pixels in more than 100 scans" in refused(black_jpeg(5000, 10_000))
+
+    def test_scans_that_are_none(self) -> None:
+        """In metadata, and after the picture, as in the films that telephones append."""
+        for kind in ({"progressive": True}, {}):
+            data = saved(PHOTO, "JPEG", exif=b"Exif\0\0" + b"\xff\xda\0\2" * 500, **kind)
+            np.testing.assert_array_equal(pixels(data + b"\xff\xda\0\2" * 500), pixels(data))
+
+    def test_a_sequential_jpeg_of_many_scans(self) -> None:
+        """A scan may be for one colour, and libjpeg does not mind if it comes again."""
+        data = saved(PHOTO, "JPEG", subsampling=0)
+        at = data.index(b"\xff\xda")
+        for colours in (b"\1", b"\1\1\0"):
+            scan = segment(0xDA, colours[:1] + b"\1\0" * colours[0] + b"\0\x3f\0")
+            message = refused(data[:at] + scan * 101 + b"\xff\xd9")
+            assert "over its pixels in more than 100 scans" in message
+
+    def test_scans_behind_what_a_reader_skips(self) -> None:
+        """Restarts, padding, comments with an end of image in them, and pieces across the chunks of a read."""
+        own = black_jpeg(64, 0)[:-2]
+        scan = black_jpeg(64, 1)[len(own) : -2]
+        for between in (b"\xff\xd0" * 9, b"\xff" * 7, segment(0xFE, b"\xff\xd9"), segment(0xFE, bytes(16_001))):
+            assert "100 scans" in refused(own + (between + scan) * 101 + b"\xff\xd9")
+
+    @pytest.mark.parametrize("piece", [segment(0xE1, b"Exif\0\0"), segment(0xFE), segment(0xED, b"Photoshop")])
+    def test_a_jpeg_in_very_many_pieces(self, piece: bytes) -> None:
+        data = saved(PHOTO, "JPEG")
+        np.testing.assert_array_equal(pixels(data[:2] + piece * 900 + data[2:]), pixels(data))
+        assert "more than 1000 pieces of metadata" in refused(data[:2] + piece * 1001 + data[2:])
+
+    def test_a_ppm_of_comments(self) -> None:
+        head, body = b"P2 8 8 255\n", b"#\n7 " * 64
+        assert (pixels(head + b"#\n" * 900 + body) == 7).all()
+        assert "has 1065 comments, and 1000 are the most" in refused(head + b"#\n" * 1001 + body)
+        assert (pixels(b"P5 64 64 255\n" + b"#" * 4096) == ord("#")).all()
+
+    @given(start=st.sampled_from(["progressive", "JPEG"]), cut=st.integers(0, 4000), rest=st.binary(max_size=40))
+    def test_a_damaged_jpeg_is_walked_to_its_end(self, start: str, cut: int, rest: bytes) -> None:
+        file = io.BytesIO(FILES[start][:cut] + rest)
+        assert excess("JPEG", file) is None
+        assert excess("JPEG", io.BytesIO(FILES[start][:cut] + rest * 5000)) in (
+            None,
+            "has more than 1000 pieces of metadata",
+            "goes over its pixels in more than 100 scans",
+        )
 
 
 class TestNotPictures:
@@ -511,13 +591,6 @@ class TestMetadata:
     def test_a_tiff_with_a_million_entries(self) -> None:
         entries = struct.pack("<HHII", 65000, 4, 1, 0) * 65535
         refused(b"II*\0" + struct.pack("<IH", 8, 65535) + entries + struct.pack("<I", 8))
-
-
-KINDS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM")
-FILES = {kind: saved(PHOTO, kind) for kind in KINDS}
-FILES["progressive"] = saved(PHOTO, "JPEG", progressive=True)
-FILES["lzw"] = saved(PHOTO, "TIFF", compression="tiff_lzw")
-FILES["palette"] = saved(PHOTO.convert("P"), "PNG", transparency=3)
 
 
 def pixels_or_image_error(data: bytes) -> None:

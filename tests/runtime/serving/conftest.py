@@ -29,8 +29,8 @@ def patient(sealed: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="package")
 def hasty(sealed: Path) -> Iterator[Server]:
-    """Waits a minute for batches of 100 images, and gives a request half a second."""
-    yield from _running(Server(sealed, "--max-delay-ms", 60_000, "--max-batch", 100, "--timeout", 0.5))
+    """Waits a minute for batches of 100 images, and gives a request a second."""
+    yield from _running(Server(sealed, "--max-delay-ms", 60_000, "--max-batch", 100, "--timeout", 1))
 
 
 def _running(server: Server) -> Iterator[Server]:

@@ -46,6 +46,7 @@ class Server:
         self.lines: list[dict[str, Any]] = []
         self.other_output: list[str] = []
         self._heard = threading.Condition()
+        self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         listening = self.wait_for("listening")
@@ -59,7 +60,7 @@ class Server:
             return next((line for line in self.lines if wanted.items() <= line.items()), None)
 
         with self._heard:
-            found = self._heard.wait_for(lambda: find() or not self._reader.is_alive(), LIMIT) and find()
+            found = self._heard.wait_for(lambda: find() or self._ended, LIMIT) and find()
         assert found, f"no {message!r} in {self.lines} {self.other_output}"
         return found
 
@@ -108,6 +109,7 @@ class Server:
                         self.other_output.append(line)
                     self._heard.notify_all()
         with self._heard:
+            self._ended = True
             self._heard.notify_all()
 
 

@@ -240,6 +240,16 @@ def test_closing_runs_what_waits_or_fails_it(drain: bool) -> None:
             queue.submit("encode", column(3))
 
 
+def test_closing_does_not_wait_for_a_run_that_hangs() -> None:
+    held = Held()
+    with batcher(held) as queue:
+        queue.submit("encode", column(1))
+        held.wait_entered()
+        assert not queue.close(drain=False, timeout=0.01)
+        held.go.set()
+        assert queue.close(drain=False, timeout=LIMIT)
+
+
 def test_times_of_a_request_are_in_order() -> None:
     with batcher(double) as queue:
         job = queue.submit("encode", column(1, 2, 3, 4, 5))

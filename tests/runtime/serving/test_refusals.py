@@ -59,13 +59,13 @@ def record_of(message: str, **fields: object) -> logging.LogRecord:
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_a_line_of_the_log_is_one_line(as_json: bool) -> None:
-    line = Lines(as_json).format(record_of("request", id="a\nb\rc", images=3))
+    line = Lines(as_json).format(record_of("request", id="a\nb\rc\x85d\u2028e\x1b[2J", images=3))
     assert len(line.splitlines()) == 1
     if as_json:
-        assert json.loads(line)["id"] == "a\nb\rc"
+        assert json.loads(line)["id"] == "a\nb\rc\x85d\u2028e\x1b[2J"
         assert json.loads(line)["level"] == "info"
     else:
-        assert line.endswith("info request id=a\\nb\\rc images=3")
+        assert line.endswith(r"info request id=a\nb\rc\x85d\u2028e\x1b[2J images=3")
 
 
 def test_tracebacks_are_in_the_log() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_responses_are_json_or_binary_as_asked(ids: NDArray[np.int32], binary: b
         fields["outputs"] = [{"name": "ids", "parameters": {"binary_data": binary}}]
     request = http(tensor, **fields)
     response = Response("7", "encode", "ids", "INT32", ids)
-    content, length = response_to_http(response, request)
+    content, length = response_to_http(response, binary=request.wants_binary)
     assert (length is not None) == binary
     head = json.loads(content[:length])
     (output,) = head["outputs"]
@@ -128,6 +129,8 @@ def read(request: Request) -> object:
         (IMAGE_1 | {"shape": [True, 1, 1, 3]}, b"123", "whole numbers from 0"),
         (IMAGE_1 | {"shape": "1113"}, b"123", "whole numbers from 0"),
         (IMAGE_1 | {"shape": None}, b"123", "whole numbers from 0"),
+        (IMAGE_1 | {"shape": {"x": [1] * 1000}}, b"123", "whole numbers from 0"),
+        (IMAGE_1 | {"shape": [1] * 1000}, b"123", "a shape of 1000 numbers"),
         (IMAGE_1 | {"shape": [1, 1, 3]}, b"123", "add the batch axis"),
         (IMAGE_1 | {"shape": [1, 3, 1, 1]}, b"123", "channels first"),
         (IMAGE_1 | {"shape": [0, 1, 1, 3]}, b"", "at least one pixel"),
@@ -161,10 +164,12 @@ def test_raw_tensors_that_lie_are_refused(tensor: dict[str, Any], raw: bytes, wo
         ([2**31], "not INT32"),
         ([2**70], "not INT32"),
         ([None], "not INT32"),
-        ([], "0. numbers"),
-        ([1, 2], "2. numbers"),
-        ([[1], [2]], "2, 1. numbers"),
-        ([[1], [2, 3]], "no tensor"),
+        ([], "has 0 numbers"),
+        ([1, 2], "has 2 numbers"),
+        ([[1], [2]], "2 lists of numbers, and its shape says .1, 1."),
+        ([[1, 2]], "nested in another way"),
+        ([[1], 2], "2 lists"),
+        ([[[1]]], "not INT32"),
         ([{}], "not INT32"),
         ("1", "no data"),
         (None, "neither data nor binary_data_size"),
@@ -180,6 +185,19 @@ def test_deeply_nested_data_is_refused() -> None:
         text = json.dumps({"inputs": [IDS_1 | {"data": "X"}]}).replace('"X"', "[" * depth + "]" * depth)
         with pytest.raises(InputError):
             read(request_from_http(text.encode(), None))
+
+
+@pytest.mark.parametrize("count", [1, 3001])
+def test_text_in_place_of_numbers_takes_no_memory(count: int) -> None:
+    """numpy would give each of 3001 elements the room of the longest one: 360 MB for a request of 40 kB."""
+    request = http(IDS_1 | {"shape": [1, count], "data": ["x" * 30_000] + [""] * 3000})
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError):
+            read(request)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("length", ["-1", "0x10", "1e2", "", "999999", "9" * 30, "²", "+5"])
@@ -237,7 +255,7 @@ def test_a_tensor_comes_once_in_one_way() -> None:
 
 
 def test_grpc_contents_of_another_type_are_refused() -> None:
-    with pytest.raises(InputError, match=r"0\] numbers"):
+    with pytest.raises(InputError, match="0 numbers"):
         read(rpc(IDS_1 | {"contents": {"fp32_contents": [1.0]}}))
     with pytest.raises(InputError, match="0 elements"):
         read(rpc(FILES_1))
@@ -253,7 +271,4 @@ def test_grpc_contents_of_another_type_are_refused() -> None:
 def test_numbers_as_text_are_bounded() -> None:
     with pytest.raises(RefusedError, match="send tensors as binary data") as http_refused:
         request_from_http(b" " * (MAX_TEXT_BYTES + 1), None)
-    contents = {"uint_contents": np.full(MAX_TEXT_BYTES // 2 + 1, 200).tolist()}
-    with pytest.raises(RefusedError, match="send raw_input_contents") as rpc_refused:
-        rpc(IMAGE_1 | {"contents": contents})
-    assert (http_refused.value.status, rpc_refused.value.code) == (413, "RESOURCE_EXHAUSTED")
+    assert http_refused.value.status == 413

@@ -1,0 +1,81 @@
+"""Files that take far longer to read than their pixels do: found by how they are built, before Pillow reads them.
+
+A JPEG may go over its pixels in many scans, and each needs a few bytes only: a file of some megabytes would take
+hours. It may also come with millions of pieces of metadata, which Pillow joins one by one. And of a PPM in decimal
+numbers Pillow cuts out one comment at a time, and copies the rest for each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import IO
+
+MOST_SCANS = 100
+"""Of a JPEG; encoders make about ten."""
+MOST_SEGMENTS = 1000
+"""Pieces of at most 64 KB that a JPEG has before its pixels; a colour profile of 3 MB takes 46."""
+MOST_COMMENTS = 1000
+"""Of a PPM in decimal numbers."""
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what stands between pixels is stuffed with 00, or a restart
+_NO_LENGTH = frozenset({0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_END, _SCAN = 0xD9, 0xDA
+_CHUNK = 1 << 14
+
+
+def excess(format: str, file: IO[bytes]) -> str | None:
+    """What a file of a format, Pillow's name, has too much of, as words that follow its name; None for a sound one."""
+    file.seek(0)
+    if format == "JPEG":
+        return _of_jpeg(file)
+    if format == "PPM" and file.read(2) in (b"P1", b"P2", b"P3"):
+        comments = sum(chunk.count(b"#") for chunk in iter(lambda: file.read(1 << 20), b""))
+        return f"has {comments} comments, and {MOST_COMMENTS} are the most" if comments > MOST_COMMENTS else None
+    return None
+
+
+def _of_jpeg(file: IO[bytes]) -> str | None:
+    segments = scans = components = 0
+    progressive = False
+    for marker, head in _segments(file):
+        if marker == _SCAN:
+            scans += 1
+            # All of the picture in one scan: libjpeg takes no second one.
+            if not progressive and head and head[0] >= components > 0:
+                return None
+            if scans > MOST_SCANS:
+                return f"goes over its pixels in more than {MOST_SCANS} scans"
+        elif marker == _END and scans:
+            return None
+        elif marker in _FRAMES:
+            progressive |= marker in _PROGRESSIVE
+            components = head[5] if len(head) > 5 else 0
+        segments += marker not in _NO_LENGTH
+        if segments > MOST_SEGMENTS + scans * 8:  # tables may stand before each scan
+            return f"has more than {MOST_SEGMENTS} pieces of metadata"
+    return None
+
+
+def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (marker, the first bytes after its length) through a JPEG, over damage and the pixels between them."""
+    at = 2
+    while True:
+        file.seek(at)
+        data = file.read(_CHUNK)
+        if len(data) < 2:
+            return
+        found = _MARKER.search(data)
+        if found is None:
+            at += len(data) - 1  # the last byte may begin a marker
+            continue
+        marker, at = data[found.end() - 1], at + found.end()
+        if marker in _NO_LENGTH:
+            yield marker, b""
+            continue
+        file.seek(at)
+        head = file.read(8)
+        at += max(2, int.from_bytes(head[:2], "big"))
+        yield marker, head[2:]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+
+from coda_runtime.serving.intake import Intake
+from coda_runtime.serving.metrics import Metrics
+from coda_runtime.serving.options import MAX_TEXTS, SMALL_TEXT_BYTES, ServeOptions
+
+
+def test_few_requests_with_much_text_are_under_way_and_small_ones_pass_them() -> None:
+    small, large = SMALL_TEXT_BYTES, SMALL_TEXT_BYTES + 1
+    at_a_time: list[int] = []
+    under_way: list[int] = []
+
+    async def ask(intake: Intake, size: int, go: asyncio.Event) -> None:
+        async with intake.room_for_text(size):
+            under_way.append(size)
+            at_a_time.append(under_way.count(large))
+            await go.wait()
+            under_way.remove(size)
+
+    async def main() -> None:
+        intake, go = Intake(ServeOptions(), Metrics(CollectorRegistry())), asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            for size in [large] * (2 * MAX_TEXTS + 1) + [small]:
+                tasks.create_task(ask(intake, size, go))
+            while small not in under_way:
+                await asyncio.sleep(0)
+            go.set()
+
+    asyncio.run(main())
+    assert (len(at_a_time), max(at_a_time)) == (2 * MAX_TEXTS + 2, MAX_TEXTS)
