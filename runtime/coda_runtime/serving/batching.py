@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -127,6 +127,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._lanes: dict[object, deque[Job]] = {}
         self._waiting = 0
+        self._kept = 0
         self._closing = False
         # Daemons: a run that hangs must not keep the process from ending.
         self._threads = [
@@ -141,21 +142,32 @@ class Batcher:
         """Rows that wait now."""
         return self._waiting
 
-    def check_room(self, rows: int) -> None:
-        """Raise QueueFullError if `rows` more may not wait now, ClosedError after `close`."""
+    @contextmanager
+    def room(self, rows: int) -> Iterator[None]:
+        """Keep room for rows that are being prepared, until the block ends. Raises as `submit` does."""
+        with self._changed:
+            self._check_room(rows)
+            self._kept += rows
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._kept -= rows
+
+    def _check_room(self, rows: int) -> None:
         if self._closing:
             raise ClosedError("the server is stopping; send the request to another one")
-        if self._waiting + rows > self._max_waiting:
+        if self._waiting + self._kept + rows > self._max_waiting:
             raise QueueFullError(
-                f"{self._waiting} images wait and {rows} more would be over the limit of {self._max_waiting}; "
-                "send the request again a little later"
+                f"{self._waiting + self._kept} images wait and {rows} more would be over the limit of "
+                f"{self._max_waiting}; send the request again a little later"
             )
 
     def submit(self, model: str, rows: Rows) -> Job:
         """Queue rows [n, ...], n from 1. Raises QueueFullError, ClosedError."""
         job = Job(model, rows)
         with self._changed:
-            self.check_room(len(rows))
+            self._check_room(len(rows))
             self._lanes.setdefault(_lane(job), deque()).append(job)
             self._waiting += len(rows)
             # All: whoever sleeps without a limit must learn of this request's limit.

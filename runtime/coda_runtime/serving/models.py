@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -73,11 +74,11 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
                 record.run_ms = None if job.ended is None else (job.ended - job.started) * 1e3
         return Response(payload.id, self.name, self._output["name"], self._output["datatype"], results)
 
-    def expect(self, images: int) -> None:
-        """Note how many images the request has; refuse now what would not find a place in the queue."""
+    def expect(self, images: int) -> AbstractContextManager[None]:
+        """Note how many images the request has, and keep room for them in the queue while they are prepared."""
         current_record.get().images = images
         assert self.batcher is not None  # noqa: S101 - predict has checked it
-        self.batcher.check_room(images)
+        return self.batcher.room(images)
 
     async def in_pool(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """Results of `calls`, each run in the pool. Those not begun are dropped when one fails or we are cancelled."""
@@ -124,12 +125,12 @@ class Encode(TokenModel):
         else:
             pixels = await self.read(read_pixels, tensor)
             if pixels.shape[1:3] == (size, size):
-                self.expect(len(pixels))
-                return pixels
+                with self.expect(len(pixels)):
+                    return pixels
             self._check_size(pixels)
             fits = [partial(fit, image, size, name=f"image[{number}]") for number, image in enumerate(pixels)]
-        self.expect(len(fits))
-        return np.stack(await self.in_pool(fits))
+        with self.expect(len(fits)):
+            return np.stack(await self.in_pool(fits))
 
     def _check_size(self, pixels: Pixels) -> None:
         height, width = pixels.shape[1:3]
@@ -156,5 +157,5 @@ class Decode(TokenModel):
     async def rows(self, tensor: Tensor) -> npt.NDArray[np.int32]:
         """int32 [N,n], each in [0, V). Rows of different n are never in one batch."""
         ids = await self.read(read_ids, tensor)
-        self.expect(len(ids))
-        return check_ids(ids, self.spec)
+        with self.expect(len(ids)):
+            return check_ids(ids, self.spec)

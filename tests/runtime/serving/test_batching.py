@@ -203,16 +203,33 @@ def test_a_request_that_is_cancelled_while_it_runs_disturbs_nobody() -> None:
             running.future.result(LIMIT)
 
 
+def keep(queue: Batcher, count: int) -> None:
+    with queue.room(count):
+        raise AssertionError("there is no room")
+
+
+def test_what_is_being_prepared_has_its_room() -> None:
+    with batcher(double, max_waiting=3) as queue:
+        with queue.room(2):
+            with pytest.raises(QueueFullError, match="2 images wait and 2 more"):
+                keep(queue, 2)
+            with pytest.raises(QueueFullError, match="2 images wait and 2 more"):
+                queue.submit("encode", column(1, 2))
+            assert queue.submit("encode", column(1)).future.result(LIMIT).item() == 2
+        assert queue.submit("encode", column(1, 2, 3)).future.result(LIMIT).tolist() == [[2], [4], [6]]
+
+
 def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room() -> None:
     held = Held()
     with batcher(held, max_waiting=3) as queue:
         jobs = [queue.submit("encode", column(0))]
         held.wait_entered()
         jobs.append(queue.submit("encode", column(1, 2)))
-        queue.check_room(1)
-        for refuse in (queue.check_room, lambda count: queue.submit("encode", np.zeros((count, 1), np.int32))):
+        with queue.room(1):
+            pass
+        for refuse in (keep, lambda queue, count: queue.submit("encode", np.zeros((count, 1), np.int32))):
             with pytest.raises(QueueFullError, match="2 images wait and 2 more would be over the limit of 3"):
-                refuse(2)
+                refuse(queue, 2)
         held.go.set()
         assert jobs[1].future.result(LIMIT).tolist() == [[2], [4]]
         assert queue.submit("encode", column(4, 5, 6)).future.result(LIMIT).tolist() == [[8], [10], [12]]
