@@ -38,10 +38,10 @@ class ShardSource:
         names: list[str] = []
         places = []
         for shard, path in enumerate(self._paths):
-            state, members = _index(path)
+            state, images = _index(path)
             self._states.append(state)
-            names += [name for name, _, _ in members]
-            places += [np.array([(shard, offset, size) for _, offset, size in members], np.int64).reshape(-1, 3)]
+            names += [name for name, _, _ in images]
+            places += [np.array([(shard, offset, size) for _, offset, size in images], np.int64).reshape(-1, 3)]
         if not names:
             raise DataError(f"{_count(self._paths)} no images; expected members ending in {' '.join(sorted(SUFFIXES))}")
         self._names = PackedNames(names)

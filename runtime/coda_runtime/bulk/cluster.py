@@ -80,7 +80,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
-            "_temp_dir": folder,
+            "_temp_dir": f"{folder}/ray",  # which Ray opens to everyone; the folder above stays ours alone
         }
         with _started(ray, "Ray does not start here", **here):
             yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -41,14 +41,10 @@ class Destination:
     def names(self) -> list[str]:
         """The files in the folder, sorted; none if there is no folder."""
         with self._explained("listed"):
+            self._fs.invalidate_cache(self.path)
             if not self._fs.exists(self.path):
                 return []
-            found = (
-                self._fs.ls(self.path, detail=False, refresh=True)
-                if self._local is None
-                else self._fs.ls(self.path, detail=False)
-            )
-            return sorted(str(path).rstrip("/").rpartition("/")[2] for path in found)
+            return sorted(str(path).rstrip("/").rpartition("/")[2] for path in self._fs.ls(self.path, detail=False))
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
@@ -83,6 +79,11 @@ class Destination:
             self._fs.pipe_file(beside_name, data)
             self._fs.mv(beside_name, self._at(name))
 
+    def remove(self, name: str) -> None:
+        """Take a file away."""
+        with self._explained("written"):
+            self._fs.rm_file(self._at(name))
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other runs out while the block runs; the lock of a run that died is free. Clears away what one left.
@@ -95,25 +96,30 @@ class Destination:
         import fcntl
 
         new = not self._local.exists()
+        place = self._local / _LOCK
         with self._explained("written"):
             self._local.mkdir(parents=True, exist_ok=True)
-            lock = (self._local / _LOCK).open("a")
-        try:
+            lock = place.open("a")
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(lock.fileno()), place.stat()):
+                    raise FileNotFoundError(f"{place} was put there anew")
             except OSError as error:
                 raise InputError(
                     f"another run is writing to {self.url}; wait for its end, stop it, or choose another --out"
                 ) from error
-            for name in self.names():
-                if _BESIDE.fullmatch(name):
-                    (self._local / name).unlink(missing_ok=True)
-            yield
-        finally:
-            lock.close()
-            if new and self.names() == [_LOCK]:
-                (self._local / _LOCK).unlink(missing_ok=True)
-                self._local.rmdir()
+            try:
+                for name in self.names():
+                    if _BESIDE.fullmatch(name):
+                        (self._local / name).unlink(missing_ok=True)
+                yield
+            finally:
+                if new and self.names() == [_LOCK]:
+                    # While it is held: nobody else's lock is taken away.
+                    place.unlink()
+                    with suppress(OSError):  # another run has begun to look here
+                        self._local.rmdir()
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"

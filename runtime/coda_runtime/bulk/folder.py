@@ -78,7 +78,7 @@ class TokenFolder:
         file, rows = self._result.shards[shard]
         row = index - (self._ends[shard] - rows)
         group, inside = divmod(row, self._result.rows_per_group)
-        found = self._group(file, group)
+        found = self._group(file, group, min(self._result.rows_per_group, rows - row + inside))
         return {**found.others.slice(inside, 1).to_pylist()[0], "ids": found.ids[inside]}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -102,12 +102,14 @@ class TokenFolder:
     def __reduce__(self) -> tuple[type[TokenFolder], tuple[str]]:
         return TokenFolder, (self._where,)
 
-    def _group(self, file: str, group: int) -> _Group:
-        """A row group, decoded; the last few are kept."""
+    def _group(self, file: str, group: int, rows: int) -> _Group:
+        """A row group of so many rows, decoded; the last few are kept."""
         found = self._groups.pop((file, group), None)
         if found is None:
             with self._explained(file):
                 table = self._open(file).read_row_group(group, columns=list(self.columns))
+                if table.num_rows != rows:
+                    raise IndexError(f"row group {group} has {table.num_rows} rows, expected {rows}")
             ids = table.column("ids").combine_chunks()
             lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
             values = ids.flatten().to_numpy()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PIXELS_PER_CHUNK = 32 * 256 * 256
 _MOST_PER_CHUNK = 256
 _BYTES_UNDER_WAY = 256 << 20
-"""For each encoder: pixels that wait for it. Reading stops beyond."""
+"""For each encoder: pixels that wait for it, and never more than half of Ray's memory. Reading stops beyond."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def encode_shards(
     items = list(chunks(plan, shards, chunk))
     data = ray.data.from_items(items, override_num_blocks=len(items))
     data.context.execution_options.resource_limits = data.context.execution_options.resource_limits.copy(
-        object_store_memory=_BYTES_UNDER_WAY * workers.count
+        object_store_memory=min(_BYTES_UNDER_WAY * workers.count, _object_store(ray) // 2)
     )
     whole_blocks = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     data = data.map_batches(
@@ -89,6 +89,11 @@ def encode_shards(
             f"Ray failed ({type(error).__name__}: {lines[-1] if lines else ''}); run the same command again to go on, "
             "with --debug for all of it"
         ) from error
+
+
+def _object_store(ray: Any) -> int:
+    """Bytes of the shared memory of all nodes; what does not fit goes to disk."""
+    return int(ray.cluster_resources().get("object_store_memory", 2 * _BYTES_UNDER_WAY))
 
 
 def chunks(plan: Plan, shards: Sequence[int], size: int) -> Iterator[dict[str, object]]:

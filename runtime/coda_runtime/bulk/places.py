@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import InputError, MissingDependencyError
 
@@ -51,8 +51,16 @@ def require(*modules: str) -> None:
 
 
 def redacted(where: str) -> str:
-    """A URL without the password and the query, which may be secrets: results are passed on."""
-    if "://" not in where:
+    """A URL, or a chain of them, without passwords and queries, which may be secrets: results are passed on."""
+    return "::".join(map(_redacted, where.split("::")))
+
+
+def _redacted(where: str) -> str:
+    scheme, found, rest = where.partition("://")
+    if not found:
         return where
-    parts = urlsplit(where)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    host, slash, path = rest.partition("/")
+    if scheme in ("http", "https"):  # elsewhere ? and # are characters of names and patterns
+        path = re.split("[?#]", path, maxsplit=1)[0]
+        host = re.split("[?#]", host, maxsplit=1)[0]
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

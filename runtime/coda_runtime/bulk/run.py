@@ -111,6 +111,8 @@ def tokenize(
     require_pillow()
     if not isinstance(shard_size, int) or isinstance(shard_size, bool) or shard_size < 1:
         raise InputError(f"shard_size is {shard_size!r}; expected a whole number from 1")
+    if chunk is not None and chunk < 1:
+        raise InputError(f"chunk is {chunk!r}; expected a whole number from 1, or None")
     opened = Bundle.open(find_bundle(bundle))
     opened.verify("cached")
     options = SourceOptions(label, image_column, key_column)
@@ -130,7 +132,7 @@ def tokenize(
         plan = _begin(destination, settings, images)
         run = _Run(destination, plan, strict, report)
         if run.missing:
-            run.complete(images.reader(), engine, address, chunk)
+            run.complete(images.reader(plan.files), engine, address, chunk)
         return run.finish(opened, plan.left_out(images.files()))
 
 
@@ -154,9 +156,12 @@ class _Run:
     def complete(self, reader: Reader, engine: Engine, address: str | None, chunk: int | None) -> None:
         """Compute the missing shards, each written as soon as all of its images are there."""
         total = self._plan.images.num_rows
-        before = total - sum(self._plan.shard(number).num_rows for number in self.missing)
-        self._report(before, total)
         parts: dict[int, dict[int, pa.Table]] = {number: {} for number in self.missing}
+        waiting = {number: self._plan.shard(number).num_rows for number in self.missing}
+        before = total - sum(waiting.values())
+        self._report(before, total)
+        if manifest.NAME in self._destination.names():  # a finished shard was taken away since
+            self._destination.remove(manifest.NAME)
         with cluster(address) as ray:
             for table in encode_shards(ray, self._plan, self.missing, reader, engine, chunk):
                 start = table.column("position")[0].as_py()
@@ -165,9 +170,10 @@ class _Run:
                     continue
                 if self._strict:
                     self._refuse(table)
-                parts[number][start] = table
+                parts[number][start] = _own(table)
+                waiting[number] -= table.num_rows
                 self._clock.count(table.num_rows)
-                if sum(part.num_rows for part in parts[number].values()) == self._plan.shard(number).num_rows:
+                if waiting[number] == 0:
                     self._finish_shard(number, list(parts.pop(number).values()))
                 self._report(before + self._clock.images, total)
 
@@ -226,6 +232,16 @@ class _Clock:
             self._first, self._began = self.images, time.perf_counter()
         else:
             self.rate = (self.images - self._first) / (time.perf_counter() - self._began)
+
+
+def _own(table: pa.Table) -> pa.Table:
+    """A copy in this process' memory: what waits for the rest of its shard must not fill the memory of Ray."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
 
 
 def _settings(

@@ -74,12 +74,14 @@ def _reporting() -> Iterator[Callable[[int, int], None]]:
             nonlocal bar, last, first, began
             if bar is None:
                 bar = stack.enter_context(progress("tokenizing", total))
-                first, began = done, time.monotonic()
-            elif last == first:  # before it, Ray and the engines started
-                first, began = done, time.monotonic()
+                last = done
+                bar.advance(done)
+                return
             bar.advance(done - last)
             last = done
-            if done > first:
+            if not first:  # before it, Ray and the engines started
+                first, began = done, time.monotonic()
+            elif done > first:
                 bar.describe(f"tokenizing, {(done - first) / (time.monotonic() - began):.1f} images/s")
 
         yield report

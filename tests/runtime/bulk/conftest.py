@@ -70,7 +70,13 @@ def ray_nodes() -> Iterator[Any]:
         import ray
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
+        node = {
+            "num_cpus": 2,
+            "object_store_memory": 200 << 20,
+            "include_dashboard": False,
+            # A node that is gone refuses at once, so it is found out soon; a slow one still has 10 s each time.
+            "_system_config": {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200},
+        }
         cluster = Cluster(initialize_head=True, head_node_args=node)
         try:
             ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")

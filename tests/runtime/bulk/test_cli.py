@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from coda_runtime.cli.tokenize import _reporting
 from tests.runtime.bulk.conftest import save_pictures
 
 
@@ -45,6 +48,33 @@ def test_failures(sealed: Path, tmp_path: Path, bundle: str | None, arguments: t
     assert done.stderr.startswith("error: ")
     assert told in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar begins with what earlier runs did; the rate is from the first result on."""
+    steps: list[float] = []
+    words: list[str] = []
+
+    class Bar:
+        def advance(self, count: float) -> None:
+            steps.append(count)
+
+        def describe(self, text: str) -> None:
+            words.append(text)
+
+    @contextlib.contextmanager
+    def progress(text: str, total: float) -> Iterator[Bar]:
+        words.append(f"{text} {total}")
+        yield Bar()
+
+    clock = iter([100.0, 102.0, 104.0])
+    monkeypatch.setattr("coda_runtime.cli.tokenize.progress", progress)
+    monkeypatch.setattr("coda_runtime.cli.tokenize.time.monotonic", lambda: next(clock))
+    with _reporting() as report:
+        for done in (50, 60, 70, 100):
+            report(done, 100)
+    assert sum(steps) == 100
+    assert words == ["tokenizing 100", "tokenizing, 5.0 images/s", "tokenizing, 10.0 images/s"]
 
 
 def test_a_cluster_that_is_not_there(sealed: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from coda_runtime import OutputError
+from coda_runtime import InputError, OutputError
 from coda_runtime.bulk.destination import Destination
 
 
@@ -55,6 +57,32 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputError, match="is a file; expected the name of a folder"):
         Destination(str(tmp_path / "out"))
+
+
+def test_a_run_that_is_refused_leaves_the_lock_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both started at once, and saw no folder."""
+    out, other = Destination(str(tmp_path / "out")), Destination(str(tmp_path / "out"))
+    with out.held():
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "exists", lambda _: False)
+            with pytest.raises(InputError, match="another run is writing to"), other.held():
+                pass
+        with pytest.raises(InputError, match="another run is writing to"), other.held():
+            pass
+
+
+def test_a_lock_that_was_taken_away_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is opened, and before it is locked the run that made it goes, and takes it away."""
+    lock = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        (tmp_path / "out" / ".lock").unlink()
+        lock(file, how)
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(InputError, match="another run is writing to"), Destination(str(tmp_path / "out")).held():
+        pass
 
 
 def test_the_lock_leaves_nothing_of_a_run_that_did_nothing(tmp_path: Path) -> None:

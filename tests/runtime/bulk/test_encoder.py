@@ -28,7 +28,7 @@ def pictures(tmp_path: Path) -> pa.Table:
     (tmp_path / "photos" / "g0" / "002.png").write_bytes(b"no picture")
     source = open_source(str(tmp_path / "photos"), SourceOptions())
     packed = pa.Table.from_pylist([pack_rows(40, source.listing())])
-    return read_pictures(packed, reader=source.reader(), size=tiny.SIZE, original_size=True)
+    return read_pictures(packed, reader=source.reader(source.files()), size=tiny.SIZE, original_size=True)
 
 
 def test_steps(sealed: Path, tmp_path: Path, pictures: pa.Table) -> None:

@@ -66,6 +66,10 @@ def test_an_altered_shard(made: Made, tmp_path: Path) -> None:
     pq.write_table(table.set_column(1, "ids", pa.array(rows, pa.list_(pa.int32()))), shard, row_group_size=2)
     with pytest.raises(TokenError, match="expected 21 in each row, from 0 to 15"):
         TokenFolder(where)[7]
+    pq.write_table(table.slice(0, 3), shard, row_group_size=2)
+    for row in (8, 9):
+        with pytest.raises(OutputError, match=r"shard-00001\.parquet is missing or damaged \("):
+            TokenFolder(where)[row]
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(OutputError, match=r"shard-00001\.parquet is missing or damaged"):
         TokenFolder(where)[7]

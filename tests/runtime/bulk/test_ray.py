@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,17 +22,59 @@ from tests.runtime.bulk.conftest import expected, found, save_pictures
 # Ray warns of its own future.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+T = TypeVar("T")
 PATIENCE = 600.0  # seconds, for what takes a few on a quiet machine
-ATTEMPTS = 5  # at killing something that is still at work: on a busy machine all may be done before we look
+
+
+class Gate(http.server.ThreadingHTTPServer):
+    """Pictures over HTTP. Those of the first group come at once, the others wait until the gate is open."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+        self.opened = threading.Event()
+        self.waiting, self.served = 0, 0
+
+    def handle_error(self, *_: object) -> None:
+        """Who asked may have been killed."""
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    server: Gate
+
+    def do_GET(self) -> None:
+        held = self.path.endswith(".png") and not self.path.startswith("/g0/")
+        if held:
+            self.server.waiting += 1
+            self.server.opened.wait(PATIENCE)
+        super().do_GET()
+        self.server.served += held
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """36 pictures that take a while to read, and one that is none."""
+    """36 pictures, and one that is none."""
     folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder, 36, scale=16)
+    save_pictures(folder, 36)
     (folder / "g1" / "broken.png").write_bytes(b"no picture")
     return folder
+
+
+@pytest.fixture
+def gate(pictures: Path) -> Iterator[Gate]:
+    server = Gate(pictures)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.opened.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def children(parent: int) -> Iterator[tuple[int, str]]:
@@ -49,10 +94,11 @@ def raylet(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
 
-def wait_for(what: Callable[[], list[int]], seconds: float = 10.0) -> list[int]:
-    """What there is of something, or nothing if that does not come."""
-    end = time.monotonic() + seconds
-    while not (out := what()) and time.monotonic() < end:
+def wait_for(what: Callable[[], T]) -> T:
+    """What there is of something, as soon as there is any."""
+    end = time.monotonic() + PATIENCE
+    while not (out := what()):
+        assert time.monotonic() < end
         time.sleep(0.02)
     return out
 
@@ -62,15 +108,16 @@ def workers(node: Any, kind: str) -> list[int]:
 
 
 class Once:
-    """A report that kills something after the first finished shard; `done` if there was something."""
+    """A report that does something after the first finished shard."""
 
-    def __init__(self, out: Path, kill: Callable[[], bool]) -> None:
-        self._out, self._kill, self._called, self.done = out, kill, False, False
+    def __init__(self, out: Path, act: Callable[[], None]) -> None:
+        self._out, self._act, self.done = out, act, False
 
     def __call__(self, done: int, total: int) -> None:
-        if not self._called and list(self._out.glob("*.parquet")) and done < total:
-            self._called = True
-            self.done = self._kill()
+        if not self.done and list(self._out.glob("*.parquet")):
+            assert done < total
+            self.done = True
+            self._act()
 
 
 def check(bundle: Path, pictures: Path, out: Path) -> None:
@@ -82,44 +129,50 @@ def check(bundle: Path, pictures: Path, out: Path) -> None:
     assert (len(folder), folder.manifest["errors"]) == (36, 1)
 
 
-def test_workers_are_killed(sealed: Path, pictures: Path, tmp_path: Path, ray_nodes: Any) -> None:
-    def kill() -> bool:
-        # The readers first, whose work ends before the encoder's.
-        found = [wait_for(lambda kind=kind: workers(ray_nodes.head_node, kind)) for kind in ("MapBatches(read", "MapW")]  # type: ignore[misc]
-        for pid in (pid for pids in found for pid in pids):
+def test_local_files(sealed: Path, pictures: Path, tmp_path: Path, ray_nodes: Any) -> None:
+    done = tokenize(sealed, pictures, tmp_path / "out", shard_size=8, label="folder", original_size=True)
+    assert (done.images, done.errors, done.shards, done.computed) == (36, 1, 5, 37)
+    check(sealed, pictures, tmp_path / "out")
+    row = TokenFolder(tmp_path / "out")[20]
+    assert (row["label"], row["width"], row["height"]) == (row["path"].split("/")[0], 60, 40)
+
+
+def test_workers_are_killed(sealed: Path, pictures: Path, gate: Gate, tmp_path: Path, ray_nodes: Any) -> None:
+    def kill() -> None:
+        wait_for(lambda: gate.waiting)
+        for pid in wait_for(lambda: workers(ray_nodes.head_node, "MapBatches(read")):  # they wait for the gate
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return all(found)
+        encoders = wait_for(lambda: workers(ray_nodes.head_node, "MapW"))
+        for pid in encoders:
+            os.kill(pid, signal.SIGSTOP)
+        gate.opened.set()
+        wait_for(lambda: gate.served > 8)  # what was read meanwhile is at the encoder's door
+        for pid in encoders:
+            os.kill(pid, signal.SIGKILL)
 
-    for attempt in range(ATTEMPTS):
-        report = Once(out := tmp_path / f"out-{attempt}", kill)
-        done = tokenize(sealed, pictures, out, shard_size=8, chunk=2, report=report)
-        if report.done:
-            break
+    report = Once(tmp_path / "out", kill)
+    done = tokenize(sealed, gate.url, tmp_path / "out", shard_size=8, chunk=2, report=report)
     assert report.done
     assert (done.images, done.errors, done.shards, done.computed) == (36, 1, 5, 37)
-    check(sealed, pictures, out)
+    check(sealed, pictures, tmp_path / "out")
 
 
-def test_a_node_is_killed(sealed: Path, pictures: Path, tmp_path: Path, ray_nodes: Any) -> None:
+def test_a_node_is_killed(sealed: Path, pictures: Path, gate: Gate, tmp_path: Path, ray_nodes: Any) -> None:
     import ray
 
     alive = lambda: [1 for one in ray.nodes() if one["Alive"]]  # noqa: E731
+    node = ray_nodes.add_node(num_cpus=2, object_store_memory=200 << 20)
+    assert len(alive()) == 2
 
-    def kill() -> bool:
-        at_work = wait_for(lambda: workers(node, "MapWorker") + workers(node, "MapBatches(read"))
+    def kill() -> None:
+        # Readers of both nodes wait for the gate.
+        wait_for(lambda: gate.waiting and workers(node, "MapBatches(read"))
         ray_nodes.remove_node(node, allow_graceful=False)
-        return bool(at_work)
+        gate.opened.set()
 
-    for attempt in range(ATTEMPTS):
-        node = ray_nodes.add_node(num_cpus=2, object_store_memory=200 << 20)
-        assert len(alive()) == 2
-        report = Once(out := tmp_path / f"out-{attempt}", kill)
-        tokenize(sealed, pictures, out, shard_size=8, chunk=2, report=report)
-        if report.done:
-            break
-        if node in ray_nodes.worker_nodes:
-            ray_nodes.remove_node(node, allow_graceful=False)
+    report = Once(tmp_path / "out", kill)
+    tokenize(sealed, gate.url, tmp_path / "out", shard_size=8, chunk=2, report=report)
     assert report.done
-    assert len(alive()) == 1
-    check(sealed, pictures, out)
+    wait_for(lambda: len(alive()) == 1)
+    check(sealed, pictures, tmp_path / "out")

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from coda_runtime import ImageError, InputError, OutputError
 from coda_runtime.bulk import TokenFolder, tokenize
 from coda_runtime.bulk.destination import Destination
+from coda_runtime.bulk.run import _own
 from tests.runtime import tiny
-from tests.runtime.bulk.conftest import expected, found, save_pictures
+from tests.runtime.bulk.conftest import expected, found, png, save_pictures, save_tar
 from tests.runtime.bulk.pieces import Here, without_ray
 
 IMAGES, BROKEN = 22, ("g0/010b.png", "g2/last.png")
@@ -74,6 +76,27 @@ def test_again_does_nothing(sealed: Path, pictures: Path, here: Here, tmp_path: 
     done = tokenize(sealed, pictures, out, shard_size=7)
     assert (done.computed, done.images, here.positions) == (0, IMAGES, [])
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_shard_that_was_taken_away(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+    """Until it is back, there is no manifest, which would say that all is there."""
+    out = tmp_path / "out"
+    tokenize(sealed, pictures, out, shard_size=7)
+    (out / "shard-00001.parquet").unlink()
+    told: list[bool] = []
+    done = tokenize(
+        sealed, pictures, out, shard_size=7, report=lambda *_: told.append((out / "manifest.json").exists())
+    )
+    assert (done.computed, any(told[1:])) == (7, False)
+    TokenFolder(out).verify()
+
+
+def test_what_waits_is_in_memory_of_our_own() -> None:
+    table = pa.table({"ids": pa.array([[1, 2], [], [3]], pa.list_(pa.int32())), "error": [None, "no", None]})
+    own = _own(table.slice(1))
+    assert own == table.slice(1)
+    theirs = {buffer.address for column in table.columns for buffer in column.chunk(0).buffers() if buffer}
+    assert not theirs & {buffer.address for column in own.columns for buffer in column.chunk(0).buffers() if buffer}
 
 
 class Killed(BaseException):
@@ -215,6 +238,27 @@ def test_files_that_went_are_errors(sealed: Path, tmp_path: Path) -> None:
     assert "there is no image 'g0/003.png'" in (tmp_path / "out" / "errors.jsonl").read_text()
 
 
+def test_tars_that_change_between_runs(sealed: Path, here: Here, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    pictures = [png(picture) for picture in tiny.photos(6)]
+    save_tar(shards / "a.tar", {f"{number}.png": data for number, data in enumerate(pictures)})
+
+    def stop(done: int, total: int) -> None:
+        if done:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tokenize(sealed, shards, tmp_path / "out", shard_size=2, report=stop)
+    save_tar(shards / "a.tar", {f"{number}.png": data for number, data in enumerate(reversed(pictures))})
+    with pytest.raises(InputError, match=r"a\.tar has changed since the plan was made"):
+        tokenize(sealed, shards, tmp_path / "out", shard_size=2)
+    shutil.copy(shards / "a.tar", shards / "b.tar")
+    (shards / "a.tar").unlink()
+    with pytest.raises(InputError, match=r"a\.tar cannot be opened"):
+        tokenize(sealed, shards, tmp_path / "out", shard_size=2)
+
+
 def test_a_second_run_is_refused(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
     with (
         Destination(str(tmp_path / "out")).held(),
@@ -245,6 +289,7 @@ def test_foreign_and_damaged_shards(sealed: Path, pictures: Path, here: Here, tm
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"chunk": -1}, "chunk is -1; expected a whole number from 1, or None"),
         ({"shard_size": 0}, "shard_size is 0; expected a whole number from 1"),
         ({"precision": "fp8"}, "precision is 'fp8'; this bundle has \"auto\", 'fp32'"),
         ({"device": "cuda:1"}, "Ray gives each encoder a GPU of its own"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gzip
 import http.server
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coda_runtime import ImageError, InputError, MissingDependencyError
-from coda_runtime.bulk.sources import SourceOptions, open_source
-from coda_runtime.bulk.sources.fetching import read_files
+from coda_runtime.bulk.places import redacted
+from coda_runtime.bulk.sources import SourceOptions, fetching, open_source
+from coda_runtime.bulk.sources import tars as tar_source
+from coda_runtime.bulk.sources.fetching import read_local, read_remote
 from coda_runtime.bulk.tars import expand_braces
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import png, save_pictures, save_tar
@@ -32,7 +36,7 @@ def read(where: object, **options: Any) -> tuple[list[str], list[bytes | ImageEr
     """Keys, files and listing, read by a reader that went through pickle, in two pieces."""
     source = open_source(str(where), SourceOptions(**options))
     listing = source.listing()
-    reader = pickle.loads(pickle.dumps(source.reader()))
+    reader = pickle.loads(pickle.dumps(source.reader(source.files())))
     middle = listing.num_rows // 2
     files = [*reader.read(listing.slice(0, middle)), *reader.read(listing.slice(middle))]
     return listing.column("path").to_pylist(), files, listing
@@ -125,10 +129,24 @@ def test_tars(tars: Path) -> None:
 
 def test_tars_that_change(tars: Path) -> None:
     source = open_source(str(tars), SourceOptions())
-    listing = source.listing()
+    listing, files = source.listing(), source.files()
     save_tar(tars / "train-001.tar", {"other.png": PNGS[0]})
-    with pytest.raises(InputError, match=r"train-001\.tar has changed since the plan was made"):
-        list(source.reader().read(listing))
+    # A run that goes on, and one that is started again.
+    for now in (source, open_source(str(tars), SourceOptions())):
+        with pytest.raises(InputError, match=r"train-001\.tar has changed since the plan was made"):
+            list(now.reader(files).read(listing))
+    (tars / "train-001.tar").unlink()
+    with pytest.raises(InputError, match=r"train-001\.tar cannot be opened"):
+        list(open_source(str(tars), SourceOptions()).reader(files).read(listing))
+
+
+def test_members_of_absurd_size(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = min(map(len, PNGS[:2]))
+    for module in (fetching, tar_source):
+        monkeypatch.setattr(module, "MOST_BYTES", most)
+    _, files, _ = read(tars / "train-000.tar")
+    assert [isinstance(file, ImageError) for file in files] == [len(data) > most for data in PNGS[:2]]
+    assert f"and {most} is the most that is read; leave it out" in "".join(map(str, files))
 
 
 def test_tars_that_are_none(tars: Path) -> None:
@@ -200,6 +218,14 @@ def test_a_damaged_parquet_file(tables: Path) -> None:
         read(tables)
 
 
+def test_damaged_pages_of_a_parquet_file(tables: Path) -> None:
+    whole = bytearray((tables / "1.parquet").read_bytes())
+    whole[4:2000] = bytes(1996)
+    (tables / "1.parquet").write_bytes(whole)
+    with pytest.raises(InputError, match=r"1\.parquet is not a Parquet file, or is damaged"):
+        read(tables)
+
+
 def test_nothing_and_two_kinds(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"has no images; expected files ending in \.bmp .*\.tar or \.parquet"):
@@ -224,8 +250,15 @@ def test_urls_that_cannot_be_opened() -> None:
         read("nothing://a")
 
 
+asked: list[str] = []
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        asked.append(self.path)
+        super().do_GET()
 
     def log_message(self, *_: object) -> None:
         pass
@@ -250,7 +283,10 @@ def test_http(site: str, tmp_path: Path) -> None:
     keys, files, _ = read(f"{site}/")
     assert keys == ["g0/000.png", "g0/003.png", "g1/001.png", "g1/004.png", "g2/002.png"]
     assert files == [(tmp_path / "site" / key).read_bytes() for key in keys]
-    assert read(f"{site}/g1/*.png")[0] == ["001.png", "004.png"]
+    asked.clear()
+    source = open_source(f"{site}/g1/*.png", SourceOptions())
+    assert source.listing().column("path").to_pylist() == ["001.png", "004.png"]
+    assert not [path for path in asked if path.endswith("1.png")]  # listing fetches no image
 
 
 class Failing:
@@ -261,22 +297,81 @@ class Failing:
     def __init__(self, failures: int, error: Exception) -> None:
         self.failures, self.error = failures, error
 
-    def cat(self, paths: list[str], on_error: str) -> dict[str, bytes | Exception]:
+    def cat_ranges(self, paths: list[str], starts: Any, ends: Any, on_error: str) -> list[bytes | Exception]:
         self.failures -= 1
-        return {path: self.error if self.failures >= 0 and path == "b" else b"data" for path in paths}
+        return [self.error if self.failures >= 0 and path == "b" else b"data" for path in paths]
 
 
 def test_a_remote_that_fails_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
-    assert read_files(Failing(2, ConnectionError("reset")), ["a", "b"], ["a", "b"]) == [b"data"] * 2
+    assert read_remote(Failing(2, ConnectionError("reset")), ["a", "b"], ["a", "b"]) == [b"data"] * 2
     assert len(waited) == 2
     with pytest.raises(InputError, match=r"cannot be fetched \(ConnectionError: reset\).*run the same command again"):
-        read_files(Failing(3, ConnectionError("reset")), ["a", "b"], ["a", "b"])
+        read_remote(Failing(3, ConnectionError("reset")), ["a", "b"], ["a", "b"])
     for error in (FileNotFoundError("b"), PermissionError("b")):
-        first, second = read_files(Failing(1, error), ["a", "b"], ["a", "b"])
+        first, second = read_remote(Failing(1, error), ["a", "b"], ["a", "b"])
         assert first == b"data"
         assert isinstance(second, ImageError)
+
+
+def test_names_that_look_like_patterns() -> None:
+    folder = fsspec.filesystem("memory")
+    names = ["img1.png", "img[1].png", "x*y.png", "xzy.png", "{a,b}.png"]
+    for name, data in zip(names, PNGS, strict=False):
+        folder.pipe_file(f"/odd/{name}", data)
+    try:
+        keys, files, _ = read("memory://odd")
+    finally:
+        folder.rm("/odd", recursive=True)
+    assert dict(zip(keys, files, strict=True)) == dict(zip(names, PNGS, strict=False))
+
+
+def test_a_node_without_the_folder(folder: Path, tmp_path: Path) -> None:
+    """One missing file is an error of that image; a folder that is not mounted must not make errors of all of them."""
+    source = open_source(str(folder), SourceOptions())
+    listing, reader = source.listing(), source.reader(source.files())
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"photos is not there, or is empty, on the node .*mount it, and run the same"):
+        list(reader.read(listing))
+    folder.mkdir()
+    with pytest.raises(InputError, match="photos is not there, or is empty"):
+        list(reader.read(listing))
+    (folder / "other.txt").touch()
+    assert all("there is no image" in str(file) for file in reader.read(listing))
+
+
+def test_trouble_that_is_not_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(PNGS[0])
+
+    def fail(number: int) -> None:
+        def read_bytes(_: Path) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+    fail(errno.EMFILE)
+    with pytest.raises(InputError, match=r"cannot be read now \(Too many open files\).*run the same command again"):
+        read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path))
+    fail(errno.EIO)
+    assert isinstance(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)), ImageError)
+    monkeypatch.undo()
+    monkeypatch.setattr(fetching, "MOST_BYTES", 10)
+    assert "10 is the most that is read" in str(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("/a?b", "/a?b"),
+        ("https://me:secret@host/x/?sig=secret#secret", "https://host/x/"),
+        ("https://host?sig=secret", "https://host"),
+        ("zip://*.png::https://me:secret@host/x.zip?sig=secret", "zip://*.png::https://host/x.zip"),
+        ("s3://key:secret@bucket/a?.tar", "s3://bucket/a?.tar"),
+    ],
+)
+def test_secrets_are_not_told(url: str, told: str) -> None:
+    assert redacted(url) == told
 
 
 @given(st.lists(st.sampled_from(["a", "-", "{1..3}", "{x,y}", "{08..10}", "{", "}", "*"]), max_size=6))

@@ -26,8 +26,8 @@ class Source(Protocol):
         """
         ...
 
-    def reader(self) -> Reader:
-        """What reads the images of such rows."""
+    def reader(self, files: dict[str, str]) -> Reader:
+        """What reads the images of such rows. `files` is what `files()` gave when they were listed."""
         ...
 
 

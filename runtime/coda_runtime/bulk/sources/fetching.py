@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,18 +17,45 @@ Fetched = bytes | ImageError
 """An image's file, or why there is none."""
 
 AT_ONCE = 16  # files fetched together, so encoded images in memory
+MOST_BYTES = 1 << 30
+"""Of one encoded image on this machine: no picture of the pixels that are taken needs as many."""
+_NOT_THE_FILES = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PAUSES = (1.0, 4.0)  # seconds before the second and the third try
 
 
-def read_files(fs: Any, paths: Sequence[str], names: Sequence[str]) -> list[Fetched]:
-    """Each file whole. Raises InputError when a remote file system fails in another way than by denying one file."""
-    if is_local(fs):
-        return [_read_local(path, name) for path, name in zip(paths, names, strict=True)]
-    return _remote(lambda some: list(fs.cat(some, on_error="return").values()), list(paths), names)
+def read_local(path: str, name: str, root: str) -> Fetched:
+    """A file of this machine, whole. Raises InputError when `root` is gone, or the trouble is not this file's."""
+    file = Path(path)
+    try:
+        if not file.is_file() and file.exists():  # reading a pipe would wait for ever
+            return ImageError(f"{name!r} is no regular file; leave it out")
+        if (size := file.stat().st_size) > MOST_BYTES:
+            return ImageError(too_large(name, size))
+        return file.read_bytes()
+    except FileNotFoundError:
+        _check_mounted(root)
+        return ImageError(f"there is no image {name!r}; check the path")
+    except OSError as error:
+        if error.errno in _NOT_THE_FILES:
+            raise InputError(
+                f"{path} cannot be read now ({error.strerror}), and other images neither; run the same command again "
+                "to go on"
+            ) from error
+        return ImageError(f"{name!r} cannot be read ({error.strerror or error})")
+
+
+def read_remote(fs: Any, paths: Sequence[str], names: Sequence[str]) -> list[Fetched]:
+    """Each file whole. Raises InputError when the file system fails in another way than by denying one file."""
+
+    def fetch(some: list[str]) -> list[Any]:
+        # Not by `cat`, which takes names with * ? [ for patterns.
+        return list(fs.cat_ranges(some, [None] * len(some), [None] * len(some), on_error="return"))
+
+    return _remote(fetch, list(paths), names)
 
 
 def read_pieces(fs: Any, path: str, places: Sequence[tuple[int, int]], names: Sequence[str]) -> list[Fetched]:
-    """The (offset, size) pieces of one file, sizes in bytes. Raises as `read_files`, and when a local file fails."""
+    """The (offset, size) pieces of one file, sizes in bytes. Raises as `read_remote`, and when a local file fails."""
     if is_local(fs):
         try:
             with Path(path).open("rb", buffering=0) as file:
@@ -66,24 +96,32 @@ def check_state(fs: Any, path: str, expected: str) -> None:
         )
 
 
-def _read_local(path: str, name: str) -> Fetched:
-    file = Path(path)
+def too_large(name: str, size: int) -> str:
+    """Why an encoded image of so many bytes is not read."""
+    return f"{name!r} has {size} bytes, and {MOST_BYTES} is the most that is read; leave it out"
+
+
+def _check_mounted(root: str) -> None:
+    """Raise InputError unless there is something in a folder of this machine."""
     try:
-        if not file.is_file() and file.exists():  # reading a pipe would wait for ever
-            return ImageError(f"{name!r} is no regular file; leave it out")
-        return file.read_bytes()
-    except FileNotFoundError:
-        return ImageError(f"there is no image {name!r}; check the path")
-    except OSError as error:
-        return ImageError(f"{name!r} cannot be read ({error.strerror or error})")
+        with os.scandir(root or "/") as found:
+            if next(found, None) is not None:
+                return
+    except OSError:
+        pass
+    raise InputError(
+        f"{root} is not there, or is empty, on the node {socket.gethostname()}; mount it, and run the same command "
+        "again to go on"
+    )
 
 
 def _remote(fetch: Callable[[list[Any]], list[Any]], wanted: list[Any], names: Sequence[str]) -> list[Fetched]:
     out: list[Fetched] = []
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
+        some_names = names[start : start + AT_ONCE]
         for pause in (*_PAUSES, None):
-            fetched = [_judge(item, name) for item, name in zip(fetch(some), names[start:], strict=False)]
+            fetched = [_judge(item, name) for item, name in zip(fetch(some), some_names, strict=True)]
             failed = [item for item in fetched if not isinstance(item, (bytes, ImageError))]
             if not failed:
                 break
@@ -102,6 +140,7 @@ def _judge(item: Any, name: str) -> Any:
     if isinstance(item, FileNotFoundError):
         return ImageError(f"there is no image {name!r}; check the path")
     status = getattr(item, "status", 0)
-    if isinstance(item, PermissionError) or (400 <= status < 500 and status not in (408, 429)):
+    denied = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    if isinstance(item, PermissionError) or denied:
         return ImageError(f"{name!r} may not be read ({item})")
     return bytes(item) if isinstance(item, (bytes, bytearray, memoryview)) else item

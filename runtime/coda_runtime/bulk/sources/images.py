@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...images import SUFFIXES
+from ..places import is_local
 from .base import printable, table
-from .fetching import AT_ONCE, Fetched, read_files
+from .fetching import AT_ONCE, Fetched, read_local, read_remote
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -37,18 +38,22 @@ class ImageFiles:
             labels = [printable(PurePosixPath(name).parent.name) or None for name in self._names]
         return table(self._names, self.files(), labels)
 
-    def reader(self) -> ImageFileReader:
-        return ImageFileReader(self._matches.fs)
+    def reader(self, files: dict[str, str]) -> ImageFileReader:
+        return ImageFileReader(self._matches.fs, self._matches.root)
 
 
 @dataclass(frozen=True)
 class ImageFileReader:
-    """Reads whole files."""
+    """Reads whole files under the folder `root`."""
 
     fs: Any
+    root: str
 
     def read(self, rows: pa.Table) -> Iterator[Fetched]:
         files = [os.fsdecode(file) for file in rows.column("file").to_pylist()]
         names = rows.column("path").to_pylist()
+        if is_local(self.fs):
+            yield from (read_local(file, name, self.root) for file, name in zip(files, names, strict=True))
+            return
         for start in range(0, len(files), AT_ONCE):
-            yield from read_files(self.fs, files[start : start + AT_ONCE], names[start : start + AT_ONCE])
+            yield from read_remote(self.fs, files[start : start + AT_ONCE], names[start : start + AT_ONCE])

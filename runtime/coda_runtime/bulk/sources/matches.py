@@ -65,7 +65,7 @@ def _glob(fs: Any, where: str) -> tuple[str, list[str]]:
     fixed = []
     for piece in expand_braces(where):
         _, path = open_place(piece)
-        matches = [path] if fs.exists(path) else [str(match) for match in fs.glob(path) if not fs.isdir(match)]
+        matches = [path] if fs.exists(path) else _files(fs.glob(path, detail=True))
         if not matches:
             raise InputError(f"nothing matches {redacted(piece)!r}; check the path and the range")
         found += matches
@@ -74,6 +74,11 @@ def _glob(fs: Any, where: str) -> tuple[str, list[str]]:
         fixed.append(folders[:magic])
     common = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*fixed, strict=False))
     return "/".join(level[0] for level in common), found
+
+
+def _files(found: dict[str, dict[str, Any]]) -> list[str]:
+    # Not by `isdir`, which over HTTP fetches each file.
+    return [path for path, info in found.items() if info["type"] != "directory"]
 
 
 def _walk(folder: str) -> Iterator[str]:

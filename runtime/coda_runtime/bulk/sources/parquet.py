@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,8 @@ class ParquetFiles:
                     rows += range(size)
         return table(paths, files, _one_kind(labels) if self._label else None, group=groups, row=rows)
 
-    def reader(self) -> ParquetReader:
-        return ParquetReader(self._fs, self._files, self._image)
+    def reader(self, files: dict[str, str]) -> ParquetReader:
+        return ParquetReader(self._fs, files, self._image)
 
     def _check_columns(self, path: str, schema: pa.Schema) -> None:
         wanted = {"--image-column": self._image, "--key-column": self._key, "--label": self._label}
@@ -70,7 +71,8 @@ class ParquetFiles:
     def _column(self, path: str, file: pq.ParquetFile, name: str | None) -> list[Any] | None:
         if name is None:
             return None
-        values: list[Any] = file.read(columns=[name]).column(0).to_pylist()
+        with _explained(path):
+            values: list[Any] = file.read(columns=[name]).column(0).to_pylist()
         if not all(value is None or isinstance(value, (str, int)) for value in values):
             raise InputError(f"{path}: the column {name!r} is neither text nor whole numbers; name another")
         if name == self._key and None in values:
@@ -98,16 +100,23 @@ class ParquetReader:
 
 @lru_cache(maxsize=1)
 def _row_group(fs: Any, path: str, state: str, group: int, column: str) -> pa.ChunkedArray:
-    with _opened(fs, path) as file:
+    with _opened(fs, path) as file, _explained(path):
         return file.read_row_group(group, columns=[column]).column(0)
 
 
 def _opened(fs: Any, path: str) -> pq.ParquetFile:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _explained(path):
         return pq.ParquetFile(path) if is_local(fs) else pq.ParquetFile(fs.open(path, "rb"))
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise InputError(

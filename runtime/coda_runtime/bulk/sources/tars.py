@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ImageError, InputError
 from ..tars import is_image, members
 from .base import by_file, printable, table
-from .fetching import AT_ONCE, Fetched, check_state, read_pieces, state
+from .fetching import AT_ONCE, MOST_BYTES, Fetched, check_state, read_pieces, state, too_large
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class TarFiles:
         offsets, sizes = [offset for offset, _ in places], [size for _, size in places]
         return table(paths, files, labels if self._label else None, offset=offsets, size=sizes)
 
-    def reader(self) -> TarReader:
-        return TarReader(self._fs, self._files)
+    def reader(self, files: dict[str, str]) -> TarReader:
+        return TarReader(self._fs, files)
 
     def _members(self, path: str) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
         """The members of a shard, and the label of each sample."""
@@ -78,11 +78,16 @@ class TarReader:
             places = list(zip(part.column("offset").to_pylist(), part.column("size").to_pylist(), strict=True))
             for start in range(0, len(places), AT_ONCE):
                 some = slice(start, start + AT_ONCE)
+                wanted = [(offset, size if size <= MOST_BYTES else 0) for offset, size in places[some]]
                 for name, (_, size), item in zip(
-                    names[some], places[some], read_pieces(self.fs, path, places[some], names[some]), strict=True
+                    names[some], places[some], read_pieces(self.fs, path, wanted, names[some]), strict=True
                 ):
-                    short = isinstance(item, bytes) and len(item) != size
-                    yield ImageError(f"{name!r} is cut: {path} ended before it did") if short else item
+                    if size > MOST_BYTES:
+                        yield ImageError(too_large(name, size))
+                    elif isinstance(item, bytes) and len(item) != size:
+                        yield ImageError(f"{name!r} is cut: {path} ended before it did")
+                    else:
+                        yield item
 
 
 def _sample(member: str) -> str:
