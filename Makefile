@@ -34,7 +34,7 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m "not gpu and not shapes"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not shapes"
 
 shapes: $(TEST_STAMP) ## build engines of the full-size tokenizers: minutes, and needs no GPU
 	$(BIN)/pytest -m shapes

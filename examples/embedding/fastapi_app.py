@@ -2,8 +2,8 @@
 
 pip install "coda-runtime[cpu,images]" fastapi uvicorn
 CODA_BUNDLE=bundle/ uvicorn fastapi_app:app
-curl --data-binary @photo.jpg localhost:8000/encode                       # {"ids": [12, 7, ...]}
-curl --data '{"ids": [12, 7]}' localhost:8000/decode --output photo.png   # a whole number of scales
+curl --data-binary @photo.jpg localhost:8000/encode                          # {"ids": [12, 7, ...]}
+curl --fail --data '{"ids": [12]}' localhost:8000/decode --output photo.png  # a whole number of scales; here, one
 
 What to watch for:
 - Threads. The engines use every core for one run; runs side by side share them, so that more than RUNS at once only

@@ -16,12 +16,12 @@ import coda_runtime
 
 
 def main(bundle: str, photos: str, out: str) -> None:
-    paths = sorted(path for path in Path(photos).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in Path(photos).glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = paths or sys.exit(f"error: there are no JPEG or PNG files in {photos}")
     Path(out).mkdir(parents=True, exist_ok=True)
     with coda_runtime.load(bundle) as tok:  # once: loading takes longer than a picture
         ids = np.empty((len(paths), tok.spec.num_tokens), np.int32)
-        # As many at a time as go through the engines at once: more would only take memory.
-        for start in range(0, len(paths), tok.images_per_run):
+        for start in range(0, len(paths), tok.images_per_run):  # more at a time would only take memory
             part = slice(start, start + tok.images_per_run)
             ids[part] = tok.encode(paths[part])
             for path, image in zip(paths[part], tok.decode(ids[part]), strict=True):
@@ -31,6 +31,6 @@ def main(bundle: str, photos: str, out: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        main(*sys.argv[1:]) if len(sys.argv) == 4 else sys.exit(__doc__)
     except coda_runtime.CodaError as error:  # names the file, and what to do
         sys.exit(f"error: {error}")

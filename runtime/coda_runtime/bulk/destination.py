@@ -38,6 +38,14 @@ class Destination:
         """The folder, None where it is not on this machine."""
         return self._local
 
+    def holds(self, source: str) -> bool:
+        """Whether a source, a path or a pattern on this machine, is this folder or lies in it; of URLs, never."""
+        return (
+            self._local is not None
+            and ":" not in source
+            and Path(source).absolute().is_relative_to(self._local.absolute())
+        )
+
     def names(self) -> list[str]:
         """The files in the folder, sorted; none if there is no folder."""
         with self._explained("listed"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import operator
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ class TokenFolder:
         require("pyarrow", "fsspec")
         self._folder = Destination(os.fspath(where))
         self._where = os.fspath(where) if self._folder.local is None else str(self._folder.local)
-        if NAME not in self._folder.names():
+        names = self._folder.names()
+        if not names:
+            raise OutputError(f"{self._folder.url} is not there or empty; expected what `coda tokenize` wrote")
+        if NAME not in names:
             raise OutputError(
                 f"{self._folder.url} has no {NAME}, so its run is not finished; run the same `coda tokenize` again"
             )
@@ -73,13 +77,20 @@ class TokenFolder:
 
         Raises IndexError, TokenError for ids that do not fit the spec, OutputError for a shard that is damaged.
         """
-        index = range(len(self))[index]
+        asked = operator.index(index)
+        if not -len(self) <= asked < len(self):
+            raise IndexError(f"there is no row {asked}; {self._folder.url} has {len(self)}")
+        index = asked % len(self)
         shard = bisect.bisect_right(self._ends, index)
         file, rows = self._result.shards[shard]
         row = index - (self._ends[shard] - rows)
         group, inside = divmod(row, self._result.rows_per_group)
         found = self._group(file, group, min(self._result.rows_per_group, rows - row + inside))
         return {**found.others.slice(inside, 1).to_pylist()[0], "ids": found.ids[inside]}
+
+    def __repr__(self) -> str:
+        about = f"{len(self)} images, {self.spec.num_tokens} tokens each"
+        return f"<coda_runtime.bulk.TokenFolder {self._folder.url}: {about}>"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))

@@ -127,6 +127,8 @@ def tokenize(
         allow_host_code,
     )
     destination = Destination(os.fspath(out))
+    if destination.holds(settings.source):
+        raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside of {source}")
     with destination.held():
         images = open_source(os.fspath(source), options, leave_out=str(destination.path))
         plan = _begin(destination, settings, images)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from .base import command as coda_command
 from .base import json_option, print_json, progress
 from .options import bundle_argument, load_options
 
+_SECONDS_BETWEEN_LINES = 60.0
 _EXAMPLE = """coda tokenize bundle photos/ --out tokens
 coda tokenize bundle "train-{000..146}.tar" --label cls --out tokens
 coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address auto"""
@@ -51,37 +54,57 @@ def command(bundle: str, source: str, out: str, as_json: bool, providers: tuple[
         done = tokenize(bundle, source, out, providers=providers or None, report=report, **settings)
     if done.left_out:
         click.echo(
-            f"warning: {done.left_out} files in {source} are not in the plan of {done.out}, since they came after it; "
-            "tokenize them to another folder",
+            f"warning: {source} has files that are not in the plan of {done.out}, since they came after it "
+            f"({done.left_out}); tokenize them to another folder",
             err=True,
         )
     if as_json:
         print_json(asdict(done))
         return
     rate = f", {done.images_per_second:.1f} images/s" if done.images_per_second else ""
-    errors = f", {done.errors} that cannot be read: see errors.jsonl" if done.errors else ""
-    click.echo(f"{done.images} images in {done.shards} files{rate}{errors}: {done.out}")
+    errors = f"; {done.errors} could not be read, see errors.jsonl" if done.errors else ""
+    click.echo(f"{done.out}: {done.images} images in {done.shards} shards{rate}{errors}")
 
 
 @contextmanager
-def _reporting() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar that begins when the number of images is known, with images per second."""
+def _reporting() -> Iterator[_Report]:
+    """Tell of the progress; and when it is stopped, that nothing is lost."""
     with ExitStack() as stack:
-        bar: Any = None
-        last, first, began = 0, 0, 0.0
+        report = _Report(stack)
+        try:
+            yield report
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command goes on from the shards that are finished", err=True)
+            raise
 
-        def report(done: int, total: int) -> None:
-            nonlocal bar, last, first, began
-            if bar is None:
-                bar = stack.enter_context(progress("tokenizing", total))
-                last = done
-                bar.advance(done)
-                return
-            bar.advance(done - last)
-            last = done
-            if not first:  # before it, Ray and the engines started
-                first, began = done, time.monotonic()
-            elif done > first:
-                bar.describe(f"tokenizing, {(done - first) / (time.monotonic() - began):.1f} images/s")
 
-        yield report
+class _Report:
+    """A progress bar with images per second; where stderr is no terminal, a line now and then."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._bar: Any = None
+        self._last = self._first = 0
+        self._began = self._told = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take the progress: images done, of all, those of earlier runs included."""
+        now = time.monotonic()
+        if self._bar is None:
+            self._bar = self._stack.enter_context(progress("starting Ray and the engines", total))
+            self._bar.advance(done)
+            if done and not sys.stderr.isatty():
+                click.echo(f"going on: {done} of {total} images are done", err=True)
+        elif not self._first:  # before it, Ray and the engines started
+            self._bar.advance(done - self._last)
+            self._bar.describe("tokenizing")
+            self._first, self._began = done, now
+        elif done > self._first:
+            self._bar.advance(done - self._last)
+            rate = (done - self._first) / (now - self._began)
+            self._bar.describe(f"tokenizing, {rate:.1f} images/s")
+            if now - self._told >= _SECONDS_BETWEEN_LINES and not sys.stderr.isatty():
+                left = timedelta(seconds=round((total - done) / rate))
+                click.echo(f"{done} of {total} images, {rate:.1f} images/s, {left} left", err=True)
+                self._told = now
+        self._last = done

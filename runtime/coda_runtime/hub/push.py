@@ -67,7 +67,9 @@ def push(
         raise InputError(f"{source.folder} has {clash[0]}, where the model card goes; give that file another name")
     hub = require_hub(name)
     if hub.get_token() is None:
-        raise HubError("there is no token for the Hugging Face Hub, and a push needs one; log in: hf auth login")
+        raise HubError(
+            "there is no token for the Hugging Face Hub, and a push needs one; log in (hf auth login), or set HF_TOKEN"
+        )
     source.verify("always")
     files = _files(source)
     with tempfile.TemporaryDirectory() as scratch:

@@ -22,7 +22,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485
 """Width times height of the largest file that is read: 0.36 GB once decoded. It is where Pillow begins to warn."""
 
-_OWN_WAY = "open it with PIL.Image.open, which then decides, and pass the PIL image"
+_OWN_WAY = "in Python open it yourself and pass the PIL image"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -89,6 +89,8 @@ def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pix
 
     Image.preinit()
     prefix = file.read(16)
+    if not prefix:
+        raise ImageError(f"{name!r} is not an image: it is empty; check where it comes from")
     for wanted in FORMATS if formats is None else formats:
         if wanted not in Image.OPEN:
             Image.init()

@@ -29,6 +29,7 @@ class Record:
     images: int = 0
     queue_ms: float | None = None
     run_ms: float | None = None
+    refused: RefusedError | None = None
     began: float = field(default_factory=time.monotonic)
 
     def fields(self, code: str) -> dict[str, Any]:
@@ -36,7 +37,8 @@ class Record:
         milliseconds = {"queue_ms": self.queue_ms, "run_ms": self.run_ms, "total_ms": self.seconds * 1e3}
         known = {name: round(value, 2) for name, value in milliseconds.items() if value is not None}
         about = {"id": self.id, "model": self.model, "protocol": self.protocol, "images": self.images}
-        return {**about, **known, "status": code}
+        why = {} if self.refused is None else {"kind": self.refused.kind, "error": str(self.refused)}
+        return {**about, **known, "status": code, **why}
 
     @property
     def seconds(self) -> float:
@@ -92,7 +94,7 @@ class Intake:
             return out
         except Exception as error:
             refused = refusal(error)
-            code = refused.code
+            code, record.refused = refused.code, refused
             self._metrics.errors.labels(refused.kind).inc()
             raise refused from error
         finally:

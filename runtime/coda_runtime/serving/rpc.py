@@ -36,14 +36,18 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
 
     async def ModelInfer(self, request: bytes, context: Any) -> Any:  # noqa: N802 - the protocol's name
         """Answer one inference request, a serialised ModelInferRequest."""
-        about = outline(request)
 
-        async def work(record: Record) -> Any:
-            about.check()
-            self._plane.get_model_from_registry(about.model)
-            return await self._intake.in_time(self._infer(request, about, record))
+        async def answer() -> Any:
+            about = outline(request)
 
-        return await _or_abort(self._intake.take("grpc", about.model, work), context)
+            async def work(record: Record) -> Any:
+                about.check()
+                self._plane.get_model_from_registry(about.model)
+                return await self._intake.in_time(self._infer(request, about, record))
+
+            return await self._intake.take("grpc", about.model, work)
+
+        return await _or_abort(answer(), context)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Whether a model is ready."""

@@ -50,7 +50,7 @@ def test_failures(sealed: Path, tmp_path: Path, bundle: str | None, arguments: t
     assert not (tmp_path / "out").exists()
 
 
-def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The bar begins with what earlier runs did; the rate is from the first result on."""
     steps: list[float] = []
     words: list[str] = []
@@ -67,14 +67,28 @@ def test_progress(monkeypatch: pytest.MonkeyPatch) -> None:
         words.append(f"{text} {total}")
         yield Bar()
 
-    clock = iter([100.0, 102.0, 104.0])
+    clock = iter([90.0, 95.0, 100.0, 102.0, 104.0, 170.0])
     monkeypatch.setattr("coda_runtime.cli.tokenize.progress", progress)
     monkeypatch.setattr("coda_runtime.cli.tokenize.time.monotonic", lambda: next(clock))
     with _reporting() as report:
-        for done in (50, 60, 70, 100):
-            report(done, 100)
-    assert sum(steps) == 100
-    assert words == ["tokenizing 100", "tokenizing, 5.0 images/s", "tokenizing, 10.0 images/s"]
+        for done in (50, 60, 70, 100, 200):
+            report(done, 300)
+    assert sum(steps) == 200
+    rates = [f"tokenizing, {rate:.1f} images/s" for rate in (5, 10, 2)]
+    assert words == ["starting Ray and the engines 300", "tokenizing", *rates]
+    told = "going on: 50 of 300 images are done\n200 of 300 images, 2.0 images/s, 0:00:50 left\n"
+    assert capsys.readouterr().err == told
+
+
+def test_ctrl_c_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> None:
+        with _reporting() as report:
+            report(0, 300)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert capsys.readouterr().err == "stopped; the same command goes on from the shards that are finished\n"
 
 
 def test_a_cluster_that_is_not_there(sealed: Path, tmp_path: Path) -> None:

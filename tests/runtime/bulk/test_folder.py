@@ -47,10 +47,22 @@ def test_rows(made: Made) -> None:
         assert row["ids"].tolist() == ids[keys[index]]
         assert not row["ids"].flags.writeable
     for index in (13, -14):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=rf"there is no row {index}; .* has 13"):
             folder[index]
+    with pytest.raises(TypeError, match="slice"):
+        folder[0:2]
+    assert repr(folder) == f"<coda_runtime.bulk.TokenFolder {where}: 13 images, {tiny.TOKENS} tokens each>"
     assert [row["path"] for row in pickle.loads(pickle.dumps(folder))] == keys
     folder.verify()
+
+
+def test_what_is_not_there_is_told_from_what_is_not_finished(made: Made, tmp_path: Path) -> None:
+    for where in (tmp_path / "nope", tmp_path):
+        with pytest.raises(OutputError, match="is not there or empty"):
+            TokenFolder(where)
+    shutil.copy(made[0] / "plan.arrow", tmp_path)
+    with pytest.raises(OutputError, match="its run is not finished"):
+        TokenFolder(tmp_path)
 
 
 def test_an_altered_shard(made: Made, tmp_path: Path) -> None:

@@ -259,6 +259,14 @@ def test_tars_that_change_between_runs(sealed: Path, here: Here, tmp_path: Path)
         tokenize(sealed, shards, tmp_path / "out", shard_size=2)
 
 
+@pytest.mark.parametrize("inside", ["", "g0", "g0/*.png"])
+def test_the_images_do_not_lie_in_the_destination(sealed: Path, pictures: Path, inside: str) -> None:
+    before = sorted(pictures.rglob("*"))
+    with pytest.raises(InputError, match="holds the images; choose another --out"):
+        tokenize(sealed, pictures / inside, pictures)
+    assert sorted(pictures.rglob("*")) == before
+
+
 def test_a_second_run_is_refused(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
     with (
         Destination(str(tmp_path / "out")).held(),

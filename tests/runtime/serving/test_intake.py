@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from coda_runtime.serving.intake import Intake
+from coda_runtime.errors import InputError
+from coda_runtime.serving.intake import Intake, Record
 from coda_runtime.serving.metrics import Metrics
 from coda_runtime.serving.options import MAX_TEXTS, SMALL_TEXT_BYTES, ServeOptions
+from coda_runtime.serving.refusals import RefusedError
 
 
 def test_few_requests_with_much_text_are_under_way_and_small_ones_pass_them() -> None:
@@ -32,3 +36,16 @@ def test_few_requests_with_much_text_are_under_way_and_small_ones_pass_them() ->
 
     asyncio.run(main())
     assert (len(at_a_time), max(at_a_time)) == (2 * MAX_TEXTS + 2, MAX_TEXTS)
+
+
+def test_the_log_says_why_a_request_was_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(record: Record) -> None:
+        raise InputError("ids has 2 tokens a row")
+
+    intake = Intake(ServeOptions(), Metrics(CollectorRegistry()))
+    intake.open()
+    with caplog.at_level(logging.INFO, "coda.serve"), pytest.raises(RefusedError):
+        asyncio.run(intake.take("http", "decode", work))
+    (line,) = (record.fields for record in caplog.records if record.message == "request")
+    told = {"status": "INVALID_ARGUMENT", "kind": "invalid", "error": "ids has 2 tokens a row"}
+    assert {key: line[key] for key in told} == told
