@@ -67,13 +67,14 @@ def _fail() -> DataError:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_data_error_keeps_its_words_and_a_mistake_its_kind(workers: int) -> None:
+    others = multiprocessing.active_children()  # of other tests in this process
     with pytest.raises(DataError, match=r"^the words$") as caught:
         list(stream(Items(lambda: DataError("the words")), range(5), workers))
     with pytest.raises(RuntimeError, match="a mistake"):
         list(stream(Items(_fail), range(5), workers))
     # The tracebacks are still here, and their frames; the workers are not.
     assert caught.value is not None
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 def _die() -> DataError:
