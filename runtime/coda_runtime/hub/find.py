@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import BundleNotFoundError
+from ..errors import BundleNotFoundError, InputError
 from .fetch import fetch
 from .names import is_hub_name, parse_hub_name
 
@@ -27,6 +27,11 @@ def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = N
     if not isinstance(path_or_hub_id, (str, os.PathLike)) or not os.fspath(path_or_hub_id):
         raise BundleNotFoundError(f"{path_or_hub_id!r} names no bundle; expected a folder's path or a Hub id")
     if revision is not None:
+        if not is_hub_name(path_or_hub_id):
+            raise InputError(
+                f"revision is {revision!r}, and {os.fspath(path_or_hub_id)!r} is no Hub id such as org/name; a folder "
+                "has no revisions: leave it out"
+            )
         return fetch(parse_hub_name(path_or_hub_id, revision))
     path = Path(path_or_hub_id).expanduser()
     if path.exists():
