@@ -58,5 +58,6 @@ def test_forked_workers(made: tuple[Path, dict[str, list[int]]]) -> None:
 
 
 def test_an_unfinished_folder(tmp_path: Path) -> None:
+    (tmp_path / "plan.arrow").touch()
     with pytest.raises(OutputError, match=r"has no manifest\.json, so its run is not finished"):
         TokenDataset(tmp_path)
