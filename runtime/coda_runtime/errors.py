@@ -130,3 +130,8 @@ class MissingDependencyError(CodaError):
 
 class ClosedError(CodaError):
     """The tokenizer was closed, or loaded before this process was forked; load the bundle again."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, in one line of at most 200 characters, to be quoted in a message of ours."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

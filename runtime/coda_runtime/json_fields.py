@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from .errors import ManifestError
@@ -99,6 +100,16 @@ def check_depth(data: object, most: int) -> None:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def flat_rows(data: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, str]]:
+    """Nested objects as rows of (keys one after the other, value as text)."""
+    for key, value in data.items():
+        name = f"{head} {key}".strip()
+        if isinstance(value, Mapping):
+            yield from flat_rows(value, name)
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)
 
 
 def is_int(value: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from .backends.base import Backend, LoadOptions, Provider, SelectiveBackend, Session
 from .backends.registry import automatic, get_backend, runs
@@ -116,7 +116,7 @@ def choose(
         problem = engine.unavailable()
         if problem is None and isinstance(engine, SelectiveBackend):
             problem = engine.refusal(artifact, options)
-        if problem is None and backend == "auto" and artifact.engine is not None and not _is_measured(artifact):
+        if problem is None and backend == "auto" and artifact.engine is not None and not artifact.is_measured:
             problem = EngineMismatchError(
                 f"{artifact.file} was never measured, since no machine that built it could run it; measure it here: "
                 f'coda verify {bundle.folder} --parity --record, or ask for it by name: backend="{engine.name}"'
@@ -138,11 +138,6 @@ def _candidates(backend: str | Backend, options: LoadOptions, formats: set[str])
     if options.providers is not None:  # they are onnxruntime's, and say where to run
         return [get_backend("onnxruntime")]
     return [get_backend(name) for name in automatic(formats)]
-
-
-def _is_measured(artifact: Artifact) -> bool:
-    """Whether an engine ran somewhere, and was compared with the tokenizer then."""
-    return any(isinstance(numbers, Mapping) and "reason" not in numbers for numbers in artifact.parity.values())
 
 
 def _warn_of_idle_gpu(loaded: Sequence[LoadedArtifact]) -> None:

@@ -147,6 +147,11 @@ class Artifact:
     parity: Mapping[str, Any] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether it ran somewhere, and was compared with the tokenizer then."""
+        return any(isinstance(numbers, Mapping) and "reason" not in numbers for numbers in self.parity.values())
+
     @classmethod
     def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:
         """Read one entry of `artifacts`. Raises ManifestError."""

@@ -11,6 +11,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from .errors import reason_of
+
 Array = npt.NDArray[Any]
 
 NUMBERS = "biuf"
@@ -26,7 +28,7 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
         with Path(path).open("rb") as file:
             return _read(file, file.seek(0, os.SEEK_END), NUMBERS)
     except Exception as error:  # numpy stumbles in many ways over a damaged file
-        raise ValueError(_reason(error)) from error
+        raise ValueError(reason_of(error)) from error
 
 
 def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Array]:
@@ -45,7 +47,7 @@ def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Ar
                 raise ValueError(f"it unpacks to {total} bytes, and {most} is the most that is believed of its size")
             return {_name(member): _member(archive, member, kinds) for member in members}
     except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
-        raise ValueError(_reason(error)) from error
+        raise ValueError(reason_of(error)) from error
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str) -> Array:
@@ -77,7 +79,3 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)
     return array
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from ..bundle import Bundle
 from ..hub import find_bundle
+from ..json_fields import flat_rows
 from ..manifest import PARTS, Artifact, Manifest
 from ..parity.rows import PARITY_COLUMNS, parity_rows
 from .base import command as coda_command
@@ -37,7 +37,7 @@ def command(bundle: str, as_json: bool) -> None:
     if parity:
         click.echo("\nParity with the float32 tokenizer, the worst of the batch sizes")
         table(parity, columns=PARITY_COLUMNS)
-    provenance = list(_flat(manifest.provenance, ""))
+    provenance = list(flat_rows(manifest.provenance))
     if provenance:
         click.echo("\nProvenance")
         table(provenance)
@@ -75,13 +75,3 @@ def _built_for(engine: Mapping[str, Any]) -> str:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _flat(data: Mapping[str, Any], head: str) -> Iterator[tuple[str, str]]:
-    """Nested objects as rows of (dotted key, value)."""
-    for key, value in data.items():
-        name = f"{head} {key}".strip()
-        if isinstance(value, Mapping):
-            yield from _flat(value, name)
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..images import require_pillow
+from ..json_fields import flat_rows
 from ..manifest import PARTS, Manifest
 from ..parity import ParitySamples
 from ..parity.rows import PARITY_COLUMNS, parity_rows
@@ -70,7 +71,7 @@ def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
     parity = [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)]
     if parity:
         sections += ["## Parity with the float32 tokenizer", _table(PARITY_COLUMNS, parity)]
-    provenance = list(_flat(manifest.provenance, ""))
+    provenance = list(flat_rows(manifest.provenance))
     if provenance:
         sections += ["## Provenance", _table(("", ""), provenance)]
     return "\n\n".join(sections) + "\n"
@@ -136,12 +137,3 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _quoted(cell: object) -> str:
     text = " ".join(str(cell).split())
     return re.sub(r"([\\`*_\[\]<>|#!~$])", r"\\\1", text)
-
-
-def _flat(data: Mapping[str, Any], head: str) -> Iterator[tuple[str, str]]:
-    for key, value in data.items():
-        name = f"{head} {key}".strip()
-        if isinstance(value, Mapping):
-            yield from _flat(value, name)
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value)

@@ -10,7 +10,6 @@ from ..engines.key import refusal
 from ..engines.options import Batch
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
 from ..manifest import PARTS, Artifact
-from ..parity import unmeasured
 from .parts import ServedFile, ServedPart, find
 
 
@@ -172,5 +171,4 @@ def _check_together(parts: Sequence[ServedPart]) -> None:
 
 
 def _unmeasured(parts: Sequence[ServedPart]) -> list[str]:
-    engines = _engines(parts)
-    return list(dict.fromkeys(e.file for e in engines if len(list(unmeasured(e.parity))) == len(e.parity)))
+    return list(dict.fromkeys(engine.file for engine in _engines(parts) if not engine.is_measured))
