@@ -21,10 +21,10 @@ GPU_PARTS := tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings tensorrt-cu12-bin
 	triton cuda-core cuda-bindings cuda-pathfinder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test shapes bench format clean
+.PHONY: help demo test shapes slow-tests wheels bench format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(DEMO_STAMP) ## install, then run the whole road on the sample tokenizer; leaves demo/report.html
 	$(BIN)/coda demo
@@ -34,10 +34,16 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not shapes"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not shapes and not slow"
 
 shapes: $(TEST_STAMP) ## build engines of the full-size tokenizers: minutes, and needs no GPU
 	$(BIN)/pytest -m shapes
+
+slow-tests: $(TEST_STAMP) ## tests that take minutes or download: the wheels, installed into fresh environments
+	$(BIN)/pytest -m slow
+
+wheels: $(TEST_STAMP) ## build both packages into dist/, source archives and wheels, and check them
+	PYTHON=$(BIN)/python .ci/wheels dist
 
 bench: $(TEST_STAMP) ## time each piece on the sample, and the exported quantizer beside the textbook formulation
 	$(BIN)/pytest benchmarks/test_pieces.py --benchmark-group-by=group --benchmark-sort=name --benchmark-max-time=0.5 \

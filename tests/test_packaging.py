@@ -1,9 +1,10 @@
-"""The two wheels: what is in them, what they ask for, and that they agree with each other."""
+"""The two wheels and their source archives: what is in them, what they ask for, and that they agree with each other."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from email.message import Message
@@ -16,7 +17,6 @@ import pytest
 import coda_runtime
 
 ROOT = Path(__file__).parents[1]
-DATA_SUFFIXES = {".safetensors", ".json", ".md", ".jpg", ".jpeg", ".png", ".html", ".css", ".js"}
 
 
 def project(folder: str) -> dict[str, Any]:
@@ -49,6 +49,17 @@ def build(folder: str, out: Path) -> Wheel:
     return Wheel(path)
 
 
+def build_archive(folder: str, out: Path) -> Path:
+    """A source archive as an installer sees it: unpacked."""
+    # hatchling is the one of this environment, as in `build`.
+    command = [sys.executable, "-P", "-m", "hatchling", "build", "-t", "sdist", "-d", out]
+    subprocess.run(command, cwd=ROOT / folder, check=True, capture_output=True)
+    (path,) = out.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(out, filter="data")
+    return out / path.name.removesuffix(".tar.gz")
+
+
 @pytest.fixture(scope="module")
 def deploy(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
     return build(".", tmp_path_factory.mktemp("deploy"))
@@ -60,12 +71,11 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
 
 
 def source_files(package: Path) -> set[str]:
-    """All that a wheel must carry of a package: its modules, its data and its py.typed."""
-    suffixes = {".py", *DATA_SUFFIXES}
+    """All that a wheel must carry of a package: modules and data, whatever their kind."""
     return {
         path.relative_to(package.parent).as_posix()
         for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and (path.suffix in suffixes or path.name == "py.typed")
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 
@@ -79,6 +89,27 @@ def test_runtime_carries_its_package_whole(runtime: Wheel) -> None:
     assert runtime.packages == {"coda_runtime"}
     assert "coda_runtime/py.typed" in runtime.names
     assert source_files(ROOT / "runtime" / "coda_runtime") <= runtime.names
+
+
+@pytest.mark.parametrize("folder", [".", "runtime"])
+def test_a_wheel_of_the_source_archive_is_the_same(folder: str, deploy: Wheel, runtime: Wheel, tmp_path: Path) -> None:
+    unpacked = build_archive(folder, tmp_path / "archive")
+    for name in ("LICENSE", "README.md", "pyproject.toml"):
+        assert (unpacked / name).read_bytes() == (ROOT / folder / name).read_bytes()
+    again, direct = build(str(unpacked), tmp_path / "wheel"), {".": deploy, "runtime": runtime}[folder]
+    assert again.names == direct.names
+    assert again.metadata.as_string() == direct.metadata.as_string()
+
+
+@pytest.mark.parametrize("folder", [".", "runtime"])
+def test_classifiers_and_the_python_that_is_asked_for_agree(folder: str) -> None:
+    manifest = project(folder)
+    head = "Programming Language :: Python :: 3."
+    minors = [int(line.removeprefix(head)) for line in manifest["classifiers"] if line.startswith(head)]
+    assert manifest["requires-python"] == f">=3.{min(minors)}"
+    assert minors == list(range(min(minors), max(minors) + 1))
+    table = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8")
+    assert all(f"3.{minor}" in table for minor in minors)
 
 
 def test_runtime_needs_numpy_only(runtime: Wheel) -> None:

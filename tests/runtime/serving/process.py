@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,22 @@ def run_serve(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 class Server:
-    """A running server; `lines` are its log so far."""
+    """A running server; `lines` are its log so far. `command` and `env` are for one that is installed elsewhere."""
 
-    def __init__(self, bundle: Path, *options: object) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        *options: object,
+        command: Sequence[str] = COMMAND,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         ports = ["--http-port", "0", "--grpc-port", "0"]
         self.process = subprocess.Popen(
-            [*COMMAND, str(bundle), *ports, *map(str, options)],
+            [*command, str(bundle), *ports, *map(str, options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=environment() if env is None else env,
         )
         self.lines: list[dict[str, Any]] = []
         self.other_output: list[str] = []
