@@ -41,6 +41,7 @@ os.environ.update(torchvision_schemas.environment())
 @pytest.fixture(scope="session", params=("mar_v16384", "flux_v65536"))
 def golden(request: pytest.FixtureRequest) -> Golden:
     """One variant's golden case; pytest runs all tests of one variant before it makes the other."""
+    pytest.importorskip("torch", reason="golden cases are PyTorch's")
     from tests.golden import Golden
 
     return Golden(request.param)

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+pytest.importorskip("ray", reason="coda-runtime[bulk] is not installed")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import coda_runtime
 from tests.runtime import tiny

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 from coda_runtime.bundle import Bundle
 from tests.runtime.cli.conftest import Run
 from tests.runtime.triton import reading
 
 Fails = Callable[..., str]
+needs_rtx = pytest.mark.skipif(
+    find_spec("tensorrt_rtx_bindings") is None, reason="TensorRT-RTX's builder is not installed"
+)
 RTX = ("--engine", "tensorrt-rtx", "--target", "sm89,sm120", "--batch", "1,2,4")
 
 
+@needs_rtx
 def test_engines_for_a_bundle(coda: Run, sealed: Path, tmp_path: Path) -> None:
     out = tmp_path / "with engines"
     done = coda("build", sealed, *RTX, "--out", out)
@@ -31,6 +38,7 @@ def test_engines_for_a_bundle(coda: Run, sealed: Path, tmp_path: Path) -> None:
     assert "sm89" in inspected.stdout
 
 
+@needs_rtx
 def test_json(coda: Run, sealed: Path, tmp_path: Path) -> None:
     done = coda("build", sealed, *RTX, "--precision", "fp32", "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done
@@ -43,6 +51,7 @@ def test_json(coda: Run, sealed: Path, tmp_path: Path) -> None:
         assert "GPU" in numbers["reason"]
 
 
+@needs_rtx
 def test_the_wrong_way_round(fails: Fails, coda: Run, sealed: Path) -> None:
     assert 'pip install "coda-runtime[tensorrt]"' in fails("build", sealed, "--engine", "tensorrt")
     assert "has no target sm90; it has sm75" in fails("build", sealed, "--engine", "tensorrt-rtx", "--target", "sm90")
@@ -70,6 +79,7 @@ def test_a_repository_for_triton_without_engines(coda: Run, sealed: Path, tmp_pa
     assert report["triton"]["max_batch"]["encode"] == 64
 
 
+@needs_rtx
 def test_engines_that_triton_cannot_serve_and_a_repository(coda: Run, sealed: Path, tmp_path: Path) -> None:
     out, repo = tmp_path / "with engines", tmp_path / "models"
     done = coda("build", sealed, *RTX, "--out", out, "--triton", repo)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from coda_runtime.errors import BackendError, DeviceMemoryError
 
@@ -209,6 +210,7 @@ class Producer:
     """An array of another library on the GPU `index`, still being written on that library's own stream."""
 
     def __init__(self, values: np.ndarray[Any, Any], index: int = 0, kind: int = 2) -> None:
+        pytest.importorskip("cuda.core", reason="DLPack capsules are read by cuda-core")
         self.array = _owned(values.shape, values.dtype)
         self.stream = HostStream()
         self.asked: list[dict[str, Any]] = []

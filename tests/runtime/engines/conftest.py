@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX's builder is not installed")
+
 from coda_runtime.engines.bundle import EngineRequest, add_engines
 from coda_runtime.engines.library import EngineLibrary, find_library
 from coda_runtime.engines.options import BuildOptions

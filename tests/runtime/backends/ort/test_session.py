@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 
 from coda_runtime import BackendError, DeviceError, InputError
 from coda_runtime.backends.base import keeps_on_device
 from coda_runtime.backends.ort.session import OrtArray, OrtDeviceSession
 from tests.runtime.backends.ort import graphs
+
+torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
