@@ -26,6 +26,7 @@ from coda_runtime.devices import count_cuda_devices
 from coda_runtime.kernels import SearchTables, device_tables
 from coda_runtime.manifest import Spec
 from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.requirements import needed, pip_install
 
 SPECS = {
     "mar": Spec("mar_v16384", 256, 16, 16, 16384, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 680),
@@ -99,9 +100,9 @@ def missing() -> str | None:
     """Why nothing can be measured here, None where it can."""
     if not count_cuda_devices():
         return "no GPU"
-    for module, extra in (("triton", "coda-deploy[kernels]"), ("cuda.core", "coda-runtime[cuda]")):
+    for module, extra in (("triton", "kernels"), ("cuda.core", "cuda")):
         if importlib.util.find_spec(module) is None:
-            return f'{module} is not installed: pip install "{extra}"'
+            return f"{module} is not installed: {pip_install(*needed(extra))}"
     return None
 
 

@@ -72,6 +72,17 @@ def golden_tokenizer(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
+def openvino_device() -> None:
+    """For tests that compute on OpenVINO's plugin, which takes the hardware of Intel only."""
+    pytest.importorskip("onnxruntime_ep_openvino", reason="onnxruntime-ep-openvino is not installed")
+    from coda_runtime.backends.ort import library, plugins
+
+    lacks = plugins.idle_plugin(library.load_library(), plugins.OPENVINO)
+    if lacks is not None:
+        pytest.skip(lacks)
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved tiny tokenizer; not to be changed."""
     from tests import tiny_tokenizers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import coda_runtime
+from coda_runtime.requirements import DEPLOY_EXTRAS, ENGINE_EXTRAS, OWN, RANGES, RUNTIME_EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,6 +148,46 @@ def test_entry_points(deploy: Wheel, runtime: Wheel) -> None:
             assert f"{module}.py" in deploy.names or f"{module}/__init__.py" in deploy.names
 
 
+def requirements(lines: list[str]) -> dict[str, str]:
+    """Name, with extras, -> versions."""
+    found = {}
+    for line in lines:
+        parsed = Requirement(line)
+        extras = f"[{','.join(sorted(parsed.extras))}]" if parsed.extras else ""
+        found[f"{parsed.name}{extras}"] = str(parsed.specifier)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("runtime", RUNTIME_EXTRAS), (".", DEPLOY_EXTRAS)], ids=["runtime", "deploy"]
+)
+def test_messages_name_what_the_extras_bring(folder: str, extras: dict[str, tuple[str, ...]]) -> None:
+    manifest = project(folder)
+    theirs = {name: requirements(lines) for name, lines in manifest["optional-dependencies"].items()}
+    if folder == ".":
+        version = manifest["version"]
+        for name in ENGINE_EXTRAS:
+            assert theirs.pop(name) == {f"coda-runtime[{name}]": f"=={version}"}
+        del theirs["dev"]
+    assert {name: set(packages) for name, packages in extras.items()} == {name: set(v) for name, v in theirs.items()}
+    for packages in [*theirs.values(), requirements(manifest["dependencies"])]:
+        for package, versions in packages.items():
+            if package.partition("[")[0] not in OWN:
+                assert SpecifierSet(RANGES[package]) == SpecifierSet(versions), package
+
+
+def test_no_message_names_a_package_that_no_index_has() -> None:
+    lines = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for folder in ("coda_deploy", "export", "runtime", "examples", "benchmarks")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".toml") and path.name != "pyproject.toml"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"pip install\b.*\bcoda-(runtime|deploy)\b", line)
+    ]
+    assert lines == []
+
+
 def test_constraints_pin_what_the_manifests_name() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {line.partition("==")[0] for line in lines if "==" in line}
@@ -151,8 +195,14 @@ def test_constraints_pin_what_the_manifests_name() -> None:
     for folder in (".", "runtime"):
         manifest = project(folder)
         extras = manifest["optional-dependencies"]
-        # gpu and cpu exclude each other, and the CPU's is what a test machine has.
-        lists = [manifest["dependencies"], *(extras[name] for name in extras if name != "gpu")]
+        lists = [manifest["dependencies"], *extras.values()]
         named |= {line.split("[")[0].split(">")[0].split("=")[0].replace("_", "-") for group in lists for line in group}
     assert named - pinned == {"coda-deploy", "coda-runtime"}
     assert "torch==2.13.0" in lines
+
+
+def test_the_tables_of_extras_are_complete() -> None:
+    pages = {"docs/installation.md": {**RUNTIME_EXTRAS, **DEPLOY_EXTRAS}, "runtime/README.md": RUNTIME_EXTRAS}
+    for page, extras in pages.items():
+        listed = re.findall(r"^\| `([a-z-]+)` \|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert sorted(listed) == sorted(extras), page

@@ -100,9 +100,9 @@ def _library() -> Any:
         import datasets
     except ImportError as error:
         raise MissingDependencyError(
-            "reading Hugging Face datasets needs the library datasets, which is not here",
-            "train",
-            package="coda-deploy",
+            "reading Hugging Face datasets needs the library datasets, which is not installed",
+            "datasets",
+            extra="train",
         ) from error
     return datasets
 

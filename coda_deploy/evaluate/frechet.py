@@ -74,9 +74,8 @@ class Inception:
         try:
             from torch_fidelity import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise MissingDependencyError(
-                f"rFID needs torch-fidelity, which does not start here ({error})", "eval", package="coda-deploy"
-            ) from error
+            why = f"rFID needs torch-fidelity, which does not start here ({error})"
+            raise MissingDependencyError(why, "torch-fidelity", "torchvision", extra="eval") from error
         path = find_weights(
             weights, what="rFID's Inception", file=WEIGHTS_FILE, hub=None, url=WEIGHTS_URL, option="--inception-weights"
         )

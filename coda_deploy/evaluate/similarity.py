@@ -24,9 +24,9 @@ def require_ssim() -> None:
     """Raise ``MissingDependencyError`` where scikit-image is not installed."""
     if importlib.util.find_spec("skimage") is None:
         raise MissingDependencyError(
-            "SSIM needs scikit-image, which is not here: leave it out with --skip ssim, or",
-            "eval",
-            package="coda-deploy",
+            "SSIM needs scikit-image, which is not installed: leave it out with --skip ssim, or",
+            "scikit-image",
+            extra="eval",
         )
 
 

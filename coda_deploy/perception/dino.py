@@ -52,7 +52,7 @@ class DinoFeatures(nn.Module):
             import timm
         except ImportError as error:
             raise MissingDependencyError(
-                "the discriminator needs the packages timm and torchvision", "train", package="coda-deploy"
+                "the discriminator needs the packages timm and torchvision", "timm", "torchvision", extra="train"
             ) from error
         path = find_weights(weights, what="DINO ViT-S/16", file=_FILE, hub=_HUB, url=_URL, option=option)
         vit = timm.create_model(_MODEL, pretrained=False)

@@ -45,7 +45,7 @@ class Lpips(nn.Module):
             import lpips
         except ImportError as error:
             raise MissingDependencyError(
-                "LPIPS needs the packages lpips and torchvision", extra, package="coda-deploy"
+                "LPIPS needs the packages lpips and torchvision", "lpips", "torchvision", extra=extra
             ) from error
         # Before the network is built: the likely failure comes first.
         path = find_weights(weights, what="VGG-16 for LPIPS", file=_FILE, hub=_HUB, url=_URL, option=option)

@@ -135,7 +135,7 @@ class TokenizerConfig:
         if version != CONFIG_VERSION:
             raise ConfigError(
                 f"config.json has format_version {version!r}, this coda-deploy reads {CONFIG_VERSION}: "
-                "upgrade with pip install -U coda-deploy"
+                "upgrade coda-deploy"
             )
         values = {key: value for key, value in data.items() if key not in ("format", "format_version")}
         names = {f.name for f in dataclasses.fields(cls)}

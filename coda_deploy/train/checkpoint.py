@@ -152,7 +152,19 @@ def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, imag
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that decide the numbers."""
+    """Return what decides the last digits: libraries, the processor's instruction set, how many threads share a sum."""
     from importlib.metadata import version
 
-    return {"torch": torch.__version__, **{name: version(name) for name in ("coda-deploy", "diffusers", "peft")}}
+    return {
+        "torch": torch.__version__,
+        **{name: version(name) for name in ("coda-deploy", "diffusers", "peft")},
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def changes(facts: Facts) -> str:
+    """Return which of ``versions`` are others than when ``facts`` were written: "threads was 8, now 2"; or ""."""
+    now = versions()
+    changed = [name for name, before in facts.versions.items() if before != now.get(name, before)]
+    return ", ".join(f"{name} was {facts.versions[name]}, now {now[name]}" for name in changed)

@@ -28,7 +28,7 @@ def make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
     if tracking != "none" and find_spec(tracking) is None:
         # accelerate would only warn, and track nothing.
         raise MissingDependencyError(
-            f"save.tracking={tracking} needs the package {tracking}", _EXTRAS[tracking], package="coda-deploy"
+            f"save.tracking={tracking} needs the package {tracking}", tracking, extra=_EXTRAS[tracking]
         )
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),

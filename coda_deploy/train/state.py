@@ -87,6 +87,17 @@ class RunState:
             raise WeightsError(f"{source} has {len(left)} keys too many, first {next(iter(left))!r}")
 
 
+def own_memory(*modules: nn.Module) -> None:
+    """Give every parameter and buffer memory of its own, in place, as the allocator aligns it.
+
+    What safetensors loads are views into one buffer, which begin anywhere in a cache line. On some processors MKL's
+    results depend on that, and a resumed run, whose views begin elsewhere, would part from an uninterrupted one.
+    """
+    for module in modules:
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = tensor.data.clone()
+
+
 def _adamw(named: Named, weight_decay: float, optim: OptimSection) -> torch.optim.AdamW:
     groups = {"quantizer": [p for n, p in named if n.startswith("quantizer.")]}
     groups["other"] = [p for n, p in named if not n.startswith("quantizer.")]

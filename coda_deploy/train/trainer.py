@@ -33,7 +33,7 @@ from coda_deploy.train.report import Report
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.signals import StopRequest, stop_requests
 from coda_deploy.train.skips import Skips
-from coda_deploy.train.state import RunState
+from coda_deploy.train.state import RunState, own_memory
 from coda_deploy.train.step import Stepper
 from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.outputs import staged_file
@@ -147,6 +147,8 @@ class _Run:
         self.skips.restore(facts.skipped)
         self.report.restart_log(facts.step)
         self.report.say(f"going on from step {facts.step} of {self.schedule.total}")
+        if changes := checkpoint.changes(facts):
+            self.report.say(f"not as it was when it was saved: {changes}; the numbers may differ in the last digits")
 
     def loop(self) -> Figures:
         """From ``first`` to the end; leaves the tokenizer folder at ``out``."""
@@ -163,6 +165,8 @@ class _Run:
         return self.report.last()
 
     def _train(self, total: int, save: SaveSection) -> None:
+        networks = (self.state.tokenizer, self.objective.lpips, self.objective.critic)
+        own_memory(*(network for network in networks if network is not None))
         stepper = Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None

@@ -1,6 +1,6 @@
 """A tokenizer inside an asyncio program: encode without stopping the loop, in batches, with an end to the queue.
 
-pip install "coda-runtime[cpu,images]"
+pip install "./runtime[cpu,images]"    # in the checkout
 python asyncio_service.py bundle/ a.jpg b.jpg c.jpg
 
 What to watch for:

@@ -1,6 +1,6 @@
 """A web service of your own: one process, one tokenizer, as many requests at a time as are good for it.
 
-pip install "coda-runtime[cpu,images]" fastapi uvicorn
+pip install "./runtime[cpu,images]" fastapi uvicorn    # in the checkout
 CODA_BUNDLE=bundle/ uvicorn fastapi_app:app
 curl --data-binary @photo.jpg localhost:8000/encode                          # {"ids": [12, 7, ...]}
 curl --fail --data '{"ids": [12]}' localhost:8000/decode --output photo.png  # a whole number of scales; here, one

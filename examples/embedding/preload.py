@@ -1,6 +1,6 @@
 """Workers that share one port: the master binds it and forks, each worker loads its own tokenizer (Linux, macOS).
 
-pip install "coda-runtime[cpu,images]"
+pip install "./runtime[cpu,images]"    # in the checkout
 python preload.py bundle/ 8000 4
 curl --data-binary @photo.jpg localhost:8000        # {"ids": [...], "worker": 1234}
 

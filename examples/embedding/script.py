@@ -1,6 +1,6 @@
 """A folder of photographs to tokens, and back to the pictures that the tokens stand for.
 
-pip install "coda-runtime[cpu,images]"
+pip install "./runtime[cpu,images]"    # in the checkout
 python script.py bundle/ photos/ out/        # leaves out/tokens.npz and out/<photo>.png
 """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass
-from importlib import metadata
+
+from .requirements import installed_version
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
@@ -60,14 +61,6 @@ def _cuda_driver() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return None
-
-
-def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution, None if it is not installed."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
         return None
 
 

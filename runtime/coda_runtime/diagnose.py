@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .backends.ort.library import load_library
-from .backends.ort.plugins import installed_plugins
-from .devices import count_cuda_devices, cuda_driver_version, installed_version, onnxruntime_conflict
+from .backends.ort.plugins import OPENVINO_VENDORS, installed_plugins
+from .devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .errors import MissingDependencyError
-from .processors import usable_cpus
+from .processors import describe_cpu
+from .requirements import how_to_install, installed_version, needed, pip_install
 
 # TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
 # version-compatible engines.
@@ -39,9 +40,8 @@ ENGINES = (
     "cuda-core",
     "cuda-bindings",
 )
-_OPTIONAL = {"pillow": "images", "click": "cli", "rich": "cli", "huggingface_hub": "hub"}
+_OPTIONAL = ("pillow", "click", "rich", "huggingface_hub")
 _OF_COMMANDS = {"kserve": ("serve", "coda serve"), "ray": ("bulk", "coda tokenize")}
-_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
 
 
 def diagnose() -> dict[str, Any]:
@@ -62,23 +62,6 @@ def diagnose() -> dict[str, Any]:
     }
     report["advice"] = _advise(report)
     return report
-
-
-def describe_cpu() -> dict[str, Any]:
-    """{"machine", "cores" that this process may use, "model" | None, "flags"}: those flags that engines look for."""
-    out: dict[str, Any] = {"machine": platform.machine(), "cores": len(usable_cpus()), "model": None, "flags": []}
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return out
-    for line in lines:
-        key, _, value = (piece.strip() for piece in line.partition(":"))
-        if key == "model name":
-            out["model"] = value
-        elif key.lower() in ("flags", "features"):
-            out["flags"] = [flag for flag in _CPU_FLAGS if flag in value.split()]
-            break
-    return out
 
 
 def _onnxruntime() -> dict[str, Any] | None:
@@ -141,46 +124,52 @@ def _nvidia() -> dict[str, Any]:
 
 def _advise(report: dict[str, Any]) -> list[str]:
     engine, has_gpu = report["onnxruntime"], report["nvidia"]["devices"] > 0
-    wanted = 'pip install "coda-runtime[gpu]"' if has_gpu else 'pip install "coda-runtime[cpu]"'
+    wanted = "onnxruntime-gpu" if has_gpu else "onnxruntime"
     advice = []
     if onnxruntime_conflict():
         advice.append(
             "onnxruntime and onnxruntime-gpu are both installed, and then only the CPU works: "
-            f"pip uninstall -y onnxruntime onnxruntime-gpu && {wanted}"
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install(wanted)}"
         )
     elif engine is None:
-        advice.append(f"no engine library, so no bundle can run: {wanted}")
+        advice.append(f"no engine library is installed, so no bundle can run: {pip_install(wanted)}")
     elif engine["problem"] is not None:
-        again = wanted.replace("install", "install --force-reinstall")
+        again = pip_install(wanted, options="--force-reinstall")
         advice.append(f"onnxruntime does not import ({engine['problem']}): {again}")
     elif has_gpu and "CUDAExecutionProvider" not in engine["providers"]:
-        advice.append(f"a GPU is here, and this onnxruntime cannot use it: pip uninstall -y onnxruntime && {wanted}")
+        swap = f"pip uninstall -y onnxruntime && {pip_install(wanted)}"
+        advice.append(f"a GPU is here, and this onnxruntime cannot use it: {swap}")
     elif not has_gpu and "CUDAExecutionProvider" in engine["providers"]:
-        advice.append("onnxruntime-gpu is here, and no NVIDIA driver shows a GPU: bundles run on the CPU")
+        advice.append("onnxruntime-gpu is installed, and no NVIDIA driver shows a GPU: bundles run on the CPU")
     for plugin in report["plugins"]:
         if plugin["problem"] is not None:
-            again = f"pip install --force-reinstall {plugin['name']}"
+            again = pip_install(plugin["name"], options="--force-reinstall")
             advice.append(f"{plugin['name']} does not work ({plugin['problem']}): {again}")
-    if not has_gpu and {"amx_bf16", "avx512_bf16"} & set(report["cpu"]["flags"]) and not _has_openvino(report):
-        advice.append(
-            'this CPU computes in bf16, which bundles in bf16 need OpenVINO for: pip install "coda-runtime[openvino]"'
-        )
+    if not has_gpu and _lacks_openvino(report):
+        packages = pip_install(*needed("openvino"))
+        advice.append(f"this CPU computes in bf16, which bundles in bf16 need OpenVINO for: {packages}")
     if has_gpu and "cuda-core" not in report["engines"]:
         here = [name for name in report["engines"] if name.startswith("tensorrt")]
         for extra in sorted({"tensorrt-rtx" if name.startswith("tensorrt-rtx") else "tensorrt" for name in here}):
-            advice.append(f'{extra} needs cuda-core to run engines: pip install "coda-runtime[{extra}]"')  # noqa: PERF401
-    for name, extra in _OPTIONAL.items():
-        if report["libraries"][name] is None:
-            advice.append(f'{name} is missing: pip install "coda-runtime[{extra}]"')
+            advice.append(f"{extra} needs cuda-core to run engines: {pip_install(*needed('cuda'))}")  # noqa: PERF401
+    absent = [name for name in _OPTIONAL if report["libraries"][name] is None]
+    advice += [f"{name} is not installed: {pip_install(name)}" for name in absent]
     for name, (extra, command) in _OF_COMMANDS.items():
         if report["libraries"][name] is None:
-            advice.append(f'{name} is not here; for `{command}`: pip install "coda-runtime[{extra}]"')
+            advice.append(f"{name} is not installed; for `{command}`: {pip_install(*needed(extra))}")
     if report["coda-deploy"] is None:
-        advice.append("coda-deploy is not here; to train, import, export or run the demo: pip install coda-deploy")
+        advice.append(
+            f"coda-deploy is not installed; to train, import, export or run the demo, {how_to_install('coda-deploy')}"
+        )
     return advice
 
 
-def _has_openvino(report: dict[str, Any]) -> bool:
-    return "onnxruntime-openvino" in report["engines"] or any(
-        "OpenVINOExecutionProvider" in plugin["providers"] for plugin in report["plugins"]
+def _lacks_openvino(report: dict[str, Any]) -> bool:
+    """Whether the plugin would bring bf16 to this processor; where it is installed, its devices say what it brings."""
+    cpu = report["cpu"]
+    return (
+        cpu["vendor"] in OPENVINO_VENDORS
+        and bool({"amx_bf16", "avx512_bf16"} & set(cpu["flags"]))
+        and "onnxruntime-openvino" not in report["engines"]
+        and not any("OpenVINOExecutionProvider" in plugin["providers"] for plugin in report["plugins"])
     )

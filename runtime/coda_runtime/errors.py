@@ -17,13 +17,15 @@ CodaError                        root: `except coda_runtime.CodaError` catches a
 │   └── DeviceMemoryError        the device has no memory left for this batch
 ├── BuildError                   an engine could not be built
 ├── HubError                     the Hugging Face Hub did not deliver
-├── MissingDependencyError       an optional library is not installed; `.extra` brings it
+├── MissingDependencyError       an optional library is not installed; `.packages` names it
 └── ClosedError                  the tokenizer was closed, or loaded before a fork
 
 Each message says what was found, what was expected, and what to do.
 """
 
 from __future__ import annotations
+
+from .requirements import absent, how_to_install, needed, package_of
 
 __all__ = [
     "ArtifactError",
@@ -119,13 +121,29 @@ class HubError(CodaError):
 class MissingDependencyError(CodaError):
     """An optional library is not installed.
 
-    `extra` is the extra of coda-runtime (or the name of the package) that brings it.
+    `packages` are those that the message tells to install; `extra` is the extra of coda-runtime or coda-deploy that
+    brings them, None where none does.
     """
 
-    def __init__(self, what: str, extra: str, *, package: str = "coda-runtime") -> None:
+    def __init__(self, what: str, *packages: str, extra: str | None = None) -> None:
+        """Say `what` needs it. Without `packages`: those of `extra` that are absent, or all of them if none is."""
         self.extra = extra
-        requirement = f'"{package}[{extra}]"' if extra != package else package
-        super().__init__(f"{what}; install it: pip install {requirement}")
+        self.packages = packages or (needed(extra) if extra is not None else ())
+        super().__init__(f"{what}; {how_to_install(*self.packages)}")
+
+
+def require(what: str, extra: str) -> None:
+    """Raise MissingDependencyError, `what` needs them, unless all packages of an extra are installed."""
+    if missing := absent(extra):
+        raise MissingDependencyError(f"{what} needs {', '.join(missing)}", extra=extra)
+
+
+def missing_module(what: str, error: ImportError) -> MissingDependencyError | None:
+    """Return the error that names the package of a module that `what` failed to import; None for a foreign module."""
+    package = package_of(error.name or "")
+    if package is None:
+        return None
+    return MissingDependencyError(f"{what} needs {package}, which is not installed or lacks a part ({error})", package)
 
 
 class ClosedError(CodaError):

@@ -204,7 +204,7 @@ class Manifest:
         if version > FORMAT_VERSION:
             raise FormatVersionError(
                 f"{MANIFEST_NAME} has format version {version}, and this coda-runtime reads up to {FORMAT_VERSION}: "
-                "it was made by a newer coda; upgrade: pip install -U coda-runtime"
+                "it was made by a newer coda: upgrade coda-runtime"
             )
         if version < 1:
             fail(f"format_version is {version}, expected {FORMAT_VERSION}")

@@ -11,7 +11,7 @@ import coda_runtime
 from coda_runtime.metrics import psnr_per_image
 from tests.runtime import tiny
 
-pytest.importorskip("onnxruntime_ep_openvino", reason="coda-runtime[openvino] is not installed")
+pytestmark = pytest.mark.usefixtures("openvino_device")
 
 
 def test_bf16_graphs_run_as_exported(tiny_bundle: Path) -> None:

@@ -10,6 +10,7 @@ from coda_runtime import diagnose as module
 from coda_runtime.backends.ort.plugins import Plugin
 from coda_runtime.cli.doctor import _rows
 from coda_runtime.diagnose import diagnose
+from coda_runtime.requirements import needed, pip_install
 
 
 def test_it_describes_this_machine() -> None:
@@ -24,11 +25,11 @@ def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str,
     engine = None if providers is None else {"version": "1", "providers": providers, "problem": None}
     libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub", "kserve", "ray"), "1")
     report = {"onnxruntime": engine, "nvidia": {"devices": gpus}, "libraries": libraries, "coda-deploy": "1"}
-    report |= {"plugins": [], "engines": {}, "cpu": {"flags": ["avx2"]}}
+    report |= {"plugins": [], "engines": {}, "cpu": {"vendor": None, "flags": ["avx2"]}}
     return {**report, **changes}
 
 
-BF16 = {"flags": ["avx512_bf16", "amx_bf16"]}
+BF16 = {"vendor": "GenuineIntel", "flags": ["avx512_bf16", "amx_bf16"]}
 OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionProvider"], "problem": None}
 
 
@@ -37,14 +38,19 @@ OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionP
     [
         (_report(["CPUExecutionProvider"], 0), False, None),
         (_report(["CUDAExecutionProvider", "CPUExecutionProvider"], 1), False, None),
-        (_report(None, 0), False, 'pip install "coda-runtime[cpu]"'),
-        (_report(None, 1), False, 'pip install "coda-runtime[gpu]"'),
+        (_report(None, 0), False, 'pip install "onnxruntime>='),
+        (_report(None, 1), False, 'pip install "onnxruntime-gpu>='),
         (_report(["CPUExecutionProvider"], 1), True, "both installed"),
         (_report(["CPUExecutionProvider"], 1), False, "a GPU is here"),
         (_report(["CUDAExecutionProvider"], 0), False, "no NVIDIA driver"),
-        (_report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}), False, "pip install coda-deploy"),
+        (
+            _report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}),
+            False,
+            "install coda-deploy from the checkout or the wheel",
+        ),
         (_report([], 0, onnxruntime={"problem": "bad DLL", "providers": []}), False, "bad DLL"),
-        (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, 'pip install "coda-runtime[openvino]"'),
+        (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, "bf16 need OpenVINO for: pip install"),
+        (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}), False, None),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16, plugins=[OPENVINO]), False, None),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16, engines={"onnxruntime-openvino": "1"}), False, None),
         (_report(["CUDAExecutionProvider"], 1, cpu=BF16), False, None),
@@ -53,11 +59,15 @@ OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionP
             False,
             "onnxruntime-ep-openvino does not work (no such symbol): pip install --force-reinstall",
         ),
-        (_report(["CUDAExecutionProvider"], 1, engines={"tensorrt": "11"}), False, '"coda-runtime[tensorrt]"'),
+        (
+            _report(["CUDAExecutionProvider"], 1, engines={"tensorrt": "11"}),
+            False,
+            'needs cuda-core to run engines: pip install "cuda-core>=',
+        ),
         (
             _report(["CUDAExecutionProvider"], 1, engines={"tensorrt-rtx-cu13": "1", "tensorrt-rtx": "1"}),
             False,
-            '"coda-runtime[tensorrt-rtx]"',
+            'tensorrt-rtx needs cuda-core to run engines: pip install "cuda-core>=',
         ),
         (_report(["CUDAExecutionProvider"], 1, engines={"tensorrt": "11", "cuda-core": "1"}), False, None),
     ],
@@ -77,8 +87,8 @@ def test_missing_libraries_get_their_extra(monkeypatch: pytest.MonkeyPatch) -> N
     report = _report(["CPUExecutionProvider"], 0)
     report["libraries"] |= {"pillow": None, "kserve": None}
     assert module._advise(report) == [
-        'pillow is missing: pip install "coda-runtime[images]"',
-        'kserve is not here; for `coda serve`: pip install "coda-runtime[serve]"',
+        f"pillow is not installed: {pip_install('pillow')}",
+        f"kserve is not installed; for `coda serve`: {pip_install(*needed('serve'))}",
     ]
 
 
@@ -94,7 +104,7 @@ def test_plugins_are_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyP
 
 
 def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime_ep_openvino", reason="coda-runtime[openvino] is not installed")
+    pytest.importorskip("onnxruntime_ep_openvino", reason="onnxruntime-ep-openvino is not installed")
     # A module of that name in the working directory is not what gets imported.
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)

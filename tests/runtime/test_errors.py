@@ -20,8 +20,18 @@ def test_the_tree_at_the_top_of_the_file_is_complete() -> None:
 
 
 def test_missing_dependency_gives_the_pip_line() -> None:
-    error = errors.MissingDependencyError("images need Pillow", "images")
-    assert error.extra == "images"
-    assert str(error) == 'images need Pillow; install it: pip install "coda-runtime[images]"'
-    other = errors.MissingDependencyError("x", "coda-deploy", package="coda-deploy")
-    assert str(other).endswith("pip install coda-deploy")
+    error = errors.MissingDependencyError("images need Pillow", extra="images")
+    assert (error.extra, error.packages) == ("images", ("pillow",))
+    assert str(error) == 'images need Pillow; install it: pip install "pillow>=10.3"'
+    other = errors.MissingDependencyError("x", "coda-deploy")
+    assert str(other) == "x; install coda-deploy from the checkout or the wheel that this coda-runtime came from"
+
+
+def test_a_module_that_fails_to_import_is_told_by_its_package() -> None:
+    missing = errors.missing_module("`coda x`", ImportError("no such thing", name="PIL.Image"))
+    assert str(missing) == (
+        "`coda x` needs pillow, which is not installed or lacks a part (no such thing); "
+        'install it: pip install "pillow>=10.3"'
+    )
+    for name in ("coda_runtime.absent", "json", None):
+        assert errors.missing_module("x", ImportError("x", name=name)) is None

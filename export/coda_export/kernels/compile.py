@@ -20,6 +20,7 @@ from coda_runtime.errors import BuildError, InputError, MissingDependencyError
 from coda_runtime.kernels import Kernel, KernelSet, SearchTables
 from coda_runtime.kernels.kernel_set import SIZES, WARP
 from coda_runtime.manifest import Spec
+from coda_runtime.requirements import pip_install
 
 PTX_ISA = {"sm80": "8.0", "sm86": "8.0", "sm89": "8.0", "sm90": "8.0", "sm100": "8.6", "sm120": "8.7"}
 """The targets there are, each with the oldest PTX language used for it (8.0 is CUDA 12.0, 8.6 and 8.7 CUDA 12.8)."""
@@ -110,7 +111,7 @@ def _compile(triton: Any, specialisation: Specialisation, target: str, offset: i
     except Exception as error:  # MLIR's, ptxas's and Triton's own errors have no common base
         raise BuildError(
             f"Triton {triton.__version__} cannot compile {specialisation.function} {sizes} for {target} ({error}); "
-            'install the version that was tested: pip install -U "coda-deploy[kernels]"'
+            f"install the version that was tested: {pip_install('triton', options='--upgrade')}"
         ) from error
     text, metadata = compiled.asm["ptx"], compiled.metadata
     entry = str(metadata.name)
@@ -141,5 +142,5 @@ def _uses(text: str, entry: str) -> int:
 def import_triton() -> Any:
     """The module, imported now. Raises MissingDependencyError."""
     if importlib.util.find_spec("triton") is None:
-        raise MissingDependencyError("compiling the GPU kernels needs Triton", "kernels", package="coda-deploy")
+        raise MissingDependencyError("compiling the GPU kernels needs Triton", extra="kernels")
     return importlib.import_module("triton")

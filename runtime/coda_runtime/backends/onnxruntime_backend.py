@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ..manifest import Artifact
+from ..requirements import pip_install
 from .base import LoadOptions
 from .ort import library
 from .ort.plugins import OPENVINO, canonical
@@ -137,11 +138,11 @@ def _load_error(
         )
     advice = library.conflict_advice("gpu" if choices[0].device.startswith("cuda") else "cpu")
     if advice is None and artifact.precision == "bf16" and choices[0].name == CPU:
-        advice = 'bf16 runs on OpenVINO or a GPU: pip install "coda-runtime[openvino]", and name no provider'
+        advice = "its CPU provider has no bf16; name no provider, and what can run it here is found or named"
     if advice is None:
         advice = (
             "the file is damaged, or this onnxruntime is too old or lacks an operator: "
-            'pip install -U "coda-runtime[cpu]", or choose another precision'
+            f"{pip_install('onnxruntime', options='--upgrade')}, or choose another precision"
         )
     return ArtifactError(f"onnxruntime {ort.__version__} cannot load {path} on {where} ({told}); {advice}")
 
@@ -165,6 +166,6 @@ def _device(session: Any, path: Path, choices: Sequence[Choice], options: LoadOp
     if options.providers is None:
         raise DeviceError(
             f"{choices[0].name} leaves {', '.join(sorted(heavy))} of {path} to the CPU; "
-            'update onnxruntime: pip install -U "coda-runtime[gpu]", or choose another precision'
+            f"update onnxruntime: {pip_install('onnxruntime-gpu', options='--upgrade')}, or choose another precision"
         )
     return f"{device}+cpu"

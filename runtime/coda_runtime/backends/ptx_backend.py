@@ -18,6 +18,7 @@ from ..cuda.opening import compute_capability, missing, open_device
 from ..errors import ArtifactError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ..kernels import KernelSet, Launch, SearchTables, device_tables
 from ..manifest import Artifact, Manifest
+from ..requirements import pip_install
 from .base import LoadOptions
 from .ptx_session import PtxSession
 
@@ -48,7 +49,7 @@ class PtxBackend:
         if options.device == "cpu":
             return DeviceError(
                 f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run: '
-                'pip install "coda-runtime[cpu]"'
+                f"{pip_install('onnxruntime')}"
             )
         try:
             kernels = KernelSet.from_json(artifact.engine)

@@ -18,6 +18,7 @@ from ..engines.library import find_library, module_name, targets_of
 from ..engines.library import missing as library_missing
 from ..errors import BackendError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ..manifest import Artifact
+from ..requirements import pip_install
 from .base import LoadOptions
 from .tensorrt_engine import Engine
 from .tensorrt_session import TensorRTSession
@@ -50,7 +51,7 @@ class TensorRTBackend:
         if options.device == "cpu":
             return DeviceError(
                 f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run: '
-                'pip install "coda-runtime[cpu]"'
+                f"{pip_install('onnxruntime')}"
             )
         index = options.cuda_index() or 0
         try:
@@ -112,14 +113,14 @@ class TensorRTBackend:
             raise MissingDependencyError(
                 f"only TensorRT's lean runtime is here, and {artifact.file} is not version-compatible, so it needs all "
                 f"of TensorRT (or coda build BUNDLE --engine {self.name} --version-compatible)",
-                self.name,
+                extra=self.name,
             )
         try:
             return importlib.import_module(_LEAN)
         except (ImportError, OSError) as error:
             raise BackendError(
                 f"TensorRT's lean runtime is installed but does not import ({' '.join(str(error).split())[:200]}); "
-                "reinstall it: pip install --force-reinstall tensorrt-lean"
+                f"reinstall it: {pip_install('tensorrt-lean', options='--force-reinstall')}"
             ) from error
 
     def _has_lean(self) -> bool:

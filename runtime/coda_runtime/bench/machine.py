@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..devices import installed_version
-from ..diagnose import ENGINES, describe_cpu
-from ..processors import usable_cpus
+from ..diagnose import ENGINES
+from ..processors import describe_cpu, usable_cpus
+from ..requirements import installed_version
 
 _CPUS = Path("/sys/devices/system/cpu")
 _PROC = Path("/proc")

@@ -248,7 +248,7 @@ def _check_version(data: object, source: str) -> None:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise InputError(
             f"{source}: format_version is {version}, and this coda reads {FORMAT_VERSION}; "
-            "it was written by a newer coda: pip install --upgrade coda-runtime"
+            "it was written by a newer coda: upgrade coda-runtime"
         )
 
 

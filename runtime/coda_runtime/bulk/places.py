@@ -25,9 +25,7 @@ def open_place(where: str) -> tuple[Any, str]:
     except ImportError as error:
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         package = cause.name or "fsspec"
-        raise MissingDependencyError(
-            f"{redacted(where)} needs {package}, which is not here", package, package=package
-        ) from error
+        raise MissingDependencyError(f"{redacted(where)} needs {package}, which is not installed", package) from error
     except ValueError as error:
         raise InputError(
             f"{redacted(where)!r} cannot be opened ({error}); expected a local path or a URL of fsspec"
@@ -47,7 +45,7 @@ def require(*modules: str) -> None:
 
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise MissingDependencyError(f"bulk tokens need {', '.join(missing)}, which is not here", "bulk")
+        raise MissingDependencyError(f"bulk tokens need {', '.join(missing)}, which is not installed", extra="bulk")
 
 
 def redacted(where: str) -> str:

@@ -7,16 +7,16 @@ import signal
 import sys
 from types import FrameType
 
+from ..requirements import RUNTIME_EXTRAS, how_to_install
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and exit: 0 success, 2 wrong usage, 1 a failure explained on stderr, 130 interrupted."""
-    if any(importlib.util.find_spec(name) is None for name in ("click", "rich")):
-        sys.stderr.write(
-            "error: the coda command needs click and rich, which are not here; "
-            'install them: pip install "coda-runtime[cli]"\n'
-        )
+    if missing := [name for name in RUNTIME_EXTRAS["cli"] if importlib.util.find_spec(name) is None]:
+        names = " and ".join(missing)
+        sys.stderr.write(f"error: the coda command needs {names}; {how_to_install(*missing)}\n")
         sys.exit(1)
     # An exception lets every `finally` take away what is half-written; the default would just end the process.
     signal.signal(signal.SIGTERM, _terminate)

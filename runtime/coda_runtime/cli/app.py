@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import __version__
-from ..errors import CodaError, MissingDependencyError
+from ..errors import CodaError, MissingDependencyError, missing_module
 from .base import debug_option, one_line_errors
 
 _GROUP = "coda.commands"
@@ -54,7 +54,7 @@ class CodaGroup(click.Group):
             found = _load(plugin)
         elif cmd_name in _DEPLOY:
             raise MissingDependencyError(
-                f"`coda {cmd_name}` comes with coda-deploy, which is not here", "coda-deploy", package="coda-deploy"
+                f"`coda {cmd_name}` comes with coda-deploy, which is not installed", "coda-deploy"
             )
         else:
             return None
@@ -95,9 +95,8 @@ def _load(plugin: metadata.EntryPoint) -> object:
         return plugin.load()
     except ImportError as error:
         package = plugin.dist.name if plugin.dist else plugin.module
-        raise CodaError(
-            f"`coda {plugin.name}` does not start: {package} lacks something ({error}); "
-            f"reinstall it: pip install --force-reinstall {package}"
+        raise missing_module(f"`coda {plugin.name}`", error) or CodaError(
+            f"`coda {plugin.name}` does not start: {package} lacks something ({error}); install {package} again"
         ) from error
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ..errors import CodaError
+from ..errors import CodaError, missing_module
 
 __all__ = [
     "CodaCommand",
@@ -62,6 +62,8 @@ def one_line_errors(ctx: click.Context) -> Iterator[None]:
             raise
         if isinstance(error, CodaError):
             _fail(ctx, str(error))
+        if isinstance(error, ImportError) and (missing := missing_module(f"`{ctx.command_path}`", error)) is not None:
+            _fail(ctx, str(missing))
         if isinstance(error, OSError) and error.errno == errno.EPIPE:  # `coda inspect X | head`: click handles it
             raise
         if isinstance(error, OSError) and error.filename is not None:

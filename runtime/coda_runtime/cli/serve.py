@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..bundle import Bundle
+from ..errors import require
 from ..hub import find_bundle
 from ..serving.options import ServeOptions
 from ..serving.sockets import listen
@@ -64,6 +65,7 @@ def command(bundle: str, device: str, log_format: str, **settings: Any) -> None:
     Model `decode` takes `ids`, INT32 [N,n], and gives `image`, UINT8 [N,H,W,3]. --device cuda:0,cuda:1 serves from
     several devices. SIGTERM ends it after the requests under way; logs are on stderr, metrics at /metrics.
     """
+    require("`coda serve`", "serve")
     options = ServeOptions(**{field.name: settings.pop(field.name) for field in fields(ServeOptions)})
     folder = find_bundle(bundle)
     spec = Bundle.open(folder).spec

@@ -164,9 +164,7 @@ def _by_tokenizer(bundle: Path, tokenizer: Path, images: Path | None) -> dict[st
     plugins = metadata.entry_points(group="coda.verify", name="parity")
     if not plugins:
         raise MissingDependencyError(
-            "measuring parity beside a tokenizer needs coda-deploy, which is not here",
-            "coda-deploy",
-            package="coda-deploy",
+            "measuring parity beside a tokenizer needs coda-deploy, which is not installed", "coda-deploy"
         )
     for path in (tokenizer, images):
         if path is not None and not path.is_dir():

@@ -7,8 +7,9 @@ import importlib.util
 import threading
 from typing import TYPE_CHECKING
 
-from ..devices import Gpu, count_cuda_devices, find_gpu, installed_version
+from ..devices import Gpu, count_cuda_devices, find_gpu
 from ..errors import BackendError, DeviceError, MissingDependencyError
+from ..requirements import installed_version, pip_install
 
 if TYPE_CHECKING:
     from .device import CudaDevice
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _opened: dict[int, CudaDevice] = {}
 
-_ON_THE_CPU = 'to run on the CPU: pip install "coda-runtime[cpu]", and pass device="cpu"'
+_ON_THE_CPU = f'to run on the CPU: {pip_install("onnxruntime")}, and pass device="cpu"'
 
 
 def missing(extra: str) -> MissingDependencyError | None:
@@ -27,7 +28,7 @@ def missing(extra: str) -> MissingDependencyError | None:
         found = False
     if found:
         return None
-    return MissingDependencyError("running engines on a GPU needs cuda-core, which is not here", extra)
+    return MissingDependencyError("running engines on a GPU needs cuda-core, which is not installed", extra=extra)
 
 
 def open_device(index: int) -> CudaDevice:
@@ -44,7 +45,7 @@ def open_device(index: int) -> CudaDevice:
             except (ImportError, OSError, RuntimeError) as error:
                 raise BackendError(
                     f"cuda-core is installed but does not import ({' '.join(str(error).split())[:200]}); reinstall it: "
-                    "pip install --force-reinstall cuda-core cuda-bindings"
+                    f"{pip_install('cuda-core', 'cuda-bindings', options='--force-reinstall')}"
                 ) from error
             made: CudaDevice = device.CudaDevice(index)
             opened = _opened[index] = made

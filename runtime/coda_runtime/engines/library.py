@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BackendError, BuildError, InputError, MissingDependencyError
+from ..requirements import needed, pip_install
 
 # Name, which is also the artifacts' format: module names in order of preference, and the title users know it by.
 _LIBRARIES = {
@@ -54,7 +55,8 @@ def module_name(name: str) -> str | None:
 
 def missing(name: str) -> MissingDependencyError:
     """The error for an engine library that is not installed."""
-    return MissingDependencyError(f"{_LIBRARIES[name][1]} engines need {_LIBRARIES[name][1]}, which is not here", name)
+    title = _LIBRARIES[name][1]
+    return MissingDependencyError(f"{title} engines need {title}, which is not installed", extra=name)
 
 
 def find_library(name: str) -> EngineLibrary:
@@ -82,5 +84,5 @@ def find_library(name: str) -> EngineLibrary:
 def _broken(title: str, name: str, error: Exception) -> BackendError:
     return BackendError(
         f"{title} is installed but does not import ({' '.join(str(error).split())[:200]}); reinstall it: "
-        f'pip install --force-reinstall "coda-runtime[{name}]"'
+        f"{pip_install(*needed(name), options='--force-reinstall')}"
     )

@@ -115,7 +115,7 @@ def _front_matter(manifest: Manifest) -> Iterator[str]:
 
 def _usage(name: HubName) -> str:
     return f"""```python
-# pip install "coda-runtime[cpu,hub,images]"
+# in a checkout of coda-deploy: pip install "./runtime[cpu,hub,images]"
 import coda_runtime
 
 with coda_runtime.load("{name}") as tokenizer:

@@ -69,7 +69,8 @@ def require_pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise MissingDependencyError("reading and resizing images needs Pillow, which is not here", "images") from error
+        why = "reading and resizing images needs Pillow, which is not installed"
+        raise MissingDependencyError(why, "pillow", extra="images") from error
     return Image
 
 

@@ -30,7 +30,7 @@ try:
     from kserve.protocol.grpc.servicer import InferenceServicer
     from kserve.protocol.rest.v2_endpoints import V2Endpoints
 except ImportError as error:
-    raise MissingDependencyError(f"`coda serve` needs kserve ({error})", "serve") from error
+    raise MissingDependencyError(f"`coda serve` needs kserve ({error})", extra="serve") from error
 finally:
     sys.argv = _argv
 

@@ -99,7 +99,7 @@ def test_several_precisions_and_what_could_not_be_run(
         (["--precision", "fp16", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
         (["--precision", "int8"], "precision 'int8' is unknown"),
         (["--precision", ","], "name each precision once and at least one"),
-        (["--engine", "tensorrt"], 'pip install "coda-runtime[tensorrt]"'),
+        (["--engine", "tensorrt"], 'pip install "tensorrt>=11"'),
         (["--engine", "tensorrt-rtx", "--target", "sm90"], "has no target sm90"),
         (["--engine", "tensorrt-rtx", "--batch", "8,4,1"], "expected MIN,OPT,MAX, rising"),
         (["--batch", "1,4,8"], "--batch says how engines are built, and none is asked for"),

@@ -134,7 +134,7 @@ def test_failures_are_one_line(
 def test_no_tracker(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
     line = one_line(coda(*arguments(place, tmp_path / "out", "--set", "save.tracking=wandb")))
-    assert line.endswith('install it: pip install "coda-deploy[wandb]"')
+    assert line.endswith('install it: pip install "wandb>=0.18"')
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

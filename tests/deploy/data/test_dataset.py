@@ -133,5 +133,5 @@ def test_without_the_library_the_pip_line_is_given(tmp_path: Path, monkeypatch: 
     _dataset({"image": _photos()}, "image").save_to_disk(tmp_path / "saved")
     monkeypatch.setitem(sys.modules, "datasets", None)
     for where in (str(tmp_path / "saved"), "hf:owner/name"):
-        with pytest.raises(MissingDependencyError, match=r'pip install "coda-deploy\[train\]"'):
+        with pytest.raises(MissingDependencyError, match='pip install "datasets>='):
             open_source(where)

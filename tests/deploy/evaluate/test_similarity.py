@@ -94,7 +94,7 @@ def test_psnr_is_scikit_images(originals: NDArray[np.uint8], worse: NDArray[np.u
 def test_a_missing_scikit_image_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     require_ssim()
     monkeypatch.setitem(sys.modules, "skimage", None)
-    with pytest.raises(MissingDependencyError, match=r'--skip ssim, or.* pip install "coda-deploy\[eval\]"'):
+    with pytest.raises(MissingDependencyError, match=r'--skip ssim, or.* pip install "scikit-image>='):
         require_ssim()
 
 

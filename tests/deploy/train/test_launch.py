@@ -57,12 +57,12 @@ def test_a_launcher_that_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         make_accelerator(runs.config(), tmp_path)
 
 
-@pytest.mark.parametrize(("tracker", "extra"), [("wandb", "wandb"), ("tensorboard", "train")])
+@pytest.mark.parametrize(("tracker", "versions"), [("wandb", ">=0.18"), ("tensorboard", ">=2.16")])
 def test_a_tracker_that_is_not_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str, extra: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracker: str, versions: str
 ) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
-    message = rf'save.tracking={tracker} needs the package {tracker}; install it: pip install "coda-deploy\[{extra}\]"'
+    message = f'save.tracking={tracker} needs the package {tracker}; install it: pip install "{tracker}{versions}"'
     with pytest.raises(MissingDependencyError, match=message):
         make_accelerator(runs.config(save={"tracking": tracker}), tmp_path)
 

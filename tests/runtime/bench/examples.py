@@ -149,7 +149,7 @@ def document(*, seed: int = 0, factor: float = 1.0, busy: bool = False) -> Docum
             "threads": None,
             "artifacts": [],
             "load": None,
-            "problem": 'tensorrt-rtx is not installed; install it: pip install "coda-runtime[tensorrt-rtx]"',
+            "problem": 'tensorrt-rtx is not installed; install it: pip install "tensorrt-rtx>=1.7"',
             "measurements": [],
         }
     )

@@ -139,7 +139,7 @@ def test_another_kind_of_file(data: object) -> None:
 
 
 def test_a_newer_file_says_what_to_do() -> None:
-    with pytest.raises(InputError, match=r"format_version is 2.*pip install --upgrade coda-runtime"):
+    with pytest.raises(InputError, match=r"format_version is 2.*upgrade coda-runtime"):
         Results.check({"format": "coda-bench", "format_version": 2})
 
 

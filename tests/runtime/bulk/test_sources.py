@@ -244,7 +244,9 @@ def test_what_lies_in_the_destination_is_no_source(folder: Path) -> None:
 
 
 def test_urls_that_cannot_be_opened() -> None:
-    with pytest.raises(MissingDependencyError, match="needs s3fs, which is not here; install it: pip install s3fs"):
+    with pytest.raises(
+        MissingDependencyError, match="needs s3fs, which is not installed; install it: pip install s3fs"
+    ):
         read("s3://bucket/photos")
     with pytest.raises(InputError, match=r"'nothing://a' cannot be opened .*expected a local path or a URL"):
         read("nothing://a")

@@ -104,7 +104,7 @@ class TestVerify:
         assert done.returncode == 1
         files = "encoder.fp32.onnx, quantizer.fp32.onnx, decoder.fp32.onnx"
         assert done.stderr.startswith(f"error: no graph could be measured here: {files}: onnxruntime:auto: ")
-        assert 'pip install "coda-runtime[cpu]"' in done.stderr
+        assert 'pip install "onnxruntime>=' in done.stderr
         assert "holds" not in done.stdout
 
     def test_without_onnxruntime_an_engine_s_tokens_are_taken_by_numpy(
@@ -140,11 +140,11 @@ class TestVerify:
         assert report("verify", with_engine, "--parity")["unmeasured"] == {ENGINE: reason}
 
     def test_an_engine_whose_library_is_not_here(self, with_engine: Path, fake: FakeBackend) -> None:
-        fake.missing = MissingDependencyError("fake engines need fake, which is not here", "fake")
+        fake.missing = MissingDependencyError("fake engines need fake, which is not installed", "fake")
         data = report("verify", with_engine, "--parity")
-        assert 'pip install "coda-runtime[fake]"' in data["unmeasured"][ENGINE]
+        assert "pip install fake" in data["unmeasured"][ENGINE]
         assert data["parity"]["decoder.fp32.onnx"]["onnxruntime:cpu"]["images"] == measurable.SAMPLES
-        assert "coda-runtime[fake]" in coda("verify", with_engine, "--parity", "--backend", "fake", code=1).stderr
+        assert "pip install fake" in coda("verify", with_engine, "--parity", "--backend", "fake", code=1).stderr
 
     def test_a_format_that_nothing_here_loads(self, with_engine: Path) -> None:
         unmeasured = report("verify", with_engine, "--parity")["unmeasured"]

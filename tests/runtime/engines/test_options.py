@@ -94,7 +94,7 @@ def test_the_libraries(rtx: EngineLibrary) -> None:
 
 
 def test_a_library_that_is_not_installed_names_its_extra() -> None:
-    with pytest.raises(MissingDependencyError, match=r'pip install "coda-runtime\[tensorrt\]"'):
+    with pytest.raises(MissingDependencyError, match='pip install "tensorrt>=11"'):
         find_library("tensorrt")
 
 

@@ -46,7 +46,7 @@ def test_what_is_no_hub_id_is_not_looked_for(
 
 def test_without_the_library_the_pip_line_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "coda-runtime\[hub\]"'):
+    with pytest.raises(MissingDependencyError, match='pip install "huggingface_hub>='):
         load(REPO)
 
 

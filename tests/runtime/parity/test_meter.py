@@ -196,9 +196,9 @@ def test_a_graph_that_does_not_load(bundle: Bundle, graphs: Graphs, fake: FakeBa
 
 def test_a_plugin_that_one_precision_lacks_is_a_reason(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     """onnxruntime is there, and bf16 needs OpenVINO's plugin too: fp32 is measured nevertheless."""
-    fake.fails = MissingDependencyError("bf16 needs a plugin", "openvino")
+    fake.fails = MissingDependencyError("bf16 needs a plugin", "onnxruntime-ep-openvino")
     numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake", "cpu")["fake:cpu"]
-    assert numbers["reason"] == 'bf16 needs a plugin; install it: pip install "coda-runtime[openvino]"'
+    assert numbers["reason"] == 'bf16 needs a plugin; install it: pip install "onnxruntime-ep-openvino>=1.8"'
 
 
 @pytest.mark.parametrize(

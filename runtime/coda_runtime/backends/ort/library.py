@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from ...devices import onnxruntime_conflict
 from ...errors import BackendError, DeviceMemoryError, MissingDependencyError
+from ...requirements import needed, pip_install
 
 SILENT = 4
 """Log fatal errors only: what goes wrong is raised, and stderr belongs to the caller."""
@@ -34,8 +35,8 @@ def missing() -> MissingDependencyError | None:
     if importlib.util.find_spec("onnxruntime") is not None:
         return None
     return MissingDependencyError(
-        "running ONNX files needs onnxruntime, which is not here (on an NVIDIA GPU take [gpu] in place of [cpu])",
-        "cpu",
+        "running ONNX files needs onnxruntime, which is not installed (on an NVIDIA GPU onnxruntime-gpu instead)",
+        extra="cpu",
     )
 
 
@@ -98,7 +99,7 @@ def conflict_advice(extra: str) -> str | None:
         return None
     return (
         "onnxruntime and onnxruntime-gpu are both installed, and then only the CPU works; "
-        f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "coda-runtime[{extra}]"'
+        f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install(*needed(extra))}"
     )
 
 
@@ -126,4 +127,4 @@ def run_error(error: Exception, what: str, device: str) -> BackendError:
 
 
 def _reinstall() -> str:
-    return conflict_advice("cpu") or 'reinstall it: pip install --force-reinstall "coda-runtime[cpu]"'
+    return conflict_advice("cpu") or f"reinstall it: {pip_install('onnxruntime', options='--force-reinstall')}"

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from ...devices import installed_version
 from ...errors import BackendError, MissingDependencyError
+from ...processors import describe_cpu
+from ...requirements import installed_version, pip_install
 from .library import first_line
 
 OPENVINO = "OpenVINOExecutionProvider"
 TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
+OPENVINO_VENDORS = ("GenuineIntel",)
+"""Processors that OpenVINO's plugin takes; OpenVINO itself takes others too."""
 
 _PREFIX = "onnxruntime-ep-"
 # The package calls its provider otherwise than onnxruntime's documentation and older versions of it do.
 _OTHER_NAMES = {"nv_tensorrt_rtx": TENSORRT_RTX}
 _PACKAGES = {OPENVINO: "onnxruntime-ep-openvino", TENSORRT_RTX: "onnxruntime-ep-nv-tensorrt-rtx"}
-_lock = threading.Lock()
-_registered: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Plugin:
     distribution: str
     version: str
     module: str
+
+
+_lock = threading.Lock()
+_registered: dict[str, Plugin] = {}
+"""By provider: what brought it, be it without a device for this machine."""
 
 
 def canonical(provider: str) -> str:
@@ -50,19 +56,20 @@ def missing_plugin(provider: str, why: str) -> MissingDependencyError | None:
         return None
     # The extra brings onnxruntime too, which would break an onnxruntime-gpu that is here.
     if provider == OPENVINO and installed_version("onnxruntime-gpu") is None:
-        return MissingDependencyError(why, "openvino")
-    return MissingDependencyError(why, package, package=package)
+        return MissingDependencyError(why, extra="openvino")
+    return MissingDependencyError(why, package)
 
 
 def plugin_devices(ort: Any, provider: str) -> list[Any]:
-    """The devices of a plugin's provider, which is registered if it is not yet; empty if no plugin brings it.
+    """The devices of a plugin's provider, which is registered if it is not yet.
 
-    `provider` is its canonical name. Safe to call from many threads. Raises BackendError for a plugin that is
+    Empty if no plugin brings it, or if the one that does finds nothing here that it can use: `idle_plugin` tells
+    which. `provider` is its canonical name. Safe to call from many threads. Raises BackendError for a plugin that is
     installed and does not load.
     """
     with _lock:
         found = _devices(ort, provider)
-        if found:
+        if found or provider in _registered:  # a second registration would fail
             return found
         for plugin in sorted(installed_plugins(), key=lambda plugin: not _fits(plugin, provider)):
             try:
@@ -75,11 +82,25 @@ def plugin_devices(ort: Any, provider: str) -> list[Any]:
             except Exception as error:  # onnxruntime's errors have no common base, and the package may raise anything
                 raise BackendError(
                     f"{plugin.distribution} {plugin.version} is installed but does not load ({first_line(error)}); "
-                    f"reinstall it: pip install --force-reinstall {plugin.distribution}"
+                    f"reinstall it: {pip_install(plugin.distribution, options='--force-reinstall')}"
                 ) from error
-            _registered.add(provider)
+            _registered[provider] = plugin
             return _devices(ort, provider)
     return []
+
+
+def idle_plugin(ort: Any, provider: str) -> str | None:
+    """Return what to say of an installed plugin that offers no device here; None where there is no such plugin.
+
+    Raises BackendError as `plugin_devices` does.
+    """
+    if plugin_devices(ort, provider) or provider not in _registered:
+        return None
+    plugin, cpu = _registered[provider], describe_cpu()
+    return (
+        f"{plugin.distribution} {plugin.version} is installed and offers no device for this processor "
+        f"({cpu['model'] or cpu['machine']})"
+    )
 
 
 def describe_plugins(ort: Any) -> list[dict[str, Any]]:

@@ -12,9 +12,20 @@ from typing import Any
 from ...devices import count_cuda_devices
 from ...errors import DeviceError, InputError
 from ...manifest import Artifact
+from ...processors import describe_cpu
+from ...requirements import pip_install
 from ..base import LoadOptions
 from .library import conflict_advice, preload_cuda
-from .plugins import OPENVINO, TENSORRT_RTX, canonical, device_name, installed_plugins, missing_plugin, plugin_devices
+from .plugins import (
+    OPENVINO,
+    OPENVINO_VENDORS,
+    TENSORRT_RTX,
+    canonical,
+    device_name,
+    idle_plugin,
+    missing_plugin,
+    plugin_devices,
+)
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -92,7 +103,10 @@ def names(choices: Sequence[Choice]) -> str:
 
 
 def follow_device(ort: Any, options: LoadOptions, artifact: Artifact) -> list[tuple[str, dict[str, Any]]]:
-    """Names of the providers for `options.device`. Registers nothing. Raises MissingDependencyError for bf16."""
+    """Return the names of the providers for `options.device`. For a bf16 file OpenVINO's plugin is registered.
+
+    Raises MissingDependencyError or DeviceError for a bf16 file that nothing here can run, BackendError.
+    """
     available = ort.get_available_providers()
     # "auto" asks the driver, so that onnxruntime-gpu on a machine without a GPU means the CPU and no error.
     use_cuda = options.device == "auto" and CUDA in available and count_cuda_devices() > 0
@@ -100,15 +114,22 @@ def follow_device(ort: Any, options: LoadOptions, artifact: Artifact) -> list[tu
         return [(CUDA, {}), (CPU, {})]
     if artifact.precision != "bf16":
         return [(CPU, {})]
-    if OPENVINO in available or any(plugin.module == "onnxruntime_ep_openvino" for plugin in installed_plugins()):
+    if OPENVINO in available or plugin_devices(ort, OPENVINO):
         return [(OPENVINO, {})]
-    error = missing_plugin(
-        OPENVINO,
-        f"{artifact.file} is in bf16, which onnxruntime's own CPU provider cannot run (OpenVINO can, and a GPU; "
-        'a bundle that has fp32 too runs with precision="fp32")',
-    )
-    assert error is not None  # noqa: S101 - OpenVINO is a known plugin
-    raise error
+    raise _no_bf16(ort, artifact)
+
+
+def _no_bf16(ort: Any, artifact: Artifact) -> Exception:
+    text = f"{artifact.file} is in bf16, which onnxruntime's own CPU provider cannot run"
+    ways = 'run it on a GPU, or, if the bundle has fp32 too, pass precision="fp32"'
+    idle, cpu = idle_plugin(ort, OPENVINO), describe_cpu()
+    if idle is not None:
+        return DeviceError(f"{text}, and {idle}; {ways}")
+    if cpu["vendor"] not in (None, *OPENVINO_VENDORS):
+        return DeviceError(f"{text}, and OpenVINO's plugin takes no {cpu['model'] or cpu['vendor']}; {ways}")
+    missing = missing_plugin(OPENVINO, f"{text}; {ways}; or let OpenVINO do it")
+    assert missing is not None  # noqa: S101 - OpenVINO is a known plugin
+    return missing
 
 
 def _check_agreement(first: tuple[str, dict[str, Any]], options: LoadOptions) -> None:
@@ -134,7 +155,7 @@ def _prepare(ort: Any, name: str, given: dict[str, Any], options: LoadOptions, a
     available = ort.get_available_providers()
     devices = [] if name == CPU else _plugin_devices(ort, name, available)
     if not devices and name not in available:
-        raise _missing(name, options, available)
+        raise _missing(ort, name, options, available)
     number = given.get("device_id", options.cuda_index() or 0)
     if name == CPU:
         return Choice(name, given)
@@ -181,9 +202,12 @@ def _check_tf32(name: str, artifact: Artifact) -> None:
         )
 
 
-def _missing(name: str, options: LoadOptions, available: Sequence[str]) -> Exception:
+def _missing(ort: Any, name: str, options: LoadOptions, available: Sequence[str]) -> Exception:
     follows = options.providers is None
     text = f"device {options.device!r} needs {name}" if follows else f"{name} was asked for"
+    idle = idle_plugin(ort, name)
+    if idle is not None:
+        return DeviceError(f"{text}, and {idle}; choose another provider")
     text = f"{text}, and this onnxruntime has only {', '.join(available)}"
     error = missing_plugin(name, text)
     if error is not None:
@@ -195,7 +219,7 @@ def _missing(name: str, options: LoadOptions, available: Sequence[str]) -> Excep
         return DeviceError(f"{text}: {conflict}")
     return DeviceError(
         f'{text}; pass device="cpu", or on a machine with an NVIDIA GPU: '
-        'pip uninstall -y onnxruntime && pip install "coda-runtime[gpu]"'
+        f"pip uninstall -y onnxruntime && {pip_install('onnxruntime-gpu')}"
     )
 
 

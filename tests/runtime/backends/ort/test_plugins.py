@@ -27,13 +27,17 @@ def install(folder: Path, name: str, code: str, modules: tuple[str, ...]) -> Non
 class Library:
     """onnxruntime's side of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_hardware: bool = True) -> None:
         self.registered: dict[str, str] = {}
         self.devices: list[Any] = []
+        self.has_hardware = has_hardware
 
     def register_execution_provider_library(self, name: str, path: str) -> None:
+        if name in self.registered:
+            raise RuntimeError(f"library is already registered under {name}")
         self.registered[name] = path
-        self.devices.append(SimpleNamespace(ep_name=name, ep_metadata={}, device=None))
+        if self.has_hardware:
+            self.devices.append(SimpleNamespace(ep_name=name, ep_metadata={}, device=None))
 
     def get_ep_devices(self) -> list[Any]:
         built_in = SimpleNamespace(ep_name="CPUExecutionProvider", ep_metadata={"version": "1"}, device=None)
@@ -43,7 +47,7 @@ class Library:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.setattr(plugins, "_registered", set())
+    monkeypatch.setattr(plugins, "_registered", {})
     for name in [name for name in sys.modules if name.startswith("onnxruntime_ep_")]:
         monkeypatch.delitem(sys.modules, name)
     return tmp_path
@@ -68,6 +72,19 @@ def test_it_is_registered_once_and_when_asked_for(site: Path) -> None:
     assert len(first) == 1
     assert plugins.plugin_devices(library, "FooExecutionProvider") == first
     assert library.registered == {"FooExecutionProvider": "/lib/foo.so"}
+
+
+def test_one_without_a_device_is_registered_once_and_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "onnxruntime-ep-foo", FOO, ("onnxruntime_ep_foo",))
+    monkeypatch.setattr(plugins, "describe_cpu", lambda: {"model": "A CPU", "machine": "x"})
+    library = Library(has_hardware=False)
+    assert plugins.plugin_devices(library, "FooExecutionProvider") == []
+    assert plugins.plugin_devices(library, "FooExecutionProvider") == []
+    told = "onnxruntime-ep-foo 0.5.0 is installed and offers no device for this processor (A CPU)"
+    assert plugins.idle_plugin(library, "FooExecutionProvider") == told
+    assert plugins.idle_plugin(library, "BarExecutionProvider") is None
+    (entry,) = plugins.describe_plugins(library)
+    assert (entry["devices"], entry["problem"]) == ([], None)
 
 
 def test_a_plugin_that_the_application_registered_is_used_as_it_is(site: Path) -> None:

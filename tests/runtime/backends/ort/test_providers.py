@@ -30,12 +30,20 @@ def device(provider: str, name: str = "CPU") -> Any:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """machine([providers], gpus=..., ...): an onnxruntime on a machine of that kind."""
 
-    def make(built_in: list[str], gpus: int = 0, conflict: bool = False, devices: Any = (), installed: Any = ()) -> Any:
+    def make(
+        built_in: list[str],
+        gpus: int = 0,
+        conflict: bool = False,
+        devices: Any = (),
+        installed: Any = (),
+        vendor: str | None = "GenuineIntel",
+    ) -> Any:
         monkeypatch.setattr(providers, "count_cuda_devices", lambda: gpus)
         monkeypatch.setattr(library, "onnxruntime_conflict", lambda: conflict)
-        monkeypatch.setattr(plugins, "_registered", set())
+        monkeypatch.setattr(plugins, "_registered", {})
+        monkeypatch.setattr(plugins, "installed_plugins", lambda: list(installed))
         for module in (providers, plugins):
-            monkeypatch.setattr(module, "installed_plugins", lambda: list(installed))
+            monkeypatch.setattr(module, "describe_cpu", lambda: {"vendor": vendor, "model": "A CPU", "machine": "x"})
         return SimpleNamespace(get_available_providers=lambda: built_in, get_ep_devices=lambda: list(devices))
 
     return make
@@ -97,15 +105,34 @@ def test_bf16_without_a_gpu_is_openvinos(machine: Any) -> None:
         (choice,) = choose(ort, LoadOptions(where), BF16)
         assert (choice.name, choice.device) == (OPENVINO, "openvino:cpu")
     assert choose(ort, LoadOptions(), FP32) == [Choice(CPU)]
-    with pytest.raises(MissingDependencyError, match=r"encoder.bf16.onnx is in bf16.*coda-runtime\[openvino\]"):
+    with pytest.raises(
+        MissingDependencyError, match="encoder.bf16.onnx is in bf16.*pip install .*onnxruntime-ep-openvino"
+    ):
         choose(machine([CPU]), LoadOptions(), BF16)
+
+
+def test_bf16_on_a_processor_that_openvinos_plugin_does_not_take(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It registers and offers no device: neither to install it nor to reinstall it would help."""
+    with pytest.raises(DeviceError, match=r"and OpenVINO's plugin takes no A CPU; run it on a GPU, or, .*fp32") as told:
+        choose(machine([CPU], vendor="AuthenticAMD"), LoadOptions(), BF16)
+    assert "pip install" not in str(told.value)
+    idle = r"onnxruntime-ep-openvino 1\.8\.1 is installed and offers no device for this processor \(A CPU\)"
+    for asked, artifact in ((LoadOptions(), BF16), (LoadOptions(providers=[OPENVINO]), FP32)):
+        ort = machine([CPU], installed=[PLUGIN], vendor="AuthenticAMD")
+        monkeypatch.setitem(plugins._registered, OPENVINO, PLUGIN)
+        with pytest.raises(DeviceError, match=idle) as told:
+            choose(ort, asked, artifact)
+        assert "pip install" not in str(told.value)
+    # Elsewhere than on Linux the vendor is not known, and the plugin may be what is missing.
+    with pytest.raises(MissingDependencyError, match="onnxruntime-ep-openvino"):
+        choose(machine([CPU], vendor=None), LoadOptions(), BF16)
 
 
 def test_openvino_beside_onnxruntime_gpu_comes_without_another_onnxruntime(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugins, "installed_version", lambda name: "1.31.1")
-    with pytest.raises(MissingDependencyError, match=r"pip install onnxruntime-ep-openvino$"):
+    with pytest.raises(MissingDependencyError, match=r'pip install "onnxruntime-ep-openvino>=[\d.]+"$'):
         choose(machine([CUDA, CPU]), LoadOptions("cpu"), BF16)
 
 
@@ -154,7 +181,9 @@ def test_two_onnxruntimes_are_named_as_the_reason(machine: Any, name: str) -> No
 
 
 def test_a_missing_plugin_is_named(machine: Any) -> None:
-    with pytest.raises(MissingDependencyError, match=r"OpenVINOExecutionProvider was asked for.*\[openvino\]"):
+    with pytest.raises(
+        MissingDependencyError, match="OpenVINOExecutionProvider was asked for.*onnxruntime-ep-openvino"
+    ):
         choose(machine([CPU]), LoadOptions(providers=[OPENVINO]), FP32)
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime-ep-nv-tensorrt-rtx"):
         choose(machine([CPU]), LoadOptions(providers=[TENSORRT_RTX]), FP32)
