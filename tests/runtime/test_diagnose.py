@@ -10,7 +10,8 @@ from coda_runtime import diagnose as module
 from coda_runtime.backends.ort.plugins import Plugin
 from coda_runtime.cli.doctor import _rows
 from coda_runtime.diagnose import diagnose
-from coda_runtime.requirements import needed, pip_install
+from coda_runtime.processors import describe_cpu
+from coda_runtime.requirements import how_to_install, needed, pip_install
 
 
 def test_it_describes_this_machine() -> None:
@@ -43,11 +44,7 @@ OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionP
         (_report(["CPUExecutionProvider"], 1), True, "both installed"),
         (_report(["CPUExecutionProvider"], 1), False, "a GPU is here"),
         (_report(["CUDAExecutionProvider"], 0), False, "no NVIDIA driver"),
-        (
-            _report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}),
-            False,
-            "install coda-deploy from the checkout or the wheel",
-        ),
+        (_report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}), False, how_to_install("coda-deploy")),
         (_report([], 0, onnxruntime={"problem": "bad DLL", "providers": []}), False, "bad DLL"),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, "bf16 need OpenVINO for: pip install"),
         (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}), False, None),
@@ -111,6 +108,17 @@ def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypat
     (entry,) = [plugin for plugin in module._plugins() if plugin["name"] == "onnxruntime-ep-openvino"]
     assert entry["problem"] is None
     assert entry["providers"] == ["OpenVINOExecutionProvider"]
-    assert any(device.startswith("CPU") for device in entry["devices"])
-    rows = dict(_rows({**diagnose(), "plugins": [entry]}))
-    assert str(rows["onnxruntime-ep-openvino"]).startswith(f"{entry['version']}: OpenVINOExecutionProvider, CPU")
+    row = str(dict(_rows({**diagnose(), "plugins": [entry]}))["onnxruntime-ep-openvino"])
+    shown = ", ".join(entry["devices"]) or "no device for this processor"
+    assert row == f"{entry['version']}: OpenVINOExecutionProvider, {shown}"
+    # It takes the hardware of Intel only.
+    assert any(device.startswith("CPU") for device in entry["devices"]) == (describe_cpu()["vendor"] == "GenuineIntel")
+
+
+def test_a_plugin_without_a_device_is_no_reason_to_install_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onnxruntime_conflict", lambda: False)
+    idle = {**OPENVINO, "version": "1.8.1", "devices": []}
+    report = _report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}, plugins=[idle])
+    assert module._advise(report) == []
+    rows = dict(_rows({**diagnose(), "plugins": [idle]}))
+    assert rows["onnxruntime-ep-openvino"] == "1.8.1: OpenVINOExecutionProvider, no device for this processor"

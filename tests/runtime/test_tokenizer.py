@@ -185,20 +185,20 @@ class TestLoad:
         pytest.importorskip("onnxruntime_ep_openvino", reason="bf16 on a CPU takes coda-runtime[openvino]")
         folder = copy(minimal)
         for part in ("encoder", "decoder"):
-            (folder / f"{part}.bf16.onnx").write_bytes((folder / f"{part}.fp32.onnx").read_bytes())
+            (folder / f"{part}.fp16.onnx").write_bytes((folder / f"{part}.fp32.onnx").read_bytes())
 
         def add(data: dict[str, Any]) -> None:
             copies = [a for a in data["artifacts"] if a["part"] != "quantizer"]
-            data["artifacts"] += [{**a, "precision": "bf16", "file": a["file"].replace("fp32", "bf16")} for a in copies]
-            data["default_precision"] = "bf16"
+            data["artifacts"] += [{**a, "precision": "fp16", "file": a["file"].replace("fp32", "fp16")} for a in copies]
+            data["default_precision"] = "fp16"
 
         tiny.edit_manifest(folder, add)
         with load(folder) as tok:
-            assert [a.precision for a in tok.artifacts] == ["bf16", "fp32", "bf16"]
+            assert [a.precision for a in tok.artifacts] == ["fp16", "fp32", "fp16"]
         with load(folder, precision="fp32") as tok:
             assert [a.precision for a in tok.artifacts] == ["fp32"] * 3
-        with pytest.raises(InputError, match="precision is 'fp16'; this bundle has \"auto\", 'bf16', 'fp32'"):
-            load(folder, precision="fp16")
+        with pytest.raises(InputError, match="precision is 'bf16'; this bundle has \"auto\", 'fp16', 'fp32'"):
+            load(folder, precision="bf16")
 
     def test_a_part_that_lacks_the_precision_is_named(self, minimal: Path, copy: Copy) -> None:
         folder = copy(minimal)

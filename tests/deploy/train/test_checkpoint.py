@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -53,7 +54,7 @@ def test_what_was_saved_comes_back(tokenizer: CodaTokenizer, tmp_path: Path) -> 
     expected = tokenizer.state_dict()
     state = CodaTokenizer.from_pretrained(place).state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
-    assert set(given.versions) == {"torch", "coda-deploy", "diffusers", "peft"}
+    assert set(given.versions) == {"torch", "coda-deploy", "diffusers", "peft", "instruction set", "threads"}
 
 
 def test_the_oldest_go(tokenizer: CodaTokenizer, tmp_path: Path) -> None:
@@ -225,3 +226,13 @@ def test_another_share_of_a_step() -> None:
         check_same_run(facts(3), runs.config(), 8, 14, Path("place"))
     with pytest.raises(ConfigError, match="was trained on 14 images, now --data holds 15"):
         check_same_run(facts(3), runs.config(), 4, 15, Path("place"))
+
+
+def test_what_changed_since_it_was_saved_is_named() -> None:
+    now = checkpoint.versions()
+    facts = checkpoint.Facts(1, {}, 1, versions=now)
+    assert checkpoint.changes(facts) == ""
+    other = dataclasses.replace(facts, versions={**now, "threads": "64", "torch": "2.0", "gone": "1"})
+    assert checkpoint.changes(other) == f"torch was 2.0, now {now['torch']}, threads was 64, now {now['threads']}"
+    # Checkpoints of earlier versions say less.
+    assert checkpoint.changes(dataclasses.replace(facts, versions={})) == ""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from coda_deploy import CodaTokenizer, WeightsError
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import OptimSection
 from coda_deploy.train.discriminator import Discriminator
-from coda_deploy.train.state import RunState
+from coda_deploy.train.state import RunState, own_memory
 from tests.deploy.train import runs
 
 
@@ -130,3 +131,18 @@ def test_averages_start_again_from_what_the_warm_up_left(place: runs.Place) -> N
     assert not torch.equal(state.ema.averages["quantizer.codebook"], state.tokenizer.quantizer.codebook)
     state.restart_averages()
     assert torch.equal(state.ema.averages["quantizer.codebook"], state.tokenizer.quantizer.codebook)
+
+
+def test_weights_get_memory_of_their_own(tmp_path: Path) -> None:
+    """What safetensors loads begins anywhere: MKL's last digits depend on it on some processors."""
+    save_file({"odd": torch.zeros(1, dtype=torch.uint8), "weight": torch.ones(3, 5)}, tmp_path / "weights.safetensors")
+    module = nn.Linear(5, 3).to(memory_format=torch.channels_last)
+    module.weight.data = load_file(tmp_path / "weights.safetensors")["weight"]
+    module.register_buffer("table", torch.arange(9.0)[1:])
+    weight, optimizer = module.weight, torch.optim.AdamW(module.parameters())
+    assert any(tensor.data_ptr() % 64 for tensor in (module.weight, module.table))
+    own_memory(module)
+    assert [tensor.data_ptr() % 64 for tensor in (*module.parameters(), *module.buffers())] == [0, 0, 0]
+    assert module.weight is weight is optimizer.param_groups[0]["params"][0]
+    assert torch.equal(module.weight, torch.ones(3, 5))
+    assert module.table.tolist() == list(range(1, 9))

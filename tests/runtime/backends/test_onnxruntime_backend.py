@@ -30,7 +30,7 @@ def test_it_may_refuse() -> None:
 
 def test_cuda_is_refused_here(sealed: Path) -> None:
     for device in ("cuda", "cuda:1"):
-        with pytest.raises(DeviceError, match=r'pass device="cpu", or .*coda-runtime\[gpu\]'):
+        with pytest.raises(DeviceError, match=r'pass device="cpu", or .*pip install .*onnxruntime-gpu>='):
             load(sealed, device, "onnxruntime")
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider was asked for"):
         load(sealed, providers=["TensorrtExecutionProvider"])
@@ -190,7 +190,7 @@ def test_two_onnxruntimes_are_the_advice_where_a_file_does_not_load(
 ) -> None:
     path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, op="NoSuchOperator")
     monkeypatch.setattr(library, "onnxruntime_conflict", lambda: True)
-    with pytest.raises(ArtifactError, match=r"both installed.*pip uninstall .*coda-runtime\[cpu\]"):
+    with pytest.raises(ArtifactError, match=r"both installed.*pip uninstall .*pip install .onnxruntime>="):
         OnnxRuntimeBackend().load(path, tiny.describe(tmp_path, path.name), LoadOptions())
 
 

@@ -146,7 +146,7 @@ class TestRefusal:
     @pytest.mark.parametrize(
         ("options", "kind", "text"),
         [
-            (LoadOptions("cpu"), DeviceError, r"coda-runtime\[cpu\]"),
+            (LoadOptions("cpu"), DeviceError, "pip install .onnxruntime>="),
             (LoadOptions(providers=["CPUExecutionProvider"]), InputError, "onnxruntime"),
             (LoadOptions("cuda:1"), EngineMismatchError, "built for sm89, and this GPU is sm120"),
         ],

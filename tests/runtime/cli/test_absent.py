@@ -42,7 +42,6 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, sealed: Path) -> Path:
         ((*CLI, *ENGINE), "decode {bundle} {tokens} --out out", IMAGES),
         (CLI, "reconstruct {bundle} {photos} --out out", ONNXRUNTIME),
         ((*CLI, *ENGINE), "reconstruct {bundle} {photos} --out out", IMAGES),
-        ((*CLI, *PILLOW), "bench run {bundle} --images {photos} --out out.json", ONNXRUNTIME),
         ((*CLI, *ENGINE), "bench run {bundle} --images {photos} --out out.json", IMAGES),
         (CLI, "build {bundle} --engine tensorrt", pip_install(*RUNTIME_EXTRAS["tensorrt"])),
         (CLI, "build {bundle} --engine tensorrt-rtx", pip_install(*RUNTIME_EXTRAS["tensorrt-rtx"])),

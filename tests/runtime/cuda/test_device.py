@@ -51,7 +51,7 @@ class TestOpening:
     def test_cuda_core_does_not_import(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(opening, "_find", lambda index: Gpu("NVIDIA L4", "sm89", "13.0"))
         monkeypatch.setitem(sys.modules, "coda_runtime.cuda.device", None)
-        with pytest.raises(BackendError, match=r"does not import .*force-reinstall cuda-core"):
+        with pytest.raises(BackendError, match=r"does not import .*force-reinstall .cuda-core>="):
             cuda.open_device(97)
 
     def test_a_driver_that_is_too_old(self) -> None:

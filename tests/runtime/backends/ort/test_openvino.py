@@ -21,7 +21,7 @@ import coda_runtime
 from coda_runtime import ArtifactError, DeviceError, MissingDependencyError
 from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.backends.ort import plugins, providers
+from coda_runtime.backends.ort import plugins
 from coda_runtime.backends.ort.plugins import OPENVINO
 from coda_runtime.backends.ort.session import OrtSession
 from coda_runtime.cli import app
@@ -84,14 +84,12 @@ def test_bf16_without_it_is_refused_before_loading(tmp_path: Path, monkeypatch: 
     told = backend.refusal(artifact, LoadOptions())
     assert isinstance(told, MissingDependencyError)
     assert told.extra == "openvino"
-    with pytest.raises(MissingDependencyError, match='pip install .*"onnxruntime-ep-openvino>='):
+    with pytest.raises(MissingDependencyError, match=r'pip install .*"onnxruntime-ep-openvino>='):
         backend.load(path, artifact, LoadOptions())
 
 
 def test_bf16_on_a_provider_that_lacks_it_names_the_extra(tmp_path: Path) -> None:
-    with pytest.raises(
-        ArtifactError, match="NOT_IMPLEMENTED.*name no provider, and what can run it here is found or named"
-    ):
+    with pytest.raises(ArtifactError, match=r"NOT_IMPLEMENTED.*name no provider, and what can run it here is found"):
         load(tmp_path, "bf16", CPU)
 
 

@@ -105,9 +105,7 @@ def test_bf16_without_a_gpu_is_openvinos(machine: Any) -> None:
         (choice,) = choose(ort, LoadOptions(where), BF16)
         assert (choice.name, choice.device) == (OPENVINO, "openvino:cpu")
     assert choose(ort, LoadOptions(), FP32) == [Choice(CPU)]
-    with pytest.raises(
-        MissingDependencyError, match="encoder.bf16.onnx is in bf16.*pip install .*onnxruntime-ep-openvino"
-    ):
+    with pytest.raises(MissingDependencyError, match=r"encoder.bf16.onnx is in bf16.*pip install .*ep-openvino"):
         choose(machine([CPU]), LoadOptions(), BF16)
 
 
@@ -181,9 +179,7 @@ def test_two_onnxruntimes_are_named_as_the_reason(machine: Any, name: str) -> No
 
 
 def test_a_missing_plugin_is_named(machine: Any) -> None:
-    with pytest.raises(
-        MissingDependencyError, match="OpenVINOExecutionProvider was asked for.*onnxruntime-ep-openvino"
-    ):
+    with pytest.raises(MissingDependencyError, match=r"OpenVINOExecutionProvider was asked for.*ep-openvino"):
         choose(machine([CPU]), LoadOptions(providers=[OPENVINO]), FP32)
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime-ep-nv-tensorrt-rtx"):
         choose(machine([CPU]), LoadOptions(providers=[TENSORRT_RTX]), FP32)
