@@ -1,0 +1,31 @@
+"""Pages have links that lead somewhere, and nothing left to fill in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, pages
+
+_LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)]*))?\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that headings get where Markdown is shown: lower case, spaces become hyphens, other signs go."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_page(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.findall(r"@[A-Z]+@", text)
+    for target, anchor in _LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        if target.startswith(("http:", "https:", "mailto:")):
+            continue
+        place = (page.parent / target) if target else page
+        assert place.exists(), f"{target} is not there"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors(place), f"{target or page.name} has no heading #{anchor}"
