@@ -91,7 +91,7 @@ def _explain(error: Exception, name: HubName) -> str:
     ):
         return (
             f"the Hugging Face Hub did not answer for {name} ({reason_of(error)}); check the network and HF_ENDPOINT, "
-            "or copy the bundle here and pass its path"
+            "or copy its files here and pass their folder"
         )
     return f"the Hugging Face Hub did not do what was asked for {name} ({reason_of(error)}); try again later"
 

@@ -6,25 +6,15 @@ anything else is downloaded, so that a repository decides neither which files co
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..bundle import Bundle
 from ..errors import BundleError, BundleNotFoundError, ChecksumError, FormatVersionError, HubError
 from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES
-from .client import explained, is_offline, is_unreachable, require_hub
+from .client import explained, require_hub
 from .names import HubName
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a revision holds: its commit, and the size in bytes of each file."""
-
-    commit: str
-    sizes: Mapping[str, int]
+from .repository import Listing, check_unanswered, forget, list_files, without_the_hub
 
 
 def fetch(name: HubName) -> Path:
@@ -43,10 +33,9 @@ def fetch(name: HubName) -> Path:
     try:
         listing = list_files(hub, name)
     except Exception as error:
-        if not (is_offline(error) or is_unreachable(error)):
-            with explained(name):
-                raise
-        return _without_the_hub(hub, name, error)
+        check_unanswered(name, error)
+        found = _cached(hub, name)
+        return without_the_hub(name, error, found, found.name if found else "", stacklevel=4)
     try:
         folder = _download(hub, name, listing)
         _check(folder)
@@ -54,16 +43,6 @@ def fetch(name: HubName) -> Path:
         problem.args = (f"{name} on the Hugging Face Hub: {problem}",)
         raise
     return folder
-
-
-def list_files(hub: Any, name: HubName) -> Listing:
-    """Ask the Hub what a revision holds. Raises what huggingface_hub does."""
-    info = hub.HfApi().model_info(
-        name.repo, revision=name.revision, files_metadata=True, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
-    )
-    if not info.sha:
-        raise ValueError("it names no commit")
-    return Listing(info.sha, {file.rfilename: file.size or 0 for file in info.siblings or ()})
 
 
 def download_small(hub: Any, name: HubName, listing: Listing, file: str) -> Path:
@@ -102,27 +81,6 @@ def _download(hub: Any, name: HubName, listing: Listing) -> Path:
     return folder
 
 
-def _without_the_hub(hub: Any, name: HubName, error: Exception) -> Path:
-    """The newest snapshot of a revision in the cache, where asking failed with `error`. Raises HubError."""
-    folder = _cached(hub, name)
-    if is_offline(error):
-        if folder is None:
-            raise HubError(
-                f"{name} is not in the Hub's cache, or not all of it, and HF_HUB_OFFLINE is set; unset it once to "
-                "fetch it, or copy the cache (HF_HOME) from where it was fetched"
-            ) from error
-        return folder
-    if folder is None:
-        with explained(name):
-            raise error
-    warnings.warn(
-        f"the Hub does not answer, and {name} is taken from its cache as it was when last asked, commit {folder.name}",
-        RuntimeWarning,
-        stacklevel=5,
-    )
-    return folder
-
-
 def _cached(hub: Any, name: HubName) -> Path | None:
     """The snapshot of a revision in the cache if all of it is there; nothing is asked of the network."""
     found = hub.try_to_load_from_cache(name.repo, MANIFEST_NAME, revision=name.revision)
@@ -149,7 +107,7 @@ def _check(folder: Path) -> None:
     """Verify a snapshot; remove from the cache what does not pass, for the next download would believe it."""
     problems = {file: problem for file, problem in _open(folder).check("cached") if problem is not None}
     if problems:
-        _forget(folder, [*problems, *([CHECKSUMS_NAME] if MANIFEST_NAME in problems else [])])
+        forget(folder, [*problems, *([CHECKSUMS_NAME] if MANIFEST_NAME in problems else [])])
         raise next(iter(problems.values()))
 
 
@@ -159,15 +117,5 @@ def _open(folder: Path) -> Bundle:
     except FormatVersionError:
         raise
     except BundleError:
-        _forget(folder, [MANIFEST_NAME])
+        forget(folder, [MANIFEST_NAME])
         raise
-
-
-def _forget(folder: Path, files: Sequence[str]) -> None:
-    blobs = (folder.parent.parent / "blobs").resolve()
-    for file in files:
-        link = folder / file
-        blob = link.resolve()
-        link.unlink(missing_ok=True)
-        if blob.is_relative_to(blobs):
-            blob.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""From what `load` was given to a folder: a local path, or a bundle on the Hub."""
+"""From what was given to what is meant, a local path or a name on the Hub; and to a bundle's folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import BundleNotFoundError, InputError
 from .fetch import fetch
-from .names import is_hub_name, parse_hub_name
+from .names import HubName, is_hub_name, parse_hub_name
 
 
 def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> Path:
@@ -26,20 +26,31 @@ def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = N
     """
     if not isinstance(path_or_hub_id, (str, os.PathLike)) or not os.fspath(path_or_hub_id):
         raise BundleNotFoundError(f"{path_or_hub_id!r} names no bundle; expected a folder's path or a Hub id")
+    place = path_or_name(path_or_hub_id, revision)
+    if place is None:
+        raise BundleNotFoundError(
+            f"there is no folder {os.fspath(path_or_hub_id)!r}; expected a bundle, which `coda export` makes, or a "
+            "Hub id such as org/name"
+        )
+    return fetch(place) if isinstance(place, HubName) else place
+
+
+def path_or_name(path_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> Path | HubName | None:
+    """What is meant: a path that exists, a name on the Hub, or None for what is neither; by the rules above.
+
+    Raises InputError for a revision of something that is no Hub id.
+    """
     if revision is not None:
         if not is_hub_name(path_or_hub_id):
             raise InputError(
                 f"revision is {revision!r}, and {os.fspath(path_or_hub_id)!r} is no Hub id such as org/name; a folder "
                 "has no revisions: leave it out"
             )
-        return fetch(parse_hub_name(path_or_hub_id, revision))
+        return parse_hub_name(path_or_hub_id, revision)
     path = Path(path_or_hub_id).expanduser()
     if path.exists():
         return path
     # A mistyped path has its parent here; asking the Hub for it would take long and explain nothing.
     if not is_hub_name(path_or_hub_id) or (path.parent.exists() and "@" not in os.fspath(path_or_hub_id)):
-        raise BundleNotFoundError(
-            f"there is no folder {os.fspath(path_or_hub_id)!r}; expected a bundle, which `coda export` makes, or a "
-            "Hub id such as org/name"
-        )
-    return fetch(parse_hub_name(path_or_hub_id))
+        return None
+    return parse_hub_name(path_or_hub_id)

@@ -14,8 +14,9 @@ from ..errors import HubError, InputError, ManifestError
 from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME, Manifest
 from .card import MARK, PICTURE, README, card_text, write_picture
 from .client import explained, quiet_in_a_pipe, require_hub
-from .fetch import Listing, download_small, list_files
+from .fetch import download_small
 from .names import MAIN, HubName, parse_hub_name
+from .repository import Listing, list_files
 
 
 @dataclass(frozen=True)
