@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_deploy.tokenizer.source import Source, open_source
 from coda_export import DEFAULT_FLOORS, Floor, ParityImages, export_bundle
 from coda_runtime.bundle import Bundle
 from coda_runtime.engines.bundle import EngineRequest
@@ -44,11 +44,8 @@ def parity_images(size: int, folder: Path | None = None) -> ParityImages:
     return ParityImages(np.stack([fit(path, size) for path in files[:MAX_PARITY_IMAGES]]), source)
 
 
-def _source(folder: Path) -> dict[str, Any]:
-    weights = folder / storage.WEIGHTS_NAME
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"source": {"file": weights.name, "sha256": digest}}
+def _source(source: Source, tokenizer: CodaTokenizer) -> dict[str, Any]:
+    return {"file": storage.WEIGHTS_NAME, "sha256": source.digest(tokenizer.state_dict())}
 
 
 def export_tokenizer(
@@ -62,17 +59,20 @@ def export_tokenizer(
     images: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Export a tokenizer folder (or hub id) to a bundle at ``out``; see :func:`coda_export.export_bundle`.
+    """Export a tokenizer to a bundle at ``out``; see :func:`coda_export.export_bundle`.
+
+    ``tokenizer`` is a folder, a hub id, or ``official:VARIANT``, as ``CodaTokenizer.from_pretrained`` takes it.
 
     ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default. What the bundle
     carries as samples are always the shipped ones, since it may be published.
     """
-    folder = storage.locate(tokenizer)
     progress("loading the tokenizer")
-    loaded = CodaTokenizer.from_pretrained(folder)
+    source = open_source(tokenizer)
+    loaded = CodaTokenizer.from_source(source)
     config = loaded.config
     provenance = {
-        **_source(folder),
+        "source": _source(source, loaded),
+        **({} if loaded.checkpoint is None else {"checkpoint": loaded.checkpoint}),
         "tokenizer": json.loads(json.dumps(config.to_json())),
         "diffusers": diffusers.__version__,
     }
@@ -93,7 +93,7 @@ def export_tokenizer(
     )
 
 
-def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
+def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path | None = None) -> dict[str, Any]:
     """Measure a bundle's graphs again beside the tokenizer it was made of: {file: {backend: numbers}}.
 
     A graph in a precision that has no floor gets the ``reason`` for not having been measured.
@@ -101,18 +101,19 @@ def verify_parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> 
     Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a floor it was exported
     with.
     """
-    opened, folder = Bundle.open(bundle), storage.locate(tokenizer)
-    source = opened.manifest.provenance.get("source")
-    made_of = source.get("sha256") if isinstance(source, dict) else None
-    found = _source(folder)["source"]["sha256"]
+    opened = Bundle.open(bundle)
+    told = opened.manifest.provenance.get("source")
+    made_of = told.get("sha256") if isinstance(told, dict) else None
     if not isinstance(made_of, str):
         raise InputError(f"{bundle} does not say which tokenizer it was made of: export it with coda export")
+    source = open_source(tokenizer)
+    loaded = CodaTokenizer.from_source(source)
+    found = _source(source, loaded)["sha256"]
     if made_of != found:
         raise InputError(
             f"{bundle} was made of a tokenizer with weights {made_of[:12]}, and {tokenizer} has {found[:12]}: "
             "name the tokenizer it was exported from"
         )
-    loaded = CodaTokenizer.from_pretrained(folder)
     meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
     floors = {**DEFAULT_FLOORS, **recorded_floors(opened.manifest)}
     measured = {}

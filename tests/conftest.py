@@ -23,6 +23,7 @@ from tests import torchvision_schemas
 if TYPE_CHECKING:
     from coda_deploy import CodaTokenizer
     from tests.golden import Golden
+    from tests.hub_server import Hub
 
 # A deadline fails on a busy machine, not on a bug.
 settings.register_profile("dev", deadline=None)
@@ -36,6 +37,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Here and in every process that a test starts; it costs nothing until torchvision is imported.
 torchvision_schemas.install()
 os.environ.update(torchvision_schemas.environment())
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub, with an empty cache and a token that may write."""
+    from tests.hub_server import Hub, point_at, serving
+
+    with serving(Hub()) as running:
+        point_at(running.url, tmp_path / "hf", monkeypatch)
+        yield running
 
 
 @pytest.fixture(scope="session", params=("mar_v16384", "flux_v65536"))

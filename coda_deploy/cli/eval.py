@@ -39,7 +39,8 @@ def output(path: Path | None) -> Iterator[Path | None]:
     name="eval",
     example="coda eval tokenizer/ --data photos/\n"
     "coda eval bundle/ --data photos/ --against tokenizer/ --report eval.html\n"
-    "coda eval tokenizer/ --data imagenet/val --rfid --lpips --batch 32 --workers 8 --json",
+    "coda eval tokenizer/ --data imagenet/val --rfid --lpips --batch 32 --workers 8 --json\n"
+    "coda eval official:flux_v65536 --data imagenet/val --rfid",
 )
 @click.argument("subject", metavar="TOKENIZER_OR_BUNDLE")
 @click.option("--data", required=True, help="Folder of images, .tar shards, a .npy array, or hf:owner/name@split.")

@@ -56,7 +56,8 @@ def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> 
     example="""coda export tokenizer/ --out bundle/
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,4,8
-coda export tokenizer/ --out bundle/ --triton models/"""
+coda export tokenizer/ --out bundle/ --triton models/
+coda export official:flux_v65536 --out bundle/"""
 )
 @click.argument("tokenizer")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to write.")
@@ -93,6 +94,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Export a tokenizer (folder or hub id) to ONNX: a bundle that coda-runtime serves without PyTorch.
+
+    official:VARIANT and official:VARIANT@REVISION are what CODA's authors publish on the Hugging Face Hub.
 
     Every graph is run on real photographs and compared with the tokenizer. A part that falls under its precision's
     floor fails the export, and nothing is written. Engines can be added later, and with more options, by coda build.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,17 +11,35 @@ from coda_deploy.tokenizer.variants import VARIANTS
 from coda_runtime.cli.base import command as coda_command
 
 
-@coda_command(name="import-official", example="coda import-official coda-flux/ --variant flux_v65536 --out tokenizer/")
-@click.argument("folder", type=click.Path(path_type=Path))
+@coda_command(
+    name="import-official",
+    example="coda import-official --variant flux_v65536 --out tokenizer/\n"
+    "coda import-official --variant flux_v65536 --revision COMMIT --out tokenizer/\n"
+    "coda import-official coda-flux/ --variant flux_v65536 --out tokenizer/\n"
+    "coda import-official someone/CODA@v1 --variant mar_v16384 --out tokenizer/",
+)
+@click.argument("source", required=False, metavar="[FOLDER|ORG/NAME]")
 @click.option("--variant", type=click.Choice(list(VARIANTS)), required=True, help="Which published tokenizer it is.")
+@click.option("--revision", help="A branch, a tag or a commit hash of the repository.  [default: main]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Tokenizer folder to write.")
-def command(folder: Path, variant: str, out: Path) -> None:
+def command(source: str | None, variant: str, revision: str | None, out: Path) -> None:
     """Read an official CODA checkpoint (vae_ema.pth and quantizer_ema.pth) into a tokenizer folder.
 
-    The files are read as tensors only, never as code; every key's name and shape is checked.
+    Without FOLDER it is fetched from where CODA's authors publish it on the Hugging Face Hub; ORG/NAME and
+    ORG/NAME@REVISION name another repository there. The two files lie in a subfolder of the variant's name, or at the
+    root. They are kept in the Hub's cache (HF_HOME), and with HF_HUB_OFFLINE=1 taken from it alone.
+
+    The files are read as tensors only, never as code; every key's name and shape is checked. Their SHA-256, and the
+    commit, stand in the folder's provenance.json and in the manifest of a bundle that is exported from it.
     """
     from coda_deploy.official import import_official
 
-    tokenizer = import_official(folder, variant)
+    tokenizer = import_official(source, variant, revision=revision)
     tokenizer.save_pretrained(out)
     click.echo(f"{out}: {variant}, {tokenizer.spec.num_tokens} tokens an image, {tokenizer.spec.vocab_size} codes")
+    _print_commit(tokenizer.checkpoint or {})
+
+
+def _print_commit(checkpoint: dict[str, Any]) -> None:
+    if "commit" in checkpoint:
+        click.echo(f"to get exactly this again: {checkpoint['hub']}@{checkpoint['commit']}")

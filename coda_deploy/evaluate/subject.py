@@ -20,6 +20,7 @@ from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import lora_layers
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
+from coda_deploy.tokenizer.source import has_scheme
 from coda_runtime.errors import DeviceError, InputError
 from coda_runtime.hub import find_bundle
 from coda_runtime.manifest import MANIFEST_NAME, Spec
@@ -76,11 +77,11 @@ class Subject(Protocol):
 
 
 class TokenizerSubject(Subject):
-    """A tokenizer folder in PyTorch: unfolded, float32, the posterior's mode."""
+    """A tokenizer in PyTorch: unfolded, float32, the posterior's mode."""
 
-    def __init__(self, folder: Path, name: str, device: torch.device, threads: int | None) -> None:
-        """Raises ``ConfigError``, ``WeightsError``."""
-        self._tokenizer = CodaTokenizer.from_pretrained(folder).to(device)
+    def __init__(self, where: Path | str, name: str, device: torch.device, threads: int | None) -> None:
+        """Raises what ``CodaTokenizer.from_pretrained`` does."""
+        self._tokenizer = CodaTokenizer.from_pretrained(where).to(device)
         self.spec, self.name = self._tokenizer.spec, name
         self.about = About(name, "tokenizer", "fp32", "torch", str(device))
         self._device = device
@@ -154,22 +155,24 @@ def open_subject(
 ) -> Subject:
     """Load a tokenizer's folder (it has config.json) or a bundle's (manifest.json), or either by its hub id.
 
+    ``official:VARIANT`` is a tokenizer: the published checkpoint.
+
     ``device`` is "auto", "cpu", "cuda" or "cuda:N", ``threads`` the CPU threads of a run. A tokenizer runs in PyTorch
     in fp32, without TF32 for as long as it is open; ``precision`` and ``backend`` choose among what a bundle has.
 
     Raises ``InputError`` where there is neither, and what ``CodaTokenizer.from_pretrained`` and ``coda_runtime.load``
     raise; ``DeviceError`` for a GPU that is not there.
     """
-    folder, kind = _find(path)
+    place, kind = (os.fspath(path), "tokenizer") if has_scheme(path) else _find(path)
     if kind == "bundle":
-        return BundleSubject(coda_runtime.load(folder, device, backend, precision, None, threads), os.fspath(path))
+        return BundleSubject(coda_runtime.load(place, device, backend, precision, None, threads), os.fspath(path))
     for option, value, own in (("precision", precision, "fp32"), ("backend", backend, "torch")):
         if value not in ("auto", own):
             raise InputError(
                 f"{option} is {value!r}, and {path} is a tokenizer, which runs as {own!r} alone: "
                 "export it with coda export, and evaluate the bundle"
             )
-    return TokenizerSubject(folder, os.fspath(path), torch_device(device), threads)
+    return TokenizerSubject(place, os.fspath(path), torch_device(device), threads)
 
 
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:

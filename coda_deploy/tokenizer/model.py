@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers import AutoencoderKL
@@ -15,6 +15,7 @@ from coda_deploy.tokenizer.config import ConfigError, LoraConfig, NormType, Toke
 from coda_deploy.tokenizer.lora import add_lora
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
+from coda_deploy.tokenizer.source import Source, open_source
 from coda_deploy.tokenizer.vae import load_vae
 from coda_runtime.errors import InputError
 from coda_runtime.manifest import Spec
@@ -47,6 +48,8 @@ class CodaTokenizer(nn.Module):
         """Build from a configuration; random weights but for those of ``vae``, where one is given."""
         super().__init__()
         self.config = config
+        # What the weights were imported from, or began as: {"hub", "revision", "commit", "files": {name: SHA-256}}.
+        self.checkpoint: dict[str, Any] | None = None
         self.vae = vae if vae is not None else AutoencoderKL(**config.vae)
         self.vae.requires_grad_(False)
         if config.lora is not None:
@@ -115,30 +118,34 @@ class CodaTokenizer(nn.Module):
     def from_pretrained(cls, path_or_hub_id: str | os.PathLike[str]) -> CodaTokenizer:
         """Load a tokenizer folder (``config.json``, ``model.safetensors``), local or from the hub; float32, eval mode.
 
-        Raises ``ConfigError`` or ``WeightsError`` (both ``CodaError``) naming what is missing, damaged or misshapen.
+        ``official:VARIANT`` and ``official:VARIANT@REVISION`` load what CODA's authors publish. Raises ``ConfigError``,
+        ``WeightsError`` or ``HubError`` (all ``CodaError``) naming what is missing, damaged or misshapen.
         """
-        folder = storage.locate(path_or_hub_id)
-        config = storage.read_config(folder)
-        weights = storage.read_weights(folder)
+        return cls.from_source(open_source(path_or_hub_id))
+
+    @classmethod
+    def from_source(cls, source: Source) -> CodaTokenizer:
+        """Load what a source has; float32, eval mode. Raises ``CodaError`` as the source does."""
         with torch.device("meta"):
             try:
-                tokenizer = cls(config)
+                tokenizer = cls(source.config)
             except (TypeError, ValueError, KeyError) as error:
                 raise ConfigError(f"config.json's vae is no AutoencoderKL configuration: {error}") from error
-        storage.check_weights(weights, tokenizer.state_dict(), str(folder / storage.WEIGHTS_NAME))
-        tokenizer.load_state_dict(weights, assign=True)
+        tensors, tokenizer.checkpoint = source.read(tokenizer.state_dict())
+        tokenizer.load_state_dict(tensors, assign=True)
         return tokenizer.freeze().eval()
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write a tokenizer folder; ``dtype`` (float32 by default) is the precision of the stored VAE and LoRA.
 
-        The quantizer is always stored as float32: its codes and their search decide the tokens.
+        The quantizer is always stored as float32: its codes and their search decide the tokens. ``checkpoint``, where
+        there is one, goes into ``provenance.json``.
         """
         weights = {
             key: tensor if dtype is None or key.startswith("quantizer.") else tensor.to(dtype)
             for key, tensor in self.state_dict().items()
         }
-        storage.write_folder(Path(folder), self.config, weights)
+        storage.write_folder(Path(folder), self.config, weights, self.checkpoint)
 
     def freeze(self) -> CodaTokenizer:
         """Let gradients flow to what CODA trains alone, whatever the tensors asked for when they were loaded."""

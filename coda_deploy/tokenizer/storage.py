@@ -1,13 +1,20 @@
-"""Tokenizer folders: ``config.json`` and ``model.safetensors``, on disk or on the hub. No pickle."""
+"""Tokenizer folders, on disk or on the hub: ``config.json`` and ``model.safetensors``. No pickle.
+
+``provenance.json`` stands beside them where the weights were imported: their checkpoint's place, commit and SHA-256.
+It is a file of its own because readers of config.json refuse keys that they do not know, and because weights are to
+have the same SHA-256 wherever they came from. It names the weights that it speaks of: it is not believed of others.
+"""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -17,11 +24,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
+from coda_runtime.checksums import sha256_file
 from coda_runtime.errors import CodaError
 from coda_runtime.outputs import staged_folder
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+PROVENANCE_NAME = "provenance.json"
 
 
 class WeightsError(CodaError):
@@ -48,7 +57,8 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
         raise WeightsError(f"no tokenizer folder at {path}: give an existing folder, or a hub id like owner/name")
     repo, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
+        names = [CONFIG_NAME, WEIGHTS_NAME, PROVENANCE_NAME]
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=names))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(
             f"{name} is no local folder, and could not be had from the hub ({type(error).__name__}): "
@@ -76,6 +86,31 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return {key: tensor.float() for key, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is cut or damaged ({error}): copy it again from where it came") from error
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """What the folder's weights were imported from, where it says so; of other weights than its own it is warned.
+
+    Raises ``ConfigError`` when ``provenance.json`` is damaged.
+    """
+    path = folder / PROVENANCE_NAME
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        checkpoint, weights = found["checkpoint"], found["weights_sha256"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is not readable ({error!r}): restore it from where it came, or remove it") from error
+    if not isinstance(checkpoint, dict):
+        raise ConfigError(f"{path} has a checkpoint that is no object: restore it from where it came, or remove it")
+    if sha256_file(folder / WEIGHTS_NAME) != weights:
+        warnings.warn(
+            f"{path} speaks of other weights than those in {WEIGHTS_NAME}, and is left out; remove it",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+        return None
+    return checkpoint
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -127,10 +162,26 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
             raise WeightsError(f"{source}: {key!r} holds NaN or infinite values: the training that made it diverged")
 
 
-def write_folder(out: Path, config: TokenizerConfig, weights: Mapping[str, Tensor]) -> None:
-    """Write a tokenizer folder beside ``out`` and move its two files in when both are whole. Raises ``OutputError``."""
+def to_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    """The content of ``model.safetensors``."""
+    return save({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()})
+
+
+def write_folder(
+    out: Path, config: TokenizerConfig, weights: Mapping[str, Tensor], checkpoint: Mapping[str, Any] | None = None
+) -> None:
+    """Write a tokenizer folder beside ``out`` and move its files in when all are whole. Raises ``OutputError``."""
     with staged_folder(out) as folder:
         # Not save_file: it leaves a file that only its owner may read, and its errors hide the OSError.
-        data = save({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()})
+        data = to_bytes(weights)
         (folder / WEIGHTS_NAME).write_bytes(data)
-        (folder / CONFIG_NAME).write_text(json.dumps(config.to_json(), indent=1) + "\n", encoding="utf-8")
+        _write_json(folder / CONFIG_NAME, config.to_json())
+        if checkpoint is not None:
+            digest = hashlib.sha256(data).hexdigest()
+            _write_json(folder / PROVENANCE_NAME, {"weights_sha256": digest, "checkpoint": checkpoint})
+    if checkpoint is None:
+        (out / PROVENANCE_NAME).unlink(missing_ok=True)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

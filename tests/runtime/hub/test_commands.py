@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from coda_runtime.cli import pull, push
+from tests.hub_server import Hub
 from tests.runtime.hub.conftest import REPO, files
-from tests.runtime.hub.server import Hub
 
 
 def coda(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -22,9 +22,9 @@ from coda_runtime import (
 )
 from coda_runtime.hub import find_bundle
 from coda_runtime.manifest import MOST_BYTES
+from tests.hub_server import Hub, point_at, serving
 from tests.runtime import tiny
-from tests.runtime.hub.conftest import REPO, files, point_at
-from tests.runtime.hub.server import Hub, serving
+from tests.runtime.hub.conftest import REPO, files
 
 ONE = tiny.FILES[1]
 

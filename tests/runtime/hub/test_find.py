@@ -8,8 +8,8 @@ import pytest
 
 from coda_runtime import BundleNotFoundError, HubError, InputError, MissingDependencyError, load
 from coda_runtime.hub import find_bundle
+from tests.hub_server import Hub
 from tests.runtime.hub.conftest import REPO
-from tests.runtime.hub.server import Hub
 
 
 def test_a_local_folder_comes_first(hub: Hub, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

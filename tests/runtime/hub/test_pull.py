@@ -8,9 +8,9 @@ from coda_runtime import BundleError, ChecksumError, HubError, InputError
 from coda_runtime.bundle import Bundle
 from coda_runtime.hub import find_bundle
 from coda_runtime.hub.pull import pull
+from tests.hub_server import Hub
 from tests.runtime import tiny
 from tests.runtime.hub.conftest import REPO, files
-from tests.runtime.hub.server import Hub
 
 
 def test_a_bundle_made_by_hand_comes_as_it_is(hub: Hub, minimal: Path, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from coda_runtime import load
 from coda_runtime.hub.pull import pull
 from coda_runtime.hub.push import push
+from tests.hub_server import Hub
 from tests.runtime import tiny
 from tests.runtime.hub.conftest import REPO, files
-from tests.runtime.hub.server import Hub
 
 # huggingface_hub's own, where an upload does not go by Xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

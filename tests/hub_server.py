@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
 TOKEN = "hf_test"
-BIG = (".onnx", ".npy", ".npz", ".png")
+BIG = (".onnx", ".npy", ".npz", ".png", ".pth")
 """What the Hub's own .gitattributes keeps in LFS."""
 
 Files = dict[str, bytes]
@@ -74,6 +76,32 @@ def serving(hub: Hub) -> Iterator[Hub]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def environment(url: str, home: Path) -> dict[str, str]:
+    """What points the huggingface_hub of a process at `url`, with its cache in `home`, and a token that may write."""
+    return {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+
+
+def point_at(url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub, which read its environment long ago, ask at `url` and keep its cache in `home`.
+
+    In this process, and in those that a test starts.
+    """
+    from huggingface_hub import constants
+
+    for name, value in environment(url, home).items():
+        monkeypatch.setenv(name, value)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -163,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert parse_qs(urlsplit(self.path).query)["blobs"] == ["true"]
         files = self.hub.commits[commit]
         sizes = {name: self.hub.lying_sizes.get(name, len(data)) for name, data in files.items()}
-        siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
+        siblings = [{"rfilename": name, "size": size, **_lfs(name, files[name])} for name, size in sizes.items()]
         self._json(200, {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": []})
 
     def _file(self, repo: str, revision: str, name: str) -> None:
@@ -254,3 +282,9 @@ class _Handler(BaseHTTPRequestHandler):
                 del files[value["path"]]
         oid = self.hub.commit(repo, branch, files, header["summary"])
         return self._json(200, {"commitUrl": f"{self.hub.url}/{repo}/commit/{oid}", "commitOid": oid})
+
+
+def _lfs(name: str, data: bytes) -> dict[str, Any]:
+    if not name.endswith(BIG):
+        return {}
+    return {"lfs": {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 130}}

@@ -1,0 +1,106 @@
+"""A published checkpoint as the source of a tokenizer: its two files, in a folder or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_official, official_key
+from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
+from coda_deploy.tokenizer.source import Weights
+from coda_deploy.tokenizer.storage import WeightsError, check_weights, read_state, to_bytes
+from coda_deploy.tokenizer.variants import VARIANTS
+from coda_runtime.checksums import sha256_file
+from coda_runtime.hub.files import Choice, Fetched, fetch_files, first_complete, lacking
+from coda_runtime.hub.names import HubName, parse_hub_name
+
+PUBLISHED = "shuidi0020/CODA"
+"""The repository on the Hub in which CODA's authors publish, with a folder for each variant."""
+
+FILES = (VAE_FILE, QUANTIZER_FILE)
+
+# A number of a state dict takes 8 bytes at most; names, shapes and the archive around them stay far below the rest.
+_BYTES_A_VALUE = 8
+_OVERHEAD = 16 * 2**20
+
+
+class Checkpoint:
+    """One variant's files, in a folder or a repository: in a subfolder of the variant's name, or at the root."""
+
+    def __init__(self, variant: str, place: Path | HubName) -> None:
+        """Raise ``ConfigError`` for an unknown variant; nothing is read yet."""
+        if variant not in VARIANTS:
+            raise ConfigError(f"unknown variant {variant!r}, expected one of {', '.join(VARIANTS)}")
+        self._variant, self._place = variant, place
+
+    @property
+    def config(self) -> TokenizerConfig:
+        """The variant's."""
+        return VARIANTS[self._variant]
+
+    def read(self, expected: Mapping[str, Tensor]) -> Weights:
+        """Find or fetch the two files, and read them, one after the other, into tensors like ``expected``.
+
+        Raises ``WeightsError`` for what is missing, damaged or misshapen, ``HubError`` where the Hub did not deliver.
+        """
+        names = {key: official_key(key, ldm=self._variant.startswith("mar")) for key in expected}
+        wanted: dict[str, dict[str, Tensor]] = {file: {} for file in FILES}
+        for key, (file, name) in names.items():
+            wanted[file][name] = as_official(name, expected[key])
+        paths, record = self._find(_choices(self._variant, wanted))
+        tensors: dict[str, Tensor] = {}
+        for file, path in zip(FILES, paths, strict=True):
+            found = read_state(path)
+            check_weights(found, wanted[file], str(path))
+            for key, (where, name) in names.items():
+                if where == file:
+                    # Taken out, so that of a half-precision file no second copy stays.
+                    tensors[key] = found.pop(name).float().reshape(expected[key].shape)
+        return Weights(tensors, record)
+
+    def digest(self, weights: Mapping[str, Tensor]) -> str:
+        """Hash what `coda import-official` would write, so that both ways to a bundle name the same weights."""
+        return hashlib.sha256(to_bytes(weights)).hexdigest()
+
+    def _find(self, choices: Sequence[Choice]) -> tuple[list[Path], dict[str, Any]]:
+        """The paths of FILES, and what is to be remembered of them."""
+        if isinstance(self._place, HubName):
+            fetched = fetch_files(self._place, choices)
+            return list(fetched.paths.values()), _record(fetched)
+        root = self._place
+        if not root.is_dir():
+            raise WeightsError(
+                f"no folder at {root}: give the folder with {VAE_FILE} and {QUANTIZER_FILE}, or a hub id like "
+                f"{PUBLISHED}"
+            )
+        present = [file for choice in choices for file in choice if (root / file).is_file()]
+        choice = first_complete(choices, present)
+        if choice is None:
+            raise WeightsError(f"{root} {lacking(choices, present)}")
+        return [root / file for file in choice], {"files": {file: sha256_file(root / file) for file in choice}}
+
+
+def open_published(text: str) -> Checkpoint:
+    """Open ``VARIANT`` or ``VARIANT@REVISION`` of the published repository: what ``official:`` stands before.
+
+    Raises ``ConfigError`` for an unknown variant, ``InputError`` for a revision that is none.
+    """
+    variant, at, revision = text.partition("@")
+    return Checkpoint(variant, parse_hub_name(PUBLISHED, revision if at else None))
+
+
+def _choices(variant: str, wanted: Mapping[str, Mapping[str, Tensor]]) -> list[Choice]:
+    most = {
+        file: _BYTES_A_VALUE * sum(tensor.numel() for tensor in tensors.values()) + _OVERHEAD
+        for file, tensors in wanted.items()
+    }
+    return [{f"{variant}/{file}": most[file] for file in FILES}, {file: most[file] for file in FILES}]
+
+
+def _record(fetched: Fetched) -> dict[str, Any]:
+    name = fetched.name
+    return {"hub": name.repo, "revision": name.revision, "commit": fetched.commit, "files": dict(fetched.sha256)}
