@@ -60,22 +60,37 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(scope="session")
 def golden_tokenizer(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodaTokenizer]:
-    """The synthetic official checkpoint of ``golden``, imported: one variant by `coda import-official`, one here."""
+    """The synthetic official checkpoint of ``golden``, imported: one variant by one command from a Hub, one here.
+
+    On its way the largest file is cut once, half-way.
+    """
     from coda_deploy import CodaTokenizer
-    from coda_deploy.official import import_official
+    from coda_deploy.official import PUBLISHED, import_official
     from tests.golden import write_checkpoint
+    from tests.hub_server import Hub, environment, serving
 
     folder = tmp_path_factory.mktemp("official")
-    official = write_checkpoint(golden.variant, folder / "official")
+    write_checkpoint(golden.variant, folder / "official" / golden.variant)
     if golden.variant == "mar_v16384":
-        coda = [sys.executable, "-m", "coda_runtime.cli", "import-official", official, "--variant", golden.variant]
-        done = subprocess.run([*coda, "--out", folder / "tokenizer"], capture_output=True, text=True, check=False)
-        told = f"{folder / 'tokenizer'}: mar_v16384, 680 tokens an image, 16384 codes\n"
-        assert (done.returncode, done.stderr, done.stdout) == (0, "", told)
-        assert sorted(path.name for path in folder.iterdir()) == ["official", "tokenizer"]
-        tokenizer = CodaTokenizer.from_pretrained(folder / "tokenizer")
+        with serving(Hub()) as hub:
+            commit = hub.push_folder(PUBLISHED, folder / "official")
+            hub.cut = {"mar_v16384/vae_ema.pth"}
+            coda = [sys.executable, "-m", "coda_runtime.cli", "import-official", "--variant", golden.variant]
+            settings = {**os.environ, **environment(hub.url, folder / "hf")}
+            out = folder / "tokenizer"
+            done = subprocess.run([*coda, "--out", out], capture_output=True, text=True, check=False, env=settings)
+        told = [
+            f"{out}: mar_v16384, 680 tokens an image, 16384 codes",
+            f"to get exactly this again: {PUBLISHED}@{commit}",
+        ]
+        assert (done.returncode, done.stdout.splitlines()) == (0, told), done.stderr
+        assert "Trying to resume download" in done.stderr
+        assert "%" not in done.stderr, "no progress bar in a pipe"
+        assert hub.ranges == ["mar_v16384/vae_ema.pth"]
+        tokenizer = CodaTokenizer.from_pretrained(out)
+        assert (tokenizer.checkpoint or {})["commit"] == commit
     else:
-        tokenizer = import_official(official, golden.variant)
+        tokenizer = import_official(folder / "official", golden.variant)
     shutil.rmtree(folder)
     yield tokenizer
     # The fixture's value outlives the variant; its weights (0.3 GB) must not.

@@ -38,6 +38,7 @@ class Hub:
         self.ranges: list[str] = []
         self.lying_sizes: dict[str, int] = {}  # file: the size that the listing gives
         self.cut: set[str] = set()  # files whose next answer ends half-way
+        self.corrupted: set[str] = set()  # files that are sent with one byte changed
         self.failing: int | None = None  # a status for everything
         self.url = ""
 
@@ -211,6 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.ranges.append(name)
             start = int(asked[1])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        if name in self.hub.corrupted:
+            data = data[:-1] + bytes([data[-1] ^ 1])
         half = None
         if self.command == "GET" and name in self.hub.cut:
             self.hub.cut.discard(name)

@@ -80,7 +80,7 @@ class Checkpoint:
         present = [file for choice in choices for file in choice if (root / file).is_file()]
         choice = first_complete(choices, present)
         if choice is None:
-            raise WeightsError(f"{root} {lacking(choices, present)}")
+            raise WeightsError(f"{root} {lacking(choices, present)}; copy there what is missing, or name their folder")
         return [root / file for file in choice], {"files": {file: sha256_file(root / file) for file in choice}}
 
 

@@ -52,7 +52,9 @@ def fetch_files(name: HubName, choices: Sequence[Choice]) -> Fetched:
         return without_the_hub(name, error, found, found.commit if found else "", stacklevel=2)
     choice = first_complete(choices, listing.sizes)
     if choice is None:
-        raise HubError(f"{name}, commit {listing.commit[:12]}, {lacking(choices, listing.sizes)}")
+        raise HubError(
+            f"{name}, commit {listing.commit[:12]}, {lacking(choices, listing.sizes)}; check the name and the revision"
+        )
     return _download(hub, name, listing, choice)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 from pathlib import Path
@@ -12,49 +11,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from coda_deploy import CodaTokenizer, ConfigError, LoraConfig, WeightsError
+from coda_deploy import ConfigError, WeightsError
 from coda_deploy.official import import_official
-from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_official, official_key
+from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE
 from coda_deploy.tokenizer.variants import VARIANTS
-from tests.tiny_tokenizers import enliven, images
-
-State = dict[str, Tensor]
+from tests.deploy.official.narrow import checkpoint, narrow_variants, write
+from tests.tiny_tokenizers import images
 
 
 @pytest.fixture(autouse=True)
 def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The published variants with few channels and codes: the same keys, a thousandth of the weights."""
-    for name, config in list(VARIANTS.items()):
-        vae = {**config.vae, "norm_num_groups": 4, "block_out_channels": (4,) * len(config.vae["block_out_channels"])}
-        narrow = dataclasses.replace(
-            config,
-            vae=vae,
-            vocab_size=32,
-            image_size=4 * config.downsample,
-            scales=(1, 2, 4),
-            lora=LoraConfig(2, config.lora.targets if config.lora else ()),
-        )
-        monkeypatch.setitem(VARIANTS, name, narrow)
-
-
-def checkpoint(variant: str) -> tuple[CodaTokenizer, dict[str, State]]:
-    """A tokenizer, and its weights as the official files hold them."""
-    tokenizer = CodaTokenizer(VARIANTS[variant])
-    enliven(tokenizer)
-    files: dict[str, State] = {VAE_FILE: {}, QUANTIZER_FILE: {}}
-    for key, tensor in tokenizer.state_dict().items():
-        file, name = official_key(key, ldm=variant.startswith("mar"))
-        files[file][name] = as_official(name, tensor).clone()
-    return tokenizer.eval(), files
-
-
-def write(folder: Path, files: dict[str, State]) -> Path:
-    folder.mkdir(exist_ok=True)
-    for file, state in files.items():
-        torch.save(state, folder / file)
-    return folder
+    for name, config in narrow_variants().items():
+        monkeypatch.setitem(VARIANTS, name, config)
 
 
 @pytest.mark.parametrize("variant", ["mar_v16384", "flux_v65536"])
@@ -87,7 +56,7 @@ def test_unknown_variant_and_missing_folder(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path, file: str) -> None:
     folder = write(tmp_path / "official", checkpoint("mar_v16384")[1])
     (folder / file).unlink()
-    with pytest.raises(WeightsError, match=rf"{file} is missing: an official checkpoint is a folder with"):
+    with pytest.raises(WeightsError, match=rf"official lacks {file}: looked for mar_v16384/vae_ema\.pth and "):
         import_official(folder, "mar_v16384")
 
 
@@ -112,7 +81,7 @@ def test_any_damage_is_one_clear_error(tmp_path: Path, data: st.DataObject) -> N
     ):
         content[place] ^= flip
     (tmp_path / VAE_FILE).write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    with pytest.raises(WeightsError, match=VAE_FILE):
+    with pytest.raises(WeightsError, match=f"{VAE_FILE} (is|has|lacks) "):
         import_official(tmp_path, "flux_v65536")
 
 
@@ -122,8 +91,9 @@ def test_any_damage_is_one_clear_error(tmp_path: Path, data: st.DataObject) -> N
     ids=["nothing to pop", "a list", "an unknown memo", "a cut length", "a number as a key"],
 )
 def test_pickles_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / VAE_FILE).write_bytes(content)
-    with pytest.raises(WeightsError, match=VAE_FILE):
+    for file in (VAE_FILE, QUANTIZER_FILE):
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"{VAE_FILE} is "):
         import_official(tmp_path, "flux_v65536")
 
 

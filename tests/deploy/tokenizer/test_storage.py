@@ -179,7 +179,7 @@ def test_hub_ids(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, given: str,
 
     monkeypatch.setattr(storage, "snapshot_download", download)
     assert CodaTokenizer.from_pretrained(f"someone/tokenizer{given}").spec.vocab_size == 64
-    patterns = ["config.json", "model.safetensors"]
+    patterns = ["config.json", "model.safetensors", "provenance.json"]
     assert asked == {"name": "someone/tokenizer", "revision": revision, "allow_patterns": patterns}
 
 
@@ -218,6 +218,42 @@ def test_saved_files_are_as_readable_as_the_user_s_others(tmp_path: Path) -> Non
     make().save_pretrained(tmp_path / "tokenizer")
     modes = {path.stat().st_mode for path in (tmp_path / "tokenizer").iterdir()}
     assert modes == {(tmp_path / "other").stat().st_mode}
+
+
+CHECKPOINT = {"hub": "a/b", "revision": "main", "commit": "0" * 40, "files": {"vae_ema.pth": "1" * 64}}
+
+
+def test_where_weights_were_imported_from_is_kept_beside_them(tiny_folder: Path, tmp_path: Path) -> None:
+    tokenizer = make()
+    tokenizer.checkpoint = CHECKPOINT
+    tokenizer.save_pretrained(tmp_path / "one")
+    read = CodaTokenizer.from_pretrained(tmp_path / "one")
+    assert read.checkpoint == CHECKPOINT
+    read.save_pretrained(tmp_path / "two")
+    for path in (tmp_path / "one").iterdir():
+        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
+    # What reads nothing but these two, as older releases do, finds them as they always were.
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "one" / name).read_bytes() == (tiny_folder / name).read_bytes()
+    assert CodaTokenizer.from_pretrained(tiny_folder).checkpoint is None
+    make(seed=3).save_pretrained(tmp_path / "one")
+    assert not (tmp_path / "one" / "provenance.json").exists()
+
+
+def test_provenance_of_other_weights_is_not_believed(folder: Path) -> None:
+    tokenizer = make()
+    tokenizer.checkpoint = CHECKPOINT
+    tokenizer.save_pretrained(folder)
+    edit_weights(folder, lambda w: w["quantizer.codebook"].neg_())  # as a release would that knows no provenance.json
+    with pytest.warns(RuntimeWarning, match=r"provenance\.json speaks of other weights than those in model\.safet"):
+        assert CodaTokenizer.from_pretrained(folder).checkpoint is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"weights_sha256": "0", "checkpoint": 3}'])
+def test_provenance_that_is_damaged(folder: Path, content: str) -> None:
+    (folder / "provenance.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"provenance\.json (is not readable|has a checkpoint) .*: .*, or remove it"):
+        CodaTokenizer.from_pretrained(folder)
 
 
 def test_saving_over_a_file_is_refused(tmp_path: Path) -> None:
