@@ -38,6 +38,7 @@ class Hub:
         self.ranges: list[str] = []
         self.lying_sizes: dict[str, int] = {}  # file: the size that the listing gives
         self.cut: set[str] = set()  # files whose next answer ends half-way
+        self.broken: set[str] = set()  # files that are listed, and not sent because of a failure
         self.corrupted: set[str] = set()  # files that are sent with one byte changed
         self.failing: int | None = None  # a status for everything
         self.url = ""
@@ -200,6 +201,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if repo in self.hub.gated:
             return self._json(403, {"error": "no"}, **{"X-Error-Code": "GatedRepo"})
+        if name in self.hub.broken:
+            return self._json(500, {"error": "out of order"})
         data = self.hub.commits[commit].get(name)
         if data is None:
             return self._json(404, {"error": "no"}, **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def parity(bundle: Path, tokenizer: Path, images: Path | None = None) -> dict[str, Any]:
+def parity(bundle: Path, tokenizer: str, images: Path | None = None) -> dict[str, Any]:
     """{artifact file: {backend: numbers}}; see :func:`coda_deploy.export.verify_parity`."""
     from coda_deploy.export import verify_parity
 

@@ -88,7 +88,7 @@ def next_steps(out: Path, coda: str) -> Markup:
             "    images = tok.decode(ids)         # uint8 [1, H, W, 3]",
         ]),
         ("A published CODA checkpoint, the same way", [
-            f"{coda} import-official checkpoint --variant flux_v65536 --out tokenizer",
+            f"{coda} import-official --variant flux_v65536 --out tokenizer",
             f"{coda} export tokenizer --out bundle",
         ]),
     ]  # fmt: skip

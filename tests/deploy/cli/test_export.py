@@ -269,6 +269,15 @@ def test_verify_tells_a_bundle_that_does_something_else(fp32_bundle: Path, tiny_
         assert "agrees with the tokenizer on" in one_line(result, silent=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nowhere", "no tokenizer folder at nowhere: give"), ("official:sd", "unknown variant 'sd', expected one of")],
+)
+def test_verify_with_a_tokenizer_that_is_not_there(fp32_bundle: Path, name: str, message: str) -> None:
+    result = coda("verify", fp32_bundle, "--tokenizer", name)
+    assert message in one_line(result)
+
+
 def test_verify_a_damaged_bundle_measures_nothing(fp32_bundle: Path, tiny_folder: Path) -> None:
     file = fp32_bundle / "decoder.fp32.onnx"
     file.write_bytes(file.read_bytes()[:-1])

@@ -314,8 +314,9 @@ class TestVerify:
         assert "parity holds" in _in_process("verify", sealed, "--tokenizer", tmp_path).stdout
         done = _in_process("verify", sealed, "--tokenizer", tmp_path, "--parity-images", tmp_path, code=1)
         assert done.stderr == "error: the decoder misses its floor\n"
-        assert calls == [(sealed, tmp_path, None)] * 2 + [(sealed, tmp_path, tmp_path)]
-        done = _in_process("verify", sealed, "--tokenizer", tmp_path / "none", code=1)
+        # A name is for the plugin to understand: a folder, a hub id, or official: and a variant.
+        assert calls == [(sealed, str(tmp_path), None)] * 2 + [(sealed, str(tmp_path), tmp_path)]
+        done = _in_process("verify", sealed, "--tokenizer", "x", "--parity-images", tmp_path / "none", code=1)
         assert "there is no folder" in done.stderr
 
     def test_images_without_a_tokenizer_are_wrong_usage(self, sealed: Path, tmp_path: Path) -> None:
