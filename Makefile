@@ -16,9 +16,10 @@ TEST_STAMP := $(VENV)/.stamp-test
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
 # What of the NVIDIA libraries works without a GPU: engines and kernels are built in tests. --no-deps: the packages that
-# these belong to bring gigabytes of CUDA, and some cannot be installed without it.
+# these belong to bring gigabytes of CUDA, and some cannot be installed without it. Triton's version stands here and not
+# in constraints.txt: PyPI's PyTorch asks for another one, and with a contradiction nothing at all would install.
 GPU_PARTS := tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings tensorrt-cu12-bindings \
-	triton cuda-core cuda-bindings cuda-pathfinder
+	triton==3.9.0 cuda-core cuda-bindings cuda-pathfinder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test shapes slow-tests wheels bench format clean

@@ -197,7 +197,8 @@ def test_constraints_pin_what_the_manifests_name() -> None:
         extras = manifest["optional-dependencies"]
         lists = [manifest["dependencies"], *extras.values()]
         named |= {line.split("[")[0].split(">")[0].split("=")[0].replace("_", "-") for group in lists for line in group}
-    assert named - pinned == {"coda-deploy", "coda-runtime"}
+    # Triton: PyPI's PyTorch asks for another one, so the Makefile has its version.
+    assert named - pinned == {"coda-deploy", "coda-runtime", "triton"}
     assert "torch==2.13.0" in lines
 
 
