@@ -40,7 +40,7 @@ NOT_HERE = {
     r"(coda tokenize|python) .*(examples/next_scale|demo/bundle).*": "tests/examples",
     r"python -m benchmarks\..*": "a benchmark",
     r"python -m coda_deploy\.sample\.recipe\..*": "an hour",
-    r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's; tests/runtime/serving has curl's",
+    r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's",
 }
 PYTHON_NOT_HERE = {
     "cuda": "needs a GPU",

@@ -93,7 +93,6 @@ def test_of_the_runtime(dist: Path, tmp_path: Path) -> None:
     before = len(reader.installed)
     reader.follow("coda encode bundle photos --out openvino.npz --provider OpenVINOExecutionProvider")
     assert _named(reader.installed[before:]) == {"onnxruntime-ep-openvino"}
-    assert "tensorrt" in environment.run("coda", "doctor", "--json") or True
 
 
 def _write_training(folder: Path, name: str, **sections: dict[str, object]) -> None:
@@ -118,7 +117,7 @@ def test_of_training_and_evaluation(dist: Path, tmp_path: Path) -> None:
         return reader.follow(f"coda train --config {name}.toml --vae vae --data photos --out {name}")
 
     missing: list[tuple[Callable[[], str], set[str], str]] = [
-        (lambda: reader.follow("coda export tokenizer --out bundle"), {"onnxruntime"}, "threshold|floor|"),
+        (lambda: reader.follow("coda export tokenizer --out bundle"), {"onnxruntime"}, ""),
         (lambda: reader.follow("coda export tokenizer --out ptx --engine ptx"), {"triton"}, ""),
         (lambda: reader.follow("coda eval tokenizer --data photos"), {"scikit-image"}, ""),
         (lambda: reader.follow("coda eval tokenizer --data photos --lpips"), {"lpips", "torchvision"}, "weights"),
