@@ -1,4 +1,4 @@
-"""Weights of published networks: a file that was named, PyTorch's cache, the Hugging Face Hub, an address."""
+"""Weights of published networks: a file that was named, `coda weights`' cache, PyTorch's, the Hub, an address."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.weights.store import command_for, path_of, read_stored
 
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # PyTorch puts the first digits of the SHA-256 into its files' names
 
@@ -24,8 +25,12 @@ def find_weights(
     hub: tuple[str, str] | None,
     url: str | None,
     option: str,
+    stored: str | None = None,
 ) -> Path:
     """The local file with the weights of ``what``, downloaded if it is nowhere.
+
+    The order: ``given`` alone; what `coda weights` has put into its cache, which is checked against the published
+    numbers; PyTorch's cache; the hub's cache and the hub; the address.
 
     Args:
         given: the user's own file, which is then the only place looked at.
@@ -34,15 +39,20 @@ def find_weights(
         hub: a Hugging Face repository and the file in it, kept in the hub's cache.
         url: an address, asked when the hub does not deliver; the file is then kept in PyTorch's cache.
         option: how the user names ``given``, for messages.
+        stored: its name in :data:`coda_deploy.weights.PUBLISHED`, where `coda weights` has it.
 
     Raises:
-        WeightsError: ``given`` is no file, or none of the places has the weights.
+        WeightsError: ``given`` is no file, or none of the places has the weights; what `coda weights` stored was
+            altered since.
     """
     if given is not None:
         path = Path(given).expanduser()
         if not path.is_file():
             raise WeightsError(f"{option}: there is no file {path}; expected the weights of {what} ({file})")
         return path
+    if stored is not None and path_of(stored).is_file():
+        read_stored(stored)
+        return path_of(stored)
     cached = Path(torch.hub.get_dir(), "checkpoints", file)
     if cached.is_file():
         return cached
@@ -59,8 +69,13 @@ def find_weights(
             return fetch()
         except Exception as error:  # the network's, the disk's, the hub's own kinds: all mean that it is not there
             failures.append(f"{source} ({type(error).__name__})")
-    origin = url or (f"https://huggingface.co/{hub[0]}/resolve/main/{hub[1]}" if hub else "where it is published")
     tried = f", and could not be had from {' nor from '.join(failures)}" if failures else ""
+    if stored is not None:
+        raise WeightsError(
+            f"the weights of {what} are missing: neither {path_of(stored)} nor {cached} is there{tried}; run "
+            f"`{command_for(stored)}`, which brings them, or name the file with {option}"
+        )
+    origin = url or (f"https://huggingface.co/{hub[0]}/resolve/main/{hub[1]}" if hub else "where it is published")
     raise WeightsError(
         f"the weights of {what} are missing: {cached} is not there{tried}; download {origin} and put it there, "
         f"or name the file with {option}"

@@ -1,4 +1,5 @@
-"""LPIPS against its definition, written out over plain functions; VGG-16 has random weights."""
+"""LPIPS against its definition, written out over plain functions, over a VGG-16 of random weights; and against the
+package ``lpips`` on photographs, with the weights that were published."""
 
 from __future__ import annotations
 
@@ -7,15 +8,20 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coda_deploy import WeightsError
+from coda_deploy import WeightsError, photographs
 from coda_deploy.perception import Lpips
+from coda_deploy.perception.lpips import Net
+from coda_deploy.tokenizer.pixels import from_pixels
+from coda_deploy.weights import read_stored
 from coda_runtime.errors import MissingDependencyError
+from coda_runtime.images import fit
 from tests.deploy.perception.published import pictures, vgg_state
 
 
@@ -81,6 +87,34 @@ def test_value_and_gradients_are_those_of_the_definition(
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
     for gradient, other in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+@pytest.mark.usefixtures("real_weights")
+@pytest.mark.parametrize(("net", "name"), [("vgg", "vgg16"), ("alex", "alexnet")])
+@torch.no_grad()
+def test_value_on_photographs_is_that_of_the_package(net: Net, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's own network, as its users build it: torchvision's, with torchvision's weights."""
+    import lpips
+    import torchvision
+
+    def pretrained(*_: object, **__: object) -> nn.Module:
+        model: nn.Module = build()
+        features = {key.removeprefix("features."): tensor for key, tensor in read_stored(name).items()}
+        model.get_submodule("features").load_state_dict(features)
+        return model
+
+    build = getattr(torchvision.models, name)
+    monkeypatch.setattr(torchvision.models, name, pretrained)
+    theirs = lpips.LPIPS(net=net, verbose=False)
+    originals = np.stack([fit(path, 64) for path in photographs.paths()])
+    a, *others = (
+        from_pixels(torch.from_numpy(images)) for images in (originals, originals // 64 * 64, originals[::-1].copy())
+    )
+    ours = Lpips(net=net)
+    for b in others:
+        expected = theirs(a, b).flatten()
+        assert float(expected.min()) > 0.01
+        torch.testing.assert_close(ours(a, b), expected, rtol=0, atol=1e-5)
 
 
 def test_equal_images_have_no_distance_and_others_some(net: Lpips) -> None:

@@ -21,6 +21,8 @@ from coda_deploy import WeightsError
 from coda_deploy.perception import DinoFeatures, Lpips
 from coda_deploy.perception.weights import find_weights, freeze
 from coda_deploy.tokenizer.storage import read_state
+from coda_deploy.weights import install, path_of
+from tests.deploy.weights.networks import alexnet, publish
 
 Find = Callable[..., Path]
 
@@ -82,6 +84,19 @@ def test_torch_cache_then_hub_then_address(find: Find, tmp_path: Path) -> None:
     assert find(hub=HUB, url=url).read_bytes() == b"from the cache"
 
 
+def test_what_coda_weights_stored_comes_before_every_other_cache(
+    find: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "torch" / "hub" / "checkpoints" / "net.pth")
+    assert find(stored="alexnet").name == "net.pth"
+    install(["alexnet"], [publish(alexnet(), tmp_path, monkeypatch)])
+    assert find(stored="alexnet") == path_of("alexnet")
+    assert find(put(tmp_path / "own.pth"), stored="alexnet") == tmp_path / "own.pth"
+    path_of("alexnet").write_bytes(b"cut")
+    with pytest.raises(WeightsError, match=r"alexnet\.safetensors is cut, damaged"):
+        find(stored="alexnet")
+
+
 def test_the_hash_in_a_name_is_checked(find: Find, tmp_path: Path) -> None:
     digest = hashlib.sha256(b"weights").hexdigest()
     url = put(tmp_path / "published").as_uri()
@@ -113,9 +128,9 @@ def test_what_is_said_when_nothing_works(find: Find, tmp_path: Path) -> None:
     [
         (
             Lpips,
-            r"VGG-16 for LPIPS are missing: .*checkpoints/vgg16-397923af\.pth is not there, .*timm/vgg16\.tv_in1k "
-            r"on the .*URLError\); download https://download\.pytorch\.org/models/vgg16-397923af\.pth "
-            r"and put it there, or name the file with lpips_weights$",
+            r"VGG-16 for LPIPS are missing: neither .*coda-deploy/weights/vgg16\.safetensors nor .*checkpoints/"
+            r"vgg16-397923af\.pth is there, .*timm/vgg16\.tv_in1k on the .*URLError\); run `coda weights lpips`, "
+            r"which brings them, or name the file with lpips_weights$",
         ),
         (
             DinoFeatures,

@@ -25,9 +25,9 @@ def test_help_lists_every_command_and_imports_no_torch(bare: Bare) -> None:
     assert done.returncode == 0, done.stderr
     for name in OWN:
         assert f"  {name} " in done.stdout
-    for name in ("demo", "eval", "export", "import-official", "train"):
+    for name in ("demo", "eval", "export", "import-official", "train", "weights"):
         assert f"  {name} " in done.stdout
-    assert " ".join(done.stdout.split()).count("(needs coda-deploy)") == 5
+    assert " ".join(done.stdout.split()).count("(needs coda-deploy)") == 6
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -102,7 +102,7 @@ def test_plugins_join_and_are_loaded_only_when_run(monkeypatch: pytest.MonkeyPat
     _plugins(monkeypatch, hello=lambda: (loaded.append(1), hello)[1], demo=lambda: hello)
     help_text = " ".join(CliRunner().invoke(app.cli, ["--help"]).stdout.split())
     assert "hello" in help_text
-    assert help_text.count("(needs coda-deploy)") == 4
+    assert help_text.count("(needs coda-deploy)") == 5
     assert loaded == []
     assert CliRunner().invoke(app.cli, ["hello"]).stdout == "hello\n"
 
