@@ -73,7 +73,7 @@ def read_arrays(data: bytes, source: str) -> dict[str, Array]:
     """Return the floating-point arrays of a pickle by their path in its nested dictionaries, joined by "/".
 
     Args:
-        data: the pickle's bytes, protocol 4 or older; no array can be larger than they are.
+        data: the pickle's bytes, protocol 3 or 4; no array can be larger than they are.
         source: what the pickle is called, for messages.
 
     Raises:
@@ -103,8 +103,18 @@ def _run(data: bytes) -> Any:
         # Before its argument is read: some text takes decoding.
         if not machine.knows(instruction.name):
             raise _Refused(f"the instruction {instruction.name}")
-        machine.step(instruction.name, instruction.arg.reader(stream) if instruction.arg else None)
+        if instruction.name == "GLOBAL":  # pickletools would take backslashes for escapes, which pickle does not
+            machine.step("GLOBAL", [_line(stream), _line(stream)])
+        else:
+            machine.step(instruction.name, instruction.arg.reader(stream) if instruction.arg else None)
     raise _Refused(f"more than {MAX_INSTRUCTIONS:,} instructions")
+
+
+def _line(stream: BytesIO) -> str:
+    text = stream.readline().decode("ascii")
+    if not text.endswith("\n"):
+        raise ValueError("the line does not end")
+    return text[:-1]
 
 
 class _Machine:
@@ -123,7 +133,7 @@ class _Machine:
             "MEMOIZE": lambda _: self._remember(len(self._memo)),
             "BINGET": lambda index: self._stack.append(self._memo[index]),
             "LONG_BINGET": lambda index: self._stack.append(self._memo[index]),
-            "GLOBAL": lambda text: self._name(*text.split(" ", 1)),
+            "GLOBAL": lambda names: self._name(*names),
             "STACK_GLOBAL": lambda _: self._name(*reversed([self.pop(), self.pop()])),
             "TUPLE": lambda _: self._stack.append(tuple(self._marked())),
             "SETITEM": lambda _: self._set([self.pop(), self.pop()][::-1]),
