@@ -20,7 +20,7 @@ from coda_runtime.outputs import staged_file
 if TYPE_CHECKING:
     from coda_deploy.evaluate import Evaluation
 
-SKIPPABLE = ("ssim", "vae")
+SKIPPABLE = ("ssim", "ms-ssim", "vae")
 
 
 @contextmanager
@@ -39,6 +39,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
     name="eval",
     example="coda eval tokenizer/ --data photos/\n"
     "coda eval bundle/ --data photos/ --against tokenizer/ --report eval.html\n"
+    "coda weights lpips dists && coda eval tokenizer/ --data photos/ --all\n"
     "coda eval tokenizer/ --data imagenet/val --rfid --lpips --batch 32 --workers 8 --json\n"
     "coda eval official:flux_v65536 --data imagenet/val --rfid",
 )
@@ -47,11 +48,20 @@ def output(path: Path | None) -> Iterator[Path | None]:
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many images, evenly spread over the data.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images.")
-@click.option("--lpips", is_flag=True, help="Compute LPIPS too; needs VGG-16's weights.")
-@click.option("--lpips-weights", type=click.Path(path_type=Path), help="Their file; implies --lpips.")
-@click.option("--rfid", is_flag=True, help="Compute rFID too; needs Inception's weights.")
-@click.option("--inception-weights", type=click.Path(path_type=Path), help="Their file; implies --rfid.")
-@click.option("--against", metavar="OTHER", help="Another tokenizer or bundle, to compare tokens with.")
+@click.option("--all", "every", is_flag=True, help="Every figure; rFID only where Inception's weights are here.")
+@click.option("--lpips", is_flag=True, help="LPIPS over VGG-16; `coda weights lpips` brings its weights.")
+@click.option("--lpips-alex", is_flag=True, help="LPIPS over AlexNet; the same command.")
+@click.option("--dists", is_flag=True, help="DISTS; `coda weights dists` brings its weights.")
+@click.option("--ssimulacra2", is_flag=True, help="SSIMULACRA 2; 0.1 to 0.2 s an image.")
+@click.option("--rfid", is_flag=True, help="rFID; needs Inception's weights.")
+@click.option(
+    "--lpips-weights", type=click.Path(path_type=Path), help="VGG-16's file; implies --lpips without --dists."
+)
+@click.option("--lpips-alex-weights", type=click.Path(path_type=Path), help="AlexNet's file; implies --lpips-alex.")
+@click.option("--inception-weights", type=click.Path(path_type=Path), help="Inception's file; implies --rfid.")
+@click.option(
+    "--against", metavar="OTHER", help="Another tokenizer or bundle, to compare tokens and every figure with."
+)
 @click.option(
     "--skip", type=click.Choice(SKIPPABLE), multiple=True, help="Leave out what is on by default; repeatable."
 )
@@ -75,8 +85,9 @@ def command(
 ) -> None:
     """Encode and decode images with a tokenizer (in PyTorch) or a bundle, and measure what comes back.
 
-    PSNR, SSIM, use of the codebook, bits per pixel, and the same of the continuous VAE where it is at hand; LPIPS and
-    rFID where asked for. Every image is resized by its shorter side and cropped at the centre first.
+    PSNR, SSIM, MS-SSIM, use of the codebook, bits per pixel, and the same of the continuous VAE where it is at hand;
+    what takes published weights or long (LPIPS, DISTS, SSIMULACRA 2, rFID) where asked for. Every image is resized by
+    its shorter side and cropped at the centre first.
     """
     if report is not None and per_image is not None and os.path.realpath(report) == os.path.realpath(per_image):
         raise InputError(f"--report and --per-image both name {report}: give each a file of its own")
@@ -108,36 +119,20 @@ def _evaluate(
     limit: int | None,
     batch: int,
     workers: int,
-    lpips: bool,
-    lpips_weights: Path | None,
-    rfid: bool,
-    inception_weights: Path | None,
     against: str | None,
-    skip: tuple[str, ...],
     show: int,
     device: str,
     precision: str,
     backend: str,
     threads: int | None,
+    **choice: Any,
 ) -> Evaluation:
     from coda_deploy.data import open_source
-    from coda_deploy.evaluate import Inception, Metrics, Perceptual, evaluate, open_subject
-    from coda_deploy.evaluate.devices import network_device
+    from coda_deploy.evaluate import Choice, evaluate, make_metrics, open_subject
     from coda_deploy.evaluate.run import check_same_spec
-    from coda_deploy.evaluate.similarity import require_ssim
 
     # What can fail fails before the first image: packages, weights, the data, then the tokenizers.
-    if "ssim" not in skip:
-        require_ssim()
-    lpips, rfid = lpips or lpips_weights is not None, rfid or inception_weights is not None
-    place = network_device(device) if lpips or rfid else None
-    metrics = Metrics(
-        ssim="ssim" not in skip,
-        continuous="vae" not in skip,
-        lpips=Perceptual(lpips_weights, place) if lpips and place else None,
-        inception=Inception(inception_weights, place) if rfid and place else None,
-        network_device=None if place is None else str(place),
-    )
+    metrics = make_metrics(Choice(**choice), device)
     source = open_source(data)
     with ExitStack() as stack:
         measured = stack.enter_context(

@@ -47,6 +47,7 @@ def command(
 
     Writes checkpoints, each a tokenizer folder itself, under OUT/checkpoints, sample grids under OUT/pictures, every
     figure to OUT/log.jsonl, and at the end the tokenizer to OUT. SIGTERM and Ctrl-C save and stop; --resume goes on.
+    A configuration with LPIPS reads VGG-16, which `coda weights lpips` brings.
     """
     from coda_deploy.train.config import read_config
 

@@ -59,6 +59,11 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     return max(0.0, float(fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]))
 
 
+def inception_is_here() -> bool:
+    """Whether Inception's weights are in PyTorch's cache."""
+    return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_FILE).is_file()
+
+
 class Inception:
     """torch-fidelity's port of the Inception that FID is defined by (2015-12-05): images to 2048 features.
 

@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.data import EvalBatch
 from coda_deploy.evaluate.extremes import Extremes, Shown
+from coda_deploy.evaluate.figures import FIGURES, QUALITIES, Compare, Pixels
 from coda_deploy.evaluate.frechet import FrechetMeter
-from coda_deploy.evaluate.result import NAMED, QUALITIES, Evaluation, Quality, Scale
-from coda_deploy.evaluate.similarity import ssim_per_image
+from coda_deploy.evaluate.result import NAMED, Evaluation, Quality, Scale
+from coda_deploy.evaluate.similarity import ms_ssim_per_image, ssim_per_image, ssimulacra2_per_image
 from coda_deploy.evaluate.subject import Subject
 from coda_deploy.evaluate.usage import Agreement, CodeCounts, perplexity, utilization
 from coda_runtime.metrics import psnr_per_image
 
-Pixels = NDArray[np.uint8]
 # The literature's rFID is over the images of ImageNet's validation set; the covariances of fewer images than there are
 # features are singular.
 USUAL, FULL_RANK = 50_000, 2048
-# Scores of the continuous VAE are called by those of the tokens, with this before.
-CONTINUOUS = "vae_"
+# Scores of the continuous VAE, and of the tokens of the one that is compared with, are called by those of the tokens,
+# with this before.
+CONTINUOUS, AGAINST = "vae_", "against_"
 
 
 @dataclass(frozen=True)
 class Metrics:
     """What to compute beside PSNR and the use of the codebook.
 
-    ``lpips`` takes two batches uint8 [B, S, S, 3] and gives [B], ``inception`` takes one and gives features [B, n];
-    ``network_device`` is where these two run. ``continuous`` also measures the VAE alone, where the subject has it.
+    ``lpips``, ``lpips_alex`` and ``dists`` take two batches uint8 [B, S, S, 3] and give [B], ``inception`` takes one
+    and gives features [B, n]; ``network_device`` is where these run. ``continuous`` also measures the VAE alone, where
+    the subject has it. ``reasons`` says why figures are left out, by their keys, where it is not for want of asking.
     """
 
     ssim: bool = True
+    ms_ssim: bool = True
+    ssimulacra2: bool = False
     continuous: bool = True
-    lpips: Callable[[Pixels, Pixels], NDArray[np.float64]] | None = None
+    lpips: Compare | None = None
+    lpips_alex: Compare | None = None
+    dists: Compare | None = None
     inception: Callable[[Pixels], NDArray[np.float64]] | None = None
     network_device: str | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def comparisons(self) -> dict[str, Compare]:
+        """What gives each image a number, by the figure's key."""
+        found: dict[str, Compare | None] = {
+            "psnr": psnr_per_image,
+            "ssim": ssim_per_image if self.ssim else None,
+            "ms_ssim": ms_ssim_per_image if self.ms_ssim else None,
+            "lpips": self.lpips,
+            "lpips_alex": self.lpips_alex,
+            "dists": self.dists,
+            "ssimulacra2": ssimulacra2_per_image if self.ssimulacra2 else None,
+        }
+        return {key: compare for key, compare in found.items() if compare is not None}
 
 
 class Meter:
@@ -63,14 +84,16 @@ class Meter:
         originals = batch.images
         ids = self._subject.encode(originals)
         self._counts.add(ids)
-        if self._agreement is not None and self._against is not None:
-            self._agreement.add(ids, self._against.encode(originals))
         sets = {"": self._subject.decode(ids)}
+        if self._agreement is not None and self._against is not None:
+            theirs = self._against.encode(originals)
+            self._agreement.add(ids, theirs)
+            sets[AGAINST] = self._against.decode(theirs)
         if self._metrics.continuous and (continuous := self._subject.continuous(originals)) is not None:
             sets[CONTINUOUS] = continuous
         for prefix, images in sets.items():
-            for name, values in self._compare(originals, images).items():
-                self._scores.setdefault(prefix + name, []).extend(values.tolist())
+            for name, compare in self._metrics.comparisons.items():
+                self._scores.setdefault(prefix + name, []).extend(compare(originals, images).tolist())
         if self._frechet is not None:
             self._frechet.add(originals, sets)
         first = len(self._names)
@@ -86,18 +109,10 @@ class Meter:
                 )
             )
 
-    def _compare(self, originals: Pixels, images: Pixels) -> dict[str, NDArray[np.float64]]:
-        found = {"psnr": psnr_per_image(originals, images)}
-        if self._metrics.ssim:
-            found["ssim"] = ssim_per_image(originals, images)
-        if self._metrics.lpips is not None:
-            found["lpips"] = self._metrics.lpips(originals, images)
-        return found
-
     def result(self, data: str) -> Evaluation:
         """The figures, once every image was added; ``data`` is what the images are called."""
         distances = self._frechet.distances() if self._frechet is not None else {}
-        qualities = {prefix: self._quality(prefix, distances.get(prefix)) for prefix in ("", CONTINUOUS)}
+        qualities = {prefix: self._quality(prefix, distances.get(prefix)) for prefix in ("", CONTINUOUS, AGAINST)}
         measured = CONTINUOUS + "psnr" in self._scores
         agreement = self._agreement
         shares: list[float] | list[None] = agreement.per_scale if agreement else [None] * len(self._counts.counts)
@@ -112,6 +127,7 @@ class Meter:
             scores={name: np.array(values) for name, values in self._scores.items()},
             tokens=qualities[""],
             continuous=qualities[CONTINUOUS] if measured else None,
+            other=qualities[AGAINST] if self._against is not None else None,
             scales=[
                 Scale(side, int(counts.sum()), utilization(counts), perplexity(counts), share)
                 for side, counts, share in zip(sides, self._counts.counts, shares, strict=True)
@@ -129,22 +145,14 @@ class Meter:
         )
 
     def _quality(self, prefix: str, rfid: float | None) -> Quality:
-        psnr = np.array(self._scores.get(prefix + "psnr", []))
-        return Quality(
-            _mean(psnr[np.isfinite(psnr)]),
-            _mean(np.array(self._scores.get(prefix + "ssim", []))),
-            _mean(np.array(self._scores.get(prefix + "lpips", []))),
-            rfid,
-        )
+        scores = {key: np.array(self._scores.get(prefix + key, [])) for key in QUALITIES}
+        scores["psnr"] = scores["psnr"][np.isfinite(scores["psnr"])]
+        return Quality(**{**{key: _mean(values) for key, values in scores.items()}, "rfid": rfid})
 
     def _reasons(self, qualities: dict[str, Quality]) -> dict[str, str]:
-        few = "it needs two images or more" if self._metrics.inception is not None else "ask for it with --rfid"
-        why = {
-            "psnr": "every reconstruction is identical to its original",
-            "ssim": "left out with --skip ssim",
-            "lpips": "ask for it with --lpips",
-            "rfid": few,
-        }
+        why = {figure.key: figure.missing for figure in FIGURES} | dict(self._metrics.reasons)
+        if self._metrics.inception is not None:
+            why["rfid"] = "it needs two images or more"
         reasons = {name: why[name] for name in QUALITIES if getattr(qualities[""], name) is None}
         if not self._metrics.continuous:
             why = dict.fromkeys(QUALITIES, "left out with --skip vae")

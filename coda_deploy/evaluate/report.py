@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.evaluate.extremes import Shown
+from coda_deploy.evaluate.figures import FIGURES
 from coda_deploy.evaluate.result import Evaluation
 from coda_deploy.evaluate.rows import (
-    QUALITY,
     notes,
     quality_columns,
     quality_rows,
@@ -29,7 +29,7 @@ from coda_runtime.page.words import count, decibel, share
 
 AMPLIFIED = 4
 MAX_BINS = 24
-_LABELS = {key: name for key, name, _, _ in QUALITY} | {"token_agreement": "equal tokens"}
+_LABELS = {figure.key: figure.name for figure in FIGURES} | {"token_agreement": "equal tokens"}
 
 
 def render(found: Evaluation) -> str:
@@ -78,6 +78,7 @@ def figures(found: Evaluation) -> Markup:
         el(
             "p",
             "Means over the images, of what the tokens give back"
+            + (", of what the tokens of the other give back, the difference of the two" if found.other else "")
             + (
                 " and of what the same VAE gives without quantizer and LoRA: the continuous tokenizer it was adapted "
                 "from."
@@ -217,9 +218,9 @@ def footer(found: Evaluation) -> Markup:
         "Images": f"{found.data or 'in memory'}: shorter side to {spec.image_size} pixels (Lanczos), centre cropped",
     }
     if found.against is not None:
-        facts["Tokens compared with"] = f"{found.against.path}: {found.against.kind} on {found.against.backend}"
+        facts["Compared with"] = f"{found.against.path}: {found.against.kind} on {found.against.backend}"
     if found.network_device is not None:
-        facts["LPIPS and rFID on"] = found.network_device
+        facts["Networks that compare on"] = found.network_device
     return el(
         "footer", el("dl", [join(el("dt", name), el("dd", text)) for name, text in facts.items()], class_="facts")
     )

@@ -11,27 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.evaluate.extremes import Shown
+from coda_deploy.evaluate.figures import QUALITIES
+from coda_deploy.evaluate.similarity import ms_ssim_scales
 from coda_deploy.evaluate.subject import About
 from coda_runtime.manifest import Spec
 from coda_runtime.metrics import json_number
 
 # Of the pictures that were skipped, as many are named.
 NAMED = 100
-QUALITIES = ("psnr", "ssim", "lpips", "rfid")
 
 
 @dataclass(frozen=True)
 class Quality:
     """How close one set of reconstructions is to the originals; None where a figure was not computed.
 
-    ``psnr`` in dB is the mean over the images that are not identical to their originals, ``ssim`` and ``lpips`` the
-    mean over all, ``rfid`` the distance between the two sets.
+    ``psnr`` in dB is the mean over the images that are not identical to their originals, ``rfid`` the distance between
+    the two sets, the others the mean over all images. ``lpips`` is over VGG-16, ``lpips_alex`` over AlexNet.
     """
 
-    psnr: float | None
-    ssim: float | None
-    lpips: float | None
-    rfid: float | None
+    psnr: float | None = None
+    ssim: float | None = None
+    ms_ssim: float | None = None
+    lpips: float | None = None
+    lpips_alex: float | None = None
+    dists: float | None = None
+    ssimulacra2: float | None = None
+    rfid: float | None = None
+
+    def minus(self, other: Quality) -> Quality:
+        """Return every figure's difference, None where one of the two is."""
+        pairs = {key: (getattr(self, key), getattr(other, key)) for key in QUALITIES}
+        return Quality(**{key: a - b for key, (a, b) in pairs.items() if a is not None and b is not None})
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,10 @@ class Scale:
 class Evaluation:
     """All figures of one run over N images.
 
-    ``scores`` holds float64 [N] by name: psnr, ssim, lpips (where computed), and the same of the continuous VAE under
-    vae_psnr, vae_ssim, vae_lpips. ``not_computed`` says why a figure is None, by its name in JSON. ``skipped`` holds
-    the first NAMED (name, reason) of ``num_skipped``. ``network_device`` is where LPIPS and rFID ran, None without.
+    ``scores`` holds float64 [N] by the key of each figure of ``tokens`` but rfid, where computed; the same of the
+    continuous VAE under vae_psnr and so on, and of ``against``' tokens under against_psnr. ``other`` is the quality of
+    the latter. ``not_computed`` says why a figure is None, by its name in JSON. ``skipped`` holds the first NAMED
+    (name, reason) of ``num_skipped``. ``network_device`` is where LPIPS, DISTS and rFID ran, None without.
     """
 
     about: About
@@ -65,6 +76,7 @@ class Evaluation:
     scores: Mapping[str, NDArray[np.float64]]
     tokens: Quality
     continuous: Quality | None
+    other: Quality | None
     scales: Sequence[Scale]
     codebook_utilization: float
     codebook_perplexity: float
@@ -97,6 +109,16 @@ class Evaluation:
         """``L log2(V) / S^2``; plain RGB has 24."""
         return self.spec.num_tokens * math.log2(self.spec.vocab_size) / self.spec.image_size**2
 
+    @property
+    def ms_ssim_scales(self) -> int:
+        """Over how many of its five scales MS-SSIM is: small images have fewer."""
+        return ms_ssim_scales(self.spec.image_size)
+
+    @property
+    def difference(self) -> Quality | None:
+        """Every figure of the tokens minus that of ``against``' tokens; None without ``against``."""
+        return None if self.other is None else self.tokens.minus(self.other)
+
     def to_json(self) -> dict[str, Any]:
         """The figures as a JSON object, without pictures and per-image values; None where one was not computed."""
         nothing = dict.fromkeys(QUALITIES)
@@ -108,6 +130,7 @@ class Evaluation:
             "num_tokens": self.num_tokens,
             **asdict(self.tokens),
             **{f"vae_{name}": value for name, value in continuous.items()},
+            "ms_ssim_scales": self.ms_ssim_scales,
             "codebook_utilization": self.codebook_utilization,
             "codebook_perplexity": self.codebook_perplexity,
             "bits_per_pixel": self.bits_per_pixel,
@@ -117,11 +140,16 @@ class Evaluation:
             "warnings": list(self.warnings),
             "data": self.data,
             "subject": self.about.to_json(),
-            "against": None if self.against is None else self.against.to_json(),
+            "against": self._against(),
             "network_device": self.network_device,
             "spec": self.spec.to_json(),
             "skipped": [{"name": name, "reason": reason} for name, reason in self.skipped],
         }
+
+    def _against(self) -> dict[str, Any] | None:
+        if self.against is None or self.other is None or self.difference is None:
+            return None
+        return {**self.against.to_json(), "quality": asdict(self.other), "difference": asdict(self.difference)}
 
     def per_image(self) -> Iterator[dict[str, Any]]:
         """Each image's name and scores, in the order they were read; an infinite PSNR is None."""

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from coda_deploy.evaluate.result import Evaluation
+from coda_deploy.evaluate.figures import FIGURES, Figure
+from coda_deploy.evaluate.result import Evaluation, Quality
+from coda_deploy.evaluate.similarity import SCALES
 from coda_runtime.page.words import count, share
-
-# (key, name, what is better, how it is written)
-QUALITY: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
-    ("psnr", "PSNR", "higher", "{:.2f} dB".format),
-    ("ssim", "SSIM", "higher", "{:.4f}".format),
-    ("lpips", "LPIPS", "lower", "{:.4f}".format),
-    ("rfid", "rFID", "lower", "{:.3f}".format),
-)
 
 
 def quality_columns(found: Evaluation) -> list[str]:
     """The headings of :func:`quality_rows`."""
-    return ["", "tokens", *(["continuous VAE"] if found.continuous else []), "better is"]
+    against = ["compared with", "difference"] if found.other else []
+    return ["", "tokens", *against, *(["continuous VAE"] if found.continuous else []), "better is"]
 
 
 def quality_rows(found: Evaluation) -> list[list[str]]:
-    """One row a figure: its name, of the tokens, of the continuous VAE where that was measured, what is better."""
-    sides = [found.tokens, *([found.continuous] if found.continuous else [])]
+    """One row a figure: its name, of the tokens, what is better.
+
+    Between them, where they were measured: of the other's tokens and the difference to them, of the continuous VAE.
+    """
     rows = []
-    for key, name, better, write in QUALITY:
-        values = [getattr(side, key) for side in sides]
-        if key == "psnr":  # the mean of none: every image is identical
-            rows.append([name, *("identical" if value is None else write(value) for value in values), better])
-        elif any(value is not None for value in values):
-            rows.append([name, *("not computed" if value is None else write(value) for value in values), better])
+    for figure in FIGURES:
+        sides = [side for side in (found.tokens, found.other, found.continuous) if side is not None]
+        if figure.key != "psnr" and all(getattr(side, figure.key) is None for side in sides):
+            continue
+        cells = [_cell(figure, found.tokens)]
+        if found.other is not None:
+            difference = getattr(found.difference, figure.key)
+            cells += [_cell(figure, found.other), "" if difference is None else figure.write_difference(difference)]
+        if found.continuous is not None:
+            cells.append(_cell(figure, found.continuous))
+        rows.append([_label(figure, found), *cells, figure.better])
     return rows
+
+
+def _label(figure: Figure, found: Evaluation) -> str:
+    few = figure.key == "ms_ssim" and found.ms_ssim_scales < SCALES
+    return f"{figure.name}, {count(found.ms_ssim_scales, 'scale')}" if few else figure.name
+
+
+def _cell(figure: Figure, side: Quality) -> str:
+    value = getattr(side, figure.key)
+    if value is not None:
+        return figure.write(value)
+    return "identical" if figure.key == "psnr" else "not computed"  # a mean of none: every image is identical
 
 
 def scale_columns(found: Evaluation) -> list[str]:

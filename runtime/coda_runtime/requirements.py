@@ -32,12 +32,14 @@ RANGES = {
     "rich": ">=13.7",
     "safetensors": ">=0.4.3",
     "scikit-image": ">=0.22",
+    "ssimulacra2": ">=0.3",
     "tensorboard": ">=2.16",
     "tensorrt": ">=11",
     "tensorrt-rtx": ">=1.7",
     "timm": ">=1.0.9",
     "torch": ">=2.11",
     "torch-fidelity": ">=0.3",
+    "torchmetrics": ">=1.4",
     "torchvision": ">=0.26",
     "triton": ">=3.9,<3.10",
     "wandb": ">=0.18",
@@ -66,7 +68,7 @@ RUNTIME_EXTRAS = {
 DEPLOY_EXTRAS = {
     "train": ("lpips", "timm", "torchvision", "datasets", "tensorboard"),
     "wandb": ("wandb",),
-    "eval": ("lpips", "scikit-image", "torch-fidelity", "torchvision"),
+    "eval": ("lpips", "scikit-image", "ssimulacra2", "torch-fidelity", "torchmetrics", "torchvision"),
     "kernels": ("triton",),
     "recipe": ("scikit-image",),
 }

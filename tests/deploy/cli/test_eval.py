@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from tests.deploy.evaluate.networks import inception_state
 from tests.deploy.perception.published import vgg_state
 from tests.tiny_tokenizers import make
 
-QUICK = ("--skip", "ssim", "--skip", "vae")
+QUICK = ("--skip", "ssim", "--skip", "ms-ssim", "--skip", "vae")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,10 @@ def figures(*arguments: object) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     return dict(json.loads(result.stdout))
+
+
+def unreachable(*_: object, **__: object) -> NoReturn:
+    raise OSError("no network")
 
 
 @pytest.fixture
@@ -94,12 +99,18 @@ def test_a_bundle_against_its_tokenizer(tiny_folder: Path, tiny_bundle: Path, ph
     assert bundle["psnr"] == pytest.approx(folder["psnr"], abs=0.01)
     assert bundle["codebook_perplexity"] == folder["codebook_perplexity"]
     assert bundle["vae_psnr"] is None
+    for key in ("psnr", "ssim", "ms_ssim"):
+        quality, difference = (bundle["against"][of][key] for of in ("quality", "difference"))
+        assert quality == pytest.approx(folder[key], abs=1e-3)
+        assert difference == bundle[key] - quality
+    assert abs(bundle["against"]["difference"]["psnr"]) < 0.01
     half = figures(tiny_bundle, "--data", photos, "--precision", "fp16", "--against", tiny_bundle, *QUICK)
     assert half["subject"]["precision"] == "fp16"
     assert half["against"]["precision"] == "fp32"
     assert 0.5 < half["token_agreement"] <= 1
     text = coda("eval", tiny_bundle, "--data", photos, "--against", tiny_folder, *QUICK)
     assert "equal tokens" in text.stdout
+    assert text.stdout.splitlines()[2].split() == ["tokens", "compared", "with", "difference", "better", "is"]
     assert text.stdout.splitlines()[-3].split()[-2:] == ["100", "%"]
 
 
@@ -125,6 +136,33 @@ def test_lpips_and_rfid(tiny_folder: Path, photos: Path, tmp_path: Path) -> None
     assert found["rfid"] == pytest.approx((means**2).sum() + (a**2).sum() + (b**2).sum() - 2 * mixed, rel=1e-3)
 
 
+@pytest.mark.usefixtures("real_weights")
+def test_every_figure_with_the_published_weights(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
+    found = figures(tiny_folder, "--data", photos, "--all", "--skip", "vae", "--per-image", tmp_path / "images.jsonl")
+    keys = ["psnr", "ssim", "ms_ssim", "lpips", "lpips_alex", "dists", "ssimulacra2"]
+    lines = [json.loads(line) for line in (tmp_path / "images.jsonl").read_text().splitlines()]
+    assert list(lines[0]) == ["name", *keys]
+    for key in keys:
+        assert found[key] == pytest.approx(np.mean([line[key] for line in lines]))
+    assert found["ms_ssim_scales"] == 2
+    assert found["rfid"] is None
+    assert found["not_computed"]["rfid"] == "Inception's weights are not here: name them with --inception-weights"
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(("option", "command"), [("--lpips", "lpips"), ("--dists", "dists"), ("--all", "lpips")])
+def test_missing_weights_name_the_one_command(
+    tiny_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, command: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert f"run `coda weights {command}`, which brings them" in one_line(
+        coda("eval", tiny_folder, "--data", photos, option)
+    )
+
+
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("option", ["--lpips-weights", "--inception-weights"])
 def test_missing_weights_fail_before_anything_is_read(
@@ -141,9 +179,6 @@ def test_missing_weights_fail_before_anything_is_read(
 def test_weights_that_are_nowhere(
     tiny_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(*_: object, **__: object) -> NoReturn:
-        raise OSError("no network")
-
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     line = one_line(coda("eval", tiny_folder, "--data", photos, "--rfid"))

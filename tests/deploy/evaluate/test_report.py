@@ -76,22 +76,34 @@ def fine(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def whole(data: Path) -> Evaluation:
     """Everything that can be in a page."""
     metrics = Metrics(
+        ssimulacra2=True,
+        lpips_alex=lambda a, b: np.full(len(a), 0.25),
+        dists=lambda a, b: np.full(len(a), 0.125),
         lpips=lambda a, b: np.abs(a.astype(float) - b).mean((1, 2, 3)) / 255,
         inception=lambda images: images.reshape(len(images), -1)[:, ::300].astype(float),
         network_device="cpu",
     )
     (data / "bad.png").write_text("no image")
-    other = Echo(shift=1, name="another/bundle")
+    other = Echo(fine, shift=1, name="another/bundle")
     return evaluate(Echo(rough, fine), open_source(data), metrics=metrics, against=other, data=str(data), show=2)
 
 
 def test_rows_of_figures(whole: Evaluation) -> None:
-    assert quality_columns(whole) == ["", "tokens", "continuous VAE", "better is"]
+    assert quality_columns(whole) == ["", "tokens", "compared with", "difference", "continuous VAE", "better is"]
     rows = {row[0]: row[1:] for row in quality_rows(whole)}
     assert whole.continuous is not None
-    assert rows["PSNR"] == [f"{whole.tokens.psnr:.2f} dB", f"{whole.continuous.psnr:.2f} dB", "higher"]
-    assert rows["SSIM"] == [f"{whole.tokens.ssim:.4f}", f"{whole.continuous.ssim:.4f}", "higher"]
-    assert rows["LPIPS"][2] == rows["rFID"][2] == "lower"
+    assert whole.other is not None
+    psnr = (whole.tokens.psnr or 0, whole.other.psnr or 0)
+    written = [f"{psnr[0]:.2f} dB", f"{psnr[1]:.2f} dB", f"-{psnr[1] - psnr[0]:.2f} dB"]
+    assert rows["PSNR"] == [*written, f"{whole.continuous.psnr:.2f} dB", "higher"]
+    assert rows["SSIM"][0] == f"{whole.tokens.ssim:.4f}"
+    assert rows["DISTS"] == ["0.1250", "0.1250", "+0.0000", "0.1250", "lower"]
+    assert list(rows) == [
+        "PSNR", "SSIM", "MS-SSIM, 2 scales", "LPIPS (VGG)", "LPIPS (AlexNet)", "DISTS", "SSIMULACRA2", "rFID",
+    ]  # fmt: skip
+    assert {name: row[-1] for name, row in rows.items() if row[-1] == "lower"}.keys() == {
+        "LPIPS (VGG)", "LPIPS (AlexNet)", "DISTS", "rFID",
+    }  # fmt: skip
     assert scale_columns(whole)[-1] == "equal tokens"
     *scales, every = scale_rows(whole)
     assert [row[0] for row in scales] == ["1 × 1", "2 × 2", "4 × 4"]
@@ -158,8 +170,10 @@ def test_page_without_a_vae_says_why(data: Path) -> None:
     page = Page(render(found))
     assert page.pictures == {}
     assert (
-        "Not computed. LPIPS: ask for it with --lpips; rFID: ask for it with --rfid; continuous VAE: a bundle does "
-        "not hold it: evaluate the tokenizer it was made of; equal tokens: name another one with --against."
+        "Not computed. LPIPS (VGG): ask for it with --lpips; LPIPS (AlexNet): ask for it with --lpips-alex; "
+        "DISTS: ask for it with --dists; SSIMULACRA2: ask for it with --ssimulacra2; rFID: ask for it with --rfid; "
+        "continuous VAE: a bundle does not hold it: evaluate the tokenizer it was made of; equal tokens: name another "
+        "one with --against."
     ) in page.text
     assert quality_columns(found) == ["", "tokens", "better is"]
 

@@ -25,7 +25,7 @@ from tests.deploy.evaluate.echo import SPEC, Echo
 from tests.tiny_tokenizers import make
 
 PHOTOGRAPHS = Path(photographs.__file__).parent
-QUICK = Metrics(ssim=False, continuous=False)
+QUICK = Metrics(ssim=False, ms_ssim=False, continuous=False)
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +76,26 @@ def test_the_continuous_vae_is_measured_too(found: Evaluation, originals: NDArra
 def test_json_has_every_key(found: Evaluation) -> None:
     figures = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert set(figures) == {
-        "num_images", "num_identical", "num_skipped", "num_tokens", "psnr", "ssim", "lpips", "rfid", "vae_psnr",
-        "vae_ssim", "vae_lpips", "vae_rfid", "codebook_utilization", "codebook_perplexity", "bits_per_pixel",
-        "token_agreement", "scales", "not_computed", "warnings", "data", "subject", "against", "network_device",
-        "spec", "skipped",
+        "num_images", "num_identical", "num_skipped", "num_tokens", "codebook_utilization", "codebook_perplexity",
+        "psnr", "ssim", "ms_ssim", "lpips", "lpips_alex", "dists", "ssimulacra2", "rfid", "ms_ssim_scales",
+        "vae_psnr", "vae_ssim", "vae_ms_ssim", "vae_lpips", "vae_lpips_alex", "vae_dists", "vae_ssimulacra2",
+        "vae_rfid", "bits_per_pixel", "token_agreement", "scales", "not_computed", "warnings", "data", "subject",
+        "against", "network_device", "spec", "skipped",
     }  # fmt: skip
     assert figures["num_images"] == 8
     assert figures["spec"]["variant"] == "tiny_sd"
     assert figures["scales"][1].keys() == {"side", "tokens", "utilization", "perplexity", "agreement"}
     missing = {key for key, value in figures.items() if value is None and key not in ("against", "network_device")}
-    assert set(figures["not_computed"]) == missing == {"lpips", "vae_lpips", "rfid", "vae_rfid", "token_agreement"}
+    assert set(figures["not_computed"]) == missing
+    learned = {"lpips", "lpips_alex", "dists", "ssimulacra2", "rfid"}
+    assert missing == {"token_agreement"} | learned | {f"vae_{key}" for key in learned}
     assert figures["not_computed"]["rfid"] == "ask for it with --rfid"
 
 
 def test_each_image_has_its_line(found: Evaluation) -> None:
     lines = list(found.per_image())
     assert len(lines) == 8
-    assert lines[3].keys() == {"name", "psnr", "ssim", "vae_psnr", "vae_ssim"}
+    assert lines[3].keys() == {"name", "psnr", "ssim", "ms_ssim", "vae_psnr", "vae_ssim", "vae_ms_ssim"}
     assert lines[3]["name"].endswith("dandelion.jpg")
     assert lines[3]["psnr"] == found.scores["psnr"][3]
 
@@ -187,7 +190,7 @@ def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_pat
         asked.append(len(images))
         return images.reshape(len(images), -1)[:, ::300].astype(float)
 
-    metrics = Metrics(ssim=False, lpips=lpips, inception=inception, network_device="cpu")
+    metrics = Metrics(ssim=False, ms_ssim=False, lpips=lpips, inception=inception, network_device="cpu")
     subject = Echo(noisy, lambda images: images // 8 * 8)
     found = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=metrics, batch_size=5)
     assert found.tokens.lpips == pytest.approx(lpips(originals, noisy(originals)).mean())
@@ -201,7 +204,23 @@ def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_pat
     (warning,) = found.warnings
     assert "rFID over 8 images is biased upwards" in warning
     assert "over 50,000" in warning
-    assert set(found.not_computed) == {"ssim", "vae_ssim", "token_agreement"}
+    left = ("ssim", "ms_ssim", "lpips_alex", "dists", "ssimulacra2")
+    assert set(found.not_computed) == {*left, *(f"vae_{key}" for key in left), "token_agreement"}
+
+    # Of the other one's reconstructions too, and what lies between the two.
+    other = Echo(lambda images: images // 64 * 64, name="other")
+    found = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=metrics, against=other)
+    assert found.other is not None
+    assert found.other.lpips == pytest.approx(lpips(originals, originals // 64 * 64).mean())
+    assert found.other.rfid is not None
+    assert found.other.rfid > found.tokens.rfid
+    compared = json.loads(json.dumps(found.to_json(), allow_nan=False))["against"]
+    assert compared["path"] == "other"
+    for key in ("psnr", "lpips", "rfid"):
+        assert compared["quality"][key] == getattr(found.other, key)
+        assert compared["difference"][key] == getattr(found.tokens, key) - getattr(found.other, key)
+    assert compared["difference"]["ssim"] is None
+    assert found.scores["against_psnr"].mean() == pytest.approx(found.other.psnr)
 
     one = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=metrics, limit=1)
     assert one.tokens.rfid is None

@@ -1,27 +1,32 @@
-"""SSIM and PSNR against formulations of other hands, on photographs."""
+"""Figures that need no network, against formulations of other hands, on photographs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from safetensors.torch import save_file
 from skimage.metrics import peak_signal_noise_ratio
 
 from coda_deploy import photographs
-from coda_deploy.evaluate.similarity import Perceptual, require_ssim, ssim_per_image
-from coda_deploy.perception import Lpips
-from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.evaluate.similarity import (
+    ms_ssim_per_image,
+    ms_ssim_scales,
+    require_ms_ssim,
+    require_ssim,
+    require_ssimulacra2,
+    ssim_per_image,
+    ssimulacra2_per_image,
+)
 from coda_runtime.errors import InputError, MissingDependencyError
 from coda_runtime.images import fit
 from coda_runtime.metrics import psnr_per_image
-from tests.deploy.perception.published import vgg_state
 
 SIZE = 64
 
@@ -98,26 +103,81 @@ def test_a_missing_scikit_image_is_told_with_the_way_out(monkeypatch: pytest.Mon
         require_ssim()
 
 
-@pytest.fixture(scope="module")
-def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("vgg") / "vgg.safetensors"
-    save_file(vgg_state(), path)
-    return path
+def ms_ssim(x: NDArray[np.float64], y: NDArray[np.float64], weights: list[float]) -> float:
+    """Wang, Simoncelli and Bovik 2003, eq. 7: contrast and structure at every scale, luminance at the last.
+
+    As torchmetrics has it: over all colours at once, and at the last scale also over windows that the border cuts, in
+    mirrored images.
+    """
+    steps = np.arange(11) - 5
+    window = np.exp(-(steps[:, None] ** 2 + steps**2) / (2 * 1.5**2))
+    window /= window.sum()
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    total = 1.0
+    for scale, weight in enumerate(weights):
+        last = scale == len(weights) - 1
+        edge = ((5, 5), (5, 5), (0, 0)) if last else ((0, 0),) * 3
+        a, b = (sliding_window_view(np.pad(of, edge, "reflect"), (11, 11), (0, 1)) for of in (x, y))
+        mu_a, mu_b = (np.einsum("hwcij,ij->hwc", of, window) for of in (a, b))
+        var_a, var_b, cov = (
+            np.einsum("hwcij,ij->hwc", p * q, window) - m * n
+            for p, q, m, n in ((a, a, mu_a, mu_a), (b, b, mu_b, mu_b), (a, b, mu_a, mu_b))
+        )
+        contrast = (2 * cov + c2) / (var_a + var_b + c2)
+        luminance = (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
+        total *= float((contrast * luminance if last else contrast).mean()) ** weight
+        height, width = x.shape[0] // 2 * 2, x.shape[1] // 2 * 2
+        x, y = (of[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3)) for of in (x, y))
+    return total
 
 
-def test_lpips_sees_the_images_from_minus_one_to_one(
-    vgg: Path, originals: NDArray[np.uint8], worse: NDArray[np.uint8]
+@pytest.mark.parametrize(("size", "scales"), [(32, 2), (64, 3), (128, 4), (176, 5)])
+def test_ms_ssim_is_that_of_the_paper(size: int, scales: int) -> None:
+    x = np.stack([fit(path, size) for path in photographs.paths()][:2])
+    y = np.clip(x + np.random.default_rng(0).normal(0, 20, x.shape), 0, 255).round().astype(np.uint8)
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:scales]
+    shares = [weight / sum(weights) for weight in weights]
+    assert ms_ssim_scales(size) == scales
+    found = ms_ssim_per_image(x, y)
+    expected = [ms_ssim(a.astype(float), b.astype(float), shares) for a, b in zip(x, y, strict=True)]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert (found < 0.99).all()
+    assert ms_ssim_per_image(x, x) == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("size", [*range(11, 40), 95, 96, 160, 161, 175, 512])
+def test_every_size_has_scales_that_fit(size: int) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    assert ms_ssim_per_image(x, x) == pytest.approx([1])
+    with pytest.raises(InputError, match="MS-SSIM needs images of 11 pixels or more, these have 10"):
+        ms_ssim_per_image(x[:, :10], x[:, :10])
+
+
+def test_ssimulacra2_is_the_packages_on_files(
+    originals: NDArray[np.uint8], worse: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    distance = Perceptual(vgg, torch.device("cpu"))
-    originals.flags.writeable = False  # as a mapped .npy is
-    found = distance(originals[:3], worse[:3])
-    a, b = (torch.from_numpy(np.array(x[:3])).permute(0, 3, 1, 2).double() / 255 * 2 - 1 for x in (originals, worse))
-    assert found == pytest.approx(Lpips(vgg)(a.float(), b.float()).detach().numpy(), rel=1e-4)
-    assert found.dtype == np.float64
-    assert (found > 0.01).all()
-    assert distance(worse[:1], worse[:1]) == pytest.approx([0], abs=1e-6)
+    from ssimulacra2 import compute_ssimulacra2
+
+    found = ssimulacra2_per_image(originals[:3], worse[:3])
+    for index in range(3):
+        Image.fromarray(originals[index]).save(tmp_path / "original.png")
+        Image.fromarray(worse[index]).save(tmp_path / "worse.png")
+        assert found[index] == compute_ssimulacra2(tmp_path / "original.png", tmp_path / "worse.png")
+    assert (found < 80).all()
+    assert ssimulacra2_per_image(originals[:2], originals[:2]) == pytest.approx([100, 100])
 
 
-def test_missing_weights_of_lpips_name_the_option(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="--lpips-weights: there is no file"):
-        Perceptual(tmp_path / "none.pth", torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("module", "require", "told"),
+    [
+        ("torchmetrics", require_ms_ssim, "MS-SSIM needs torchmetrics, which is not here: leave it out with --skip ms"),
+        ("ssimulacra2", require_ssimulacra2, "SSIMULACRA2 needs ssimulacra2, which is not here: leave it out, or"),
+    ],
+)
+def test_other_missing_packages(
+    module: str, require: Callable[[], None], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require()
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=rf'{told}.*pip install "coda-deploy\[eval\]"'):
+        require()
