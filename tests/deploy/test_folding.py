@@ -17,6 +17,8 @@ from coda_export.folding import Folded
 from tests import textbook
 from tests.tiny_tokenizers import SCALES, VAES, images, make
 
+pytestmark = pytest.mark.numeric
+
 PREFIXES = (1, 5, 14, 39)
 
 

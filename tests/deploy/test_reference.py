@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer.pixels import to_pixels
 from tests.tiny_tokenizers import images, make
+
+pytestmark = pytest.mark.numeric
 
 
 def test_numpy_in_and_out() -> None:

@@ -9,6 +9,8 @@ from coda_runtime import ImageError
 from coda_runtime.metrics import json_number, psnr, psnr_per_image
 from tests.runtime import tiny
 
+pytestmark = pytest.mark.numeric
+
 
 def test_psnr_is_the_mean_over_images() -> None:
     a = tiny.photos(2)

@@ -15,6 +15,8 @@ from coda_runtime.quantizer import NumpyQuantizer
 if TYPE_CHECKING:
     from tests.golden import Golden
 
+pytestmark = pytest.mark.numeric
+
 SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)
 RNG = np.random.default_rng(0)
 TABLES = SearchTables(RNG.standard_normal((29, 4), np.float32))

@@ -5,6 +5,8 @@ import pytest
 
 from coda_runtime.resample import area_matrix, upsample_matrix, upsample_taps
 
+pytestmark = pytest.mark.numeric
+
 SCALES = [(16, s) for s in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)] + [(32, s) for s in (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)]
 
 

@@ -21,6 +21,8 @@ from coda_runtime.errors import MissingDependencyError
 from coda_runtime.images import fit
 from tests.deploy.evaluate.networks import inception_state
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

@@ -28,6 +28,8 @@ from coda_runtime.errors import InputError, MissingDependencyError
 from coda_runtime.images import fit
 from coda_runtime.metrics import psnr_per_image
 
+pytestmark = pytest.mark.numeric
+
 SIZE = 64
 
 

@@ -24,6 +24,8 @@ from coda_export.graphs import quantizer_graph
 from tests import textbook
 from tests.golden import Golden
 
+pytestmark = pytest.mark.numeric
+
 TIE = 1e-6
 
 

@@ -16,6 +16,8 @@ from coda_deploy.tokenizer.variants import VARIANTS
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import read_config
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def vae() -> AutoencoderKL:

@@ -17,6 +17,8 @@ from coda_deploy.perception import DinoFeatures
 from coda_runtime.errors import InputError, MissingDependencyError
 from tests.deploy.perception.published import pictures, write_dino
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -24,6 +24,8 @@ from coda_runtime.errors import MissingDependencyError
 from coda_runtime.images import fit
 from tests.deploy.perception.published import pictures, vgg_state
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:

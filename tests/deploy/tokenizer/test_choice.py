@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from coda_deploy.tokenizer import choice
 from coda_deploy.tokenizer.choice import choose
 
+pytestmark = pytest.mark.numeric
+
 
 def textbook(queries: Tensor, keys: Tensor, values: Tensor, temperature: float) -> tuple[Tensor, ...]:
     logits = queries @ keys.T * 0.3

@@ -11,6 +11,8 @@ from coda_deploy import ConfigError, LoraConfig
 from coda_deploy.tokenizer.lora import add_lora, branch, lora_layers, merge_lora, target_names
 from tests.tiny_tokenizers import LORA, VAES, enliven, make_vae
 
+pytestmark = pytest.mark.numeric
+
 
 def test_targets_lie_in_encoder_and_decoder() -> None:
     names = target_names(make_vae("sd"), LORA)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from coda_deploy.tokenizer.losses import entropy_loss, vq_loss
 
+pytestmark = pytest.mark.numeric
+
 
 def test_vq_loss_by_hand() -> None:
     target, value = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])

@@ -14,6 +14,8 @@ from coda_runtime.errors import InputError
 from tests import textbook
 from tests.tiny_tokenizers import IMAGE_SIZE, SCALES, VAES, enliven, images, make, make_vae
 
+pytestmark = pytest.mark.numeric
+
 TOKENS = sum(side * side for side in SCALES)
 PREFIXES = (1, 5, 14, 39, 103)
 

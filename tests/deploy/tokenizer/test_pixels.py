@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
+
+pytestmark = pytest.mark.numeric
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 

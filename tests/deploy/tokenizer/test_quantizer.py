@@ -11,6 +11,8 @@ from coda_deploy.tokenizer.quantizer import ResidualQuantizer
 from tests import textbook
 from tests.tiny_tokenizers import enliven
 
+pytestmark = pytest.mark.numeric
+
 SCALES = (1, 2, 3, 5, 8)
 NORMS: tuple[NormType, ...] = ("none", "layer", "rms")
 

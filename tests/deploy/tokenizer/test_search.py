@@ -9,6 +9,8 @@ from torch import nn
 from coda_deploy.tokenizer import search
 from coda_deploy.tokenizer.search import AttentionSearch, make_norm
 
+pytestmark = pytest.mark.numeric
+
 
 def test_norms() -> None:
     assert isinstance(make_norm("none", 4, 1e-5), nn.Identity)

@@ -18,6 +18,8 @@ from coda_deploy import ConfigError
 from coda_deploy.tokenizer.vae import load_vae
 from tests.tiny_tokenizers import VAES, make_vae
 
+pytestmark = pytest.mark.numeric
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from coda_deploy.train.discriminator import Discriminator, GlobalBatchNorm, generator_loss, hinge_loss
 
+pytestmark = pytest.mark.numeric
+
 CHANNELS, PATCHES = 12, 20
 
 

@@ -8,6 +8,8 @@ from torch import nn
 
 from coda_deploy.train.ema import Ema
 
+pytestmark = pytest.mark.numeric
+
 
 def test_averages_by_hand() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0]))

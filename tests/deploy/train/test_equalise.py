@@ -11,6 +11,8 @@ from coda_deploy.tokenizer.config import LoraConfig
 from coda_deploy.train.equalise import change_basis, equalise, sensitivity
 from tests.tiny_tokenizers import VAES, images, make, make_vae
 
+pytestmark = pytest.mark.numeric
+
 
 def pixels(count: int = 4) -> Tensor:
     return images(count, 16).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -25,6 +25,8 @@ from coda_deploy.train.objective import (
 from tests.deploy.train import runs
 from tests.tiny_tokenizers import make
 
+pytestmark = pytest.mark.numeric
+
 VIEW = View(seed=3, blur=0.0, probability=1.0)
 
 

@@ -19,6 +19,8 @@ from coda_deploy.train.trainer import StoppedError
 from coda_runtime.errors import OutputError
 from tests.deploy.train import runs
 
+pytestmark = pytest.mark.numeric
+
 STEPS = 6
 # Of the changes and openings of files that a run makes.
 EVERY = 8

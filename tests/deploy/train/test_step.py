@@ -23,6 +23,8 @@ from coda_deploy.train.step import Stepper
 from tests.deploy.train import runs
 from tests.tiny_tokenizers import images
 
+pytestmark = pytest.mark.numeric
+
 
 class Bench:
     """A tokenizer and a stepper over it."""

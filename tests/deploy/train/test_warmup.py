@@ -13,6 +13,8 @@ from coda_deploy.train.config import LossSection, WarmupSection
 from coda_deploy.train.warmup import _draw, cache_latents, seed_codebook, train_on_latents
 from tests.tiny_tokenizers import images, make
 
+pytestmark = pytest.mark.numeric
+
 CHANNELS, SIDE, CODES = 4, 8, 48
 
 

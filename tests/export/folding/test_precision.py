@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from coda_export.folding.precision import lowered
 from tests.tiny_tokenizers import make
 
+pytestmark = pytest.mark.numeric
+
 
 def body() -> nn.Module:
     torch.manual_seed(0)

@@ -13,6 +13,8 @@ from coda_export.folding.modules import apply_both_sides
 from coda_export.folding.resample import area_matrix, bicubic_matrix
 from coda_runtime.resample import upsample_matrix
 
+pytestmark = pytest.mark.numeric
+
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda pair: (min(pair), max(pair)))
 
 

@@ -14,6 +14,8 @@ from coda_deploy.tokenizer.config import NormType
 from coda_export.folding import SearchWeights, fold_search
 from tests.export.searches import TIE, random_search, shortfall, weights_of
 
+pytestmark = pytest.mark.numeric
+
 NORMS = get_args(NormType)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from coda_export.folding.upsample import FoldedUpsample, fold_upsamples
 
+pytestmark = pytest.mark.numeric
+
 
 def _upsample(channels: int, outputs: int, bias: bool = True, **changed: Any) -> Upsample2D:
     torch.manual_seed(channels * 8 + outputs)

@@ -22,6 +22,8 @@ from tests import textbook
 from tests.export import onnx_tools
 from tests.tiny_tokenizers import enliven
 
+pytestmark = pytest.mark.numeric
+
 TIE = 1e-5
 
 

@@ -18,6 +18,8 @@ from coda_runtime.bundle import Bundle
 from tests.export import onnx_tools
 from tests.tiny_tokenizers import images, make
 
+pytestmark = pytest.mark.numeric
+
 SAMPLE_SCALES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 
 

@@ -20,6 +20,8 @@ from tests.export.kernels.cases import golden_quantizer, make_spec, random_laten
 from tests.export.kernels.interpreter import LARGE, Interpreter
 from tests.golden import Golden
 
+pytestmark = pytest.mark.numeric
+
 
 def agreement(quantizer: FoldedQuantizer, latent: np.ndarray, ids: np.ndarray) -> float:
     """Step agreement with the NumPy quantizer."""
