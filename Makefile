@@ -22,10 +22,10 @@ GPU_PARTS := tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings tensorrt-cu12-bin
 	triton==3.9.0 cuda-core cuda-bindings cuda-pathfinder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test shapes slow-tests wheels bench format clean
+.PHONY: help demo test slow shapes slow-tests portability wheels bench format clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(DEMO_STAMP) ## install, then run the whole road on the sample tokenizer; leaves demo/report.html
 	$(BIN)/coda demo
@@ -37,11 +37,16 @@ test: $(TEST_STAMP) ## install everything, then lint, type-check, check the laye
 	$(BIN)/lint-imports --no-logo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not shapes and not slow"
 
+slow: shapes slow-tests portability ## what takes too long for `make test`: the next three
+
 shapes: $(TEST_STAMP) ## build engines of the full-size tokenizers: minutes, and needs no GPU
 	$(BIN)/pytest -m shapes
 
-slow-tests: $(TEST_STAMP) ## tests that take minutes or download: the wheels, installed into fresh environments
-	$(BIN)/pytest -m slow
+slow-tests: $(TEST_STAMP) ## tests that take minutes or download: wheels in fresh environments, every command of the docs
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
+
+portability: $(TEST_STAMP) ## ids and images on other processors, in minutes; needs qemu-x86_64 (Debian: qemu-user)
+	$(BIN)/python -m benchmarks.portability --json benchmarks/results/portability-cpu.json
 
 wheels: $(TEST_STAMP) ## build both packages into dist/, source archives and wheels, and check them
 	PYTHON=$(BIN)/python .ci/wheels dist

@@ -17,14 +17,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.common import save
 from benchmarks.portability import judge, probe, processors
-from benchmarks.portability.inputs import Inputs
 from benchmarks.portability.processors import EMULATED, NATIVE, NATIVE_TORCH, QEMU, Processor
+
+if TYPE_CHECKING:
+    from benchmarks.portability.inputs import Inputs
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 1800  # seconds a processor may take, many times what one does on a busy machine
@@ -41,6 +43,8 @@ def main() -> None:
         sys.exit(f"this compares instruction sets of x86-64, and this machine is {platform.machine()}: run it on one")
     if not args.without_qemu and shutil.which(QEMU) is None:
         sys.exit(NO_QEMU)
+    from benchmarks.portability.inputs import Inputs  # PyTorch takes seconds, and what is missing is told at once
+
     forced = processors.forced(probe.dispatched(), probe.features())
     emulated = () if args.without_qemu else EMULATED
     with tempfile.TemporaryDirectory() as temporary:
