@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from coda_runtime.backends.onnxruntime_backend import SPINNING
 from coda_runtime.bench.statistics import median_ci
 from coda_runtime.manifest import Spec
+from coda_runtime.outputs import staged_file
 
 Run = Callable[[], object]
 
@@ -146,5 +147,6 @@ def show(title: str, medians: Mapping[str, float], baseline: str) -> None:
 def save(path: Path | None, results: Mapping[str, Any]) -> None:
     """Write results and the machine as JSON, where a path is given."""
     if path is not None:
-        path.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n", encoding="utf-8")
+        with staged_file(path) as staged:
+            staged.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n", encoding="utf-8")
         print(f"\nwritten to {path}")

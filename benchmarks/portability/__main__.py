@@ -81,7 +81,7 @@ def measure(which: Processor, folder: Path) -> tuple[dict[str, Any], dict[str, A
     told = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     if which.engine == "torch":
         told["seen"] |= _seen_by_torch(which)
-    print(f"  {which.name}: {sum(told['seconds'].values()):.0f} s", flush=True)
+    print(f"  {which.name}: {sum(told['seconds'].values()):.0f} CPU seconds", flush=True)
     return found, told
 
 
