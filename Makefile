@@ -46,7 +46,7 @@ slow-tests: $(TEST_STAMP) ## tests that take minutes or download: wheels in fres
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 portability: $(TEST_STAMP) ## ids and images on other processors, in minutes; needs qemu-x86_64 (Debian: qemu-user)
-	$(BIN)/python -m benchmarks.portability --json benchmarks/results/portability-cpu.json
+	$(BIN)/python -m benchmarks.portability $(if $(JSON),--json $(JSON))
 
 wheels: $(TEST_STAMP) ## build both packages into dist/, source archives and wheels, and check them
 	PYTHON=$(BIN)/python .ci/wheels dist
