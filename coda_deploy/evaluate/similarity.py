@@ -25,7 +25,7 @@ SCALES = len(WEIGHTS)
 
 def require_ssim() -> None:
     """Raise ``MissingDependencyError`` where scikit-image is not installed."""
-    _require("skimage", "SSIM", "leave it out with --skip ssim, or", "scikit-image")
+    _require("skimage", "SSIM", "--skip ssim leaves it out", "scikit-image")
 
 
 def ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ def ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
 
 def require_ms_ssim() -> None:
     """Raise ``MissingDependencyError`` where torchmetrics is not installed."""
-    _require("torchmetrics", "MS-SSIM", "leave it out with --skip ms-ssim, or")
+    _require("torchmetrics", "MS-SSIM", "--skip ms-ssim leaves it out")
 
 
 def ms_ssim_scales(size: int) -> int:
@@ -78,7 +78,7 @@ def ms_ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
 
 def require_ssimulacra2() -> None:
     """Raise ``MissingDependencyError`` where ssimulacra2 is not installed."""
-    _require("ssimulacra2", "SSIMULACRA2", "leave it out, or")
+    _require("ssimulacra2", "SSIMULACRA2", "without --ssimulacra2 it is left out")
 
 
 def ssimulacra2_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
@@ -102,4 +102,4 @@ def _file(image: Pixels) -> BytesIO:
 def _require(module: str, what: str, instead: str, package: str | None = None) -> None:
     if importlib.util.find_spec(module) is None:
         name = package or module
-        raise MissingDependencyError(f"{what} needs {name}, which is not installed: {instead}", name, extra="eval")
+        raise MissingDependencyError(f"{what} needs {name}, which is not installed ({instead})", name, extra="eval")

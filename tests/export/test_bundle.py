@@ -368,7 +368,7 @@ def test_no_onnxruntime(
     """An export that cannot be measured is not made: the missing library is named instead."""
     from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
 
-    missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
+    missing = MissingDependencyError("running ONNX files needs onnxruntime", "onnxruntime")
     monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
     with pytest.raises(MissingDependencyError, match='pip install "onnxruntime>='):
         export_bundle(folded, reference, tmp_path / "bundle", PICTURES)

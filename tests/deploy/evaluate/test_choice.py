@@ -86,16 +86,16 @@ def test_missing_weights_name_the_one_command(choice: Choice, told: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("module", "choice"),
+    ("module", "package", "choice"),
     [
-        ("skimage", Choice()),
-        ("torchmetrics", Choice(skip=("ssim",))),
-        ("ssimulacra2", Choice(ssimulacra2=True)),
-        ("lpips", Choice(lpips=True)),
-        ("torch_fidelity", Choice(rfid=True)),
+        ("skimage", "scikit-image", Choice()),
+        ("torchmetrics", "torchmetrics", Choice(skip=("ssim",))),
+        ("ssimulacra2", "ssimulacra2", Choice(ssimulacra2=True)),
+        ("lpips", "lpips", Choice(lpips=True)),
+        ("torch_fidelity", "torch-fidelity", Choice(rfid=True)),
     ],
 )
-def test_missing_packages_name_the_extra(module: str, choice: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(module: str, package: str, choice: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "coda-deploy\[eval\]"'):
+    with pytest.raises(MissingDependencyError, match=f'pip install "{package}>='):
         make_metrics(choice, "cpu")

@@ -92,7 +92,7 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BuildError, match=r"cannot compile search .* for sm80"):
         compile_quantizer(quantizer.spec, tables, blocks=odd)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"coda-deploy\[kernels\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install .triton>="):
         compile_quantizer(quantizer.spec, tables)
 
 
