@@ -14,8 +14,7 @@ from coda_runtime.quantizer import NumpyQuantizer
 
 Array = npt.NDArray[Any]
 LIMITS: Floor = DEFAULT_FLOORS["fp32"]
-"""What every fp32 export is held to. A near tie that falls the other way is one token in thousands; a broken kernel is
-most of them, and tens of dB."""
+"""What every fp32 export is held to: step agreement forgives a near tie that falls the other way, and little more."""
 
 
 def compare_ids(ids: Array, expected: Array, latent: Array, quantizer: NumpyQuantizer) -> dict[str, Any]:
