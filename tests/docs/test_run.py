@@ -45,6 +45,7 @@ NOT_HERE = {
 }
 PYTHON_NOT_HERE = {
     "cuda": "needs a GPU",
+    "CUDAExecutionProvider": "needs a GPU",
     "on the GPU": "needs a GPU",
     "org/name": "needs a network",
     "official:": "needs a network",
@@ -53,7 +54,7 @@ PYTHON_NOT_HERE = {
     "client.get_model_config": "needs a server",
 }
 # What would take long, or bind a port that is taken, with what it is given instead.
-SHORTER = {"bench": ["--seconds", "0.02"], "serve": ["--http-port", "0", "--grpc-port", "0"]}
+SHORTER = {"bench run": ["--seconds", "0.02"], "serve": ["--http-port", "0", "--grpc-port", "0"]}
 FLUX_SCALES = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 
 
@@ -113,8 +114,9 @@ def run(line: Line, folder: Path, made: Path) -> None:
         words, stdin = [words[0], words[1]], "\n".join(line.text.split("\n")[1:-1])
     if ">" in words:
         words = words[: words.index(">")]
+    name = " ".join(words[:2]) if words[0] == "bench" else words[0]
     module = ["-m", "coda_runtime.cli"] if program == "coda" else []
-    command = [sys.executable, *module, *words, *(SHORTER.get(words[0], []) if program == "coda" else [])]
+    command = [sys.executable, *module, *words, *(SHORTER.get(name, []) if program == "coda" else [])]
     if words[0] == "serve":
         _serve(command, folder)
         return
