@@ -36,7 +36,7 @@ NOT_HERE = {
     r"coda eval .*(--rfid|--lpips|--all).*": "needs weights that are downloaded",
     r"coda weights .*": "downloads 64 MB: `make test` has done it",
     r"coda eval .*held_out.*": "photographs that the page makes from packages of Debian",
-    r"coda bench compare .*": "two results of one bundle, made at two times",
+    r"coda bench (compare|report) .*": "results of two times, or of two machines",
     r"coda tokenize .*\{000\.\.146\}.*": "147 shards",
     r"(coda tokenize|python) .*(examples/next_scale|demo/bundle).*": "tests/examples",
     r"python -m benchmarks\..*": "a benchmark",
