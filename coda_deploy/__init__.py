@@ -1,7 +1,38 @@
 """coda-deploy: train, adapt, import and export discrete image tokenizers."""
 
-import coda_deploy.official  # noqa: F401 - names may begin with official:
-from coda_deploy.tokenizer import CodaTokenizer, ConfigError, LoraConfig, TokenizerConfig, WeightsError
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from coda_deploy.schemes import SCHEMES
 from coda_runtime.errors import CodaError
 
+if TYPE_CHECKING:
+    from coda_deploy.tokenizer import CodaTokenizer, ConfigError, LoraConfig, TokenizerConfig, WeightsError
+    from coda_deploy.tokenizer.source import Source
+
 __all__ = ["CodaError", "CodaTokenizer", "ConfigError", "LoraConfig", "TokenizerConfig", "WeightsError"]
+
+
+def _official(rest: str) -> Source:
+    from coda_deploy.official import open_published
+
+    return open_published(rest)
+
+
+# Names may begin with official: as soon as anything of this package is imported.
+SCHEMES["official"] = _official
+
+
+def __getattr__(name: str) -> object:
+    # On first use: `coda train --help` needs no PyTorch, whose import takes seconds.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module("coda_deploy.tokenizer"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

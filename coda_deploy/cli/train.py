@@ -29,8 +29,14 @@ WARMUP_IMAGES = 2048
 @click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; start one where there is none.")
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="Train the quantizer on latents first.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
-@click.option("--show-config", is_flag=True, help="Print the configuration with all its defaults, and do nothing.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change one setting; repeatable. --show-config lists them all.",
+)
+@click.option("--show-config", is_flag=True, help="Print every setting with its value, and do nothing.")
 @json_option
 def command(
     config_name: str,

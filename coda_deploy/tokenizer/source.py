@@ -6,12 +6,13 @@ A folder, a hub id, or ``scheme:rest``, where a package above this one said in `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from coda_deploy.schemes import SCHEMES
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_runtime.checksums import sha256_file
@@ -62,9 +63,6 @@ class FolderSource:
     def digest(self, weights: Mapping[str, Tensor]) -> str:
         """Hash the file, which may hold them in another precision."""
         return sha256_file(self._folder / storage.WEIGHTS_NAME)
-
-
-SCHEMES: dict[str, Callable[[str], Source]] = {}
 
 
 def has_scheme(name: str | os.PathLike[str]) -> bool:
