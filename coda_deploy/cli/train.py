@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from coda_runtime.cli.base import command as coda_command
-from coda_runtime.cli.base import json_option, print_json
+from coda_runtime.cli.base import json_option, print_json, progress
 
 # Latents that --latent-warmup caches where the configuration names no number.
 WARMUP_IMAGES = 2048
@@ -70,7 +70,8 @@ def command(
     # Here, since --show-config needs neither.
     if data is None or out is None:
         raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
-    from coda_deploy.train.trainer import StoppedError, train
+    with progress("loading PyTorch", total=None):
+        from coda_deploy.train.trainer import StoppedError, train
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
     try:

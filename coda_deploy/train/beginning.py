@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,10 @@ from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.discriminator import Discriminator
-from coda_deploy.train.equalise import equalise
+from coda_deploy.train.equalise import equalise, passes
 from coda_deploy.train.errors import DivergedError
 from coda_deploy.train.objective import Critic, Objective
-from coda_deploy.train.report import Phase, Report
+from coda_deploy.train.report import Report
 from coda_deploy.train.warmup import Progress, cache_latents, seed_codebook, train_on_latents
 
 EQUALISE_IMAGES = 64
@@ -54,26 +55,26 @@ def warm_up(
     """Train the quantizer alone as ``config.warmup`` says, on uint8 ``batches`` [B, H, W, 3].
 
     Every process does the same; the first one's weights are taken over when the model is wrapped. ``pulse`` is called
-    after every round and step, and may raise. Raises ``DivergedError`` for codes that are not finite.
+    after every batch, round and step, and may raise. Raises ``DivergedError`` for codes that are not finite.
     """
     settings, seed = config.warmup, config.optim.seed
     device, bf16 = tokenizer.quantizer.codebook.device, config.optim.precision == "bf16"
     tokenizer.eval()
     if settings.equalise:
-        report.say("changing the latent's basis")
-        images = torch.cat([next(batches) for _ in range(-(-EQUALISE_IMAGES // settings.batch))]).to(device)
+        with _phase(report, "images", EQUALISE_IMAGES, pulse) as shown:
+            images = _take(batches, EQUALISE_IMAGES, shown).to(device)
         unit = from_pixels(images).contiguous(memory_format=torch.channels_last)
-        equalise(tokenizer.vae, unit, torch.Generator().manual_seed(seed), tokenizer.config.latent_scale)
+        with _phase(report, "latent's basis", passes(len(unit)), pulse) as shown:
+            generator, scale = torch.Generator().manual_seed(seed), tokenizer.config.latent_scale
+            equalise(tokenizer.vae, unit, generator, scale, lambda done: shown(done, {}))
     if settings.images:
-        report.say(f"caching {settings.images} latents")
-        latents = cache_latents(tokenizer, batches, settings.images, bf16=bf16)
+        with _phase(report, "caching latents", settings.images, pulse) as shown:
+            latents = cache_latents(tokenizer, batches, settings.images, bf16=bf16, progress=shown)
         if settings.rounds:
-            with report.phase("seeding", settings.rounds) as phase:
-                shown = _shown(phase, settings.rounds, pulse)
+            with _phase(report, "seeding", settings.rounds, pulse) as shown:
                 seed_codebook(tokenizer.quantizer, latents, settings.rounds, seed, shown)
         if settings.steps:
-            with report.phase("latents", settings.steps) as phase:
-                shown = _shown(phase, settings.steps, pulse)
+            with _phase(report, "latents", settings.steps, pulse) as shown:
                 train_on_latents(tokenizer.quantizer, latents, settings, config.loss, seed, shown)
     for name, tensor in tokenizer.state_dict().items():
         if not torch.isfinite(tensor).all():
@@ -81,13 +82,27 @@ def warm_up(
     tokenizer.train()
 
 
-def _shown(phase: Phase, total: int, pulse: Callable[[], None]) -> Progress:
-    every = max(1, total // 10)
+def _take(batches: Iterator[Tensor], count: int, progress: Progress) -> Tensor:
+    """Join whole batches, until there are at least ``count`` images."""
+    found: list[Tensor] = []
+    while (have := sum(map(len, found))) < count:
+        found.append(next(batches))
+        progress(min(count, have + len(found[-1])), {})
+    return torch.cat(found)
 
-    def progress(step: int, figures: dict[str, float]) -> None:
-        pulse()
-        phase.advance(step)
-        if step % every == 0 or step == total:
-            phase.show(step, figures)
 
-    return progress
+@contextmanager
+def _phase(report: Report, name: str, total: int, pulse: Callable[[], None]) -> Iterator[Progress]:
+    """Show about ten lines, or a bar, for ``total`` steps; every one of them may be the last."""
+    with report.phase(name, total) as phase:
+        every, shown = max(1, total // 10), 0
+
+        def progress(step: int, figures: dict[str, float]) -> None:
+            nonlocal shown
+            pulse()
+            phase.advance(step)
+            if step >= shown + every or step == total:
+                shown = step
+                phase.show(step, figures)
+
+        yield progress

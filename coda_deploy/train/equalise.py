@@ -8,31 +8,48 @@ same function: the matrix goes into the encoder's last convolution, its inverse 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 PROBES = 4
 BATCH = 16
+Progress = Callable[[int], None]
 
 
-def equalise(vae: AutoencoderKL, images: Tensor, generator: torch.Generator, latent_scale: float = 1.0) -> None:
+def equalise(
+    vae: AutoencoderKL,
+    images: Tensor,
+    generator: torch.Generator,
+    latent_scale: float = 1.0,
+    progress: Progress = lambda done: None,
+) -> None:
     """Change the basis in place, measured on ``images``, float [N, 3, H, W] in [-1, 1]; ``generator`` on the CPU.
 
-    ``latent_scale`` is what the latent is multiplied with before it is quantised.
+    ``latent_scale`` is what the latent is multiplied with before it is quantised. ``progress`` is told how many of
+    ``passes(N)`` are done, and may raise: the VAE is then as it was.
     """
-    metric, covariance = sensitivity(vae, images, generator)
+    metric, covariance = sensitivity(vae, images, generator, progress)
     values, vectors = torch.linalg.eigh(metric)
     root = vectors * values.clamp_min(values.max() * 1e-6).sqrt() @ vectors.T
     scale = torch.trace(root @ covariance @ root.T) / len(root)
     change_basis(vae, root / scale.sqrt() / latent_scale)
 
 
-def sensitivity(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def passes(images: int) -> int:
+    """Return how often that many images go through the VAE, backward passes counted."""
+    return -(-images // BATCH) * (1 + PROBES)
+
+
+def sensitivity(
+    vae: AutoencoderKL, images: Tensor, generator: torch.Generator, progress: Progress = lambda done: None
+) -> tuple[Tensor, Tensor]:
     """M and the latents' covariance, float64 [C, C]; M by random probes: E[(J^T v)(J^T v)^T] = J^T J, v ~ N(0, 1)."""
     channels = int(vae.config.latent_channels)
     total = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
-    second, first, count = total.clone(), total[0].clone(), 0
+    second, first, count, done = total.clone(), total[0].clone(), 0, 0
     for batch in images.split(BATCH):
         with torch.no_grad():
             latent = vae.encode(batch).latent_dist.mode().float()
@@ -42,11 +59,13 @@ def sensitivity(vae: AutoencoderKL, images: Tensor, generator: torch.Generator) 
         count += rows.shape[1]
         latent.requires_grad_(True)
         pixels = vae.decode(latent).sample
+        progress(done := done + 1)
         for _ in range(PROBES):
             probe = torch.randn(pixels.shape, generator=generator).to(pixels.device)
             (gradient,) = torch.autograd.grad((pixels * probe).sum(), latent, retain_graph=True)
             rows = gradient.permute(1, 0, 2, 3).flatten(1).double()
             total += rows @ rows.T / PROBES
+            progress(done := done + 1)
     mean = first / count
     return total / count, second / count - torch.outer(mean, mean)
 

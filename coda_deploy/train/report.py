@@ -37,8 +37,14 @@ class Report:
             sys.stderr.flush()
 
     @contextmanager
-    def phase(self, name: str, total: int, start: int = 0) -> Iterator[Phase]:
-        """Inside, steps from ``start`` to ``total`` go by."""
+    def busy(self, text: str) -> Iterator[None]:
+        """Show on a terminal that something is done that has no steps to count."""
+        with self.phase(text, None):
+            yield
+
+    @contextmanager
+    def phase(self, name: str, total: int | None, start: int = 0) -> Iterator[Phase]:
+        """Inside, steps from ``start`` to ``total`` go by; None: nobody knows how many."""
         if not (self._active and sys.stderr.isatty()):
             yield Phase(self, name, total, start)
             return
@@ -90,7 +96,7 @@ class Report:
 class Phase:
     """Steps of one kind, with their speed."""
 
-    def __init__(self, report: Report, name: str, total: int, start: int) -> None:
+    def __init__(self, report: Report, name: str, total: int | None, start: int) -> None:
         self._report, self._name, self._total = report, name, total
         self._begun, self._start = time.monotonic(), start
 
@@ -107,8 +113,9 @@ class Phase:
         if self._report._bar is not None:
             self._report._bar.update(self._report._task, completed=step, figures=text)
             return
-        left = (self._total - step) * (time.monotonic() - self._begun) / max(1, step - self._start)
-        self._report.say(f"{self._name} {step}/{self._total}  {text}  {_clock(left)} left")
+        left = ((self._total or step) - step) * (time.monotonic() - self._begun) / max(1, step - self._start)
+        parts = (f"{self._name} {step}/{self._total or '?'}", text, f"{clock(left)} left")
+        self._report.say("  ".join(part for part in parts if part))
 
 
 def _step_of(line: str) -> int:
@@ -122,6 +129,7 @@ def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return hours, minutes and seconds: 1:02:03."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"

@@ -7,6 +7,7 @@ that was killed and resumed therefore computes what an uninterrupted one does.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,7 @@ from coda_deploy.train.errors import DivergedError, StoppedError
 from coda_deploy.train.figures import Window
 from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
 from coda_deploy.train.pictures import write_grid
-from coda_deploy.train.report import Report
+from coda_deploy.train.report import Report, clock
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.signals import StopRequest, stop_requests
 from coda_deploy.train.skips import Skips
@@ -69,7 +70,10 @@ def train(
     accelerator = make_accelerator(config, folder)
     with stop_requests() as request:
         check_agreement(newest.name if newest else "", folder)
-        run = _Run(config, open_source(data), folder, accelerator, request)
+        report = Report(folder, active=accelerator.is_main_process)
+        with report.busy("opening the images"):
+            source = open_source(data)
+            run = _Run(config, source, folder, accelerator, request, report)
         try:
             if newest:
                 run.resume(newest)
@@ -95,26 +99,34 @@ def _newest(out: Path, resume: bool) -> Path | None:
 
 class _Run:
     def __init__(
-        self, config: TrainConfig, source: ImageSource, out: Path, accelerator: Accelerator, request: StopRequest
+        self,
+        config: TrainConfig,
+        source: ImageSource,
+        out: Path,
+        accelerator: Accelerator,
+        request: StopRequest,
+        report: Report,
     ) -> None:
         self.config, self.source, self.out, self.accelerator = config, source, out, accelerator
         self.request = request
         self.main: bool = accelerator.is_main_process
-        self.report = Report(out, active=self.main)
+        self.report = report
         self.skips = Skips(self.report)
         optim = config.optim
         self.images_per_step = optim.batch * optim.accumulate * distributed.world()
         steps = optim.steps or max(1, round(optim.epochs * len(source) / self.images_per_step))
         self.schedule = Schedule(steps, optim, config.loss)
         self.loader = self._loader(optim.seed, optim.batch, distributed.rank(), distributed.world())
-        self.first = 0
+        self.first, self.warming = 0, time.monotonic()
         self.kept: dict[str, Any] | None = None
         self.grid: Tensor | None = None
 
     def start(self, vae: str | os.PathLike[str] | None, resume: bool) -> None:
         """A fresh tokenizer, its quantizer warmed up on latents where the configuration says so."""
-        tokenizer = build_tokenizer(self.config, vae)
+        with self.report.busy("loading the VAE"):
+            tokenizer = build_tokenizer(self.config, vae)
         self._prepare(tokenizer)
+        self._pulse("before the first step, with nothing to save")
         if resume:
             self.report.say(f"no checkpoint in {self.out} yet: starting from the beginning")
         if self.main:
@@ -123,9 +135,11 @@ class _Run:
         self.report.restart_log(-1)
         warmup = self.config.warmup
         if warmup.images or warmup.equalise:
+            self.report.say("the warm-up comes first; it is saved when it is complete, not before")
             loader = self._loader(self.config.optim.seed + 1, warmup.batch, 0, 1)
+            self.warming = time.monotonic()
             with closing(loader.batches()) as batches:
-                warm_up(self.config, tokenizer, map(self._warm_images, batches), self.report, self._pulse)
+                warm_up(self.config, tokenizer, map(self._warm_images, batches), self.report, self._warm_pulse)
             self.state.restart_averages()
             window = Window(self.state.seen, self.images_per_step)
             self._save(0, window)
@@ -171,6 +185,7 @@ class _Run:
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None
         begin_tracking(self.config, self.accelerator)
+        self.report.say(f"{len(self.source)} images, {total} steps of {self.images_per_step}")
         accumulate = self.config.optim.accumulate
         with (
             self.report.phase("step", total, self.first) as phase,
@@ -208,7 +223,8 @@ class _Run:
         device = self.accelerator.device
         tokenizer.to(device).train()
         tokenizer.vae.to(memory_format=torch.channels_last)
-        self.objective = make_objective(self.config, device)
+        with self.report.busy("loading the networks that judge"):
+            self.objective = make_objective(self.config, device)
         critic = self.objective.critic
         self.state = RunState(tokenizer, None if critic is None else critic.heads, self.config.optim)
         if self.main:
@@ -216,12 +232,17 @@ class _Run:
             checkpoint.check_room(self.out, tokenizer, self.state.tensors(), self.config.save.keep)
 
     def _warm_images(self, batch: TrainBatch) -> Tensor:
-        self._pulse()
+        self._warm_pulse()
         return self.skips.note(batch).images
 
-    def _pulse(self) -> None:
+    def _warm_pulse(self) -> None:
+        lost = clock(time.monotonic() - self.warming)
+        self._pulse(f"in the warm-up, of which nothing is saved: {lost} of work are lost, it begins anew")
+
+    def _pulse(self, lost: str) -> None:
+        """Stop here where a signal has asked for it in any process."""
         if distributed.any_process(bool(self.request.signal)):
-            raise StoppedError(self.request.signal or int(SIGTERM), "in the warm-up, of which nothing is saved")
+            raise StoppedError(self.request.signal or int(SIGTERM), lost)
 
     def _picture(self, step: int) -> None:
         if self.main:

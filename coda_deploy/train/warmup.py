@@ -26,13 +26,25 @@ CLIP = 1.0
 
 
 @torch.no_grad()
-def cache_latents(tokenizer: CodaTokenizer, batches: Iterator[Tensor], count: int, *, bf16: bool = False) -> Tensor:
-    """Latents float32 [count, C, h, w] of uint8 batches [B, H, W, 3], on the tokenizer's device."""
+def cache_latents(
+    tokenizer: CodaTokenizer,
+    batches: Iterator[Tensor],
+    count: int,
+    *,
+    bf16: bool = False,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Latents float32 [count, C, h, w] of uint8 batches [B, H, W, 3], on the tokenizer's device.
+
+    ``progress`` is told after every batch how many there are, and may raise.
+    """
     device = tokenizer.quantizer.codebook.device
     found: list[Tensor] = []
     while sum(map(len, found)) < count:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             found.append(tokenizer.encode_latent(next(batches).to(device)).float())
+        if progress is not None:
+            progress(min(count, sum(map(len, found))), {})
     return torch.cat(found)[:count]
 
 

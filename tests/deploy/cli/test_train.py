@@ -82,7 +82,8 @@ def test_it_trains_and_tells(place: runs.Place, tmp_path: Path) -> None:
     assert "\x1b" not in result.output
     steps = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("step ")]
     assert steps == ["3/6", "6/6"]
-    assert len(result.stderr.splitlines()) == 2
+    assert result.stderr.splitlines()[0] == "14 images, 6 steps of 4"
+    assert len(result.stderr.splitlines()) == 3
     first, *rest = result.stdout.splitlines()
     assert first.startswith(f"{out}: 6 steps, ")
     assert rest == [f"next:  coda eval {out} --data IMAGES", f"       coda export {out} --out bundle/"]
@@ -118,7 +119,6 @@ def test_settings_change_the_run(place: runs.Place, tmp_path: Path) -> None:
         (["--vae", "nobody/nothing"], "could be had from the hub"),
         (["--data", "/no/such/place"], "there is no file or folder '/no/such/place'"),
         (["--set", "loss.lpips=1", "--set", "loss.lpips_weights=/none"], "loss.lpips_weights: there is no file /none"),
-        (["--set", "optim.lr=1e30", "--set", "optim.lr_quantizer=1e30"], "l1 is not finite at step"),
     ],
 )
 def test_failures_are_one_line(
@@ -129,6 +129,13 @@ def test_failures_are_one_line(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     assert message in one_line(coda(*arguments(place, tmp_path / "out", *more)))
+
+
+def test_a_training_that_diverges(place: runs.Place, tmp_path: Path) -> None:
+    result = coda(*arguments(place, tmp_path / "out", "--set", "optim.lr=1e30", "--set", "optim.lr_quantizer=1e30"))
+    begun, failed = result.stderr.splitlines()
+    assert (result.exit_code, begun) == (1, "14 images, 6 steps of 4")
+    assert failed.startswith("error: l1 is not finite at step")
 
 
 def test_no_tracker(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ def test_every_round_and_step_may_be_the_last(place: runs.Place) -> None:
     config = runs.config(warmup={"images": 4, "rounds": 4, "steps": 4, "batch": 4})
     with pytest.raises(InterruptedError):
         warmed(place, config, pulse=pulse)
-    # Three rounds that show figures, and two steps.
+    # One batch of latents, three rounds that show figures, and a step.
     assert calls[0] == 5
 
 

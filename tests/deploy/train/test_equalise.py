@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from coda_deploy.tokenizer.config import LoraConfig
-from coda_deploy.train.equalise import change_basis, equalise, sensitivity
+from coda_deploy.train.equalise import BATCH, change_basis, equalise, passes, sensitivity
 from tests.tiny_tokenizers import VAES, images, make, make_vae
 
 pytestmark = pytest.mark.numeric
@@ -74,3 +74,19 @@ def test_the_metric_is_that_of_the_decoder() -> None:
     exact = torch.einsum("pil,pjl->ij", rows, rows) / rows.shape[2]
     found = sum(sensitivity(vae, given, torch.Generator().manual_seed(seed))[0] for seed in range(100)) / 100
     torch.testing.assert_close(found, exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
+
+
+def test_every_pass_is_told_of_and_may_be_the_last() -> None:
+    vae, given = make_vae("flux"), pixels(BATCH + 1)
+    told: list[int] = []
+    sensitivity(vae, given, generator(), told.append)
+    assert told == list(range(1, passes(len(given)) + 1))
+
+    def stop(done: int) -> None:
+        if done == 3:
+            raise InterruptedError
+
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    with pytest.raises(InterruptedError):
+        equalise(vae, given, generator(), progress=stop)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in vae.state_dict().items())

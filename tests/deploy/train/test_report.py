@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coda_deploy.train.report import Report, _clock
+from coda_deploy.train.report import Report, clock
 from coda_runtime.errors import OutputError
 
 
@@ -91,8 +91,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Report(tmp_path).write({"step": 1})
 
 
-def test_a_clock() -> None:
-    assert [_clock(seconds) for seconds in (0, 61.4, 3600, 100 * 3600)] == [
+def test_aclock() -> None:
+    assert [clock(seconds) for seconds in (0, 61.4, 3600, 100 * 3600)] == [
         "0:00:00",
         "0:01:01",
         "1:00:00",

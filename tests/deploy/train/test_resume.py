@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coda_deploy import CodaTokenizer, ConfigError, WeightsError
-from coda_deploy.train import trainer
+from coda_deploy.train import equalise, trainer
 from coda_deploy.train.checkpoint import list_checkpoints
 from coda_deploy.train.step import Stepper
 from coda_deploy.train.trainer import StoppedError
@@ -113,6 +113,35 @@ def test_stopped_in_the_warm_up(place: runs.Place, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(trainer, "warm_up", signalled)
     with pytest.raises(StoppedError, match="SIGINT: in the warm-up, of which nothing is saved"):
         place.train(tmp_path / "out", runs.config(warmup={"images": 4, "rounds": 2}))
+    assert list_checkpoints(tmp_path / "out") == []
+
+
+def test_stopped_while_the_basis_changes(
+    place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal is answered after the pass it came in, and told what is lost."""
+    sensitivity = equalise.sensitivity
+    passed: list[int] = []
+
+    def signalled(vae: Any, images: Any, generator: Any, progress: equalise.Progress) -> Any:
+        def stop(done: int) -> None:
+            passed.append(done)
+            if done == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            progress(done)
+
+        return sensitivity(vae, images, generator, stop)
+
+    monkeypatch.setattr(equalise, "sensitivity", signalled)
+    with pytest.raises(StoppedError, match=r"SIGTERM: in the warm-up, .* saved: 0:00:0\d of work are lost, it begins"):
+        place.train(tmp_path / "out", runs.config(warmup={"equalise": True, "batch": 8}))
+    assert passed == [1, 2]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "the warm-up comes first; it is saved when it is complete, not before"
+    assert said[1].startswith("images 8/64  0:00:0")
+    assert [line.split("  ")[0] for line in said if line.startswith("images")] == [
+        f"images {n}/64" for n in range(8, 65, 8)
+    ]
     assert list_checkpoints(tmp_path / "out") == []
 
 
