@@ -16,12 +16,13 @@ from coda_deploy.train.equalise import equalise, passes
 from coda_deploy.train.errors import DivergedError
 from coda_deploy.train.objective import Critic, Objective
 from coda_deploy.train.report import Report
+from coda_deploy.train.sections import Configuration
 from coda_deploy.train.warmup import Progress, cache_latents, seed_codebook, train_on_latents
 
 EQUALISE_IMAGES = 64
 
 
-def make_objective(config: TrainConfig, device: torch.device) -> Objective:
+def make_objective(config: Configuration, device: torch.device) -> Objective:
     """The picture's terms, with their networks where the weights are not 0.
 
     Raises ``WeightsError`` for weights that are not here and cannot be had, ``MissingDependencyError`` for a library.

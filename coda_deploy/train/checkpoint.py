@@ -9,7 +9,6 @@ The one after 1000 steps is the folder ``OUT/checkpoints/step-00001000``:
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -22,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.config import ConfigError
 from coda_deploy.tokenizer.storage import WeightsError
-from coda_deploy.train.config import TrainConfig
+from coda_deploy.train.learner import Learner
+from coda_deploy.train.sections import Configuration
 from coda_runtime.errors import OutputError
 from coda_runtime.outputs import staged_folder
 
@@ -63,11 +62,11 @@ def list_checkpoints(out: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def save_checkpoint(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
+def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
     """Write one beside its place and rename it, then remove the oldest ones over ``keep``. Raises ``OutputError``."""
     place = out / FOLDER / f"step-{facts.step:08}"
     with staged_folder(place, replace=True) as folder:
-        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         (folder / TENSORS).write_bytes(save(contiguous))
         text = json.dumps({"format_version": FORMAT_VERSION, **vars(facts)}, indent=1)
@@ -108,9 +107,9 @@ def tidy(out: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def check_room(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], keep: int) -> None:
+def check_room(out: Path, model: Learner, tensors: dict[str, Tensor], keep: int) -> None:
     """Raise ``OutputError`` unless the disk has room for all checkpoints that will lie there at once."""
-    size = sum(t.numel() * t.element_size() for t in [*tensors.values(), *tokenizer.state_dict().values()])
+    size = sum(t.numel() * t.element_size() for t in [*tensors.values(), *model.state_dict().values()])
     missing = max(1, keep + 1 - len(list_checkpoints(out)))
     place = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
     free = shutil.disk_usage(place).free
@@ -121,7 +120,7 @@ def check_room(out: Path, tokenizer: CodaTokenizer, tensors: dict[str, Tensor], 
         )
 
 
-def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, images: int, place: Path) -> None:
+def check_same_run(facts: Facts, config: Configuration, images_per_step: int, images: int, place: Path) -> None:
     """Raise ``ConfigError`` naming the first setting that would change the numbers of the run that ``facts`` is of.
 
     ``images`` is how many there are in all.
@@ -129,14 +128,14 @@ def check_same_run(facts: Facts, config: TrainConfig, images_per_step: int, imag
     asked = config.to_json()
     # With as many images a step as before, a batch only shares them out among processes.
     free = FREE | {"optim.batch"} if images_per_step == facts.images_per_step else FREE
-    for section in dataclasses.fields(config):
-        if section.name in ("save", "warmup"):
+    for name in asked:
+        if name in ("save", "warmup"):
             continue  # neither changes a step that is still to come
-        for key in sorted(asked[section.name].keys() | facts.config.get(section.name, {}).keys()):
-            before, now = facts.config.get(section.name, {}).get(key), asked[section.name].get(key)
-            if before != now and f"{section.name}.{key}" not in free:
+        for key in sorted(asked[name].keys() | facts.config.get(name, {}).keys()):
+            before, now = facts.config.get(name, {}).get(key), asked[name].get(key)
+            if before != now and f"{name}.{key}" not in free:
                 raise ConfigError(
-                    f"{place} was trained with {section.name} {key} = {before}, now it is {now}: "
+                    f"{place} was trained with {name} {key} = {before}, now it is {now}: "
                     "resume with the same configuration, or start anew in another --out"
                 )
     if images_per_step != facts.images_per_step:

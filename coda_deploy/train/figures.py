@@ -51,7 +51,7 @@ class Window:
         self._steps, self._fresh = self._steps + 1, self._fresh + 1
 
     def read(self) -> dict[str, float]:
-        """Each term's mean; PSNR in dB of the mean squared error; the share of the codes seen; images a second."""
+        """Each term's mean; PSNR in dB of the mean squared error; the share of codes seen, if any; images a second."""
         means = {name: total / self._steps for name, total in self._sums.items()}
         if distributed.world() > 1:
             dist.all_reduce(self._seen)
@@ -59,7 +59,7 @@ class Window:
         figures = {
             **means,
             "psnr": 10 * math.log10(4 / max(means["l2"], 1e-12)),
-            "utilization": float((self._seen > 0).float().mean()),
+            **({"utilization": float((self._seen > 0).float().mean())} if len(self._seen) else {}),
             "images_per_second": self._fresh * self._images_per_step / max(now - self._begun, 1e-9),
         }
         self._seen.zero_()

@@ -11,7 +11,7 @@ from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
 from coda_deploy import distributed
 from coda_deploy.tokenizer.config import ConfigError
-from coda_deploy.train.config import TrainConfig
+from coda_deploy.train.sections import Configuration
 from coda_runtime.errors import MissingDependencyError
 
 # What brings each tracker's package.
@@ -19,7 +19,7 @@ _EXTRAS = {"tensorboard": "train", "wandb": "wandb"}
 _PLAIN = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
-def make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
+def make_accelerator(config: Configuration, out: Path) -> Accelerator:
     """Join the other processes where there are; the numbers are ours alone, whatever ``accelerate config`` has set.
 
     Raises ``MissingDependencyError`` for a tracker's package, ``ConfigError`` for a launcher that shards the model.
@@ -40,13 +40,13 @@ def make_accelerator(config: TrainConfig, out: Path) -> Accelerator:
     )
     if accelerator.distributed_type not in _PLAIN:
         raise ConfigError(
-            f"the launcher asks for {accelerator.distributed_type.value}, and a tokenizer is trained whole on every "
+            f"the launcher asks for {accelerator.distributed_type.value}, and the model is trained whole on every "
             "process: use torchrun, or accelerate launch --multi_gpu"
         )
     return accelerator
 
 
-def begin_tracking(config: TrainConfig, accelerator: Accelerator) -> None:
+def begin_tracking(config: Configuration, accelerator: Accelerator) -> None:
     """Open the tracker, if there is one, with the configuration."""
     if config.save.tracking != "none":
         flat = {f"{s}.{k}": str(v) for s, table in config.to_json().items() for k, v in table.items()}

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from coda_deploy import distributed
 from coda_deploy.perception.dino import SIDE
-from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.lora import branch, lora_layers
 from coda_deploy.train.augment import AugmentDraw, augment, draw
-from coda_deploy.train.config import LossSection
 from coda_deploy.train.discriminator import Discriminator, generator_loss, hinge_loss
+from coda_deploy.train.learner import Learner
+from coda_deploy.train.sections import PictureSection
 
 MOST_ADAPTIVE = 1e4
 Features = Callable[..., list[Tensor]]
@@ -87,9 +87,9 @@ class PictureTerms(NamedTuple):
 
 
 class Objective:
-    """Weighs the terms of :class:`LossSection`; ``lpips`` and ``critic`` may be None where their weight is 0."""
+    """Weighs the terms of :class:`PictureSection`; ``lpips`` and ``critic`` may be None where their weight is 0."""
 
-    def __init__(self, weights: LossSection, lpips: nn.Module | None, critic: Critic | None) -> None:
+    def __init__(self, weights: PictureSection, lpips: nn.Module | None, critic: Critic | None) -> None:
         self.weights, self.lpips, self.critic = weights, lpips, critic
 
     def picture(
@@ -126,9 +126,9 @@ def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
     return ratio.clamp(0, MOST_ADAPTIVE).detach()
 
 
-def last_lora_weight(tokenizer: CodaTokenizer) -> Tensor | None:
+def last_lora_weight(model: Learner) -> Tensor | None:
     """``up`` of the decoder's last LoRA layer in the order of computing, or None without LoRA."""
-    layers = lora_layers(tokenizer.vae.decoder)
+    layers = lora_layers(model.vae.decoder)
     named = [name for name in layers if name.startswith("up_blocks.")] or list(layers)
     return branch(layers[named[-1]])[1] if named else None
 

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
+from coda_deploy.train.learner import Learner
 from coda_runtime.outputs import staged_file
 
 GAP = 4
 
 
 @torch.no_grad()
-def write_grid(path: Path, tokenizer: CodaTokenizer, images: Tensor) -> None:
-    """A PNG: ``images`` (uint8 [B, H, W, 3]) above, below what comes back from their tokens, in float32."""
-    back = to_pixels(tokenizer.decode(tokenizer.encode(images))).cpu().numpy()
+def write_grid(path: Path, model: Learner, images: Tensor) -> None:
+    """A PNG: ``images`` (uint8 [B, H, W, 3]) above, below what comes back of them, in float32."""
+    back = to_pixels(model.decode(model.encode(images))).cpu().numpy()
     with staged_file(path) as file:
         Image.fromarray(grid([images.cpu().numpy(), back])).save(file, format="PNG")
 

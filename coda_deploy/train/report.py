@@ -15,7 +15,7 @@ from coda_runtime.outputs import staged_file
 
 LOG = "log.jsonl"
 # What a line shows, in this order; log.jsonl has all.
-SHOWN = ("total", "psnr", "lpips", "gan", "critic", "vq", "entropy", "utilization", "residual", "seldom chosen")
+SHOWN = ("total", "psnr", "lpips", "gan", "critic", "kl", "vq", "entropy", "utilization", "residual", "seldom chosen")
 
 
 class Report:

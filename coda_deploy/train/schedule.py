@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from coda_deploy.train.config import LossSection, OptimSection
+from coda_deploy.train.sections import AdamSection, PictureSection
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,8 @@ class Schedule:
     """Values at optimiser step ``step``, from 0 to ``total - 1``."""
 
     total: int
-    optim: OptimSection
-    loss: LossSection
+    optim: AdamSection
+    loss: PictureSection
 
     def learning_rate(self, step: int) -> float:
         """The learning rates' factor: a linear warm-up, then a cosine from 1 to ``final_lr``."""

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.storage import WeightsError
-from coda_deploy.train.config import OptimSection
 from coda_deploy.train.discriminator import Discriminator
 from coda_deploy.train.ema import Ema
+from coda_deploy.train.learner import Learner
+from coda_deploy.train.sections import AdamSection
 
 Named = list[tuple[str, nn.Parameter]]
 Take = Callable[[str, Tensor], Tensor]
@@ -21,36 +22,35 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class RunState:
-    """Tokenizer, averages, discriminator heads, both optimizers, and the codes seen since the last log line."""
+    """Model, averages, discriminator heads, both optimizers, and the codes seen since the last log line."""
 
-    def __init__(self, tokenizer: CodaTokenizer, heads: Discriminator | None, optim: OptimSection) -> None:
-        self.tokenizer, self.heads = tokenizer, heads
-        self.ema = Ema(tokenizer.trainable())
-        self.optimizer = _adamw(tokenizer.trainable(), optim.weight_decay, optim)
+    def __init__(self, model: Learner, heads: Discriminator | None, optim: AdamSection) -> None:
+        self.model, self.heads = model, heads
+        self.ema = Ema(model.trainable())
+        self.optimizer = _adamw(model.trainable(), optim.weight_decay, optim)
         self.heads_optimizer = (
             None if heads is None else _adamw(list(heads.named_parameters()), optim.weight_decay_discriminator, optim)
         )
-        self.seen = torch.zeros(
-            tokenizer.spec.vocab_size, dtype=torch.int64, device=tokenizer.quantizer.codebook.device
-        )
+        codes = model.spec.vocab_size if isinstance(model, CodaTokenizer) else 0
+        self.seen = torch.zeros(codes, dtype=torch.int64, device=next(model.parameters()).device)
 
-    def set_learning_rates(self, lora: float, quantizer: float, heads: float) -> None:
+    def set_learning_rates(self, model: float, quantizer: float, heads: float) -> None:
         """For the next step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = quantizer if group["kind"] == "quantizer" else lora
+            group["lr"] = quantizer if group["kind"] == "quantizer" else model
         if self.heads_optimizer is not None:
             self.heads_optimizer.param_groups[0]["lr"] = heads
 
     def restart_averages(self) -> None:
         """Take the parameters as they are for the averages: the warm-up has changed them."""
-        self.ema = Ema(self.tokenizer.trainable())
+        self.ema = Ema(self.model.trainable())
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, not copied."""
         found: dict[str, Tensor] = {"seen": self.seen}
-        found |= {f"raw.{name}": parameter.detach() for name, parameter in self.tokenizer.trainable()}
+        found |= {f"raw.{name}": parameter.detach() for name, parameter in self.model.trainable()}
         found |= {f"ema.{name}": tensor for name, tensor in self.ema.averages.items()}
-        found |= _moments("optimizer.", self.tokenizer.trainable(), self.optimizer)
+        found |= _moments("optimizer.", self.model.trainable(), self.optimizer)
         if self.heads is not None and self.heads_optimizer is not None:
             found |= {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
             found |= _moments("heads_optimizer.", list(self.heads.named_parameters()), self.heads_optimizer)
@@ -74,7 +74,7 @@ class RunState:
             return torch.empty_like(like).copy_(found)
 
         self.seen.copy_(take("seen", self.seen))
-        for name, parameter in self.tokenizer.trainable():
+        for name, parameter in self.model.trainable():
             parameter.copy_(take(f"raw.{name}", parameter))
             self.ema.averages[name] = take(f"ema.{name}", parameter)
             _load_moments("optimizer.", name, parameter, self.optimizer, take)
@@ -98,7 +98,7 @@ def own_memory(*modules: nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _adamw(named: Named, weight_decay: float, optim: OptimSection) -> torch.optim.AdamW:
+def _adamw(named: Named, weight_decay: float, optim: AdamSection) -> torch.optim.AdamW:
     groups = {"quantizer": [p for n, p in named if n.startswith("quantizer.")]}
     groups["other"] = [p for n, p in named if not n.startswith("quantizer.")]
     return torch.optim.AdamW(

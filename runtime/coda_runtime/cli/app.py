@@ -36,6 +36,7 @@ _DEPLOY = {
     "export": "A tokenizer to a bundle.",
     "import-official": "A published CODA checkpoint to a tokenizer.",
     "train": "A continuous VAE and images to a tokenizer.",
+    "train-vae": "Images to a continuous VAE, for `coda train --vae`.",
     "weights": "The published networks that LPIPS and DISTS read: what is here, and fetching it.",
 }
 

@@ -53,7 +53,7 @@ def test_what_accelerate_config_has_set_does_not_count(tmp_path: Path, monkeypat
 def test_a_launcher_that_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accelerator = make_accelerator(runs.config(), tmp_path)
     monkeypatch.setattr(type(accelerator), "distributed_type", DistributedType.FSDP)
-    with pytest.raises(ConfigError, match="the launcher asks for FSDP, and a tokenizer is trained whole on every"):
+    with pytest.raises(ConfigError, match="the launcher asks for FSDP, and the model is trained whole on every"):
         make_accelerator(runs.config(), tmp_path)
 
 

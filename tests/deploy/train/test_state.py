@@ -34,7 +34,7 @@ def work(state: RunState, steps: int = 2, start: int = 0) -> None:
         state.set_learning_rates(0.1 * (step + 1), 0.2, 0.3)
         features = [torch.randn(2, 4, 9, generator=generator)]
         state.heads(features).sum().backward()
-        for _, parameter in state.tokenizer.trainable():
+        for _, parameter in state.model.trainable():
             parameter.grad = torch.randn(parameter.shape, generator=generator).contiguous(
                 memory_format=torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
             )
@@ -68,7 +68,7 @@ def test_it_goes_on_as_if_nothing_had_been(place: runs.Place, worked: dict[str, 
 
 
 def test_what_is_kept(place: runs.Place, worked: dict[str, Tensor]) -> None:
-    names = {name for name, _ in make(place).tokenizer.trainable()}
+    names = {name for name, _ in make(place).model.trainable()}
     for prefix in ("raw.", "ema."):
         assert {name.removeprefix(prefix) for name in worked if name.startswith(prefix)} == names
     assert {f"optimizer.{name}.exp_avg_sq" for name in names} <= worked.keys()
@@ -120,17 +120,17 @@ def test_without_lora(place: runs.Place, tmp_path: Path) -> None:
     assert [group["kind"] for group in state.optimizer.param_groups] == ["quantizer"]
     state.set_learning_rates(1.0, 2.0, 3.0)
     assert [group["lr"] for group in state.optimizer.param_groups] == [2.0]
-    state.tokenizer.save_pretrained(tmp_path)
+    state.model.save_pretrained(tmp_path)
     assert CodaTokenizer.from_pretrained(tmp_path).config.lora is None
 
 
 def test_averages_start_again_from_what_the_warm_up_left(place: runs.Place) -> None:
     state = make(place)
     with torch.no_grad():
-        state.tokenizer.quantizer.codebook += 1
-    assert not torch.equal(state.ema.averages["quantizer.codebook"], state.tokenizer.quantizer.codebook)
+        state.model.quantizer.codebook += 1
+    assert not torch.equal(state.ema.averages["quantizer.codebook"], state.model.quantizer.codebook)
     state.restart_averages()
-    assert torch.equal(state.ema.averages["quantizer.codebook"], state.tokenizer.quantizer.codebook)
+    assert torch.equal(state.ema.averages["quantizer.codebook"], state.model.quantizer.codebook)
 
 
 def test_weights_get_memory_of_their_own(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def test_help_lists_every_command_and_imports_no_torch(bare: Bare) -> None:
     assert done.returncode == 0, done.stderr
     for name in OWN:
         assert f"  {name} " in done.stdout
-    for name in ("demo", "eval", "export", "import-official", "train", "weights"):
+    for name in ("demo", "eval", "export", "import-official", "train", "train-vae", "weights"):
         assert f"  {name} " in done.stdout
-    assert " ".join(done.stdout.split()).count("(needs coda-deploy)") == 6
+    assert " ".join(done.stdout.split()).count("(needs coda-deploy)") == 7
 
 
 @pytest.mark.parametrize("name", OWN)

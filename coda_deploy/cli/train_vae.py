@@ -1,0 +1,59 @@
+"""``coda train-vae``: images -> a continuous VAE, which ``coda train --vae`` makes a tokenizer of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from coda_deploy.cli.training import carry_out, given, training_options
+from coda_runtime.cli.base import command as coda_command
+from coda_runtime.cli.base import json_option, progress
+
+
+@coda_command(
+    name="train-vae",
+    example=(
+        "coda train-vae --data photos/ --out vae/\n"
+        "coda train-vae --data photos/ --out vae/ --resume\n"
+        "coda train-vae --data photos/ --out vae/ --set loss.lpips=0 --set vae.image_size=64\n"
+        "coda train-vae --show-config > my.toml"
+    ),
+)
+@click.option(
+    "--config", "config_name", default="photos", show_default=True, help="photos, sample, or a TOML file of your own."
+)
+@training_options("VAE folder, as diffusers has it,")
+@json_option
+def command(
+    config_name: str,
+    data: str | None,
+    out: Path | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    show_config: bool,
+    as_json: bool,
+) -> None:
+    """Train a continuous VAE on your own images, where there is none at hand.
+
+    Writes checkpoints, each a VAE folder itself, under OUT/checkpoints, how four images come back under OUT/pictures,
+    every figure to OUT/log.jsonl, and at the end the VAE to OUT: a diffusers AutoencoderKL that `coda train --vae OUT`
+    takes. SIGTERM and Ctrl-C save and stop; --resume goes on. LPIPS reads VGG-16, which `coda weights lpips` brings;
+    --set loss.lpips=0 trains without.
+    """
+    from coda_deploy.train.vae.config import read_config
+
+    config = read_config(config_name, overrides)
+    if show_config:
+        click.echo(config.to_toml(), nl=False)
+        return
+    images, folder = given(data, out)
+    with progress("loading PyTorch", total=None):
+        from coda_deploy.train.vae.trainer import train_vae
+    carry_out(
+        lambda: train_vae(config, images, folder, resume=resume),
+        folder,
+        as_json=as_json,
+        summary=lambda figures: f"{figures['step']:.0f} steps, {figures['psnr']:.2f} dB on training images",
+        following=f"next:  coda train --config CONFIG --vae {folder} --data {images} --out tokenizer/",
+    )

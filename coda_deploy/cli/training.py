@@ -1,0 +1,69 @@
+"""What `coda train` and `coda train-vae` share: options, what has to be given, and how a run ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from coda_runtime.cli.base import print_json
+
+F = TypeVar("F", bound=Callable[..., Any])
+Figures = dict[str, float]
+
+
+def training_options(result: str) -> Callable[[F], F]:
+    """Decorate with --data, --out (which is to hold a ``result``), --resume, --set and --show-config."""
+    options = (
+        click.option("--data", help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy."),
+        click.option("--out", type=click.Path(path_type=Path), help=f"{result} to write."),
+        click.option("--resume", is_flag=True, help="Go on with the run in --out; start one where there is none."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Change one setting; repeatable. --show-config lists them all.",
+        ),
+        click.option("--show-config", is_flag=True, help="Print every setting with its value, and do nothing."),
+    )
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def given(data: str | None, out: Path | None) -> tuple[str, Path]:
+    """Return both. Raises ``UsageError`` for one that is missing, which --show-config has no need of."""
+    if data is None or out is None:
+        raise click.UsageError(f"Missing option '{'--data' if data is None else '--out'}'.")
+    return data, out
+
+
+def carry_out(
+    train: Callable[[], Figures], out: Path, *, as_json: bool, summary: Callable[[Figures], str], following: str
+) -> None:
+    """Run to the end or to a signal, and tell of it where this is the first process."""
+    from coda_deploy.train.errors import StoppedError
+
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
+    try:
+        figures = train()
+    except StoppedError as stopped:
+        if first:
+            click.echo(f"stopped: {stopped}", err=True)
+        click.get_current_context().exit(128 + stopped.signal)
+    if not first:
+        return
+    if as_json:
+        print_json({"out": str(out), **figures})
+        return
+    if figures:  # none where somebody has removed the log
+        click.echo(f"{out}: {summary(figures)}")
+    click.echo(following)

@@ -1,0 +1,276 @@
+"""What every training does around its steps: begin or go on, log, draw, save, stop, and leave the result.
+
+Everything random is drawn from the seed and the step, and batch number n is the same whenever it is asked for. A run
+that was killed and resumed therefore computes what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from coda_deploy import distributed
+from coda_deploy.data import Crop, ImageSource, TrainLoader, open_source
+from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.train import checkpoint
+from coda_deploy.train.beginning import make_objective
+from coda_deploy.train.errors import DivergedError, StoppedError
+from coda_deploy.train.figures import Window
+from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
+from coda_deploy.train.learner import Learner
+from coda_deploy.train.objective import Objective
+from coda_deploy.train.pictures import write_grid
+from coda_deploy.train.report import Report
+from coda_deploy.train.schedule import Schedule
+from coda_deploy.train.sections import Configuration
+from coda_deploy.train.signals import StopRequest, stop_requests
+from coda_deploy.train.skips import Skips
+from coda_deploy.train.state import RunState, own_memory
+from coda_deploy.train.step import BaseStepper
+from coda_runtime.errors import CodaError, OutputError
+from coda_runtime.outputs import staged_file
+
+CONFIG_COPY, PICTURES = "train.toml", "pictures"
+GRID_IMAGES = 4
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs: its images, its folder, its processes, and who may stop it or is told of it."""
+
+    source: ImageSource
+    out: Path
+    accelerator: Accelerator
+    request: StopRequest
+    report: Report
+
+
+def run(
+    make: Callable[[Place], Training],
+    config: Configuration,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+) -> Figures:
+    """Train what ``make`` gives, from the newest checkpoint where ``resume`` is set; returns the last line of figures.
+
+    Raises what :func:`coda_deploy.train.trainer.train` does.
+    """
+    folder = Path(out)
+    newest = _newest(folder, resume)
+    accelerator = make_accelerator(config, folder)
+    with stop_requests() as request:
+        check_agreement(newest.name if newest else "", folder)
+        report = Report(folder, active=accelerator.is_main_process)
+        with report.busy("opening the images"):
+            training = make(Place(open_source(data), folder, accelerator, request, report))
+        try:
+            if newest:
+                training.resume(newest)
+            else:
+                training.start(resume)
+            return training.loop()
+        except (StoppedError, DivergedError):
+            accelerator.end_training()
+            raise
+
+
+def _newest(out: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from. Raises ``ConfigError`` or ``OutputError`` for a place that is taken."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; expected the name of a folder to write to")
+    found = checkpoint.list_checkpoints(out)
+    if found and not resume:
+        raise ConfigError(f"{out} holds a training already: give --resume to go on with it, or another --out")
+    if not found and (out / "config.json").exists():
+        raise ConfigError(f"{out} holds a model, and no checkpoints to go on from: choose another --out")
+    return found[-1] if found else None
+
+
+class Training(ABC):
+    """One run, on one of its processes. A kind of training says what is built, read, warmed up and stepped."""
+
+    preparing: ClassVar[str]  # what `build` does, in words
+    state: RunState
+    objective: Objective
+
+    def __init__(self, config: Configuration, image_size: int, place: Place) -> None:
+        """Try a few images, cut to ``image_size``. Raises ``DataError``."""
+        self.config, self.image_size, self.source, self.out = config, image_size, place.source, place.out
+        self.accelerator, self.request, self.report = place.accelerator, place.request, place.report
+        self.main: bool = place.accelerator.is_main_process
+        self.skips = Skips(self.report)
+        optim = config.optim
+        self.images_per_step = optim.batch * optim.accumulate * distributed.world()
+        steps = optim.steps or max(1, round(optim.epochs * len(self.source) / self.images_per_step))
+        self.schedule = Schedule(steps, optim, config.loss)
+        self.loader = self.make_loader(optim.seed, optim.batch, distributed.rank(), distributed.world())
+        self.first = 0
+        self.kept: dict[str, Any] | None = None
+        self.grid: Tensor | None = None
+
+    @abstractmethod
+    def build(self) -> Learner:
+        """A fresh model, drawn from the configuration's seed. Raises ``CodaError`` before any work is done."""
+
+    @abstractmethod
+    def read(self, place: Path) -> Learner:
+        """The model that a checkpoint holds. Raises ``CodaError``."""
+
+    @abstractmethod
+    def make_stepper(self) -> BaseStepper:
+        """What runs the steps, on the prepared state."""
+
+    def warm_up(self) -> bool:
+        """Do what comes before the first step, and return whether there was anything to save."""
+        return False
+
+    def start(self, resume: bool) -> None:
+        """From the beginning; ``resume`` asked to go on."""
+        with self.report.busy(self.preparing):
+            model = self.build()
+        self._prepare(model)
+        self.pulse("before the first step, with nothing to save")
+        if resume:
+            self.report.say(f"no checkpoint in {self.out} yet: starting from the beginning")
+        if self.main:
+            with staged_file(self.out / CONFIG_COPY) as file:
+                file.write_text(self.config.to_toml(), encoding="utf-8")
+        self.report.restart_log(-1)
+        if self.warm_up():
+            self.state.restart_averages()
+            window = Window(self.state.seen, self.images_per_step)
+            self._save(0, window)
+            self.kept = window.state()
+
+    def resume(self, place: Path) -> None:
+        """Everything as the checkpoint left it."""
+        tensors, facts = checkpoint.load_checkpoint(place)
+        checkpoint.check_same_run(facts, self.config, self.images_per_step, len(self.source), place)
+        try:
+            model = self.read(place)
+        except CodaError as error:
+            raise checkpoint.damaged(place, error) from error
+        self._prepare(model)
+        self.state.load(tensors, str(place))
+        if not self.main:  # the first process has what all had seen
+            self.state.seen.zero_()
+        self.first, self.kept = facts.step, facts.window
+        self.skips.restore(facts.skipped)
+        self.report.restart_log(facts.step)
+        self.report.say(f"going on from step {facts.step} of {self.schedule.total}")
+        if changes := checkpoint.changes(facts):
+            self.report.say(f"not as it was when it was saved: {changes}; the numbers may differ in the last digits")
+
+    def loop(self) -> Figures:
+        """From ``first`` to the end; leaves the model's folder at ``out``."""
+        if self.first < self.schedule.total:
+            self._train(self.schedule.total)
+        if self.main:
+            with self.state.ema.applied():
+                self.state.model.save_pretrained(self.out, dtype=DTYPES[self.config.save.dtype])
+            if self.skips.reasons:
+                self.report.say(f"{len(self.skips.reasons)} images could not be used; the checkpoints name them")
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.report.last()
+
+    def pulse(self, lost: str) -> None:
+        """Stop here where a signal has asked for it in any process. Raises ``StoppedError`` saying what is ``lost``."""
+        if distributed.any_process(bool(self.request.signal)):
+            raise StoppedError(self.request.signal or int(SIGTERM), lost)
+
+    def make_loader(self, seed: int, batch: int, rank: int, world: int, workers: int | None = None) -> TrainLoader:
+        """Batches of the images, cut as the configuration says."""
+        data = self.config.data
+        crop = Crop(
+            self.image_size, zoom=data.zoom, flip=data.flip, upscale=data.upscale, zoom_max=data.zoom_max or None
+        )
+        workers = data.workers if workers is None else workers
+        return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers)
+
+    def _train(self, total: int) -> None:
+        networks = (self.state.model, self.objective.lpips, self.objective.critic)
+        own_memory(*(network for network in networks if network is not None))
+        stepper, save = self.make_stepper(), self.config.save
+        window = Window(self.state.seen, self.images_per_step, self.kept)
+        saved = self.first if self.kept is not None else None
+        begin_tracking(self.config, self.accelerator)
+        self.report.say(f"{len(self.source)} images, {total} steps of {self.images_per_step}")
+        accumulate = self.config.optim.accumulate
+        with (
+            self.report.phase("step", total, self.first) as phase,
+            closing(self.loader.batches(self.first * accumulate)) as batches,
+        ):
+            for step in range(self.first, total):
+                micro = [self.skips.note(batch) for batch in islice(batches, accumulate)]
+                window.add(stepper.run(step, micro), self.request.signal)
+                done = step + 1
+                if window.diverged:
+                    names = distributed.gather_names([name for batch in micro for name in batch.names])
+                    raise DivergedError.at(done, window.diverged, names, saved)
+                if done % save.log == 0 or done == total:
+                    figures = {"step": done, "epoch": self.loader.epoch(done * accumulate), **window.read()}
+                    figures["lr"] = self.config.optim.lr * self.schedule.learning_rate(step)
+                    phase.show(done, figures)
+                    self.report.write(figures)
+                    self.accelerator.log(figures, step=done)
+                phase.advance(done)
+                if save.pictures and (done % save.pictures == 0 or done == total):
+                    self._picture(done)
+                if done % save.every == 0 or done == total or window.stop:
+                    self._save(done, window)
+                    saved = done
+                if window.stop and done < total:
+                    raise StoppedError(window.stop, f"saved at step {done} in {self.out}")
+
+    def _prepare(self, model: Learner) -> None:
+        device = self.accelerator.device
+        model.to(device).train()
+        model.vae.to(memory_format=torch.channels_last)
+        with self.report.busy("loading the networks that judge"):
+            self.objective = make_objective(self.config, device)
+        critic = self.objective.critic
+        self.state = RunState(model, None if critic is None else critic.heads, self.config.optim)
+        if self.main:
+            checkpoint.tidy(self.out)
+            checkpoint.check_room(self.out, model, self.state.tensors(), self.config.save.keep)
+
+    def _picture(self, step: int) -> None:
+        if self.main:
+            if self.grid is None:
+                with closing(self.make_loader(self.config.optim.seed, GRID_IMAGES, 0, 1, workers=0).batches()) as some:
+                    self.grid = next(some).images.to(self.accelerator.device)
+            with self.state.ema.applied():
+                write_grid(self.out / PICTURES / f"step-{step:08}.png", self.state.model, self.grid)
+
+    def _save(self, step: int, window: Window) -> None:
+        facts = checkpoint.Facts(
+            step,
+            self.config.to_json(),
+            self.images_per_step,
+            images=len(self.source),
+            window=window.state(),
+            skipped=self.skips.gather(),
+            versions=checkpoint.versions(),
+        )
+        if self.main:
+            # Copied before the averages take the parameters' place.
+            tensors = {name: tensor.to("cpu", copy=True) for name, tensor in self.state.tensors().items()}
+            with self.state.ema.applied():
+                checkpoint.save_checkpoint(self.out, self.state.model, tensors, facts, self.config.save.keep)
+        self.accelerator.wait_for_everyone()

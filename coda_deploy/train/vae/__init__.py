@@ -1,0 +1,1 @@
+"""Training a continuous VAE from images alone: what a tokenizer is then adapted from."""

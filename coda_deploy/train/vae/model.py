@@ -1,0 +1,93 @@
+"""A VAE as training sees it: a pass through a posterior drawn from a seed, and a diffusers folder at the end."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import NamedTuple
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from coda_deploy import distributed
+from coda_deploy.tokenizer.pixels import from_pixels
+from coda_deploy.train.vae.config import VaeTrainConfig
+from coda_runtime.outputs import staged_folder
+
+
+class VaeOutput(NamedTuple):
+    """Decoded images [B, 3, H, W], and the posterior's divergence from a normal distribution, a scalar."""
+
+    reconstruction: Tensor
+    kl: Tensor
+
+
+class VaeModel(nn.Module):
+    """A diffusers ``AutoencoderKL``, all of which is trained."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(True)
+
+    @classmethod
+    def build(cls, config: VaeTrainConfig) -> VaeModel:
+        """Draw the weights from the configuration's seed."""
+        asked, levels = config.vae, len(config.vae.block_out_channels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.optim.seed)
+            vae = AutoencoderKL(
+                in_channels=3,
+                out_channels=3,
+                down_block_types=("DownEncoderBlock2D",) * levels,
+                up_block_types=("UpDecoderBlock2D",) * levels,
+                block_out_channels=asked.block_out_channels,
+                layers_per_block=asked.layers_per_block,
+                latent_channels=asked.latent_channels,
+                norm_num_groups=asked.norm_num_groups,
+                mid_block_add_attention=asked.mid_block_add_attention,
+                use_quant_conv=False,
+                use_post_quant_conv=False,
+                sample_size=asked.image_size,
+                scaling_factor=1.0,
+                shift_factor=0.0,
+            )
+        return cls(vae)
+
+    def forward(self, images: Tensor, seed: int) -> VaeOutput:
+        """Images float [B, 3, H, W] in [-1, 1] through a sample of their posterior, whose noise ``seed`` decides.
+
+        The divergence is in nats, summed over the latent, averaged over the images.
+        """
+        posterior = self.vae.encode(images).latent_dist
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
+        decoded: Tensor = self.vae.decode(mean + (0.5 * logvar).exp() * _noise(mean, seed)).sample
+        return VaeOutput(decoded.float(), kl)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images uint8 [B, H, W, 3] -> the posterior's mode, float32 [B, C, h, w]."""
+        latent: Tensor = self.vae.encode(from_pixels(images)).latent_dist.mode()
+        return latent
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """A latent [B, C, h, w] -> images, float [B, 3, H, W] in about [-1, 1]."""
+        images: Tensor = self.vae.decode(latent).sample
+        return images
+
+    def trainable(self) -> list[tuple[str, nn.Parameter]]:
+        """All parameters."""
+        return list(self.named_parameters())
+
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+        """Write a diffusers folder, complete or not at all; ``dtype`` is float32 by default. Raises ``OutputError``."""
+        vae = self.vae if dtype in (None, torch.float32) else copy.deepcopy(self.vae).to(dtype)
+        with staged_folder(folder) as beside:
+            vae.save_pretrained(beside)
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    """Normal numbers for this process's images: those that one process would draw for all."""
+    generator, world = torch.Generator().manual_seed(seed), distributed.world()
+    drawn = torch.randn((world * len(like), *like.shape[1:]), generator=generator)
+    return drawn.chunk(world)[distributed.rank()].to(like.device)

@@ -1,0 +1,65 @@
+"""``train_vae``: from images to a diffusers ``AutoencoderKL``, through checkpoints that lose nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from coda_deploy.tokenizer.vae import load_vae
+from coda_deploy.train.errors import DivergedError, StoppedError
+from coda_deploy.train.loop import Figures, Place, Training, run
+from coda_deploy.train.step import BaseStepper, Passed
+from coda_deploy.train.vae.config import VaeTrainConfig
+from coda_deploy.train.vae.model import VaeModel, VaeOutput
+
+__all__ = ["DivergedError", "StoppedError", "train_vae"]
+
+
+def train_vae(
+    config: VaeTrainConfig, data: str | os.PathLike[str], out: str | os.PathLike[str], *, resume: bool = False
+) -> Figures:
+    """Train a VAE, and leave a diffusers folder at ``out``, as ``coda train --vae`` takes it.
+
+    ``data``, ``resume``, what is returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
+    """
+    return run(lambda place: _VaeTraining(config, place), config, data, out, resume=resume)
+
+
+class _VaeTraining(Training):
+    config: VaeTrainConfig
+    preparing = "making the VAE"
+
+    def __init__(self, config: VaeTrainConfig, place: Place) -> None:
+        super().__init__(config, config.vae.image_size, place)
+
+    def build(self) -> VaeModel:
+        return VaeModel.build(self.config)
+
+    def read(self, place: Path) -> VaeModel:
+        return VaeModel(load_vae(place))
+
+    def make_stepper(self) -> VaeStepper:
+        return VaeStepper(self.config, self.accelerator, self.state, self.objective, self.schedule)
+
+
+class VaeStepper(BaseStepper):
+    """Steps of a ``VaeModel``; the discriminator's weight is found at the decoder's last convolution."""
+
+    config: VaeTrainConfig
+
+    def last_weight(self) -> Tensor:
+        """The decoder's last weight."""
+        weight: Tensor = self.state.model.vae.decoder.conv_out.weight
+        return weight
+
+    def rates(self, factor: float) -> tuple[float, float, float]:
+        """One rate for all."""
+        rate = self.config.optim.lr * factor
+        return rate, rate, rate
+
+    def forward(self, images: Tensor, seed: int) -> Passed:
+        """Through a sample of the posterior."""
+        out: VaeOutput = self.model(images, seed)
+        return Passed(out.reconstruction, {"kl": (self.config.loss.kl, out.kl)})
