@@ -1,8 +1,8 @@
 """Train every variant on the same crops and measure each on photographs that none of them saw.
 
-``python -m benchmarks.claims.run photos --vae vae --out claims.json``, with ``photos`` and ``vae`` from
-:mod:`coda_deploy.sample.recipe`. Costs are CPU seconds of the training alone, so that other load on the machine does
-not change them.
+``python -m benchmarks.claims.run photos --vae vae --out claims.json``, with ``photos`` from
+:mod:`coda_deploy.sample.recipe` and ``vae`` from ``coda train-vae --config sample``. Costs are CPU seconds of the
+training alone, so that other load on the machine does not change them.
 """
 
 from __future__ import annotations

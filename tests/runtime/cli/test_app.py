@@ -102,7 +102,7 @@ def test_plugins_join_and_are_loaded_only_when_run(monkeypatch: pytest.MonkeyPat
     _plugins(monkeypatch, hello=lambda: (loaded.append(1), hello)[1], demo=lambda: hello)
     help_text = " ".join(CliRunner().invoke(app.cli, ["--help"]).stdout.split())
     assert "hello" in help_text
-    assert help_text.count("(needs coda-deploy)") == 5
+    assert help_text.count("(needs coda-deploy)") == 6
     assert loaded == []
     assert CliRunner().invoke(app.cli, ["hello"]).stdout == "hello\n"
 
