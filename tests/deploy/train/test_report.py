@@ -51,6 +51,28 @@ def test_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert terminal.getvalue().endswith("done\n")
 
 
+def test_what_has_no_steps_is_shown_on_a_terminal_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report(tmp_path)
+    with report.busy("loading the VAE"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with report.busy("loading the VAE"):
+        pass
+    assert "loading the VAE" in terminal.getvalue()
+
+
+def test_steps_without_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(tmp_path).phase("images", 64) as phase:
+        phase.show(64, {})
+    assert capsys.readouterr().err == "images 64/64  0:00:00 left\n"
+
+
 def test_others_than_the_first_process_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(tmp_path / "out", active=False)
     report.say("hello")

@@ -116,6 +116,19 @@ def test_stopped_in_the_warm_up(place: runs.Place, tmp_path: Path, monkeypatch: 
     assert list_checkpoints(tmp_path / "out") == []
 
 
+def test_stopped_while_the_vae_is_loaded(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = trainer.build_tokenizer
+
+    def signalled(*arguments: Any) -> CodaTokenizer:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return build(*arguments)
+
+    monkeypatch.setattr(trainer, "build_tokenizer", signalled)
+    with pytest.raises(StoppedError, match="SIGTERM: before the first step, with nothing to save; go on with"):
+        place.train(tmp_path / "out", runs.config())
+    assert not (tmp_path / "out").exists()
+
+
 def test_stopped_while_the_basis_changes(
     place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
