@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .backends.ort.library import load_library
-from .backends.ort.plugins import OPENVINO_VENDORS, installed_plugins
+from .backends.ort.plugins import installed_plugins, may_take
 from .devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .errors import MissingDependencyError
 from .processors import describe_cpu
@@ -168,7 +168,7 @@ def _lacks_openvino(report: dict[str, Any]) -> bool:
     """Whether the plugin would bring bf16 to this processor; where it is installed, its devices say what it brings."""
     cpu = report["cpu"]
     return (
-        cpu["vendor"] in OPENVINO_VENDORS
+        may_take(cpu)
         and bool({"amx_bf16", "avx512_bf16"} & set(cpu["flags"]))
         and "onnxruntime-openvino" not in report["engines"]
         and not any("OpenVINOExecutionProvider" in plugin["providers"] for plugin in report["plugins"])

@@ -126,10 +126,13 @@ class MissingDependencyError(CodaError):
     """
 
     def __init__(self, what: str, *packages: str, extra: str | None = None) -> None:
-        """Say `what` needs it. Without `packages`: those of `extra` that are absent, or all of them if none is."""
+        """Say `what` needs it. Without `packages`: those of `extra` that are absent, or all of them if none is.
+
+        With neither, `what` is all there is to say: it came out of another process, where it was said in full.
+        """
         self.extra = extra
         self.packages = packages or (needed(extra) if extra is not None else ())
-        super().__init__(f"{what}; {how_to_install(*self.packages)}")
+        super().__init__(f"{what}; {how_to_install(*self.packages)}" if self.packages else what)
 
 
 def require(what: str, extra: str) -> None:

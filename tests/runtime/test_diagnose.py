@@ -26,11 +26,11 @@ def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str,
     engine = None if providers is None else {"version": "1", "providers": providers, "problem": None}
     libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub", "kserve", "ray"), "1")
     report = {"onnxruntime": engine, "nvidia": {"devices": gpus}, "libraries": libraries, "coda-deploy": "1"}
-    report |= {"plugins": [], "engines": {}, "cpu": {"vendor": None, "flags": ["avx2"]}}
+    report |= {"plugins": [], "engines": {}, "cpu": {"machine": "x86_64", "vendor": None, "flags": ["avx2"]}}
     return {**report, **changes}
 
 
-BF16 = {"vendor": "GenuineIntel", "flags": ["avx512_bf16", "amx_bf16"]}
+BF16 = {"machine": "x86_64", "vendor": "GenuineIntel", "flags": ["avx512_bf16", "amx_bf16"]}
 OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionProvider"], "problem": None}
 
 
@@ -48,6 +48,7 @@ OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionP
         (_report([], 0, onnxruntime={"problem": "bad DLL", "providers": []}), False, "bad DLL"),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, "bf16 need OpenVINO for: pip install"),
         (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}), False, None),
+        (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "machine": "aarch64", "vendor": None}), False, None),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16, plugins=[OPENVINO]), False, None),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16, engines={"onnxruntime-openvino": "1"}), False, None),
         (_report(["CUDAExecutionProvider"], 1, cpu=BF16), False, None),

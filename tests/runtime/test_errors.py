@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import inspect
+
+import pytest
 
 import coda_runtime
 from coda_runtime import errors
@@ -25,6 +28,19 @@ def test_missing_dependency_gives_the_pip_line() -> None:
     assert str(error) == 'images need Pillow; install it: pip install "pillow>=10.3"'
     other = errors.MissingDependencyError("x", "coda-deploy")
     assert str(other) == "x; install coda-deploy from the checkout or the wheel that this coda-runtime came from"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.MissingDependencyError("x", "coda-deploy"),
+        errors.MissingDependencyError("images need Pillow", extra="images"),
+    ],
+)
+def test_missing_dependency_is_the_same_in_another_process(error: errors.MissingDependencyError) -> None:
+    found = copy.copy(error)  # by the way that every exception takes between processes
+    assert type(found) is type(error)
+    assert (str(found), found.extra, found.packages) == (str(error), error.extra, error.packages)
 
 
 def test_a_module_that_fails_to_import_is_told_by_its_package() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -16,8 +16,6 @@ from .library import first_line
 
 OPENVINO = "OpenVINOExecutionProvider"
 TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
-OPENVINO_VENDORS = ("GenuineIntel",)
-"""Processors that OpenVINO's plugin takes; OpenVINO itself takes others too."""
 
 _PREFIX = "onnxruntime-ep-"
 # The package calls its provider otherwise than onnxruntime's documentation and older versions of it do.
@@ -87,6 +85,14 @@ def plugin_devices(ort: Any, provider: str) -> list[Any]:
             _registered[provider] = plugin
             return _devices(ort, provider)
     return []
+
+
+def may_take(cpu: Mapping[str, Any]) -> bool:
+    """Return whether OpenVINO's plugin may offer this processor: it takes Intel's alone, where others are told apart.
+
+    `cpu` is what `describe_cpu` gives. OpenVINO itself takes others too.
+    """
+    return cpu["machine"].lower() in ("x86_64", "amd64") and cpu["vendor"] in (None, "GenuineIntel")
 
 
 def idle_plugin(ort: Any, provider: str) -> str | None:

@@ -18,11 +18,11 @@ from ..base import LoadOptions
 from .library import conflict_advice, preload_cuda
 from .plugins import (
     OPENVINO,
-    OPENVINO_VENDORS,
     TENSORRT_RTX,
     canonical,
     device_name,
     idle_plugin,
+    may_take,
     missing_plugin,
     plugin_devices,
 )
@@ -125,8 +125,8 @@ def _no_bf16(ort: Any, artifact: Artifact) -> Exception:
     idle, cpu = idle_plugin(ort, OPENVINO), describe_cpu()
     if idle is not None:
         return DeviceError(f"{text}, and {idle}; {ways}")
-    if cpu["vendor"] not in (None, *OPENVINO_VENDORS):
-        return DeviceError(f"{text}, and OpenVINO's plugin takes no {cpu['model'] or cpu['vendor']}; {ways}")
+    if not may_take(cpu):
+        return DeviceError(f"{text}, and OpenVINO's plugin takes no {cpu['model'] or cpu['machine']}; {ways}")
     missing = missing_plugin(OPENVINO, f"{text}; {ways}; or let OpenVINO do it")
     assert missing is not None  # noqa: S101 - OpenVINO is a known plugin
     return missing

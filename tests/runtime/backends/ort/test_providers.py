@@ -37,13 +37,16 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
         devices: Any = (),
         installed: Any = (),
         vendor: str | None = "GenuineIntel",
+        processor: str = "x86_64",
     ) -> Any:
         monkeypatch.setattr(providers, "count_cuda_devices", lambda: gpus)
         monkeypatch.setattr(library, "onnxruntime_conflict", lambda: conflict)
         monkeypatch.setattr(plugins, "_registered", {})
         monkeypatch.setattr(plugins, "installed_plugins", lambda: list(installed))
         for module in (providers, plugins):
-            monkeypatch.setattr(module, "describe_cpu", lambda: {"vendor": vendor, "model": "A CPU", "machine": "x"})
+            monkeypatch.setattr(
+                module, "describe_cpu", lambda: {"vendor": vendor, "model": "A CPU", "machine": processor}
+            )
         return SimpleNamespace(get_available_providers=lambda: built_in, get_ep_devices=lambda: list(devices))
 
     return make
@@ -111,9 +114,10 @@ def test_bf16_without_a_gpu_is_openvinos(machine: Any) -> None:
 
 def test_bf16_on_a_processor_that_openvinos_plugin_does_not_take(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It registers and offers no device: neither to install it nor to reinstall it would help."""
-    with pytest.raises(DeviceError, match=r"and OpenVINO's plugin takes no A CPU; run it on a GPU, or, .*fp32") as told:
-        choose(machine([CPU], vendor="AuthenticAMD"), LoadOptions(), BF16)
-    assert "pip install" not in str(told.value)
+    for cpu in ({"vendor": "AuthenticAMD"}, {"vendor": None, "processor": "aarch64"}):
+        with pytest.raises(DeviceError, match=r"OpenVINO's plugin takes no A CPU; run it on a GPU, or, .*fp32") as told:
+            choose(machine([CPU], **cpu), LoadOptions(), BF16)
+        assert "pip install" not in str(told.value)
     idle = r"onnxruntime-ep-openvino 1\.8\.1 is installed and offers no device for this processor \(A CPU\)"
     for asked, artifact in ((LoadOptions(), BF16), (LoadOptions(providers=[OPENVINO]), FP32)):
         ort = machine([CPU], installed=[PLUGIN], vendor="AuthenticAMD")
@@ -121,7 +125,7 @@ def test_bf16_on_a_processor_that_openvinos_plugin_does_not_take(machine: Any, m
         with pytest.raises(DeviceError, match=idle) as told:
             choose(ort, asked, artifact)
         assert "pip install" not in str(told.value)
-    # Elsewhere than on Linux the vendor is not known, and the plugin may be what is missing.
+    # Elsewhere than on Linux an x86-64's vendor is not known, and the plugin may be what is missing.
     with pytest.raises(MissingDependencyError, match="onnxruntime-ep-openvino"):
         choose(machine([CPU], vendor=None), LoadOptions(), BF16)
 
