@@ -87,5 +87,5 @@ $(TEST_STAMP): $(VENV_STAMP) $(MANIFESTS)
 	$(PIP) --no-build-isolation -e 'runtime[cpu,openvino,images,cli,hub,serve,bulk]' -e '.[dev]'
 	$(PIP) --no-deps $(GPU_PARTS)
 	@$(BIN)/python tests/torchvision_schemas.py
-	@XDG_CACHE_HOME=$(CURDIR)/$(VENV)/cache $(BIN)/coda weights lpips dists
+	@XDG_CACHE_HOME="$(CURDIR)/$(VENV)/cache" $(BIN)/coda weights lpips dists
 	@touch $(DEMO_STAMP) $@

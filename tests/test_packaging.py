@@ -182,7 +182,10 @@ def test_no_message_names_a_package_that_no_index_has() -> None:
         for folder in ("coda_deploy", "export", "runtime", "examples", "benchmarks")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".md", ".toml") and path.name != "pyproject.toml"
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        # A message that is folded over several literals is one line to its reader.
+        for number, line in enumerate(
+            re.sub(r"[\"']\s*\n\s*f?[\"']", "", path.read_text(encoding="utf-8")).splitlines(), 1
+        )
         if re.search(r"pip install\b.*\bcoda-(runtime|deploy)\b", line)
     ]
     assert lines == []

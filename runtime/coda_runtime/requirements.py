@@ -75,6 +75,8 @@ DEPLOY_EXTRAS = {
 """coda-deploy's own, beside those of the engines."""
 
 _EXTRAS = {**RUNTIME_EXTRAS, **DEPLOY_EXTRAS}
+_ONNXRUNTIMES = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime")
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Where a package's module is not called as it is.
 _MODULES = {"PIL": "pillow", "cuda": "cuda-core", "ray": "ray[data]", "skimage": "scikit-image"}
 
@@ -105,12 +107,25 @@ def package_of(module: str) -> str | None:
     return next((package for package in (_MODULES.get(name), name, name.replace("_", "-")) if package in RANGES), None)
 
 
+def onnxruntime() -> str:
+    """Return the distribution of onnxruntime that is installed, or else the CPU's: two of them break each other."""
+    return next((name for name in _ONNXRUNTIMES if installed_version(name) is not None), "onnxruntime")
+
+
+def onnx_on_the_cpu() -> str:
+    """Return what running ONNX files on the CPU takes here, to follow on those words: ": pip install ...", or ""."""
+    return "" if installed_version(onnxruntime()) is not None else f": {pip_install('onnxruntime')}"
+
+
 def pip_install(*packages: str, options: str = "") -> str:
     """Return the command that installs packages, each in the versions that are supported here.
 
     `options` are pip's, such as "--upgrade". A package that the table lacks is named as it is given.
     """
-    return " ".join(["pip install", *options.split(), *map(_quoted, packages)])
+    index = []
+    if "torchvision" in packages and (installed_version("torch") or "").endswith("+cpu"):
+        index = ["--extra-index-url", _CPU_INDEX]  # PyPI's torchvision does not start beside a CPU build of PyTorch
+    return " ".join(["pip install", *options.split(), *index, *map(_quoted, packages)])
 
 
 def how_to_install(*packages: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import textwrap
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # What a clone does not hold, and test data, whose pages show nothing to type.
-_LEFT_OUT = {".git", ".venv", "demo", "dist", "build", "node_modules", "tests"}
+_LEFT_OUT = {"demo", "dist", "build", "node_modules", "tests"}
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _COMMENT = re.compile(r"\s+#(?![^'\"]*['\"]\s*$)\s.*$")
 # The first words of what a reader types into a shell.
@@ -32,8 +33,13 @@ class Line:
 
 def pages() -> list[Path]:
     """Every Markdown page, in whatever folder."""
-    found = ROOT.rglob("*.md")
-    return sorted(page for page in found if not _LEFT_OUT & set(page.relative_to(ROOT).parts))
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        # Caches and virtual environments, whatever they are called, bring the pages of others.
+        here = [name for name in folders if not name.startswith(".") and name not in _LEFT_OUT]
+        folders[:] = [name for name in here if not Path(folder, name, "pyvenv.cfg").exists()]
+        found += [Path(folder, name) for name in files if name.endswith(".md")]
+    return sorted(found)
 
 
 def commands(page: Path) -> list[Line]:

@@ -24,13 +24,13 @@ LIMIT = 300.0
 
 # What the whole text matches -> why it is not run.
 NOT_HERE = {
-    r"pip (install|download) .*": "installed by tests/install",
+    r"pip (install|download) .*": "tests/wheels",
     r"make .*": "it is what runs these tests, or runs them and more",
     r"coda .*(org/name|s3://|SRC|BUNDLE_OR_ID|official:).*": "needs a network",
     r"coda import-official .*": "a published checkpoint: tests/deploy/official has a stand-in",
     r"coda .*(--device|--backend) \S*(cuda|tensorrt).*": "needs a GPU",
     r"coda build .*--engine tensorrt .*": "needs TensorRT and a GPU",
-    r"coda encode .*--provider OpenVINOExecutionProvider.*": "needs hardware of Intel",
+    r"coda encode .*--provider OpenVINOExecutionProvider.*": "needs hardware of Intel: tests/runtime/backends/ort",
     r"coda verify .*--record.*": "records engines that a GPU has run",
     r"(torchrun .*)?coda train .*--config (flux|mar|sample).*": "days on GPUs, or minutes",
     r"coda train-vae .*--data.*": "hours",

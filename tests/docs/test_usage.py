@@ -50,11 +50,13 @@ def _pip(words: list[str], line: Line) -> None:
     if words[0] == "download":
         return
     assert words.pop(0) == "install", line
-    for option in ("-c", "--index-url"):
+    for option in ("-c", "--extra-index-url"):
         if option in words:
             at = words.index(option)
             assert option != "-c" or (ROOT / words[at + 1]).is_file(), line
             del words[at : at + 2]
+    # coda-deploy asks for coda-runtime, which pip would look for in an index.
+    assert not any(word.startswith(".") for word in words) or any(word.startswith("./runtime") for word in words), line
     for word in words:
         path, _, extras = word.partition("[")
         if path.startswith((".", "/", "dist/")):

@@ -110,10 +110,10 @@ def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypat
     assert entry["problem"] is None
     assert entry["providers"] == ["OpenVINOExecutionProvider"]
     row = str(dict(_rows({**diagnose(), "plugins": [entry]}))["onnxruntime-ep-openvino"])
-    shown = ", ".join(entry["devices"]) or "no device for this processor"
+    shown = ", ".join(entry["devices"]) or "no device here"
     assert row == f"{entry['version']}: OpenVINOExecutionProvider, {shown}"
-    # It takes the hardware of Intel only.
-    assert any(device.startswith("CPU") for device in entry["devices"]) == (describe_cpu()["vendor"] == "GenuineIntel")
+    vendor = describe_cpu()["vendor"]  # it takes the hardware of Intel only
+    assert vendor is None or any(d.startswith("CPU") for d in entry["devices"]) == (vendor == "GenuineIntel")
 
 
 def test_a_plugin_without_a_device_is_no_reason_to_install_anything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,4 +122,4 @@ def test_a_plugin_without_a_device_is_no_reason_to_install_anything(monkeypatch:
     report = _report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}, plugins=[idle])
     assert module._advise(report) == []
     rows = dict(_rows({**diagnose(), "plugins": [idle]}))
-    assert rows["onnxruntime-ep-openvino"] == "1.8.1: OpenVINOExecutionProvider, no device for this processor"
+    assert rows["onnxruntime-ep-openvino"] == "1.8.1: OpenVINOExecutionProvider, no device here"

@@ -16,7 +16,7 @@ from tests.wheels.environment import LIMIT, ROOT
 
 pytestmark = pytest.mark.slow
 
-# A Python and a system named outright: pip then takes no build of PyTorch that lies on this machine.
+# A Python and a system named outright, and no other index: pip then takes PyPI's build of PyTorch.
 PYTHON = "3.12"
 SYSTEM = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 40)]
 SYSTEM += ["manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64", "linux_x86_64", "any"]
@@ -35,7 +35,8 @@ def test_it_resolves(target: str, dist: Path, tmp_path: Path) -> None:
     pip += ["--python-version", PYTHON, *(f"--platform={system}" for system in SYSTEM)]
     pip += ["-c", str(ROOT / "constraints.txt"), "--report", str(report)]
     packages = [f"{wheel(dist, 'coda_runtime')}{runtime}", f"{wheel(dist, 'coda_deploy')}{deploy}"]
-    done = subprocess.run([*pip, *packages], env=os.environ, capture_output=True, text=True, timeout=LIMIT, check=False)
+    variables = {name: value for name, value in os.environ.items() if name != "PIP_EXTRA_INDEX_URL"}
+    done = subprocess.run([*pip, *packages], env=variables, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     found: list[dict[str, Any]] = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
     versions = {entry["name"]: entry["version"] for entry in found}

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ..manifest import Artifact
-from ..requirements import pip_install
+from ..requirements import onnxruntime, pip_install
 from .base import LoadOptions
 from .ort import library
 from .ort.plugins import OPENVINO, canonical
@@ -142,7 +142,7 @@ def _load_error(
     if advice is None:
         advice = (
             "the file is damaged, or this onnxruntime is too old or lacks an operator: "
-            f"{pip_install('onnxruntime', options='--upgrade')}, or choose another precision"
+            f"{pip_install(onnxruntime(), options='--upgrade')}, or choose another precision"
         )
     return ArtifactError(f"onnxruntime {ort.__version__} cannot load {path} on {where} ({told}); {advice}")
 

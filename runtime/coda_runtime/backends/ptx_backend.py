@@ -18,7 +18,7 @@ from ..cuda.opening import compute_capability, missing, open_device
 from ..errors import ArtifactError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ..kernels import KernelSet, Launch, SearchTables, device_tables
 from ..manifest import Artifact, Manifest
-from ..requirements import pip_install
+from ..requirements import onnx_on_the_cpu
 from .base import LoadOptions
 from .ptx_session import PtxSession
 
@@ -48,8 +48,8 @@ class PtxBackend:
             return InputError(f"providers are onnxruntime's, and {artifact.file} is PTX; leave them out")
         if options.device == "cpu":
             return DeviceError(
-                f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run: '
-                f"{pip_install('onnxruntime')}"
+                f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run'
+                f"{onnx_on_the_cpu()}"
             )
         try:
             kernels = KernelSet.from_json(artifact.engine)

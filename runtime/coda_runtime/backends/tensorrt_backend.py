@@ -18,7 +18,7 @@ from ..engines.library import find_library, module_name, targets_of
 from ..engines.library import missing as library_missing
 from ..errors import BackendError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ..manifest import Artifact
-from ..requirements import pip_install
+from ..requirements import onnx_on_the_cpu, pip_install
 from .base import LoadOptions
 from .tensorrt_engine import Engine
 from .tensorrt_session import TensorRTSession
@@ -50,8 +50,8 @@ class TensorRTBackend:
             )
         if options.device == "cpu":
             return DeviceError(
-                f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run: '
-                f"{pip_install('onnxruntime')}"
+                f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run'
+                f"{onnx_on_the_cpu()}"
             )
         index = options.cuda_index() or 0
         try:

@@ -41,7 +41,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     else:
         rows.append(("providers", engine["problem"] or ", ".join(engine["providers"])))
     for plugin in report["plugins"]:
-        devices = plugin["devices"] or ["no device for this processor"]
+        devices = plugin["devices"] or ["no device here"]
         devices = plugin["problem"] or ", ".join([*plugin["providers"], *devices])
         rows.append((plugin["name"], f"{plugin['version']}: {devices}"))
     names = ", ".join(nvidia["names"]) or f"{nvidia['devices']} devices"

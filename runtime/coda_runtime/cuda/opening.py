@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..devices import Gpu, count_cuda_devices, find_gpu
 from ..errors import BackendError, DeviceError, MissingDependencyError
-from ..requirements import installed_version, pip_install
+from ..requirements import installed_version, needed, onnx_on_the_cpu, pip_install
 
 if TYPE_CHECKING:
     from .device import CudaDevice
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _opened: dict[int, CudaDevice] = {}
 
-_ON_THE_CPU = f'to run on the CPU: {pip_install("onnxruntime")}, and pass device="cpu"'
+_ON_THE_CPU = 'to run on the CPU pass device="cpu"'
 
 
 def missing(extra: str) -> MissingDependencyError | None:
@@ -28,7 +28,9 @@ def missing(extra: str) -> MissingDependencyError | None:
         found = False
     if found:
         return None
-    return MissingDependencyError("running engines on a GPU needs cuda-core, which is not installed", extra=extra)
+    # Not all of `extra`: its library may be here, as a package for another CUDA than the extra's.
+    why = "running engines on a GPU needs cuda-core, which is not installed"
+    return MissingDependencyError(why, *needed("cuda"), extra=extra)
 
 
 def open_device(index: int) -> CudaDevice:
@@ -70,13 +72,13 @@ def _find(index: int) -> Gpu:
     if not found:
         raise DeviceError(
             "engines need an NVIDIA GPU, and the NVIDIA driver shows none here (see nvidia-smi and "
-            f"CUDA_VISIBLE_DEVICES); {_ON_THE_CPU}"
+            f"CUDA_VISIBLE_DEVICES); {_ON_THE_CPU}{onnx_on_the_cpu()}"
         )
     gpu = find_gpu(index) if index < found else None
     if gpu is None:
         raise DeviceError(
             f'device is "cuda:{index}", and the NVIDIA driver shows {found} GPUs here, from "cuda:0"; choose one of '
-            f"those, or {_ON_THE_CPU}"
+            f"those, or {_ON_THE_CPU}{onnx_on_the_cpu()}"
         )
     bindings = installed_version("cuda-bindings")
     if bindings is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BackendError, BuildError, InputError, MissingDependencyError
-from ..requirements import needed, pip_install
+from ..requirements import pip_install
 
 # Name, which is also the artifacts' format: module names in order of preference, and the title users know it by.
 _LIBRARIES = {
@@ -84,5 +84,5 @@ def find_library(name: str) -> EngineLibrary:
 def _broken(title: str, name: str, error: Exception) -> BackendError:
     return BackendError(
         f"{title} is installed but does not import ({' '.join(str(error).split())[:200]}); reinstall it: "
-        f"{pip_install(*needed(name), options='--force-reinstall')}"
+        f"{pip_install(name, options='--force-reinstall')}"
     )

@@ -20,7 +20,7 @@ def require_hub(name: HubName) -> Any:
         import huggingface_hub.errors
     except ImportError as error:
         raise MissingDependencyError(
-            f"{name} is taken as a bundle on the Hugging Face Hub, which needs huggingface_hub", extra="hub"
+            f"{name} is taken for a name on the Hugging Face Hub, which needs huggingface_hub", extra="hub"
         ) from error
     return huggingface_hub
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks.portability import probe, processors
 from benchmarks.portability.processors import EMULATED, NATIVE, NATIVE_TORCH, Processor
 
 ROOT = Path(__file__).parents[3]
-on_x86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="it compares instruction sets of x86-64")
+on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="it compares instruction sets of x86-64")
 FORCED = processors.forced(("X86_V3", "X86_V4"), ("X86_V3", "X86_V4"))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from coda_runtime.cli.app import _DEPLOY
 from coda_runtime.requirements import RUNTIME_EXTRAS, pip_install
 
 Bare = Callable[..., Callable[..., subprocess.CompletedProcess[str]]]
@@ -53,9 +54,10 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, sealed: Path) -> Path:
             "tokenize {bundle} {photos} --out out",
             pip_install("ray[data]", "pyarrow"),
         ),
+        (CLI, "verify {bundle} --tokenizer x", None),
         (CLI, "push {bundle} org/name", HUB),
         (CLI, "pull org/name --out out", HUB),
-        *((CLI, f"{name} x", None) for name in ("demo", "train", "eval", "export", "import-official")),
+        *((CLI, f"{name} x", None) for name in _DEPLOY),
         (("numpy",), "inspect {bundle}", pip_install("click", "rich")),
         (("numpy", "click"), "inspect {bundle}", pip_install("rich")),
     ],

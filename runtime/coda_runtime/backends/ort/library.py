@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from ...devices import onnxruntime_conflict
 from ...errors import BackendError, DeviceMemoryError, MissingDependencyError
-from ...requirements import needed, pip_install
+from ...requirements import needed, onnxruntime, pip_install
 
 SILENT = 4
 """Log fatal errors only: what goes wrong is raised, and stderr belongs to the caller."""
@@ -127,4 +127,4 @@ def run_error(error: Exception, what: str, device: str) -> BackendError:
 
 
 def _reinstall() -> str:
-    return conflict_advice("cpu") or f"reinstall it: {pip_install('onnxruntime', options='--force-reinstall')}"
+    return conflict_advice("cpu") or f"reinstall it: {pip_install(onnxruntime(), options='--force-reinstall')}"

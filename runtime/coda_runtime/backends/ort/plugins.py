@@ -103,10 +103,8 @@ def idle_plugin(ort: Any, provider: str) -> str | None:
     if plugin_devices(ort, provider) or provider not in _registered:
         return None
     plugin, cpu = _registered[provider], describe_cpu()
-    return (
-        f"{plugin.distribution} {plugin.version} is installed and offers no device for this processor "
-        f"({cpu['model'] or cpu['machine']})"
-    )
+    where = f"for this processor ({cpu['model'] or cpu['machine']})" if provider == OPENVINO else "here"
+    return f"{plugin.distribution} {plugin.version} is installed and offers no device {where}"
 
 
 def describe_plugins(ort: Any) -> list[dict[str, Any]]:

@@ -74,13 +74,12 @@ def test_it_is_registered_once_and_when_asked_for(site: Path) -> None:
     assert library.registered == {"FooExecutionProvider": "/lib/foo.so"}
 
 
-def test_one_without_a_device_is_registered_once_and_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_without_a_device_is_registered_once_and_named(site: Path) -> None:
     install(site, "onnxruntime-ep-foo", FOO, ("onnxruntime_ep_foo",))
-    monkeypatch.setattr(plugins, "describe_cpu", lambda: {"model": "A CPU", "machine": "x"})
     library = Library(has_hardware=False)
     assert plugins.plugin_devices(library, "FooExecutionProvider") == []
     assert plugins.plugin_devices(library, "FooExecutionProvider") == []
-    told = "onnxruntime-ep-foo 0.5.0 is installed and offers no device for this processor (A CPU)"
+    told = "onnxruntime-ep-foo 0.5.0 is installed and offers no device here"
     assert plugins.idle_plugin(library, "FooExecutionProvider") == told
     assert plugins.idle_plugin(library, "BarExecutionProvider") is None
     (entry,) = plugins.describe_plugins(library)
