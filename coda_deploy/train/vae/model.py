@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import os
 from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from coda_deploy import distributed
 from coda_deploy.tokenizer.pixels import from_pixels
+from coda_deploy.tokenizer.vae import CONFIG_NAME
 from coda_deploy.train.vae.config import VaeTrainConfig
 from coda_runtime.outputs import staged_folder
 
@@ -81,9 +84,17 @@ class VaeModel(nn.Module):
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write a diffusers folder, complete or not at all; ``dtype`` is float32 by default. Raises ``OutputError``."""
-        vae = self.vae if dtype in (None, torch.float32) else copy.deepcopy(self.vae).to(dtype)
+        kept = {
+            name: tensor.detach().to(dtype or torch.float32).cpu().contiguous()
+            for name, tensor in self.vae.state_dict().items()
+        }
+        settings = json.loads(self.vae.to_json_string())
+        settings.pop("_name_or_path", None)  # where a resumed run's weights lay, on whichever machine that was
         with staged_folder(folder) as beside:
-            vae.save_pretrained(beside)
+            # Not diffusers' save_pretrained: it leaves weights that only their owner may read, and hides the OSError.
+            (beside / SAFETENSORS_WEIGHTS_NAME).write_bytes(save(kept, {"format": "pt"}))
+            text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+            (beside / CONFIG_NAME).write_text(text, encoding="utf-8")
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

@@ -113,7 +113,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Report(tmp_path).write({"step": 1})
 
 
-def test_aclock() -> None:
+def test_a_clock() -> None:
     assert [clock(seconds) for seconds in (0, 61.4, 3600, 100 * 3600)] == [
         "0:00:00",
         "0:01:01",

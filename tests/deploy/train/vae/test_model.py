@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from coda_deploy.tokenizer.pixels import from_pixels
+from coda_deploy.tokenizer.vae import load_vae
 from coda_deploy.train.vae.model import VaeModel
+from coda_runtime.errors import OutputError
 from tests.deploy.train.vae import trainings
 from tests.tiny_tokenizers import images
 
@@ -58,3 +61,29 @@ def test_the_folder_is_diffusers(model: VaeModel, dtype: torch.dtype | None, tmp
     for name, tensor in model.vae.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.to(dtype or torch.float32).float())
     assert model.vae.dtype == torch.float32
+
+
+def test_its_files_are_for_all_who_may_read_the_folder(model: VaeModel, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"")
+    model.save_pretrained(tmp_path / "vae")
+    modes = {path.stat().st_mode for path in (tmp_path / "vae").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
+
+
+def test_a_folder_does_not_tell_where_its_weights_lay(model: VaeModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "one")
+    VaeModel(load_vae(tmp_path / "one")).save_pretrained(tmp_path / "two")
+    for path in (tmp_path / "one").iterdir():
+        assert (tmp_path / "two" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_no_room_for_the_weights(model: VaeModel, tmp_path: Path) -> None:
+    """A limit on the size of files, to which the system answers as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OutputError, match=r"vae cannot be written \(File too large\)"):
+            model.save_pretrained(tmp_path / "vae")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -32,6 +32,8 @@ def same_run(out: Path, other: Path, step: int) -> None:
     """Equal to the last bit: the log, the last checkpoint with all its states, the VAE and the pictures."""
     assert runs.log(out) == runs.log(other)
     last = Path("checkpoints") / f"step-{step:08}"
+    for name in ("config.json", last / "config.json"):
+        assert (out / name).read_text() == (other / name).read_text()
     for name in (WEIGHTS, last / WEIGHTS, last / "training.safetensors"):
         one, two = load_file(out / name), load_file(other / name)
         assert one.keys() == two.keys()
