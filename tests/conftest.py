@@ -76,15 +76,14 @@ def golden_tokenizer(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -
             commit = hub.push_folder(PUBLISHED, folder / "official")
             hub.cut = {"mar_v16384/vae_ema.pth"}
             coda = [sys.executable, "-m", "coda_runtime.cli", "import-official", "--variant", golden.variant]
-            settings = {**os.environ, **environment(hub.url, folder / "hf")}
+            env = environment(hub.url, folder / "hf")
             out = folder / "tokenizer"
-            done = subprocess.run([*coda, "--out", out], capture_output=True, text=True, check=False, env=settings)
+            done = subprocess.run([*coda, "--out", out], capture_output=True, text=True, check=False, env=env)
         told = [
             f"{out}: mar_v16384, 680 tokens an image, 16384 codes",
             f"to get exactly this again: {PUBLISHED}@{commit}",
         ]
         assert (done.returncode, done.stdout.splitlines()) == (0, told), done.stderr
-        assert "Trying to resume download" in done.stderr
         assert "%" not in done.stderr, "no progress bar in a pipe"
         assert hub.ranges == ["mar_v16384/vae_ema.pth"]
         tokenizer = CodaTokenizer.from_pretrained(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ import pytest
 TOKEN = "hf_test"
 BIG = (".onnx", ".npy", ".npz", ".png", ".pth")
 """What the Hub's own .gitattributes keeps in LFS."""
+_OTHERS = ("TRANSFORMERS_OFFLINE", "HUGGINGFACE_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN")
+"""Older names for what `environment` sets."""
 
 Files = dict[str, bytes]
 
@@ -81,8 +84,14 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
 
 def environment(url: str, home: Path) -> dict[str, str]:
-    """What points the huggingface_hub of a process at `url`, with its cache in `home`, and a token that may write."""
-    return {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    """The environment of a process whose huggingface_hub asks at `url`, with its cache in `home`, and may write."""
+    return {name: value for name, value in os.environ.items() if name not in _OTHERS} | _settings(url, home)
+
+
+def _settings(url: str, home: Path) -> dict[str, str]:
+    # The cache by its own name too: a user's HF_HUB_CACHE goes before HF_HOME.
+    places = {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}
+    return {**places, "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
 
 
 def point_at(url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +101,10 @@ def point_at(url: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     from huggingface_hub import constants
 
-    for name, value in environment(url, home).items():
-        monkeypatch.setenv(name, value)
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN"):
+    for name in _OTHERS:
         monkeypatch.delenv(name, raising=False)
+    for name, value in _settings(url, home).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,14 @@ from coda_deploy.train.learner import Learner
 from coda_deploy.train.sections import Configuration
 from coda_runtime.errors import OutputError
 from coda_runtime.outputs import staged_folder
+from coda_runtime.processors import describe_cpu
 
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
 FORMAT_VERSION = 1
 # Settings that change no number.
 FREE = frozenset({"data.workers", "tokenizer.vae", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"})
+# The command that a table of the configuration belongs to.
+_COMMANDS = {"tokenizer": "coda train", "vae": "coda train-vae"}
 _NAME = re.compile(r"step-(\d{8,})")
 # What staged_file and staged_folder name what is being written; the second is a checkpoint being removed.
 _STAGED = r"\.\d+-[0-9a-f]{8}\.part"
@@ -123,9 +128,12 @@ def check_room(out: Path, model: Learner, tensors: dict[str, Tensor], keep: int)
 def check_same_run(facts: Facts, config: Configuration, images_per_step: int, images: int, place: Path) -> None:
     """Raise ``ConfigError`` naming the first setting that would change the numbers of the run that ``facts`` is of.
 
-    ``images`` is how many there are in all.
+    ``images`` is how many there are in all. A training of another kind is refused first.
     """
     asked = config.to_json()
+    held, wanted = _command(facts.config), _command(asked)
+    if held != wanted:
+        raise ConfigError(f"{place} holds a training of `{held}`, not of `{wanted}`: give another --out")
     # With as many images a step as before, a batch only shares them out among processes.
     free = FREE | {"optim.batch"} if images_per_step == facts.images_per_step else FREE
     for name in asked:
@@ -150,13 +158,23 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
         )
 
 
+def _command(tables: Mapping[str, Any]) -> str:
+    return next((command for table, command in _COMMANDS.items() if table in tables), "another program")
+
+
 def versions() -> dict[str, str]:
-    """Return what decides the last digits: libraries, the processor's instruction set, how many threads share a sum."""
+    """Return what decides the last digits: libraries, the processor, its instruction set, how many threads share a sum.
+
+    MKL and oneDNN choose among kernels by the processor's model too, and Pillow resizes what is read.
+    """
     from importlib.metadata import version
 
+    optional = [name for name in ("timm", "lpips", "torchvision") if find_spec(name)]
+    cpu = describe_cpu()
     return {
         "torch": torch.__version__,
-        **{name: version(name) for name in ("coda-deploy", "diffusers", "peft")},
+        **{name: version(name) for name in ("coda-deploy", "diffusers", "peft", "numpy", "pillow", *optional)},
+        "processor": cpu["model"] or cpu["machine"],
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
     }

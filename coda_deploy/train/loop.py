@@ -204,8 +204,9 @@ class Training(ABC):
         return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers)
 
     def _train(self, total: int) -> None:
-        networks = (self.state.model, self.objective.lpips, self.objective.critic)
-        own_memory(*(network for network in networks if network is not None))
+        critic = self.objective.critic
+        judges = (self.objective.lpips, critic, None if critic is None else critic.features)
+        own_memory(self.state.model, *(network for network in judges if network is not None))
         stepper, save = self.make_stepper(), self.config.save
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None

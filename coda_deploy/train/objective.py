@@ -38,12 +38,17 @@ class Critic(nn.Module):
     def to_device(self, device: torch.device) -> None:
         """Move the frozen features too."""
         self.to(device)
-        self._features[0].to(device)
+        self.features.to(device)
+
+    @property
+    def features(self) -> nn.Module:
+        """The frozen network, which is no submodule."""
+        return self._features[0]
 
     def logits(self, images: Tensor, view: View) -> Tensor:
         """Judgements of images [B, 3, H, W], float32 [B, patches]."""
         seen = augment(images, view.draw(len(images)), view.blur)
-        features: list[Tensor] = self._features[0](seen, view.corner(images.shape[-1]))
+        features: list[Tensor] = self.features(seen, view.corner(images.shape[-1]))
         logits: Tensor = self.heads(features)
         return logits
 

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
@@ -62,8 +63,8 @@ class _TokenizerTraining(Training):
 
     def warm_up(self) -> bool:
         """The quantizer alone, on latents, where the configuration says so."""
-        settings, tokenizer = self.config.warmup, self.state.model
-        if not (settings.images or settings.equalise) or not isinstance(tokenizer, CodaTokenizer):
+        settings, tokenizer = self.config.warmup, cast(CodaTokenizer, self.state.model)
+        if not (settings.images or settings.equalise):
             return False
         self.report.say("the warm-up comes first; it is saved when it is complete, not before")
         self._begun = time.monotonic()

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def test_what_was_saved_comes_back(tokenizer: CodaTokenizer, tmp_path: Path) -> 
     expected = tokenizer.state_dict()
     state = CodaTokenizer.from_pretrained(place).state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
-    assert set(given.versions) == {"torch", "coda-deploy", "diffusers", "peft", "instruction set", "threads"}
+    libraries = {"torch", "coda-deploy", "diffusers", "peft", "numpy", "pillow"}
+    libraries |= {name for name in ("timm", "lpips", "torchvision") if find_spec(name)}
+    assert set(given.versions) == libraries | {"processor", "instruction set", "threads"}
 
 
 def test_the_oldest_go(tokenizer: CodaTokenizer, tmp_path: Path) -> None:
@@ -234,5 +237,9 @@ def test_what_changed_since_it_was_saved_is_named() -> None:
     assert checkpoint.changes(facts) == ""
     other = dataclasses.replace(facts, versions={**now, "threads": "64", "torch": "2.0", "gone": "1"})
     assert checkpoint.changes(other) == f"torch was 2.0, now {now['torch']}, threads was 64, now {now['threads']}"
+    older = {"numpy": "1.26", "pillow": "9.0", "timm": "0.9", "lpips": "0.1", "torchvision": "0.1", "processor": "Z80"}
+    installed = {name: before for name, before in older.items() if name in now}
+    told = checkpoint.changes(dataclasses.replace(facts, versions={**now, **installed}))
+    assert [name for name, before in installed.items() if f"{name} was {before}, now {now[name]}" not in told] == []
     # Checkpoints of earlier versions say less.
     assert checkpoint.changes(dataclasses.replace(facts, versions={})) == ""

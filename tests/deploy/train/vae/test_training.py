@@ -159,9 +159,11 @@ def test_places_that_are_taken(photos: Path, whole: Path, tmp_path: Path) -> Non
         train_vae(trainings.config(), photos, tmp_path / "file")
     with pytest.raises(ConfigError, match=r"was trained with loss kl = 0\.0001, now it is 1\.0: resume with the same"):
         train_vae(trainings.config(loss={"kl": 1.0}), photos, whole, resume=True)
-    # A tokenizer's training is no VAE's.
-    with pytest.raises(ConfigError, match="was trained with"):
+    with pytest.raises(ConfigError, match=r"holds a training of `coda train-vae`, not of `coda train`: give another"):
         train(runs.config(), photos, whole, vae=whole, resume=True)
+    train(runs.config(optim={"steps": 1}), photos, tmp_path / "tokenizer", vae=whole)
+    with pytest.raises(ConfigError, match=r"holds a training of `coda train`, not of `coda train-vae`: give another"):
+        train_vae(trainings.config(), photos, tmp_path / "tokenizer", resume=True)
 
 
 def test_a_loss_that_is_not_finite(photos: Path, tmp_path: Path) -> None:
