@@ -23,6 +23,8 @@ Array = NDArray[np.generic]
 # A network of a hundred layers has some 3000 instructions.
 MAX_INSTRUCTIONS = 100_000
 MAX_ARRAYS = 1000
+# Paths are made of keys: without these bounds a dictionary that holds itself under a long key would fill the memory.
+MAX_KEY, MAX_DEPTH = 100, 8
 _RECONSTRUCT, _NDARRAY, _DTYPE = "numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"
 _NAMES = {
     _RECONSTRUCT: _RECONSTRUCT,
@@ -180,6 +182,8 @@ class _Machine:
         keys = values[::2]
         if not isinstance(target, dict) or len(values) % 2 or not all(isinstance(key, str) for key in keys):
             raise _Refused("a dictionary whose keys are no text")
+        if any(len(key) > MAX_KEY for key in keys):
+            raise _Refused(f"a key of more than {MAX_KEY} characters")
         target.update(zip(keys, values[1::2], strict=True))
 
     def _make(self) -> None:
@@ -214,19 +218,21 @@ def _array(shape: tuple[Any, ...], kind: _Type, columns_first: bool, data: bytes
 
 
 def _flat(top: Any) -> dict[str, Array]:
-    """Return all arrays below by their path; dictionaries that hold themselves end at the bound."""
+    """Return all arrays below by their path; dictionaries that hold themselves end at the bound of depth."""
     found: dict[str, Array] = {}
-    waiting: list[tuple[str, Any]] = [("", top)]
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), top)]
     for _ in range(MAX_ARRAYS):
         if not waiting:
             return found
         path, value = waiting.pop()
         if isinstance(value, dict):
+            if value and len(path) >= MAX_DEPTH:
+                raise _Refused(f"dictionaries more than {MAX_DEPTH} deep")
             if len(value) + len(waiting) > MAX_ARRAYS:
                 break
-            waiting += [(f"{path}/{key}" if path else key, inner) for key, inner in value.items()]
+            waiting += [((*path, key), inner) for key, inner in value.items()]
         elif isinstance(value, _Pending) and value.array is not None and path:
-            found[path] = value.array
+            found["/".join(path)] = value.array
         else:
             raise _Refused(f"something else than dictionaries of arrays ({type(value).__name__.lstrip('_')})")
     raise _Refused(f"more than {MAX_ARRAYS} arrays")

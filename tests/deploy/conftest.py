@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from coda_deploy.weights import PUBLISHED
+
 
 def _weights_home() -> Path | None:
     """The cache of this environment, or the user's as it is before tests get their own."""
     own = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     homes = [Path(sys.prefix, "cache"), Path(own)]
-    return next((home for home in homes if (home / "coda-deploy" / "weights" / "dists.safetensors").is_file()), None)
+    files = [Path("coda-deploy", "weights", f"{name}.safetensors") for name in PUBLISHED]
+    return next((home for home in homes if all((home / file).is_file() for file in files)), None)
 
 
 WEIGHTS_HOME = _weights_home()

@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from diffusers import AutoencoderKL
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.trainer import train
@@ -99,6 +99,12 @@ def weights(out: Path, step: int | None = None) -> dict[str, Tensor]:
         return load_file(out / "model.safetensors")
     folder = out / "checkpoints" / f"step-{step:08}"
     return load_file(folder / "model.safetensors") | load_file(folder / "training.safetensors")
+
+
+def unaligned(module: nn.Module) -> list[str]:
+    """Parameters and buffers that do not begin as PyTorch's allocator aligns them, at 64 bytes."""
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    return [name for name, tensor in tensors.items() if tensor.data_ptr() % 64]
 
 
 def same_run(out: Path, other: Path, step: int) -> None:

@@ -158,6 +158,27 @@ def test_stopped_while_the_basis_changes(
     assert list_checkpoints(tmp_path / "out") == []
 
 
+def test_weights_begin_as_the_allocator_aligns_them(
+    place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was loaded from safetensors is copied before the first step, of a new run and of one that goes on."""
+    out, run = tmp_path / "out", Stepper.run
+    unaligned: dict[int, list[str]] = {}
+
+    def seen(self: Stepper, step: int, batches: list[Any]) -> Any:
+        unaligned[step] = runs.unaligned(self.state.model)
+        return run(self, step, batches)
+
+    monkeypatch.setattr(Stepper, "run", seen)
+    place.train(out, runs.config())
+    assert unaligned[0] == []
+    undo(out, 4)
+    unaligned.clear()
+    place.train(out, runs.config(), resume=True)
+    assert unaligned.keys() == {4, 5}
+    assert unaligned[4] == []
+
+
 def test_a_line_that_was_cut(place: runs.Place, whole: Path, copied: Path) -> None:
     undo(copied, 4)
     with (copied / "log.jsonl").open("a") as file:

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from coda_deploy import WeightsError
-from coda_deploy.weights.array_pickle import MAX_ARRAYS, MAX_INSTRUCTIONS, read_arrays
+from coda_deploy.weights.array_pickle import MAX_ARRAYS, MAX_DEPTH, MAX_INSTRUCTIONS, MAX_KEY, read_arrays
 
 ARRAYS = hnp.arrays(
     hnp.floating_dtypes(sizes=(16, 32, 64), endianness="?"), hnp.array_shapes(min_dims=0, min_side=0, max_side=4)
@@ -132,8 +133,12 @@ def test_any_bytes_are_read_or_refused(noise: bytes, place: int) -> None:
 
 def test_a_small_file_takes_little_time_and_memory() -> None:
     head, itself = b"\x80\x03}q\x00", b"".join(b"X\x01\x00\x00\x00" + bytes([97 + i]) + b"h\x00s" for i in range(20))
+    for loops in (itself, itself[:9]):  # of twenty keys, and of one
+        with pytest.raises(WeightsError, match=f"dictionaries more than {MAX_DEPTH} deep"):
+            read_arrays(head + loops + b".", "loops")
+    many = {f"{i}": {f"{j}": np.ones(1, np.float32) for j in range(35)} for i in range(35)}
     with pytest.raises(WeightsError, match=f"more than {MAX_ARRAYS} arrays"):
-        read_arrays(head + itself + b".", "loops")
+        read_arrays(pickle.dumps(many, 4), "many")
     with pytest.raises(WeightsError, match=f"more than {MAX_INSTRUCTIONS:,} instructions"):
         read_arrays(b"\x80\x03" + b"N" * (MAX_INSTRUCTIONS + 5) + b".", "long")
     with pytest.raises(WeightsError, match="cut, damaged"):  # 2^40 bytes that are not there
@@ -144,3 +149,25 @@ def test_a_small_file_takes_little_time_and_memory() -> None:
     doubled = b"N" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(60))
     with pytest.raises(WeightsError):
         read_arrays(b"\x80\x04" + doubled + b"\x93.", "doubled")
+
+
+def test_a_dictionary_that_holds_itself_under_a_long_key_ends_at_once() -> None:
+    """Its paths would be a thousand times the key: gigabytes out of a file of megabytes."""
+    key = b"k" * 5_000_000
+    data = b"\x80\x03}q\x00X" + struct.pack("<I", len(key)) + key + b"h\x00s."
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match=f"a key of more than {MAX_KEY} characters"):
+            read_arrays(data, "long")
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_keys_and_depths_up_to_the_bounds_are_read() -> None:
+    deep: Any = np.ones(1, np.float32)
+    for _ in range(MAX_DEPTH):
+        deep = {"k" * MAX_KEY: deep}
+    assert list(read_arrays(pickle.dumps(deep, 4), "deep")) == ["/".join(["k" * MAX_KEY] * MAX_DEPTH)]
+    with pytest.raises(WeightsError, match=f"dictionaries more than {MAX_DEPTH} deep"):
+        read_arrays(pickle.dumps({"a": deep}, 4), "deeper")

