@@ -15,7 +15,7 @@ from coda_deploy.perception import Dists
 from coda_deploy.weights import read_stored
 from coda_runtime.images import fit
 
-pytestmark = pytest.mark.usefixtures("real_weights")
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("real_weights")]
 
 
 def unit(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:

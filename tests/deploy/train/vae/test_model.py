@@ -16,6 +16,8 @@ from coda_runtime.errors import OutputError
 from tests.deploy.train.vae import trainings
 from tests.tiny_tokenizers import images
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture
 def model() -> VaeModel:
