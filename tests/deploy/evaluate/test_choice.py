@@ -97,5 +97,5 @@ def test_missing_weights_name_the_one_command(choice: Choice, told: str) -> None
 )
 def test_missing_packages_are_named(module: str, package: str, choice: Choice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=f'pip install "{package}>='):
+    with pytest.raises(MissingDependencyError, match=rf'pip install .*"{package}>='):
         make_metrics(choice, "cpu")
