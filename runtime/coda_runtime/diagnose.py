@@ -146,8 +146,8 @@ def _advise(report: dict[str, Any]) -> list[str]:
             again = pip_install(plugin["name"], options="--force-reinstall")
             advice.append(f"{plugin['name']} does not work ({plugin['problem']}): {again}")
     if not has_gpu and _lacks_openvino(report):
-        packages = [name for name in needed("openvino") if name != "onnxruntime" or engine is None]
-        advice.append(f"this CPU computes in bf16, which bundles in bf16 need OpenVINO for: {pip_install(*packages)}")
+        packages = pip_install(*needed("openvino"))
+        advice.append(f"this CPU computes in bf16, which bundles in bf16 need OpenVINO for: {packages}")
     if has_gpu and "cuda-core" not in report["engines"]:
         here = [name for name in report["engines"] if name.startswith("tensorrt")]
         for extra in sorted({"tensorrt-rtx" if name.startswith("tensorrt-rtx") else "tensorrt" for name in here}):

@@ -93,7 +93,7 @@ def installed_version(distribution: str) -> str | None:
 
 def absent(extra: str) -> tuple[str, ...]:
     """Return those packages of an extra of either wheel that are not installed."""
-    return tuple(name for name in _EXTRAS[extra] if installed_version(name.partition("[")[0]) is None)
+    return tuple(name for name in _EXTRAS[extra] if not _is_installed(name))
 
 
 def needed(extra: str) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def onnxruntime() -> str:
 
 def onnx_on_the_cpu() -> str:
     """Return what running ONNX files on the CPU takes here, to follow on those words: ": pip install ...", or ""."""
-    return "" if installed_version(onnxruntime()) is not None else f": {pip_install('onnxruntime')}"
+    return "" if _is_installed("onnxruntime") else f": {pip_install('onnxruntime')}"
 
 
 def pip_install(*packages: str, options: str = "") -> str:
@@ -134,6 +134,12 @@ def how_to_install(*packages: str) -> str:
     if own:
         return f"install {own[0]} from the checkout or the wheel that this coda-runtime came from"
     return f"install {'it' if len(packages) == 1 else 'them'}: {pip_install(*packages)}"
+
+
+def _is_installed(name: str) -> bool:
+    # Any distribution of onnxruntime stands for it: a second one would break the first.
+    distribution = onnxruntime() if name == "onnxruntime" else name.partition("[")[0]
+    return installed_version(distribution) is not None
 
 
 def _quoted(name: str) -> str:

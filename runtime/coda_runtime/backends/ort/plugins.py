@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import BackendError, MissingDependencyError
 from ...processors import describe_cpu
-from ...requirements import installed_version, pip_install
+from ...requirements import pip_install
 from .library import first_line
 
 OPENVINO = "OpenVINOExecutionProvider"
@@ -20,7 +20,6 @@ TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
 _PREFIX = "onnxruntime-ep-"
 # The package calls its provider otherwise than onnxruntime's documentation and older versions of it do.
 _OTHER_NAMES = {"nv_tensorrt_rtx": TENSORRT_RTX}
-_PACKAGES = {OPENVINO: "onnxruntime-ep-openvino", TENSORRT_RTX: "onnxruntime-ep-nv-tensorrt-rtx"}
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,9 @@ def installed_plugins() -> list[Plugin]:
 
 def missing_plugin(provider: str, why: str) -> MissingDependencyError | None:
     """The error that names the package of a known plugin, `why` first; None for a provider that is not one."""
-    package = _PACKAGES.get(provider)
-    if package is None:
-        return None
-    # The extra brings onnxruntime too, which would break an onnxruntime-gpu that is here.
-    if provider == OPENVINO and installed_version("onnxruntime-gpu") is None:
+    if provider == OPENVINO:
         return MissingDependencyError(why, extra="openvino")
-    return MissingDependencyError(why, package)
+    return MissingDependencyError(why, "onnxruntime-ep-nv-tensorrt-rtx") if provider == TENSORRT_RTX else None
 
 
 def plugin_devices(ort: Any, provider: str) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coda_runtime import DeviceError, InputError, MissingDependencyError
+from coda_runtime import DeviceError, InputError, MissingDependencyError, requirements
 from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.ort import library, plugins, providers
 from coda_runtime.backends.ort.plugins import OPENVINO, TENSORRT_RTX, Plugin
@@ -133,7 +133,7 @@ def test_bf16_on_a_processor_that_openvinos_plugin_does_not_take(machine: Any, m
 def test_openvino_beside_onnxruntime_gpu_comes_without_another_onnxruntime(
     machine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugins, "installed_version", lambda name: "1.31.1")
+    monkeypatch.setattr(requirements, "installed_version", {"onnxruntime-gpu": "1.31.1"}.get)
     with pytest.raises(MissingDependencyError, match=r'pip install "onnxruntime-ep-openvino>=[\d.]+"$'):
         choose(machine([CUDA, CPU]), LoadOptions("cpu"), BF16)
 
