@@ -16,6 +16,7 @@ from coda_runtime.cli.base import json_option, progress
     example=(
         "coda train-vae --data photos/ --out vae/\n"
         "coda train-vae --data photos/ --out vae/ --resume\n"
+        "coda train-vae --data photos/ --vae vae/ --out better/ --set optim.lr=3e-4\n"
         "coda train-vae --data photos/ --out vae/ --set loss.lpips=0 --set vae.image_size=64\n"
         "coda train-vae --show-config > my.toml"
     ),
@@ -23,10 +24,12 @@ from coda_runtime.cli.base import json_option, progress
 @click.option(
     "--config", "config_name", default="photos", show_default=True, help="photos, sample, or a TOML file of your own."
 )
+@click.option("--vae", help="A VAE to begin with, of the configuration's network: a folder or hub id.")
 @training_options("VAE folder, as diffusers has it,")
 @json_option
 def command(
     config_name: str,
+    vae: str | None,
     data: str | None,
     out: Path | None,
     resume: bool,
@@ -51,7 +54,7 @@ def command(
     with progress("loading PyTorch", total=None):
         from coda_deploy.train.vae.trainer import train_vae
     carry_out(
-        lambda: train_vae(config, images, folder, resume=resume),
+        lambda: train_vae(config, images, folder, vae=vae, resume=resume),
         folder,
         as_json=as_json,
         summary=lambda figures: f"{figures['step']:.0f} steps, {figures['psnr']:.2f} dB on training images",

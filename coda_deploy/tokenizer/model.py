@@ -27,7 +27,10 @@ DEFAULT_SCALES = {
 
 
 class TokenizerOutput(NamedTuple):
-    """What a training step needs: images [B, 3, H, W], latents [B, C, h, w], ids int32 [B, L], scalar losses."""
+    """What a training step needs: images [B, 3, H, W], latents [B, C, h, w], ids int32 [B, L], scalar losses.
+
+    ``prefix`` [n, 3, H, W] is every fourth image decoded from the first scales alone, or None where none were asked.
+    """
 
     reconstruction: Tensor
     ids: Tensor
@@ -35,6 +38,10 @@ class TokenizerOutput(NamedTuple):
     quantized: Tensor
     vq_loss: Tensor
     entropy_loss: Tensor
+    prefix: Tensor | None = None
+
+
+PREFIX_STRIDE = 4  # a prefix costs another pass through the decoder: a part of the batch will do
 
 
 class CodaTokenizer(nn.Module):
@@ -188,11 +195,12 @@ class CodaTokenizer(nn.Module):
         with torch.no_grad():
             return self.decode_latent(self.embed(ids))
 
-    def forward(self, images: Tensor) -> TokenizerOutput:
+    def forward(self, images: Tensor, prefix_scales: int = 0) -> TokenizerOutput:
         """One training pass, with gradients to LoRA (encoder and decoder) and to the quantizer."""
         latent = self.encode_latent(images)
-        quantized = self.quantizer(latent.float())
+        quantized = self.quantizer(latent.float(), prefix_scales)
         reconstruction = self.decode_latent(quantized.latent)
+        prefix = None if quantized.prefix is None else self.decode_latent(quantized.prefix[::PREFIX_STRIDE])
         return TokenizerOutput(
             reconstruction,
             quantized.ids,
@@ -200,6 +208,7 @@ class CodaTokenizer(nn.Module):
             quantized.latent,
             quantized.vq_loss,
             quantized.entropy_loss,
+            prefix,
         )
 
     def _pixels(self, images: Tensor) -> Tensor:

@@ -16,10 +16,14 @@ from coda_deploy.tokenizer.search import AttentionSearch
 
 
 class Quantized(NamedTuple):
-    """``ids`` int32 [B, L]; ``latent`` the quantised latent [B, C, h, w]; both losses are scalars."""
+    """``ids`` int32 [B, L]; ``latent`` the quantised latent [B, C, h, w]; both losses are scalars.
+
+    ``prefix`` is the latent after the first scales alone, as many as were asked for, or None.
+    """
 
     ids: Tensor
     latent: Tensor
+    prefix: Tensor | None
     vq_loss: Tensor
     entropy_loss: Tensor
 
@@ -93,27 +97,33 @@ class ResidualQuantizer(nn.Module):
         grids = self.split(ids)
         return torch.stack([spread_rows(values[g.flatten()], g.shape[-1], size) for g in grids]).sum(0)
 
-    def forward(self, latent: Tensor) -> Quantized:
+    def forward(self, latent: Tensor, prefix_scales: int = 0) -> Quantized:
         """Latent [B, C, h, w] -> ids, quantised latent and losses, with gradients through every scale.
 
         Runs in the codebook's precision also under autocast: a logit off by 1e-3 already changes tokens. Under
         torch.distributed the entropy is that of the whole batch, over all processes.
         """
         with torch.autocast(latent.device.type, enabled=False):
-            return self._forward(latent.to(self.codebook.dtype))
+            return self._forward(latent.to(self.codebook.dtype), prefix_scales)
 
-    def _forward(self, latent: Tensor) -> Quantized:
+    def _forward(self, latent: Tensor, prefix_scales: int) -> Quantized:
         keys, values = self.search.keys(self.codebook), self.search.values(self.codebook)
         residual, quantized = latent, torch.zeros_like(latent)
         ids, vq_losses, entropy_losses = [], [], []
-        for side in self.scales:
+        prefix = None
+        for number, side in enumerate(self.scales, 1):
             target = pool_rows(residual, side)
             found = self.search(target, keys, values)
             step = spread_rows(found.soft_value, side, latent.shape[-2:])
             residual, quantized = residual - step, quantized + step
+            prefix = quantized if number == prefix_scales else prefix
             ids.append(found.ids.unflatten(0, (-1, side * side)))
             vq_losses.append(vq_loss(target, found.soft_value, found.hard_value))
             entropy_losses.append(entropy_loss(mean(found.row_entropy), mean(found.mean_probs)))
         return Quantized(
-            torch.cat(ids, 1).int(), quantized, torch.stack(vq_losses).mean(), torch.stack(entropy_losses).mean()
+            torch.cat(ids, 1).int(),
+            quantized,
+            prefix,
+            torch.stack(vq_losses).mean(),
+            torch.stack(entropy_losses).mean(),
         )

@@ -46,10 +46,11 @@ class OptimSection(AdamSection):
 
 @dataclass(frozen=True)
 class LossSection(PictureSection):
-    """With the quantizer's own terms."""
+    """With the quantizer's own terms, and what the first scales show: see :mod:`coda_deploy.train.prefix`."""
 
     vq: float = 1.0
     entropy: float = 0.05
+    prefix: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class TrainConfig(Configuration):
             ("tokenizer", 1, "image_size vocab_size attention_dim"),
             ("tokenizer", 0, "lora_rank"),
             ("optim", 0, "lr_quantizer"),
-            ("loss", 0, "vq entropy"),
+            ("loss", 0, "vq entropy prefix"),
             ("warmup", 0, "images rounds steps lr entropy"),
             ("warmup", 1, "batch"),
         ):

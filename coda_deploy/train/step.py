@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from coda_deploy.data import TrainBatch
 from coda_deploy.tokenizer import TokenizerOutput
+from coda_deploy.tokenizer.model import PREFIX_STRIDE
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.objective import Objective, View, last_lora_weight
+from coda_deploy.train.prefix import draw_prefix, prefix_loss
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.sections import Configuration
 from coda_deploy.train.state import RunState
@@ -132,8 +134,13 @@ class Stepper(BaseStepper):
         return optim.lr * factor, optim.lr_quantizer * factor, optim.lr * factor
 
     def forward(self, images: Tensor, seed: int) -> Passed:
-        """Nothing is random: it trains on the posterior's mode."""
-        out: TokenizerOutput = self.model(images)
+        """On the posterior's mode; which prefix is looked at follows from ``seed``."""
+        loss, scales = self.config.loss, self.state.model.quantizer.scales
+        prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
+        out: TokenizerOutput = self.model(images, prefix_scales)
         self.state.seen += torch.bincount(out.ids.flatten(), minlength=len(self.state.seen))
-        loss = self.config.loss
-        return Passed(out.reconstruction, {"vq": (loss.vq, out.vq_loss), "entropy": (loss.entropy, out.entropy_loss)})
+        terms = {"vq": (loss.vq, out.vq_loss), "entropy": (loss.entropy, out.entropy_loss)}
+        if out.prefix is not None:
+            shown = prefix_loss(out.prefix, images[::PREFIX_STRIDE], scales[prefix_scales - 1])
+            terms["prefix"] = (loss.prefix, shown)
+        return Passed(out.reconstruction, terms)

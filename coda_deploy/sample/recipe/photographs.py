@@ -1,10 +1,10 @@
 r"""Gather the photographs the sample tokenizer learns from into two arrays on disk.
 
-Every photograph comes from a Debian package or from scikit-image's wheel, named with its author and licence
-in SOURCES. Set up the packages once, without installing them::
+Every photograph comes from a Debian package or from scikit-image's wheel, named in SOURCES and GCOMPRIS with its
+licence. Set up the packages once, without installing them::
 
-    mkdir debs && cd debs && apt-get download lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \
-        mate-backgrounds plasma-workspace-wallpapers tuxpaint-stamps-default
+    mkdir debs && cd debs && apt-get download gcompris-qt-data lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 \
+        mate-backgrounds plasma-workspace-wallpapers stellarium-data tuxpaint-stamps-default
     for f in *.deb; do dpkg -x $f ../packages; done
 
 then ``python -m coda_deploy.sample.recipe.photographs packages --out photos``.
@@ -13,13 +13,16 @@ then ``python -m coda_deploy.sample.recipe.photographs packages --out photos``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+
+from coda_deploy.sample.recipe.qt_resources import members
 
 Pixels = NDArray[np.uint8]
 
@@ -55,12 +58,34 @@ SOURCES = (
         "FallenLeaf",
         "GPL-2+ (KDE Visual Design Group)",
     ),
+    Source(
+        "usr/share/stellarium/landscapes/hurricane",
+        "hurricane1 hurricane5 hurricane6 hurricane8 hurricaneb",
+        "",
+        "GPL-2+ (Johan Meuris and Robert Spearman)",
+    ),
+    Source(
+        "usr/share/stellarium/landscapes/guereins",
+        "guereins2 guereins6 guereins8 guereinsb",
+        "",
+        "GPL-2+ (Fabien Chéreau)",
+    ),
+    Source("usr/share/stellarium/landscapes/garching", "garching-gl1 garching-ground3", "", "GPL-2+ (Fabien Chéreau)"),
+)
+# Photographs of animals, buildings, musicians and things, and some paintings, all of them learned from; each has its
+# author and licence (public domain, CC0, CC-BY, CC-BY-SA, GFDL or GPL) in the package's copyright file.
+GCOMPRIS = (
+    "usr/share/gcompris-qt/rcc",
+    "categorization clickgame details erase explore_farm_animals explore_monuments explore_world_animals "
+    "explore_world_music",
 )
 # scikit-image ships these: NASA (public domain) or CC0.
 SKIMAGE_HELD_OUT = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 STAMPS = "usr/share/tuxpaint/stamps"
 DRAWINGS = ("cartoon", "symbols", "flags", "roadsigns", "military")
 SHORT_SIDES = (128, 160, 200, 256, 360, 512, 720)
+PLAIN = 2.5  # mean difference of neighbouring pixels, of 255
+SMALLEST = 200  # of GCompris's pictures: what is smaller is an icon
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -69,6 +94,24 @@ def _find(folder: Path, name: str) -> Path:
     if not files:
         raise FileNotFoundError(f"no photograph {name} under {folder}: unpack the packages this module names")
     return max(files, key=lambda p: p.stat().st_size)
+
+
+def _gcompris(packages: Path) -> Iterator[Image.Image]:
+    """Each photograph once: some are in two activities."""
+    folder, activities = GCOMPRIS
+    seen = set()
+    for activity in activities.split():
+        for name, content in sorted(members(packages / folder / f"{activity}.rcc")):
+            if not name.endswith((".webp", ".jpg")):
+                continue
+            with Image.open(io.BytesIO(content)) as opened:
+                opaque = opened.mode == "RGB"
+                image = opened.convert("RGB")
+            small = image.convert("L").resize((9, 8), Image.Resampling.BOX)
+            gradient = np.diff(np.asarray(small).astype(int), axis=1) > 0
+            if opaque and min(image.size) >= SMALLEST and (key := gradient.tobytes()) not in seen:
+                seen.add(key)
+                yield image
 
 
 def _resize(image: Image.Image, short: int) -> Image.Image:
@@ -91,6 +134,17 @@ def _squares(image: Image.Image, side: int = 128, per_level: int = 60) -> Iterat
             yield level[y : y + side, x : x + side]
 
 
+def _worth_learning(squares: Iterable[Pixels]) -> list[Pixels]:
+    """Every square with something on it, and each fourth of one tone: skies are many and teach little."""
+    kept, plain = [], 0
+    for square in squares:
+        steps = np.abs(np.diff(square.astype(np.int16), axis=1)).mean()
+        plain += steps < PLAIN
+        if steps >= PLAIN or plain % 4 == 0:
+            kept.append(square)
+    return kept
+
+
 def _stamp_on(stamp: Image.Image, ground: Image.Image) -> Image.Image:
     """A cut-out object pasted over a blurred photograph, so that its edges are photographic too."""
     stamp = _resize(stamp, min(512, min(stamp.size)))
@@ -111,9 +165,11 @@ def gather(packages: Path) -> dict[str, list[Pixels]]:
                 image = Image.open(_find(packages / source.folder, name)).convert("RGB")
                 if split == "train":
                     grounds.append(_resize(image, 256))
-                    squares[split] += _squares(image)
+                    squares[split] += _worth_learning(_squares(image, per_level=30))
                 else:
                     squares[split] += _squares(image, per_level=3)
+    for image in _gcompris(packages):
+        squares["train"] += _worth_learning(_squares(image, per_level=12))
     for name in SKIMAGE_HELD_OUT:
         image = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
         squares["held_out"] += _squares(image, per_level=3)
@@ -122,7 +178,7 @@ def gather(packages: Path) -> dict[str, list[Pixels]]:
         stamp = Image.open(path).convert("RGBA")
         if min(stamp.size) < 128:
             continue
-        squares["train"] += _squares(_stamp_on(stamp, grounds[i % len(grounds)]), per_level=8)
+        squares["train"] += _worth_learning(_squares(_stamp_on(stamp, grounds[i % len(grounds)]), per_level=8))
     return squares
 
 

@@ -13,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from coda_deploy import distributed
+from coda_deploy.tokenizer.config import ConfigError
 from coda_deploy.tokenizer.pixels import from_pixels
-from coda_deploy.tokenizer.vae import CONFIG_NAME
+from coda_deploy.tokenizer.vae import CONFIG_NAME, load_vae
 from coda_deploy.train.vae.config import VaeTrainConfig
 from coda_runtime.outputs import staged_folder
 
@@ -57,6 +58,19 @@ class VaeModel(nn.Module):
             )
         return cls(vae)
 
+    @classmethod
+    def begin_with(cls, where: str | os.PathLike[str], config: VaeTrainConfig) -> VaeModel:
+        """Take the weights of a VAE, a folder or hub id. Raises ``ConfigError`` unless it is ``config``'s network."""
+        vae = load_vae(where)
+        for name in _NETWORK:
+            asked, found = getattr(config.vae, name), vae.config[name]
+            if asked != (tuple(found) if isinstance(asked, tuple) else found):
+                raise ConfigError(
+                    f"the VAE in {where} has {name} {found}, the configuration's vae.{name} is "
+                    f"{list(asked) if isinstance(asked, tuple) else asked}: set it to the VAE's"
+                )
+        return cls(vae)
+
     def forward(self, images: Tensor, seed: int) -> VaeOutput:
         """Images float [B, 3, H, W] in [-1, 1] through a sample of their posterior, whose noise ``seed`` decides.
 
@@ -95,6 +109,10 @@ class VaeModel(nn.Module):
             (beside / SAFETENSORS_WEIGHTS_NAME).write_bytes(save(kept, {"format": "pt"}))
             text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
             (beside / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+# Settings of a VaeSection that its network's weights depend on, under names that diffusers has too.
+_NETWORK = ("block_out_channels", "layers_per_block", "latent_channels", "norm_num_groups", "mid_block_add_attention")
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:

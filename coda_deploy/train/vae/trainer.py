@@ -18,24 +18,31 @@ __all__ = ["DivergedError", "StoppedError", "train_vae"]
 
 
 def train_vae(
-    config: VaeTrainConfig, data: str | os.PathLike[str], out: str | os.PathLike[str], *, resume: bool = False
+    config: VaeTrainConfig,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    vae: str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> Figures:
     """Train a VAE, and leave a diffusers folder at ``out``, as ``coda train --vae`` takes it.
 
-    ``data``, ``resume``, what is returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
+    It begins with the weights of ``vae``, a folder or hub id, or with random ones. ``data``, ``resume``, what is
+    returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
     """
-    return run(lambda place: _VaeTraining(config, place), config, data, out, resume=resume)
+    return run(lambda place: _VaeTraining(config, vae, place), config, data, out, resume=resume)
 
 
 class _VaeTraining(Training):
     config: VaeTrainConfig
     preparing = "making the VAE"
 
-    def __init__(self, config: VaeTrainConfig, place: Place) -> None:
+    def __init__(self, config: VaeTrainConfig, vae: str | os.PathLike[str] | None, place: Place) -> None:
         super().__init__(config, config.vae.image_size, place)
+        self._vae = vae
 
     def build(self) -> VaeModel:
-        return VaeModel.build(self.config)
+        return VaeModel.build(self.config) if self._vae is None else VaeModel.begin_with(self._vae, self.config)
 
     def read(self, place: Path) -> VaeModel:
         return VaeModel(load_vae(place))

@@ -74,6 +74,26 @@ def test_it_learns(photos: Path, tmp_path: Path) -> None:
     assert last["psnr"] > first["psnr"] + 1
 
 
+def test_it_begins_with_the_weights_of_another(photos: Path, whole: Path, tmp_path: Path) -> None:
+    config = trainings.config(optim={"steps": 1, "lr": 0.0, "weight_decay": 0.0, "ema": 0.0})
+    train_vae(config, photos, tmp_path / "out", vae=whole)
+    before, after = AutoencoderKL.from_pretrained(whole), AutoencoderKL.from_pretrained(tmp_path / "out")
+    for name, tensor in before.state_dict().items():
+        torch.testing.assert_close(tensor, after.state_dict()[name], msg=name)
+
+
+def test_a_vae_of_another_network_is_told_by_the_setting_that_differs(
+    photos: Path, whole: Path, tmp_path: Path
+) -> None:
+    config = trainings.config(vae={"block_out_channels": [4, 16]})
+    expected = r"block_out_channels \[4, 8\], the configuration's vae.block_out_channels is \[4, 16\]"
+    with pytest.raises(ConfigError, match=expected):
+        train_vae(config, photos, tmp_path / "out", vae=whole)
+    with pytest.raises(ConfigError, match="there is no VAE at nowhere"):
+        train_vae(trainings.config(), photos, tmp_path / "out", vae="nowhere")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_tokenizer_is_adapted_from_it(photos: Path, whole: Path, tmp_path: Path) -> None:
     train(runs.config(optim={"steps": 1}), photos, tmp_path / "tokenizer", vae=whole)
     tokenizer = CodaTokenizer.from_pretrained(tmp_path / "tokenizer")
