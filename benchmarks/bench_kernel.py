@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from coda_export.kernels import DEFAULT_TARGET, compile_quantizer
-from coda_runtime.backends.ptx_backend import CudaLauncher
-from coda_runtime.backends.ptx_session import PtxSession
-from coda_runtime.cuda import gpu_name, open_device
-from coda_runtime.devices import count_cuda_devices
-from coda_runtime.kernels import SearchTables, device_tables
-from coda_runtime.manifest import Spec
-from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.backends.cuda import gpu_name, open_device
+from coda_runtime.backends.ptx import SearchTables, device_tables
+from coda_runtime.backends.ptx.backend import CudaLauncher
+from coda_runtime.backends.ptx.session import PtxSession
+from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.format.manifest import Spec
+from coda_runtime.machine.devices import count_cuda_devices
 from coda_runtime.requirements import needed, pip_install
 
 SPECS = {

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.common import save
 from coda_runtime import load
 from coda_runtime.backends.base import Provider
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.parity import SavedReference, mean_psnr
 
 OWN_CHOICE = json.dumps({"CPU": {"EXECUTION_MODE_HINT": "PERFORMANCE"}})

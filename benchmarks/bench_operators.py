@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import random_inputs, save, session_options
 from coda_runtime.bench.roofline import peak_flops
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 
 PARTS = {"encoder": ("encode", "image"), "decoder": ("decode", "ids")}
 """The operation whose input each part takes, and under which name."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import coda_runtime
 from benchmarks.common import interleaved_times, save
 from benchmarks.gpu.shapes import images
-from coda_runtime.backends.onnxruntime_backend import SPINNING
+from coda_runtime.backends.onnxruntime.backend import SPINNING
 
 OURS = "busy until the run ends (ours)"
 WAYS = {

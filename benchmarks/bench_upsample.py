@@ -23,8 +23,8 @@ from benchmarks.common import interleaved, save, show
 from coda_export.folding import upsample
 from coda_export.folding.precision import DTYPES
 from coda_runtime.backends.base import LoadOptions, Session
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.manifest import Artifact
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.format.manifest import Artifact
 
 SHAPES = ((512, 32), (512, 64), (256, 128))
 """(channels, side before)"""

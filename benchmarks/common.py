@@ -19,10 +19,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from coda_runtime.backends.onnxruntime_backend import SPINNING
+from coda_runtime.backends.onnxruntime.backend import SPINNING
 from coda_runtime.bench.statistics import median_ci
-from coda_runtime.manifest import Spec
-from coda_runtime.outputs import staged_file
+from coda_runtime.format.manifest import Spec
+from coda_runtime.io.atomic_files import staged_file
 
 Run = Callable[[], object]
 

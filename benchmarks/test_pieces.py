@@ -27,9 +27,9 @@ from coda_deploy import photographs
 from coda_deploy.export import export_tokenizer
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.backends.base import LoadOptions
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.images import fit
-from coda_runtime.loading import choose
+from coda_runtime.load import choose
 
 Array = NDArray[Any]
 PRECISIONS = ("fp32", "bf16")

@@ -18,11 +18,11 @@ from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.source import Source, open_source
 from coda_export import DEFAULT_FLOORS, Floor, ParityImages, export_bundle
-from coda_runtime.bundle import Bundle
-from coda_runtime.engines.bundle import EngineRequest
+from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.errors import InputError
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Manifest
 from coda_runtime.images import SUFFIXES, fit
-from coda_runtime.manifest import Manifest
 from coda_runtime.parity import ParityError, ParityMeter, check_floor, floor_of, recorded_floors
 
 # Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.

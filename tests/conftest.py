@@ -100,7 +100,7 @@ def golden_tokenizer(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -
 def openvino_device() -> None:
     """For tests that compute on OpenVINO's plugin, which takes the hardware of Intel only."""
     pytest.importorskip("onnxruntime_ep_openvino", reason="onnxruntime-ep-openvino is not installed")
-    from coda_runtime.backends.ort import library, plugins
+    from coda_runtime.backends.onnxruntime import library, plugins
 
     lacks = plugins.idle_plugin(library.load_library(), plugins.OPENVINO)
     if lacks is not None:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coda_runtime.page.charts import HEIGHT, WIDTH, Axis, Line, line_chart
-from coda_runtime.page.markup import Markup, el
+from coda_runtime.report.charts import HEIGHT, WIDTH, Axis, Line, line_chart
+from coda_runtime.report.markup import Markup, el
 
 COLOURS = {
     "coda": "#2f6f8f",

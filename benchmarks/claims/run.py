@@ -35,7 +35,7 @@ from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.state import RunState
 from coda_deploy.train.step import Stepper
 from coda_deploy.train.warmup import cache_latents, seed_codebook
-from coda_runtime.metrics import psnr_per_image
+from coda_runtime.codes.metrics import psnr_per_image
 
 SIDE = 64
 SCALES = (1, 2, 3, 4, 6, 8)

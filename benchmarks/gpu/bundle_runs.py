@@ -18,10 +18,10 @@ from benchmarks.gpu.kernels import file_name
 from benchmarks.gpu.plan import Contender
 from coda_runtime.backends.base import LoadOptions, SelectiveBackend, Session, keeps_on_device
 from coda_runtime.backends.registry import get_backend
-from coda_runtime.bundle import Bundle
 from coda_runtime.errors import BackendError, CodaError
-from coda_runtime.loading import choose
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.load import choose
 
 _BACKENDS = {"onnx": "onnxruntime", "ptx": "cuda", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 _OF_FAMILY = {"rtx-ampere": "tensorrt-rtx"}

@@ -10,10 +10,10 @@ import torch
 from benchmarks.gpu.shapes import check, make_tokenizer
 from coda_export.folding import SearchWeights, fold_search
 from coda_export.kernels import compile_quantizer, search_tables
-from coda_runtime.bundle import Bundle, describe_file, seal
-from coda_runtime.engines.bundle import copy_bundle, with_engines
-from coda_runtime.manifest import Artifact
-from coda_runtime.outputs import staged_folder
+from coda_runtime.build.bundle import copy_bundle, with_engines
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.io.atomic_files import staged_folder
 
 TARGETS = ("sm80", "sm90")
 

@@ -21,16 +21,16 @@ from coda_deploy.export import export_tokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export import DEFAULT_FLOORS, Floor
-from coda_runtime.bundle import Bundle, describe_file, seal
-from coda_runtime.devices import find_gpu
-from coda_runtime.engines.builder import build_engine
-from coda_runtime.engines.bundle import EngineRequest, add_engines, copy_bundle, with_engines
-from coda_runtime.engines.key import engine_key
-from coda_runtime.engines.library import find_library
-from coda_runtime.engines.options import BuildOptions
+from coda_runtime.backends.tensorrt.library import find_library
+from coda_runtime.build.builder import build_engine
+from coda_runtime.build.bundle import EngineRequest, add_engines, copy_bundle, with_engines
+from coda_runtime.build.options import BuildOptions
 from coda_runtime.errors import BuildError
-from coda_runtime.manifest import Artifact
-from coda_runtime.outputs import staged_folder
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.engine_key import engine_key
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.machine.devices import find_gpu
 from coda_runtime.parity import ParitySamples
 
 ENGINES = ("rtx-ampere", "tensorrt-rtx", "tensorrt")

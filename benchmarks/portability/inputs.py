@@ -20,9 +20,9 @@ from coda_deploy.official import import_official
 from coda_deploy.sample import tokenizer_path
 from coda_export.graphs import quantizer_graph
 from coda_export.kernels import search_tables
-from coda_runtime.bundle import Bundle
+from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.parity import SavedReference
-from coda_runtime.quantizer import NumpyQuantizer
 from tests.golden import VARIANTS, Golden, write_checkpoint
 
 BUNDLE, TASK, GRAPH, TOKENIZER, LATENT = "bundle", "task.json", "quantizer.onnx", "tokenizer", "latent.npy"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.parity import DEFAULT_FLOORS, Floor, mean_psnr, token_parity
-from coda_runtime.quantizer import NumpyQuantizer
 
 Array = npt.NDArray[Any]
 LIMITS: Floor = DEFAULT_FLOORS["fp32"]

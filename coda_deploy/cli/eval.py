@@ -15,7 +15,7 @@ from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.errors import InputError
 from coda_runtime.images import SUFFIXES
-from coda_runtime.outputs import staged_file
+from coda_runtime.io.atomic_files import staged_file
 
 if TYPE_CHECKING:
     from coda_deploy.evaluate import Evaluation

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from coda_runtime.backends.tensorrt.library import LIBRARIES
+from coda_runtime.build.bundle import EngineRequest
+from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
-from coda_runtime.engines.bundle import EngineRequest
-from coda_runtime.engines.library import LIBRARIES
-from coda_runtime.engines.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.errors import InputError
-from coda_runtime.manifest import Manifest
+from coda_runtime.format.manifest import Manifest
 from coda_runtime.parity import unmeasured
 from coda_runtime.parity.rows import agreement_text, psnr_text
 

@@ -9,10 +9,10 @@ import numpy as np
 from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.findings import Findings
 from coda_deploy.demo.timing import Timing
-from coda_runtime.page.charts import Axis, Line, bar_chart, line_chart
-from coda_runtime.page.document import keys
-from coda_runtime.page.markup import Markup, el, join, table
-from coda_runtime.page.words import count, decibel, milliseconds, share, times
+from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
+from coda_runtime.report.document import keys
+from coda_runtime.report.markup import Markup, el, join, table
+from coda_runtime.report.words import count, decibel, milliseconds, share, times
 
 
 def codebook_use(found: Findings) -> Markup:

@@ -8,9 +8,9 @@ import numpy as np
 
 from coda_deploy.demo import figures, pictures
 from coda_deploy.demo.findings import Findings
-from coda_runtime.page.document import document, tile
-from coda_runtime.page.markup import Markup, el, join
-from coda_runtime.page.words import count, decibel, share
+from coda_runtime.report.document import document, tile
+from coda_runtime.report.markup import Markup, el, join
+from coda_runtime.report.words import count, decibel, share
 
 
 def render(found: Findings, *, out: Path, coda: str = "coda") -> str:

@@ -24,9 +24,9 @@ from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.diagnose import diagnose
 from coda_runtime.errors import InputError
+from coda_runtime.format.manifest import Manifest
 from coda_runtime.images import fit
-from coda_runtime.manifest import Manifest
-from coda_runtime.outputs import staged_folder
+from coda_runtime.io.atomic_files import staged_folder
 
 Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"

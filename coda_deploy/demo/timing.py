@@ -17,7 +17,7 @@ from coda_deploy.reference import TorchReference
 from coda_runtime import Tokenizer
 from coda_runtime.backends.base import LoadOptions, Session
 from coda_runtime.backends.registry import get_backend
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 
 BATCHES = (1, 8)
 ROUNDS = 7

@@ -16,7 +16,7 @@ from coda_deploy.evaluate.result import NAMED, Evaluation, Quality, Scale
 from coda_deploy.evaluate.similarity import ms_ssim_per_image, ssim_per_image, ssimulacra2_per_image
 from coda_deploy.evaluate.subject import Subject
 from coda_deploy.evaluate.usage import Agreement, CodeCounts, perplexity, utilization
-from coda_runtime.metrics import psnr_per_image
+from coda_runtime.codes.metrics import psnr_per_image
 
 # The literature's rFID is over the images of ImageNet's validation set; the covariances of fewer images than there are
 # features are singular.

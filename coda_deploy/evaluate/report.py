@@ -20,12 +20,12 @@ from coda_deploy.evaluate.rows import (
     scale_rows,
     summary,
 )
-from coda_runtime.metrics import psnr_per_image
-from coda_runtime.page.charts import Axis, Line, bar_chart, line_chart, nice_ticks
-from coda_runtime.page.document import document, keys, tile
-from coda_runtime.page.images import picture
-from coda_runtime.page.markup import Markup, el, join, table
-from coda_runtime.page.words import count, decibel, share
+from coda_runtime.codes.metrics import psnr_per_image
+from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart, nice_ticks
+from coda_runtime.report.document import document, keys, tile
+from coda_runtime.report.images import picture
+from coda_runtime.report.markup import Markup, el, join, table
+from coda_runtime.report.words import count, decibel, share
 
 AMPLIFIED = 4
 MAX_BINS = 24

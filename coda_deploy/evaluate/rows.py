@@ -5,7 +5,7 @@ from __future__ import annotations
 from coda_deploy.evaluate.figures import FIGURES, Figure
 from coda_deploy.evaluate.result import Evaluation, Quality
 from coda_deploy.evaluate.similarity import SCALES
-from coda_runtime.page.words import count, share
+from coda_runtime.report.words import count, share
 
 
 def quality_columns(found: Evaluation) -> list[str]:

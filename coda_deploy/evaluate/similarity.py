@@ -1,4 +1,4 @@
-"""How alike two batches of images are, image by image, without a network. PSNR is ``coda_runtime.metrics``'."""
+"""How alike two batches of images are, image by image, without a network. PSNR is ``coda_runtime.codes.metrics``'."""
 
 from __future__ import annotations
 

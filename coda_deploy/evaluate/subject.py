@@ -22,8 +22,8 @@ from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.tokenizer.source import has_scheme
 from coda_runtime.errors import DeviceError, InputError
-from coda_runtime.hub import find_bundle
-from coda_runtime.manifest import MANIFEST_NAME, Spec
+from coda_runtime.format.manifest import MANIFEST_NAME, Spec
+from coda_runtime.hub_source import find_bundle
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.int32]

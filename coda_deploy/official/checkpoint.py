@@ -14,9 +14,9 @@ from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
 from coda_deploy.tokenizer.source import Weights
 from coda_deploy.tokenizer.storage import WeightsError, check_weights, read_state, to_bytes
 from coda_deploy.tokenizer.variants import VARIANTS
-from coda_runtime.checksums import sha256_file
-from coda_runtime.hub.files import Choice, Fetched, fetch_files, first_complete, lacking
-from coda_runtime.hub.names import HubName, parse_hub_name
+from coda_runtime.format.checksums import sha256_file
+from coda_runtime.hub_source.files import Choice, Fetched, fetch_files, first_complete, lacking
+from coda_runtime.hub_source.names import HubName, parse_hub_name
 
 PUBLISHED = "shuidi0020/CODA"
 """The repository on the Hub in which CODA's authors publish, with a folder for each variant."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from coda_deploy.official.checkpoint import PUBLISHED, Checkpoint
 from coda_deploy.tokenizer.model import CodaTokenizer
-from coda_runtime.hub.find import path_or_name
-from coda_runtime.hub.names import parse_hub_name
+from coda_runtime.hub_source.find import path_or_name
+from coda_runtime.hub_source.names import parse_hub_name
 
 
 def import_official(

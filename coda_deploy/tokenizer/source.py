@@ -15,7 +15,7 @@ from torch import Tensor
 from coda_deploy.schemes import SCHEMES
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import TokenizerConfig
-from coda_runtime.checksums import sha256_file
+from coda_runtime.format.checksums import sha256_file
 
 
 class Weights(NamedTuple):

@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
-from coda_runtime.checksums import sha256_file
 from coda_runtime.errors import CodaError
-from coda_runtime.outputs import staged_folder
+from coda_runtime.format.checksums import sha256_file
+from coda_runtime.io.atomic_files import staged_folder
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

@@ -28,8 +28,8 @@ from coda_deploy.tokenizer.storage import WeightsError
 from coda_deploy.train.learner import Learner
 from coda_deploy.train.sections import Configuration
 from coda_runtime.errors import OutputError
-from coda_runtime.outputs import staged_folder
-from coda_runtime.processors import describe_cpu
+from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.machine.processors import describe_cpu
 
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
 FORMAT_VERSION = 1

@@ -39,7 +39,7 @@ from coda_deploy.train.skips import Skips
 from coda_deploy.train.state import RunState, own_memory
 from coda_deploy.train.step import BaseStepper
 from coda_runtime.errors import CodaError, OutputError
-from coda_runtime.outputs import staged_file
+from coda_runtime.io.atomic_files import staged_file
 
 CONFIG_COPY, PICTURES = "train.toml", "pictures"
 GRID_IMAGES = 4

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.train.learner import Learner
-from coda_runtime.outputs import staged_file
+from coda_runtime.io.atomic_files import staged_file
 
 GAP = 4
 

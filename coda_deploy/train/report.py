@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coda_runtime.errors import OutputError
-from coda_runtime.outputs import staged_file
+from coda_runtime.io.atomic_files import staged_file
 
 LOG = "log.jsonl"
 # What a line shows, in this order; log.jsonl has all.

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from coda_deploy.tokenizer.storage import WeightsError
 from coda_deploy.weights.published import Package
-from coda_runtime.checksums import sha256_file
 from coda_runtime.errors import reason_of
+from coda_runtime.format.checksums import sha256_file
 
 # To learn a source archive's dependencies, `pip download` runs the archive's build backend, hence its setup.py, though
 # nothing is to be installed. An archive without pyproject.toml has setuptools as its backend; with --no-build-isolation

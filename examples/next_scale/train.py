@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Subset
 
 import coda_runtime
 from coda_deploy.tokens import TokenDataset
-from coda_runtime.resample import area_matrix, upsample_matrix
+from coda_runtime.codes.resample import area_matrix, upsample_matrix
 
 
 class NextScale(nn.Module):

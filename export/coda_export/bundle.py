@@ -19,12 +19,12 @@ from coda_export.folding import Folded
 from coda_export.folding.precision import DTYPES
 from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, quantizer_graph
 from coda_export.kernels import import_triton, write_kernels, write_search
-from coda_runtime.bundle import Bundle, describe_file, seal
-from coda_runtime.engines.bundle import EngineRequest, build_into, check_request
-from coda_runtime.engines.measuring import with_parity
+from coda_runtime.build.bundle import EngineRequest, build_into, check_request
+from coda_runtime.build.measuring import with_parity
 from coda_runtime.errors import BundleError, InputError, OutputError
-from coda_runtime.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
-from coda_runtime.outputs import staged_folder
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
+from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import (
     DEFAULT_FLOORS,
     Floor,

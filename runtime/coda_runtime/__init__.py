@@ -35,8 +35,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .loading import load
-    from .manifest import Artifact, Manifest, Spec
+    from .format.manifest import Artifact, Manifest, Spec
+    from .load import load
     from .tokenizer import LoadedArtifact, Tokenizer
 
 __version__ = "0.1.0"

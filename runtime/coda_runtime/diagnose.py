@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .backends.ort.library import load_library
-from .backends.ort.plugins import installed_plugins, may_take
-from .devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
+from .backends.onnxruntime.library import load_library
+from .backends.onnxruntime.plugins import installed_plugins, may_take
 from .errors import MissingDependencyError
-from .processors import describe_cpu
+from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
+from .machine.processors import describe_cpu
 from .requirements import how_to_install, installed_version, needed, pip_install
 
 # TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
@@ -84,7 +84,7 @@ def _plugins() -> list[dict[str, Any]]:
     if not found:
         return []
     code = (
-        "import json; from coda_runtime.backends.ort import library, plugins; "
+        "import json; from coda_runtime.backends.onnxruntime import library, plugins; "
         "print(json.dumps(plugins.describe_plugins(library.load_library())))"
     )
     # -P leaves the user's working directory out of the path; coda_runtime may lie in a folder that is on it here only.

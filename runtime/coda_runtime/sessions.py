@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from . import forks
 from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device
 from .errors import ArtifactError, ClosedError, DeviceError
-from .manifest import Spec
+from .format.manifest import Spec
+from .machine import forks
 
 Array = npt.NDArray[Any] | DeviceArray
 A = TypeVar("A", npt.NDArray[Any], DeviceArray)

@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from .arrays import host_view, on_gpu
 from .backends.base import DeviceArray, Session
-from .bundle import Bundle
+from .codes.ids import check_ids, pad_ids, split_ids
+from .codes.resample import upsample_matrix
 from .errors import ArtifactError, ImageError, TokenError
+from .format.bundle import Bundle
+from .format.manifest import Spec
 from .images import Batches, Images
-from .manifest import Spec
 from .pieces import in_pieces
-from .resample import upsample_matrix
 from .sessions import Sessions
-from .tokens import check_ids, pad_ids, split_ids
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
 """Larger batches run on the CPU in pieces of at most this many pixels, so that their size costs no memory."""

@@ -17,9 +17,9 @@ import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
-from coda_runtime.metrics import psnr
-from coda_runtime.page import words
+from coda_runtime.codes.metrics import psnr
 from coda_runtime.parity import ParityError
+from coda_runtime.report import words
 from tests.deploy.demo.small import MEASURED, findings
 
 VOID = {"meta", "img", "br"}

@@ -19,9 +19,9 @@ from coda_deploy.export import parity_images
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export import DEFAULT_FLOORS, DEFAULT_OPSET, Floor, Folded, ParityError, ParityImages, bundle, export_bundle
-from coda_runtime.bundle import Bundle
+from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.errors import InputError, MissingDependencyError, OutputError
-from coda_runtime.metrics import psnr_per_image
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.parity import ParitySamples, SavedReference, measure_bundle
 from tests.tiny_tokenizers import images
 
@@ -366,7 +366,7 @@ def test_no_onnxruntime(
     tmp_path: Path, folded: Folded, reference: TorchReference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An export that cannot be measured is not made: the missing library is named instead."""
-    from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     missing = MissingDependencyError("running ONNX files needs onnxruntime", "onnxruntime")
     monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)

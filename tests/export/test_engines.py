@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from coda_runtime.bundle import Bundle
-from coda_runtime.engines.bundle import EngineRequest, add_engines
-from coda_runtime.engines.options import BuildOptions
-from coda_runtime.manifest import Manifest
+from coda_runtime.build.bundle import EngineRequest, add_engines
+from coda_runtime.build.options import BuildOptions
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Manifest
 
 LOW = {"fp16": "HALF", "bf16": "BF16"}
 

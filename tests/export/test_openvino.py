@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 import coda_runtime
-from coda_runtime.metrics import psnr_per_image
+from coda_runtime.codes.metrics import psnr_per_image
 from tests.runtime import tiny
 
 pytestmark = pytest.mark.usefixtures("openvino_device")

@@ -8,8 +8,8 @@ from typing import Any
 
 import onnx
 
-from coda_runtime.bundle import Bundle
-from coda_runtime.checksums import format_sums, sha256_file
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.checksums import format_sums, sha256_file
 from tests.runtime import tiny
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from coda_runtime.bundle import seal
-from coda_runtime.kernels.tables import SearchTables
-from coda_runtime.manifest import Artifact, Manifest
+from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.codes.resample import upsample_matrix
+from coda_runtime.codes.search_tables import SearchTables
+from coda_runtime.format.bundle import seal
+from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.parity import ParitySamples
-from coda_runtime.quantizer import NumpyQuantizer
-from coda_runtime.resample import upsample_matrix
 from tests.runtime import tiny
 
 Array = np.ndarray[Any, Any]

@@ -15,8 +15,8 @@ import pytest
 
 import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, CodaError
-from coda_runtime import checksums as sums
-from coda_runtime.bundle import Bundle, seal
+from coda_runtime.format import checksums as sums
+from coda_runtime.format.bundle import Bundle, seal
 from tests.runtime import tiny
 
 Copy = Callable[[Path], Path]
@@ -221,7 +221,7 @@ class TestSeal:
         folder = copy(sealed)
         code = f"""
 import dataclasses, os, pathlib
-from coda_runtime.bundle import Bundle, seal
+from coda_runtime.format.bundle import Bundle, seal
 replace = pathlib.Path.replace
 pathlib.Path.replace = lambda path, target: (replace(path, target), os._exit(9))
 seal({str(folder)!r}, dataclasses.replace(Bundle.open({str(folder)!r}).manifest, license="new"))

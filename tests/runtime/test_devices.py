@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coda_runtime import devices
+from coda_runtime.machine import devices
 
 DRIVER = """
 #include <string.h>
@@ -74,7 +74,7 @@ def ask(folder: Path, fail: int) -> str:
     (folder / "driver.c").write_text(DRIVER)
     library = folder / "libcuda.so.1"
     subprocess.run([compiler, "-shared", "-fPIC", f"-DFAIL={fail}", "-o", library, folder / "driver.c"], check=True)
-    code = "from coda_runtime.devices import find_gpu; print(find_gpu(), find_gpu(1), find_gpu(2), sep=' | ')"
+    code = "from coda_runtime.machine.devices import find_gpu; print(find_gpu(), find_gpu(1), find_gpu(2), sep=' | ')"
     env = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
 

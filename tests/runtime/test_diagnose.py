@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from coda_runtime import diagnose as module
-from coda_runtime.backends.ort.plugins import Plugin
+from coda_runtime.backends.onnxruntime.plugins import Plugin
 from coda_runtime.cli.doctor import _rows
 from coda_runtime.diagnose import diagnose
-from coda_runtime.processors import describe_cpu
+from coda_runtime.machine.processors import describe_cpu
 from coda_runtime.requirements import how_to_install, needed, pip_install
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from coda_runtime import ArtifactError
-from coda_runtime.graph_check import check_graph
+from coda_runtime.format.graph_check import check_graph
 from tests.runtime import tiny
 from tests.runtime.graphs import set_external
 
@@ -177,7 +177,7 @@ def test_graphs_that_lie_too_deep_are_refused_without_recursion(tmp_path: Path) 
 
 
 def test_the_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_runtime.graph_check._MOST_FIELDS", 1000)
+    monkeypatch.setattr("coda_runtime.format.graph_check._MOST_FIELDS", 1000)
     with pytest.raises(ArtifactError, match="more than 1000 fields"):
         _check(_nest(7, value=_field(1, 2, b"\x00") * 1000), tmp_path)
 

@@ -13,10 +13,10 @@ import pytest
 
 from coda_runtime import BackendError, DeviceError, EngineMismatchError, load, loading
 from coda_runtime.backends import LoadOptions, Session, registry
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.bundle import Bundle, seal
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import ArtifactError, CodaError
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.bundle import Bundle, seal
+from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 
 MEASURED = {"tensorrt:cuda:0": {"step_agreement": 1.0, "images": 8}}

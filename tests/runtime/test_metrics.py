@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coda_runtime import ImageError
-from coda_runtime.metrics import json_number, psnr, psnr_per_image
+from coda_runtime.codes.metrics import json_number, psnr, psnr_per_image
 from tests.runtime import tiny
 
 pytestmark = pytest.mark.numeric

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coda_runtime.names import png_names
+from coda_runtime.io.filenames import png_names
 
 
 def test_names_stay_readable() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coda_runtime.npy_files import read_npy, read_npz
+from coda_runtime.io.npy import read_npy, read_npz
 
 REUSED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = st.sampled_from([np.float32, np.float64, np.uint8, np.int32, np.bool_, np.dtype(">f4")])
@@ -69,7 +69,7 @@ def test_a_file_that_lies_is_refused_before_anything_is_allocated(tmp_path: Path
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_runtime.npy_files._FREE", 1 << 20)
+    monkeypatch.setattr("coda_runtime.io.npy._FREE", 1 << 20)
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", _npy(np.zeros(1 << 23, np.uint8)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coda_runtime import OutputError
-from coda_runtime.outputs import staged_file, staged_folder
+from coda_runtime.io.atomic_files import staged_file, staged_folder
 
 
 def _tree(folder: Path) -> dict[str, str]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from coda_runtime.backends.ptx import SearchTables
+from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, InputError, TokenError
-from coda_runtime.kernels import SearchTables
-from coda_runtime.manifest import Spec
-from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.format.manifest import Spec
 
 if TYPE_CHECKING:
     from tests.golden import Golden

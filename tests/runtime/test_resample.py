@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coda_runtime.resample import area_matrix, upsample_matrix, upsample_taps
+from coda_runtime.codes.resample import area_matrix, upsample_matrix, upsample_taps
 
 pytestmark = pytest.mark.numeric
 

@@ -11,8 +11,8 @@ import pytest
 
 from coda_runtime import DeviceError, DeviceMemoryError, ImageError, InputError, TokenError, Tokenizer, load
 from coda_runtime.backends import LoadOptions
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.manifest import Artifact
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 
 

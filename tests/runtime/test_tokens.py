@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from coda_runtime import TokenError
-from coda_runtime.tokens import check_ids, pad_ids, split_ids
+from coda_runtime.codes.ids import check_ids, pad_ids, split_ids
 from tests.runtime.tiny import CODES, SPEC, TOKENS
 
 GOOD = np.zeros((2, TOKENS), np.int32)

@@ -19,9 +19,9 @@ from coda_deploy.sample import tokenizer_path
 from coda_export import DEFAULT_OPSET, Folded
 from coda_export.bundle import graph_opset
 from coda_export.graphs import decoder_graph, encoder_graph, quantizer_graph
-from coda_runtime.engines.builder import BuiltEngine, build_engine
-from coda_runtime.engines.library import find_library
-from coda_runtime.engines.options import BuildOptions
+from coda_runtime.backends.tensorrt.library import find_library
+from coda_runtime.build.builder import BuiltEngine, build_engine
+from coda_runtime.build.options import BuildOptions
 from tests.golden import write_checkpoint
 
 pytestmark = pytest.mark.shapes

@@ -17,7 +17,7 @@ from coda_deploy.tokenizer.config import ConfigError
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.vae import CONFIG_NAME, load_vae
 from coda_deploy.train.vae.config import VaeTrainConfig
-from coda_runtime.outputs import staged_folder
+from coda_runtime.io.atomic_files import staged_folder
 
 
 class VaeOutput(NamedTuple):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coda_runtime.kernels.kernel_set import padded_channels
-from coda_runtime.kernels.plan import window
-from coda_runtime.manifest import Spec
+from coda_runtime.backends.ptx.kernel_set import padded_channels
+from coda_runtime.backends.ptx.plan import window
+from coda_runtime.format.manifest import Spec
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from coda_export.folding.search import FoldedSearch
 from coda_export.kernels.compile import DEFAULT_TARGET, compile_quantizer
 from coda_export.kernels.tables import search_tables
-from coda_runtime.bundle import describe_file
-from coda_runtime.manifest import Artifact, Spec
+from coda_runtime.format.bundle import describe_file
+from coda_runtime.format.manifest import Artifact, Spec
 
 SEARCH_FILE = "search.fp32.npz"
 

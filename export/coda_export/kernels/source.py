@@ -1,7 +1,7 @@
 """The quantizer's GPU kernels, in Triton, float32 throughout: pool, search, merge, subtract, once for every scale.
 
 The logits live in registers: of every token, a program of `search` writes one score and one code. Ties go to the lowest
-code everywhere, as in argmax. `coda_runtime.kernels.plan` says which kernel is launched when, and with what.
+code everywhere, as in argmax. `coda_runtime.backends.ptx.plan` says which kernel is launched when, and with what.
 """
 
 # Triton reads annotations as objects, so there is no `from __future__ import annotations`; it has no types of its own.

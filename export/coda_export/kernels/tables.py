@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coda_export.folding.search import FoldedSearch
-from coda_runtime.kernels import SearchTables
+from coda_runtime.backends.ptx import SearchTables
 
 
 def search_tables(search: FoldedSearch) -> SearchTables:

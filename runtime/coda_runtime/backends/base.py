@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CodaError, InputError
-from ..manifest import Artifact, Manifest
+from ..format.manifest import Artifact, Manifest
 
 Provider = str | tuple[str, Mapping[str, Any]]
 

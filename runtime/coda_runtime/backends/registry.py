@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..errors import BackendError
-from ..manifest import PARTS
+from ..format.manifest import PARTS
 from .base import Backend
 
 
@@ -19,25 +19,25 @@ class _Entry:
 
 
 def _tensorrt() -> Backend:
-    from .tensorrt_backend import TensorRTBackend
+    from .tensorrt.backend import TensorRTBackend
 
     return TensorRTBackend()
 
 
 def _tensorrt_rtx() -> Backend:
-    from .tensorrt_backend import TensorRTRTXBackend
+    from .tensorrt.backend import TensorRTRTXBackend
 
     return TensorRTRTXBackend()
 
 
 def _cuda() -> Backend:
-    from .ptx_backend import PtxBackend
+    from .ptx.backend import PtxBackend
 
     return PtxBackend()
 
 
 def _onnxruntime() -> Backend:
-    from .onnxruntime_backend import OnnxRuntimeBackend
+    from .onnxruntime.backend import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend()
 

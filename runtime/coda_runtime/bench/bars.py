@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..page.charts import Axis, Row, bar_rows
-from ..page.document import keys
-from ..page.markup import Markup, table
-from ..page.words import duration, size
+from ..report.charts import Axis, Row, bar_rows
+from ..report.document import keys
+from ..report.markup import Markup, table
+from ..report.words import duration, size
 from .charts import card
 from .series import Series
 

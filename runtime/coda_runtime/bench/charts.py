@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..page.charts import Axis, Band, Line, line_chart
-from ..page.document import keys
-from ..page.markup import Markup, el, join, table
-from ..page.words import duration, rate
+from ..report.charts import Axis, Band, Line, line_chart
+from ..report.document import keys
+from ..report.markup import Markup, el, join, table
+from ..report.words import duration, rate
 from .results import Measurement, Server
 from .series import Series, batches, key_of
 

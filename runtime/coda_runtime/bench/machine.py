@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..diagnose import ENGINES
-from ..processors import describe_cpu, usable_cpus
+from ..machine.processors import describe_cpu, usable_cpus
 from ..requirements import installed_version
 
 _CPUS = Path("/sys/devices/system/cpu")

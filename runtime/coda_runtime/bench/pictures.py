@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle
 from ..errors import ArtifactError, InputError
+from ..format.bundle import Bundle
 from ..images import Batches
 from ..parity import SavedReference
 from .results import ImageFacts

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..outputs import staged_file
-from ..page.document import document, tile
-from ..page.markup import Markup, el, join, table
-from ..page.words import count, duration, rate, size
+from ..io.atomic_files import staged_file
+from ..report.document import document, tile
+from ..report.markup import Markup, el, join, table
+from ..report.words import count, duration, rate, size
 from . import bars, charts
 from .differences import other_circumstances, other_work, warnings_of
 from .results import Results

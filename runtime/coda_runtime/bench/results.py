@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from ..errors import InputError
-from ..json_fields import no_constant, unique_keys
-from ..outputs import staged_file
+from ..io.atomic_files import staged_file
+from ..io.json_fields import no_constant, unique_keys
 from .schema import describe, find_violation
 
 FORMAT = "coda-bench"

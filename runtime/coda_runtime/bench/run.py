@@ -18,9 +18,9 @@ import numpy as np
 from .. import __version__
 from ..backends.base import LoadOptions
 from ..backends.registry import get_backend
-from ..bundle import Bundle
 from ..errors import BackendError, InputError
-from ..manifest import MANIFEST_NAME
+from ..format.bundle import Bundle
+from ..format.manifest import MANIFEST_NAME
 from . import machine
 from .differences import cell_name
 from .noise import collect_warnings

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ..page.document import keys
-from ..page.markup import Markup
+from ..report.document import keys
+from ..report.markup import Markup
 from .differences import cell_name
 from .results import Cell, Measurement, Results
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..page.words import duration, rate, size
+from ..report.words import duration, rate, size
 from .results import Measurement
 from .series import Series
 

@@ -19,8 +19,8 @@ from secrets import token_hex
 from typing import Any
 
 from ..errors import BackendError, InputError
-from ..processors import usable_cpus
-from .places import require
+from ..io.remote import require
+from ..machine.processors import usable_cpus
 
 _OBJECT_STORE = 512 << 20
 """Bytes of shared memory of a Ray of our own; the pixels under way are kept under half of it."""

@@ -11,8 +11,8 @@ from typing import IO
 from uuid import uuid4
 
 from ..errors import InputError, OutputError
-from ..outputs import staged_file
-from .places import is_local, open_place, redacted
+from ..io.atomic_files import staged_file
+from ..io.remote import is_local, open_place, redacted
 
 _WHOLE_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
 """File systems on which an object is there when its upload has ended, and not before."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle
 from ..errors import ChecksumError, CodaError
+from ..format.bundle import Bundle
 from ..tokenizer import Tokenizer
 from . import failures
 from .engine import Engine

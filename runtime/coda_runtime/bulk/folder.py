@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import OutputError, TokenError
-from ..manifest import Spec
+from ..format.manifest import Spec
+from ..io.remote import require
 from .destination import Destination
 from .manifest import NAME, read_manifest
-from .places import require
 from .shards import ids_sha256
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from importlib import metadata
 from typing import Any
 
 from .. import __version__
-from ..bundle import Bundle
 from ..errors import CodaError, OutputError
-from ..json_fields import is_int
-from ..manifest import MANIFEST_NAME, Spec
+from ..format.bundle import Bundle
+from ..format.manifest import MANIFEST_NAME, Spec
+from ..io.json_fields import is_int
 from .plan import Plan
 from .shards import ROWS_PER_GROUP, Finished
 

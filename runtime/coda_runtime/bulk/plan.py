@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import Bundle
 from ..errors import InputError, OutputError
+from ..format.bundle import Bundle
 
 if TYPE_CHECKING:
     import pyarrow as pa

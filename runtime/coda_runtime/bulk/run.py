@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..backends.base import Provider
-from ..bundle import Bundle
 from ..errors import ImageError, InputError
-from ..hub import find_bundle
+from ..format.bundle import Bundle
+from ..hub_source import find_bundle
 from ..images import require_pillow
+from ..io.remote import is_local, open_place, redacted, require
 from . import manifest
 from .cluster import cluster
 from .destination import Destination
 from .engine import Engine
 from .pipeline import encode_shards
-from .places import is_local, open_place, redacted, require
 from .plan import NAME as PLAN
 from .plan import Plan, Settings, check_same, make_plan, read_plan, tokenizer_files
 from .shards import read_shard, shard_name, write_shard

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from ..bundle import Bundle
 from ..errors import InputError, OutputError
-from ..hub import find_bundle
+from ..format.bundle import Bundle
+from ..hub_source import find_bundle
 from .base import command as coda_command
 from .base import debug_option, json_option, one_line_errors, print_json, progress, table
 from .options import bundle_argument

@@ -8,13 +8,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..bundle import Bundle
-from ..engines.bundle import EngineRequest, add_engines
-from ..engines.library import LIBRARIES
-from ..engines.options import HARDWARE, BuildOptions, parse_batch, parse_targets
+from ..backends.tensorrt.library import LIBRARIES
+from ..build.bundle import EngineRequest, add_engines
+from ..build.options import HARDWARE, BuildOptions, parse_batch, parse_targets
 from ..errors import InputError
-from ..hub import find_bundle
-from ..manifest import Artifact, Manifest
+from ..format.bundle import Bundle
+from ..format.manifest import Artifact, Manifest
+from ..hub_source import find_bundle
 from ..parity import unmeasured
 from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from ..codes.tokens_file import read_tokens
 from ..errors import TokenError
-from ..names import png_names
-from ..outputs import staged_folder
-from ..tokens_file import read_tokens
+from ..io.atomic_files import staged_folder
+from ..io.filenames import png_names
 from .base import command as coda_command
 from .base import progress
 from .options import bundle_argument, load_options, open_tokenizer

@@ -8,8 +8,8 @@ from typing import Any
 import click
 import numpy as np
 
-from ..outputs import staged_file
-from ..tokens_file import write_tokens
+from ..codes.tokens_file import write_tokens
+from ..io.atomic_files import staged_file
 from .base import command as coda_command
 from .base import progress
 from .options import bundle_argument, images_argument, load_options, open_tokenizer

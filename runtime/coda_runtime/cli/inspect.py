@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from ..bundle import Bundle
-from ..hub import find_bundle
-from ..json_fields import flat_rows
-from ..manifest import PARTS, Artifact, Manifest
+from ..format.bundle import Bundle
+from ..format.manifest import PARTS, Artifact, Manifest
+from ..hub_source import find_bundle
+from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows
 from .base import command as coda_command
 from .base import json_option, print_json, table

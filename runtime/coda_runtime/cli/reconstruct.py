@@ -8,10 +8,10 @@ from typing import Any
 import click
 import numpy as np
 
+from ..codes.metrics import json_number, psnr_per_image
 from ..images import fit
-from ..metrics import json_number, psnr_per_image
-from ..names import png_names
-from ..outputs import staged_folder
+from ..io.atomic_files import staged_folder
+from ..io.filenames import png_names
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, images_argument, load_options, open_tokenizer

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ..bundle import Bundle
 from ..errors import require
-from ..hub import find_bundle
+from ..format.bundle import Bundle
+from ..hub_source import find_bundle
 from ..serving.options import ServeOptions
 from ..serving.sockets import listen
 from ..tokenizer import Tokenizer

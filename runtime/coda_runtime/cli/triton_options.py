@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..engines.options import Batch
+from ..build.options import Batch
 from ..errors import InputError
 from ..triton import Repository, RepositoryOptions, check_place, check_request, write_repository
 from ..triton.options import DEVICES, FORMATS

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from ..bundle import Bundle
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError
-from ..hub import find_bundle
-from ..manifest import MANIFEST_NAME, PARTS, Manifest
+from ..format.bundle import Bundle
+from ..format.manifest import MANIFEST_NAME, PARTS, Manifest
+from ..hub_source import find_bundle
 from ..parity import ParityError, check_recordable, measure_bundle, record_parity
 from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command

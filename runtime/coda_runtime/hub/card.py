@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..format.bundle import Bundle
+from ..format.manifest import PARTS, Manifest
+from ..hub_source.names import HubName
 from ..images import require_pillow
-from ..json_fields import flat_rows
-from ..manifest import PARTS, Manifest
+from ..io.json_fields import flat_rows
 from ..parity import ParitySamples
 from ..parity.rows import PARITY_COLUMNS, parity_rows
-from .names import HubName
 
 README = "README.md"
 PICTURE = "card/reconstructions.png"

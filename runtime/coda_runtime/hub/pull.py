@@ -7,13 +7,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bundle import Bundle
-from ..engines.bundle import copy_bundle
+from ..build.bundle import copy_bundle
 from ..errors import InputError
-from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME
-from ..outputs import staged_folder
-from .fetch import fetch
-from .names import parse_hub_name
+from ..format.bundle import Bundle
+from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME
+from ..hub_source.fetch import fetch
+from ..hub_source.names import parse_hub_name
+from ..io.atomic_files import staged_folder
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
 from ..errors import HubError, InputError, ManifestError
-from ..manifest import CHECKSUMS_NAME, MANIFEST_NAME, Manifest
+from ..format.bundle import Bundle
+from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Manifest
+from ..hub_source.client import explained, quiet_in_a_pipe, require_hub
+from ..hub_source.fetch import download_small
+from ..hub_source.names import MAIN, HubName, parse_hub_name
+from ..hub_source.repository import Listing, list_files
 from .card import MARK, PICTURE, README, card_text, write_picture
-from .client import explained, quiet_in_a_pipe, require_hub
-from .fetch import download_small
-from .names import MAIN, HubName, parse_hub_name
-from .repository import Listing, list_files
 
 
 @dataclass(frozen=True)

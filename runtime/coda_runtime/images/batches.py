@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..errors import ImageError
-from ..processors import usable_cpus
+from ..machine.processors import usable_cpus
 from .arrays import Pixels, check_batch, kind
 from .resizing import fit
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ImageError, MissingDependencyError
-from .effort import excess
+from .limits import excess
 
 if TYPE_CHECKING:
     from PIL import Image

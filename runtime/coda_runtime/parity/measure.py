@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..metrics import json_number, psnr_per_image
+from ..codes.metrics import json_number, psnr_per_image
 
 
 def _share(

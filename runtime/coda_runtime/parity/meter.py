@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ..backends.base import LoadOptions, Session
 from ..backends.registry import get_backend
-from ..bundle import Bundle
+from ..codes.metrics import psnr_per_image
 from ..errors import ArtifactError, BackendError, CodaError, InputError
-from ..manifest import PARTS, Artifact
-from ..metrics import psnr_per_image
+from ..format.bundle import Bundle
+from ..format.manifest import PARTS, Artifact
 from .measure import pixel_parity, token_parity
 from .reference import Reference
 from .samples import ParitySamples

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..manifest import PARTS, Artifact, Manifest
-from .floors import unmeasured
+from ..format.manifest import PARTS, Artifact, Manifest
+from .thresholds import unmeasured
 
 PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "batch sizes")
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError
-from ..manifest import Spec
-from ..npy_files import read_npz
-from ..outputs import staged_file
+from ..format.manifest import Spec
+from ..io.atomic_files import staged_file
+from ..io.npy import read_npz
 from .reference import Reference
 
 PARITY_FILE = "parity.fp32.npz"

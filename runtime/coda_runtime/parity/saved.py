@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle import Bundle
+from ..codes.quantizer import NumpyQuantizer
+from ..codes.search_tables import SearchTables
 from ..errors import ArtifactError, InputError
-from ..kernels.tables import SearchTables
-from ..manifest import Artifact
-from ..quantizer import NumpyQuantizer
+from ..format.bundle import Bundle
+from ..format.manifest import Artifact
 from .samples import ParitySamples
 
 

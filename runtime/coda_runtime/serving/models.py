@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..codes.ids import check_ids
 from ..errors import InputError
+from ..format.manifest import Spec
 from ..images import Pixels, fit, fit_bytes
-from ..manifest import Spec
-from ..tokens import check_ids
 from .batching import Batcher, Rows
 from .intake import current_record
 from .kserve_parts import Model

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import uvicorn
 
 from ..errors import CodaError
-from ..manifest import Spec
-from ..processors import usable_cpus
+from ..format.manifest import Spec
+from ..machine.processors import usable_cpus
 from .batching import Batcher
 from .engines import Engines, Load
 from .intake import Intake

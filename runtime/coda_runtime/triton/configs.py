@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from ..manifest import Spec
+from ..format.manifest import Spec
 from .options import RepositoryOptions
 from .parts import ServedPart
 from .pbtxt import Message, Symbol, Value, entries

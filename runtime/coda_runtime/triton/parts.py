@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..bundle import Bundle
-from ..manifest import Artifact
+from ..format.bundle import Bundle
+from ..format.manifest import Artifact
 
 
 @dataclass(frozen=True)

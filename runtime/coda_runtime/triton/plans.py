@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..bundle import Bundle
-from ..engines.key import refusal
-from ..engines.options import Batch
+from ..build.options import Batch
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
-from ..manifest import PARTS, Artifact
+from ..format.bundle import Bundle
+from ..format.engine_key import refusal
+from ..format.manifest import PARTS, Artifact
 from .parts import ServedFile, ServedPart, find
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..bundle import Bundle
-from ..checksums import check_file, sha256_file
 from ..errors import OutputError
-from ..hub import find_bundle
-from ..manifest import MANIFEST_NAME, PARTS
-from ..outputs import staged_folder
+from ..format.bundle import Bundle
+from ..format.checksums import check_file, sha256_file
+from ..format.manifest import MANIFEST_NAME, PARTS
+from ..hub_source import find_bundle
+from ..io.atomic_files import staged_folder
 from .configs import ENSEMBLES, ensemble_config, max_batch, part_config
 from .options import RepositoryOptions
 from .parts import ServedPart

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..bundle import Bundle
-from ..engines.options import Batch
+from ..build.options import Batch
 from ..errors import BundleError, CodaError, InputError
-from ..manifest import PARTS
+from ..format.bundle import Bundle
+from ..format.manifest import PARTS
 from ..tokenizer import MAX_PIXELS_PER_GPU_RUN, MAX_PIXELS_PER_RUN
 from .options import RepositoryOptions
 from .parts import ServedFile, ServedPart, find

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.portability import judge
-from coda_runtime.kernels import SearchTables
-from coda_runtime.manifest import Spec
-from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.backends.ptx import SearchTables
+from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.format.manifest import Spec
 
 SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)
 RNG = np.random.default_rng(0)

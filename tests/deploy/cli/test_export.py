@@ -17,10 +17,10 @@ import coda_runtime
 from coda_deploy.reference import TorchReference
 from coda_export import bundle
 from coda_runtime.backends.base import LoadOptions, Session
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.bundle import Bundle, describe_file, seal
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import ArtifactError
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.manifest import Artifact
 from tests.deploy.cli.command import coda, one_line
 from tests.runtime.triton import reading
 from tests.tiny_tokenizers import make

@@ -24,9 +24,9 @@ from coda_deploy.evaluate.similarity import (
     ssim_per_image,
     ssimulacra2_per_image,
 )
+from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.errors import InputError, MissingDependencyError
 from coda_runtime.images import fit
-from coda_runtime.metrics import psnr_per_image
 
 pytestmark = pytest.mark.numeric
 

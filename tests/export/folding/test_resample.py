@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from coda_export.folding.modules import apply_both_sides
 from coda_export.folding.resample import area_matrix, bicubic_matrix
-from coda_runtime.resample import upsample_matrix
+from coda_runtime.codes.resample import upsample_matrix
 
 pytestmark = pytest.mark.numeric
 

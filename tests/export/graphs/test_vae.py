@@ -14,7 +14,7 @@ from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_export.graphs import decoder_graph, encoder_graph
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 from tests.export import onnx_tools
 from tests.tiny_tokenizers import images, make
 

@@ -9,8 +9,8 @@ import pytest
 
 from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer, search_tables
 from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, MergeBlock, SearchBlock, specialise
+from coda_runtime.backends.ptx import KernelSet
 from coda_runtime.errors import BuildError, InputError, MissingDependencyError
-from coda_runtime.kernels import KernelSet
 from tests.export.kernels.cases import make_spec, random_quantizer
 
 # One search, one merge and one pool: a target compiles in seconds.

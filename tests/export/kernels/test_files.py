@@ -12,11 +12,11 @@ import pytest
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.kernels import compile_quantizer, write_kernels, write_search
 from coda_runtime.backends.base import LoadOptions
-from coda_runtime.backends.ptx_backend import PtxBackend, mismatch, read_tables
-from coda_runtime.bundle import describe_file
-from coda_runtime.kernels import KernelSet, SearchTables, make_plan
-from coda_runtime.manifest import Artifact, Manifest
-from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.backends.ptx import KernelSet, SearchTables, make_plan
+from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables
+from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.format.bundle import describe_file
+from coda_runtime.format.manifest import Artifact, Manifest
 from tests.export.kernels.cases import golden_quantizer, make_spec, random_latent, random_quantizer
 from tests.golden import Golden
 

@@ -15,7 +15,7 @@ from coda_deploy.tokenizer.config import NormType
 from coda_export.folding import FoldedSearch
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.kernels.tables import search_tables
-from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.codes.quantizer import NumpyQuantizer
 from tests.export.kernels.cases import golden_quantizer, make_spec, random_latent, random_quantizer
 from tests.export.kernels.interpreter import LARGE, Interpreter
 from tests.golden import Golden

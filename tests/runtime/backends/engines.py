@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from coda_runtime.backends.tensorrt_engine import Engine
-from coda_runtime.backends.tensorrt_session import TensorRTSession
-from coda_runtime.bundle import describe_file
-from coda_runtime.manifest import Artifact
+from coda_runtime.backends.tensorrt.engine import Engine
+from coda_runtime.backends.tensorrt.session import TensorRTSession
+from coda_runtime.format.bundle import describe_file
+from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 from tests.runtime.cuda import fake_trt
 from tests.runtime.cuda.host import HostLayer

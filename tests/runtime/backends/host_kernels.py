@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from coda_runtime.kernels import Kernel, KernelSet, Launch
-from coda_runtime.kernels.kernel_set import padded_channels
-from coda_runtime.manifest import Spec
-from coda_runtime.resample import area_matrix
+from coda_runtime.backends.ptx import Kernel, KernelSet, Launch
+from coda_runtime.backends.ptx.kernel_set import padded_channels
+from coda_runtime.codes.resample import area_matrix
+from coda_runtime.format.manifest import Spec
 from tests.runtime.cuda.host import STREAMS
 
 

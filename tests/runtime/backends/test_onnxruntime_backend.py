@@ -15,9 +15,9 @@ from onnx import TensorProto, helper
 from coda_runtime import ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, load
 from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.base import SelectiveBackend
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.backends.ort import library, providers
-from coda_runtime.backends.ort.session import OrtDeviceSession
+from coda_runtime.backends.onnxruntime import library, providers
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.backends.onnxruntime.session import OrtDeviceSession
 from tests.runtime import tiny
 from tests.runtime.backends.ort import graphs
 

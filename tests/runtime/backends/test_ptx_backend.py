@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from coda_runtime.backends.base import LoadOptions, SelectiveBackend, keeps_on_device
-from coda_runtime.backends.ptx_backend import PtxBackend, mismatch, read_tables, typed
-from coda_runtime.backends.ptx_session import PtxSession
-from coda_runtime.cuda.array import CudaArray
-from coda_runtime.cuda.staging import StagingPool
+from coda_runtime.backends.cuda.array import CudaArray
+from coda_runtime.backends.cuda.staging import StagingPool
+from coda_runtime.backends.ptx import SearchTables, device_tables, make_plan
+from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables, typed
+from coda_runtime.backends.ptx.session import PtxSession
+from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, ClosedError, DeviceError, DeviceMemoryError, InputError
-from coda_runtime.kernels import SearchTables, device_tables, make_plan
-from coda_runtime.manifest import Artifact, Manifest, Spec
-from coda_runtime.quantizer import NumpyQuantizer
+from coda_runtime.format.manifest import Artifact, Manifest, Spec
 from tests.runtime.backends.host_kernels import HostLauncher, kernel_set
 from tests.runtime.cuda.host import HostLayer, Producer
 

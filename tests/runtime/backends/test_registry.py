@@ -10,7 +10,7 @@ import pytest
 
 from coda_runtime import BackendError, MissingDependencyError, load
 from coda_runtime.backends import LoadOptions, Session, get_backend, names, register, unregister
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 
 

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coda_runtime.backends import tensorrt_backend, tensorrt_engine, tensorrt_lane, tensorrt_messages
 from coda_runtime.backends.base import LoadOptions, SelectiveBackend
-from coda_runtime.backends.tensorrt_backend import TensorRTBackend, TensorRTRTXBackend
-from coda_runtime.devices import count_cuda_devices
-from coda_runtime.engines import inspection, key
-from coda_runtime.engines.options import BuildOptions
+from coda_runtime.backends.tensorrt import backend as tensorrt_backend
+from coda_runtime.backends.tensorrt import engine as tensorrt_engine
+from coda_runtime.backends.tensorrt import inspection
+from coda_runtime.backends.tensorrt import lane as tensorrt_lane
+from coda_runtime.backends.tensorrt import messages as tensorrt_messages
+from coda_runtime.backends.tensorrt.backend import TensorRTBackend, TensorRTRTXBackend
+from coda_runtime.build.options import BuildOptions
 from coda_runtime.errors import (
     ArtifactError,
     BackendError,
@@ -30,7 +32,9 @@ from coda_runtime.errors import (
     InputError,
     MissingDependencyError,
 )
-from coda_runtime.manifest import Artifact
+from coda_runtime.format import engine_key as key
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.machine.devices import count_cuda_devices
 from tests.runtime import tiny
 from tests.runtime.backends import engines
 from tests.runtime.cuda import fake_trt
@@ -216,7 +220,7 @@ class TestLibraries:
 
     def test_nothing_heavy_is_imported(self) -> None:
         code = (
-            "import sys; import coda_runtime.backends.tensorrt_backend as b; b.TensorRTBackend().unavailable(); "
+            "import sys; import coda_runtime.backends.tensorrt.backend as b; b.TensorRTBackend().unavailable(); "
             "b.TensorRTRTXBackend().unavailable(); "
             "print([n for n in sys.modules if n.startswith(('cuda.', 'tensorrt', 'torch'))])"
         )
@@ -346,8 +350,8 @@ def test_rtx_takes_the_logger() -> None:
 @pytest.mark.parametrize("backend", [TensorRTBackend(), TensorRTRTXBackend()], ids=lambda b: str(b.name))
 def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTBackend) -> None:
     """An engine of the tiny decoder, built here, read from a tensor and left as one. Not run on a GPU yet."""
-    from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-    from coda_runtime.cuda import compute_capability, gpu_name
+    from coda_runtime.backends.cuda import compute_capability, gpu_name
+    from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     trt = pytest.importorskip("tensorrt" if backend.name == "tensorrt" else "tensorrt_rtx_bindings")
     torch = pytest.importorskip("torch")

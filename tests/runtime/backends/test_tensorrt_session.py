@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coda_runtime.backends.base import LoadOptions, Session, keeps_on_device
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.cuda import CudaArray
+from coda_runtime.backends.cuda import CudaArray
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, DeviceMemoryError, InputError
 from tests.runtime import tiny
 from tests.runtime.backends import engines

@@ -10,8 +10,8 @@ import coda_runtime
 from coda_runtime.backends.base import Session
 from coda_runtime.bench.operations import OPERATIONS, Inputs, time_parts
 from coda_runtime.bench.pictures import MOST, take_pictures
-from coda_runtime.bundle import Bundle
 from coda_runtime.errors import ArtifactError, InputError
+from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
 
 PHOTOS = tiny.photos(5)

@@ -15,8 +15,8 @@ from coda_runtime.bench.pictures import take_pictures
 from coda_runtime.bench.results import Results
 from coda_runtime.bench.run import Hooks, Plan, run_bench, steps
 from coda_runtime.bench.summary import MOST_SAMPLES, summarise
-from coda_runtime.bundle import Bundle
 from coda_runtime.errors import BackendError, InputError
+from coda_runtime.format.bundle import Bundle
 from tests.runtime.bench.fakes import worker
 
 FAST = {"backends": ("onnxruntime",), "devices": ("cpu",), "threads": (1,), "seconds": 0.02, "batches": (1, 2)}

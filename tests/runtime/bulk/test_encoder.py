@@ -16,7 +16,7 @@ from coda_runtime.bulk.engine import Engine
 from coda_runtime.bulk.pictures import pack_rows, read_pictures
 from coda_runtime.bulk.plan import tokenizer_files
 from coda_runtime.bulk.sources import SourceOptions, open_source
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import expected, save_pictures
 

@@ -21,11 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coda_runtime import ImageError, InputError, MissingDependencyError
-from coda_runtime.bulk.places import redacted
 from coda_runtime.bulk.sources import SourceOptions, fetching, open_source
 from coda_runtime.bulk.sources import tars as tar_source
 from coda_runtime.bulk.sources.fetching import read_local, read_remote
 from coda_runtime.bulk.tars import expand_braces
+from coda_runtime.io.remote import redacted
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import png, save_pictures, save_tar
 

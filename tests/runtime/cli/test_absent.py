@@ -24,7 +24,7 @@ HUB = pip_install("huggingface_hub")
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory, sealed: Path) -> Path:
     from coda_runtime import load
-    from coda_runtime.tokens_file import write_tokens
+    from coda_runtime.codes.tokens_file import write_tokens
 
     with load(sealed) as tokenizer:
         ids = tokenizer.encode(np.zeros((1, tokenizer.spec.image_size, tokenizer.spec.image_size, 3), np.uint8))

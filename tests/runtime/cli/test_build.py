@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 from tests.runtime.cli.conftest import Run
 from tests.runtime.triton import reading
 

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 import coda_runtime
-from coda_runtime import CodaError, npy_files
+from coda_runtime import CodaError
 from coda_runtime.cli import app
 from coda_runtime.cli import verify as verify_module
+from coda_runtime.codes.metrics import psnr_per_image
+from coda_runtime.codes.tokens_file import read_tokens
 from coda_runtime.images import fit
-from coda_runtime.metrics import psnr_per_image
-from coda_runtime.tokens_file import read_tokens
+from coda_runtime.io import npy as npy_files
 from tests.runtime import tiny
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

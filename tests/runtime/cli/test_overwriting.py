@@ -9,7 +9,7 @@ import pytest
 
 from coda_runtime.cli.sources import Source, keep_sources
 from coda_runtime.errors import InputError, OutputError
-from coda_runtime.outputs import staged_file, staged_folder
+from coda_runtime.io.atomic_files import staged_file, staged_folder
 
 
 def test_a_target_among_the_images_is_refused(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coda_runtime.backends import registry
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.backends.ptx_backend import PtxBackend
-from coda_runtime.bundle import Bundle, describe_file, seal
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.backends.ptx.backend import PtxBackend
 from coda_runtime.cli import app
 from coda_runtime.cli import verify as verify_module
 from coda_runtime.errors import BackendError, DeviceMemoryError, EngineMismatchError, MissingDependencyError
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.manifest import Artifact
 from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, no_memory
 

@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coda_runtime.backends import registry
-from coda_runtime.bundle import Bundle, describe_file
 from coda_runtime.cli import app
 from coda_runtime.errors import CodaError, EngineMismatchError, InputError, OutputError
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.bundle import Bundle, describe_file
+from coda_runtime.format.manifest import Artifact
 from coda_runtime.parity import record_parity
 from tests.runtime import measurable
 from tests.runtime.parity.fakes import FakeBackend

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from coda_runtime.cuda import CudaArray, StagingPool
+from coda_runtime.backends.cuda import CudaArray, StagingPool
 from tests.runtime.cuda.host import POISON, Consumer, HostLayer, HostStream
 
 
@@ -183,6 +183,8 @@ class TestStaging:
 
 
 def test_the_package_imports_no_cuda() -> None:
-    code = "import sys, coda_runtime.cuda as c; c.missing('x'); print([n for n in sys.modules if 'cuda.b' in n])"
+    code = (
+        "import sys, coda_runtime.backends.cuda as c; c.missing('x'); print([n for n in sys.modules if 'cuda.b' in n])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

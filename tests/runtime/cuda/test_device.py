@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coda_runtime import cuda
-from coda_runtime.cuda import opening
-from coda_runtime.cuda.failures import failures
-from coda_runtime.devices import Gpu, count_cuda_devices
+from coda_runtime.backends import cuda
+from coda_runtime.backends.cuda import opening
+from coda_runtime.backends.cuda.failures import failures
 from coda_runtime.errors import BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError
+from coda_runtime.machine.devices import Gpu, count_cuda_devices
 from tests.runtime.cuda import fake_core
 
 core = pytest.importorskip("cuda.core")
@@ -50,7 +50,7 @@ class TestOpening:
 
     def test_cuda_core_does_not_import(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(opening, "_find", lambda index: Gpu("NVIDIA L4", "sm89", "13.0"))
-        monkeypatch.setitem(sys.modules, "coda_runtime.cuda.device", None)
+        monkeypatch.setitem(sys.modules, "coda_runtime.backends.cuda.device", None)
         with pytest.raises(BackendError, match=r"does not import .*force-reinstall .cuda-core>="):
             cuda.open_device(97)
 
@@ -95,7 +95,7 @@ def test_the_owner_lets_go_with_the_last_array() -> None:
     from cuda.core import Buffer
     from cuda.core.utils import StridedMemoryView
 
-    from coda_runtime.cuda.memory import Owner
+    from coda_runtime.backends.cuda.memory import Owner
 
     class OnTheHost(Owner):
         is_device_accessible = property(lambda self: False)
@@ -123,7 +123,7 @@ class TestCalls:
 
     @pytest.fixture
     def fake(self, monkeypatch: pytest.MonkeyPatch) -> fake_core.FakeCore:
-        from coda_runtime.cuda import device
+        from coda_runtime.backends.cuda import device
 
         fake = fake_core.FakeCore()
         monkeypatch.setattr(device, "driver", fake.driver)
@@ -138,7 +138,7 @@ class TestCalls:
 
     @pytest.fixture
     def layer(self, fake: fake_core.FakeCore) -> Any:
-        from coda_runtime.cuda.device import CudaDevice
+        from coda_runtime.backends.cuda.device import CudaDevice
 
         return CudaDevice(0)
 
@@ -233,7 +233,7 @@ class TestCalls:
     def test_pages_are_locked_and_freed_beside_the_recordings_of_others(
         self, fake: fake_core.FakeCore, layer: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from coda_runtime.cuda import device
+        from coda_runtime.backends.cuda import device
 
         page, modes = np.zeros(64, np.uint8), []
         buffer = SimpleNamespace(handle=page.ctypes.data, close=lambda: modes.append(fake.mode))
@@ -339,7 +339,7 @@ def test_every_use_of_cuda_core_agrees_with_its_stubs(stubs: Path) -> None:
     wrong.write_text("from cuda.core import Device\nDevice(0).allocate(8, stream='x')\nDevice(0).create_strem()\n")
     found = _mypy(stubs, ROOT / "runtime" / "coda_runtime" / "cuda", wrong)
     errors = [line for line in found.splitlines() if ": error:" in line]
-    assert [line for line in errors if "coda_runtime/cuda/" in line.replace("\\", "/")] == []
+    assert [line for line in errors if "coda_runtime/backends/cuda/" in line.replace("\\", "/")] == []
     assert len([line for line in errors if "wrong.py" in line]) == 2, f"the stubs are not read: {found}"
 
 
@@ -425,7 +425,7 @@ class TestGpu:
         assert (taken.numpy() == 5).all()
 
     def test_a_graph_of_a_copy(self, layer: Any) -> None:
-        from coda_runtime.cuda.streams import CudaStream
+        from coda_runtime.backends.cuda.streams import CudaStream
 
         stream = layer.create_stream()
         source, target = layer.allocate_host(64), layer.allocate_host(64)

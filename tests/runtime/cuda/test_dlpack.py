@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from coda_runtime.cuda import CudaArray, Kept, StagingPool, borrow
-from coda_runtime.cuda.dlpack import BorrowedMemory
+from coda_runtime.backends.cuda import CudaArray, Kept, StagingPool, borrow
+from coda_runtime.backends.cuda.dlpack import BorrowedMemory
 from coda_runtime.errors import DeviceError, InputError
 from tests.runtime.cuda.host import HostLayer, Producer
 

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX's builder is not installed")
 
-from coda_runtime.engines.bundle import EngineRequest, add_engines
-from coda_runtime.engines.library import EngineLibrary, find_library
-from coda_runtime.engines.options import BuildOptions
+from coda_runtime.backends.tensorrt.library import EngineLibrary, find_library
+from coda_runtime.build.bundle import EngineRequest, add_engines
+from coda_runtime.build.options import BuildOptions
 
 TARGETS = ("sm86", "sm89", "sm120")
 

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from coda_runtime import BuildError
-from coda_runtime.engines.builder import _use_timing_cache, build_engine, check_types
-from coda_runtime.engines.library import EngineLibrary
-from coda_runtime.engines.options import BuildOptions
+from coda_runtime.backends.tensorrt.library import EngineLibrary
+from coda_runtime.build.builder import _use_timing_cache, build_engine, check_types
+from coda_runtime.build.options import BuildOptions
 from tests.runtime import tiny
 from tests.runtime.engines.conftest import TARGETS
 

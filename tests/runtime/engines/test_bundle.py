@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from coda_runtime import BuildError, ChecksumError, InputError, MissingDependencyError, OutputError, load
-from coda_runtime.bundle import Bundle
-from coda_runtime.devices import Gpu
-from coda_runtime.engines import bundle as engines
-from coda_runtime.engines.bundle import EngineRequest, add_engines
-from coda_runtime.engines.key import system
-from coda_runtime.engines.library import EngineLibrary
-from coda_runtime.engines.options import BuildOptions
-from coda_runtime.manifest import Artifact
+from coda_runtime.backends.tensorrt.library import EngineLibrary
+from coda_runtime.build import bundle as engines
+from coda_runtime.build.bundle import EngineRequest, add_engines
+from coda_runtime.build.options import BuildOptions
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.engine_key import system
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.machine.devices import Gpu
 from tests.runtime import tiny
 from tests.runtime.engines.conftest import TARGETS
 

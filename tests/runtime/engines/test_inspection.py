@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coda_runtime.engines.inspection import check_precision, engine_information
+from coda_runtime.backends.tensorrt.inspection import check_precision, engine_information
 from coda_runtime.errors import BuildError
 
 HALF = "Channel major FP16 format where channel % 8 == 0"

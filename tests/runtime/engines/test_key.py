@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from coda_runtime import EngineMismatchError
-from coda_runtime.engines.key import engine_key, refusal, system
-from coda_runtime.engines.options import BuildOptions
-from coda_runtime.manifest import Artifact, Manifest
+from coda_runtime.build.options import BuildOptions
+from coda_runtime.format.engine_key import engine_key, refusal, system
+from coda_runtime.format.manifest import Artifact, Manifest
 from tests.runtime import tiny
 
 ONNX = Artifact("encoder", "onnx", "bf16", "encoder.bf16.onnx", "a" * 64, 1)

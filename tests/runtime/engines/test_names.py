@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from coda_runtime.engines import builder
-from coda_runtime.engines.library import EngineLibrary
-from coda_runtime.engines.options import HARDWARE
+from coda_runtime.backends.tensorrt.library import EngineLibrary
+from coda_runtime.build import builder
+from coda_runtime.build.options import HARDWARE
 
 # Set only where targets are given, which only TensorRT-RTX has.
 RTX_ONLY = {"num_compute_capabilities", "set_compute_capability", "ComputeCapability"}
@@ -72,8 +72,8 @@ def test_the_bindings_are_those_of_a_strongly_typed_tensorrt() -> None:
 def test_tensorrt_builds_and_measures(sealed: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt")
     from coda_runtime import load
-    from coda_runtime.engines.bundle import EngineRequest, add_engines
-    from coda_runtime.engines.options import BuildOptions
+    from coda_runtime.build.bundle import EngineRequest, add_engines
+    from coda_runtime.build.options import BuildOptions
 
     out = tmp_path / "bundle"
     add_engines(sealed, EngineRequest("tensorrt", BuildOptions((1, 2, 4))), out=out)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coda_runtime import BackendError, BuildError, InputError, MissingDependencyError
-from coda_runtime.engines.library import EngineLibrary, find_library
-from coda_runtime.engines.options import BuildOptions, parse_batch, parse_targets
+from coda_runtime.backends.tensorrt.library import EngineLibrary, find_library
+from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 
 
 @given(sizes=st.lists(st.integers(1, 9999), min_size=3, max_size=3))

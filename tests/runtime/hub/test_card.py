@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coda_runtime.bundle import Bundle
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.hub.card import MARK, card_text, write_picture
-from coda_runtime.hub.names import HubName
+from coda_runtime.hub_source.names import HubName
 from coda_runtime.parity import ParitySamples
 from tests.runtime import measurable, tiny
 

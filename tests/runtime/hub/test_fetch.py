@@ -20,8 +20,8 @@ from coda_runtime import (
     ManifestError,
     load,
 )
-from coda_runtime.hub import find_bundle
-from coda_runtime.manifest import MOST_BYTES
+from coda_runtime.format.manifest import MOST_BYTES
+from coda_runtime.hub_source import find_bundle
 from tests.hub_server import Hub, point_at, serving
 from tests.runtime import tiny
 from tests.runtime.hub.conftest import REPO, files

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from coda_runtime import HubError, MissingDependencyError
-from coda_runtime.hub.files import Fetched, fetch_files, first_complete, lacking
-from coda_runtime.hub.names import HubName, parse_hub_name
+from coda_runtime.hub_source.files import Fetched, fetch_files, first_complete, lacking
+from coda_runtime.hub_source.names import HubName, parse_hub_name
 from tests.hub_server import Hub
 from tests.runtime.hub.conftest import REPO
 

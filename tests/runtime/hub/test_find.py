@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coda_runtime import BundleNotFoundError, HubError, InputError, MissingDependencyError, load
-from coda_runtime.hub import find_bundle
+from coda_runtime.hub_source import find_bundle
 from tests.hub_server import Hub
 from tests.runtime.hub.conftest import REPO
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coda_runtime import InputError
-from coda_runtime.hub.names import HubName, is_hub_name, parse_hub_name
+from coda_runtime.hub_source.names import HubName, is_hub_name, parse_hub_name
 
 WORDS = st.text("aZ09_.-", min_size=1, max_size=8).map(lambda text: f"x{text}").filter(lambda text: ".." not in text)
 

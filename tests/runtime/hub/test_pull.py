@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from coda_runtime import BundleError, ChecksumError, HubError, InputError
-from coda_runtime.bundle import Bundle
-from coda_runtime.hub import find_bundle
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.hub.pull import pull
+from coda_runtime.hub_source import find_bundle
 from tests.hub_server import Hub
 from tests.runtime import tiny
 from tests.runtime.hub.conftest import REPO, files

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coda_runtime import BundleError, HubError, InputError
-from coda_runtime.bundle import Bundle, seal
+from coda_runtime.format.bundle import Bundle, seal
 from coda_runtime.hub.pull import pull
 from coda_runtime.hub.push import push
 from tests.hub_server import Hub

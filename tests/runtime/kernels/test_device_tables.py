@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from coda_runtime.backends.ptx import SearchTables, device_tables
 from coda_runtime.errors import ArtifactError
-from coda_runtime.kernels import SearchTables, device_tables
-from coda_runtime.manifest import Spec
+from coda_runtime.format.manifest import Spec
 from tests.runtime.backends.host_kernels import kernel_set
 
 SPEC = Spec("test", 32, 8, 3, 29, (1, 4), 17)

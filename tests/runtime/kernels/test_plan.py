@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coda_runtime.backends.ptx import Kernel, KernelSet, Plan, make_plan
+from coda_runtime.backends.ptx.plan import Launch, window
+from coda_runtime.codes.resample import area_matrix
 from coda_runtime.errors import ArtifactError, InputError
-from coda_runtime.kernels import Kernel, KernelSet, Plan, make_plan
-from coda_runtime.kernels.plan import Launch, window
-from coda_runtime.manifest import Spec
-from coda_runtime.resample import area_matrix
+from coda_runtime.format.manifest import Spec
 from tests.runtime.backends.host_kernels import kernel_set
 
 FLUX = Spec("flux", 256, 8, 16, 65536, (1, 2, 3, 4, 6, 9, 13, 18, 24, 32), 2240)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coda_runtime.page.charts import (
+from coda_runtime.report.charts import (
     HEIGHT,
     WIDTH,
     Axis,

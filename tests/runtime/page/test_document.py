@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from coda_runtime.page.document import document, keys, tile
-from coda_runtime.page.markup import el
+from coda_runtime.report.document import document, keys, tile
+from coda_runtime.report.markup import el
 
 
 def test_a_document_is_whole_and_needs_nothing_beside_it() -> None:

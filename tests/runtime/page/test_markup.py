@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coda_runtime.page import words
-from coda_runtime.page.images import picture, png_uri
-from coda_runtime.page.markup import Markup, el, join, table
+from coda_runtime.report import words
+from coda_runtime.report.images import picture, png_uri
+from coda_runtime.report.markup import Markup, el, join, table
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not() -> None:

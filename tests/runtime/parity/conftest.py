@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from coda_runtime.bundle import Bundle
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Artifact
 from tests.runtime import measurable
 
 

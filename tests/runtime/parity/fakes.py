@@ -11,7 +11,7 @@ import numpy as np
 
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.errors import BackendError, CodaError
-from coda_runtime.manifest import Artifact
+from coda_runtime.format.manifest import Artifact
 from tests.runtime.measurable import NumpyReference
 
 Array = np.ndarray[Any, Any]

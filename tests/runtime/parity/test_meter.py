@@ -12,8 +12,8 @@ import pytest
 
 import coda_runtime
 from coda_runtime.backends import registry
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.bundle import Bundle
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.errors import (
     ArtifactError,
     ChecksumError,
@@ -21,8 +21,8 @@ from coda_runtime.errors import (
     InputError,
     MissingDependencyError,
 )
-from coda_runtime.manifest import Artifact
-from coda_runtime.metrics import psnr_per_image
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Artifact
 from coda_runtime.parity import Floor, ParityError, ParityImages, ParityMeter, check_floor
 from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, from_size, no_memory

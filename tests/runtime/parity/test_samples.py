@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coda_runtime.bundle import Bundle
 from coda_runtime.errors import ArtifactError, InputError
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.parity import ParitySamples, SavedReference
 from tests.runtime import measurable, tiny
 

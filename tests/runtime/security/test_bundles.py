@@ -13,8 +13,8 @@ import pytest
 
 import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, Manifest, ManifestError
-from coda_runtime.bundle import Bundle
-from coda_runtime.manifest import MOST_BYTES
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import MOST_BYTES
 from coda_runtime.parity import SavedReference
 from tests.runtime import graphs, measurable, tiny
 
@@ -236,7 +236,7 @@ class TestTables:
 
     @pytest.mark.parametrize("name", ["search.fp32.npz", "parity.fp32.npz"])
     def test_archives_that_unpack_to_much_more(self, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("coda_runtime.npy_files._FREE", 1 << 20)
+        monkeypatch.setattr("coda_runtime.io.npy._FREE", 1 << 20)
         np.savez_compressed(folder / name, table=np.zeros(1 << 23, np.uint8))
         graphs.vouch(folder)
         bundle = Bundle.open(folder)

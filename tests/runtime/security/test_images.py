@@ -20,7 +20,7 @@ from PIL import Image
 
 from coda_runtime import ImageError
 from coda_runtime.images import FORMATS, MAX_PIXELS, SUFFIXES, Batches, fit, fit_bytes, open_rgb
-from coda_runtime.images.effort import excess
+from coda_runtime.images.limits import excess
 from tests.runtime import tiny
 
 SIZE = 32

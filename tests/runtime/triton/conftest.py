@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from coda_runtime.bundle import describe_file, seal
-from coda_runtime.engines.key import engine_key
-from coda_runtime.engines.options import BuildOptions
-from coda_runtime.manifest import Artifact, Manifest
+from coda_runtime.build.options import BuildOptions
+from coda_runtime.format.bundle import describe_file, seal
+from coda_runtime.format.engine_key import engine_key
+from coda_runtime.format.manifest import Artifact, Manifest
 from tests.runtime import tiny
 
 MEASURED = {"tensorrt:cuda": {"images": 2, "step_agreement": 1.0, "psnr": None}}

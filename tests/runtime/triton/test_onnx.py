@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import coda_runtime
 from coda_runtime import BundleError, ChecksumError, InputError
-from coda_runtime.bundle import Bundle, seal
-from coda_runtime.manifest import Manifest
+from coda_runtime.format.bundle import Bundle, seal
+from coda_runtime.format.manifest import Manifest
 from coda_runtime.triton import RepositoryOptions, write_repository
 from coda_runtime.triton.configs import ENSEMBLES, ensemble_config, part_config
 from coda_runtime.triton.pbtxt import render

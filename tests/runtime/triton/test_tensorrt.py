@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from coda_runtime import BundleError, CodaError, EngineMismatchError, InputError
-from coda_runtime.engines.options import BuildOptions
-from coda_runtime.manifest import Artifact
+from coda_runtime.build.options import BuildOptions
+from coda_runtime.format.manifest import Artifact
 from coda_runtime.triton import RepositoryOptions, check_request, write_repository
 from tests.runtime.triton import reading
 from tests.runtime.triton.conftest import NOT_RUN, PARTS, Engines, engine

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from ...errors import InputError
 from ...images import SUFFIXES
-from ..places import redacted
+from ...io.remote import redacted
 from .base import Reader, Source
 from .images import ImageFiles
 from .matches import find

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ImageError, InputError
-from ..places import is_local
+from ...io.remote import is_local
 
 Fetched = bytes | ImageError
 """An image's file, or why there is none."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ...images import SUFFIXES
-from ..places import is_local
+from ...io.remote import is_local
 from .base import printable, table
 from .fetching import AT_ONCE, Fetched, read_local, read_remote
 from .matches import Matches

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ...errors import InputError
-from ..places import is_local, open_place, redacted
+from ...io.remote import is_local, open_place, redacted
 from ..tars import expand_braces
 
 _MAGIC = frozenset("*?[{")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, InputError
-from ..places import is_local
+from ...io.remote import is_local
 from .base import by_file, table
 from .fetching import Fetched, check_state, state
 from .matches import Matches

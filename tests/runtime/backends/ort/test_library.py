@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from coda_runtime import BackendError, DeviceMemoryError
-from coda_runtime.backends.ort import library
-from coda_runtime.backends.ort.session import OrtSession
+from coda_runtime.backends.onnxruntime import library
+from coda_runtime.backends.onnxruntime.session import OrtSession
 
 # As users have reported them of onnxruntime, CUDA, cuBLAS and TensorRT.
 OUT_OF_MEMORY = [
@@ -126,7 +126,7 @@ def test_telemetry_is_off_unless_the_user_says_otherwise(tmp_path: Path, asked: 
     environment = {**kept, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     if asked is not None:
         environment["ORT_DISABLE_TELEMETRY"] = asked
-    code = "import os; from coda_runtime.backends.ort.library import load_library; load_library()"
+    code = "import os; from coda_runtime.backends.onnxruntime.library import load_library; load_library()"
     code += "; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -20,10 +20,10 @@ from PIL import Image
 import coda_runtime
 from coda_runtime import ArtifactError, DeviceError, MissingDependencyError
 from coda_runtime.backends import LoadOptions
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
-from coda_runtime.backends.ort import plugins
-from coda_runtime.backends.ort.plugins import OPENVINO
-from coda_runtime.backends.ort.session import OrtSession
+from coda_runtime.backends.onnxruntime import plugins
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.backends.onnxruntime.plugins import OPENVINO
+from coda_runtime.backends.onnxruntime.session import OrtSession
 from coda_runtime.cli import app
 from coda_runtime.diagnose import diagnose
 from tests.runtime import tiny
@@ -78,7 +78,7 @@ def test_bf16_without_it_is_refused_before_loading(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(plugins, "installed_plugins", list)
     monkeypatch.setattr(plugins, "_registered", {})
     monkeypatch.setattr(
-        "coda_runtime.backends.ort.library.load_library",
+        "coda_runtime.backends.onnxruntime.library.load_library",
         lambda: SimpleNamespace(get_available_providers=lambda: [CPU], get_ep_devices=list),
     )
     told = backend.refusal(artifact, LoadOptions())
@@ -102,7 +102,7 @@ def test_a_graph_that_it_takes_in_part_is_an_error(tmp_path: Path) -> None:
 
 
 def test_heavy_operators_on_the_cpu_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_runtime.backends.onnxruntime_backend._HEAVY", frozenset({"Det"}))
+    monkeypatch.setattr("coda_runtime.backends.onnxruntime.backend._HEAVY", frozenset({"Det"}))
     path, artifact = graphs.write_partly_taken(tmp_path)
     session = OnnxRuntimeBackend().load(path, artifact, LoadOptions(providers=[OPENVINO, CPU]))
     assert session.device == "openvino:cpu+cpu"
@@ -143,8 +143,8 @@ def test_many_threads_register_it_once_and_share_a_session(tmp_path: Path, expec
     code = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from coda_runtime.backends.ort.library import load_library
-from coda_runtime.backends.ort.plugins import OPENVINO, plugin_devices
+from coda_runtime.backends.onnxruntime.library import load_library
+from coda_runtime.backends.onnxruntime.plugins import OPENVINO, plugin_devices
 assert "onnxruntime_ep_openvino" not in sys.modules
 ort, barrier = load_library(), threading.Barrier(8)
 def go(_):
@@ -170,7 +170,7 @@ def test_it_leaves_no_file_behind(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from coda_runtime.backends import LoadOptions
-from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tests.runtime import tiny
 from tests.runtime.backends.ort import graphs
 path = Path({str(path)!r})
@@ -219,6 +219,6 @@ def test_its_devices_are_described() -> None:
 
 
 def plugins_library() -> Any:
-    from coda_runtime.backends.ort.library import load_library
+    from coda_runtime.backends.onnxruntime.library import load_library
 
     return load_library()

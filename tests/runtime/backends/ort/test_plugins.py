@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from coda_runtime import BackendError
-from coda_runtime.backends.ort import plugins
+from coda_runtime.backends.onnxruntime import plugins
 
 
 def install(folder: Path, name: str, code: str, modules: tuple[str, ...]) -> None:

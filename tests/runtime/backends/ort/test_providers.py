@@ -9,10 +9,10 @@ import pytest
 
 from coda_runtime import DeviceError, InputError, MissingDependencyError, requirements
 from coda_runtime.backends import LoadOptions
-from coda_runtime.backends.ort import library, plugins, providers
-from coda_runtime.backends.ort.plugins import OPENVINO, TENSORRT_RTX, Plugin
-from coda_runtime.backends.ort.providers import CPU, CUDA, TENSORRT, Choice, choose, openvino_options
-from coda_runtime.manifest import Artifact
+from coda_runtime.backends.onnxruntime import library, plugins, providers
+from coda_runtime.backends.onnxruntime.plugins import OPENVINO, TENSORRT_RTX, Plugin
+from coda_runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT, Choice, choose, openvino_options
+from coda_runtime.format.manifest import Artifact
 
 FP32 = Artifact("encoder", "onnx", "fp32", "encoder.fp32.onnx", "0" * 64, 1)
 BF16 = Artifact("encoder", "onnx", "bf16", "encoder.bf16.onnx", "0" * 64, 1)

@@ -13,7 +13,7 @@ import pytest
 
 from coda_runtime import BackendError, DeviceError, InputError
 from coda_runtime.backends.base import keeps_on_device
-from coda_runtime.backends.ort.session import OrtArray, OrtDeviceSession
+from coda_runtime.backends.onnxruntime.session import OrtArray, OrtDeviceSession
 from tests.runtime.backends.ort import graphs
 
 torch = pytest.importorskip("torch")
@@ -168,7 +168,7 @@ def test_an_output_that_lands_elsewhere_is_an_error(library_session: Any) -> Non
 @pytest.mark.gpu
 def test_on_a_gpu(tmp_path: Path) -> None:
     from coda_runtime.backends import LoadOptions
-    from coda_runtime.backends.onnxruntime_backend import OnnxRuntimeBackend
+    from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     path, artifact = graphs.write_convolutions(tmp_path, "fp32")
     session = OnnxRuntimeBackend().load(path, artifact, LoadOptions("cuda:0"))

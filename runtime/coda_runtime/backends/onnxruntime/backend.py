@@ -1,0 +1,171 @@
+"""ONNX files on onnxruntime. Where it was asked to run is where it runs: fallback is off and the result is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
+from ...format.manifest import Artifact
+from ...requirements import onnxruntime, pip_install
+from ..base import LoadOptions
+from . import library
+from .plugins import OPENVINO, canonical
+from .providers import CPU, CUDA, TENSORRT, Choice, choose, follow_device, names
+from .session import OrtDeviceSession, OrtSession
+
+# What takes the time: these may never end up on the CPU when a GPU was asked for. Sums over shapes may.
+_HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "GroupNormalization", "Resize"})
+# A bundle is three sessions, each with its own threads. Between two operators these wait busily for the next one, for
+# waking them costs more; but not once the run has ended, where they would hold the cores that the next part needs.
+# benchmarks/bench_spinning.py compares the ways.
+SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_us": "1000"}
+_REFUSED = "fallback to CPU EP has been explicitly disabled"
+
+
+class OnnxRuntimeBackend:
+    """Loads `.onnx` files on the CPU, by plugins such as OpenVINO's, or (not run on a GPU yet) by CUDA and TensorRT."""
+
+    name = "onnxruntime"
+    formats: tuple[str, ...] = ("onnx",)
+
+    def unavailable(self) -> MissingDependencyError | None:
+        """None if onnxruntime is installed, of whichever distribution."""
+        return library.missing()
+
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Why a bf16 file does not run here: without a GPU only OpenVINO does it. None for what else may load."""
+        if artifact.precision != "bf16" or options.providers is not None:
+            return None
+        try:
+            follow_device(library.load_library(), options, artifact)
+        except CodaError as error:
+            return error
+        return None
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> OrtSession:
+        """Load one file.
+
+        Providers that are named without CPUExecutionProvider must take the whole graph. A plugin's that cannot load
+        it gives way to those named after it; OpenVINO, which lacks the Scan that quantizers hold, gives way to the
+        CPU provider for a quantizer. `device` of the session says what it runs on.
+
+        Raises ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError.
+        """
+        ort = library.load_library()
+        choices = choose(ort, options, artifact)
+        rest = choices[1:]
+        if not rest and artifact.part == "quantizer" and choices[0].name == OPENVINO:
+            rest = [Choice(CPU)]
+        try:
+            session = _open(ort, path, choices, options, artifact)
+        except DeviceMemoryError:
+            raise
+        except CodaError:
+            if not (choices[0].devices and rest):
+                raise
+            choices = rest
+            session = _open(ort, path, choices, options, artifact)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ArtifactError(
+                f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each; export it again"
+            )
+        device = _device(session, path, choices, options)
+        if choices[0].name in (CUDA, TENSORRT):
+            return OrtDeviceSession(ort, session, device, ("cuda", int(choices[0].options["device_id"])))
+        return OrtSession(ort, session, device)
+
+
+def _open(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Any:
+    """An InferenceSession on these providers and no others."""
+    strict = CPU not in [choice.name for choice in choices]
+    try:
+        session = _make(ort, path, choices, options, strict)
+    except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
+        raise _load_error(ort, path, choices, options, artifact, error) from error
+    session.disable_fallback()
+    wanted, got = [choice.name for choice in choices], session.get_providers()
+    if [canonical(name) for name in got[: len(wanted)]] != wanted:
+        raise DeviceError(
+            f"asked onnxruntime for {', '.join(wanted)} and it runs {path.name} on {', '.join(got)}: the provider "
+            'is installed but does not start; see `coda doctor`, or pass device="cpu"'
+        )
+    return session
+
+
+def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = library.SILENT
+    for entry, value in SPINNING.items():
+        settings.add_session_config_entry(entry, value)
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    if choices[0].name != CPU:
+        settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if strict:
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # enable_fallback=0: otherwise a provider that fails is replaced by the CPU, with a note on stdout.
+    if not any(choice.devices for choice in choices):
+        providers = [(choice.name, choice.options) if choice.options else choice.name for choice in choices]
+        return ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+    for choice in choices:
+        passed = {name: str(value) for name, value in choice.options.items()}
+        if choice.devices:
+            settings.add_provider_for_devices(list(choice.devices), passed)
+        else:
+            settings.add_provider(choice.name, passed)
+    return ort.InferenceSession(str(path), settings, enable_fallback=0)
+
+
+def _load_error(
+    ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact, error: Exception
+) -> ArtifactError | DeviceError | DeviceMemoryError:
+    where, told = names(choices), library.first_line(error)
+    if library.is_out_of_memory(str(error)):
+        return DeviceMemoryError(
+            f"{choices[0].device} has no memory left to load {path} ({told}); close what else uses its memory"
+        )
+    if _REFUSED in str(error):
+        try:
+            left = _left_to_cpu(_make(ort, path, choices, options, strict=False))
+        except Exception:  # it is made only to name the operators
+            left = set()
+        return DeviceError(
+            f"{where} cannot run all of {path}: {', '.join(sorted(left)) or 'some operators'} would run on the CPU "
+            f"provider; to allow that name {CPU} after it, or choose another provider"
+        )
+    advice = library.conflict_advice("gpu" if choices[0].device.startswith("cuda") else "cpu")
+    if advice is None and artifact.precision == "bf16" and choices[0].name == CPU:
+        advice = "its CPU provider has no bf16; name no provider, and what can run it here is found or named"
+    if advice is None:
+        advice = (
+            "the file is damaged, or this onnxruntime is too old or lacks an operator: "
+            f"{pip_install(onnxruntime(), options='--upgrade')}, or choose another precision"
+        )
+    return ArtifactError(f"onnxruntime {ort.__version__} cannot load {path} on {where} ({told}); {advice}")
+
+
+def _left_to_cpu(session: Any) -> set[str]:
+    """Operators that run on the CPU provider; empty where this onnxruntime does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
+        return set()
+    subgraphs = session.get_provider_graph_assignment_info()
+    return {node.op_type for part in subgraphs if part.ep_name == CPU for node in part.get_nodes()}
+
+
+def _device(session: Any, path: Path, choices: Sequence[Choice], options: LoadOptions) -> str:
+    """Where the graph runs; with "+cpu" where the caller lets a provider leave heavy operators to the CPU's."""
+    device = choices[0].device
+    if choices[0].name == CPU:
+        return device
+    heavy = _left_to_cpu(session) & _HEAVY
+    if not heavy:
+        return device
+    if options.providers is None:
+        raise DeviceError(
+            f"{choices[0].name} leaves {', '.join(sorted(heavy))} of {path} to the CPU; "
+            f"update onnxruntime: {pip_install('onnxruntime-gpu', options='--upgrade')}, or choose another precision"
+        )
+    return f"{device}+cpu"

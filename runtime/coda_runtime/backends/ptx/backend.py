@@ -1,0 +1,142 @@
+"""The quantizer's own GPU kernels: PTX that `coda export` compiled, loaded by cuda-core. Not run on a GPU yet.
+
+The GPU's driver compiles the PTX when it is loaded. No Triton and no CUDA toolkit is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from ...errors import ArtifactError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
+from ...format.bundle import Bundle
+from ...format.manifest import Artifact, Manifest
+from ...requirements import onnx_on_the_cpu
+from ..base import LoadOptions
+from ..cuda.failures import failures
+from ..cuda.opening import compute_capability, missing, open_device
+from . import KernelSet, Launch, SearchTables, device_tables
+from .session import PtxSession
+
+EXTRA = "cuda"
+BLOCKS_PER_MULTIPROCESSOR = 4
+_CUDA_OF_ISA = {"8.0": (12, 0), "8.6": (12, 7), "8.7": (12, 8)}
+"""The first CUDA version whose driver knows a version of the PTX language: PTX ISA, release history."""
+_SHARED_LIMIT = 48 * 1024  # bytes a block gets without asking for more
+
+
+class PtxBackend:
+    """Loads the quantizer's kernels."""
+
+    name = "cuda"
+    formats: tuple[str, ...] = ("ptx",)
+
+    def unavailable(self) -> MissingDependencyError | None:
+        """None if cuda-core is installed."""
+        return missing(EXTRA)
+
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Why the kernels may not load here, None where they may: cuda-core, the GPU, its driver."""
+        found = self.unavailable()
+        if found is not None:
+            return found
+        if options.providers is not None:
+            return InputError(f"providers are onnxruntime's, and {artifact.file} is PTX; leave them out")
+        if options.device == "cpu":
+            return DeviceError(
+                f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run'
+                f"{onnx_on_the_cpu()}"
+            )
+        try:
+            kernels = KernelSet.from_json(artifact.engine)
+            capability = compute_capability(options.cuda_index() or 0)
+            driver = importlib.import_module("cuda.core").system.get_user_mode_driver_version()
+        except CodaError as error:
+            return error
+        return mismatch(artifact.file, kernels, capability, tuple(driver))
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> PtxSession:
+        """Load a checked file, with the bundle's tables.
+
+        Raises what `refusal` returns, ArtifactError, BackendError, DeviceMemoryError.
+        """
+        refused = self.refusal(artifact, options)
+        if refused is not None:
+            raise refused
+        if options.manifest is None:
+            raise InputError(f"{artifact.file} needs the bundle's tables; load the bundle with coda_runtime.load")
+        kernels = KernelSet.from_json(artifact.engine)
+        tables, arrays = read_tables(path, artifact, kernels, options.manifest)
+        modules = kernels.modules(path.read_bytes())
+        layer = open_device(options.cuda_index() or 0)
+        with layer.active():
+            launcher = CudaLauncher(modules, layer.index)
+        return PtxSession(kernels, options.manifest.spec, arrays, layer, launcher, eps=tables.eps)
+
+
+def read_tables(
+    path: Path, artifact: Artifact, kernels: KernelSet, manifest: Manifest
+) -> tuple[SearchTables, dict[str, Any]]:
+    """The bundle's search table, and all tables as the kernels read them.
+
+    Raises ArtifactError for files that are missing from the manifest or do not fit, ChecksumError for missing files.
+    """
+    bundle = Bundle(path.parents[len(PurePosixPath(artifact.file).parts) - 1], manifest, b"")
+    found = manifest.find("search", format="npz")
+    if not found:
+        raise ArtifactError(f"the bundle has no search table, which {artifact.file} needs; export the bundle again")
+    tables = SearchTables.load(bundle.path(found[0]), manifest.spec)
+    return tables, device_tables(kernels, manifest.spec, tables, bundle.load_codebook())
+
+
+def mismatch(file: str, kernels: KernelSet, capability: str, driver: tuple[int, ...]) -> EngineMismatchError | None:
+    """Why kernels do not run on a GPU of `capability`, such as "sm89", with a driver for CUDA `driver`."""
+    have = int(capability.removeprefix("sm"))
+    targets = [int(target.removeprefix("sm")) for target in kernels.targets]
+    # Triton writes PTX from sm90 on with features of that one generation, which no other runs.
+    if not any(target == have or (target < 90 and target <= have) for target in targets):
+        return EngineMismatchError(
+            f"{file} is for {', '.join(kernels.targets)}, and this GPU is {capability}; use the ONNX quantizer, "
+            "or export the kernels for sm80, which run on all later GPUs"
+        )
+    needed = _CUDA_OF_ISA.get(kernels.ptx_isa)
+    if needed is None or driver[:2] < needed:
+        return EngineMismatchError(
+            f"{file} is PTX {kernels.ptx_isa}, and the driver is for CUDA {'.'.join(map(str, driver))}; expected "
+            f"{'another PTX version' if needed is None else f'CUDA {needed[0]}.{needed[1]} or newer'}: update the "
+            "driver, or use the ONNX quantizer"
+        )
+    for kernel in kernels.kernels:
+        if kernel.shared > _SHARED_LIMIT:
+            return EngineMismatchError(f"{file} wants {kernel.shared} bytes of shared memory; export it again")
+    return None
+
+
+class CudaLauncher:
+    """Kernels loaded into the current context."""
+
+    def __init__(self, modules: Mapping[str, bytes], index: int) -> None:
+        self._core: Any = importlib.import_module("cuda.core")
+        with failures("loading the quantizer's kernels"):
+            codes = {entry: self._core.ObjectCode.from_ptx(ptx, name=entry) for entry, ptx in modules.items()}
+            self._kernels = {entry: code.get_kernel(entry) for entry, code in codes.items()}
+            properties = self._core.Device(index).properties
+            self.programs = BLOCKS_PER_MULTIPROCESSOR * int(properties.multiprocessor_count)
+
+    def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:
+        """See ptx_session.Launcher."""
+        config = self._core.LaunchConfig(grid=launch.grid, block=launch.block, shmem_size=launch.kernel.shared)
+        with failures(f"launching {launch.kernel.entry}"):
+            queue = self._core.Stream.from_handle(stream)
+            self._core.launch(queue, config, self._kernels[launch.kernel.entry], *typed(launch, values))
+
+
+def typed(launch: Launch, values: Sequence[int | float]) -> list[Any]:
+    """A kernel's parameters as cuda.core takes them: a plain int is a pointer, NumPy's scalars are numbers."""
+    casts: dict[str, Any] = {"i32": np.int32, "fp32": np.float32}
+    kinds = [kind for _, kind in launch.kernel.arguments]
+    return [casts.get(kind, int)(value) for kind, value in zip(kinds, values, strict=True)] + [0] * launch.kernel.hidden

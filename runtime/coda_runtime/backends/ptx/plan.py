@@ -1,0 +1,166 @@
+"""Which kernels a batch launches, in what order and with what: a list that is fixed by the batch, for one CUDA graph.
+
+A scale is four launches: pool, search, merge, subtract; the last scale needs no subtract. Between them, data lies in
+buffers that are named here and allocated by whoever runs the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import ArtifactError, InputError
+from ...format.manifest import Spec
+from .kernel_set import WARP, Kernel, KernelSet, padded_channels
+
+Argument = str | int | float
+"""A buffer's or a table's name, or a number."""
+
+_INT32 = 2**31
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array, C-contiguous."""
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "int32"]
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        size = 4
+        for length in self.shape:
+            size *= length
+        return size
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel over `grid` blocks; `arguments` in the kernel's order."""
+
+    kernel: Kernel
+    grid: tuple[int, int, int]
+    arguments: tuple[Argument, ...]
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """Threads a block."""
+        return (self.kernel.warps * WARP, 1, 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The launches of a batch and the buffers they share: "latent" goes in, "ids" comes out, the rest is scratch."""
+
+    batch: int
+    launches: tuple[Launch, ...]
+    buffers: Mapping[str, Buffer]
+
+
+def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, programs: int = 512) -> Plan:
+    """The plan of `batch` latents, 1 or more. `eps` is SearchTables.eps.
+
+    `programs` is how many blocks of the search should be in flight at least, a few for every multiprocessor of the GPU:
+    a scale with few tokens splits the table among more of them. It changes speed, never ids.
+
+    Raises InputError for a batch whose buffers a 32-bit index cannot reach, ArtifactError for kernels that do not fit.
+    """
+    kernels.check(spec)
+    size, channels, padded = spec.latent_size, spec.latent_channels, padded_channels(spec.latent_channels)
+    most = batch * spec.scales[-1] ** 2
+    if batch < 1 or programs < 1:
+        raise InputError(f"batch is {batch} and programs {programs}; expected 1 or more of each")
+    launches: list[Launch] = []
+    residual, partials = "latent", 0
+    for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
+        tokens = batch * side * side
+        pool = _pool_kernel(kernels, size, side)
+        launches.append(_launch(pool, _blocks(tokens, pool.sizes["BLOCK_TOKENS"]), residual=residual, side=side,
+                                rows="rows", tokens=tokens))  # fmt: skip
+        search = _search_kernel(kernels, tokens)
+        splits, chunks = _split(kernels, search, tokens, programs)
+        partials = max(partials, tokens * splits)
+        launches.append(
+            _launch(
+                search, _blocks(tokens, search.sizes["BLOCK_TOKENS"]), splits, rows="rows", table="table", bias="bias",
+                slope="slope", spread="spread", offset="offset", eps=eps, scores="scores", codes="codes",
+                tokens=tokens, splits=splits, chunks=chunks,
+            )
+        )  # fmt: skip
+        merge = min(
+            (kernel for kernel in kernels.of("merge") if kernel.sizes["SPLITS"] >= splits),
+            key=lambda kernel: kernel.sizes["SPLITS"],
+        )
+        launches.append(
+            _launch(
+                merge, _blocks(tokens, merge.sizes["BLOCK_TOKENS"]), scores="scores", codes="codes", values="values",
+                ids="ids", grid="grid", tokens=tokens, splits=splits, places=side * side, start=stop - side * side,
+            )
+        )  # fmt: skip
+        if side == size:
+            continue
+        points, subtract = batch * size * size, kernels.of("subtract")[0]
+        launches.append(
+            _launch(
+                subtract, _blocks(points, subtract.sizes["BLOCK_POINTS"]), before=residual, grid="grid",
+                taps=f"taps.{side}", weights=f"weights.{side}", after="residual", points=points, side=side,
+            )
+        )  # fmt: skip
+        residual = "residual"
+    latent = Buffer((batch, channels, size, size), "float32")
+    buffers = {
+        "latent": latent,
+        "residual": latent,
+        "rows": Buffer((most, padded), "float32"),
+        "grid": Buffer((most, padded), "float32"),
+        "scores": Buffer((partials,), "float32"),
+        "codes": Buffer((partials,), "int32"),
+        "ids": Buffer((batch, spec.num_tokens), "int32"),
+    }
+    if max(buffer.bytes for buffer in buffers.values()) // 4 >= _INT32:
+        raise InputError(f"a batch of {batch} needs buffers of more than 2^31 numbers; pass smaller batches")
+    return Plan(batch, tuple(launches), buffers)
+
+
+def _launch(kernel: Kernel, blocks: int, splits: int = 1, /, **values: Argument) -> Launch:
+    missing = [name for name, _ in kernel.arguments if name not in values]
+    if missing or len(values) != len(kernel.arguments):
+        names = ", ".join(name for name, _ in kernel.arguments)
+        raise ArtifactError(
+            f"the kernel {kernel.entry} takes {names}, not {', '.join(values)}; export the bundle again"
+        )
+    return Launch(kernel, (blocks, splits, 1), tuple(values[name] for name, _ in kernel.arguments))
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def window(size: int, side: int) -> int:
+    """The widest pooling window from `size` to `side` places, in places."""
+    return max(-(-(place + 1) * size // side) - place * size // side for place in range(side))
+
+
+def _pool_kernel(kernels: KernelSet, size: int, side: int) -> Kernel:
+    wide = [kernel for kernel in kernels.of("pool") if kernel.sizes["WINDOW"] >= window(size, side)]
+    if not wide:
+        raise ArtifactError(f"no pooling kernel is wide enough for side {side}; export the bundle again")
+    return min(wide, key=lambda kernel: kernel.sizes["WINDOW"])
+
+
+def _search_kernel(kernels: KernelSet, tokens: int) -> Kernel:
+    # The largest block that the tokens fill, or else the smallest.
+    ordered = sorted(kernels.of("search"), key=lambda kernel: kernel.sizes["BLOCK_TOKENS"])
+    filled = [kernel for kernel in ordered if kernel.sizes["BLOCK_TOKENS"] <= tokens]
+    return filled[-1] if filled else ordered[0]
+
+
+def _split(kernels: KernelSet, search: Kernel, tokens: int, programs: int) -> tuple[int, int]:
+    """How many splits of the table, and of how many chunks each."""
+    chunks = search.sizes["CODES"] // search.sizes["BLOCK_CODES"]
+    limit = max(kernel.sizes["SPLITS"] for kernel in kernels.of("merge"))
+    wanted = min(limit, chunks, _blocks(programs, _blocks(tokens, search.sizes["BLOCK_TOKENS"])))
+    each = _blocks(chunks, wanted)
+    return _blocks(chunks, each), each

@@ -1,0 +1,139 @@
+"""TensorRT and TensorRT-RTX engines, run without PyTorch. Not run on a GPU yet.
+
+Both libraries have one API, so there is one implementation, and the library's module is what differs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ...errors import BackendError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
+from ...format import engine_key as key
+from ...format.manifest import Artifact
+from ...requirements import onnx_on_the_cpu, pip_install
+from ..base import LoadOptions
+from ..cuda.layer import DeviceLayer
+from ..cuda.opening import compute_capability, gpu_name, missing, open_device
+from .engine import Engine
+from .inspection import engine_information
+from .library import find_library, module_name, targets_of
+from .library import missing as library_missing
+from .session import TensorRTSession
+
+_LEAN = "tensorrt_lean"
+
+
+class TensorRTBackend:
+    """Loads TensorRT engines."""
+
+    name = "tensorrt"
+    formats: tuple[str, ...] = ("tensorrt",)
+
+    def unavailable(self) -> MissingDependencyError | None:
+        """None if TensorRT (or its lean runtime) and cuda-core are installed."""
+        if module_name(self.name) is None and not self._has_lean():
+            return library_missing(self.name)
+        return missing(self.name)
+
+    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Why an engine may not load here, None where it may: the library, the GPU, the engine's key."""
+        found = self.unavailable()
+        if found is not None:
+            return found
+        if options.providers is not None:
+            return InputError(
+                f"providers are onnxruntime's, and {artifact.file} is an engine; leave them out, or pass "
+                'backend="onnxruntime"'
+            )
+        if options.device == "cpu":
+            return DeviceError(
+                f'{artifact.file} runs on an NVIDIA GPU only, and device is "cpu"; on the CPU the ONNX files run'
+                f"{onnx_on_the_cpu()}"
+            )
+        index = options.cuda_index() or 0
+        try:
+            capability, gpu = compute_capability(index), gpu_name(index)
+            trt = self._module(artifact)
+        except CodaError as error:
+            return error
+        mismatch = key.refusal(
+            artifact,
+            options.manifest,
+            library=self.name,
+            library_version=trt.__version__,
+            compute_capability=capability,
+            gpu=gpu,
+            targets=targets_of(trt),
+        )
+        if mismatch is None and _is_version_compatible(artifact) and not options.allow_host_code:
+            return EngineMismatchError(
+                f"{artifact.file} is version-compatible, which means that it brings code for the CPU; it only loads "
+                "with allow_host_code=True (--allow-host-code): pass that if you trust the bundle. "
+                f"{key.rebuild(artifact, self.name)}"
+            )
+        return mismatch
+
+    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> TensorRTSession:
+        """Load a checked file. Raises what `refusal` returns, ArtifactError, EngineMismatchError, DeviceMemoryError."""
+        _, layer, engine = self._open(path, artifact, options)
+        return TensorRTSession(engine, layer, library=self.name)
+
+    def information(self, path: Path, artifact: Artifact, options: LoadOptions) -> str:
+        """What the inspector tells of an engine's layers, as JSON. Raises as `load` does."""
+        trt, layer, engine = self._open(path, artifact, options)
+        with layer.active():
+            try:
+                return engine_information(engine.raw, trt)
+            finally:
+                engine.close()
+
+    def _open(self, path: Path, artifact: Artifact, options: LoadOptions) -> tuple[Any, DeviceLayer, Engine]:
+        refused = self.refusal(artifact, options)
+        if refused is not None:
+            raise refused
+        trt = self._module(artifact)
+        layer = open_device(options.cuda_index() or 0)
+        with layer.active():
+            engine = Engine(
+                trt, path, artifact, key.rebuild(artifact, self.name), allow_host_code=options.allow_host_code
+            )
+        return trt, layer, engine
+
+    def _module(self, artifact: Artifact) -> Any:
+        """The library's module; the lean runtime where only that is installed, which runs version-compatible engines.
+
+        Raises MissingDependencyError, BackendError.
+        """
+        if module_name(self.name) is not None or not self._has_lean():
+            return find_library(self.name).module
+        if not _is_version_compatible(artifact):
+            raise MissingDependencyError(
+                f"only TensorRT's lean runtime is here, and {artifact.file} is not version-compatible, so it needs all "
+                f"of TensorRT (or coda build BUNDLE --engine {self.name} --version-compatible)",
+                extra=self.name,
+            )
+        try:
+            return importlib.import_module(_LEAN)
+        except (ImportError, OSError) as error:
+            raise BackendError(
+                f"TensorRT's lean runtime is installed but does not import ({' '.join(str(error).split())[:200]}); "
+                f"reinstall it: {pip_install('tensorrt-lean', options='--force-reinstall')}"
+            ) from error
+
+    def _has_lean(self) -> bool:
+        return self.name == "tensorrt" and importlib.util.find_spec(_LEAN) is not None
+
+
+class TensorRTRTXBackend(TensorRTBackend):
+    """Loads TensorRT-RTX engines."""
+
+    name = "tensorrt-rtx"
+    formats: tuple[str, ...] = ("tensorrt-rtx",)
+
+
+def _is_version_compatible(artifact: Artifact) -> bool:
+    flags = (artifact.engine or {}).get("flags")
+    return isinstance(flags, dict) and flags.get("version_compatible") is True

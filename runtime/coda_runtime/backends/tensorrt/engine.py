@@ -1,0 +1,136 @@
+"""A deserialised engine: its one input and one output, its batch profile, its contexts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import ArtifactError, EngineMismatchError
+from ...format.manifest import Artifact
+from .messages import Messages
+
+_PARTS = {
+    "encoder": (("image", np.uint8), ("latent", np.float32)),
+    "quantizer": (("latent", np.float32), ("ids", np.int32)),
+    "decoder": (("ids", np.int32), ("image", np.uint8)),
+}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output. `shape` is that of one image, without the batch."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def nbytes(self, count: int) -> int:
+        """Bytes of `count` images."""
+        return count * math.prod(self.shape) * self.dtype.itemsize
+
+
+class Engine:
+    """An engine and what it was loaded with. `trt` is the module of TensorRT, or of TensorRT-RTX: one API.
+
+    Raises EngineMismatchError if TensorRT does not take the file, ArtifactError if it is not what the manifest says.
+    """
+
+    def __init__(self, trt: Any, path: Path, artifact: Artifact, rebuild: str, *, allow_host_code: bool) -> None:
+        self.name = path.name
+        self.rebuild = rebuild
+        self.messages = Messages(trt)
+        self._trt = trt
+        with self.messages.calls(f"TensorRT does not start for {path.name}", "see `coda doctor`"):
+            runtime = trt.Runtime(self.messages.logger)
+            if allow_host_code:
+                runtime.engine_host_code_allowed = True
+            raw = runtime.deserialize_cuda_engine(path.read_bytes())
+        if raw is None:
+            raise EngineMismatchError(
+                f"TensorRT {trt.__version__} cannot load {path} ({self.messages.first()}): it was built by another "
+                f"version, for another GPU, or is damaged. {rebuild}"
+            )
+        self._runtime = runtime
+        self.raw = raw
+        self.input, self.output, self.batch = _read(trt, raw, path, artifact, rebuild)
+
+    def create_context(self, count: int | None, scratch: int, nbytes: int) -> Any:
+        """A context that works in the memory at `scratch`; for `count` images only, or for any number.
+
+        Raises BackendError, DeviceMemoryError.
+        """
+        trt = self._trt
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        remedy = f"load the bundle again; if it stays so: {self.rebuild}"
+        failed = f"TensorRT makes no context for {self.name}"
+        with self.messages.calls(failed, remedy):
+            specialize = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+            if specialize is None or count is None:
+                context = self.raw.create_execution_context(strategy)
+            else:
+                # TensorRT-RTX compiles kernels for a shape in the background, and uses slower ones until then: a
+                # graph would keep those for good.
+                config = self.raw.create_runtime_config()
+                config.set_execution_context_allocation_strategy(strategy)
+                config.dynamic_shapes_kernel_specialization_strategy = specialize.EAGER
+                context = self.raw.create_execution_context(config)
+            if context is None:
+                raise self.messages.error(failed, remedy)
+            if nbytes:
+                context.set_device_memory(scratch, nbytes)
+        return context
+
+    def scratch_bytes(self) -> int:
+        """Device memory that a context works in."""
+        return int(self.raw.device_memory_size_v2)
+
+    def close(self) -> None:
+        """Free it; its contexts are gone already."""
+        self.raw = None
+        self._runtime = None
+
+
+def _read(
+    trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str
+) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
+    names = [raw.get_tensor_name(i) for i in range(raw.num_io_tensors)]
+    inputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    outputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ArtifactError(
+            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each. {rebuild}"
+        )
+    source, target = (_tensor(trt, raw, name, path, rebuild) for name in (*inputs, *outputs))
+    for found, expected in zip((source, target), _PARTS.get(artifact.part, ()), strict=False):
+        if (found.name, found.dtype) != (expected[0], np.dtype(expected[1])):
+            raise ArtifactError(
+                f"{path} has {found.name} of {found.dtype}, and the {artifact.part} has {expected[0]} of "
+                f"{np.dtype(expected[1])}. {rebuild}"
+            )
+    if raw.num_optimization_profiles != 1:
+        raise ArtifactError(
+            f"{path} has {raw.num_optimization_profiles} optimization profiles; expected one. {rebuild}"
+        )
+    low, best, high = (int(next(iter(shape))) for shape in raw.get_tensor_profile_shape(source.name, 0))
+    if artifact.batch is not None and (low, best, high) != artifact.batch:
+        raise ArtifactError(
+            f"{path} takes batches {low},{best},{high} (min, opt, max), and the manifest says "
+            f"{','.join(map(str, artifact.batch))}. {rebuild}"
+        )
+    return source, target, (low, best, high)
+
+
+def _tensor(trt: Any, raw: Any, name: str, path: Path, rebuild: str) -> Tensor:
+    shape = tuple(int(side) for side in raw.get_tensor_shape(name))
+    kind = raw.get_tensor_dtype(name)
+    try:
+        dtype = np.dtype(trt.nptype(kind))
+    except TypeError as error:
+        raise ArtifactError(f"{path} has {name} of {kind}, which numpy does not have. {rebuild}") from error
+    if not shape or shape[0] != -1 or min(shape[1:], default=1) < 1:
+        raise ArtifactError(f"{path} has {name} of shape {list(shape)}; only the batch may vary. {rebuild}")
+    return Tensor(name, dtype, shape[1:])

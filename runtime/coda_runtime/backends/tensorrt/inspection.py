@@ -1,0 +1,107 @@
+"""What a built engine computes in, from the inspector of TensorRT: an engine in bf16 that is float32 inside is no use.
+
+The inspector says so only for engines that were built with ProfilingVerbosity.DETAILED.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import BuildError
+
+LOW_PRECISIONS = ("fp16", "bf16")
+MIN_SHARE = 0.5
+"""Of the convolutions and matrix products of an engine in low precision, the share that must be in it.
+
+Of a lowered graph's a few stay in float32: the last one, and those of attention's scores.
+"""
+
+# In this order: "BFloat16" contains "Float", and "FP16" stands in "BFP16".
+_TYPES = (
+    ("bf16", re.compile(r"bf16|bfloat16|bfp16", re.IGNORECASE)),
+    ("fp16", re.compile(r"fp16|half|float16", re.IGNORECASE)),
+    ("fp32", re.compile(r"fp32|tf32|float", re.IGNORECASE)),
+    ("integer", re.compile(r"u?int\d+|bool", re.IGNORECASE)),
+)
+_PRODUCTS = re.compile(r"conv|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
+
+
+def engine_information(engine: Any, trt: Any) -> str:
+    """The inspector's JSON."""
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def check_precision(info_json: str, precision: str) -> None:
+    """Raise BuildError if an engine in fp16 or bf16 has its convolutions and matrix products in something else.
+
+    Where the inspector shows no product whose type it tells, as when the library has fused all into one, any tensor
+    of that type will do. Other precisions pass.
+    """
+    if precision not in LOW_PRECISIONS:
+        return
+    layers = _layers(info_json)
+    products = [layer for layer in layers if _PRODUCTS.search(_kind(layer))]
+    known = [found for found in map(_layer_type, products) if found != "unknown"]
+    if known:
+        share, counted = known.count(precision) / len(known), "convolutions and matrix products"
+        enough = share >= MIN_SHARE
+    else:
+        types = [found for layer in layers for found in _tensor_types(layer) if found != "unknown"]
+        known, counted = types, "tensors"
+        enough = precision in types
+    if not enough:
+        counts = ", ".join(f"{count} in {name}" for name, count in sorted(Counter(known).items())) or "none of any type"
+        raise BuildError(
+            f"the engine is to compute in {precision}, and of its {counted} there are {counts}: the graph it was built "
+            f"from is not in {precision}; export the bundle again with --precision {precision}"
+        )
+
+
+def _layers(info_json: str) -> list[Mapping[str, Any]]:
+    try:
+        data = json.loads(info_json)
+    except ValueError as error:
+        raise BuildError(f"the engine's inspector gave no JSON ({error}); reinstall TensorRT") from error
+    layers = data.get("Layers") if isinstance(data, dict) else None
+    if not isinstance(layers, list) or not layers:
+        raise BuildError("the engine's inspector lists no layers; build the engine again: coda build")
+    if not all(isinstance(layer, dict) for layer in layers):
+        raise BuildError(
+            "the engine's inspector lists names only: it was built without ProfilingVerbosity.DETAILED; build it again"
+        )
+    return layers
+
+
+def _kind(layer: Mapping[str, Any]) -> str:
+    return f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}"
+
+
+def _layer_type(layer: Mapping[str, Any]) -> str:
+    """The type of the first floating-point input; else of the weights, of an output, of an integer input."""
+    inputs, outputs = _side(layer, "Inputs"), _side(layer, "Outputs")
+    weights = layer.get("Weights")
+    own = [_type(weights.get("Type"))] if isinstance(weights, dict) else []
+    found = [name for name in (*inputs, *own, *outputs) if name != "unknown"]
+    return next((name for name in found if name != "integer"), found[0] if found else "unknown")
+
+
+def _tensor_types(layer: Mapping[str, Any]) -> list[str]:
+    return [*_side(layer, "Inputs"), *_side(layer, "Outputs")]
+
+
+def _side(layer: Mapping[str, Any], side: str) -> list[str]:
+    tensors = layer.get(side)
+    if not isinstance(tensors, list):
+        return []
+    return [
+        _type(tensor.get("Format/Datatype", tensor.get("Format"))) for tensor in tensors if isinstance(tensor, dict)
+    ]
+
+
+def _type(text: object) -> str:
+    return next((name for name, pattern in _TYPES if isinstance(text, str) and pattern.search(text)), "unknown")

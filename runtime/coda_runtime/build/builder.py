@@ -1,0 +1,231 @@
+"""One ONNX file -> one engine, by whichever of the two libraries is passed in.
+
+The network is strongly typed: the ONNX graph alone decides each layer's type, and TF32, which would round float32
+products to 10 bits, is off. What came of it is counted layer by layer, and an engine of another precision is refused.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..backends.tensorrt.inspection import MIN_SHARE
+from ..backends.tensorrt.library import EngineLibrary
+from ..errors import BuildError
+from ..io.atomic_files import staged_file
+from .options import HARDWARE, BuildOptions
+
+Watch = Callable[[str, int, int], None]
+"""Called with a phase, the steps done in it and their number."""
+
+# The parser's and the network's names of types, by what the manifest calls a precision.
+_TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
+PRECISIONS = tuple(_TYPES)
+_WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine as bytes. `layers` counts {layer type: {data type of its output: how many}}."""
+
+    data: bytes
+    layers: Mapping[str, Mapping[str, int]]
+
+
+def build_engine(
+    library: EngineLibrary,
+    onnx: Path,
+    options: BuildOptions,
+    *,
+    precision: str,
+    watch: Watch = lambda *_: None,
+) -> BuiltEngine:
+    """Build an engine from an ONNX file with one input of dynamic batch, computing in `precision`.
+
+    `watch` is called in this thread; what it raises (KeyboardInterrupt too) cancels the build and comes out of here.
+    Raises BuildError with the parser's or the builder's own messages, InputError for options the library lacks.
+    """
+    options.check_for(library)
+    trt = library.module
+    messages: list[str] = []
+    builder = trt.Builder(_logger(trt, messages))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, builder.logger)
+    if not parser.parse_from_file(str(onnx)):
+        problems = [_explain(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise BuildError(
+            f"{library.title} {library.version} cannot parse {onnx.name}: {'; '.join(problems or messages)}; export "
+            "the bundle again, or run this part with another backend"
+        )
+    layers = layer_types(network)
+    check_types(layers, precision, onnx.name)
+    config = builder.create_builder_config()
+    _configure(trt, builder, network, config, options)
+    data = _run(trt, builder, network, config, watch)
+    if data is None:
+        raise BuildError(
+            f"{library.title} {library.version} could not build an engine from {onnx.name}: "
+            f"{_last(messages)}{_way_out(library, options, messages)}"
+        )
+    if options.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
+        with staged_file(options.timing_cache) as path:
+            path.write_bytes(bytes(cache.serialize()))
+    return BuiltEngine(data, layers)
+
+
+def layer_types(network: Any) -> dict[str, dict[str, int]]:
+    """How many layers of each kind a network has for each data type of their first output."""
+    counts: dict[str, Counter[str]] = {}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.num_outputs:
+            counts.setdefault(layer.type.name, Counter())[layer.get_output(0).dtype.name] += 1
+    return {kind: dict(sorted(types.items())) for kind, types in sorted(counts.items())}
+
+
+def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: str) -> None:
+    """Raise BuildError when convolutions and matrix products do not compute in `precision`."""
+    found = Counter[str]()
+    for kind in _WEIGHTY:
+        found.update(layers.get(kind, {}))
+    total, wanted = found.total(), _TYPES[precision]
+    share = found[wanted] / total if total else 0.0
+    enough = share == 1.0 if precision == "fp32" else share >= MIN_SHARE
+    if not enough:
+        seen = ", ".join(f"{count} in {name}" for name, count in sorted(found.items())) or "none at all"
+        raise BuildError(
+            f"{file} is meant to be {precision}, and of its {total} convolutions and matrix products there are {seen}; "
+            "export the bundle again"
+        )
+
+
+def _configure(trt: Any, builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # What the inspector is asked for after the build.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.targets:
+        config.num_compute_capabilities = len(options.targets)
+        for index, target in enumerate(options.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+    if options.workspace_gib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.hardware != "none":
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, HARDWARE[options.hardware])
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.timing_cache is not None:
+        _use_timing_cache(config, options.timing_cache)
+    profile = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        rest = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, *((size, *rest) for size in options.batch))
+    config.add_optimization_profile(profile)
+
+
+def _use_timing_cache(config: Any, file: Path) -> None:
+    """Read measured tactics. A file of another version or GPU is refused here, before minutes are spent."""
+    measured = file.read_bytes() if file.exists() else b""
+    # False: do not take over what another GPU measured.
+    if not config.set_timing_cache(config.create_timing_cache(measured), False):
+        raise BuildError(
+            f"the timing cache {file} is of another version or GPU, or damaged; remove it, or name another file"
+        )
+
+
+def _run(trt: Any, builder: Any, network: Any, config: Any, watch: Watch) -> bytes | None:
+    """Build in a thread, so that this one can pass progress on, and hear of Ctrl-C while it goes."""
+    events: queue.SimpleQueue[tuple[str, int, int] | None] = queue.SimpleQueue()
+    cancelled = threading.Event()
+    config.progress_monitor = _monitor(trt, events, cancelled)
+    result: list[bytes | None] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            made = builder.build_serialized_network(network, config)
+            result.append(None if made is None else bytes(made))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            events.put(None)
+
+    thread = threading.Thread(target=work, name="coda-engine-build")
+    thread.start()
+    try:
+        while True:
+            try:
+                event = events.get(timeout=0.2)  # a wait without an end would not be interrupted on every system
+            except queue.Empty:
+                continue
+            if event is None:
+                break
+            watch(*event)
+    except BaseException:
+        cancelled.set()
+        raise
+    finally:
+        thread.join()
+    if failure:
+        raise BuildError(f"the builder failed ({failure[0]})") from failure[0]
+    return result[0]
+
+
+def _monitor(trt: Any, events: queue.SimpleQueue[tuple[str, int, int] | None], cancelled: threading.Event) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc] # the module is only known when it runs
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._steps[phase_name] = num_steps
+            events.put((phase_name, 0, num_steps))
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            events.put((phase_name, step + 1, self._steps.get(phase_name, 0)))
+            return not cancelled.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._steps.pop(phase_name, None)
+
+    return Monitor()
+
+
+def _logger(trt: Any, messages: list[str]) -> Any:
+    class Logger(trt.ILogger):  # type: ignore[misc] # the module is only known when it runs
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                messages.append(" ".join(message.split()))
+
+    return Logger()
+
+
+def _explain(error: Any) -> str:
+    # The parser's methods, not attributes: each is called.
+    name, operator = error.node_name(), error.node_operator()
+    return f"node {name or error.node()} ({operator or 'unknown operator'}): {' '.join(error.desc().split())}"
+
+
+def _last(messages: list[str]) -> str:
+    return messages[-1][:400] if messages else "it gave no reason"
+
+
+def _way_out(library: EngineLibrary, options: BuildOptions, messages: list[str]) -> str:
+    text = " ".join(messages).lower()
+    if "driver version is insufficient" in text or "cuda initialization failure" in text or "no cuda" in text:
+        if library.targets and not options.targets:
+            return f"; there is no GPU here to build for: name targets, some of {', '.join(library.targets)}"
+        return "; there is no GPU here, or its driver is too old: build on the target machine"
+    if "out of memory" in text or "insufficient workspace" in text:
+        return "; give it more workspace, or a smaller MAX batch"
+    return "; run again with another batch profile, or run this part with another backend"

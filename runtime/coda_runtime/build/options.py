@@ -1,0 +1,103 @@
+"""How an engine is built: batch profile, targets, limits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..backends.tensorrt.library import EngineLibrary
+from ..errors import InputError
+
+Batch = tuple[int, int, int]
+
+HARDWARE = {"none": "NONE", "same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
+"""Which other GPUs an engine of TensorRT may run on: names here and in the library's HardwareCompatibilityLevel."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of one build.
+
+    `batch` is the profile (MIN, OPT, MAX) in images. `targets` are GPUs, as "sm89", which only TensorRT-RTX can build
+    for ahead of time; empty means the GPU of this machine. `workspace_gib` bounds the scratch memory of a layer, None
+    leaves it to the library. `optimization_level` goes from 0 (quick) to 5, None is the library's default.
+    `timing_cache` is a file that measured tactics are read from and written to. `hardware` is a key of HARDWARE.
+
+    Raises InputError for values out of range.
+    """
+
+    batch: Batch = (1, 4, 8)
+    targets: tuple[str, ...] = ()
+    workspace_gib: float | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+    hardware: str = "none"
+    version_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        low, best, high = self.batch
+        if not 1 <= low <= best <= high:
+            raise InputError(f"batch is {low},{best},{high}; expected MIN,OPT,MAX, rising, from 1")
+        if len(set(self.targets)) != len(self.targets):
+            raise InputError(f"targets names one twice: {', '.join(self.targets)}")
+        if self.workspace_gib is not None and not 0 < self.workspace_gib <= 1024:
+            raise InputError(f"workspace is {self.workspace_gib} GiB; expected more than 0, 1024 at most")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise InputError(f"optimization level is {self.optimization_level}; expected 0 to 5")
+        if self.hardware not in HARDWARE:
+            raise InputError(f"hardware compatibility is {self.hardware!r}; expected one of {', '.join(HARDWARE)}")
+
+    def check_for(self, library: EngineLibrary) -> None:
+        """Raise InputError for an option that this library does not have or that would not do what it says."""
+        title, known = library.title, library.targets
+        if self.targets and not known:
+            raise InputError(
+                f"{title} builds for the GPU of this machine only, and targets names {', '.join(self.targets)}; run "
+                "`coda build` on the target machine, or take tensorrt-rtx, which builds for named GPUs"
+            )
+        unknown = [target for target in self.targets if target not in known]
+        if unknown:
+            raise InputError(f"{title} {library.version} has no target {', '.join(unknown)}; it has {', '.join(known)}")
+        if known and self.timing_cache is not None:
+            raise InputError(f"{title} takes no timing cache: it tunes on the user's GPU when the engine is loaded")
+        if known and (self.version_compatible or self.hardware != "none"):
+            raise InputError(
+                f"{title} has no version- or hardware-compatible engines; name the GPUs as targets instead, one of "
+                f"{', '.join(known)}"
+            )
+
+    def flags(self) -> dict[str, Any]:
+        """What of this is part of an engine's key, as JSON holds it."""
+        return {
+            "tf32": False,
+            "workspace_gib": self.workspace_gib,
+            "optimization_level": self.optimization_level,
+            "hardware_compatible": self.hardware,
+            "version_compatible": self.version_compatible,
+        }
+
+
+def parse_batch(text: str) -> Batch:
+    """A profile as typed, "1,4,8" or "8" -> (MIN, OPT, MAX). Raises InputError."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    if len(pieces) == 1:
+        pieces *= 3
+    if len(pieces) != 3 or not all(re.fullmatch(r"[1-9]\d{0,4}", piece) for piece in pieces):
+        raise InputError(f"batch is {text!r}; expected MIN,OPT,MAX, such as 1,4,8, or one number")
+    low, best, high = map(int, pieces)
+    return low, best, high
+
+
+def parse_targets(text: str) -> tuple[str, ...]:
+    """GPUs as typed, "SM120,8.9" -> ("sm89", "sm120"), rising. Raises InputError."""
+    targets = []
+    for piece in filter(None, (piece.strip().lower() for piece in text.split(","))):
+        found = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", piece)
+        if found is None:
+            raise InputError(f"target is {piece!r}; expected compute capabilities such as sm89,sm120")
+        targets.append(f"sm{found[1]}{found[2]}")
+    if not targets:
+        raise InputError("target is empty; expected compute capabilities such as sm89,sm120")
+    return tuple(sorted(targets, key=lambda target: int(target[2:])))

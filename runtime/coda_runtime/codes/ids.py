@@ -1,0 +1,63 @@
+"""Ids in: checks, padding with the null token, and the scales they fall into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import TokenError
+from ..format.manifest import Spec
+
+Ids = npt.NDArray[np.int32]
+
+
+def check_ids(ids: Any, spec: Spec) -> Ids:
+    """Return ids as C-contiguous int32 [B,n], n a whole number of scales, each in [0, V); no copy if they are that.
+
+    Any integer dtype is taken, since all values fit. Raises TokenError.
+    """
+    if not isinstance(ids, np.ndarray):
+        kind = f"{type(ids).__module__}.{type(ids).__qualname__}".removeprefix("builtins.")
+        raise TokenError(f"ids is a {kind}; expected an int32 array [B,n]: np.asarray(ids, dtype=np.int32)")
+    if ids.dtype.kind not in "iu":
+        raise TokenError(f"ids is {ids.dtype}; expected int32, as encode returns it: other types may have lost digits")
+    shape = list(ids.shape)
+    if ids.ndim != 2:
+        hint = ": add the batch axis, ids[None]" if ids.ndim == 1 else ""
+        raise TokenError(f"ids has shape {shape}; expected [B,n]{hint}")
+    if shape[0] == 0:
+        raise TokenError(f"ids has shape {shape}: the batch is empty; pass at least one row")
+    if shape[1] not in spec.prefix_lengths:
+        raise TokenError(
+            f"ids has {shape[1]} tokens a row; expected a whole number of scales, one of "
+            f"{', '.join(map(str, spec.prefix_lengths))}"
+        )
+    if ids.min() < 0 or ids.max() >= spec.vocab_size:
+        row, column = np.argwhere((ids < 0) | (ids >= spec.vocab_size))[0]
+        raise TokenError(
+            f"ids[{row}, {column}] is {ids[row, column]}; expected 0 to {spec.vocab_size - 1} "
+            f"(this tokenizer has {spec.vocab_size} codes)"
+        )
+    return np.ascontiguousarray(ids, dtype=np.int32)
+
+
+def pad_ids(ids: Ids, spec: Spec) -> Ids:
+    """Fill int32 [B,n] up to [B,L] with the null token V, whose value is zero."""
+    if ids.shape[1] == spec.num_tokens:
+        return ids
+    out = np.full((len(ids), spec.num_tokens), spec.vocab_size, dtype=np.int32)
+    out[:, : ids.shape[1]] = ids
+    return out
+
+
+def split_ids(ids: Ids, spec: Spec) -> list[Ids]:
+    """Views of int32 [B,n] as one [B,s,s] a scale, coarse to fine, row-major inside a scale."""
+    out, start = [], 0
+    for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
+        if stop > ids.shape[1]:
+            break
+        out.append(ids[:, start:stop].reshape(len(ids), side, side))
+        start = stop
+    return out

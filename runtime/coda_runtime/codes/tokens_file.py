@@ -1,0 +1,90 @@
+"""tokens.npz, what `coda encode` writes: ids, the names of their images, and which tokenizer they belong to.
+
+Keys: ids int32 [N,L]; names, unicode [N]; scales and vocab_size int64; made_with, unicode [k], the
+fingerprints of the bundle.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import TokenError
+from ..io.npy import NUMBERS, read_npz
+from ..tokenizer import Tokenizer
+
+_KEYS = {"ids": "iu", "names": "U", "scales": "iu", "vocab_size": "iu", "made_with": "U"}
+
+
+@dataclass(frozen=True)
+class TokensFile:
+    """Ids int32 [N,L] with one name a row, relative and with forward slashes."""
+
+    ids: npt.NDArray[Any]
+    names: tuple[str, ...]
+
+
+def write_tokens(path: Path, ids: npt.NDArray[np.int32], names: Sequence[str], tok: Tokenizer) -> None:
+    """Write tokens.npz for ids int32 [N,L] that `tok` made. Raises OSError."""
+    with path.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=ids,
+            names=np.array(names, dtype=np.str_),
+            scales=np.array(tok.spec.scales),
+            vocab_size=np.array(tok.spec.vocab_size),
+            made_with=np.array(tok.fingerprints),
+        )
+
+
+def read_tokens(path: Path, tok: Tokenizer) -> TokensFile:
+    """Read tokens.npz. Raises TokenError if it is damaged, or made with another tokenizer than `tok`."""
+    data = _read(path)
+    spec = tok.spec
+    made_with = [str(fingerprint) for fingerprint in data["made_with"].ravel()]
+    if not set(made_with) & set(tok.fingerprints):
+        raise TokenError(
+            f"{path} was made with another tokenizer ({_short(made_with)}, and {tok.folder} has "
+            f"{_short(tok.fingerprints)}); decode it with the bundle that it was encoded with"
+        )
+    if data["scales"].tolist() != list(spec.scales) or data["vocab_size"].tolist() != spec.vocab_size:
+        raise TokenError(
+            f"{path} has scales {data['scales'].tolist()} and {data['vocab_size'].tolist()} codes, the bundle "
+            f"{list(spec.scales)} and {spec.vocab_size}; decode it with the bundle that it was encoded with"
+        )
+    ids, names = data["ids"], data["names"]
+    if ids.ndim != 2 or names.shape != ids.shape[:1]:
+        raise TokenError(
+            f"{path} has ids {list(ids.shape)} and names {list(names.shape)}; expected [N,L] and [N]; encode again"
+        )
+    return TokensFile(ids, tuple(map(str, names)))
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise TokenError(f"{path} is not a .npz file, or it is cut; expected what `coda encode` writes")
+        data = read_npz(path, NUMBERS + "U")
+    except FileNotFoundError as error:
+        raise TokenError(f"there is no file {str(path)!r}; expected what `coda encode` writes") from error
+    except (OSError, ValueError) as error:
+        raise TokenError(f"{path} cannot be read ({error}); encode the images again") from error
+    for key, kinds in _KEYS.items():
+        if key not in data:
+            raise TokenError(
+                f"{path} has no key {key!r}, only {', '.join(sorted(data))}; expected what `coda encode` writes"
+            )
+        if data[key].dtype.kind not in kinds:
+            raise TokenError(f"{path}: {key} is {data[key].dtype}; expected what `coda encode` writes; encode again")
+    return data
+
+
+def _short(fingerprints: Sequence[str]) -> str:
+    return f"{fingerprints[0][:24]}..." if fingerprints else "nothing"

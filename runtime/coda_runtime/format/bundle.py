@@ -1,0 +1,224 @@
+"""A bundle folder: opened, checked, and sealed by the exporter."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import os
+import shlex
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError
+from ..io.atomic_files import staged_file
+from ..io.npy import read_npy
+from . import checksums
+from .checksums import Verify
+from .graph_check import check_graph
+from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES, Artifact, Manifest, Spec
+
+
+class Bundle:
+    """A folder with a manifest that parsed. Files are checked by `verify`, not by opening."""
+
+    def __init__(self, folder: Path, manifest: Manifest, manifest_bytes: bytes) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._manifest_bytes = manifest_bytes
+
+    @property
+    def spec(self) -> Spec:
+        """What the tokenizer computes."""
+        return self.manifest.spec
+
+    @property
+    def codebook(self) -> Artifact | None:
+        """The value table's artifact, None in a bundle that has none."""
+        return next(iter(self.manifest.find("codebook", format="npy")), None)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """What ids belong to, each "part:sha256": the value table, where there is one, and the quantizers.
+
+        Bundles that share one of them come from the same tokenizer, whichever versions exported them. PTX is no sign
+        of that: it follows from the tokenizer's sizes alone.
+        """
+        quantizers = [artifact for artifact in self.manifest.find("quantizer") if artifact.format != "ptx"]
+        artifacts = [*self.manifest.find("codebook"), *quantizers]
+        return tuple(f"{artifact.part}:{artifact.sha256}" for artifact in artifacts)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle's manifest. Raises BundleNotFoundError, ManifestError, FormatVersionError."""
+        root = Path(folder).expanduser()
+        if not root.exists():
+            raise BundleNotFoundError(f"there is no folder {str(root)!r}; expected a bundle, which `coda export` makes")
+        if not root.is_dir():
+            raise BundleNotFoundError(f"{str(root)!r} is a file; expected the bundle folder that holds {MANIFEST_NAME}")
+        path = root / MANIFEST_NAME
+        try:
+            data = _read_list(path)
+        except FileNotFoundError as error:
+            raise BundleNotFoundError(
+                f"{str(root)!r} has no {MANIFEST_NAME}, so it is not a bundle; `coda export` makes one"
+            ) from error
+        except OSError as error:
+            raise BundleNotFoundError(
+                f"{path} cannot be read ({error.strerror}); check what it is, and its permissions"
+            ) from error
+        return cls(root, Manifest.parse(data), data)
+
+    def path(self, artifact: Artifact) -> Path:
+        """Where an artifact lies. Raises ChecksumError when it is missing or leaves the bundle through a link."""
+        path = self.folder / artifact.file
+        try:
+            real = path.resolve()
+            there = real.is_file()
+        except (OSError, RuntimeError):  # a loop of links, a name that is too long
+            there = False
+        if not there:
+            raise ChecksumError(
+                f"{path} is missing, and the manifest lists it; copy, download or export the bundle again"
+            )
+        if not any(real.is_relative_to(root) for root in self._roots()):
+            raise ChecksumError(f"{path} is a link that leaves the bundle, to {real}; put the file itself there")
+        return path
+
+    def verify(self, mode: Verify = "cached") -> None:
+        """Check what `check` does. Raises ChecksumError, ArtifactError."""
+        for _, problem in self.check(mode):
+            if problem is not None:
+                raise problem
+
+    def check(self, mode: Verify = "always") -> Iterator[tuple[str, BundleError | None]]:
+        """Yield (file name, what is wrong with it or None) for every file of the bundle.
+
+        The manifest is compared with SHA256SUMS, every file with the manifest (ChecksumError), and an ONNX file must
+        be one that may be loaded (ArtifactError, see graph_check).
+        """
+        if mode not in ("cached", "always"):
+            raise InputError(f'verify is {mode!r}; expected "cached" or "always"')
+        sums = self.folder / CHECKSUMS_NAME
+        # A SHA256SUMS that the manifest does not mention counts too: the key itself may be what was altered.
+        if self.manifest.checksums is not None or sums.exists():
+            yield MANIFEST_NAME, self._check_sums(sums)
+        for artifact in self.manifest.artifacts:
+            try:
+                self.check_artifact(artifact, mode)
+            except BundleError as problem:
+                yield artifact.file, problem
+            else:
+                yield artifact.file, None
+
+    def check_artifact(self, artifact: Artifact, mode: Verify = "always") -> None:
+        """`check` for one file. Raises ChecksumError, ArtifactError."""
+        path = self.path(artifact)
+        checksums.check_file(path, artifact.sha256, artifact.bytes, verify=mode)
+        if artifact.format == "onnx":
+            check_graph(path)
+
+    def load_codebook(self) -> npt.NDArray[np.float32]:
+        """The value table, float32 [V, C], read-only. Raises ArtifactError."""
+        artifact = self.codebook
+        if artifact is None:
+            raise ArtifactError(
+                f"{self.folder} has no value table (part 'codebook', format 'npy'), so there is no embed and no "
+                "codebook; export the bundle again with `coda export`"
+            )
+        path = self.path(artifact)
+        try:
+            table = read_npy(path)
+        except ValueError as error:
+            raise ArtifactError(f"{path} is not a .npy file ({error}); export the bundle again") from error
+        expected = (self.spec.vocab_size, self.spec.latent_channels)
+        if table.dtype != np.float32 or table.shape != expected:
+            raise ArtifactError(
+                f"{path} holds {table.dtype} {list(table.shape)}, expected float32 {list(expected)}; "
+                "export the bundle again"
+            )
+        table.flags.writeable = False
+        return table
+
+    def _roots(self) -> tuple[Path, ...]:
+        root = self.folder.resolve()
+        # A snapshot in the Hub's cache is a folder of links into the `blobs` folder two levels up.
+        blobs = root.parent.parent / "blobs"
+        return (root, blobs) if root.parent.name == "snapshots" and blobs.is_dir() else (root,)
+
+    def _check_sums(self, path: Path) -> ChecksumError | None:
+        try:
+            listed = checksums.parse_sums(_read_list(path), path)
+        except ChecksumError as problem:
+            return problem
+        except OSError as error:
+            return ChecksumError(
+                f"{path} cannot be read ({error.strerror}), and {MANIFEST_NAME} names it; "
+                "copy, download or export the bundle again"
+            )
+        expected = {MANIFEST_NAME: hashlib.sha256(self._manifest_bytes).hexdigest()}
+        expected |= {artifact.file: artifact.sha256 for artifact in self.manifest.artifacts}
+        problem_text = checksums.sums_problem(listed, expected)
+        if problem_text is None:
+            return None
+        if (left := self._unfinished(expected)) is not None:
+            # Quoted: this is copied into a shell, and who made the folder chose the name.
+            finish = shlex.join(["mv", "--", str(left), str(path)])
+            return ChecksumError(
+                f"{self.folder}: {problem_text}, for writing the two was interrupted; finish it: {finish}"
+            )
+        return ChecksumError(f"{self.folder}: {problem_text}; copy, download or export the bundle again")
+
+    def _unfinished(self, expected: Mapping[str, str]) -> Path | None:
+        """What `seal` left beside SHA256SUMS when it was killed after it had replaced the manifest."""
+        for path in self.folder.glob(f".{CHECKSUMS_NAME}.*.part"):
+            try:
+                if checksums.parse_sums(_read_list(path), path) == expected:
+                    return path
+            except (OSError, ChecksumError):
+                continue
+        return None
+
+
+def _read_list(path: Path) -> bytes:
+    """The bytes of manifest.json or SHA256SUMS. Raises OSError, also for what a read might not come back from."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, and at most {MOST_BYTES} are read", str(path))
+    return data
+
+
+def describe_file(folder: Path, file: str) -> tuple[str, int]:
+    """The (SHA-256, size in bytes) of a file of the bundle, for its Artifact. Raises OSError."""
+    path = folder / file
+    return checksums.sha256_file(path), path.stat().st_size
+
+
+def seal(folder: str | os.PathLike[str], manifest: Manifest) -> Manifest:
+    """Write manifest.json and SHA256SUMS into a folder that holds the manifest's files; return what was written.
+
+    The files are checked against the manifest first, so a sealed bundle verifies. Raises ManifestError for a manifest
+    that would not load, ChecksumError for a file that is missing or differs, OutputError, OSError.
+    """
+    root = Path(folder)
+    sealed = dataclasses.replace(manifest, checksums=CHECKSUMS_NAME)
+    data = sealed.dump()
+    bundle = Bundle(root, Manifest.parse(data), data)
+    for artifact in sealed.artifacts:
+        bundle.check_artifact(artifact)
+    digests = {MANIFEST_NAME: hashlib.sha256(data).hexdigest()}
+    digests |= {artifact.file: artifact.sha256 for artifact in sealed.artifacts}
+    # Both are complete before either takes its place, the manifest first: killed between the two, the bundle is broken
+    # until what is left beside SHA256SUMS takes its place too, as loading it then says.
+    with staged_file(root / CHECKSUMS_NAME) as sums, staged_file(root / MANIFEST_NAME) as listing:
+        listing.write_bytes(data)
+        sums.write_bytes(checksums.format_sums(digests))
+    return bundle.manifest

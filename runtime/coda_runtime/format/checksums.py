@@ -1,0 +1,137 @@
+"""SHA-256 of files, remembered between runs, and the SHA256SUMS file of a sealed bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from secrets import token_hex
+from typing import Literal
+
+from ..errors import ChecksumError
+from .manifest import CHECKSUMS_NAME
+
+Verify = Literal["cached", "always"]
+
+_SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_SETTLED_NS = 2_000_000_000
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, 64 lower-case hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached") -> None:
+    """Compare a file with its size in bytes and its SHA-256.
+
+    "cached" believes an earlier result for the same path, size, times and inode; "always" reads the file.
+    Raises ChecksumError.
+    """
+    try:
+        stat = path.stat()
+        if stat.st_size != size:
+            raise ChecksumError(
+                f"{path} has {stat.st_size} bytes, and the manifest says {size}: it is cut or altered; {_GET_AGAIN}"
+            )
+        found = _cache_get(path, stat) if verify == "cached" else None
+        if found is None:
+            found = sha256_file(path)
+            _cache_put(path, stat, found)
+    except OSError as error:
+        raise ChecksumError(f"{path} cannot be read ({error.strerror or error}); {_GET_AGAIN}") from error
+    if found != sha256:
+        raise ChecksumError(
+            f"{path} has SHA-256 {found[:12]}..., and the manifest says {sha256[:12]}...: it was altered; {_GET_AGAIN}"
+        )
+
+
+def format_sums(digests: Mapping[str, str]) -> bytes:
+    """The bytes of SHA256SUMS for {file name: SHA-256}, as `sha256sum -c` reads them."""
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
+
+
+def parse_sums(data: bytes, path: Path) -> dict[str, str]:
+    """Read SHA256SUMS, {file name: SHA-256}. Every line must parse, the last one too. Raises ChecksumError."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ChecksumError(f"{path} is not UTF-8 text ({error.reason}): it was altered; {_GET_AGAIN}") from error
+    *lines, rest = text.split("\n")
+    if rest or not lines:
+        raise ChecksumError(f"{path} does not end with a whole line: it is cut; {_GET_AGAIN}")
+    out: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        match = _SUMS_LINE.fullmatch(line)
+        if match is None or match[2] in out:
+            found = "a name that came before" if match else "something else"
+            raise ChecksumError(
+                f"{path}, line {number}: expected a SHA-256, two spaces and a file name, found {found}; {_GET_AGAIN}"
+            )
+        out[match[2]] = match[1]
+    return out
+
+
+_GET_AGAIN = "copy, download or export the bundle again"
+
+
+def _cache_path() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "coda-runtime" / "checksums.json"
+
+
+def _cache_key(stat: os.stat_result) -> list[int]:
+    # The change time catches a file whose modification time was put back.
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _cache_read() -> dict[str, list[object]]:
+    """The whole cache; a missing or broken one counts as empty, since it only ever saves time."""
+    try:
+        data = json.loads(_cache_path().read_bytes())
+    except (OSError, ValueError, RecursionError, RuntimeError):  # RuntimeError: there is no home directory
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _cache_get(path: Path, stat: os.stat_result) -> str | None:
+    entry = _cache_read().get(str(path.resolve()))
+    if isinstance(entry, list) and len(entry) == 5 and entry[:4] == _cache_key(stat) and isinstance(entry[4], str):
+        return entry[4]
+    return None
+
+
+def _cache_put(path: Path, stat: os.stat_result, digest: str) -> None:
+    # A file changed within the clock's tick after hashing keeps its times, so only settled files are remembered.
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < _SETTLED_NS:
+        return
+    # Not being able to remember is no failure: the next run hashes again.
+    with contextlib.suppress(OSError, RuntimeError):
+        cache = _cache_path()
+        entries = _cache_read()
+        entries[str(path.resolve())] = [*_cache_key(stat), digest]
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        beside = cache.with_name(f".{cache.name}.{os.getpid()}.{token_hex(4)}")
+        try:
+            beside.write_text(json.dumps(entries))
+            beside.replace(cache)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def sums_problem(listed: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    """How SHA256SUMS differs from what it should list, in words, or None when it does not."""
+    if missing := sorted(expected.keys() - listed.keys()):
+        return f"{CHECKSUMS_NAME} does not list {', '.join(missing)}"
+    if unknown := sorted(listed.keys() - expected.keys()):
+        return f"{CHECKSUMS_NAME} lists {', '.join(map(repr, unknown))}, which the manifest does not"
+    for name, digest in expected.items():
+        if listed[name] != digest:
+            return f"{name} and {CHECKSUMS_NAME} disagree: one of them was altered"
+    return None

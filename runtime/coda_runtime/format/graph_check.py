@@ -1,0 +1,189 @@
+"""What an ONNX file says before an engine library reads it: self-contained, known operators, whole.
+
+An ONNX file is a protobuf message. This walks its wire format as far as graphs, nodes, functions and tensors go, jumps
+over what they hold by its length, and refuses what a bundle's graph may not be: weights in other files (an engine
+library would open whatever path stands there), operators of unknown domains, nodes that bring code in by the back door,
+and bytes that are no ONNX model. The numbers are the field numbers of onnx.proto.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import ArtifactError
+
+DOMAINS = frozenset({b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"})
+"""Of operators: the standard ones, and those that onnxruntime and the optimisers around it add."""
+
+_CODE = {
+    b"EPContext": "an engine",
+    b"PythonOp": "a call of Python",
+    b"PythonOpGrad": "a call of Python",
+    b"TritonOp": "a call of Python",
+    b"ATen": "a call of PyTorch",
+    b"ATenGrad": "a call of PyTorch",
+}
+"""Operators of com.microsoft that no check here covers; all but the first are in builds of onnxruntime for training."""
+
+_MOST_FIELDS = 1_000_000  # two or three seconds of walking; a graph of a tokenizer has some thousands
+_MOST_DEPTH = 64  # messages in each other; a graph in a graph is three
+_COPIED = 1 << 16  # messages up to this size are walked in memory, larger ones in the file
+
+_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING = range(8)
+_INSIDE: dict[int, dict[int, int]] = {
+    _MODEL: {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    _GRAPH: {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    _NODE: {5: _ATTRIBUTE},
+    _ATTRIBUTE: {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    _TENSOR: {},
+    _SPARSE: {1: _TENSOR, 2: _TENSOR},
+    _FUNCTION: {7: _NODE, 11: _ATTRIBUTE},
+    _TRAINING: {1: _GRAPH, 2: _GRAPH},
+}
+"""Which fields of a message hold which message, as far as anything that matters may lie in it."""
+
+_NAMES = {_NODE: (4, 7), _FUNCTION: (1, 10)}
+"""The fields of (name, domain): a node's operator, and what a function defines."""
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+
+_Buffer = mmap.mmap | bytes
+
+
+class _BrokenError(Exception):
+    """The bytes are no protobuf message of this kind; the argument says why."""
+
+
+def check_graph(path: Path) -> None:
+    """Raise ArtifactError unless a file is a self-contained ONNX model of known operators. Takes milliseconds.
+
+    That is no proof that an engine library reads it safely, nor that it computes what its part promises.
+    """
+    # By this suffix onnxruntime reads a format of its own, which nobody has looked at here.
+    if path.suffix.lower() == ".ort":
+        _refuse(path, "is named as onnxruntime's own format; expected an ONNX file")
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) == 0:
+                raise _BrokenError("it is empty")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                _Walk(path).model(data)
+    except _BrokenError as error:
+        raise ArtifactError(f"{path} is not an ONNX model: {error}; download or export the bundle again") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+
+
+class _Walk:
+    """One pass over a model, on a list of what is still to be looked at: no recursion, for a file sets its depth."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = _MOST_FIELDS
+        self._called: set[tuple[bytes, bytes]] = set()
+        self._defined: set[tuple[bytes, bytes]] = set()
+
+    def model(self, data: mmap.mmap) -> None:
+        todo: list[tuple[int, _Buffer, int, int, int]] = [(_MODEL, data, 0, len(data), 0)]
+        graphs = 0
+        while todo:
+            kind, buffer, start, end, depth = todo.pop()
+            if depth > _MOST_DEPTH:
+                raise _BrokenError(f"its messages lie more than {_MOST_DEPTH} deep in each other")
+            if end - start <= _COPIED and not isinstance(buffer, bytes):
+                buffer, start, end = buffer[start:end], 0, end - start
+            graphs += kind == _GRAPH
+            todo += [
+                (inner, buffer, at, stop, depth + 1) for inner, at, stop in self._message(kind, buffer, start, end)
+            ]
+        if graphs == 0:
+            raise _BrokenError("it holds no graph")
+        for domain, name in sorted(self._called - self._defined):
+            if domain not in DOMAINS:
+                _refuse(
+                    self._path,
+                    f"uses {_text(name)} of the domain {_text(domain)}; expected ONNX's own operators, those of "
+                    "com.microsoft, or functions that the file defines",
+                )
+
+    def _message(self, kind: int, data: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Check one message, and yield (kind, start, end) of those inside it."""
+        inside, named = _INSIDE[kind], _NAMES.get(kind, (-1, -1))
+        names: dict[int, bytes] = {}
+        for field, wire, at, stop in self._fields(data, start, end):
+            if field in inside:
+                _expect(wire == 2, field, wire)
+                yield inside[field], at, stop
+            elif field in named:
+                _expect(wire == 2, field, wire)
+                if field in names:  # readers differ in which of two they believe
+                    raise _BrokenError(f"a name (field {field}) appears twice in one message")
+                names[field] = data[at:stop]
+            elif kind == _TENSOR and field in (_EXTERNAL_DATA, _DATA_LOCATION):
+                _expect(wire == (2 if field == _EXTERNAL_DATA else 0), field, wire)
+                # Readers cut the number to 32 bits or fewer, so that anything but 0 may come to mean "external".
+                if field == _EXTERNAL_DATA or any(byte & 0x7F for byte in data[at:stop]):
+                    _refuse(
+                        self._path, "keeps weights in another file (external data); expected one self-contained file"
+                    )
+        if kind in _NAMES:
+            name, domain = (names.get(field, b"") for field in named)
+            (self._called if kind == _NODE else self._defined).add((domain, name))
+            if name in _CODE:
+                _refuse(
+                    self._path,
+                    f"holds a node {name.decode()}, {_CODE[name]} that no check here covers; expected plain ONNX",
+                )
+
+    def _fields(self, data: _Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (field number, wire type, start and end of the value) for all of a message, which must fit exactly."""
+        while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise _BrokenError(f"it has more than {_MOST_FIELDS} fields")
+            tag, at = _number(data, at, end, 5)
+            field, wire = tag >> 3, tag & 7
+            if field == 0 or tag >> 32:
+                raise _BrokenError(f"a field has the number {field}")
+            start = at
+            if wire == 2:
+                size, start = _number(data, at, end, 5)
+                at = start + size
+            elif wire == 0:
+                _, at = _number(data, at, end, 10)
+            elif wire in (1, 5):
+                at += 8 if wire == 1 else 4
+            else:
+                raise _BrokenError(f"field {field} has wire type {wire}, which ONNX does not use")
+            if at > end:
+                raise _BrokenError("it is cut, or a length in it is wrong")
+            yield field, wire, start, at
+
+
+def _number(data: _Buffer, at: int, end: int, most: int) -> tuple[int, int]:
+    """(A varint of at most `most` bytes, where it ends)."""
+    if at < end and (first := data[at]) < 0x80:
+        return first, at + 1
+    value = shift = 0
+    for place in range(at, min(end, at + most)):
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place + 1
+        shift += 7
+    raise _BrokenError("it is cut, or a number in it is too long")
+
+
+def _expect(fits: bool, field: int, wire: int) -> None:
+    if not fits:
+        raise _BrokenError(f"field {field} has wire type {wire}")
+
+
+def _text(name: bytes) -> str:
+    return repr(name[:60].decode(errors="backslashreplace"))
+
+
+def _refuse(path: Path, what: str) -> NoReturn:
+    raise ArtifactError(f"{path} {what}; export it again, and do not load it from a maker whom you do not trust")

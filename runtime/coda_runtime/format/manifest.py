@@ -1,0 +1,340 @@
+"""manifest.json: what a bundle holds, read strictly where a mistake would give wrong tokens.
+
+Required keys are checked by name and type. Unknown keys are kept in `extra` and written back, so that a bundle
+made by hand or by a later minor version loads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from ..errors import FormatVersionError
+from ..io.json_fields import (
+    Fields,
+    bounded_int,
+    check_depth,
+    describe,
+    fail,
+    finite_float,
+    is_int,
+    is_list,
+    is_object,
+    is_object_or_null,
+    is_size,
+    is_string_or_null,
+    no_constant,
+    unique_keys,
+)
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+CHECKSUMS_NAME = "SHA256SUMS"
+PARTS = ("encoder", "quantizer", "decoder")
+"""The three graphs that every bundle needs; `codebook` is optional."""
+
+MOST_BYTES = 16 << 20
+"""manifest.json and SHA256SUMS are not read where they are larger; those of an export have some kilobytes."""
+
+# What a manifest says is multiplied and allocated before a graph could contradict it, so each number has a limit, far
+# over any tokenizer's.
+_MOST_SIDE, _MOST_LATENT, _MOST_VALUES = 8192, 1024, 2**28  # pixels; latents; latents x channels
+_MOST_CODES, _MOST_TOKENS, _MOST_BATCH, _MOST_ARTIFACTS = 2**24, 2**22, 65_536, 4096
+_MOST_DEPTH = 64
+
+_RULES = {"resize": ("lanczos",), "crop": ("center", "centre"), "color_order": ("rgb",)}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+"""Names that are devices on Windows, with any suffix."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the tokenizer computes. Sides are in pixels, latents or tokens; `scales` lists sides, coarse to fine."""
+
+    variant: str
+    image_size: int
+    downsample: int
+    latent_channels: int
+    vocab_size: int
+    scales: tuple[int, ...]
+    num_tokens: int
+    resize: str = "shorter side, Lanczos"
+    crop: str = "center"
+    color_order: str = "RGB"
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latent, h = w = image_size / downsample."""
+        return self.image_size // self.downsample
+
+    @property
+    def prefix_lengths(self) -> tuple[int, ...]:
+        """Numbers of tokens that make a whole number of scales, ascending; the last is num_tokens."""
+        total, lengths = 0, []
+        for side in self.scales:
+            total += side * side
+            lengths.append(total)
+        return tuple(lengths)
+
+    @classmethod
+    def from_json(cls, data: object) -> Spec:
+        """Read the `spec` object of manifest.json. Raises ManifestError."""
+        fields = Fields(data, "spec")
+        scales = fields.take("scales", _is_scales, f"a rising list of whole numbers from 1 to {_MOST_LATENT}")
+        spec = cls(
+            variant=fields.string("variant"),
+            image_size=fields.positive("image_size", _MOST_SIDE),
+            downsample=fields.positive("downsample", _MOST_SIDE),
+            latent_channels=fields.positive("latent_channels", _MOST_VALUES),
+            vocab_size=fields.positive("vocab_size", _MOST_CODES),
+            scales=tuple(scales),
+            num_tokens=fields.positive("num_tokens", _MOST_TOKENS),
+            resize=fields.string("resize", cls.resize),
+            crop=fields.string("crop", cls.crop),
+            color_order=fields.string("color_order", cls.color_order),
+            extra=fields.rest(),
+        )
+        expected = sum(side * side for side in spec.scales)
+        if spec.num_tokens != expected:
+            fail(f"spec.num_tokens is {spec.num_tokens}, but the scales {list(spec.scales)} make {expected} tokens")
+        if spec.scales[-1] * spec.downsample != spec.image_size:
+            fail(
+                f"the last scale is {spec.scales[-1]}, but image_size / downsample = "
+                f"{spec.image_size} / {spec.downsample} must equal it"
+            )
+        if spec.latent_channels * spec.scales[-1] ** 2 > _MOST_VALUES:
+            fail(
+                f"the latent is {spec.latent_channels} x {spec.scales[-1]} x {spec.scales[-1]}, expected "
+                f"{_MOST_VALUES} values at most"
+            )
+        # The runtime knows one way to prepare an image; any other would silently give other tokens. The wording is
+        # free, since bundles made by hand describe the same rule in other words.
+        for name, words in _RULES.items():
+            found = getattr(spec, name)
+            if not any(word in found.casefold() for word in words):
+                fail(f"spec.{name} is {found!r}, and this runtime only knows {getattr(cls, name)!r}")
+        return spec
+
+    def to_json(self) -> dict[str, Any]:
+        """The `spec` object of manifest.json."""
+        names = ("variant", "image_size", "downsample", "latent_channels", "vocab_size", "scales", "num_tokens")
+        known = {name: getattr(self, name) for name in (*names, "resize", "crop", "color_order")}
+        return {**known, "scales": list(self.scales), **self.extra}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of a bundle: a graph, an engine or the value table.
+
+    `file` is relative to the bundle, with forward slashes. `batch` is (min, opt, max) for an engine, None where any
+    batch goes. `engine` says what decides whether an engine may load here. `parity` holds the measured numbers.
+    """
+
+    part: str
+    format: str
+    precision: str
+    file: str
+    sha256: str
+    bytes: int
+    batch: tuple[int, int, int] | None = None
+    engine: Mapping[str, Any] | None = None
+    parity: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it ran somewhere, and was compared with the tokenizer then."""
+        return any(isinstance(numbers, Mapping) and "reason" not in numbers for numbers in self.parity.values())
+
+    @classmethod
+    def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:
+        """Read one entry of `artifacts`. Raises ManifestError."""
+        fields = Fields(data, where)
+        batch = fields.take("batch", _is_batch, f"null or rising [min, opt, max], from 1 to {_MOST_BATCH}", None)
+        return cls(
+            part=fields.string("part"),
+            format=fields.string("format"),
+            precision=fields.string("precision"),
+            file=check_file_name(fields.string("file"), f"{where}.file"),
+            sha256=fields.take("sha256", _is_sha256, "64 lower-case hexadecimal digits"),
+            bytes=fields.take("bytes", is_size, "a whole number, 0 or more"),
+            batch=None if batch is None else (batch[0], batch[1], batch[2]),
+            engine=fields.take("engine", is_object_or_null, "an object or null", None),
+            parity=fields.take("parity", is_object_or_null, "an object or null", None) or {},
+            extra=fields.rest(),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of `artifacts`; `batch` and `engine` are left out where they say nothing."""
+        out: dict[str, Any] = {
+            name: getattr(self, name) for name in ("part", "format", "precision", "file", "sha256", "bytes")
+        }
+        if self.batch is not None:
+            out["batch"] = list(self.batch)
+        if self.engine is not None:
+            out["engine"] = dict(self.engine)
+        return {**out, "parity": dict(self.parity), **self.extra}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of manifest.json. `checksums` names the SHA256SUMS file of a sealed bundle, None in one made by hand."""
+
+    spec: Spec
+    artifacts: tuple[Artifact, ...]
+    default_precision: str = "fp32"
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    license: str | None = None
+    checksums: str | None = None
+    format_version: int = FORMAT_VERSION
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_json(cls, data: object) -> Manifest:
+        """Read a parsed manifest.json. Raises ManifestError, FormatVersionError."""
+        fields = Fields(data, "")
+        # The version comes first: a newer format may have changed every other key.
+        version = fields.take("format_version", is_int, "a whole number")
+        if version > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"{MANIFEST_NAME} has format version {version}, and this coda-runtime reads up to {FORMAT_VERSION}: "
+                "it was made by a newer coda: upgrade coda-runtime"
+            )
+        if version < 1:
+            fail(f"format_version is {version}, expected {FORMAT_VERSION}")
+        entries = fields.take("artifacts", is_list, "a list of objects")
+        if len(entries) > _MOST_ARTIFACTS:
+            fail(f"artifacts lists {len(entries)} files, expected {_MOST_ARTIFACTS} at most")
+        manifest = cls(
+            spec=Spec.from_json(fields.take("spec", is_object, "an object")),
+            artifacts=tuple(Artifact.from_json(entry, f"artifacts[{i}]") for i, entry in enumerate(entries)),
+            default_precision=fields.string("default_precision"),
+            provenance=fields.take("provenance", is_object_or_null, "an object", None) or {},
+            license=fields.take("license", is_string_or_null, "a string or null", None),
+            checksums=fields.take("checksums", _is_checksums, f'"{CHECKSUMS_NAME}" or null', None),
+            format_version=version,
+            extra=fields.rest(),
+        )
+        manifest._check_artifacts()
+        return manifest
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Manifest:
+        """Read the text of manifest.json. Raises ManifestError, FormatVersionError."""
+        if len(text) > MOST_BYTES:
+            fail(f"it has {len(text)} bytes, expected {MOST_BYTES} at most")
+        try:
+            data = json.loads(
+                text,
+                parse_constant=no_constant,
+                parse_float=finite_float,
+                parse_int=bounded_int,
+                object_pairs_hook=unique_keys,
+            )
+            check_depth(data, _MOST_DEPTH)
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            fail(f"it is not valid JSON ({error})")
+        return cls.from_json(data)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object to write as manifest.json."""
+        out: dict[str, Any] = {"format_version": self.format_version, "spec": self.spec.to_json()}
+        out["provenance"] = dict(self.provenance)
+        out["default_precision"] = self.default_precision
+        out["license"] = self.license
+        if self.checksums is not None:
+            out["checksums"] = self.checksums
+        out.update(self.extra)
+        out["artifacts"] = [artifact.to_json() for artifact in self.artifacts]
+        return out
+
+    def dump(self) -> bytes:
+        """The bytes of manifest.json: indented, in a fixed order. Raises ManifestError for what JSON cannot hold."""
+        try:
+            text = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            fail(f"it cannot be written as JSON ({error}); numbers must be finite, identical images are null")
+        return text.encode() + b"\n"
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Precisions that the decoder, or else the encoder, comes in; the default first."""
+        found = {a.precision for a in self.artifacts if a.part in ("encoder", "decoder")}
+        return tuple(sorted(found, key=lambda name: (name != self.default_precision, name)))
+
+    def find(self, part: str, *, format: str | None = None, precision: str | None = None) -> list[Artifact]:
+        """Artifacts of a part, in the manifest's order, of one format and precision where given."""
+        return [
+            artifact
+            for artifact in self.artifacts
+            if artifact.part == part
+            and (format is None or artifact.format == format)
+            and (precision is None or artifact.precision == precision)
+        ]
+
+    def _check_artifacts(self) -> None:
+        seen: dict[object, int] = {}
+        for i, artifact in enumerate(self.artifacts):
+            # Engines for several GPUs share part, format and precision; what they were built for tells them apart.
+            engine = json.dumps(artifact.engine, sort_keys=True) if artifact.engine else ""
+            variant = (artifact.part, artifact.format, artifact.precision, artifact.batch, engine)
+            for key in (variant, artifact.file.casefold()):
+                if key in seen:
+                    fail(
+                        f"artifacts[{seen[key]}] and artifacts[{i}] are the same "
+                        f"({artifact.part}, {artifact.format}, {artifact.precision}, {artifact.file})"
+                    )
+            seen[variant] = seen[artifact.file.casefold()] = i
+        missing = [part for part in PARTS if not self.find(part)]
+        if missing:
+            fail(f"artifacts has no {' and no '.join(missing)}; a bundle needs {', '.join(PARTS)}")
+        if self.default_precision not in self.precisions:
+            fail(f"default_precision is {self.default_precision!r}, but the artifacts are {', '.join(self.precisions)}")
+
+
+def check_file_name(name: str, where: str = "file") -> str:
+    """Return `name` if it can only mean a file inside the bundle, on every system. Raises ManifestError."""
+    pieces = name.split("/")
+    bad = (
+        len(name) > 1024
+        or re.search(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]', name) is not None
+        or any(piece != piece.strip() or piece.endswith(".") or _RESERVED.match(piece) for piece in pieces)
+    )
+    if bad or "" in pieces:
+        fail(
+            f"{where} is {describe(name)}: it must name a file inside the bundle, relative, with forward slashes and "
+            "no '..', and no system's reserved name"
+        )
+    if any(piece.startswith(".") for piece in pieces):  # .git/config would run a command in who looks around there
+        fail(f"{where} is {describe(name)}: it is hidden; expected a name that does not begin with a dot")
+    if name.casefold() in (MANIFEST_NAME.casefold(), CHECKSUMS_NAME.casefold()):
+        fail(f"{where} is {name!r}, which is the name of the bundle's own list")
+    return name
+
+
+def _is_checksums(value: object) -> bool:
+    return value is None or value == CHECKSUMS_NAME
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_scales(value: Any) -> bool:
+    if not isinstance(value, list) or not value or not all(is_int(side) and 0 < side <= _MOST_LATENT for side in value):
+        return False
+    return all(a < b for a, b in pairwise(value))
+
+
+def _is_batch(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, list) or len(value) != 3 or not all(map(is_int, value)):
+        return False
+    return bool(0 < value[0] <= value[1] <= value[2] <= _MOST_BATCH)

@@ -1,0 +1,68 @@
+"""Write what was measured into the bundle's manifest: engines that were built elsewhere are measured where they run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError, OutputError
+from .bundle import Bundle, seal
+from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
+
+
+def check_recordable(bundle: Bundle) -> None:
+    """Raise InputError for a bundle whose manifest is not to be changed: one in the Hub's cache, or not sealed."""
+    folder = bundle.folder.resolve()
+    in_cache = folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir()
+    if in_cache or any((folder / name).is_symlink() for name in (MANIFEST_NAME, CHECKSUMS_NAME)):
+        raise InputError(
+            f"{bundle.folder} is the Hub's cache or a folder of links, whose files are not to be changed; copy it "
+            f"(cp -rL {bundle.folder} COPY), and record in the copy: coda verify COPY --parity --record"
+        )
+    if bundle.manifest.checksums is None:
+        raise InputError(
+            f"{bundle.folder} is not sealed (no {CHECKSUMS_NAME}): to record would vouch for files that nobody sealed; "
+            "export it with coda export, or measure without --record"
+        )
+
+
+def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, Any]]) -> tuple[Manifest, list[str]]:
+    """Merge `measured`, {artifact file: {backend:device: numbers}}, into the manifest, and seal it again.
+
+    Numbers of the same backend and device are replaced, and with them goes what the same backend could not run
+    before. What has a `reason` was not measured and is not written. Returns the manifest and the files that got
+    numbers; where there are none, nothing is written. Only manifest.json and SHA256SUMS change, each written beside
+    and renamed; every file is hashed again first.
+
+    Raises InputError as `check_recordable` does, OutputError when the manifest has changed since the bundle was
+    opened or cannot be written, ChecksumError for a file that differs from it.
+    """
+    check_recordable(bundle)
+    artifacts, files = [], []
+    for artifact in bundle.manifest.artifacts:
+        numbers = {where: found for where, found in measured.get(artifact.file, {}).items() if "reason" not in found}
+        if numbers:
+            files.append(artifact.file)
+        artifacts.append(_merged(artifact, numbers) if numbers else artifact)
+    if not files:
+        return bundle.manifest, files
+    if Bundle.open(bundle.folder).manifest != bundle.manifest:
+        raise OutputError(
+            f"{bundle.folder / MANIFEST_NAME} has changed since it was read, and nothing was recorded; run it again"
+        )
+    return seal(bundle.folder, dataclasses.replace(bundle.manifest, artifacts=tuple(artifacts))), files
+
+
+def _merged(artifact: Artifact, numbers: Mapping[str, Any]) -> Artifact:
+    backends = {_backend(where) for where in numbers}
+    kept = {where: old for where, old in artifact.parity.items() if not (_not_run(old) and _backend(where) in backends)}
+    return dataclasses.replace(artifact, parity=kept | dict(numbers))
+
+
+def _backend(where: str) -> str:
+    return where.partition(":")[0]
+
+
+def _not_run(numbers: object) -> bool:
+    return isinstance(numbers, Mapping) and "reason" in numbers

@@ -1,0 +1,136 @@
+"""Taking keys out of manifest.json by name and type, with a message that says which one is wrong and how."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ..errors import ManifestError
+
+
+class Fields:
+    """Takes keys out of a JSON object by name and type; what is left at the end is unknown, and kept."""
+
+    def __init__(self, data: object, where: str) -> None:
+        self._where = f"{where}." if where else ""
+        if not isinstance(data, dict):
+            fail(f"{where or 'the top level'} must be an object, found {describe(data)}")
+        self._data = dict(data)
+
+    def take(self, key: str, check: Callable[[Any], bool], expected: str, default: Any = ...) -> Any:
+        if key not in self._data:
+            if default is ...:
+                fail(f"the key {self._where}{key} is missing; expected {expected}")
+            return default
+        value = self._data.pop(key)
+        if not check(value):
+            fail(f"{self._where}{key} is {describe(value)}; expected {expected}")
+        return value
+
+    def string(self, key: str, default: Any = ...) -> str:
+        """Text that can be shown: what is not printable could steer a terminal, or be no Unicode at all."""
+        return str(self.take(key, _is_text, "a non-empty string of printable characters", default))
+
+    def positive(self, key: str, most: int = 2**53) -> int:
+        """A whole number from 1 to `most`."""
+        expected = f"a positive whole number up to {most}"
+        return int(self.take(key, lambda value: is_int(value) and 0 < value <= most, expected))
+
+    def rest(self) -> dict[str, Any]:
+        return self._data
+
+
+def fail(reason: str) -> NoReturn:
+    raise ManifestError(f"manifest.json: {reason}; export the bundle again, or correct the manifest")
+
+
+def describe(value: object) -> str:
+    return _short(repr(value))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON; use null")
+
+
+def finite_float(text: str) -> float:
+    """For json's parse_float: 1e999 would become infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:60]} is too large for a number")
+    return value
+
+
+def bounded_int(text: str) -> int:
+    """For json's parse_int: 64 bits, beyond which neither numpy nor a float can follow."""
+    value = int(text) if len(text) <= 20 else None
+    if value is None or not -(2**63) <= value < 2**63:
+        raise ValueError(f"{_short(text)} is too large for a whole number")
+    return value
+
+
+def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {describe(twice)} appears twice")
+    return out
+
+
+def check_depth(data: object, most: int) -> None:
+    """Raise ValueError where lists and objects lie more than `most` deep in each other."""
+    level: list[object] = [data]
+    for _ in range(most + 1):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return
+    raise ValueError(f"lists and objects lie more than {most} deep in each other")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
+
+
+def flat_rows(data: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, str]]:
+    """Nested objects as rows of (keys one after the other, value as text)."""
+    for key, value in data.items():
+        name = f"{head} {key}".strip()
+        if isinstance(value, Mapping):
+            yield from flat_rows(value, name)
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_size(value: Any) -> bool:
+    return is_int(value) and value >= 0
+
+
+def is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def is_object_or_null(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def is_string_or_null(value: object) -> bool:
+    return value is None or isinstance(value, str)

@@ -1,0 +1,81 @@
+""".npy and .npz files, read without believing what they say of themselves: no pickle, nothing allocated unchecked."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import reason_of
+
+Array = npt.NDArray[Any]
+
+NUMBERS = "biuf"
+"""Kinds of dtypes: booleans, whole numbers and floats. With "U" for text; an object array would be a pickle."""
+_FREE = 256 << 20
+_RATIO = 100
+"""An archive may unpack to 256 MiB, a larger one to 100 times its own size: tables and photographs stay far below."""
+
+
+def read_npy(path: str | os.PathLike[str]) -> Array:
+    """The one array of a .npy file. Raises ValueError for what is none, or holds more or less than its header says."""
+    try:
+        with Path(path).open("rb") as file:
+            return _read(file, file.seek(0, os.SEEK_END), NUMBERS)
+    except Exception as error:  # numpy stumbles in many ways over a damaged file
+        raise ValueError(reason_of(error)) from error
+
+
+def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Array]:
+    """The arrays of a .npz file by name, all of one of these `kinds`.
+
+    Raises ValueError for what is none, for members that hold more or less than their headers say, and for an archive
+    that would unpack to far more than its own size.
+    """
+    try:
+        # An open file: zipfile and numpy leave open what they opened and could not read.
+        with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            total = sum(member.file_size for member in members)
+            most = max(_FREE, _RATIO * os.fstat(file.fileno()).st_size)
+            if total > most:
+                raise ValueError(f"it unpacks to {total} bytes, and {most} is the most that is believed of its size")
+            return {_name(member): _member(archive, member, kinds) for member in members}
+    except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
+        raise ValueError(reason_of(error)) from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str) -> Array:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename!r} is packed by method {member.compress_type}, expected none or deflate")
+    with archive.open(member) as file:
+        return _read(file, member.file_size, kinds)
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    if not member.filename.endswith(".npy"):
+        raise ValueError(f"it holds {member.filename[:60]!r}, expected .npy files")
+    return member.filename.removesuffix(".npy")
+
+
+def _read(file: IO[bytes], size: int, kinds: str) -> Array:
+    """The array in a file of `size` bytes."""
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f".npy version {version}, expected 1 or 2")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.kind not in kinds:
+        raise ValueError(f"an array of {dtype}, expected plain {'numbers' if kinds == NUMBERS else 'numbers or text'}")
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or size != expected:
+        raise ValueError(f"{size} bytes, and its header says {dtype} {list(shape)}, which are {expected}")
+    file.seek(0)
+    array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    return array
