@@ -1,4 +1,4 @@
-"""Make a VAE's levels wider without changing what it computes, so that a larger one goes on where a smaller one stopped.
+"""Make a VAE wider without changing what it computes, so that a larger one goes on where a smaller one stopped.
 
 Each channel is repeated, and what reads the copies shares its weights out among them, unevenly, so that they learn to
 differ (Net2WiderNet, arXiv 1511.05641). Copies lie side by side: every group of a group norm holds the same values as

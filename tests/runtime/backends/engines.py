@@ -13,8 +13,8 @@ from coda_runtime.backends.tensorrt.session import TensorRTSession
 from coda_runtime.format.bundle import describe_file
 from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
-from tests.runtime.cuda import fake_trt
-from tests.runtime.cuda.host import HostLayer
+from tests.runtime.backends.cuda import fake_trt
+from tests.runtime.backends.cuda.host import HostLayer
 
 FILES = {part: f"{part}.fp32.onnx" for part in ("encoder", "quantizer", "decoder")}
 REBUILD = "coda build BUNDLE --engine tensorrt"

@@ -12,7 +12,7 @@ from coda_runtime.backends.ptx import Kernel, KernelSet, Launch
 from coda_runtime.backends.ptx.kernel_set import padded_channels
 from coda_runtime.codes.resample import area_matrix
 from coda_runtime.format.manifest import Spec
-from tests.runtime.cuda.host import STREAMS
+from tests.runtime.backends.cuda.host import STREAMS
 
 
 def view(address: int | float, dtype: Any, *shape: int) -> Any:

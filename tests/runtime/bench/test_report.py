@@ -13,7 +13,7 @@ from coda_runtime import InputError, OutputError
 from coda_runtime.bench.report import render, write_report
 from coda_runtime.bench.results import Results
 from tests.runtime.bench.examples import document, results
-from tests.runtime.page.drawings import check_on_the_drawing
+from tests.runtime.report.drawings import check_on_the_drawing
 
 
 class Outline(HTMLParser):

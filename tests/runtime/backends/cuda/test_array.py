@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from coda_runtime.backends.cuda import CudaArray, StagingPool
-from tests.runtime.cuda.host import POISON, Consumer, HostLayer, HostStream
+from tests.runtime.backends.cuda.host import POISON, Consumer, HostLayer, HostStream
 
 
 def make(values: np.ndarray[Any, Any], layer: HostLayer | None = None) -> tuple[CudaArray, HostStream]:

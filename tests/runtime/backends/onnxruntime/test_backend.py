@@ -19,7 +19,7 @@ from coda_runtime.backends.onnxruntime import library, providers
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.backends.onnxruntime.session import OrtDeviceSession
 from tests.runtime import tiny
-from tests.runtime.backends.ort import graphs
+from tests.runtime.backends.onnxruntime import graphs
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 

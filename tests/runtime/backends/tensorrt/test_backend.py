@@ -37,8 +37,8 @@ from coda_runtime.format.manifest import Artifact
 from coda_runtime.machine.devices import count_cuda_devices
 from tests.runtime import tiny
 from tests.runtime.backends import engines
-from tests.runtime.cuda import fake_trt
-from tests.runtime.cuda.host import HostLayer
+from tests.runtime.backends.cuda import fake_trt
+from tests.runtime.backends.cuda.host import HostLayer
 
 VERSION = "11.4.0.106"
 

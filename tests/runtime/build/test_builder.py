@@ -13,7 +13,7 @@ from coda_runtime.backends.tensorrt.library import EngineLibrary
 from coda_runtime.build.builder import _use_timing_cache, build_engine, check_types
 from coda_runtime.build.options import BuildOptions
 from tests.runtime import tiny
-from tests.runtime.engines.conftest import TARGETS
+from tests.runtime.build.conftest import TARGETS
 
 OPTIONS = BuildOptions((1, 2, 4), TARGETS)
 

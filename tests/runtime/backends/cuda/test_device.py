@@ -21,10 +21,10 @@ from coda_runtime.backends.cuda import opening
 from coda_runtime.backends.cuda.failures import failures
 from coda_runtime.errors import BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError
 from coda_runtime.machine.devices import Gpu, count_cuda_devices
-from tests.runtime.cuda import fake_core
+from tests.runtime.backends.cuda import fake_core
 
 core = pytest.importorskip("cuda.core")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 FOLDER = Path(core.__file__ or "").parent.parent  # importing it turns cuda/core into cuda/core/cu12 or cu13
 
 

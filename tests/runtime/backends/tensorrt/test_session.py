@@ -20,8 +20,8 @@ from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, DeviceMemoryError, InputError
 from tests.runtime import tiny
 from tests.runtime.backends import engines
-from tests.runtime.cuda import fake_trt
-from tests.runtime.cuda.host import Consumer, HostLayer, Producer
+from tests.runtime.backends.cuda import fake_trt
+from tests.runtime.backends.cuda.host import Consumer, HostLayer, Producer
 
 
 @pytest.fixture(scope="module")

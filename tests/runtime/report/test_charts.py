@@ -21,7 +21,7 @@ from coda_runtime.report.charts import (
     log_ticks,
     nice_ticks,
 )
-from tests.runtime.page.drawings import check_on_the_drawing
+from tests.runtime.report.drawings import check_on_the_drawing
 
 X, Y = Axis("x"), Axis("y")
 

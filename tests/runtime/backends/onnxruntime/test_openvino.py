@@ -27,7 +27,7 @@ from coda_runtime.backends.onnxruntime.session import OrtSession
 from coda_runtime.cli import app
 from coda_runtime.diagnose import diagnose
 from tests.runtime import tiny
-from tests.runtime.backends.ort import graphs
+from tests.runtime.backends.onnxruntime import graphs
 
 pytestmark = pytest.mark.usefixtures("openvino_device")
 
@@ -172,7 +172,7 @@ from pathlib import Path
 from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tests.runtime import tiny
-from tests.runtime.backends.ort import graphs
+from tests.runtime.backends.onnxruntime import graphs
 path = Path({str(path)!r})
 session = OnnxRuntimeBackend().load(path, tiny.describe(path.parent, path.name), LoadOptions())
 session.run(graphs.images())

@@ -14,7 +14,7 @@ import pytest
 from coda_runtime import BackendError, DeviceError, InputError
 from coda_runtime.backends.base import keeps_on_device
 from coda_runtime.backends.onnxruntime.session import OrtArray, OrtDeviceSession
-from tests.runtime.backends.ort import graphs
+from tests.runtime.backends.onnxruntime import graphs
 
 torch = pytest.importorskip("torch")
 

@@ -21,8 +21,8 @@ from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, ClosedError, DeviceError, DeviceMemoryError, InputError
 from coda_runtime.format.manifest import Artifact, Manifest, Spec
+from tests.runtime.backends.cuda.host import HostLayer, Producer
 from tests.runtime.backends.host_kernels import HostLauncher, kernel_set
-from tests.runtime.cuda.host import HostLayer, Producer
 
 SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)
 RNG = np.random.default_rng(0)

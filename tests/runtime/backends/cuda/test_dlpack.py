@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from coda_runtime.backends.cuda import CudaArray, Kept, StagingPool, borrow
 from coda_runtime.backends.cuda.dlpack import BorrowedMemory
 from coda_runtime.errors import DeviceError, InputError
-from tests.runtime.cuda.host import HostLayer, Producer
+from tests.runtime.backends.cuda.host import HostLayer, Producer
 
 pytest.importorskip("cuda.core", reason="DLPack capsules are read by cuda-core")
 

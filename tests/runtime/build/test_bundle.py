@@ -21,7 +21,7 @@ from coda_runtime.format.engine_key import system
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.machine.devices import Gpu
 from tests.runtime import tiny
-from tests.runtime.engines.conftest import TARGETS
+from tests.runtime.build.conftest import TARGETS
 
 Copy = Callable[[Path], Path]
 REQUEST = EngineRequest("tensorrt-rtx", BuildOptions((1, 2, 4), ("sm89",)))
