@@ -24,7 +24,7 @@ from coda_runtime.backends.ptx import SearchTables, device_tables
 from coda_runtime.backends.ptx.backend import CudaLauncher
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from coda_runtime.machine.devices import count_cuda_devices
 from coda_runtime.requirements import needed, pip_install
 

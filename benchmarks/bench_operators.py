@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from benchmarks.common import random_inputs, save, session_options
 from coda_runtime.bench.roofline import peak_flops
 from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.parts import DECODER, ENCODER, PARTS
 
-PARTS = {"encoder": ("encode", "image"), "decoder": ("decode", "ids")}
-"""The operation whose input each part takes, and under which name."""
+OPERATION_OF = {ENCODER.name: "encode", DECODER.name: "decode"}
+"""The operation whose input each part takes."""
 
 
 def operators(path: Path, feed: dict[str, NDArray[Any]], rounds: int) -> dict[str, float]:
@@ -45,7 +46,7 @@ def main() -> None:
     """Print a table for each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=OPERATION_OF, default=list(OPERATION_OF))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> None:
     print(f"a large matrix product: {ceiling / 1e9:.0f} Gflop/s")
     given = random_inputs(bundle.spec, 1)
     for part in args.parts:
-        operation, name = PARTS[part]
+        operation, name = OPERATION_OF[part], PARTS[part].input.name
         found = operators(args.bundle / f"{part}.fp32.onnx", {name: given[operation]}, args.rounds)
         results[part] = found
         total = sum(found.values())

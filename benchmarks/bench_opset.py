@@ -17,6 +17,7 @@ from benchmarks.common import Run, interleaved, save, session_options, show
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_export.graphs import decoder_graph, encoder_graph
+from coda_runtime.format.parts import DECODER, ENCODER
 
 OPSETS = (20, 21, 23)
 
@@ -31,8 +32,8 @@ def main() -> None:
     folded = fold_tokenizer(CodaTokenizer.from_pretrained(args.tokenizer))
     spec, rng = folded.spec, np.random.default_rng(0)
     feeds = {
-        "encoder": {"image": rng.integers(0, 256, (1, spec.image_size, spec.image_size, 3), np.uint8)},
-        "decoder": {"ids": rng.integers(0, spec.vocab_size, (1, spec.num_tokens), np.int32)},
+        part.name: {part.input.name: rng.integers(0, limit, part.input.shape(spec, 1), part.input.dtype)}
+        for part, limit in ((ENCODER, 256), (DECODER, spec.vocab_size))
     }
     results = {}
     for part, graph in (("encoder", encoder_graph), ("decoder", decoder_graph)):

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 import coda_runtime
 from benchmarks.common import Others, Ratio, Run, interleaved_times, medians, paired_ratio, save, session_options
+from coda_runtime.format.parts import OPERATIONS, PARTS
 
 MOST = {1: 0.03, 32: 0.01}
 """The overhead that is allowed, by batch size."""
@@ -61,12 +62,16 @@ class RawSessions:
 
     def encode(self, image: Array) -> Array:
         """Through two sessions."""
-        latent = self._sessions["encoder"].run(None, {"image": image})[0]
-        return np.asarray(self._sessions["quantizer"].run(None, {"latent": latent})[0])
+        return self._run("encode", image)
 
     def decode(self, ids: Array) -> Array:
         """Through one."""
-        return np.asarray(self._sessions["decoder"].run(None, {"ids": ids})[0])
+        return self._run("decode", ids)
+
+    def _run(self, operation: str, value: Array) -> Array:
+        for part in OPERATIONS[operation]:
+            value = self._sessions[part].run(None, {PARTS[part].input.name: value})[0]
+        return np.asarray(value)
 
 
 class EngineClock:

@@ -21,6 +21,8 @@ import coda_runtime
 from benchmarks.common import interleaved_times, save
 from benchmarks.gpu.shapes import images
 from coda_runtime.backends.onnxruntime.backend import SPINNING
+from coda_runtime.format.parts import PARTS
+from coda_runtime.format.precision import FP32
 
 OURS = "busy until the run ends (ours)"
 WAYS = {
@@ -28,7 +30,6 @@ WAYS = {
     "busy (onnxruntime's default)": {},
     OURS: SPINNING,
 }
-PARTS = ("encoder", "quantizer", "decoder")
 PAUSE = 0.05  # seconds, in which busy threads of the way before give up
 
 
@@ -37,11 +38,11 @@ class Road:
 
     def __init__(self, bundle: Path, entries: dict[str, str]) -> None:
         self.sessions = []
-        for part in PARTS:
+        for part in PARTS.values():
             options = onnxruntime.SessionOptions()
             for entry, value in entries.items():
                 options.add_session_config_entry(entry, value)
-            path = bundle / f"{part}.fp32.onnx"
+            path = bundle / f"{part.name}.{part.precision_in(FP32)}.onnx"
             self.sessions.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
 
     def run(self, batch: NDArray[np.uint8]) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from coda_runtime.backends.onnxruntime.backend import SPINNING
 from coda_runtime.bench.statistics import median_ci
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from coda_runtime.io.atomic_files import staged_file
 
 Run = Callable[[], object]

@@ -22,6 +22,7 @@ from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
+from coda_runtime.format.precision import FP32
 from coda_runtime.images import SUFFIXES, fit
 from coda_runtime.parity import ParityError, ParityMeter, check_floor, floor_of, recorded_floors
 
@@ -52,7 +53,7 @@ def export_tokenizer(
     tokenizer: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
     floors: Mapping[str, Floor] = DEFAULT_FLOORS,

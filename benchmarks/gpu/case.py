@@ -16,11 +16,17 @@ from benchmarks.gpu.shapes import folder
 from coda_deploy import CodaTokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
+from coda_runtime.format.parts import IMAGE, OPERATIONS, PARTS
 from coda_runtime.parity import ParitySamples, mean_psnr, token_parity
 
 T = TypeVar("T")
 INPUT_SETS = 4
 """Different inputs that take turns, so that a small batch is not read from the cache each time."""
+
+
+def parts_of(operation: str) -> tuple[str, ...]:
+    """Return the parts that an operation of the plan runs: a part's own name stands for that part alone."""
+    return OPERATIONS.get(operation, (operation,))
 
 
 class Case:
@@ -63,14 +69,7 @@ class Case:
 
     def inputs(self, operation: str, clock: str, batch: int) -> list[Any]:
         """Different inputs of one size: numpy arrays for the clock "host", or tensors on the device."""
-        sources: dict[str, NDArray[Any]] = {
-            "encoder": self.samples.images,
-            "encode": self.samples.images,
-            "quantizer": self.samples.latent,
-            "decoder": self.samples.ids,
-            "decode": self.samples.ids,
-        }
-        source = sources[operation]
+        source = self.samples.of(PARTS[parts_of(operation)[0]].input)
         sets = [np.ascontiguousarray(source[self._rows(batch, shift)]) for shift in range(INPUT_SETS)]
         return sets if clock == "host" else [torch.from_numpy(array).to(self.device) for array in sets]
 
@@ -84,7 +83,7 @@ class Case:
         rows against the reference's pictures, None where all are identical.
         """
         rows, count = self._rows(batch), min(batch, len(self.samples.images))
-        if operation in ("decoder", "decode"):
+        if PARTS[parts_of(operation)[-1]].output is IMAGE:
             return {"psnr": mean_psnr(out, self.samples.decoded[rows])}
         extra = {}
         if operation == "encoder":

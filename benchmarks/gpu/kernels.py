@@ -13,6 +13,8 @@ from coda_export.kernels import compile_quantizer, search_tables
 from coda_runtime.build.bundle import copy_bundle, with_engines
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.parts import QUANTIZER
+from coda_runtime.format.precision import FP32
 from coda_runtime.io.atomic_files import staged_folder
 
 TARGETS = ("sm80", "sm90")
@@ -36,7 +38,7 @@ def carry(shapes: list[str], out: Path) -> None:
 
 def file_name(target: str) -> str:
     """The PTX of a target inside a bundle."""
-    return f"quantizer.fp32.{target}.ptx"
+    return f"{QUANTIZER.name}.{QUANTIZER.precision}.{target}.ptx"
 
 
 def add_kernels(bundle: Path, shape: str, carried: Path) -> None:
@@ -49,5 +51,5 @@ def add_kernels(bundle: Path, shape: str, carried: Path) -> None:
             file = file_name(target)
             (folder / file).write_bytes((carried / f"{shape}.{target}.ptx").read_bytes())
             kernels = json.loads((carried / f"{shape}.{target}.json").read_text(encoding="utf-8"))
-            made.append(Artifact("quantizer", "ptx", "fp32", file, *describe_file(folder, file), engine=kernels))
+            made.append(Artifact(QUANTIZER.name, "ptx", FP32, file, *describe_file(folder, file), engine=kernels))
         seal(folder, with_engines(source.manifest, made))

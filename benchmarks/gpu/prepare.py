@@ -29,6 +29,7 @@ from coda_runtime.errors import BuildError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.engine_key import engine_key
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.parts import DECODER, ENCODER, has_precisions
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.machine.devices import find_gpu
 from coda_runtime.parity import ParitySamples
@@ -62,8 +63,8 @@ def least_work(tokenizer: CodaTokenizer) -> dict[str, dict[str, float]]:
     """Operations (a multiplication and an addition are two) and parameters of the folded encoder and decoder."""
     folded, spec = fold_tokenizer(tokenizer), tokenizer.spec
     inputs = {
-        "encoder": torch.zeros(1, spec.image_size, spec.image_size, 3, dtype=torch.uint8, device="meta"),
-        "decoder": torch.zeros(1, spec.num_tokens, dtype=torch.int32, device="meta"),
+        part.name: torch.zeros(part.input.shape(spec, 1), dtype=getattr(torch, part.input.dtype.name), device="meta")
+        for part in (ENCODER, DECODER)
     }
     out = {}
     for part, given in inputs.items():
@@ -120,7 +121,7 @@ def build_for_this_gpu(bundle: Path, out: Path, options: BuildOptions, precision
         (target / "engines").mkdir(exist_ok=True)
         made = []
         for onnx in (artifact for artifact in source.manifest.artifacts if artifact.format == "onnx"):
-            if onnx.precision not in precisions and onnx.part != "quantizer":
+            if onnx.precision not in precisions and has_precisions(onnx.part):
                 continue
             begun = time.perf_counter()
             built = build_engine(library, target / onnx.file, options, precision=onnx.precision)

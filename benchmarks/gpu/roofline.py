@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 import torch
 
 from benchmarks.bench_kernel import Gpu, search_floor
-from benchmarks.gpu.case import Case
+from benchmarks.gpu.case import Case, parts_of
 from benchmarks.gpu.timing import by_events, by_wall
 from benchmarks.gpu.torch_runs import exact_float32
+from coda_runtime.format.parts import PARTS, QUANTIZER
 
 
 def ceilings(device: str) -> dict[str, float]:
@@ -46,17 +48,14 @@ def floor_ms(case: Case, operation: str, precision: str, batch: int, found: dict
 
     Bytes are input, output and parameters once, nothing in between: more than any layer-by-layer execution can reach.
     """
-    parts = {"encode": ("encoder", "quantizer"), "decode": ("decoder",)}.get(operation, (operation,))
     total = 0.0
-    for part in parts:
-        if part == "quantizer":
+    for part in map(PARTS.__getitem__, parts_of(operation)):
+        if part is QUANTIZER:
             gpu = Gpu("measured", "", found["fp32_flops"], found["bytes_per_second"])
             total += search_floor(case.spec, batch, gpu).seconds
             continue
-        spec, work = case.spec, case.work[part]
-        width = 4 if precision == "fp32" else 2
-        pixels, latent = 3 * spec.image_size**2, 4 * spec.latent_channels * spec.latent_size**2
-        other = latent if part == "encoder" else 4 * spec.num_tokens
-        moved = batch * (pixels + other) + width * work["parameters"]
+        work, width = case.work[part.name], 4 if precision == "fp32" else 2
+        ends = sum(math.prod(end.shape(case.spec, batch)) * end.dtype.itemsize for end in (part.input, part.output))
+        moved = ends + width * work["parameters"]
         total += max(batch * work["flops"] / found[f"{precision}_flops"], moved / found["bytes_per_second"])
     return total * 1e3

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.timing import Timing
 from coda_runtime.codes.metrics import json_number, psnr_per_image
-from coda_runtime.format.manifest import PARTS, Artifact, Manifest
+from coda_runtime.format.manifest import Artifact, Manifest
+from coda_runtime.format.parts import PARTS
 
 Pixels = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from coda_deploy.evaluate.figures import QUALITIES
 from coda_deploy.evaluate.similarity import ms_ssim_scales
 from coda_deploy.evaluate.subject import About
 from coda_runtime.codes.metrics import json_number
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 # Of the pictures that were skipped, as many are named.
 NAMED = 100

@@ -22,7 +22,10 @@ from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.tokenizer.source import has_scheme
 from coda_runtime.errors import DeviceError, InputError
-from coda_runtime.format.manifest import MANIFEST_NAME, Spec
+from coda_runtime.format.manifest import MANIFEST_NAME
+from coda_runtime.format.parts import DECODER
+from coda_runtime.format.precision import FP32
+from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
 
 Pixels = NDArray[np.uint8]
@@ -83,7 +86,7 @@ class TokenizerSubject(Subject):
         """Raises what ``CodaTokenizer.from_pretrained`` does."""
         self._tokenizer = CodaTokenizer.from_pretrained(where).to(device)
         self.spec, self.name = self._tokenizer.spec, name
-        self.about = About(name, "tokenizer", "fp32", "torch", str(device))
+        self.about = About(name, "tokenizer", FP32, "torch", str(device))
         self._device = device
         self._settings = ExitStack()
         self._settings.enter_context(full_float32())
@@ -126,7 +129,7 @@ class BundleSubject(Subject):
         self.spec, self.name = tokenizer.spec, name
         parts = tokenizer.artifacts
         # The quantizer is float32 in every bundle: the precision asked for is the other two's.
-        precision = next(part.precision for part in parts if part.part == "decoder")
+        precision = next(part.precision for part in parts if part.part == DECODER.name)
         backend, device = (
             ", ".join(dict.fromkeys(of)) for of in zip(*((p.backend, p.device) for p in parts), strict=True)
         )
@@ -166,7 +169,7 @@ def open_subject(
     place, kind = (os.fspath(path), "tokenizer") if has_scheme(path) else _find(path)
     if kind == "bundle":
         return BundleSubject(coda_runtime.load(place, device, backend, precision, None, threads), os.fspath(path))
-    for option, value, own in (("precision", precision, "fp32"), ("backend", backend, "torch")):
+    for option, value, own in (("precision", precision, FP32), ("backend", backend, "torch")):
         if value not in ("auto", own):
             raise InputError(
                 f"{option} is {value!r}, and {path} is a tokenizer, which runs as {own!r} alone: "

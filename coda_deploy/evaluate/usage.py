@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 
 def utilization(counts: NDArray[np.int64]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from coda_runtime.errors import CodaError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 NormType = Literal["none", "layer", "rms"]
 CONFIG_FORMAT = "coda-tokenizer"

@@ -18,7 +18,7 @@ from coda_deploy.tokenizer.quantizer import ResidualQuantizer
 from coda_deploy.tokenizer.source import Source, open_source
 from coda_deploy.tokenizer.vae import load_vae
 from coda_runtime.errors import InputError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 DEFAULT_SCALES = {
     16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),

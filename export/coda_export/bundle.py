@@ -24,6 +24,8 @@ from coda_runtime.build.measuring import with_parity
 from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
+from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
+from coda_runtime.format.precision import FP32
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import (
     DEFAULT_FLOORS,
@@ -83,19 +85,19 @@ def _graphs(
 ) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     for precision in precisions:
         progress(f"exporting the {precision} encoder")
-        yield "encoder", precision, encoder_graph(folded, precision, graph_opset(precision, opset))
+        yield ENCODER.name, precision, encoder_graph(folded, precision, graph_opset(precision, opset))
     progress("building the quantizer")
-    yield "quantizer", "fp32", quantizer_graph(folded.quantizer)
+    yield QUANTIZER.name, FP32, quantizer_graph(folded.quantizer)
     for precision in precisions:
         progress(f"exporting the {precision} decoder")
-        yield "decoder", precision, decoder_graph(folded, precision, graph_opset(precision, opset))
+        yield DECODER.name, precision, decoder_graph(folded, precision, graph_opset(precision, opset))
 
 
 def _write(
     folder: Path, folded: Folded, precisions: Sequence[str], opset: int, progress: Progress
 ) -> tuple[list[Artifact], dict[str, int]]:
     """Write graphs and tables; return their artifacts, and the work of each part for an image."""
-    artifacts, flops = [], {"quantizer": search_flops(folded.quantizer.search, folded.spec)}
+    artifacts, flops = [], {QUANTIZER.name: search_flops(folded.quantizer.search, folded.spec)}
     for part, precision, model in _graphs(folded, precisions, opset, progress):
         file = f"{part}.{precision}.onnx"
         onnx.save(model, folder / file)
@@ -118,7 +120,7 @@ def export_bundle(
     images: ParityImages,
     *,
     samples: NDArray[np.uint8] | None = None,
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
     floors: Mapping[str, Floor] = DEFAULT_FLOORS,
@@ -165,9 +167,9 @@ def export_bundle(
             provenance={
                 **(provenance or {}),
                 "versions": versions,
-                "opset": {**opsets, "quantizer": QUANTIZER_OPSET},
+                "opset": {**opsets, QUANTIZER.name: QUANTIZER_OPSET},
                 "flops": flops,
-                "floors": {name: dataclasses.asdict(floors[name]) for name in dict.fromkeys(("fp32", *precisions))},
+                "floors": {name: dataclasses.asdict(floors[name]) for name in dict.fromkeys((FP32, *precisions))},
             },
             default_precision=precisions[0],
             artifacts=tuple(artifacts),

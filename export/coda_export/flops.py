@@ -7,7 +7,7 @@ import math
 import onnx
 
 from coda_export.folding.search import FoldedSearch
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 
 def graph_flops(model: onnx.ModelProto) -> int:

@@ -35,7 +35,8 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .format.manifest import Artifact, Manifest, Spec
+    from .format.manifest import Artifact, Manifest
+    from .format.spec import Spec
     from .load import load
     from .tokenizer import LoadedArtifact, Tokenizer
 
@@ -75,7 +76,7 @@ _LAZY = {
     "Artifact": "format.manifest",
     "LoadedArtifact": "tokenizer",
     "Manifest": "format.manifest",
-    "Spec": "format.manifest",
+    "Spec": "format.spec",
     "Tokenizer": "tokenizer",
     "load": "load",
 }

@@ -12,7 +12,8 @@ from .backends.tensorrt.library import LIBRARIES
 from .errors import BackendError, BundleError, CodaError, EngineMismatchError, InputError
 from .format.bundle import Bundle
 from .format.checksums import Verify
-from .format.manifest import PARTS, Artifact
+from .format.manifest import Artifact
+from .format.parts import PARTS
 from .hub_source import find_bundle
 from .machine.devices import count_cuda_devices
 from .tokenizer import LoadedArtifact, Tokenizer
@@ -66,18 +67,16 @@ def load(
     sessions: dict[str, Session] = {}
     loaded: list[LoadedArtifact] = []
     try:
-        for part in PARTS:
-            engine, artifact, passed_over = choose(
-                bundle, part, "fp32" if part == "quantizer" else precision, backend, options
-            )
+        for part in PARTS.values():
+            engine, artifact, passed_over = choose(bundle, part.name, part.precision_in(precision), backend, options)
             try:
-                session = sessions[part] = engine.load(bundle.path(artifact), artifact, options)
+                session = sessions[part.name] = engine.load(bundle.path(artifact), artifact, options)
             except CodaError as error:
                 if passed_over:
                     error.args = (f"{error} (passed over before: {'; '.join(passed_over)})",)
                 raise
             about = (artifact.format, artifact.precision, engine.name, session.device, artifact.file)
-            loaded.append(LoadedArtifact(part, *about, passed_over))
+            loaded.append(LoadedArtifact(part.name, *about, passed_over))
         _warn_of_idle_gpu(loaded)
         return Tokenizer(bundle, sessions, loaded)
     except BaseException:

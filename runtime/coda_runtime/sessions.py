@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device
 from .errors import ArtifactError, ClosedError, DeviceError
-from .format.manifest import Spec
+from .format.parts import PARTS
+from .format.spec import Spec
 from .machine import forks
 
 Array = npt.NDArray[Any] | DeviceArray
@@ -132,17 +133,12 @@ class Sessions:
                 self._state.notify_all()
 
     def _checked(self, part: str, out: A, count: int) -> A:
-        spec = self._spec
-        side = spec.image_size if part == "decoder" else spec.latent_size
-        shape, dtype = {
-            "encoder": ((count, spec.latent_channels, side, side), np.float32),
-            "quantizer": ((count, spec.num_tokens), np.int32),
-            "decoder": ((count, side, side, 3), np.uint8),
-        }[part]
-        if out.shape != shape or out.dtype != dtype:
+        expected = PARTS[part].output
+        shape = expected.shape(self._spec, count)
+        if out.shape != shape or out.dtype != expected.dtype:
             raise ArtifactError(
                 f"the {part} of {self._folder} returned {out.dtype} {list(out.shape)}, expected "
-                f"{np.dtype(dtype)} {list(shape)}; export the bundle again"
+                f"{expected.dtype} {list(shape)}; export the bundle again"
             )
         return out
 

@@ -17,7 +17,8 @@ from .codes.ids import check_ids, pad_ids, split_ids
 from .codes.resample import upsample_matrix
 from .errors import ArtifactError, ImageError, TokenError
 from .format.bundle import Bundle
-from .format.manifest import Spec
+from .format.parts import IDS, IMAGE, OPERATIONS, TensorSpec
+from .format.spec import Spec
 from .images import Batches, Images
 from .pieces import in_pieces
 from .sessions import Sessions
@@ -96,9 +97,9 @@ class Tokenizer:
             ClosedError: the tokenizer is closed.
         """
         if on_gpu(images):
-            return self._sessions.run_on_device(images, self._check_gpu_images, "encoder", "quantizer")
+            return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["encode"])
         batches = Batches(host_view(images, "images"), self.spec.image_size)
-        out = self._in_pieces(len(batches), batches.take, "encoder", "quantizer")
+        out = self._in_pieces(len(batches), batches.take, *OPERATIONS["encode"])
         if int(out.min()) < 0 or int(out.max()) >= self.spec.vocab_size:
             raise ArtifactError(
                 f"the quantizer gave ids from {out.min()} to {out.max()}, and the manifest says vocab_size "
@@ -128,9 +129,9 @@ class Tokenizer:
             ClosedError: the tokenizer is closed.
         """
         if on_gpu(ids):
-            return self._sessions.run_on_device(ids, self._check_gpu_ids, "decoder")
+            return self._sessions.run_on_device(ids, self._check_gpu_ids, *OPERATIONS["decode"])
         full = pad_ids(check_ids(host_view(ids, "ids"), self.spec), self.spec)
-        return self._in_pieces(len(full), lambda where: full[where], "decoder")
+        return self._in_pieces(len(full), lambda where: full[where], *OPERATIONS["decode"])
 
     @overload
     def reconstruct(self, images: Images) -> npt.NDArray[np.uint8]: ...
@@ -139,7 +140,7 @@ class Tokenizer:
     def reconstruct(self, images: Images | DeviceArray) -> npt.NDArray[np.uint8] | DeviceArray:
         """`decode(encode(images))`: uint8 [B,H,W,3]. Takes and raises what `encode` does."""
         if on_gpu(images):
-            return self._sessions.run_on_device(images, self._check_gpu_images, "encoder", "quantizer", "decoder")
+            return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["reconstruct"])
         ids = self.encode(images)
         return self.decode(ids)
 
@@ -206,24 +207,27 @@ class Tokenizer:
         return out
 
     def _check_gpu_images(self, images: DeviceArray) -> DeviceArray:
-        side = self.spec.image_size
-        if images.dtype != np.uint8 or images.shape[1:] != (side, side, 3) or not self._fits(images.shape):
+        if not self._fits(images, IMAGE):
             raise ImageError(
-                f"images on a GPU are {images.dtype} {list(images.shape)}; expected uint8 [B,{side},{side},3] with B "
-                f"from {self._least} to {self._most}: resize and split them, or pass them in host memory"
+                f"images on a GPU are {images.dtype} {list(images.shape)}; expected {self._wanted(IMAGE)} with B from "
+                f"{self._least} to {self._most}: resize and split them, or pass them in host memory"
             )
         return images
 
     def _check_gpu_ids(self, ids: DeviceArray) -> DeviceArray:
-        tokens = self.spec.num_tokens
-        if ids.dtype != np.int32 or ids.shape[1:] != (tokens,) or not self._fits(ids.shape):
+        if not self._fits(ids, IDS):
             raise TokenError(
-                f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected int32 [B,{tokens}] with B from "
+                f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected {self._wanted(IDS)} with B from "
                 f"{self._least} to {self._most}: split them, or pass them in host memory"
             )
         # An id out of range would read past the table on the GPU.
         check_ids(ids.numpy(), self.spec)
         return ids
 
-    def _fits(self, shape: tuple[int, ...]) -> bool:
-        return len(shape) > 0 and self._least <= shape[0] <= self._most
+    def _fits(self, array: DeviceArray, tensor: TensorSpec) -> bool:
+        count = array.shape[0] if array.shape else 0
+        same = array.dtype == tensor.dtype and array.shape == tensor.shape(self.spec, count)
+        return same and self._least <= count <= self._most
+
+    def _wanted(self, tensor: TensorSpec) -> str:
+        return f"{tensor.dtype} [B,{','.join(map(str, tensor.row(self.spec)))}]"

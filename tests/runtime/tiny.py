@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from coda_runtime.codes.resample import upsample_matrix
 from coda_runtime.format.bundle import describe_file, seal
-from coda_runtime.format.manifest import Artifact, Manifest, Spec
+from coda_runtime.format.manifest import Artifact, Manifest
+from coda_runtime.format.spec import Spec
 
 SIZE, DOWN, CHANNELS, CODES, SCALES, TOKENS = 32, 8, 4, 16, (1, 2, 4), 21
 SIDE = SIZE // DOWN

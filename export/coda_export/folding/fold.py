@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coda_export.folding.modules import FoldedDecoder, FoldedEncoder, FoldedQuantizer
 from coda_export.folding.search import SearchWeights, fold_search
 from coda_export.folding.upsample import fold_upsamples
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coda_export.folding.resample import area_matrix, bicubic_matrix
 from coda_export.folding.search import FoldedSearch
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 
 class FoldedEncoder(nn.Module):

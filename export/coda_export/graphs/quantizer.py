@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import onnx
-from onnx import TensorProto
+from onnx.helper import np_dtype_to_tensor_dtype
 from torch import Tensor
 
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.graphs.builder import GraphBuilder
 from coda_export.graphs.search import add_search, add_tables
+from coda_runtime.format.parts import IDS, LATENT
 
 QUANTIZER_OPSET = 20
 
@@ -28,7 +29,7 @@ def quantizer_graph(quantizer: FoldedQuantizer) -> onnx.ModelProto:
     spec, graph = quantizer.spec, GraphBuilder()
     channels, size = spec.latent_channels, spec.latent_size
     tables = add_tables(graph, quantizer.search)
-    residual, parts = graph.node("Transpose", "latent", perm=[0, 2, 3, 1]), []
+    residual, parts = graph.node("Transpose", LATENT.name, perm=[0, 2, 3, 1]), []
     for side, down, up in zip(spec.scales, quantizer.down, quantizer.up, strict=True):
         rows = graph.reshape(both_sides(graph, down, residual, channels), -1, channels)
         ids = add_search(graph, tables, rows, side * side)
@@ -37,10 +38,8 @@ def quantizer_graph(quantizer: FoldedQuantizer) -> onnx.ModelProto:
             values = graph.reshape(graph.node("Gather", tables.values, ids, axis=0), -1, side, side, channels)
             residual = graph.node("Sub", residual, both_sides(graph, up, values, channels))
     joined = graph.node("Concat", *parts, axis=1)
-    graph.node("Cast", joined, name="ids", to=TensorProto.INT32)
-    return graph.model(
-        "coda_quantizer",
-        [("latent", TensorProto.FLOAT, ["batch", channels, size, size])],
-        [("ids", TensorProto.INT32, ["batch", spec.num_tokens])],
-        QUANTIZER_OPSET,
+    graph.node("Cast", joined, name=IDS.name, to=np_dtype_to_tensor_dtype(IDS.dtype))
+    source, target = (
+        (tensor.name, np_dtype_to_tensor_dtype(tensor.dtype), ["batch", *tensor.row(spec)]) for tensor in (LATENT, IDS)
     )
+    return graph.model("coda_quantizer", [source], [target], QUANTIZER_OPSET)

@@ -10,15 +10,18 @@ import warnings
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from coda_export.folding.fold import Folded
 from coda_export.folding.modules import FoldedEncoder
 from coda_export.folding.precision import lowered
+from coda_runtime.format.parts import DECODER, ENCODER, Part
+from coda_runtime.format.spec import Spec
 
 
-def _export(module: nn.Module, example: Tensor, inputs: str, outputs: str, opset: int) -> onnx.ModelProto:
+def _export(module: nn.Module, part: Part, spec: Spec, opset: int) -> onnx.ModelProto:
     """Trace with a dynamic batch. The example has two images: with one, the batch would be taken for a constant."""
+    example = torch.zeros(part.input.shape(spec, 2), dtype=getattr(torch, part.input.dtype.name))
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -28,8 +31,8 @@ def _export(module: nn.Module, example: Tensor, inputs: str, outputs: str, opset
             program = torch.onnx.export(
                 module,
                 (example,),
-                input_names=[inputs],
-                output_names=[outputs],
+                input_names=[part.input.name],
+                output_names=[part.output.name],
                 opset_version=opset,
                 # diffusers asks whether a batch is under 64, only to lay memory out: said here, since the exporter
                 # would find it out by tracing twice. The graph takes any batch.
@@ -56,15 +59,12 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
     """Image uint8 [B, H, W, 3] -> latent float32 [B, C, h, w], computed in ``precision``."""
-    size = folded.spec.image_size
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     module = FoldedEncoder(lowered(folded.encoder.encoder, precision))
-    return _export(module, example, "image", "latent", opset)
+    return _export(module, ENCODER, folded.spec, opset)
 
 
 def decoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
     """Ids int32 [B, L] -> image uint8 [B, H, W, 3]; the embedding stays float32, the VAE computes in ``precision``."""
-    example = torch.zeros(2, folded.spec.num_tokens, dtype=torch.int32)
     module = copy.copy(folded.decoder)
     module._modules = {**folded.decoder._modules, "decoder": lowered(folded.decoder.decoder, precision)}
-    return _export(module, example, "ids", "image", opset)
+    return _export(module, DECODER, folded.spec, opset)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from coda_runtime.backends.ptx.kernel_set import padded_channels
 from coda_runtime.backends.ptx.plan import window
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 
 @dataclass(frozen=True)

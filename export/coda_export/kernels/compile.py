@@ -19,7 +19,7 @@ from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, Specialisation, s
 from coda_runtime.backends.ptx import Kernel, KernelSet, SearchTables
 from coda_runtime.backends.ptx.kernel_set import SIZES, WARP
 from coda_runtime.errors import BuildError, InputError, MissingDependencyError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from coda_runtime.requirements import pip_install
 
 PTX_ISA = {"sm80": "8.0", "sm86": "8.0", "sm89": "8.0", "sm90": "8.0", "sm100": "8.6", "sm120": "8.7"}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ..errors import BackendError
-from ..format.manifest import PARTS
+from ..format.parts import PARTS, QUANTIZER
 from .base import Backend
 
 
@@ -15,7 +15,7 @@ class _Entry:
     factory: Callable[[], Backend]
     automatic: bool = True
     formats: tuple[str, ...] | None = None  # None: the backend has to be asked
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = tuple(PARTS)
 
 
 def _tensorrt() -> Backend:
@@ -47,7 +47,7 @@ _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_tensorrt, formats=("tensorrt",)),
     "tensorrt-rtx": _Entry(_tensorrt_rtx, formats=("tensorrt-rtx",)),
     # Not run on a GPU yet, so only who asks for it by name gets it.
-    "cuda": _Entry(_cuda, automatic=False, formats=("ptx",), parts=("quantizer",)),
+    "cuda": _Entry(_cuda, automatic=False, formats=("ptx",), parts=(QUANTIZER.name,)),
     "onnxruntime": _Entry(_onnxruntime, formats=("onnx",)),
 }
 

@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.base import Session, keeps_on_device
+from ..format import parts
 from ..tokenizer import Tokenizer
 from .timing import Clock, Run
 
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
-    "encode": ("encoder", "quantizer"),
-    "quantise": ("quantizer",),
-    "decode": ("decoder",),
-    "round-trip": ("encoder", "quantizer", "decoder"),
+    "encode": parts.OPERATIONS["encode"],
+    "quantise": parts.OPERATIONS["quantize"],
+    "decode": parts.OPERATIONS["decode"],
+    "round-trip": parts.OPERATIONS["reconstruct"],
 }
-"""The parts that each operation runs."""
+"""The parts that each operation runs, by its name in results."""
 
 _SETS = 4  # batches taken in turn: the same one again and again could stay in a cache that real work does not have
 _PART_RUNS, _PART_SECONDS = 20, 2.0
@@ -55,7 +56,7 @@ class Inputs:
             return tok.decode(batch)
         if self.operation == "round-trip":
             return tok.reconstruct(batch)
-        return tok._in_pieces(len(batch), lambda where: batch[where], "quantizer")
+        return tok._in_pieces(len(batch), lambda where: batch[where], *OPERATIONS[self.operation])
 
     def batches(self, size: int) -> Run:
         """Calls of `size` rows, which take a few different batches in turn."""
@@ -77,11 +78,12 @@ class Inputs:
         return lambda start, stop: self.call(self.rows(start, stop))
 
     def _make(self, images: npt.NDArray[np.uint8]) -> Array:
-        if self.operation in ("encode", "round-trip"):
+        takes = parts.PARTS[OPERATIONS[self.operation][0]].input
+        if takes is parts.IMAGE:
             return images
-        if self.operation == "decode":
+        if takes is parts.IDS:
             return self._tok.encode(images)
-        return self._tok._in_pieces(len(images), lambda where: images[where], "encoder")
+        return self._tok._in_pieces(len(images), lambda where: images[where], parts.ENCODER.name)
 
 
 class _Timed:
@@ -103,9 +105,9 @@ class _Timed:
 
 
 def time_parts(
-    tok: Tokenizer, run: Run, parts: Sequence[str], *, clock: Clock = time.perf_counter
+    tok: Tokenizer, run: Run, names: Sequence[str], *, clock: Clock = time.perf_counter
 ) -> dict[str, float] | None:
-    """Median seconds of each part and of the runtime around them, in calls of `run`.
+    """Return the median seconds of each of these parts and of the runtime around them, in calls of `run`.
 
     None where a part runs on a GPU: its calls return before the work is done.
     """
@@ -114,11 +116,11 @@ def time_parts(
 
     def watch(part: str, session: Session) -> Session:
         nonlocal on_device
-        on_device |= part in parts and keeps_on_device(session)
+        on_device |= part in names and keeps_on_device(session)
         timed[part] = _Timed(session, clock)
         return timed[part]
 
-    samples: dict[str, list[float]] = {name: [] for name in (*parts, "runtime")}
+    samples: dict[str, list[float]] = {name: [] for name in (*names, "runtime")}
     with tok._sessions.replaced(watch):
         start = clock()
         for number in range(0 if on_device else _PART_RUNS):
@@ -127,9 +129,9 @@ def time_parts(
             before = clock()
             run(number)
             whole = clock() - before
-            for part in parts:
+            for part in names:
                 samples[part].append(timed[part].seconds)
-            samples["runtime"].append(max(0.0, whole - sum(timed[part].seconds for part in parts)))
+            samples["runtime"].append(max(0.0, whole - sum(timed[part].seconds for part in names)))
             if clock() - start >= _PART_SECONDS and number >= 2:
                 break
     return None if on_device else {name: statistics.median(values) for name, values in samples.items()}

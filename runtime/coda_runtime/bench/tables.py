@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..format.parts import PARTS
 from ..report.words import duration, rate, size
 from .results import Measurement
 from .series import Series
@@ -57,7 +58,7 @@ def figure_rows(series: Sequence[Series]) -> list[list[str]]:
                 _size(of["peak_host_bytes"]),
                 _size(of["peak_device_bytes"]),
                 f"{of['warmup_runs']}" + ("" if of["warm"] else ", never stable"),
-                *(_duration(parts.get(part)) for part in ("encoder", "quantizer", "decoder", "runtime")),
+                *(_duration(parts.get(part)) for part in (*PARTS, "runtime")),
                 "–" if of["flops_share"] is None else f"{100 * of['flops_share']:.1f} %",
             ]
         )

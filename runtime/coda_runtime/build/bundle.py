@@ -13,7 +13,8 @@ from ..backends.tensorrt.library import EngineLibrary, find_library
 from ..errors import BuildError, InputError, OutputError
 from ..format.bundle import Bundle, describe_file, seal
 from ..format.engine_key import engine_key, system
-from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, PARTS, Artifact, Manifest
+from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
+from ..format.parts import ENCODER, PARTS, has_precisions
 from ..io.atomic_files import staged_folder
 from ..machine.devices import Gpu, find_gpu
 from .builder import PRECISIONS, Watch, build_engine
@@ -221,7 +222,7 @@ def _file(
 def _own_options(manifest: Manifest, source: Artifact, file: str, options: BuildOptions) -> BuildOptions:
     """The options for one part. The quantizer serves every precision, so a new one also takes the old one's batches."""
     old = next((artifact for artifact in manifest.artifacts if artifact.file == file), None)
-    if source.part != "quantizer" or old is None or old.batch is None:
+    if has_precisions(source.part) or old is None or old.batch is None:
         return options
     low, best, high = options.batch
     return dataclasses.replace(options, batch=(min(low, old.batch[0]), best, max(high, old.batch[2])))
@@ -232,8 +233,8 @@ def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
     for precision in precisions:
         if precision not in PRECISIONS:
             raise InputError(f"precision {precision!r} is unknown, expected some of {', '.join(PRECISIONS)}")
-        if not manifest.find("encoder", format="onnx", precision=precision):
-            found = ", ".join(dict.fromkeys(a.precision for a in manifest.find("encoder", format="onnx")))
+        if not manifest.find(ENCODER.name, format="onnx", precision=precision):
+            found = ", ".join(dict.fromkeys(a.precision for a in manifest.find(ENCODER.name, format="onnx")))
             raise InputError(
                 f"the bundle has no ONNX files in {precision!r} to build from, only in {found or 'no precision'}; "
                 f"export it with --precision {precision}"
@@ -242,7 +243,7 @@ def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
     out = []
     for part in PARTS:
         files = manifest.find(part, format="onnx")
-        wanted_here = PRECISIONS if part == "quantizer" or not wanted else wanted
+        wanted_here = wanted if wanted and has_precisions(part) else PRECISIONS
         out += [file for file in files if file.precision in wanted_here]
     if not out:
         raise InputError("the bundle has no ONNX files to build engines from; export it again with `coda export`")

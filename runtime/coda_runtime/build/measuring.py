@@ -11,6 +11,7 @@ from ..backends.tensorrt.inspection import check_precision
 from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
+from ..format.parts import IMAGE, PARTS
 from ..parity import DEFAULT_FLOORS, ParityMeter, check_floor, floor_of, recorded_floors
 
 
@@ -33,7 +34,7 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     except ArtifactError as error:
         refused = refused or error
     if refused is not None:
-        headline = "psnr" if artifact.part == "decoder" else "step_agreement"
+        headline = "psnr" if PARTS[artifact.part].output is IMAGE else "step_agreement"
         nothing = {headline: None, "reason": str(refused)}
         return dataclasses.replace(artifact, parity={f"{name}:{device}": nothing})
     if isinstance(engine, TensorRTBackend):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..errors import ChecksumError, CodaError
 from ..format.bundle import Bundle
+from ..format.parts import OPERATIONS
 from ..tokenizer import Tokenizer
 from . import failures
 from .engine import Engine
@@ -68,7 +69,7 @@ class Encoder:
                 f"{tok.folder} holds another tokenizer on this node than where the run was started; copy the bundle "
                 "there again"
             )
-        parts = [artifact for artifact in tok.artifacts if artifact.part != "decoder"]
+        parts = [artifact for artifact in tok.artifacts if artifact.part in OPERATIONS["encode"]]
         keys = ("part", "format", "precision", "backend", "device")
         self._made_by = json.dumps([{k: v for k, v in dataclasses.asdict(a).items() if k in keys} for a in parts])
         return tok

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import OutputError, TokenError
-from ..format.manifest import Spec
+from ..format.spec import Spec
 from ..io.remote import require
 from .destination import Destination
 from .manifest import NAME, read_manifest

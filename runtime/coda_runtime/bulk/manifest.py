@@ -12,7 +12,8 @@ from typing import Any
 from .. import __version__
 from ..errors import CodaError, OutputError
 from ..format.bundle import Bundle
-from ..format.manifest import MANIFEST_NAME, Spec
+from ..format.manifest import MANIFEST_NAME
+from ..format.spec import Spec
 from ..io.json_fields import is_int
 from .plan import Plan
 from .shards import ROWS_PER_GROUP, Finished

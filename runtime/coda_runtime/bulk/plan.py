@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
+from ..format.parts import OPERATIONS, PARTS
+from ..format.precision import FP32
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +88,7 @@ class Plan:
 
 def tokenizer_files(bundle: Bundle, precision: str) -> dict[str, str]:
     """{file: sha256} of what makes ids: the ONNX graphs of encoder and quantizer, and the value table."""
-    wanted = {("encoder", precision), ("quantizer", "fp32"), ("codebook", "fp32")}
+    wanted = {(part, PARTS[part].precision_in(precision)) for part in OPERATIONS["encode"]} | {("codebook", FP32)}
     artifacts = [a for a in bundle.manifest.artifacts if (a.part, a.precision) in wanted]
     portable = [a for a in artifacts if a.format in ("onnx", "npy")] or artifacts
     return {f"{a.part}.{a.precision}.{a.format}": a.sha256 for a in portable}

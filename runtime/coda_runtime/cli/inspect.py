@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ..format.bundle import Bundle
-from ..format.manifest import PARTS, Artifact, Manifest
+from ..format.manifest import Artifact, Manifest
+from ..format.parts import PARTS
 from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows

@@ -10,7 +10,8 @@ import click
 
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
-from ..format.manifest import MANIFEST_NAME, PARTS, Manifest
+from ..format.manifest import MANIFEST_NAME, Manifest
+from ..format.parts import PARTS
 from ..hub_source import find_bundle
 from ..parity import ParityError, check_recordable, measure_bundle, record_parity
 from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files

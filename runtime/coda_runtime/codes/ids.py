@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TokenError
-from ..format.manifest import Spec
+from ..format.spec import Spec
 
 Ids = npt.NDArray[np.int32]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError, InputError, TokenError
-from ..format.manifest import Spec
+from ..format.spec import Spec
 from .ids import Ids, check_ids
 from .resample import area_matrix, upsample_matrix
 from .search_tables import SearchTables

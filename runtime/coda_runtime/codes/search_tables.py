@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError
-from ..format.manifest import Spec
+from ..format.spec import Spec
 from ..io.atomic_files import staged_file
 from ..io.npy import read_npz
 

@@ -20,7 +20,9 @@ from ..io.npy import read_npy
 from . import checksums
 from .checksums import Verify
 from .graph_check import check_graph
-from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES, Artifact, Manifest, Spec
+from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES, Artifact, Manifest
+from .parts import QUANTIZER
+from .spec import Spec
 
 
 class Bundle:
@@ -48,7 +50,7 @@ class Bundle:
         Bundles that share one of them come from the same tokenizer, whichever versions exported them. PTX is no sign
         of that: it follows from the tokenizer's sizes alone.
         """
-        quantizers = [artifact for artifact in self.manifest.find("quantizer") if artifact.format != "ptx"]
+        quantizers = [artifact for artifact in self.manifest.find(QUANTIZER.name) if artifact.format != "ptx"]
         artifacts = [*self.manifest.find("codebook"), *quantizers]
         return tuple(f"{artifact.part}:{artifact.sha256}" for artifact in artifacts)
 

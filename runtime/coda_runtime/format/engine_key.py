@@ -13,6 +13,7 @@ from typing import Any
 from ..build.options import BuildOptions
 from ..errors import EngineMismatchError
 from .manifest import Artifact, Manifest
+from .parts import has_precisions
 
 
 def system() -> str:
@@ -95,7 +96,7 @@ def rebuild(artifact: Artifact, library: str, capability: str | None = None, tar
     words = [f"coda build BUNDLE --engine {library}"]
     if targets and capability is not None:
         words.append(f"--target {capability}")
-    if artifact.part != "quantizer":
+    if has_precisions(artifact.part):
         words.append(f"--precision {artifact.precision}")
     if artifact.batch is not None:
         words.append(f"--batch {','.join(map(str, artifact.batch))}")

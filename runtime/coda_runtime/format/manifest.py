@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from ..errors import FormatVersionError
@@ -30,102 +29,23 @@ from ..io.json_fields import (
     no_constant,
     unique_keys,
 )
+from .parts import PARTS, has_precisions
+from .precision import FP32
+from .spec import Spec
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CHECKSUMS_NAME = "SHA256SUMS"
-PARTS = ("encoder", "quantizer", "decoder")
-"""The three graphs that every bundle needs; `codebook` is optional."""
-
 MOST_BYTES = 16 << 20
 """manifest.json and SHA256SUMS are not read where they are larger; those of an export have some kilobytes."""
 
 # What a manifest says is multiplied and allocated before a graph could contradict it, so each number has a limit, far
-# over any tokenizer's.
-_MOST_SIDE, _MOST_LATENT, _MOST_VALUES = 8192, 1024, 2**28  # pixels; latents; latents x channels
-_MOST_CODES, _MOST_TOKENS, _MOST_BATCH, _MOST_ARTIFACTS = 2**24, 2**22, 65_536, 4096
-_MOST_DEPTH = 64
+# over any bundle's.
+_MOST_BATCH, _MOST_ARTIFACTS, _MOST_DEPTH = 65_536, 4096, 64
 
-_RULES = {"resize": ("lanczos",), "crop": ("center", "centre"), "color_order": ("rgb",)}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
 """Names that are devices on Windows, with any suffix."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What the tokenizer computes. Sides are in pixels, latents or tokens; `scales` lists sides, coarse to fine."""
-
-    variant: str
-    image_size: int
-    downsample: int
-    latent_channels: int
-    vocab_size: int
-    scales: tuple[int, ...]
-    num_tokens: int
-    resize: str = "shorter side, Lanczos"
-    crop: str = "center"
-    color_order: str = "RGB"
-    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def latent_size(self) -> int:
-        """Side of the latent, h = w = image_size / downsample."""
-        return self.image_size // self.downsample
-
-    @property
-    def prefix_lengths(self) -> tuple[int, ...]:
-        """Numbers of tokens that make a whole number of scales, ascending; the last is num_tokens."""
-        total, lengths = 0, []
-        for side in self.scales:
-            total += side * side
-            lengths.append(total)
-        return tuple(lengths)
-
-    @classmethod
-    def from_json(cls, data: object) -> Spec:
-        """Read the `spec` object of manifest.json. Raises ManifestError."""
-        fields = Fields(data, "spec")
-        scales = fields.take("scales", _is_scales, f"a rising list of whole numbers from 1 to {_MOST_LATENT}")
-        spec = cls(
-            variant=fields.string("variant"),
-            image_size=fields.positive("image_size", _MOST_SIDE),
-            downsample=fields.positive("downsample", _MOST_SIDE),
-            latent_channels=fields.positive("latent_channels", _MOST_VALUES),
-            vocab_size=fields.positive("vocab_size", _MOST_CODES),
-            scales=tuple(scales),
-            num_tokens=fields.positive("num_tokens", _MOST_TOKENS),
-            resize=fields.string("resize", cls.resize),
-            crop=fields.string("crop", cls.crop),
-            color_order=fields.string("color_order", cls.color_order),
-            extra=fields.rest(),
-        )
-        expected = sum(side * side for side in spec.scales)
-        if spec.num_tokens != expected:
-            fail(f"spec.num_tokens is {spec.num_tokens}, but the scales {list(spec.scales)} make {expected} tokens")
-        if spec.scales[-1] * spec.downsample != spec.image_size:
-            fail(
-                f"the last scale is {spec.scales[-1]}, but image_size / downsample = "
-                f"{spec.image_size} / {spec.downsample} must equal it"
-            )
-        if spec.latent_channels * spec.scales[-1] ** 2 > _MOST_VALUES:
-            fail(
-                f"the latent is {spec.latent_channels} x {spec.scales[-1]} x {spec.scales[-1]}, expected "
-                f"{_MOST_VALUES} values at most"
-            )
-        # The runtime knows one way to prepare an image; any other would silently give other tokens. The wording is
-        # free, since bundles made by hand describe the same rule in other words.
-        for name, words in _RULES.items():
-            found = getattr(spec, name)
-            if not any(word in found.casefold() for word in words):
-                fail(f"spec.{name} is {found!r}, and this runtime only knows {getattr(cls, name)!r}")
-        return spec
-
-    def to_json(self) -> dict[str, Any]:
-        """The `spec` object of manifest.json."""
-        names = ("variant", "image_size", "downsample", "latent_channels", "vocab_size", "scales", "num_tokens")
-        known = {name: getattr(self, name) for name in (*names, "resize", "crop", "color_order")}
-        return {**known, "scales": list(self.scales), **self.extra}
 
 
 @dataclass(frozen=True)
@@ -188,7 +108,7 @@ class Manifest:
 
     spec: Spec
     artifacts: tuple[Artifact, ...]
-    default_precision: str = "fp32"
+    default_precision: str = FP32
     provenance: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
     checksums: str | None = None
@@ -265,7 +185,7 @@ class Manifest:
     @property
     def precisions(self) -> tuple[str, ...]:
         """Precisions that the decoder, or else the encoder, comes in; the default first."""
-        found = {a.precision for a in self.artifacts if a.part in ("encoder", "decoder")}
+        found = {a.precision for a in self.artifacts if has_precisions(a.part)}
         return tuple(sorted(found, key=lambda name: (name != self.default_precision, name)))
 
     def find(self, part: str, *, format: str | None = None, precision: str | None = None) -> list[Artifact]:
@@ -324,12 +244,6 @@ def _is_checksums(value: object) -> bool:
 
 def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-
-
-def _is_scales(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not all(is_int(side) and 0 < side <= _MOST_LATENT for side in value):
-        return False
-    return all(a < b for a, b in pairwise(value))
 
 
 def _is_batch(value: Any) -> bool:

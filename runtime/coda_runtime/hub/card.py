@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..format.bundle import Bundle
-from ..format.manifest import PARTS, Manifest
+from ..format.manifest import Manifest
+from ..format.parts import PARTS
 from ..hub_source.names import HubName
 from ..images import require_pillow
 from ..io.json_fields import flat_rows

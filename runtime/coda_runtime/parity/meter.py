@@ -16,7 +16,8 @@ from ..backends.registry import get_backend
 from ..codes.metrics import psnr_per_image
 from ..errors import ArtifactError, BackendError, CodaError, InputError
 from ..format.bundle import Bundle
-from ..format.manifest import PARTS, Artifact
+from ..format.manifest import Artifact
+from ..format.parts import IDS, IMAGE, PARTS, QUANTIZER
 from .measure import pixel_parity, token_parity
 from .reference import Reference
 from .samples import ParitySamples
@@ -144,31 +145,25 @@ class ParityMeter:
         return worst | {"batches": short}
 
     def _run(self, artifact: Artifact, session: Session, index: Ids, size: int) -> npt.NDArray[Any]:
-        known, spec = self.samples, self._bundle.spec
-        side, latent = spec.image_size, spec.latent_size
-        promises: dict[str, tuple[npt.NDArray[Any], Any, tuple[int, ...]]] = {
-            "encoder": (known.images, np.float32, (spec.latent_channels, latent, latent)),
-            "quantizer": (known.latent, np.int32, (spec.num_tokens,)),
-            "decoder": (known.ids, np.uint8, (side, side, 3)),
-        }
-        source, dtype, shape = promises[artifact.part]
-        outs = []
+        part, outs = PARTS[artifact.part], []
+        source, expected = self.samples.of(part.input), part.output
+        shape = expected.shape(self._bundle.spec, size)
         for start in range(0, len(index), size):
             out = session.run(source[index[start : start + size]])
-            if out.dtype != dtype or out.shape != (size, *shape):
+            if out.dtype != expected.dtype or out.shape != shape:
                 raise ArtifactError(
                     f"{artifact.file} returned {out.dtype} {list(out.shape)} for a batch of {size}, expected "
-                    f"{np.dtype(dtype)} {[size, *shape]}; export the bundle again"
+                    f"{expected.dtype} {list(shape)}; export the bundle again"
                 )
             outs.append(out)
         return np.concatenate(outs)
 
     def _judge(self, artifact: Artifact, index: Ids, out: npt.NDArray[Any]) -> dict[str, Any]:
         known = self.samples
-        if artifact.part == "decoder":
+        if PARTS[artifact.part].output is IMAGE:
             rows = _worst_copies(index, psnr_per_image(out, known.decoded[index]))
             return dict(pixel_parity(known.images, out[rows], known.decoded))
-        ids = out if artifact.part == "quantizer" else _distinct(self._quantize, out)
+        ids = out if PARTS[artifact.part].output is IDS else _distinct(self._quantize, out)
         vocabulary = self._bundle.spec.vocab_size
         if int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
             raise ArtifactError(
@@ -181,7 +176,7 @@ class ParityMeter:
 
     def _quantize(self, latent: npt.NDArray[np.float32]) -> Ids:
         """The bundle's float32 quantizer on the CPU, by onnxruntime where it is installed."""
-        engine, graphs = get_backend("onnxruntime"), self._bundle.manifest.find("quantizer", format="onnx")
+        engine, graphs = get_backend("onnxruntime"), self._bundle.manifest.find(QUANTIZER.name, format="onnx")
         missing = engine.unavailable()
         if missing is not None or not graphs:
             try:
@@ -204,7 +199,7 @@ class ParityMeter:
 
 
 def _headline(artifact: Artifact) -> str:
-    return "psnr" if artifact.part == "decoder" else "step_agreement"
+    return "psnr" if PARTS[artifact.part].output is IMAGE else "step_agreement"
 
 
 def _rank(numbers: Mapping[str, Any], name: str) -> tuple[bool, float, float]:

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..format.manifest import PARTS, Artifact, Manifest
+from ..format.manifest import Artifact, Manifest
+from ..format.parts import PARTS
 from .thresholds import unmeasured
 
 PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "batch sizes")

@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError
-from ..format.manifest import Spec
+from ..format.parts import IDS, IMAGE, LATENT, TensorSpec
+from ..format.spec import Spec
 from ..io.atomic_files import staged_file
 from ..io.npy import read_npz
 from .reference import Reference
 
 PARITY_FILE = "parity.fp32.npz"
 _AT_ONCE = 4
+_TENSORS = {"images": IMAGE, "latent": LATENT, "ids": IDS, "decoded": IMAGE}
+"""The arrays of the file, a row each for an image."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +53,29 @@ class ParitySamples:
             arrays = read_npz(path)
         except ValueError as error:
             _fail(path, f"is not a readable .npz file ({error})")
-        side, latent = spec.image_size, spec.latent_size
-        expected: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "images": (np.uint8, (side, side, 3)),
-            "latent": (np.float32, (spec.latent_channels, latent, latent)),
-            "ids": (np.int32, (spec.num_tokens,)),
-            "decoded": (np.uint8, (side, side, 3)),
-        }
-        if set(arrays) != set(expected):
-            _fail(path, f"holds {', '.join(sorted(arrays)) or 'nothing'}; expected {', '.join(expected)}")
-        count = arrays["images"].shape[0] if arrays["images"].ndim else 0
-        for name, (dtype, shape) in expected.items():
+        if set(arrays) != set(_TENSORS):
+            _fail(path, f"holds {', '.join(sorted(arrays)) or 'nothing'}; expected {', '.join(_TENSORS)}")
+        samples = cls(**arrays)
+        count = samples.images.shape[0] if samples.images.ndim else 0
+        for name, tensor in _TENSORS.items():
             array = arrays[name]
-            if array.dtype != dtype or array.shape != (count, *shape) or not count:
+            if array.dtype != tensor.dtype or array.shape != tensor.shape(spec, count) or not count:
                 _fail(
                     path,
-                    f"has {name} {array.dtype} {list(array.shape)}; expected {np.dtype(dtype)} [N, "
-                    f"{', '.join(map(str, shape))}] with one N from 1 for all",
+                    f"has {name} {array.dtype} {list(array.shape)}; expected {tensor.dtype} [N, "
+                    f"{', '.join(map(str, tensor.row(spec)))}] with one N from 1 for all",
                 )
-        if not np.isfinite(arrays["latent"]).all():
+        if not np.isfinite(samples.latent).all():
             _fail(path, "has NaN or infinity in latent")
-        low, high = int(arrays["ids"].min()), int(arrays["ids"].max())
+        low, high = int(samples.ids.min()), int(samples.ids.max())
         if low < 0 or high >= spec.vocab_size:
             _fail(path, f"has ids from {low} to {high}; expected 0 to {spec.vocab_size - 1}")
-        return cls(**arrays)
+        return samples
+
+    def of(self, tensor: TensorSpec) -> npt.NDArray[Any]:
+        """Return what the parts that take `tensor` are measured on."""
+        arrays: dict[TensorSpec, npt.NDArray[Any]] = {IMAGE: self.images, LATENT: self.latent, IDS: self.ids}
+        return arrays[tensor]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a compressed .npz file at `path`, the same bytes for the same samples. Raises OutputError."""

@@ -9,7 +9,8 @@ from ..backends.base import Backend, LoadOptions, SelectiveBackend
 from ..backends.registry import automatic, get_backend, name_for
 from ..errors import BackendError, CodaError, DeviceMemoryError
 from ..format.bundle import Bundle
-from ..format.manifest import PARTS, Artifact
+from ..format.manifest import Artifact
+from ..format.parts import PARTS
 from .meter import ParityMeter
 from .thresholds import DEFAULT_FLOORS, MAY_STAY_UNMEASURED, Floor, ParityError, check_floor, floor_of, recorded_floors
 

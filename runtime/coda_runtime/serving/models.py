@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ..codes.ids import check_ids
 from ..errors import InputError
-from ..format.manifest import Spec
+from ..format.parts import IDS, IMAGE
+from ..format.spec import Spec
 from ..images import Pixels, fit, fit_bytes
 from .batching import Batcher, Rows
 from .intake import current_record
@@ -105,13 +106,13 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
 class Encode(TokenModel):
     """Images to ids."""
 
-    datatypes = ("UINT8", "BYTES")
+    datatypes = (IMAGE.datatype, "BYTES")
 
     def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """`image` UINT8 [N,H,W,3], or BYTES [N]; `ids` INT32 [N,L]."""
         return (
-            {"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]},
-            {"name": "ids", "datatype": "INT32", "shape": [-1, self.spec.num_tokens]},
+            {"name": IMAGE.name, "datatype": IMAGE.datatype, "shape": [-1, -1, -1, 3]},
+            {"name": IDS.name, "datatype": IDS.datatype, "shape": [-1, *IDS.row(self.spec)]},
         )
 
     async def rows(self, tensor: Tensor) -> Pixels:
@@ -144,14 +145,13 @@ class Encode(TokenModel):
 class Decode(TokenModel):
     """Ids to images."""
 
-    datatypes = ("INT32", "INT64")
+    datatypes = (IDS.datatype, "INT64")
 
     def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """`ids` INT32 [N,n]; `image` UINT8 [N,S,S,3]."""
-        size = self.spec.image_size
         return (
-            {"name": "ids", "datatype": "INT32", "shape": [-1, -1]},
-            {"name": "image", "datatype": "UINT8", "shape": [-1, size, size, 3]},
+            {"name": IDS.name, "datatype": IDS.datatype, "shape": [-1, -1]},
+            {"name": IMAGE.name, "datatype": IMAGE.datatype, "shape": [-1, *IMAGE.row(self.spec)]},
         )
 
     async def rows(self, tensor: Tensor) -> npt.NDArray[np.int32]:

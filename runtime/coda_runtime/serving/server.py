@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import uvicorn
 
 from ..errors import CodaError
-from ..format.manifest import Spec
+from ..format.spec import Spec
 from ..machine.processors import usable_cpus
 from .batching import Batcher
 from .engines import Engines, Load

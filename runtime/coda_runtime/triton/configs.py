@@ -9,31 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from ..format.manifest import Spec
+from ..format.parts import OPERATIONS, PARTS, TensorSpec
+from ..format.spec import Spec
 from .options import RepositoryOptions
 from .parts import ServedPart
 from .pbtxt import Message, Symbol, Value, entries
 
 PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
-ENSEMBLES = {"encode": ("encoder", "quantizer"), "decode": ("decoder",)}
+ENSEMBLES = {name: OPERATIONS[name] for name in ("encode", "decode")}
 """Name: the parts that its data goes through."""
-
-_TENSORS = {"encoder": ("image", "latent"), "quantizer": ("latent", "ids"), "decoder": ("ids", "image")}
 
 
 def part_config(served: ServedPart, spec: Spec, options: RepositoryOptions, provenance: Mapping[str, str]) -> Message:
     """The config of a part. `provenance` becomes parameters, which clients can read and backends do not know."""
-    source, target = _TENSORS[served.part]
+    part = PARTS[served.part]
     config: dict[str, Value] = {
         "name": served.part,
         "platform": PLATFORMS[served.format],
         "max_batch_size": served.max_batch,
-        "input": [_tensor(source, spec)],
-        "output": [_tensor(target, spec)],
+        "input": [_tensor(part.input, spec)],
+        "output": [_tensor(part.output, spec)],
         "version_policy": {"latest": {"num_versions": 1}},
         "instance_group": [{"kind": Symbol(f"KIND_{options.device.upper()}"), "count": options.instances}],
         "dynamic_batching": _batching(served, options),
-        "model_warmup": [_warmup(source, spec, size) for size in sorted({1, *served.preferred, served.max_batch})],
+        "model_warmup": [_warmup(part.input, spec, size) for size in sorted({1, *served.preferred, served.max_batch})],
     }
     by_capability = {file.capability: file.name for file in served.files if file.capability is not None}
     if by_capability:
@@ -52,15 +51,15 @@ def ensemble_config(name: str, parts: Sequence[ServedPart], spec: Spec, provenan
     """The config of an ensemble that hands the tensors of `parts`, in order, from one to the next."""
     steps: list[Value] = []
     for served in parts:
-        source, target = _TENSORS[served.part]
+        source, target = PARTS[served.part].input.name, PARTS[served.part].output.name
         maps = {"input_map": entries({source: source}), "output_map": entries({target: target})}
         steps.append({"model_name": served.part, "model_version": -1, **maps})
     return {
         "name": name,
         "platform": "ensemble",
         "max_batch_size": max_batch(parts),
-        "input": [_tensor(_TENSORS[parts[0].part][0], spec)],
-        "output": [_tensor(_TENSORS[parts[-1].part][1], spec)],
+        "input": [_tensor(PARTS[parts[0].part].input, spec)],
+        "output": [_tensor(PARTS[parts[-1].part].output, spec)],
         "version_policy": {"latest": {"num_versions": 1}},
         "ensemble_scheduling": {"step": steps},
         "parameters": _parameters({**provenance, "coda.spec": json.dumps(spec.to_json())}),
@@ -72,19 +71,13 @@ def max_batch(parts: Sequence[ServedPart]) -> int:
     return min(served.max_batch for served in parts)
 
 
-def _shape(name: str, spec: Spec) -> tuple[str, list[int]]:
+def _shape(tensor: TensorSpec, spec: Spec) -> dict[str, Value]:
     """Type and dimensions of a tensor, without the batch."""
-    side = spec.latent_size
-    return {
-        "image": ("TYPE_UINT8", [spec.image_size, spec.image_size, 3]),
-        "latent": ("TYPE_FP32", [spec.latent_channels, side, side]),
-        "ids": ("TYPE_INT32", [spec.num_tokens]),
-    }[name]
+    return {"data_type": Symbol(f"TYPE_{tensor.datatype}"), "dims": list(tensor.row(spec))}
 
 
-def _tensor(name: str, spec: Spec) -> Message:
-    kind, dims = _shape(name, spec)
-    return {"name": name, "data_type": Symbol(kind), "dims": dims}
+def _tensor(tensor: TensorSpec, spec: Spec) -> Message:
+    return {"name": tensor.name, **_shape(tensor, spec)}
 
 
 def _batching(served: ServedPart, options: RepositoryOptions) -> Message:
@@ -98,11 +91,10 @@ def _batching(served: ServedPart, options: RepositoryOptions) -> Message:
     return {**preferred, "max_queue_delay_microseconds": options.delay_us, "default_queue_policy": policy}
 
 
-def _warmup(source: str, spec: Spec, size: int) -> Message:
+def _warmup(tensor: TensorSpec, spec: Spec, size: int) -> Message:
     # Zeros, not random_data: random bytes are ids far outside of the table, and floats that are not numbers.
-    kind, dims = _shape(source, spec)
-    data: Message = {"data_type": Symbol(kind), "dims": dims, "zero_data": True}
-    return {"name": f"batch_{size}", "batch_size": size, "inputs": entries({source: data})}
+    data: Message = {**_shape(tensor, spec), "zero_data": True}
+    return {"name": f"batch_{size}", "batch_size": size, "inputs": entries({tensor.name: data})}
 
 
 def _cuda() -> Message:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
+from ..format.parts import PARTS
 
 
 @dataclass(frozen=True)
@@ -36,4 +37,4 @@ class ServedPart:
 
 def find(bundle: Bundle, part: str, format: str, precision: str) -> list[Artifact]:
     """The files of a part for a tokenizer in this precision: the quantizer is always float32."""
-    return bundle.manifest.find(part, format=format, precision="fp32" if part == "quantizer" else precision)
+    return bundle.manifest.find(part, format=format, precision=PARTS[part].precision_in(precision))

@@ -9,7 +9,8 @@ from ..build.options import Batch
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
 from ..format.bundle import Bundle
 from ..format.engine_key import refusal
-from ..format.manifest import PARTS, Artifact
+from ..format.manifest import Artifact
+from ..format.parts import PARTS
 from .parts import ServedFile, ServedPart, find
 
 

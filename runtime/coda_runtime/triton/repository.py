@@ -14,7 +14,8 @@ from .. import __version__
 from ..errors import OutputError
 from ..format.bundle import Bundle
 from ..format.checksums import check_file, sha256_file
-from ..format.manifest import MANIFEST_NAME, PARTS
+from ..format.manifest import MANIFEST_NAME
+from ..format.parts import PARTS
 from ..hub_source import find_bundle
 from ..io.atomic_files import staged_folder
 from .configs import ENSEMBLES, ensemble_config, max_batch, part_config

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..build.options import Batch
 from ..errors import BundleError, CodaError, InputError
 from ..format.bundle import Bundle
-from ..format.manifest import PARTS
+from ..format.parts import PARTS
 from ..tokenizer import MAX_PIXELS_PER_GPU_RUN, MAX_PIXELS_PER_RUN
 from .options import RepositoryOptions
 from .parts import ServedFile, ServedPart, find

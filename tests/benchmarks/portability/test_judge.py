@@ -10,7 +10,7 @@ import pytest
 from benchmarks.portability import judge
 from coda_runtime.backends.ptx import SearchTables
 from coda_runtime.codes.quantizer import NumpyQuantizer
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)
 RNG = np.random.default_rng(0)

@@ -9,7 +9,8 @@ import numpy as np
 from coda_deploy.demo.codes import usage
 from coda_deploy.demo.findings import Findings
 from coda_deploy.demo.timing import Timing
-from coda_runtime.format.manifest import Artifact, Manifest, Spec
+from coda_runtime.format.manifest import Artifact, Manifest
+from coda_runtime.format.spec import Spec
 
 SPEC = Spec("tiny", 16, 8, 4, 32, (1, 2), 5)
 TOKENS = {

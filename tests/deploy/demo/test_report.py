@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coda_deploy.demo.report import render
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests.deploy.demo.small import MEASURED, findings, manifest
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.evaluate.subject import About, Subject
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 SPEC = Spec("echo", 32, 8, 4, 16, (1, 2, 4), 21)
 Pixels = NDArray[np.uint8]

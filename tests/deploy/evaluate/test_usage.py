@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from coda_deploy.evaluate.usage import Agreement, CodeCounts, columns, perplexity, utilization
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 SPEC = Spec("tiny", 16, 4, 4, 8, (1, 2, 4), 21)
 IDS = hnp.arrays(np.int32, st.tuples(st.integers(1, 5), st.just(21)), elements=st.integers(0, 7))

@@ -17,7 +17,7 @@ from coda_deploy.tokenizer.quantizer import ResidualQuantizer
 from coda_export.folding import SearchWeights, fold_search
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.graphs import QUANTIZER_OPSET, quantizer_graph
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests import textbook
 from tests.export import onnx_tools
 from tests.tiny_tokenizers import enliven

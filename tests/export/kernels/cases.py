@@ -11,7 +11,7 @@ from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.search import AttentionSearch
 from coda_export.folding import fold_search
 from coda_export.folding.modules import FoldedQuantizer
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests.export.searches import random_search, weights_of
 from tests.golden import Golden, weight
 

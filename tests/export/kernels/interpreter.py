@@ -22,7 +22,7 @@ from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock, speciali
 from coda_export.kernels.compile import PTX_ISA, arguments, query_length
 from coda_export.kernels.tables import search_tables
 from coda_runtime.backends.ptx import Kernel, KernelSet, Plan, SearchTables, device_tables, make_plan
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 # The interpreter's time goes with the number of steps, not with their size.
 LARGE = Blocks((SearchBlock(16, 4096), SearchBlock(64, 2048)), (MergeBlock(16, 64), MergeBlock(4, 256)), 1024, 1024)

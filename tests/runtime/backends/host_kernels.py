@@ -11,7 +11,7 @@ import numpy as np
 from coda_runtime.backends.ptx import Kernel, KernelSet, Launch
 from coda_runtime.backends.ptx.kernel_set import padded_channels
 from coda_runtime.codes.resample import area_matrix
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests.runtime.backends.cuda.host import STREAMS
 
 

@@ -10,7 +10,7 @@ import pytest
 from coda_runtime.backends.ptx import SearchTables
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, InputError, TokenError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 if TYPE_CHECKING:
     from tests.golden import Golden

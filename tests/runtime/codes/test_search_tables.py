@@ -8,7 +8,7 @@ import pytest
 
 from coda_runtime.backends.ptx import SearchTables
 from coda_runtime.errors import ArtifactError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 
 SPEC = Spec("test", 32, 8, 3, 5, (1, 4), 17)
 TABLE = np.arange(20, dtype=np.float32).reshape(5, 4)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coda_runtime import FormatVersionError, Manifest, ManifestError
-from coda_runtime.format.manifest import Artifact, Spec, check_file_name
+from coda_runtime.format.manifest import Artifact, check_file_name
+from coda_runtime.format.spec import Spec
 
 
 @pytest.fixture

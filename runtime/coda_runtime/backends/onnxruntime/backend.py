@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ...format.manifest import Artifact
+from ...format.parts import QUANTIZER
 from ...requirements import onnxruntime, pip_install
 from ..base import LoadOptions
 from . import library
@@ -56,7 +57,7 @@ class OnnxRuntimeBackend:
         ort = library.load_library()
         choices = choose(ort, options, artifact)
         rest = choices[1:]
-        if not rest and artifact.part == "quantizer" and choices[0].name == OPENVINO:
+        if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:
             rest = [Choice(CPU)]
         try:
             session = _open(ort, path, choices, options, artifact)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ...codes.resample import upsample_taps
 from ...codes.search_tables import Float32, SearchTables
 from ...errors import ArtifactError
-from ...format.manifest import Spec
+from ...format.spec import Spec
 from .kernel_set import KernelSet
 
 

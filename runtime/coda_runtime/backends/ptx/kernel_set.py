@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from ...errors import ArtifactError
-from ...format.manifest import Spec
+from ...format.spec import Spec
 from ...io.json_fields import Fields, is_int, is_list, is_object, is_size
 
 _TYPES = ("*fp32", "*i32", "fp32", "i32")

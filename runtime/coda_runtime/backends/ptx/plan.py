@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import ArtifactError, InputError
-from ...format.manifest import Spec
+from ...format.spec import Spec
 from .kernel_set import WARP, Kernel, KernelSet, padded_channels
 
 Argument = str | int | float

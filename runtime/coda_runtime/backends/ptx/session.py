@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ClosedError, CodaError, InputError
-from ...format.manifest import Spec
+from ...format.spec import Spec
 from ..base import DeviceArray
 from ..cuda.array import CudaArray
 from ..cuda.dlpack import Kept, borrow

@@ -11,13 +11,8 @@ import numpy as np
 
 from ...errors import ArtifactError, EngineMismatchError
 from ...format.manifest import Artifact
+from ...format.parts import PARTS
 from .messages import Messages
-
-_PARTS = {
-    "encoder": (("image", np.uint8), ("latent", np.float32)),
-    "quantizer": (("latent", np.float32), ("ids", np.int32)),
-    "decoder": (("ids", np.int32), ("image", np.uint8)),
-}
 
 
 @dataclass(frozen=True)
@@ -105,11 +100,12 @@ def _read(
             f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each. {rebuild}"
         )
     source, target = (_tensor(trt, raw, name, path, rebuild) for name in (*inputs, *outputs))
-    for found, expected in zip((source, target), _PARTS.get(artifact.part, ()), strict=False):
-        if (found.name, found.dtype) != (expected[0], np.dtype(expected[1])):
+    part = PARTS.get(artifact.part)
+    for found, expected in ((source, part.input), (target, part.output)) if part is not None else ():
+        if (found.name, found.dtype) != (expected.name, expected.dtype):
             raise ArtifactError(
-                f"{path} has {found.name} of {found.dtype}, and the {artifact.part} has {expected[0]} of "
-                f"{np.dtype(expected[1])}. {rebuild}"
+                f"{path} has {found.name} of {found.dtype}, and the {artifact.part} has {expected.name} of "
+                f"{expected.dtype}. {rebuild}"
             )
     if raw.num_optimization_profiles != 1:
         raise ArtifactError(

@@ -20,7 +20,8 @@ from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables,
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, ClosedError, DeviceError, DeviceMemoryError, InputError
-from coda_runtime.format.manifest import Artifact, Manifest, Spec
+from coda_runtime.format.manifest import Artifact, Manifest
+from coda_runtime.format.spec import Spec
 from tests.runtime.backends.cuda.host import HostLayer, Producer
 from tests.runtime.backends.host_kernels import HostLauncher, kernel_set
 

@@ -7,7 +7,7 @@ import pytest
 
 from coda_runtime.backends.ptx import SearchTables, device_tables
 from coda_runtime.errors import ArtifactError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests.runtime.backends.host_kernels import kernel_set
 
 SPEC = Spec("test", 32, 8, 3, 29, (1, 4), 17)

@@ -9,7 +9,7 @@ import pytest
 from coda_runtime.backends.ptx import KernelSet
 from coda_runtime.backends.ptx.kernel_set import padded_channels
 from coda_runtime.errors import ArtifactError, ManifestError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests.runtime.backends.host_kernels import kernel_set
 
 SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)

@@ -10,7 +10,7 @@ from coda_runtime.backends.ptx import Kernel, KernelSet, Plan, make_plan
 from coda_runtime.backends.ptx.plan import Launch, window
 from coda_runtime.codes.resample import area_matrix
 from coda_runtime.errors import ArtifactError, InputError
-from coda_runtime.format.manifest import Spec
+from coda_runtime.format.spec import Spec
 from tests.runtime.backends.host_kernels import kernel_set
 
 FLUX = Spec("flux", 256, 8, 16, 65536, (1, 2, 3, 4, 6, 9, 13, 18, 24, 32), 2240)
