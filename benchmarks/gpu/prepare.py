@@ -30,6 +30,7 @@ from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.engine_key import engine_key
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.format.parts import DECODER, ENCODER, has_precisions
+from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.machine.devices import find_gpu
 from coda_runtime.parity import ParitySamples
@@ -37,7 +38,7 @@ from coda_runtime.parity import ParitySamples
 ENGINES = ("rtx-ampere", "tensorrt-rtx", "tensorrt")
 """Families with engines of their own: TensorRT-RTX for sm80 and for the GPU at hand, TensorRT."""
 # Random weights promise no parity: every row says what it is, and the sample keeps the real floors.
-_NO_FLOORS = {precision: Floor(0.0, 0.0) for precision in ("fp32", "fp16", "bf16")}
+_NO_FLOORS = {precision: Floor(0.0, 0.0) for precision in PRECISIONS}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from benchmarks.gpu.case import Case, parts_of
 from benchmarks.gpu.timing import by_events, by_wall
 from benchmarks.gpu.torch_runs import exact_float32
 from coda_runtime.format.parts import PARTS, QUANTIZER
+from coda_runtime.format.precision import PRECISIONS
 
 
 def ceilings(device: str) -> dict[str, float]:
@@ -54,7 +55,7 @@ def floor_ms(case: Case, operation: str, precision: str, batch: int, found: dict
             gpu = Gpu("measured", "", found["fp32_flops"], found["bytes_per_second"])
             total += search_floor(case.spec, batch, gpu).seconds
             continue
-        work, width = case.work[part.name], 4 if precision == "fp32" else 2
+        work, width = case.work[part.name], PRECISIONS[precision].itemsize
         ends = sum(math.prod(end.shape(case.spec, batch)) * end.dtype.itemsize for end in (part.input, part.output))
         moved = ends + width * work["parameters"]
         total += max(batch * work["flops"] / found[f"{precision}_flops"], moved / found["bytes_per_second"])

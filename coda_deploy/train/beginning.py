@@ -59,7 +59,7 @@ def warm_up(
     after every batch, round and step, and may raise. Raises ``DivergedError`` for codes that are not finite.
     """
     settings, seed = config.warmup, config.optim.seed
-    device, bf16 = tokenizer.quantizer.codebook.device, config.optim.precision == "bf16"
+    device, bf16 = tokenizer.quantizer.codebook.device, config.optim.bf16
     tokenizer.eval()
     if settings.equalise:
         with _phase(report, "images", EQUALISE_IMAGES, pulse) as shown:

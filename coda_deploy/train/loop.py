@@ -39,11 +39,11 @@ from coda_deploy.train.skips import Skips
 from coda_deploy.train.state import RunState, own_memory
 from coda_deploy.train.step import BaseStepper
 from coda_runtime.errors import CodaError, OutputError
+from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.io.atomic_files import staged_file
 
 CONFIG_COPY, PICTURES = "train.toml", "pictures"
 GRID_IMAGES = 4
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Figures = dict[str, float]
 
 
@@ -182,7 +182,9 @@ class Training(ABC):
             self._train(self.schedule.total)
         if self.main:
             with self.state.ema.applied():
-                self.state.model.save_pretrained(self.out, dtype=DTYPES[self.config.save.dtype])
+                self.state.model.save_pretrained(
+                    self.out, dtype=getattr(torch, PRECISIONS[self.config.save.dtype].element_type)
+                )
             if self.skips.reasons:
                 self.report.say(f"{len(self.skips.reasons)} images could not be used; the checkpoints name them")
         self.accelerator.wait_for_everyone()

@@ -16,8 +16,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from coda_deploy.tokenizer.config import ConfigError
 from coda_deploy.train.tables import plain, read_section, toml, unknown
+from coda_runtime.format.precision import BF16, FP16, FP32
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = (FP32, BF16)
+DTYPES = (FP32, FP16, BF16)
 TRACKERS = ("none", "tensorboard", "wandb")
 C = TypeVar("C", bound="Configuration")
 
@@ -53,8 +55,13 @@ class AdamSection:
     clip: float = 10.0
     ema: float = 0.9999
     ema_start: float = 0.4
-    precision: str = "fp32"
+    precision: str = FP32
     seed: int = 42
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the forward passes are computed in bfloat16 where that is safe."""
+        return self.precision == BF16
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class SaveSection:
     keep: int = 3
     log: int = 20
     pictures: int = 1000
-    dtype: str = "fp32"
+    dtype: str = FP32
     tracking: str = "none"
     project: str = "coda"
 
@@ -142,7 +149,7 @@ class Configuration:
             self.check_least(section, least, names)
         for section, name, allowed in (
             ("optim", "precision", PRECISIONS),
-            ("save", "dtype", ("fp32", "fp16", "bf16")),
+            ("save", "dtype", DTYPES),
             ("save", "tracking", TRACKERS),
         ):
             self.check_choice(section, name, allowed)

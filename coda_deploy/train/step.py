@@ -115,8 +115,7 @@ class BaseStepper(ABC):
         return norms
 
     def _autocast(self) -> torch.autocast:
-        bf16 = self.config.optim.precision == "bf16"
-        return torch.autocast(self._accelerator.device.type, torch.bfloat16, enabled=bf16)
+        return torch.autocast(self._accelerator.device.type, torch.bfloat16, enabled=self.config.optim.bf16)
 
 
 class Stepper(BaseStepper):

@@ -25,23 +25,13 @@ from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
-from coda_runtime.format.precision import FP32
+from coda_runtime.format.precision import DEFAULT_FLOORS, FP32, PRECISIONS, Floor
 from coda_runtime.io.atomic_files import staged_folder
-from coda_runtime.parity import (
-    DEFAULT_FLOORS,
-    Floor,
-    ParityImages,
-    ParityMeter,
-    ParitySamples,
-    Reference,
-    check_floor,
-)
+from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_floor
 from coda_runtime.parity.samples import PARITY_FILE
 
 # Of 20, 21 and 23, onnxruntime's CPU provider ran opset 20 fastest: benchmarks/bench_opset.py measures it.
 DEFAULT_OPSET = 20
-# Before it, ONNX has no bfloat16 convolution, and the graph would be invalid.
-BF16_OPSET = 22
 
 Progress = Callable[[str], None]
 
@@ -77,7 +67,7 @@ def check_precisions(precisions: Sequence[str]) -> None:
 
 def graph_opset(precision: str, opset: int) -> int:
     """The opset of a precision's encoder and decoder, where ``opset`` is asked for."""
-    return max(opset, BF16_OPSET) if precision == "bf16" else opset
+    return max(opset, PRECISIONS[precision].min_opset)
 
 
 def _graphs(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..format.precision import precision_of
 from ..tokenizer import LoadedArtifact
 
 _SIDE, _RUNS = 1536, 5
@@ -38,7 +39,7 @@ def work_of(provenance: Mapping[str, Any], artifacts: Iterable[LoadedArtifact], 
         count = flops.get(part) if isinstance(flops, Mapping) else None
         artifact = loaded[part]
         known = isinstance(count, (int, float)) and not isinstance(count, bool) and count > 0
-        if not known or artifact.precision != "fp32" or not artifact.device.endswith("cpu"):
+        if not known or not precision_of(artifact.precision).is_float32 or not artifact.device.endswith("cpu"):
             return None
         total += float(count)  # type: ignore[arg-type] # it is a number here
     return total

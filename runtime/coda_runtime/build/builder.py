@@ -14,18 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backends.tensorrt.inspection import MIN_SHARE
 from ..backends.tensorrt.library import EngineLibrary
 from ..errors import BuildError
+from ..format.precision import PRECISIONS
 from ..io.atomic_files import staged_file
 from .options import HARDWARE, BuildOptions
 
 Watch = Callable[[str, int, int], None]
 """Called with a phase, the steps done in it and their number."""
 
-# The parser's and the network's names of types, by what the manifest calls a precision.
-_TYPES = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
-PRECISIONS = tuple(_TYPES)
 _WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 
@@ -93,10 +90,9 @@ def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: s
     found = Counter[str]()
     for kind in _WEIGHTY:
         found.update(layers.get(kind, {}))
-    total, wanted = found.total(), _TYPES[precision]
-    share = found[wanted] / total if total else 0.0
-    enough = share == 1.0 if precision == "fp32" else share >= MIN_SHARE
-    if not enough:
+    total, wanted = found.total(), PRECISIONS[precision]
+    share = found[wanted.tensorrt_type] / total if total else 0.0
+    if share < wanted.min_share:
         seen = ", ".join(f"{count} in {name}" for name, count in sorted(found.items())) or "none at all"
         raise BuildError(
             f"{file} is meant to be {precision}, and of its {total} convolutions and matrix products there are {seen}; "

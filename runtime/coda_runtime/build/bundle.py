@@ -15,9 +15,10 @@ from ..format.bundle import Bundle, describe_file, seal
 from ..format.engine_key import engine_key, system
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from ..format.parts import ENCODER, PARTS, has_precisions
+from ..format.precision import PRECISIONS
 from ..io.atomic_files import staged_folder
 from ..machine.devices import Gpu, find_gpu
-from .builder import PRECISIONS, Watch, build_engine
+from .builder import Watch, build_engine
 from .measuring import with_parity
 from .options import BuildOptions
 

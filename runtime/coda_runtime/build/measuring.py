@@ -12,7 +12,8 @@ from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parts import IMAGE, PARTS
-from ..parity import DEFAULT_FLOORS, ParityMeter, check_floor, floor_of, recorded_floors
+from ..format.precision import DEFAULT_FLOORS
+from ..parity import ParityMeter, check_floor, floor_of, recorded_floors
 
 
 def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Artifact:

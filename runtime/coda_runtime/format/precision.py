@@ -1,5 +1,122 @@
-"""The precisions that graphs come in."""
+"""The precisions that graphs come in, and all that depends on one.
+
+A new precision is an entry of `PRECISIONS`, and a way to fold the graphs into it in the exporter.
+"""
 
 from __future__ import annotations
 
-FP32 = "fp32"
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+FP32, FP16, BF16 = "fp32", "fp16", "bf16"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """`min_agreement`: share of tokens, 0 to 1, by step agreement; `min_psnr`: dB between the decoded images.
+
+    The PSNR is held to it as the mean over the images, and that of the worst image too.
+    """
+
+    min_agreement: float
+    min_psnr: float
+
+    def __post_init__(self) -> None:
+        """Refuse what every comparison would let through."""
+        if not (0 <= self.min_agreement <= 1 and math.isfinite(self.min_psnr)):
+            raise InputError(
+                f"a floor must be an agreement from 0 to 1 and a finite PSNR, found {self.min_agreement} and "
+                f"{self.min_psnr} dB"
+            )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a graph in this precision computes in, is held to, and needs. The defaults are those of an unknown one."""
+
+    name: str
+    element_type: str = ""
+    """Of the convolutions and matrix products, as PyTorch names it."""
+    itemsize: int = 0
+    """Bytes of a weight."""
+    floor: Floor | None = None
+    """What an export is held to by default."""
+    min_opset: int = 1
+    """The first ONNX opset whose convolutions take the type."""
+    tensorrt_type: str = ""
+    """TensorRT's name of the type, in a network."""
+    tensorrt_pattern: str = ""
+    """What TensorRT's inspector calls it in a layer, as a regular expression, whatever the case."""
+    min_share: float = 0.0
+    """Of the convolutions and matrix products of an engine, the share that must be in the type."""
+    onnxruntime_cpu: bool = True
+    """Whether onnxruntime's own CPU provider runs it. Where not, an export may leave it unmeasured."""
+    openvino_hint: str | None = None
+    """The inference precision to set on OpenVINO, None to leave it alone."""
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether it computes in float32, which TF32 would round."""
+        return self.element_type == "float32"
+
+    @property
+    def is_lowered(self) -> bool:
+        """Whether the exporter lowers parts of the graph to it."""
+        return bool(self.element_type) and not self.is_float32
+
+
+# Of a lowered graph's products a few stay in float32: the last one, and those of attention's scores.
+_LOWERED_SHARE = 0.5
+
+# fp32's floor is the contract. The others stand below what the sample tokenizer gave on the shipped photographs:
+# benchmarks/bench_precision.py measures it, docs/precision.md tells it.
+# Left to itself OpenVINO computes float32 and fp16 graphs in bf16 on a CPU with AMX.
+PRECISIONS: Mapping[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        Precision(
+            FP32,
+            "float32",
+            itemsize=4,
+            floor=Floor(0.999, 55.0),
+            tensorrt_type="FLOAT",
+            tensorrt_pattern="fp32|tf32|float",
+            min_share=1.0,
+            openvino_hint="f32",
+        ),
+        Precision(
+            FP16,
+            "float16",
+            itemsize=2,
+            floor=Floor(0.99, 55.0),
+            tensorrt_type="HALF",
+            tensorrt_pattern="fp16|half|float16",
+            min_share=_LOWERED_SHARE,
+            openvino_hint="f32",
+        ),
+        Precision(
+            BF16,
+            "bfloat16",
+            itemsize=2,
+            floor=Floor(0.93, 45.0),
+            min_opset=22,
+            tensorrt_type="BF16",
+            tensorrt_pattern="bf16|bfloat16|bfp16",
+            min_share=_LOWERED_SHARE,
+            onnxruntime_cpu=False,
+        ),
+    )
+}
+"""By name. The last `tensorrt_pattern` is tried first: "BFloat16" contains "Float", and "BFP16" contains "FP16"."""
+
+DEFAULT_FLOORS: Mapping[str, Floor] = {
+    name: precision.floor for name, precision in PRECISIONS.items() if precision.floor is not None
+}
+
+
+def precision_of(name: str) -> Precision:
+    """Return the precision of that name; a bundle of a later version may have one that is unknown here."""
+    return PRECISIONS.get(name, Precision(name))

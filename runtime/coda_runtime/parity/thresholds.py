@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CodaError, InputError, ManifestError
+from ..errors import CodaError, ManifestError
 from ..format.manifest import Manifest
+from ..format.precision import Floor, precision_of
 
 
 class ParityError(CodaError):
     """A part differs from the tokenizer by more than its precision's floor allows."""
 
 
-@dataclass(frozen=True)
-class Floor:
-    """`min_agreement`: share of tokens, 0 to 1, by step agreement; `min_psnr`: dB between the decoded images.
-
-    The PSNR is held to it as the mean over the images, and that of the worst image too.
-    """
-
-    min_agreement: float
-    min_psnr: float
-
-    def __post_init__(self) -> None:
-        """Refuse what every comparison would let through."""
-        if not (0 <= self.min_agreement <= 1 and math.isfinite(self.min_psnr)):
-            raise InputError(
-                f"a floor must be an agreement from 0 to 1 and a finite PSNR, found {self.min_agreement} and "
-                f"{self.min_psnr} dB"
-            )
-
-
-# fp32 by contract. The others stand below what the sample tokenizer gave on the shipped photographs:
-# benchmarks/bench_precision.py measures it, docs/precision.md tells it.
-DEFAULT_FLOORS: Mapping[str, Floor] = {
-    "fp32": Floor(0.999, 55.0),
-    "fp16": Floor(0.99, 55.0),
-    "bf16": Floor(0.93, 45.0),
-}
-
-
 _HIGHER_PSNR = "take a higher precision, or accept it with --min-psnr when exporting"
-
-# onnxruntime's own CPU provider has no bf16 convolution.
-MAY_STAY_UNMEASURED = frozenset({"bf16"})
 
 
 def floor_of(floors: Mapping[str, Floor], precision: str) -> Floor:
@@ -65,7 +33,7 @@ def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Flo
     A graph that did not run fails too, but for a precision that the machine which exports may not be able to run,
     unless `must_run`.
     """
-    if "reason" in parity and (must_run or precision not in MAY_STAY_UNMEASURED):
+    if "reason" in parity and (must_run or precision_of(precision).onnxruntime_cpu):
         raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity['reason']}")
     _check_numbers(f"the {precision} {part}", parity, floor)
     # Where one size could not run, the others are judged nevertheless.

@@ -11,8 +11,9 @@ from ..errors import BackendError, CodaError, DeviceMemoryError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parts import PARTS
+from ..format.precision import DEFAULT_FLOORS, Floor, precision_of
 from .meter import ParityMeter
-from .thresholds import DEFAULT_FLOORS, MAY_STAY_UNMEASURED, Floor, ParityError, check_floor, floor_of, recorded_floors
+from .thresholds import ParityError, check_floor, floor_of, recorded_floors
 
 Measured = tuple[Artifact, dict[str, Any], ParityError | None]
 
@@ -104,7 +105,7 @@ def _refusal(
 
 def _may_lack(artifact: Artifact, error: CodaError) -> bool:
     """Whether an engine library that does not load a file says no more than that it lacks the precision."""
-    onnx = artifact.format == "onnx" and artifact.precision in MAY_STAY_UNMEASURED
+    onnx = artifact.format == "onnx" and not precision_of(artifact.precision).onnxruntime_cpu
     return onnx and not isinstance(error, DeviceMemoryError)
 
 

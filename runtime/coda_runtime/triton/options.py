@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..format.precision import precision_of
 
 FORMATS = ("auto", "onnx", "tensorrt")
 DEVICES = ("gpu", "cpu")
@@ -74,6 +75,8 @@ class RepositoryOptions:
                 f"precision is {precision!r}, and the bundle has {', '.join(available)}; "
                 "export it with that --precision too"
             )
-        if precision == "bf16" and self.device == "cpu":
-            raise InputError("Triton's ONNX Runtime has no bf16 convolution for CPUs: serve fp32 there, or take a GPU")
+        if self.device == "cpu" and not precision_of(precision).onnxruntime_cpu:
+            raise InputError(
+                f"Triton's ONNX Runtime has no {precision} convolution for CPUs: serve fp32 there, or take a GPU"
+            )
         return precision

@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
+from ...format.precision import precision_of
 from ...requirements import onnxruntime, pip_install
 from ..base import LoadOptions
 from . import library
@@ -36,8 +37,8 @@ class OnnxRuntimeBackend:
         return library.missing()
 
     def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
-        """Why a bf16 file does not run here: without a GPU only OpenVINO does it. None for what else may load."""
-        if artifact.precision != "bf16" or options.providers is not None:
+        """Return why a file in bf16 does not run here: without a GPU only OpenVINO does it. None for all that may."""
+        if precision_of(artifact.precision).onnxruntime_cpu or options.providers is not None:
             return None
         try:
             follow_device(library.load_library(), options, artifact)
@@ -138,8 +139,9 @@ def _load_error(
             f"provider; to allow that name {CPU} after it, or choose another provider"
         )
     advice = library.conflict_advice("gpu" if choices[0].device.startswith("cuda") else "cpu")
-    if advice is None and artifact.precision == "bf16" and choices[0].name == CPU:
-        advice = "its CPU provider has no bf16; name no provider, and what can run it here is found or named"
+    if advice is None and choices[0].name == CPU and not precision_of(artifact.precision).onnxruntime_cpu:
+        lacks = f"its CPU provider has no {artifact.precision}"
+        advice = f"{lacks}; name no provider, and what can run it here is found or named"
     if advice is None:
         advice = (
             "the file is damaged, or this onnxruntime is too old or lacks an operator: "

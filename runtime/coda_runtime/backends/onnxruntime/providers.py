@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import DeviceError, InputError
 from ...format.manifest import Artifact
+from ...format.precision import precision_of
 from ...machine.devices import count_cuda_devices
 from ...machine.processors import describe_cpu
 from ...requirements import pip_install
@@ -86,10 +87,10 @@ def openvino_options(given: Mapping[str, Any], precision: str, threads: int | No
     device = str(given.get("device_type", "CPU")).upper()
     config = _load_config(given.get("load_config"))
     own = dict(config.get(device.partition(".")[0], {}))
-    # Left to itself it computes float32 and fp16 graphs in bf16 on a CPU with AMX. The plugin ignores its options
-    # `precision` and `num_of_threads`; only properties reach the device.
-    if precision in ("fp32", "fp16") and not {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"} & own.keys():
-        own["INFERENCE_PRECISION_HINT"] = "f32"
+    # The plugin ignores its options `precision` and `num_of_threads`; only properties reach the device.
+    hint = precision_of(precision).openvino_hint
+    if hint is not None and not {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"} & own.keys():
+        own["INFERENCE_PRECISION_HINT"] = hint
     if threads is not None and device == "CPU":
         own.setdefault("INFERENCE_NUM_THREADS", threads)
     if own:
@@ -103,24 +104,24 @@ def names(choices: Sequence[Choice]) -> str:
 
 
 def follow_device(ort: Any, options: LoadOptions, artifact: Artifact) -> list[tuple[str, dict[str, Any]]]:
-    """Return the names of the providers for `options.device`. For a bf16 file OpenVINO's plugin is registered.
+    """Return the names of the providers for `options.device`. OpenVINO's plugin is registered for a file in bf16.
 
-    Raises MissingDependencyError or DeviceError for a bf16 file that nothing here can run, BackendError.
+    Raises MissingDependencyError or DeviceError for one in bf16 that nothing here can run, BackendError.
     """
     available = ort.get_available_providers()
     # "auto" asks the driver, so that onnxruntime-gpu on a machine without a GPU means the CPU and no error.
     use_cuda = options.device == "auto" and CUDA in available and count_cuda_devices() > 0
     if use_cuda or options.cuda_index() is not None:
         return [(CUDA, {}), (CPU, {})]
-    if artifact.precision != "bf16":
+    if precision_of(artifact.precision).onnxruntime_cpu:
         return [(CPU, {})]
     if OPENVINO in available or plugin_devices(ort, OPENVINO):
         return [(OPENVINO, {})]
-    raise _no_bf16(ort, artifact)
+    raise _no_provider(ort, artifact)
 
 
-def _no_bf16(ort: Any, artifact: Artifact) -> Exception:
-    text = f"{artifact.file} is in bf16, which onnxruntime's own CPU provider cannot run"
+def _no_provider(ort: Any, artifact: Artifact) -> Exception:
+    text = f"{artifact.file} is in {artifact.precision}, which onnxruntime's own CPU provider cannot run"
     ways = 'run it on a GPU, or, if the bundle has fp32 too, pass precision="fp32"'
     idle, cpu = idle_plugin(ort, OPENVINO), describe_cpu()
     if idle is not None:
@@ -195,7 +196,7 @@ def _numbered(devices: Sequence[Any], name: str, number: object) -> list[Any]:
 
 
 def _check_tf32(name: str, artifact: Artifact) -> None:
-    if artifact.precision == "fp32" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
+    if precision_of(artifact.precision).is_float32 and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0":
         raise DeviceError(
             f"{name} computes {artifact.file} in TF32, not in float32, and has no option against it; set the "
             "environment variable NVIDIA_TF32_OVERRIDE=0 before Python starts, or choose CUDAExecutionProvider"

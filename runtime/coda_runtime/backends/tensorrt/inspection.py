@@ -12,19 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import BuildError
+from ...format.precision import PRECISIONS, precision_of
 
-LOW_PRECISIONS = ("fp16", "bf16")
-MIN_SHARE = 0.5
-"""Of the convolutions and matrix products of an engine in low precision, the share that must be in it.
-
-Of a lowered graph's a few stay in float32: the last one, and those of attention's scores.
-"""
-
-# In this order: "BFloat16" contains "Float", and "FP16" stands in "BFP16".
 _TYPES = (
-    ("bf16", re.compile(r"bf16|bfloat16|bfp16", re.IGNORECASE)),
-    ("fp16", re.compile(r"fp16|half|float16", re.IGNORECASE)),
-    ("fp32", re.compile(r"fp32|tf32|float", re.IGNORECASE)),
+    *((known.name, re.compile(known.tensorrt_pattern, re.IGNORECASE)) for known in reversed([*PRECISIONS.values()])),
     ("integer", re.compile(r"u?int\d+|bool", re.IGNORECASE)),
 )
 _PRODUCTS = re.compile(r"conv|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
@@ -37,19 +28,20 @@ def engine_information(engine: Any, trt: Any) -> str:
 
 
 def check_precision(info_json: str, precision: str) -> None:
-    """Raise BuildError if an engine in fp16 or bf16 has its convolutions and matrix products in something else.
+    """Raise BuildError if an engine in a lowered precision has its convolutions and matrix products in something else.
 
     Where the inspector shows no product whose type it tells, as when the library has fused all into one, any tensor
     of that type will do. Other precisions pass.
     """
-    if precision not in LOW_PRECISIONS:
+    wanted = precision_of(precision)
+    if not wanted.is_lowered:
         return
     layers = _layers(info_json)
     products = [layer for layer in layers if _PRODUCTS.search(_kind(layer))]
     known = [found for found in map(_layer_type, products) if found != "unknown"]
     if known:
         share, counted = known.count(precision) / len(known), "convolutions and matrix products"
-        enough = share >= MIN_SHARE
+        enough = share >= wanted.min_share
     else:
         types = [found for layer in layers for found in _tensor_types(layer) if found != "unknown"]
         known, counted = types, "tensors"

@@ -1,0 +1,35 @@
+"""The table of precisions, and what is said of one that is not in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from coda_runtime import InputError
+from coda_runtime.format.precision import DEFAULT_FLOORS, PRECISIONS, Floor, precision_of
+
+
+def test_every_precision_is_held_to_something() -> None:
+    assert list(DEFAULT_FLOORS) == list(PRECISIONS)
+    agreements = [floor.min_agreement for floor in DEFAULT_FLOORS.values()]
+    assert agreements == sorted(agreements, reverse=True)
+
+
+def test_only_float32_is_not_lowered() -> None:
+    assert {name: (known.is_float32, known.is_lowered) for name, known in PRECISIONS.items()} == {
+        "fp32": (True, False),
+        "fp16": (False, True),
+        "bf16": (False, True),
+    }
+
+
+def test_an_unknown_precision_has_no_exceptions() -> None:
+    unknown = precision_of("int4")
+    assert (unknown.name, unknown.floor, unknown.openvino_hint) == ("int4", None, None)
+    assert (unknown.onnxruntime_cpu, unknown.is_float32, unknown.is_lowered) == (True, False, False)
+    assert precision_of("bf16") is PRECISIONS["bf16"]
+
+
+@pytest.mark.parametrize("bad", [(1.1, 50.0), (-0.1, 50.0), (0.9, float("nan")), (0.9, float("inf"))])
+def test_a_floor_that_lets_everything_through(bad: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="a floor must be an agreement from 0 to 1 and a finite PSNR"):
+        Floor(*bad)
