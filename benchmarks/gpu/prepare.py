@@ -27,7 +27,7 @@ from coda_runtime.build.bundle import EngineRequest, add_engines, copy_bundle, w
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.errors import BuildError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
-from coda_runtime.format.engine_key import engine_key
+from coda_runtime.format.engine_key import EngineKey
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.format.parts import DECODER, ENCODER, has_precisions
 from coda_runtime.format.precision import PRECISIONS
@@ -131,18 +131,20 @@ def build_for_this_gpu(bundle: Path, out: Path, options: BuildOptions, precision
             print(f"  {onnx.file} for {aim} on {gpu.capability}: {len(built.data)} bytes in {seconds:.1f} s")
             file = f"engines/{onnx.part}.{onnx.precision}.{library.name}-{aim}.engine"
             (target / file).write_bytes(built.data)
-            key = engine_key(
+            key = EngineKey.made_here(
                 library=library.name,
                 library_version=library.version,
                 targets=(gpu.capability,),
                 onnx=onnx,
-                options=options,
+                flags=options.flags(),
                 gpu=gpu.name,
                 driver=gpu.driver,
             )
             digest, size = describe_file(target, file)
             made.append(
-                Artifact(onnx.part, library.name, onnx.precision, file, digest, size, options.batch, engine=key)
+                Artifact(
+                    onnx.part, library.name, onnx.precision, file, digest, size, options.batch, engine=key.to_json()
+                )
             )
         seal(target, with_engines(source.manifest, made))
 

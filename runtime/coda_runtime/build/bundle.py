@@ -12,7 +12,7 @@ from pathlib import Path
 from ..backends.tensorrt.library import EngineLibrary, find_library
 from ..errors import BuildError, InputError, OutputError
 from ..format.bundle import Bundle, describe_file, seal
-from ..format.engine_key import engine_key, system
+from ..format.engine_key import EngineKey, system
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from ..format.parts import ENCODER, PARTS, has_precisions
 from ..format.precision import PRECISIONS
@@ -83,20 +83,19 @@ def write_engines(
         place = folder / file
         place.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
         place.write_bytes(built.data)
-        key = engine_key(
+        key = EngineKey.made_here(
             library=library.name,
             library_version=library.version,
             targets=targets,
             onnx=source,
-            options=own,
+            flags=own.flags(),
             gpu=gpu.name if gpu else None,
             driver=gpu.driver if gpu else None,
+            layers=built.layers,
         )
-        key["layers"] = {kind: dict(types) for kind, types in built.layers.items()}
         digest, size = describe_file(folder, file)
-        out.append(
-            Artifact(source.part, library.name, source.precision, file, digest, size, batch=own.batch, engine=key)
-        )
+        about = (source.part, library.name, source.precision, file, digest, size)
+        out.append(Artifact(*about, batch=own.batch, engine=key.to_json()))
     return out
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..backends.tensorrt.library import EngineLibrary
 from ..errors import InputError
+from ..format.engine_key import BuildFlags, Capability
 
 Batch = tuple[int, int, int]
 
@@ -68,15 +68,14 @@ class BuildOptions:
                 f"{', '.join(known)}"
             )
 
-    def flags(self) -> dict[str, Any]:
-        """What of this is part of an engine's key, as JSON holds it."""
-        return {
-            "tf32": False,
-            "workspace_gib": self.workspace_gib,
-            "optimization_level": self.optimization_level,
-            "hardware_compatible": self.hardware,
-            "version_compatible": self.version_compatible,
-        }
+    def flags(self) -> BuildFlags:
+        """Return what of this is part of an engine's key."""
+        return BuildFlags(
+            workspace_gib=self.workspace_gib,
+            optimization_level=self.optimization_level,
+            hardware_compatible=self.hardware,
+            version_compatible=self.version_compatible,
+        )
 
 
 def parse_batch(text: str) -> Batch:
@@ -97,7 +96,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
         found = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", piece)
         if found is None:
             raise InputError(f"target is {piece!r}; expected compute capabilities such as sm89,sm120")
-        targets.append(f"sm{found[1]}{found[2]}")
+        targets.append(Capability(int(found[1]), int(found[2])))
     if not targets:
         raise InputError("target is empty; expected compute capabilities such as sm89,sm120")
-    return tuple(sorted(targets, key=lambda target: int(target[2:])))
+    return tuple(target.name for target in sorted(targets))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -13,6 +12,7 @@ from ..build.bundle import EngineRequest, add_engines
 from ..build.options import HARDWARE, BuildOptions, parse_batch, parse_targets
 from ..errors import InputError
 from ..format.bundle import Bundle
+from ..format.engine_key import EngineKey
 from ..format.manifest import Artifact, Manifest
 from ..hub_source import find_bundle
 from ..parity import unmeasured
@@ -140,9 +140,14 @@ def _report(bundle: str, engines: list[Artifact] | None, made: Repository | None
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    key: Any = artifact.engine or {}
     batch = ",".join(map(str, artifact.batch or ()))
-    return artifact.file, f"{artifact.bytes / 1e6:.1f} MB", batch, " ".join(key.get("targets", ())), _parity(artifact)
+    return (
+        artifact.file,
+        f"{artifact.bytes / 1e6:.1f} MB",
+        batch,
+        " ".join(EngineKey.from_json(artifact.engine).targets),
+        _parity(artifact),
+    )
 
 
 def _parity(artifact: Artifact) -> str:

@@ -67,7 +67,7 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _built_for(engine: Mapping[str, Any]) -> str:
-    """What decides whether an engine may load, as far as its key says it: the library, GPUs, the system."""
+    """Return what the `engine` object of any format says of the library, GPUs and the system, as it is written."""
     library = [engine[name] for name in ("library", "library_version") if engine.get(name) is not None]
     targets = engine.get("targets")
     pieces = [" ".join(map(str, library)), " ".join(map(str, targets)) if isinstance(targets, list) else targets]

@@ -6,47 +6,151 @@ and gives the tokens of another tokenizer.
 
 from __future__ import annotations
 
+import dataclasses
 import platform
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..build.options import BuildOptions
 from ..errors import EngineMismatchError
 from .manifest import Artifact, Manifest
 from .parts import has_precisions
 
 
-def system() -> str:
-    """This machine's operating system and processor, such as "linux-x86_64"."""
-    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
-    return f"{platform.system().lower()}-{machine}"
+@dataclass(frozen=True, order=True)
+class Capability:
+    """A GPU's compute capability, (8, 9) for what a manifest calls "sm89" and NVIDIA 8.9."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def parse(cls, name: str) -> Capability | None:
+        """Read a name such as "sm89"; None for any other."""
+        found = re.fullmatch(r"sm([0-9]{1,2})([0-9])", name)
+        return None if found is None else cls(int(found[1]), int(found[2]))
+
+    @property
+    def name(self) -> str:
+        """As a manifest names it, "sm89"."""
+        return f"sm{self.major}{self.minor}"
+
+    def __str__(self) -> str:
+        """As NVIDIA writes it, "8.9"."""
+        return f"{self.major}.{self.minor}"
 
 
-def engine_key(
-    *,
-    library: str,
-    library_version: str,
-    targets: tuple[str, ...],
-    onnx: Artifact,
-    options: BuildOptions,
-    gpu: str | None,
-    driver: str | None,
-) -> dict[str, Any]:
-    """The `engine` object of an artifact: all that decides whether it may load.
+AMPERE = Capability(8, 0)
+
+
+@dataclass(frozen=True)
+class BuildFlags:
+    """How an engine was built, as far as its key tells it. `hardware_compatible` says which other GPUs may run it."""
+
+    tf32: bool = False
+    workspace_gib: float | None = None
+    optimization_level: int | None = None
+    hardware_compatible: str = "none"
+    version_compatible: bool = False
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether it fits the GPU's model that it was built on alone."""
+        return self.hardware_compatible == "none"
+
+    @property
+    def runs_from_ampere(self) -> bool:
+        """Whether it runs on every GPU from Ampere on."""
+        return self.hardware_compatible == "ampere-plus"
+
+    @classmethod
+    def from_json(cls, data: object) -> BuildFlags:
+        """Read a key's `flags`; what is missing or of another type has its default."""
+        found = data if isinstance(data, Mapping) else {}
+        workspace, level = found.get("workspace_gib"), found.get("optimization_level")
+        return cls(
+            tf32=found.get("tf32") is True,
+            workspace_gib=workspace if isinstance(workspace, int | float) else None,
+            optimization_level=level if isinstance(level, int) else None,
+            hardware_compatible=_text(found.get("hardware_compatible")) or cls.hardware_compatible,
+            version_compatible=found.get("version_compatible") is True,
+        )
+
+
+@dataclass(frozen=True)
+class OnnxSource:
+    """The ONNX file that an engine was built from."""
+
+    file: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """The `engine` object of a TensorRT or TensorRT-RTX artifact: all that decides whether it may load.
 
     `targets` are compute capabilities, as "sm89". `gpu` is the model it was tuned on, None when it was built without
-    one; `driver` is the NVIDIA driver's version, recorded for whoever reads it, and not compared.
+    one. `driver` is the NVIDIA driver's version and `layers` counts {layer type: {data type: how many}}: both are
+    recorded for whoever reads them, and not compared. What a manifest does not say is None.
     """
-    return {
-        "library": library,
-        "library_version": library_version,
-        "targets": list(targets),
-        "gpu": gpu,
-        "os": system(),
-        "driver": driver,
-        "onnx": {"file": onnx.file, "sha256": onnx.sha256},
-        "flags": options.flags(),
-    }
+
+    library: str | None
+    library_version: str | None
+    targets: tuple[str, ...]
+    gpu: str | None
+    os: str | None
+    driver: str | None
+    onnx: OnnxSource | None
+    flags: BuildFlags
+    layers: Mapping[str, Mapping[str, int]] | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> EngineKey:
+        """Read an artifact's `engine`. A manifest may be made by hand: what is of another type counts as not said."""
+        found = data or {}
+        targets, onnx, layers = found.get("targets"), found.get("onnx"), found.get("layers")
+        return cls(
+            library=_text(found.get("library")),
+            library_version=_text(found.get("library_version")),
+            targets=tuple(map(str, targets)) if isinstance(targets, list) else (),
+            gpu=_text(found.get("gpu")),
+            os=_text(found.get("os")),
+            driver=_text(found.get("driver")),
+            onnx=OnnxSource(_text(onnx.get("file")), _text(onnx.get("sha256"))) if isinstance(onnx, Mapping) else None,
+            flags=BuildFlags.from_json(found.get("flags")),
+            layers=layers if isinstance(layers, Mapping) else None,
+        )
+
+    @classmethod
+    def made_here(
+        cls,
+        *,
+        library: str,
+        library_version: str,
+        targets: tuple[str, ...],
+        onnx: Artifact,
+        flags: BuildFlags,
+        gpu: str | None,
+        driver: str | None,
+        layers: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> EngineKey:
+        """Return the key of an engine that this machine has built of `onnx`."""
+        source = OnnxSource(onnx.file, onnx.sha256)
+        return cls(library, library_version, targets, gpu, system(), driver, source, flags, layers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `engine` object of the manifest."""
+        out = dataclasses.asdict(self) | {"targets": list(self.targets)}
+        if self.layers is None:
+            del out["layers"]
+        return out
+
+
+def system() -> str:
+    """Return this machine's operating system and processor, such as "linux-x86_64"."""
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+    return f"{platform.system().lower()}-{machine}"
 
 
 def refusal(
@@ -60,26 +164,26 @@ def refusal(
     os: str | None = None,
     targets: tuple[str, ...] = (),
 ) -> EngineMismatchError | None:
-    """Why an engine may not load here, None where it may.
+    """Return why an engine may not load here, None where it may.
 
     `library_version`, `compute_capability` ("sm89"), `gpu` (the model's name) and `os` (this machine's `system()` by
     default) describe this machine; what is None is not compared. `manifest` is compared with the ONNX file that the
     engine was built from. `targets` are those the library can build for ahead of time, for the way out.
     """
-    key: Mapping[str, Any] = artifact.engine or {}
     here = os or system()
     found = []
-    if not key or artifact.batch is None:
+    if not artifact.engine or artifact.batch is None:
         found.append("the manifest does not say what it was built for")
     else:
-        if artifact.format != library or key.get("library") != library:
-            found.append(f"it was built by {key.get('library')!r}, and this is {library}")
+        key = EngineKey.from_json(artifact.engine)
+        if artifact.format != library or key.library != library:
+            found.append(f"it was built by {key.library!r}, and this is {library}")
         if not _version_fits(key, library_version):
-            found.append(f"it was built by version {key.get('library_version')}, and {library_version} is installed")
+            found.append(f"it was built by version {key.library_version}, and {library_version} is installed")
         found += _gpu_differences(key, compute_capability, gpu)
         # TensorRT-RTX engines are compiled on the user's machine and cross systems; TensorRT's never do.
-        if library == "tensorrt" and key.get("os") != here:
-            found.append(f"it was built on {key.get('os')}, and this is {here}")
+        if library == "tensorrt" and key.os != here:
+            found.append(f"it was built on {key.os}, and this is {here}")
         if manifest is not None:
             found += _source_differences(key, artifact, manifest)
     if not found:
@@ -89,10 +193,10 @@ def refusal(
 
 
 def rebuild(artifact: Artifact, library: str, capability: str | None = None, targets: tuple[str, ...] = ()) -> str:
-    """The sentence that tells how to make an engine that fits a GPU of this capability."""
+    """Return the sentence that tells how to make an engine that fits a GPU of this capability."""
     if targets and capability is not None and capability not in targets:
         return f"{library} cannot build for {capability}: take --engine tensorrt, or run the ONNX files"
-    flags = _flags(artifact.engine or {})
+    flags = EngineKey.from_json(artifact.engine).flags
     words = [f"coda build BUNDLE --engine {library}"]
     if targets and capability is not None:
         words.append(f"--target {capability}")
@@ -100,23 +204,18 @@ def rebuild(artifact: Artifact, library: str, capability: str | None = None, tar
         words.append(f"--precision {artifact.precision}")
     if artifact.batch is not None:
         words.append(f"--batch {','.join(map(str, artifact.batch))}")
-    if flags.get("hardware_compatible", "none") != "none":
-        words.append(f"--hardware {flags['hardware_compatible']}")
-    if flags.get("version_compatible"):
+    if not flags.is_tuned:
+        words.append(f"--hardware {flags.hardware_compatible}")
+    if flags.version_compatible:
         words.append("--version-compatible")
     return f"Build it on this machine: {' '.join(words)}"
 
 
-def _flags(key: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = key.get("flags")
-    return found if isinstance(found, Mapping) else {}
-
-
-def _version_fits(key: Mapping[str, Any], version: str) -> bool:
-    built = key.get("library_version")
+def _version_fits(key: EngineKey, version: str) -> bool:
+    built = key.library_version
     if built == version:
         return True
-    if not isinstance(built, str) or key.get("library") != "tensorrt" or not _flags(key).get("version_compatible"):
+    if built is None or key.library != "tensorrt" or not key.flags.version_compatible:
         return False
     # A version-compatible engine runs on the version that built it and on later ones of the same major version.
     return _numbers(built)[:1] == _numbers(version)[:1] and _numbers(built) <= _numbers(version)
@@ -126,35 +225,32 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(piece) for piece in version.split(".") if piece.isdecimal())
 
 
-def _gpu_differences(key: Mapping[str, Any], capability: str | None, gpu: str | None) -> list[str]:
-    targets = key.get("targets")
-    if not isinstance(targets, list) or not targets:
+def _gpu_differences(key: EngineKey, name: str | None, gpu: str | None) -> list[str]:
+    if not key.targets:
         return ["the manifest does not say which GPUs it was built for"]
-    if capability is None:
+    if name is None:
         return []
-    hardware = _flags(key).get("hardware_compatible", "none")
-    if hardware == "ampere-plus":
-        return [] if _capability(capability) >= 80 else [f"it needs an Ampere GPU or a later one, this is {capability}"]
-    if capability not in targets:
-        return [f"it was built for {', '.join(map(str, targets))}, and this GPU is {capability}"]
-    built_on = key.get("gpu")
-    tuned = key.get("library") == "tensorrt" and hardware == "none"
-    if tuned and gpu is not None and built_on != gpu:
-        return [f"it was tuned on {built_on or 'an unknown GPU'}, and this is {gpu}"]
+    if key.flags.runs_from_ampere:
+        capability = Capability.parse(name)
+        fits = capability is not None and capability >= AMPERE
+        return [] if fits else [f"it needs an Ampere GPU or a later one, this is {name}"]
+    if name not in key.targets:
+        return [f"it was built for {', '.join(key.targets)}, and this GPU is {name}"]
+    tuned = key.library == "tensorrt" and key.flags.is_tuned
+    if tuned and gpu is not None and key.gpu != gpu:
+        return [f"it was tuned on {key.gpu or 'an unknown GPU'}, and this is {gpu}"]
     return []
 
 
-def _capability(name: str) -> int:
-    digits = name.removeprefix("sm")
-    return int(digits) if digits.isdecimal() else 0
-
-
-def _source_differences(key: Mapping[str, Any], artifact: Artifact, manifest: Manifest) -> list[str]:
-    source = key.get("onnx")
-    made_of = source.get("sha256") if isinstance(source, Mapping) else None
+def _source_differences(key: EngineKey, artifact: Artifact, manifest: Manifest) -> list[str]:
+    made_of = None if key.onnx is None else key.onnx.sha256
     files = manifest.find(artifact.part, format="onnx", precision=artifact.precision)
     if not files:
         return [f"the bundle has no ONNX {artifact.part} in {artifact.precision} to compare it with"]
     if made_of not in [file.sha256 for file in files]:
         return [f"it was built from another {files[0].file} ({str(made_of)[:12]}, here {files[0].sha256[:12]})"]
     return []
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

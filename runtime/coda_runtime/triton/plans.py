@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..build.options import Batch
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
 from ..format.bundle import Bundle
-from ..format.engine_key import refusal
+from ..format.engine_key import Capability, EngineKey, refusal
 from ..format.manifest import Artifact
 from ..format.parts import PARTS
 from .parts import ServedFile, ServedPart, find
@@ -63,15 +62,15 @@ def check_measured(parts: Sequence[ServedPart], bundle: Bundle) -> None:
 def server_notes(parts: Sequence[ServedPart]) -> tuple[str, ...]:
     """What whoever starts the server has to know about these engines, a sentence each."""
     engines = _engines(parts)
-    version, system = _key(engines[0]).get("library_version"), _key(engines[0]).get("os")
+    version, system = _key(engines[0]).library_version, _key(engines[0]).os
     notes = [f"the server needs TensorRT {version} on {system}"]
-    if any(_flag(engine, "version_compatible") for engine in engines):
+    if any(_key(engine).flags.version_compatible for engine in engines):
         notes = [
             f"the server needs TensorRT {version} on {system}, or with "
             "--backend-config=tensorrt,version-compatible=true a later one of the same major version: that lets the "
             "engines run code on its CPU"
         ]
-    models = sorted({str(_key(engine).get("gpu")) for engine in engines if _is_tuned(engine)})
+    models = sorted({str(_key(engine).gpu) for engine in engines if _key(engine).flags.is_tuned})
     if models:
         notes.append(f"the engines were tuned on {', '.join(models)}: run them on no other model of GPU")
     never = _unmeasured(parts)
@@ -90,13 +89,13 @@ def _no_engine(bundle: Bundle, part: str, precision: str) -> str:
 def _check_engine(bundle: Bundle, engine: Artifact) -> None:
     """Raise EngineMismatchError where no Linux server can be right for an engine, ArtifactError for a broken entry."""
     key = _key(engine)
-    system = str(key.get("os"))
+    system = str(key.os)
     # The server's version and GPU are not known here: the engine is compared with its own.
     problem = refusal(
         engine,
         bundle.manifest,
         library="tensorrt",
-        library_version=str(key.get("library_version")),
+        library_version=str(key.library_version),
         compute_capability=None,
         os=system,
     )
@@ -106,36 +105,17 @@ def _check_engine(bundle: Bundle, engine: Artifact) -> None:
         raise EngineMismatchError(
             f"{engine.file} was built on {system}, and Triton's containers run Linux: build it there"
         )
-    for target in key["targets"]:
-        if _capability(target) is None:
+    for target in key.targets:
+        if Capability.parse(target) is None:
             raise ArtifactError(f"{engine.file} is for {target!r} by the manifest; expected a name such as sm89")
 
 
-def _key(engine: Artifact) -> Mapping[str, Any]:
-    return engine.engine or {}
-
-
-def _flag(engine: Artifact, name: str) -> object:
-    flags = _key(engine).get("flags")
-    return flags.get(name) if isinstance(flags, Mapping) else None
-
-
-def _is_tuned(engine: Artifact) -> bool:
-    return _flag(engine, "hardware_compatible") in (None, "none")
-
-
-def _runs_from_ampere(engine: Artifact) -> bool:
-    return _flag(engine, "hardware_compatible") == "ampere-plus"
+def _key(engine: Artifact) -> EngineKey:
+    return EngineKey.from_json(engine.engine)
 
 
 def _engines(parts: Sequence[ServedPart]) -> list[Artifact]:
     return [file.artifact for part in parts for file in part.files]
-
-
-def _capability(target: object) -> str | None:
-    """The compute capability as Triton names it, 8.9 for sm89 and 12.0 for sm120; None for another name."""
-    digits = target.removeprefix("sm") if isinstance(target, str) else ""
-    return f"{digits[:-1]}.{digits[-1]}" if digits.isdecimal() and len(digits) in (2, 3) else None
 
 
 def _named(engines: Sequence[Artifact]) -> tuple[ServedFile, ...]:
@@ -144,9 +124,9 @@ def _named(engines: Sequence[Artifact]) -> tuple[ServedFile, ...]:
         return (ServedFile(engines[0], "model.plan"),)
     out: dict[str | None, ServedFile] = {}
     for engine in engines:
-        for target in _key(engine)["targets"]:
-            everywhere = _runs_from_ampere(engine)
-            capability = None if everywhere else _capability(target)
+        for target in _key(engine).targets:
+            everywhere = _key(engine).flags.runs_from_ampere
+            capability = None if everywhere else str(Capability.parse(target))
             if capability in out:
                 raise BundleError(
                     f"{out[capability].artifact.file} and {engine.file} are for the same compute capability, and "
@@ -159,13 +139,13 @@ def _named(engines: Sequence[Artifact]) -> tuple[ServedFile, ...]:
 def _check_together(parts: Sequence[ServedPart]) -> None:
     """Raise BundleError for engines that no single server could load."""
     for what, name in (("versions of TensorRT", "library_version"), ("systems", "os")):
-        found = {str(_key(engine).get(name)) for engine in _engines(parts)}
+        found = {str(getattr(_key(engine), name)) for engine in _engines(parts)}
         if len(found) > 1:
             raise BundleError(
                 f"the engines are for several {what} ({', '.join(sorted(found))}), and a server has one: "
                 "build them again together, coda build --engine tensorrt"
             )
-    targets = {part.part: sorted({name for e in _engines([part]) for name in _key(e)["targets"]}) for part in parts}
+    targets = {part.part: sorted({name for e in _engines([part]) for name in _key(e).targets}) for part in parts}
     if len({tuple(names) for names in targets.values()}) > 1:
         told = "; ".join(f"{part}: {', '.join(names)}" for part, names in targets.items())
         raise BundleError(f"the parts have engines for different GPUs ({told}); build the missing ones: coda build")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 
 from coda_runtime import EngineMismatchError
 from coda_runtime.build.options import BuildOptions
-from coda_runtime.format.engine_key import engine_key, refusal, system
+from coda_runtime.format.engine_key import BuildFlags, Capability, EngineKey, OnnxSource, refusal, system
 from coda_runtime.format.manifest import Artifact, Manifest
 from tests.runtime import tiny
 
@@ -33,16 +34,16 @@ def engine(
     **options: Any,
 ) -> Artifact:
     made = BuildOptions(batch=(1, 4, 8), **options)
-    key = engine_key(
+    key = EngineKey.made_here(
         library=library,
         library_version=version,
         targets=targets,
         onnx=onnx,
-        options=made,
+        flags=made.flags(),
         gpu=gpu,
         driver="13.0",
     )
-    return Artifact("encoder", library, "bf16", "engines/e.engine", "b" * 64, 1, batch=made.batch, engine=key)
+    return Artifact("encoder", library, "bf16", "engines/e.engine", "b" * 64, 1, batch=made.batch, engine=key.to_json())
 
 
 def message(artifact: Artifact, manifest: Manifest | None = MANIFEST, **here: Any) -> str:
@@ -50,6 +51,43 @@ def message(artifact: Artifact, manifest: Manifest | None = MANIFEST, **here: An
     problem = refusal(artifact, manifest, **(HERE | here))
     assert problem is None or isinstance(problem, EngineMismatchError)
     return "" if problem is None else str(problem)
+
+
+def test_the_key_is_written_and_read_as_the_manifest_has_always_had_it() -> None:
+    flags = BuildFlags(workspace_gib=0.5, hardware_compatible="ampere-plus", version_compatible=True)
+    made = EngineKey(
+        library="tensorrt",
+        library_version="11.4",
+        targets=("sm89", "sm90"),
+        gpu=None,
+        os="linux-x86_64",
+        driver="13.0",
+        onnx=OnnxSource("encoder.bf16.onnx", "a" * 64),
+        flags=flags,
+        layers={"CONVOLUTION": {"BF16": 3}},
+    )
+    text = (
+        '{"library": "tensorrt", "library_version": "11.4", "targets": ["sm89", "sm90"], "gpu": null, '
+        '"os": "linux-x86_64", "driver": "13.0", "onnx": {"file": "encoder.bf16.onnx", "sha256": "' + "a" * 64 + '"}, '
+        '"flags": {"tf32": false, "workspace_gib": 0.5, "optimization_level": null, '
+        '"hardware_compatible": "ampere-plus", "version_compatible": true}, "layers": {"CONVOLUTION": {"BF16": 3}}}'
+    )
+    assert json.dumps(made.to_json()) == text
+    artifact = dataclasses.replace(ONNX, format="tensorrt", engine=json.loads(text))
+    assert EngineKey.from_json(artifact.engine) == made
+    assert "layers" not in dataclasses.replace(made, layers=None).to_json()
+
+
+@pytest.mark.parametrize(("name", "written"), [("sm75", "7.5"), ("sm89", "8.9"), ("sm120", "12.0")])
+def test_a_capability_has_two_names(name: str, written: str) -> None:
+    found = Capability.parse(name)
+    assert found is not None
+    assert (found.name, str(found)) == (name, written)
+
+
+def test_capabilities_are_compared_by_number() -> None:
+    assert Capability(8, 9) < Capability(9, 0) < Capability(12, 0)
+    assert [Capability.parse(name) for name in ("89", "sm9", "sm90a", "sm_90", "sm1234", "")] == [None] * 6
 
 
 def test_where_it_was_built_it_loads() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.format.bundle import describe_file, seal
-from coda_runtime.format.engine_key import engine_key
+from coda_runtime.format.engine_key import EngineKey
 from coda_runtime.format.manifest import Artifact, Manifest
 from tests.runtime import tiny
 
@@ -27,16 +27,17 @@ def engine(folder: Path, source: Artifact, target: str = "sm89", **changes: Any)
     (folder / "engines").mkdir(exist_ok=True)
     (folder / file).write_bytes(f"no engine, {file}".encode())
     options = changes.pop("options", BuildOptions((1, 4, 8)))
-    key = engine_key(
+    made_here = EngineKey.made_here(
         library=library,
         library_version="11.0.0.14",
         targets=(target,),
         onnx=source,
-        options=options,
+        flags=options.flags(),
         gpu="NVIDIA L4",
         driver="580.1",
     )
-    key |= {"os": "linux-x86_64"} | {name: changes.pop(name) for name in list(changes) if name in key}
+    key = made_here.to_json() | {"os": "linux-x86_64"}
+    key |= {name: changes.pop(name) for name in list(changes) if name in key}
     made = Artifact(source.part, library, source.precision, file, *describe_file(folder, file), options.batch, key)
     return dataclasses.replace(made, **{"parity": MEASURED, **changes})
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import ArtifactError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ...format.bundle import Bundle
+from ...format.engine_key import Capability
 from ...format.manifest import Artifact, Manifest
 from ...requirements import onnx_on_the_cpu
 from ..base import LoadOptions
@@ -95,10 +96,10 @@ def read_tables(
 
 def mismatch(file: str, kernels: KernelSet, capability: str, driver: tuple[int, ...]) -> EngineMismatchError | None:
     """Why kernels do not run on a GPU of `capability`, such as "sm89", with a driver for CUDA `driver`."""
-    have = int(capability.removeprefix("sm"))
-    targets = [int(target.removeprefix("sm")) for target in kernels.targets]
+    have, hopper = Capability.parse(capability), Capability(9, 0)
+    targets = [target for target in map(Capability.parse, kernels.targets) if target is not None]
     # Triton writes PTX from sm90 on with features of that one generation, which no other runs.
-    if not any(target == have or (target < 90 and target <= have) for target in targets):
+    if have is None or not any(target == have or (target < hopper and target <= have) for target in targets):
         return EngineMismatchError(
             f"{file} is for {', '.join(kernels.targets)}, and this GPU is {capability}; use the ONNX quantizer, "
             "or export the kernels for sm80, which run on all later GPUs"

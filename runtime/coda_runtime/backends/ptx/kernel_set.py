@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from ...errors import ArtifactError
+from ...format.engine_key import Capability
 from ...format.spec import Spec
 from ...io.json_fields import Fields, is_int, is_list, is_object, is_size
 
@@ -170,7 +171,7 @@ def _is_targets(value: object) -> bool:
 
 
 def _is_target(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"sm[0-9]{2,3}", value) is not None
+    return isinstance(value, str) and Capability.parse(value) is not None
 
 
 def _is_version(value: object) -> bool:

@@ -135,5 +135,4 @@ class TensorRTRTXBackend(TensorRTBackend):
 
 
 def _is_version_compatible(artifact: Artifact) -> bool:
-    flags = (artifact.engine or {}).get("flags")
-    return isinstance(flags, dict) and flags.get("version_compatible") is True
+    return key.EngineKey.from_json(artifact.engine).flags.version_compatible

@@ -64,16 +64,15 @@ class Machine:
     def artifact(self, folder: Path, bundle: Path, part: str = "decoder", **told: Any) -> Artifact:
         """An engine that fits this machine."""
         artifact = engines.write(folder, bundle, part, (1, 2, 4), **told)
-        made_of = key.engine_key(
+        made_of = key.EngineKey.made_here(
             library=self.backend.name,
             library_version=VERSION,
             targets=("sm89",),
             onnx=tiny.describe(bundle, engines.FILES[part]),
-            options=BuildOptions(),
+            flags=BuildOptions().flags(),
             gpu="NVIDIA L4",
             driver=None,
-        )
-        made_of["flags"] = dict(made_of["flags"])
+        ).to_json()
         return dataclasses.replace(artifact, format=self.backend.name, engine=made_of)
 
 
@@ -369,15 +368,15 @@ def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTB
     path = tmp_path / "decoder.engine"
     path.write_bytes(bytes(builder.build_serialized_network(network, config)))
     onnx = tiny.describe(sealed, engines.FILES["decoder"])
-    made_of = key.engine_key(
+    made_of = key.EngineKey.made_here(
         library=backend.name,
         library_version=trt.__version__,
         targets=(capability,),
         onnx=onnx,
-        options=BuildOptions(),
+        flags=BuildOptions().flags(),
         gpu=gpu_name(0),
         driver=None,
-    )
+    ).to_json()
     artifact = Artifact("decoder", backend.name, "fp32", path.name, "0" * 64, 1, batch=(1, 2, 4), engine=made_of)
     reference = OnnxRuntimeBackend().load(sealed / onnx.file, onnx, LoadOptions("cpu"))
     session = backend.load(path, artifact, LoadOptions("cuda:0"))
