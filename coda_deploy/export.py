@@ -117,16 +117,17 @@ def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path 
         )
     meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
     floors = {**DEFAULT_FLOORS, **recorded_floors(opened.manifest)}
-    measured = {}
+    measured: dict[str, Any] = {}
     for artifact in opened.manifest.artifacts:
         if artifact.format != "onnx":
             continue
         try:
             floor = floor_of(floors, artifact.precision)
         except ParityError as error:
-            measured[artifact.file] = {"onnxruntime:cpu": meter.not_run(artifact, error)}
+            measured[artifact.file] = {"onnxruntime:cpu": meter.not_run(artifact, error).to_json()}
             continue
-        measured[artifact.file] = meter.measure(artifact)
-        for numbers in measured[artifact.file].values():
-            check_floor(artifact.part, artifact.precision, numbers, floor)
+        records = meter.measure(artifact)
+        for record in records.values():
+            check_floor(artifact.part, artifact.precision, record, floor)
+        measured[artifact.file] = {where: record.to_json() for where, record in records.items()}
     return measured

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -16,7 +15,7 @@ from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.errors import InputError
 from coda_runtime.format.manifest import Manifest
-from coda_runtime.parity import unmeasured
+from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
 from coda_runtime.parity.rows import agreement_text, psnr_text
 
 PTX = "ptx"
@@ -26,17 +25,17 @@ def parity_rows(manifest: Manifest) -> list[list[str]]:
     """One row an artifact and backend: file, where it ran, token agreement, PSNR against the tokenizer's images."""
     rows = []
     for artifact in manifest.artifacts:
-        for where, numbers in artifact.parity.items():
-            rows.append([artifact.file, where, *_cells(artifact.part, numbers)])
+        for where, record in parity_records(artifact.parity).items():
+            rows.append([artifact.file, where, *_cells(record)])
     return rows
 
 
-def _cells(part: str, numbers: dict[str, Any]) -> list[str]:
-    if "reason" in numbers:
+def _cells(record: ParityRecord) -> list[str]:
+    if isinstance(record, NotMeasured):
         return ["not run", "not run"]
-    if part == "decoder":
-        return ["", psnr_text(numbers)]
-    return [f"{agreement_text(numbers)} ({numbers['agreement']:.3%} free-running)", ""]
+    if record.has_psnr:
+        return ["", psnr_text(record)]
+    return [f"{agreement_text(record)} ({record.numbers['agreement']:.3%} free-running)", ""]
 
 
 def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.findings import Findings
 from coda_deploy.demo.timing import Timing
+from coda_runtime.format.parity import Measured, NotMeasured
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
 from coda_runtime.report.document import keys
 from coda_runtime.report.markup import Markup, el, join, table
@@ -86,7 +88,11 @@ def parity(found: Findings) -> Markup:
     """The export's own measurements, as the manifest holds them."""
     measured = found.parity()
     places = sorted({where for _, where, _ in measured})
-    reasons = [f"{artifact.file} on {where}: {n['reason']}" for artifact, where, n in measured if "reason" in n]
+    reasons = [
+        f"{artifact.file} on {where}: {record.reason}"
+        for artifact, where, record in measured
+        if isinstance(record, NotMeasured)
+    ]
     return el(
         "section",
         el("h2", "The same numbers as PyTorch"),
@@ -112,8 +118,13 @@ def parity(found: Findings) -> Markup:
     )
 
 
+def _measured(found: Findings) -> list[tuple[str, Mapping[str, Any]]]:
+    """(file, numbers) of what ran."""
+    return [(artifact.file, record.numbers) for artifact, _, record in found.parity() if isinstance(record, Measured)]
+
+
 def _token_table(found: Findings) -> Markup:
-    judged = [(artifact.file, n) for artifact, _, n in found.parity() if n.get("step_agreement_per_scale")]
+    judged = [(file, numbers) for file, numbers in _measured(found) if "step_agreement_per_scale" in numbers]
     rows = [
         [f"{side} × {side}", *(share(numbers["step_agreement_per_scale"][index]) for _, numbers in judged)]
         for index, side in enumerate(found.manifest.spec.scales)
@@ -124,7 +135,7 @@ def _token_table(found: Findings) -> Markup:
 
 
 def _pixel_table(found: Findings) -> Markup:
-    judged = [(artifact.file, n) for artifact, _, n in found.parity() if "psnr" in n and "reason" not in n]
+    judged = [(file, numbers) for file, numbers in _measured(found) if "psnr" in numbers]
     rows = [
         [text, *(decibel(numbers[name]) for _, numbers in judged)]
         for text, name in (

@@ -14,6 +14,7 @@ from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.timing import Timing
 from coda_runtime.codes.metrics import json_number, psnr_per_image
 from coda_runtime.format.manifest import Artifact, Manifest
+from coda_runtime.format.parity import ParityRecord, parity_records
 from coda_runtime.format.parts import PARTS
 
 Pixels = NDArray[np.uint8]
@@ -61,13 +62,13 @@ class Findings:
         """PSNR of each of ``images`` to its original, dB; inf where they are identical."""
         return [float(value) for value in psnr_per_image(self.originals, images)]
 
-    def parity(self) -> list[tuple[Artifact, str, Mapping[str, Any]]]:
-        """(artifact, where it ran, numbers) of each graph that the export measured."""
+    def parity(self) -> list[tuple[Artifact, str, ParityRecord]]:
+        """Return (artifact, where it ran, record) of each graph that the export measured."""
         return [
-            (artifact, where, numbers)
+            (artifact, where, record)
             for artifact in self.manifest.artifacts
             if artifact.part in PARTS
-            for where, numbers in artifact.parity.items()
+            for where, record in parity_records(artifact.parity).items()
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +95,8 @@ class Findings:
             "codebook_utilization": self.usage.utilization,
             "codebook_perplexity": self.usage.perplexity,
             "parity": [
-                {"file": artifact.file, "ran_on": where, **numbers} for artifact, where, numbers in self.parity()
+                {"file": artifact.file, "ran_on": where, **record.to_json()}
+                for artifact, where, record in self.parity()
             ],
             "timings": [
                 {

@@ -8,6 +8,8 @@ import numpy as np
 
 from coda_deploy.demo import figures, pictures
 from coda_deploy.demo.findings import Findings
+from coda_runtime.format.parity import Measured
+from coda_runtime.format.parts import ENCODER
 from coda_runtime.report.document import document, tile
 from coda_runtime.report.markup import Markup, el, join
 from coda_runtime.report.words import count, decibel, share
@@ -63,8 +65,9 @@ def _mean(found: Findings, images: np.ndarray) -> str:
 
 
 def _parity_tile(found: Findings) -> Markup:
-    encoders = [n["step_agreement"] for a, _, n in found.parity() if a.part == "encoder" and "step_agreement" in n]
-    return tile("Parity", share(encoders[0]) if encoders else "not run", "of the tokens as in PyTorch")
+    encoders = [record for artifact, _, record in found.parity() if artifact.part == ENCODER.name]
+    agreement = encoders[0].step_agreement if encoders and isinstance(encoders[0], Measured) else None
+    return tile("Parity", share(agreement), "of the tokens as in PyTorch")
 
 
 def next_steps(out: Path, coda: str) -> Markup:

@@ -179,7 +179,8 @@ def test_the_bundle_measures_itself_as_the_export_did(tiny_bundle: Path) -> None
     assert len(found) == 8
     for file, places in found.items():
         recorded = entry(tiny_bundle, file)["parity"]
-        for where, numbers in places.items():
+        for where, record in places.items():
+            numbers = record.to_json()
             if "reason" in numbers:
                 assert len(numbers["reason"]) > 20
             elif "psnr" in numbers:

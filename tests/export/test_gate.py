@@ -12,17 +12,17 @@ import pytest
 from coda_export import Floor, ParityError
 from coda_export.bundle import check_out
 from coda_runtime.errors import InputError, OutputError
-from coda_runtime.parity import check_floor
+from coda_runtime.parity import NotMeasured, check_floor
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_graph_that_did_not_run_fails(precision: str) -> None:
     with pytest.raises(ParityError, match="could not be run, so its parity is unknown: no such operator"):
-        check_floor("decoder", precision, {"psnr": None, "reason": "no such operator"}, Floor(0, 0))
+        check_floor("decoder", precision, NotMeasured("no such operator", "psnr"), Floor(0, 0))
 
 
 def test_bf16_may_stay_unmeasured() -> None:
-    check_floor("decoder", "bf16", {"psnr": None, "reason": "no such operator"}, Floor(0.9, 40))
+    check_floor("decoder", "bf16", NotMeasured("no such operator", "psnr"), Floor(0.9, 40))
 
 
 @pytest.mark.parametrize(("agreement", "psnr"), [(math.nan, 50), (0.9, math.nan), (0.9, math.inf), (1.1, 50), (-1, 50)])

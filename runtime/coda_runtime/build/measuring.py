@@ -11,7 +11,7 @@ from ..backends.tensorrt.inspection import check_precision
 from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
-from ..format.parts import IMAGE, PARTS
+from ..format.parity import NotMeasured, headline
 from ..format.precision import DEFAULT_FLOORS
 from ..parity import ParityMeter, check_floor, floor_of, recorded_floors
 
@@ -35,14 +35,13 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     except ArtifactError as error:
         refused = refused or error
     if refused is not None:
-        headline = "psnr" if PARTS[artifact.part].output is IMAGE else "step_agreement"
-        nothing = {headline: None, "reason": str(refused)}
-        return dataclasses.replace(artifact, parity={f"{name}:{device}": nothing})
+        nothing = NotMeasured(str(refused), headline(artifact.part))
+        return dataclasses.replace(artifact, parity={f"{name}:{device}": nothing.to_json()})
     if isinstance(engine, TensorRTBackend):
         check_precision(engine.information(bundle.path(artifact), artifact, options), artifact.precision)
     parity = meter.measure(artifact, name, device, allow_host_code=True)
     floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
-    for numbers in parity.values():
+    for record in parity.values():
         floor = floor_of(floors, artifact.precision)
-        check_floor(artifact.part, artifact.precision, numbers, floor, must_run=True)
-    return dataclasses.replace(artifact, parity=parity)
+        check_floor(artifact.part, artifact.precision, record, floor, must_run=True)
+    return dataclasses.replace(artifact, parity={where: record.to_json() for where, record in parity.items()})

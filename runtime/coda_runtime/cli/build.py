@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..format.bundle import Bundle
 from ..format.engine_key import EngineKey
 from ..format.manifest import Artifact, Manifest
+from ..format.parity import Measured, parity_records, unmeasured
 from ..hub_source import find_bundle
-from ..parity import unmeasured
 from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository
 from .base import command as coda_command
@@ -152,6 +152,6 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
 
 def _parity(artifact: Artifact) -> str:
     return ", ".join(
-        "not run" if "reason" in numbers else agreement_text(numbers) or psnr_text(numbers)
-        for numbers in artifact.parity.values()
+        agreement_text(record) or psnr_text(record) if isinstance(record, Measured) else "not run"
+        for record in parity_records(artifact.parity).values()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
+from ..format.parity import ParityRecord, parity_records
 from ..format.parts import PARTS
 from ..hub_source import find_bundle
 from ..parity import ParityError, check_recordable, measure_bundle, record_parity
@@ -18,6 +20,9 @@ from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command
 from .base import json_option, print_json, printable, progress, table
 from .options import bundle_argument
+
+Parity = dict[str, dict[str, ParityRecord]]
+"""By artifact file, then by backend and device."""
 
 _EXAMPLE = """coda verify bundle
 coda verify bundle --parity --device cuda
@@ -80,7 +85,7 @@ def command(
             bar.advance()
     broken = [str(entry["problem"]) for entry in files if not entry["ok"]]
     failure: CodaError | None = None
-    parity: dict[str, Any] | None = None
+    parity: Parity | None = None
     recorded: list[str] = []
     if broken:
         failure = ChecksumError(_first(broken))
@@ -93,12 +98,13 @@ def command(
         parity = _by_tokenizer(opened.folder, tokenizer, parity_images)
     missing = {} if parity is None else unmeasured_files(opened.manifest, parity)
     note = _ONLY_CHECKSUMS if parity is None else _note(opened.manifest, missing)
+    told = None if parity is None else {file: _to_json(records) for file, records in parity.items()}
     if as_json:
-        report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": parity}
+        report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": told}
         print_json(report | {"unmeasured": missing, "note": note, "recorded": recorded})
     else:
         table([("ok" if entry["ok"] else "BROKEN", entry["file"]) for entry in files])
-        rows = [row for a in opened.manifest.artifacts for row in parity_rows(a, (parity or {}).get(a.file, {}))]
+        rows = [row for a in opened.manifest.artifacts for row in parity_rows(a, (told or {}).get(a.file, {}))]
         if rows:
             click.echo()
             table(rows, columns=PARITY_COLUMNS)
@@ -144,13 +150,17 @@ def _first(problems: list[str]) -> str:
     return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
-def _by_samples(bundle: Bundle, backend: str, device: str, allow_host_code: bool) -> tuple[dict[str, Any], list[str]]:
+def _to_json(records: Mapping[str, ParityRecord]) -> dict[str, Any]:
+    return {where: record.to_json() for where, record in records.items()}
+
+
+def _by_samples(bundle: Bundle, backend: str, device: str, allow_host_code: bool) -> tuple[Parity, list[str]]:
     """{artifact file: its parity}, and the floors that were missed. Raises CodaError."""
-    parity: dict[str, Any] = {}
+    parity: Parity = {}
     missed = []
     with progress("measuring", total=None) as bar:
-        for artifact, numbers, problem in measure_bundle(bundle, backend, device, allow_host_code=allow_host_code):
-            parity[artifact.file] = numbers
+        for artifact, records, problem in measure_bundle(bundle, backend, device, allow_host_code=allow_host_code):
+            parity[artifact.file] = records
             if problem is not None:
                 missed.append(str(problem))
             bar.describe(f"measured {artifact.file}")
@@ -160,7 +170,7 @@ def _by_samples(bundle: Bundle, backend: str, device: str, allow_host_code: bool
     return parity, missed
 
 
-def _by_tokenizer(bundle: Path, tokenizer: str, images: Path | None) -> dict[str, Any]:
+def _by_tokenizer(bundle: Path, tokenizer: str, images: Path | None) -> Parity:
     """{artifact file: its parity}. Raises CodaError when a floor is missed."""
     plugins = metadata.entry_points(group="coda.verify", name="parity")
     if not plugins:
@@ -169,4 +179,5 @@ def _by_tokenizer(bundle: Path, tokenizer: str, images: Path | None) -> dict[str
         )
     if images is not None and not images.is_dir():
         raise InputError(f"there is no folder {str(images)!r}; check the path")
-    return dict(next(iter(plugins)).load()(bundle, tokenizer, images))
+    found: Mapping[str, Mapping[str, object]] = next(iter(plugins)).load()(bundle, tokenizer, images)
+    return {file: parity_records(parity) for file, parity in found.items()}

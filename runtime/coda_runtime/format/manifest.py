@@ -29,6 +29,7 @@ from ..io.json_fields import (
     no_constant,
     unique_keys,
 )
+from .parity import Measured, parity_records
 from .parts import PARTS, has_precisions
 from .precision import FP32
 from .spec import Spec
@@ -70,7 +71,7 @@ class Artifact:
     @property
     def is_measured(self) -> bool:
         """Whether it ran somewhere, and was compared with the tokenizer then."""
-        return any(isinstance(numbers, Mapping) and "reason" not in numbers for numbers in self.parity.values())
+        return any(isinstance(record, Measured) for record in parity_records(self.parity).values())
 
     @classmethod
     def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,7 @@ from ..codes.metrics import psnr_per_image
 from ..errors import ArtifactError, BackendError, CodaError, InputError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
+from ..format.parity import Measured, NotMeasured, ParityRecord, headline
 from ..format.parts import IDS, IMAGE, PARTS, QUANTIZER
 from .measure import pixel_parity, token_parity
 from .reference import Reference
@@ -67,12 +69,12 @@ class ParityMeter:
         batches: Sequence[int] | None = None,
         *,
         allow_host_code: bool = False,
-    ) -> dict[str, Any]:
-        """`{backend:device: numbers}`, the device as the session names it. Where it cannot run, `reason` says why.
+    ) -> dict[str, ParityRecord]:
+        """Return `{backend:device: record}`, the device as the session names it.
 
         A graph runs at `batches`, or at MIN, OPT and MAX of its batch profile, or else at one size. The numbers are
         those of the worst size, and `batches` has each size's own; an image that fills a batch more than once counts
-        by its worst copy. If one size cannot run, the numbers are None. `allow_host_code` is that of LoadOptions.
+        by its worst copy. If one size cannot run, it was not measured. `allow_host_code` is that of LoadOptions.
 
         Raises MissingDependencyError when the backend's library is not installed, ArtifactError for a graph that
         returns another shape or dtype than its part promises, InputError for a part that is no graph.
@@ -94,55 +96,53 @@ class ParityMeter:
 
     def measure_session(
         self, artifact: Artifact, backend: str, session: Session, batches: Sequence[int] | None = None
-    ) -> dict[str, Any]:
-        """`measure` of an artifact that `backend` has loaded already; closes the session."""
+    ) -> dict[str, ParityRecord]:
+        """Return what `measure` does, of an artifact that `backend` has loaded already; closes the session."""
         try:
-            numbers = self._measure(artifact, session, batches)
+            record = self._measure(artifact, session, batches)
         finally:
             session.close()
-        return {f"{backend}:{session.device}": numbers | self._about()}
+        return {f"{backend}:{session.device}": self._told(record)}
 
-    def measure_search(self) -> dict[str, Any]:
-        """The same for the bundle's search table: the tokenizer's own ids, judged by the quantizer in NumPy.
+    def measure_search(self) -> dict[str, ParityRecord]:
+        """Return the same for the bundle's search table: the tokenizer's own ids, judged by the quantizer in NumPy.
 
         It is what step agreement is measured with where there is no PyTorch. Raises ArtifactError without a table.
         """
         quantizer, known = numpy_quantizer(self._bundle), self.samples
         free, step = quantizer.ids(known.latent), quantizer.step(known.latent, known.ids)
-        return {"numpy:cpu": token_parity(known.ids, free, step, self._bundle.spec.scales) | self._about()}
+        return {"numpy:cpu": self._told(Measured(token_parity(known.ids, free, step, self._bundle.spec.scales)))}
 
-    def not_run(self, artifact: Artifact, why: CodaError) -> dict[str, Any]:
-        """The numbers of an artifact that could not be run."""
-        return {_headline(artifact): None, "reason": self._reason(why)} | self._about()
+    def not_run(self, artifact: Artifact, why: CodaError) -> ParityRecord:
+        """Return the record of an artifact that could not be run."""
+        return self._told(NotMeasured(self._reason(why), headline(artifact.part)))
 
-    def _about(self) -> dict[str, Any]:
-        return {"images": len(self._images.pixels), "images_from": self._images.source}
+    def _told(self, record: ParityRecord) -> ParityRecord:
+        """The record with what it was measured on."""
+        return dataclasses.replace(record, images=len(self._images.pixels), images_from=self._images.source)
 
     def _reason(self, error: CodaError) -> str:
         # The folder is a temporary one while a bundle is being made, and says nothing to whoever reads this.
         return str(error).replace(f"{self._bundle.folder}{os.sep}", "")
 
-    def _measure(self, artifact: Artifact, session: Session, batches: Sequence[int] | None) -> dict[str, Any]:
+    def _measure(self, artifact: Artifact, session: Session, batches: Sequence[int] | None) -> ParityRecord:
         profile = batches or artifact.batch or getattr(session, "batch", None)
         sizes = sorted(set(profile)) if profile else [min(BATCH, len(self._images.pixels))]
-        name, found = _headline(artifact), {}
+        name, found = headline(artifact.part), dict[int, ParityRecord]()
         for size in sizes:
             index = _cycle(len(self._images.pixels), size)
             try:
                 out = self._run(artifact, session, index, size)
             except BackendError as error:
-                found[size] = {name: None, "reason": self._reason(error)}
+                found[size] = NotMeasured(self._reason(error), name)
             else:
-                found[size] = self._judge(artifact, index, out)
-        worst = min(found.values(), key=lambda numbers: _rank(numbers, name))
-        shown = (name, "psnr_min", "reason")
+                found[size] = Measured(self._judge(artifact, index, out))
+        size, worst = min(found.items(), key=lambda item: _rank(item[1], name))
         if profile is None:
-            return dict(worst)
-        if "reason" in worst:
-            size = next(size for size, numbers in found.items() if numbers is worst)
-            worst = worst | {"reason": f"at a batch of {size}: {worst['reason']}"}
-        short = {str(size): {k: n[k] for k in shown if k in n} for size, n in found.items()}
-        return worst | {"batches": short}
+            return worst
+        if isinstance(worst, NotMeasured):
+            worst = dataclasses.replace(worst, reason=f"at a batch of {size}: {worst.reason}")
+        return dataclasses.replace(worst, batches={str(size): _short(of, name) for size, of in found.items()})
 
     def _run(self, artifact: Artifact, session: Session, index: Ids, size: int) -> npt.NDArray[Any]:
         part, outs = PARTS[artifact.part], []
@@ -198,14 +198,19 @@ class ParityMeter:
         )
 
 
-def _headline(artifact: Artifact) -> str:
-    return "psnr" if PARTS[artifact.part].output is IMAGE else "step_agreement"
-
-
-def _rank(numbers: Mapping[str, Any], name: str) -> tuple[bool, float, float]:
+def _rank(record: ParityRecord, name: str) -> tuple[bool, float, float]:
     """What did not run comes first, then the worst image's lowest, then the lowest; identical images come last."""
-    worst, value = (np.inf if found is None else found for found in (numbers.get("psnr_min"), numbers[name]))
-    return "reason" not in numbers, worst, value
+    if isinstance(record, NotMeasured):
+        return False, np.inf, np.inf
+    worst, value = (np.inf if found is None else found for found in (record.psnr_min, record.numbers[name]))
+    return True, worst, value
+
+
+def _short(record: ParityRecord, name: str) -> ParityRecord:
+    """What is told of each batch size."""
+    if isinstance(record, NotMeasured):
+        return record
+    return Measured({shown: record.numbers[shown] for shown in (name, "psnr_min") if shown in record.numbers})
 
 
 def _cycle(count: int, size: int) -> Ids:

@@ -7,32 +7,31 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..format.manifest import Artifact, Manifest
+from ..format.parity import Measured, NotMeasured, ParityRecord, parity_record
 from ..format.parts import PARTS
-from .thresholds import unmeasured
 
 PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "batch sizes")
 
 
 def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Rows under PARITY_COLUMNS of an artifact's `parity`, {backend:device: numbers}; the worst of the batch sizes.
+    """Yield rows under PARITY_COLUMNS of an artifact's `parity`, as JSON has it; the worst of the batch sizes.
 
-    Token agreement is step agreement. A manifest may be made by hand: what is no number there is shown as it is.
+    Token agreement is step agreement. A manifest may be made by hand: what is no object there is shown as it is.
     """
-    for where, numbers in parity.items():
-        if not isinstance(numbers, Mapping):
-            yield artifact.file, where, json.dumps(numbers)
+    for where, data in parity.items():
+        record = parity_record(data)
+        if record is None:
+            yield artifact.file, where, json.dumps(data)
             continue
-        batches = numbers.get("batches")
-        sizes = ",".join(map(str, batches)) if isinstance(batches, Mapping) else ""
-        if "reason" in numbers:
-            cells: tuple[str, ...] = (f"not run: {numbers['reason']}", "", "")
+        sizes = ",".join(record.batches)
+        if isinstance(record, NotMeasured):
+            yield artifact.file, where, f"not run: {record.reason}", "", "", sizes
         else:
-            cells = agreement_text(numbers), psnr_text(numbers), _worst(numbers)
-        yield artifact.file, where, *cells, sizes
+            yield artifact.file, where, agreement_text(record), psnr_text(record), _decibel(record.psnr_min), sizes
 
 
-def unmeasured_files(manifest: Manifest, parity: Mapping[str, Any]) -> dict[str, str]:
-    """{file: why} of the graphs that have no numbers, or not from everywhere, in `parity`, {file: its parity}."""
+def unmeasured_files(manifest: Manifest, parity: Mapping[str, Mapping[str, ParityRecord]]) -> dict[str, str]:
+    """Return {file: why} of the graphs that have no numbers, or not from everywhere, in `parity`, {file: its own}."""
     out = {}
     for artifact in manifest.artifacts:
         if artifact.part not in PARTS:
@@ -41,27 +40,21 @@ def unmeasured_files(manifest: Manifest, parity: Mapping[str, Any]) -> dict[str,
         if not measured:
             out[artifact.file] = "not asked for"
             continue
-        reasons = [f"{where}: {reason}" for where, reason in unmeasured(measured)]
+        reasons = [f"{where}: {record.reason}" for where, record in measured.items() if isinstance(record, NotMeasured)]
         if reasons:
             out[artifact.file] = ", ".join(reasons)
     return out
 
 
-def agreement_text(numbers: Mapping[str, Any]) -> str:
-    """Step agreement; empty where it is not what was measured."""
-    value = numbers.get("step_agreement")
-    return f"{value:.3%}" if isinstance(value, int | float) else ""
+def agreement_text(record: Measured) -> str:
+    """Return the step agreement; empty where it is not what was measured."""
+    return "" if record.step_agreement is None else f"{record.step_agreement:.3%}"
 
 
-def psnr_text(numbers: Mapping[str, Any]) -> str:
-    """The mean PSNR; empty where it is not what was measured."""
-    if "psnr" not in numbers:
-        return ""
-    value = numbers["psnr"]
-    return f"{value:.1f} dB" if isinstance(value, int | float) else "identical"
+def psnr_text(record: Measured) -> str:
+    """Return the mean PSNR; empty where it is not what was measured."""
+    return (_decibel(record.psnr) or "identical") if record.has_psnr else ""
 
 
-def _worst(numbers: Mapping[str, Any]) -> str:
-    """Empty where all images are identical, and in a bundle of before it was recorded."""
-    value = numbers.get("psnr_min")
-    return f"{value:.1f} dB" if isinstance(value, int | float) else ""
+def _decibel(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} dB"

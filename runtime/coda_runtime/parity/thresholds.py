@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from ..errors import CodaError, ManifestError
 from ..format.manifest import Manifest
+from ..format.parity import NotMeasured, ParityRecord
 from ..format.precision import Floor, precision_of
 
 
@@ -27,23 +27,24 @@ def floor_of(floors: Mapping[str, Floor], precision: str) -> Floor:
     return floors[precision]
 
 
-def check_floor(part: str, precision: str, parity: Mapping[str, Any], floor: Floor, *, must_run: bool = False) -> None:
+def check_floor(part: str, precision: str, parity: ParityRecord, floor: Floor, *, must_run: bool = False) -> None:
     """Raise ParityError naming the part, what was measured and what was asked. `parity` is of one backend and device.
 
     A graph that did not run fails too, but for a precision that the machine which exports may not be able to run,
     unless `must_run`.
     """
-    if "reason" in parity and (must_run or precision_of(precision).onnxruntime_cpu):
-        raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity['reason']}")
+    if isinstance(parity, NotMeasured) and (must_run or precision_of(precision).onnxruntime_cpu):
+        raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity.reason}")
     _check_numbers(f"the {precision} {part}", parity, floor)
     # Where one size could not run, the others are judged nevertheless.
-    for size, numbers in parity.get("batches", {}).items():
-        _check_numbers(f"the {precision} {part} at a batch of {size}", numbers, floor)
+    for size, record in parity.batches.items():
+        _check_numbers(f"the {precision} {part} at a batch of {size}", record, floor)
 
 
-def _check_numbers(what: str, numbers: Mapping[str, Any], floor: Floor) -> None:
-    agreement, psnr = numbers.get("step_agreement"), numbers.get("psnr")
-    worst = numbers.get("psnr_min")  # not in bundles of before it was recorded
+def _check_numbers(what: str, record: ParityRecord, floor: Floor) -> None:
+    if isinstance(record, NotMeasured):
+        return
+    agreement, psnr, worst = record.step_agreement, record.psnr, record.psnr_min
     if agreement is not None and agreement < floor.min_agreement:
         raise ParityError(
             f"{what} agrees with the tokenizer on {agreement:.3%} of the tokens, the floor is "
@@ -60,13 +61,6 @@ def _check_numbers(what: str, numbers: Mapping[str, Any], floor: Floor) -> None:
             f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, the floor is {floor.min_psnr:.2f} dB"
             f" ({floor.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
         )
-
-
-def unmeasured(parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(where, reason) of each backend and device in an artifact's `parity` that it could not be measured on."""
-    for where, numbers in parity.items():
-        if isinstance(numbers, Mapping) and "reason" in numbers:
-            yield where, str(numbers["reason"])
 
 
 def recorded_floors(manifest: Manifest) -> dict[str, Floor]:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..backends.base import Backend, LoadOptions, SelectiveBackend
 from ..backends.registry import automatic, get_backend, name_for
 from ..errors import BackendError, CodaError, DeviceMemoryError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
+from ..format.parity import ParityRecord
 from ..format.parts import PARTS
 from ..format.precision import DEFAULT_FLOORS, Floor, precision_of
 from .meter import ParityMeter
 from .thresholds import ParityError, check_floor, floor_of, recorded_floors
 
-Measured = tuple[Artifact, dict[str, Any], ParityError | None]
+Result = tuple[Artifact, dict[str, ParityRecord], ParityError | None]
 
 
 def measure_bundle(
     bundle: Bundle, backend: str = "auto", device: str = "auto", *, allow_host_code: bool = False
-) -> Iterator[Measured]:
+) -> Iterator[Result]:
     """Yield (artifact, its parity, the floor it misses or None) for the search table and for each graph.
 
     The floors are those the bundle was exported with. A `backend` measures what it can load; "auto" measures each
     graph on every backend that is installed, loads its format and may be chosen unasked. What may not be loaded here,
-    such as an engine for another GPU, is yielded with the `reason` and misses no floor; what may be and does not run
+    such as an engine for another GPU, is yielded with the reason and misses no floor; what may be and does not run
     misses it, in every precision. `allow_host_code` is that of LoadOptions: only for a bundle that you trust.
 
     Raises ArtifactError for a bundle without samples, BackendError for an unknown backend or one that can load nothing
@@ -50,8 +50,8 @@ def measure_bundle(
     parity = meter.measure_search()
     yield table, parity, _missed(table, parity, floors)
     for artifact in graphs:
-        refused: dict[str, Any] = {}
-        measured: dict[str, Any] = {}
+        refused: dict[str, ParityRecord] = {}
+        measured: dict[str, ParityRecord] = {}
         for engine in _engines(artifact, backend):
             refusal = _refusal(artifact, engine, options, floors)
             if refusal is not None:
@@ -109,11 +109,11 @@ def _may_lack(artifact: Artifact, error: CodaError) -> bool:
     return onnx and not isinstance(error, DeviceMemoryError)
 
 
-def _missed(artifact: Artifact, parity: dict[str, Any], floors: Mapping[str, Floor]) -> ParityError | None:
+def _missed(artifact: Artifact, parity: Mapping[str, ParityRecord], floors: Mapping[str, Floor]) -> ParityError | None:
     try:
         floor = floor_of(floors, artifact.precision)
-        for numbers in parity.values():
-            check_floor(artifact.part, artifact.precision, numbers, floor, must_run=True)
+        for record in parity.values():
+            check_floor(artifact.part, artifact.precision, record, floor, must_run=True)
     except ParityError as error:
         # Nothing was measured of a graph without a floor: its reason is told instead.
         return error if parity else None

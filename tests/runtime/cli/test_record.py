@@ -19,7 +19,7 @@ from coda_runtime.cli import app
 from coda_runtime.errors import CodaError, EngineMismatchError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact
-from coda_runtime.parity import record_parity
+from coda_runtime.parity import Measured, NotMeasured, record_parity
 from tests.runtime import measurable
 from tests.runtime.parity.fakes import FakeBackend
 
@@ -176,10 +176,10 @@ def test_a_bundle_that_nobody_sealed_is_not_sealed_by_the_way(folder: Path, fake
 
 def test_a_manifest_that_changed_meanwhile_is_kept(folder: Path) -> None:
     opened, other = Bundle.open(folder), Bundle.open(folder)
-    record_parity(other, {ENGINE: {"fake:cuda:0": {"psnr": 60.0}}})
+    record_parity(other, {ENGINE: {"fake:cuda:0": Measured({"psnr": 60.0})}})
     before = state(folder)
     with pytest.raises(OutputError, match="has changed since it was read"):
-        record_parity(opened, {ENGINE: {"fake:cuda:1": {"psnr": 60.0}}})
+        record_parity(opened, {ENGINE: {"fake:cuda:1": Measured({"psnr": 60.0})}})
     assert state(folder) == before
 
 
@@ -196,13 +196,13 @@ def test_no_room_for_either_list_leaves_both(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(CodaError, match="No space left on device"):
-        record_parity(opened, {ENGINE: {"fake:cuda:0": {"psnr": 60.0}}})
+        record_parity(opened, {ENGINE: {"fake:cuda:0": Measured({"psnr": 60.0})}})
     assert state(folder) == before
 
 
 def test_nothing_measured_writes_nothing(folder: Path) -> None:
     before, opened = state(folder), Bundle.open(folder)
-    assert record_parity(opened, {ENGINE: {"fake:cuda:0": NOT_RUN}}) == (opened.manifest, [])
+    assert record_parity(opened, {ENGINE: {"fake:cuda:0": NotMeasured("no GPU")}}) == (opened.manifest, [])
     assert state(folder) == before
     unsealed = dataclasses.replace(opened.manifest, checksums=None)
     with pytest.raises(InputError, match="not sealed"):

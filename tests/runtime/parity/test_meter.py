@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from coda_runtime.errors import (
 )
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
-from coda_runtime.parity import Floor, ParityError, ParityImages, ParityMeter, check_floor
+from coda_runtime.parity import Floor, NotMeasured, ParityError, ParityImages, ParityMeter, check_floor
 from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, from_size, no_memory
 
@@ -47,18 +48,18 @@ def profiled(artifact: Artifact, *batch: int) -> Artifact:
 def test_onnxruntime_agrees_with_what_was_saved(bundle: Bundle, graphs: Graphs) -> None:
     meter = ParityMeter.of_bundle(bundle)
     for part in ("encoder", "quantizer"):
-        numbers = meter.measure(graphs[part])["onnxruntime:cpu"]
+        numbers = meter.measure(graphs[part])["onnxruntime:cpu"].to_json()
         assert numbers["step_agreement"] == numbers["agreement"] == 1.0
         assert numbers["step_agreement_per_scale"] == numbers["agreement_per_scale"] == [1.0] * 3
         assert "batches" not in numbers
         assert (numbers["images"], numbers["images_from"]) == (5, "samples in the bundle")
-    decoder = meter.measure(graphs["decoder"])["onnxruntime:cpu"]
+    decoder = meter.measure(graphs["decoder"])["onnxruntime:cpu"].to_json()
     assert decoder["psnr"] is None or decoder["psnr"] > 50
     assert decoder["psnr_to_input"] == pytest.approx(decoder["reference_psnr_to_input"], abs=0.1)
 
 
 def test_the_search_table_is_measured_by_the_reference_s_own_ids(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
-    assert ParityMeter.of_bundle(bundle).measure_search()["numpy:cpu"]["step_agreement"] == 1.0
+    assert ParityMeter.of_bundle(bundle).measure_search()["numpy:cpu"].to_json()["step_agreement"] == 1.0
 
     class Shifted(measurable.NumpyReference):
         def encode(self, latent: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -67,7 +68,7 @@ def test_the_search_table_is_measured_by_the_reference_s_own_ids(bundle: Bundle,
             return ids
 
     images = ParityImages(tiny.photos(4), "waves")
-    numbers = ParityMeter(bundle, Shifted(), images).measure_search()["numpy:cpu"]
+    numbers = ParityMeter(bundle, Shifted(), images).measure_search()["numpy:cpu"].to_json()
     assert numbers["step_agreement"] == pytest.approx(20 / 21)
     assert numbers["images_from"] == "waves"
 
@@ -77,7 +78,7 @@ def test_a_profile_is_run_at_its_least_best_and_most(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend, part: str
 ) -> None:
     found = ParityMeter.of_bundle(bundle).measure(profiled(graphs[part], 1, 4, 8), "fake", "cuda")
-    numbers = found["fake:cuda:3"]
+    numbers = found["fake:cuda:3"].to_json()
     assert list(found) == ["fake:cuda:3"], "the device that the session names"
     # Five images: five batches of 1, two of 4, one of 8, filled with copies.
     assert fake.sizes == [1] * 5 + [4] * 2 + [8]
@@ -92,7 +93,9 @@ def test_a_profile_is_run_at_its_least_best_and_most(
 
 
 def test_a_profile_of_one_size(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
-    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 2, 2, 2), "fake")["fake:cuda:3"]
+    numbers = (
+        ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 2, 2, 2), "fake")["fake:cuda:3"].to_json()
+    )
     assert fake.sizes == [2, 2, 2]
     assert numbers["batches"] == {"2": {"step_agreement": 1.0}}
 
@@ -101,13 +104,13 @@ def test_the_session_s_own_profile_counts_too(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.runtime.parity.fakes.FakeSession.batch", (1, 1, 2), raising=False)
-    numbers = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], "fake")["fake:cuda:3"]
+    numbers = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], "fake")["fake:cuda:3"].to_json()
     assert list(numbers["batches"]) == ["1", "2"]
 
 
 def test_sizes_that_were_asked_for(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     meter = ParityMeter.of_bundle(bundle)
-    numbers = meter.measure(profiled(graphs["decoder"], 1, 4, 8), "fake", batches=[3])["fake:cuda:3"]
+    numbers = meter.measure(profiled(graphs["decoder"], 1, 4, 8), "fake", batches=[3])["fake:cuda:3"].to_json()
     assert (fake.sizes, list(numbers["batches"])) == ([3, 3], ["3"])
     for batches in ([], [0]):
         with pytest.raises(InputError, match="expected sizes from 1"):
@@ -128,7 +131,9 @@ def _flip_last(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def test_the_worst_size_and_the_worst_copy_count(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.spoil = from_size(8, _flip_last)
-    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["quantizer"], 1, 4, 8), "fake")["fake:cuda:3"]
+    numbers = (
+        ParityMeter.of_bundle(bundle).measure(profiled(graphs["quantizer"], 1, 4, 8), "fake")["fake:cuda:3"].to_json()
+    )
     wrong = pytest.approx(104 / 105)
     assert numbers["batches"] == {
         "1": {"step_agreement": 1.0},
@@ -145,7 +150,9 @@ def test_the_worst_copy_of_a_picture_counts(bundle: Bundle, graphs: Graphs, fake
         return out
 
     fake.spoil = from_size(8, darken)
-    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"]
+    numbers = (
+        ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"].to_json()
+    )
     assert numbers["batches"]["1"] == {"psnr": None, "psnr_min": None}
     assert numbers["psnr"] == numbers["batches"]["8"]["psnr"] < 20
     assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == numbers["psnr"], "the others are identical"
@@ -168,17 +175,20 @@ def test_one_black_picture_at_one_size_falls_though_the_mean_does_not(
         return out
 
     fake.spoil = spoil
-    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"]
+    record = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"]
+    numbers = record.to_json()
     black = float(psnr_per_image(np.zeros_like(known[1:2]), known[1:2])[0])
     assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == pytest.approx(black)
     assert numbers["psnr"] == numbers["batches"]["8"]["psnr"] > numbers["batches"]["1"]["psnr"] > 50
     with pytest.raises(ParityError, match="the worst image of the fp32 decoder is"):
-        check_floor("decoder", "fp32", numbers, Floor(0.999, 50.0))
+        check_floor("decoder", "fp32", record, Floor(0.999, 50.0))
 
 
 def test_a_size_that_cannot_run(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.spoil = from_size(8, no_memory)
-    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 1, 4, 8), "fake")["fake:cuda:3"]
+    numbers = (
+        ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 1, 4, 8), "fake")["fake:cuda:3"].to_json()
+    )
     assert numbers["step_agreement"] is None
     assert numbers["reason"] == "at a batch of 8: no memory left"
     assert numbers["batches"]["4"] == {"step_agreement": 1.0}
@@ -189,15 +199,16 @@ def test_a_graph_that_does_not_load(bundle: Bundle, graphs: Graphs, fake: FakeBa
     fake.fails = EngineMismatchError(f"{bundle.folder}/decoder.fp32.onnx is for another GPU")
     found = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], "fake", "cuda:1")
     reason = "decoder.fp32.onnx is for another GPU"
-    assert found == {
-        "fake:cuda:1": {"psnr": None, "reason": reason, "images": 5, "images_from": "samples in the bundle"}
-    }
+    assert found == {"fake:cuda:1": NotMeasured(reason, "psnr", images=5, images_from="samples in the bundle")}
+    assert json.dumps(found["fake:cuda:1"].to_json()) == (
+        f'{{"psnr": null, "reason": "{reason}", "images": 5, "images_from": "samples in the bundle"}}'
+    )
 
 
 def test_a_plugin_that_one_precision_lacks_is_a_reason(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     """onnxruntime is there, and bf16 needs OpenVINO's plugin too: fp32 is measured nevertheless."""
     fake.fails = MissingDependencyError("bf16 needs a plugin", "onnxruntime-ep-openvino")
-    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake", "cpu")["fake:cpu"]
+    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake", "cpu")["fake:cpu"].to_json()
     assert numbers["reason"] == 'bf16 needs a plugin; install it: pip install "onnxruntime-ep-openvino>=1.8"'
 
 
@@ -221,7 +232,7 @@ def test_nonsense_is_no_reason_but_an_error(
 
 def test_nan_is_measured_as_wrong_tokens(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.spoil = lambda out: np.full_like(out, np.nan)
-    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake")["fake:cuda:3"]
+    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake")["fake:cuda:3"].to_json()
     assert numbers["step_agreement"] < 0.5
     assert "reason" not in numbers
 
@@ -232,7 +243,7 @@ def test_an_encoder_without_onnxruntime(
     missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
     monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
     meter = ParityMeter.of_bundle(bundle)
-    assert meter.measure(graphs["encoder"], "fake")["fake:cuda:3"]["step_agreement"] == 1.0
+    assert meter.measure(graphs["encoder"], "fake")["fake:cuda:3"].to_json()["step_agreement"] == 1.0
     with pytest.raises(MissingDependencyError, match="needs onnxruntime"):
         meter.measure(graphs["encoder"])
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 
 from coda_runtime import CodaError
-from coda_runtime.parity import DEFAULT_FLOORS, Floor, ParityError, check_floor, floor_of, unmeasured
+from coda_runtime.format.parity import parity_record
+from coda_runtime.parity import (
+    DEFAULT_FLOORS,
+    Floor,
+    Measured,
+    NotMeasured,
+    ParityError,
+    check_floor,
+    floor_of,
+    unmeasured,
+)
 
-BLACK = {"psnr": 65.0, "psnr_min": 5.5}
+BLACK = Measured({"psnr": 65.0, "psnr_min": 5.5})
 
 
 def test_fp32_is_held_to_the_contract() -> None:
@@ -17,13 +27,13 @@ def test_fp32_is_held_to_the_contract() -> None:
 
 
 def test_at_or_over_the_floor() -> None:
-    check_floor("encoder", "fp32", {"step_agreement": 0.999}, Floor(0.999, 55))
-    check_floor("decoder", "fp32", {"psnr": 55.0}, Floor(0.999, 55))
+    check_floor("encoder", "fp32", Measured({"step_agreement": 0.999}), Floor(0.999, 55))
+    check_floor("decoder", "fp32", Measured({"psnr": 55.0}), Floor(0.999, 55))
 
 
 def test_identical_images_and_what_was_not_run_are_not_judged() -> None:
-    check_floor("decoder", "fp32", {"psnr": None}, Floor(1, 200))
-    check_floor("encoder", "bf16", {"step_agreement": None, "reason": "no bf16 here"}, Floor(1, 200))
+    check_floor("decoder", "fp32", Measured({"psnr": None}), Floor(1, 200))
+    check_floor("encoder", "bf16", NotMeasured("no bf16 here", "step_agreement"), Floor(1, 200))
 
 
 def test_tokens_under_the_floor() -> None:
@@ -32,7 +42,7 @@ def test_tokens_under_the_floor() -> None:
         match=r"the fp16 encoder agrees with the tokenizer on 97\.500% of the tokens, the floor is 98\.000% "
         r"\(0\.500% short\): .*--min-agreement",
     ):
-        check_floor("encoder", "fp16", {"step_agreement": 0.975, "agreement": 1.0}, Floor(0.98, 45))
+        check_floor("encoder", "fp16", Measured({"step_agreement": 0.975, "agreement": 1.0}), Floor(0.98, 45))
 
 
 def test_pixels_under_the_floor() -> None:
@@ -41,7 +51,7 @@ def test_pixels_under_the_floor() -> None:
         match=r"the bf16 decoder is 30\.25 dB from the tokenizer's images, the floor is 35\.00 dB \(4\.75 dB short\)"
         r".*--min-psnr",
     ):
-        check_floor("decoder", "bf16", {"psnr": 30.25}, Floor(0.85, 35))
+        check_floor("decoder", "bf16", Measured({"psnr": 30.25}), Floor(0.85, 35))
 
 
 def test_the_worst_picture_under_the_floor() -> None:
@@ -52,23 +62,27 @@ def test_the_worst_picture_under_the_floor() -> None:
     ):
         check_floor("decoder", "fp32", BLACK, DEFAULT_FLOORS["fp32"])
     with pytest.raises(ParityError, match="the worst image of the fp32 decoder at a batch of 8 is 5"):
-        check_floor("decoder", "fp32", {"psnr": 65.0, "batches": {"8": BLACK}}, DEFAULT_FLOORS["fp32"])
-    check_floor("decoder", "fp32", {"psnr": 65.0, "psnr_min": 55.0}, DEFAULT_FLOORS["fp32"])
-    check_floor("decoder", "fp32", {"psnr": None, "psnr_min": None}, DEFAULT_FLOORS["fp32"])
+        check_floor("decoder", "fp32", Measured({"psnr": 65.0}, {"8": BLACK}), DEFAULT_FLOORS["fp32"])
+    check_floor("decoder", "fp32", Measured({"psnr": 65.0, "psnr_min": 55.0}), DEFAULT_FLOORS["fp32"])
+    check_floor("decoder", "fp32", Measured({"psnr": None, "psnr_min": None}), DEFAULT_FLOORS["fp32"])
     # As recorded before there was one.
-    check_floor("decoder", "fp32", {"psnr": 65.0}, DEFAULT_FLOORS["fp32"])
+    check_floor("decoder", "fp32", Measured({"psnr": 65.0}), DEFAULT_FLOORS["fp32"])
 
 
 def test_the_way_out_is_one_that_an_engine_s_builder_has_too() -> None:
     """`coda build` may run where there is no `coda export`."""
-    for part, numbers in (("encoder", {"step_agreement": 0.1}), ("decoder", {"psnr": 1.0}), ("decoder", BLACK)):
+    for part, numbers in (
+        ("encoder", Measured({"step_agreement": 0.1})),
+        ("decoder", Measured({"psnr": 1.0})),
+        ("decoder", BLACK),
+    ):
         with pytest.raises(ParityError, match=r"accept it with --min-(agreement|psnr) when exporting") as caught:
             check_floor(part, "fp32", numbers, DEFAULT_FLOORS["fp32"])
         assert "coda export" not in str(caught.value)
 
 
 def test_where_nothing_stands_in_the_way_bf16_has_to_run_too() -> None:
-    numbers = {"step_agreement": None, "reason": "an illegal memory access"}
+    numbers = NotMeasured("an illegal memory access", "step_agreement")
     check_floor("encoder", "bf16", numbers, DEFAULT_FLOORS["bf16"])
     with pytest.raises(ParityError, match="the bf16 encoder could not be run, so its parity is unknown: an illegal"):
         check_floor("encoder", "bf16", numbers, DEFAULT_FLOORS["bf16"], must_run=True)
@@ -82,7 +96,8 @@ def test_the_floor_of_a_precision() -> None:
 
 def test_sizes_that_ran_are_judged_where_another_did_not() -> None:
     batches = {"1": {"step_agreement": 0.5}, "8": {"step_agreement": None, "reason": "no memory"}}
-    parity = {"step_agreement": None, "reason": "at a batch of 8: no memory", "batches": batches}
+    parity = parity_record({"step_agreement": None, "reason": "at a batch of 8: no memory", "batches": batches})
+    assert parity is not None
     with pytest.raises(ParityError, match=r"the bf16 encoder at a batch of 1 agrees with the tokenizer on 50\.000%"):
         check_floor("encoder", "bf16", parity, Floor(0.93, 45))
     check_floor("encoder", "bf16", parity, Floor(0.5, 45))

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InputError, OutputError
 from .bundle import Bundle, seal
 from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
+from .parity import Measured, ParityRecord, unmeasured
 
 
 def check_recordable(bundle: Bundle) -> None:
@@ -27,11 +28,11 @@ def check_recordable(bundle: Bundle) -> None:
         )
 
 
-def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, Any]]) -> tuple[Manifest, list[str]]:
-    """Merge `measured`, {artifact file: {backend:device: numbers}}, into the manifest, and seal it again.
+def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, ParityRecord]]) -> tuple[Manifest, list[str]]:
+    """Merge `measured`, {artifact file: {backend:device: record}}, into the manifest, and seal it again.
 
     Numbers of the same backend and device are replaced, and with them goes what the same backend could not run
-    before. What has a `reason` was not measured and is not written. Returns the manifest and the files that got
+    before. What was not measured is not written. Returns the manifest and the files that got
     numbers; where there are none, nothing is written. Only manifest.json and SHA256SUMS change, each written beside
     and renamed; every file is hashed again first.
 
@@ -41,7 +42,8 @@ def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, Any]]) -> 
     check_recordable(bundle)
     artifacts, files = [], []
     for artifact in bundle.manifest.artifacts:
-        numbers = {where: found for where, found in measured.get(artifact.file, {}).items() if "reason" not in found}
+        found = measured.get(artifact.file, {})
+        numbers = {where: record.to_json() for where, record in found.items() if isinstance(record, Measured)}
         if numbers:
             files.append(artifact.file)
         artifacts.append(_merged(artifact, numbers) if numbers else artifact)
@@ -56,13 +58,10 @@ def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, Any]]) -> 
 
 def _merged(artifact: Artifact, numbers: Mapping[str, Any]) -> Artifact:
     backends = {_backend(where) for where in numbers}
-    kept = {where: old for where, old in artifact.parity.items() if not (_not_run(old) and _backend(where) in backends)}
+    superseded = [where for where, _ in unmeasured(artifact.parity) if _backend(where) in backends]
+    kept = {where: old for where, old in artifact.parity.items() if where not in superseded}
     return dataclasses.replace(artifact, parity=kept | dict(numbers))
 
 
 def _backend(where: str) -> str:
     return where.partition(":")[0]
-
-
-def _not_run(numbers: object) -> bool:
-    return isinstance(numbers, Mapping) and "reason" in numbers
