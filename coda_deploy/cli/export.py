@@ -16,6 +16,7 @@ from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, tr
 from coda_runtime.errors import InputError
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
+from coda_runtime.format.precision import FP32, PRECISIONS
 from coda_runtime.parity.rows import agreement_text, psnr_text
 
 PTX = "ptx"
@@ -60,7 +61,12 @@ coda export official:flux_v65536 --out bundle/"""
 )
 @click.argument("tokenizer")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to write.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, or several; first is default.")
+@click.option(
+    "--precision",
+    default=FP32,
+    show_default=True,
+    help=f"{', '.join(PRECISIONS)}, or several; first is default.",
+)
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Least share of equal tokens, 0 to 1.")
 @click.option("--min-psnr", type=float, help="Least PSNR in dB between the bundle's and the tokenizer's images.")
 @click.option(

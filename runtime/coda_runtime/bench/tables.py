@@ -12,8 +12,7 @@ from .series import Series
 MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "min", "max", "repeats", "outliers")
 """The columns of `measured_rows`."""
 FIGURES = (
-    "measurement", "images/s", "CI", "peak, host", "peak, device", "warm-up runs", "encoder", "quantizer", "decoder",
-    "runtime", "roofline",
+    "measurement", "images/s", "CI", "peak, host", "peak, device", "warm-up runs", *PARTS, "runtime", "roofline",
 )  # fmt: skip
 """The columns of `figure_rows`."""
 
