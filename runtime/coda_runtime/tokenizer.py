@@ -17,7 +17,7 @@ from .codes.ids import check_ids, pad_ids, split_ids
 from .codes.resample import upsample_matrix
 from .errors import ArtifactError, ImageError, TokenError
 from .format.bundle import Bundle
-from .format.parts import IDS, IMAGE, OPERATIONS, TensorSpec
+from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, TensorSpec
 from .format.spec import Spec
 from .images import Batches, Images
 from .pieces import in_pieces
@@ -156,7 +156,7 @@ class Tokenizer:
         checked = check_ids(host_view(ids, "ids"), self.spec)
         table = self.codebook
         side = self.spec.latent_size
-        out = np.zeros((len(checked), self.spec.latent_channels, side, side), dtype=np.float32)
+        out = np.zeros(LATENT.shape(self.spec, len(checked)), dtype=LATENT.dtype)
         for scale in split_ids(checked, self.spec):
             values = table[scale].transpose(0, 3, 1, 2)
             up = upsample_matrix(side, scale.shape[1])

@@ -9,7 +9,8 @@ from torch import Tensor
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.graphs.builder import GraphBuilder
 from coda_export.graphs.search import add_search, add_tables
-from coda_runtime.format.parts import IDS, LATENT
+from coda_runtime.format.parts import IDS, LATENT, TensorSpec
+from coda_runtime.format.spec import Spec
 
 QUANTIZER_OPSET = 20
 
@@ -39,7 +40,8 @@ def quantizer_graph(quantizer: FoldedQuantizer) -> onnx.ModelProto:
             residual = graph.node("Sub", residual, both_sides(graph, up, values, channels))
     joined = graph.node("Concat", *parts, axis=1)
     graph.node("Cast", joined, name=IDS.name, to=np_dtype_to_tensor_dtype(IDS.dtype))
-    source, target = (
-        (tensor.name, np_dtype_to_tensor_dtype(tensor.dtype), ["batch", *tensor.row(spec)]) for tensor in (LATENT, IDS)
-    )
-    return graph.model("coda_quantizer", [source], [target], QUANTIZER_OPSET)
+    return graph.model("coda_quantizer", [_described(LATENT, spec)], [_described(IDS, spec)], QUANTIZER_OPSET)
+
+
+def _described(tensor: TensorSpec, spec: Spec) -> tuple[str, int, list[int | str | None]]:
+    return tensor.name, int(np_dtype_to_tensor_dtype(tensor.dtype)), ["batch", *tensor.row(spec)]

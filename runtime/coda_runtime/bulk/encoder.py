@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import ChecksumError, CodaError
 from ..format.bundle import Bundle
-from ..format.parts import OPERATIONS
+from ..format.parts import IDS, OPERATIONS
 from ..tokenizer import Tokenizer
 from . import failures
 from .engine import Engine
@@ -59,7 +59,7 @@ class Encoder:
         tok = self._open() if self._tok is None else self._tok
         side = tok.spec.image_size
         pixels = _bytes_of(column).reshape(-1, side, side, 3)
-        return tok.encode(pixels) if len(pixels) else np.empty((0, tok.spec.num_tokens), np.int32)
+        return tok.encode(pixels) if len(pixels) else np.empty(IDS.shape(tok.spec, 0), IDS.dtype)
 
     def _open(self) -> Tokenizer:
         tok = self._tok = self._engine.open()

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TokenError
+from ..format.parts import IDS
 from ..format.spec import Spec
 
 Ids = npt.NDArray[np.int32]
@@ -40,14 +41,14 @@ def check_ids(ids: Any, spec: Spec) -> Ids:
             f"ids[{row}, {column}] is {ids[row, column]}; expected 0 to {spec.vocab_size - 1} "
             f"(this tokenizer has {spec.vocab_size} codes)"
         )
-    return np.ascontiguousarray(ids, dtype=np.int32)
+    return np.ascontiguousarray(ids, dtype=IDS.dtype)
 
 
 def pad_ids(ids: Ids, spec: Spec) -> Ids:
     """Fill int32 [B,n] up to [B,L] with the null token V, whose value is zero."""
     if ids.shape[1] == spec.num_tokens:
         return ids
-    out = np.full((len(ids), spec.num_tokens), spec.vocab_size, dtype=np.int32)
+    out = np.full(IDS.shape(spec, len(ids)), spec.vocab_size, dtype=IDS.dtype)
     out[:, : ids.shape[1]] = ids
     return out
 

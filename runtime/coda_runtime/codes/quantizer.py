@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ArtifactError, InputError, TokenError
+from ..format.parts import LATENT
 from ..format.spec import Spec
 from .ids import Ids, check_ids
 from .resample import area_matrix, upsample_matrix
@@ -77,9 +78,11 @@ class NumpyQuantizer:
 
     def _run(self, latent: npt.NDArray[Any], given: Ids | None) -> Ids:
         spec = self.spec
-        expected = (spec.latent_channels, spec.latent_size, spec.latent_size)
-        if latent.dtype != np.float32 or latent.ndim != 4 or latent.shape[1:] != expected or not len(latent):
-            raise InputError(f"latent is {latent.dtype} {list(latent.shape)}; expected float32 [B, *{list(expected)}]")
+        expected = LATENT.row(spec)
+        if latent.dtype != LATENT.dtype or latent.ndim != 4 or latent.shape[1:] != expected or not len(latent):
+            raise InputError(
+                f"latent is {latent.dtype} {list(latent.shape)}; expected {LATENT.dtype} [B, *{list(expected)}]"
+            )
         residual, found = latent, []
         for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
             down, up = area_matrix(spec.latent_size, side), upsample_matrix(spec.latent_size, side)

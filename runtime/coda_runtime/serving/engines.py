@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..format.parts import IMAGE
 from ..tokenizer import Tokenizer
 from .batching import Rows, Run
 
@@ -40,7 +41,7 @@ class Engines:
         spec = self.tokenizers[0].spec
         for run in self.runs:
             for count in sorted({1, batch}):
-                images = np.zeros((count, spec.image_size, spec.image_size, 3), np.uint8)
+                images = np.zeros(IMAGE.shape(spec, count), IMAGE.dtype)
                 run("decode", run("encode", images))
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import ArtifactError, InputError
+from ...format.parts import IDS, LATENT
 from ...format.spec import Spec
 from .kernel_set import WARP, Kernel, KernelSet, padded_channels
 
@@ -68,7 +69,7 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
     Raises InputError for a batch whose buffers a 32-bit index cannot reach, ArtifactError for kernels that do not fit.
     """
     kernels.check(spec)
-    size, channels, padded = spec.latent_size, spec.latent_channels, padded_channels(spec.latent_channels)
+    size, padded = spec.latent_size, padded_channels(spec.latent_channels)
     most = batch * spec.scales[-1] ** 2
     if batch < 1 or programs < 1:
         raise InputError(f"batch is {batch} and programs {programs}; expected 1 or more of each")
@@ -109,7 +110,7 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
             )
         )  # fmt: skip
         residual = "residual"
-    latent = Buffer((batch, channels, size, size), "float32")
+    latent = Buffer(LATENT.shape(spec, batch), "float32")
     buffers = {
         "latent": latent,
         "residual": latent,
@@ -117,7 +118,7 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
         "grid": Buffer((most, padded), "float32"),
         "scores": Buffer((partials,), "float32"),
         "codes": Buffer((partials,), "int32"),
-        "ids": Buffer((batch, spec.num_tokens), "int32"),
+        "ids": Buffer(IDS.shape(spec, batch), "int32"),
     }
     if max(buffer.bytes for buffer in buffers.values()) // 4 >= _INT32:
         raise InputError(f"a batch of {batch} needs buffers of more than 2^31 numbers; pass smaller batches")

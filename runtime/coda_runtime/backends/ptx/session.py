@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ClosedError, CodaError, InputError
+from ...format.parts import IDS, LATENT
 from ...format.spec import Spec
 from ..base import DeviceArray
 from ..cuda.array import CudaArray
@@ -55,8 +56,7 @@ class PtxSession:
     ) -> None:
         self.device = f"cuda:{layer.index}"
         self.batch = (1, min(8, max_batch), max_batch)
-        self._shape = (spec.latent_channels, spec.latent_size, spec.latent_size)
-        self._tokens = spec.num_tokens
+        self._spec, self._shape = spec, LATENT.row(spec)
         self._layer, self._launcher, self._staging = layer, launcher, StagingPool(layer)
         self._lock = threading.Lock()
         self._closed = False
@@ -133,14 +133,15 @@ class PtxSession:
             self._kept.collect()
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        if dtype != np.float32 or tuple(shape[1:]) != self._shape or not 1 <= shape[0] <= self.batch[2]:
+        if dtype != LATENT.dtype or tuple(shape[1:]) != self._shape or not 1 <= shape[0] <= self.batch[2]:
+            row = ", ".join(map(str, self._shape))
             raise InputError(
-                f"the quantizer got {dtype} {list(shape)}; expected float32 [B, {', '.join(map(str, self._shape))}] "
-                f"with B from 1 to {self.batch[2]}"
+                f"the quantizer got {dtype} {list(shape)}; expected {LATENT.dtype} [B, {row}] with B from 1 to "
+                f"{self.batch[2]}"
             )
 
     def _ids(self, count: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-        return self._memory["ids"].address, (count, self._tokens), np.dtype(np.int32)
+        return self._memory["ids"].address, IDS.shape(self._spec, count), IDS.dtype
 
     def _execute(self, count: int) -> None:
         state = self._states.get(count)
