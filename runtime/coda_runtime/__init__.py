@@ -72,12 +72,12 @@ __all__ = [
 
 # Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
 _LAZY = {
-    "Artifact": "manifest",
+    "Artifact": "format.manifest",
     "LoadedArtifact": "tokenizer",
-    "Manifest": "manifest",
-    "Spec": "manifest",
+    "Manifest": "format.manifest",
+    "Spec": "format.manifest",
     "Tokenizer": "tokenizer",
-    "load": "loading",
+    "load": "load",
 }
 
 
