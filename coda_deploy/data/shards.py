@@ -15,9 +15,10 @@ from PIL import Image
 
 from coda_deploy.data.names import PackedNames
 from coda_deploy.data.source import DataError, printable
-from coda_runtime.bulk.tars import expand_braces, is_image, members
+from coda_runtime.bulk.tars import expand_braces, members
 from coda_runtime.errors import ImageError, InputError
-from coda_runtime.images import SUFFIXES, open_rgb
+from coda_runtime.images import open_rgb
+from coda_runtime.io.image_files import expected_suffixes, is_image
 
 _OPEN_SHARDS = 64  # in each process; thousands would run into the limit on open files
 
@@ -43,7 +44,7 @@ class ShardSource:
             names += [name for name, _, _ in images]
             places += [np.array([(shard, offset, size) for _, offset, size in images], np.int64).reshape(-1, 3)]
         if not names:
-            raise DataError(f"{_count(self._paths)} no images; expected members ending in {' '.join(sorted(SUFFIXES))}")
+            raise DataError(f"{_count(self._paths)} no images; expected members ending in {expected_suffixes()}")
         self._names = PackedNames(names)
         self._places = np.concatenate(places)
 

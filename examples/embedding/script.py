@@ -16,7 +16,7 @@ import coda_runtime
 
 
 def main(bundle: str, photos: str, out: str) -> None:
-    paths = sorted(path for path in Path(photos).glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in Path(photos).glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     paths = paths or sys.exit(f"error: there are no JPEG or PNG files in {photos}")
     Path(out).mkdir(parents=True, exist_ok=True)
     with coda_runtime.load(bundle) as tok:  # once: loading takes longer than a picture

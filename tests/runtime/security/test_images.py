@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from coda_runtime import ImageError
-from coda_runtime.images import FORMATS, MAX_PIXELS, SUFFIXES, Batches, fit, fit_bytes, open_rgb
+from coda_runtime.images import FORMATS, MAX_PIXELS, Batches, fit, fit_bytes, open_rgb
 from coda_runtime.images.limits import excess
+from coda_runtime.io.image_files import SUFFIXES
 from tests.runtime import tiny
 
 SIZE = 32

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, InputError
-from ..tars import is_image, members
+from ...io.image_files import is_image
+from ..tars import members
 from .base import by_file, printable, table
 from .fetching import AT_ONCE, MOST_BYTES, Fetched, check_state, read_pieces, state, too_large
 from .matches import Matches
