@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from coda_deploy.data.names import PackedNames
-from coda_deploy.data.source import DataError, printable
+from coda_deploy.data.source import printable
+from coda_deploy.errors import DataError
+from coda_runtime.errors import one_line
 from coda_runtime.images import open_rgb
 from coda_runtime.io.image_files import Kind, has_image_suffix, walk
 
@@ -58,5 +60,5 @@ def search(folder: Path) -> Found:
             elif len(found.others) < 3:
                 found.others.append(name)
     except OSError as error:
-        raise DataError(f"{error.filename or folder} cannot be searched ({error.strerror or error})") from error
+        raise DataError(f"{error.filename or folder} cannot be searched ({one_line(error)})") from error
     return found

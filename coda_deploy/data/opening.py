@@ -9,7 +9,8 @@ from coda_deploy.data import dataset
 from coda_deploy.data.array import ArraySource
 from coda_deploy.data.folder import FolderSource, search
 from coda_deploy.data.shards import ShardSource, expand
-from coda_deploy.data.source import DataError, ImageSource
+from coda_deploy.data.source import ImageSource
+from coda_deploy.errors import DataError
 from coda_runtime.io.image_files import expected_suffixes, has_image_suffix
 
 _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "https", "pipe", "s3"})

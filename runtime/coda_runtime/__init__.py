@@ -31,6 +31,7 @@ from .errors import (
     ManifestError,
     MissingDependencyError,
     OutputError,
+    ParityError,
     TokenError,
 )
 
@@ -63,6 +64,7 @@ __all__ = [
     "ManifestError",
     "MissingDependencyError",
     "OutputError",
+    "ParityError",
     "Spec",
     "TokenError",
     "Tokenizer",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError
+from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError, one_line
 from ..io.atomic_files import staged_file
 from ..io.npy import read_npy
 from . import checksums
@@ -69,7 +69,7 @@ class Bundle:
             ) from error
         except OSError as error:
             raise BundleNotFoundError(
-                f"{path} cannot be read ({error.strerror}); check what it is, and its permissions"
+                f"{path} cannot be read ({one_line(error)}); check what it is, and its permissions"
             ) from error
         return cls(root, Manifest.parse(data), data)
 
@@ -157,7 +157,7 @@ class Bundle:
             return problem
         except OSError as error:
             return ChecksumError(
-                f"{path} cannot be read ({error.strerror}), and {MANIFEST_NAME} names it; "
+                f"{path} cannot be read ({one_line(error)}), and {MANIFEST_NAME} names it; "
                 "copy, download or export the bundle again"
             )
         expected = {MANIFEST_NAME: hashlib.sha256(self._manifest_bytes).hexdigest()}

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..errors import ImageError
+from ..errors import ImageError, one_line
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, of the formats that `coda_runtime.images` reads."""
@@ -96,7 +96,7 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
                 lists[kind].append(name)
     except OSError as error:
         raise ImageError(
-            f"{error.filename or folder} cannot be searched ({error.strerror or error}); check the path and its permissions"
+            f"{error.filename or folder} cannot be searched ({one_line(error)}); check the path and its permissions"
         ) from error
     return found
 

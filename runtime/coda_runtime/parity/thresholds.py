@@ -7,12 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CodaError, InputError, ManifestError
+from ..errors import InputError, ManifestError, ParityError
 from ..format.manifest import Manifest
-
-
-class ParityError(CodaError):
-    """A part differs from the tokenizer by more than its precision's floor allows."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..backends.base import Backend, LoadOptions, SelectiveBackend
 from ..backends.registry import automatic, get_backend, name_for
-from ..errors import BackendError, CodaError, DeviceMemoryError
+from ..errors import BackendError, CodaError, DeviceMemoryError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import PARTS, Artifact
 from .meter import ParityMeter
-from .thresholds import DEFAULT_FLOORS, MAY_STAY_UNMEASURED, Floor, ParityError, check_floor, floor_of, recorded_floors
+from .thresholds import DEFAULT_FLOORS, MAY_STAY_UNMEASURED, Floor, check_floor, floor_of, recorded_floors
 
 Measured = tuple[Artifact, dict[str, Any], ParityError | None]
 

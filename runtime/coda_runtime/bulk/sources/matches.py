@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, one_line
 from ...io.image_files import is_hidden, walk
 from ...io.remote import is_local, open_place, redacted
 from ..tars import expand_braces
@@ -52,7 +52,7 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
         else:
             raise InputError(f"there is no file or folder {redacted(where)!r}; check the path")
     except OSError as error:
-        raise InputError(f"{redacted(where)} cannot be searched ({error.strerror or error})") from error
+        raise InputError(f"{redacted(where)} cannot be searched ({one_line(error)})") from error
     if leave_out is not None:
         found = [file for file in found if not file.startswith(f"{leave_out}/")]
     return Matches(fs, root, sorted({file[len(root) :].lstrip("/") for file in found}))

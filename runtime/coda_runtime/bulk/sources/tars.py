@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ImageError, InputError
+from ...errors import ImageError, InputError, one_line
 from ...io.image_files import is_image
 from ..tars import members
 from .base import by_file, printable, table
@@ -61,7 +61,7 @@ class TarFiles:
                         file.seek(offset)
                         labels[_sample(name)] = printable(file.read(size).decode(errors="replace").strip())
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+            raise InputError(f"{path} cannot be read ({one_line(error)}); check the path") from error
         return found, labels
 
 
