@@ -75,7 +75,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
 
     from ..errors import CodaError, one_line
     from ..load import load
-    from . import memory
+    from ..machine import memory
     from .machine import gpu_slowed
     from .operations import OPERATIONS, Inputs
     from .roofline import peak_flops, work_of
@@ -139,7 +139,7 @@ def _measure(
     tok: Tokenizer, inputs: Any, scenario: str, batch: int, case: dict[str, Any], channel: Channel
 ) -> dict[str, Any]:
     """One measurement: what it took, and its samples."""
-    from . import memory
+    from ..machine import memory
     from . import scenarios
     from .operations import OPERATIONS, time_parts
 
