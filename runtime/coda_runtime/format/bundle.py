@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError, one_line
 from ..io.atomic_files import staged_file
+from ..io.hub_cache import blobs_of
 from ..io.npy import read_npy
 from . import checksums
 from .checksums import Verify
@@ -146,9 +147,8 @@ class Bundle:
 
     def _roots(self) -> tuple[Path, ...]:
         root = self.folder.resolve()
-        # A snapshot in the Hub's cache is a folder of links into the `blobs` folder two levels up.
-        blobs = root.parent.parent / "blobs"
-        return (root, blobs) if root.parent.name == "snapshots" and blobs.is_dir() else (root,)
+        blobs = blobs_of(root)
+        return (root,) if blobs is None else (root, blobs)
 
     def _check_sums(self, path: Path) -> ChecksumError | None:
         try:
