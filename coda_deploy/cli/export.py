@@ -14,6 +14,7 @@ from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
+from coda_runtime.codes.metrics import percent
 from coda_runtime.errors import InputError
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.parity import unmeasured
@@ -36,7 +37,7 @@ def _cells(part: str, numbers: dict[str, Any]) -> list[str]:
         return ["not run", "not run"]
     if part == "decoder":
         return ["", psnr_text(numbers)]
-    return [f"{agreement_text(numbers)} ({numbers['agreement']:.3%} free-running)", ""]
+    return [f"{agreement_text(numbers)} ({percent(numbers['agreement'])} free-running)", ""]
 
 
 def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..codes.metrics import percent
 from ..format.manifest import PARTS, Artifact, Manifest
 from .thresholds import unmeasured
 
@@ -49,7 +50,7 @@ def unmeasured_files(manifest: Manifest, parity: Mapping[str, Any]) -> dict[str,
 def agreement_text(numbers: Mapping[str, Any]) -> str:
     """Step agreement; empty where it is not what was measured."""
     value = numbers.get("step_agreement")
-    return f"{value:.3%}" if isinstance(value, int | float) else ""
+    return percent(value) if isinstance(value, int | float) else ""
 
 
 def psnr_text(numbers: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..codes.metrics import percent
 from ..errors import InputError, ManifestError, ParityError
 from ..format.manifest import Manifest
 
@@ -74,9 +75,10 @@ def _check_numbers(what: str, numbers: Mapping[str, Any], floor: Floor) -> None:
     worst = numbers.get("psnr_min")  # not in bundles of before it was recorded
     if agreement is not None and agreement < floor.min_agreement:
         raise ParityError(
-            f"{what} agrees with the tokenizer on {agreement:.3%} of the tokens, the floor is "
-            f"{floor.min_agreement:.3%} ({floor.min_agreement - agreement:.3%} short): take a higher precision, or "
-            "accept it with --min-agreement when exporting"
+            f"{what} agrees with the tokenizer on {percent(agreement)} of the tokens, "
+            f"the floor is {percent(floor.min_agreement)} "
+            f"({100 * (floor.min_agreement - agreement):.3g} % short): take a higher precision, "
+            "or accept it with --min-agreement when exporting"
         )
     if psnr is not None and psnr < floor.min_psnr:
         raise ParityError(
