@@ -26,7 +26,9 @@ def main(bundle: str, photos: str, out: str) -> None:
             ids[part] = tok.encode(paths[part])
             for path, image in zip(paths[part], tok.decode(ids[part]), strict=True):
                 Image.fromarray(image).save(Path(out, f"{path.name}.png"))
-    np.savez(Path(out, "tokens.npz"), ids=ids, names=[path.name for path in paths])
+        # as `coda encode` does, so that `coda decode` takes it; made_with says whose tokens they are
+        names, made_with = [path.name for path in paths], list(tok.fingerprints)
+        np.savez(Path(out, "tokens.npz"), ids=ids, names=names, made_with=made_with)
 
 
 if __name__ == "__main__":
