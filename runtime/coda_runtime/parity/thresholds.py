@@ -77,7 +77,7 @@ def _check_numbers(what: str, numbers: Mapping[str, Any], floor: Floor) -> None:
         raise ParityError(
             f"{what} agrees with the tokenizer on {percent(agreement)} of the tokens, "
             f"the floor is {percent(floor.min_agreement)} "
-            f"({100 * (floor.min_agreement - agreement):.3g} % short): take a higher precision, "
+            f"({100 * (floor.min_agreement - agreement):.3f} % short): take a higher precision, "
             "or accept it with --min-agreement when exporting"
         )
     if psnr is not None and psnr < floor.min_psnr:

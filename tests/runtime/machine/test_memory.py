@@ -35,7 +35,8 @@ def test_the_peak_since_the_start_outlives_what_was_freed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     held, peak, after = map(int, done.stdout.split())
-    assert after + (190 << 20) < held <= peak < held + (20 << 20)
+    # The kernel sums up its counts now and then: RSS may be ahead of its peak by a little.
+    assert after + (190 << 20) < held < peak + (4 << 20) < held + (24 << 20)
 
 
 # In a process of its own: here the garbage of other tests is freed at any time, hundreds of MB of it.
