@@ -37,7 +37,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .format.manifest import Artifact, Manifest, Spec
-    from .load import load
+    from .loading import load
     from .tokenizer import LoadedArtifact, Tokenizer
 
 __version__ = "0.1.0"

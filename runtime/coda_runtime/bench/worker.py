@@ -73,9 +73,9 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     start = time.perf_counter()
     import numpy as np
 
-    from ..errors import CodaError, one_line
-    from ..load import load
-    from ..machine import memory
+    from ..errors import CodaError
+    from ..loading import load
+    from . import memory
     from .machine import gpu_slowed
     from .operations import OPERATIONS, Inputs
     from .roofline import peak_flops, work_of
