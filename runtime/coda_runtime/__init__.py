@@ -79,7 +79,7 @@ _LAZY = {
     "Manifest": "format.manifest",
     "Spec": "format.manifest",
     "Tokenizer": "tokenizer",
-    "load": "load",
+    "load": "loading",
 }
 
 
