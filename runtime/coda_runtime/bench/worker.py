@@ -73,7 +73,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     start = time.perf_counter()
     import numpy as np
 
-    from ..errors import CodaError
+    from ..errors import CodaError, one_line
     from ..loading import load
     from . import memory
     from .machine import gpu_slowed
