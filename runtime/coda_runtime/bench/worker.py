@@ -75,7 +75,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
 
     from ..errors import CodaError, one_line
     from ..loading import load
-    from . import memory
+    from ..machine import memory
     from .machine import gpu_slowed
     from .operations import OPERATIONS, Inputs
     from .roofline import peak_flops, work_of
