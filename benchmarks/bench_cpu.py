@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from benchmarks import cpu_peers as peers
 from benchmarks.common import Others, Run, interleaved_times, medians, paired_ratio, save, show
 from coda_deploy.reference import TorchReference
+from coda_runtime.errors import one_line
 from coda_runtime.parity import mean_psnr, token_parity
 
 PAUSE = 0.05  # seconds between roads, in which threads of the one before stop spinning
@@ -120,7 +121,7 @@ def open_roads(
                 if name != peers.CHANNELS_FIRST:  # both textbook forms decode alike
                     about[name]["decode"] = yardstick.decoding(road)
         except Exception as error:  # whatever a peer fails with is a row of the table
-            about[name] = {"reason": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"}
+            about[name] = {"reason": one_line(error, named=True, line=0)}
             print(f"  {name}: left out, {about[name]['reason']}", flush=True)
             continue
         roads[name] = road

@@ -7,7 +7,6 @@ quantizer, then with the quantizer as the paper writes it (softmax and one-hot m
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.common import interleaved, save, show
+from benchmarks.common import interleaved, peak_memory, save, show
 from coda_deploy import CodaTokenizer
 from coda_deploy.tokenizer import TokenizerOutput
 from coda_deploy.tokenizer.variants import VARIANTS
@@ -69,9 +68,9 @@ def peak(shape: str, batch: int, name: str) -> float:
     tokenizer = tokenizer_of(shape).train()
     size = tokenizer.spec.image_size
     run = passes(tokenizer, torch.rand(batch, 3, size, size) * 2 - 1)[name]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_memory() - before
 
 
 def main() -> None:

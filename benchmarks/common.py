@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +22,11 @@ from numpy.typing import NDArray
 
 from coda_runtime.backends.onnxruntime.backend import SPINNING
 from coda_runtime.bench.statistics import median_ci
+from coda_runtime.bench.timing import interleave
 from coda_runtime.format.spec import Spec
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.machine.memory import peak_bytes
+from coda_runtime.machine.processors import describe_cpu
 
 Run = Callable[[], object]
 
@@ -32,20 +36,10 @@ def interleaved_times(
 ) -> dict[str, list[float]]:
     """Seconds of each candidate in each of ``repeats`` rounds of all of them, after one more unless all are ``warm``.
 
-    Every other round goes backwards, so that what runs before a candidate is not always the same. ``pause`` seconds
-    pass before each run: threads of the library before it may still be spinning.
+    ``pause`` seconds pass before each run: threads of the library before it may still be spinning.
     """
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    order = list(candidates.items())
-    for round_ in range(1 if warm else 0, repeats + 1):
-        for name, run in order if round_ % 2 == 0 else reversed(order):
-            if pause:
-                time.sleep(pause)
-            start = time.perf_counter()
-            run()
-            if round_:
-                times[name].append(time.perf_counter() - start)
-    return times
+    wait = partial(time.sleep, pause) if pause else None
+    return dict(zip(candidates, interleave([*candidates.values()], repeats, before=wait, warm=warm), strict=True))
 
 
 def interleaved(candidates: Mapping[str, Run], repeats: int, *, pause: float = 0.0) -> dict[str, float]:
@@ -78,9 +72,15 @@ def paired_ratio(times: Sequence[float], baseline: Sequence[float]) -> Ratio:
 
 
 def peak_memory() -> float:
-    """This process's peak resident memory in MiB. Not from getrusage, whose peak outlives exec."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    """This process's peak resident memory in MiB."""
+    return mebibytes(peak_bytes())
+
+
+def mebibytes(found: int | None) -> float:
+    """Bytes in MiB. Raises OSError for None, what a system gives that does not tell them."""
+    if found is None:
+        raise OSError("this system does not tell a process's memory")
+    return found / 2**20
 
 
 class Others:
@@ -128,11 +128,7 @@ def session_options() -> onnxruntime.SessionOptions:
 
 def machine() -> dict[str, Any]:
     """CPU, cores and library versions."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
+    model = describe_cpu()["model"] or platform.processor()
     versions = {name: version(name) for name in ("torch", "onnxruntime", "numpy", "onnx")}
     return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from coda_deploy.errors import ConfigError, DataError, DivergedError, StoppedError, WeightsError
 from coda_deploy.schemes import SCHEMES
 from coda_runtime.errors import CodaError
 
 if TYPE_CHECKING:
-    from coda_deploy.tokenizer import CodaTokenizer, ConfigError, LoraConfig, TokenizerConfig, WeightsError
+    from coda_deploy.tokenizer import CodaTokenizer, LoraConfig, TokenizerConfig
     from coda_deploy.tokenizer.source import Source
 
-__all__ = ["CodaError", "CodaTokenizer", "ConfigError", "LoraConfig", "TokenizerConfig", "WeightsError"]
+__all__ = [
+    "CodaError",
+    "CodaTokenizer",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "LoraConfig",
+    "StoppedError",
+    "TokenizerConfig",
+    "WeightsError",
+]
 
 
 def _official(rest: str) -> Source:

@@ -23,7 +23,8 @@ from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.precision import FP32
-from coda_runtime.images import SUFFIXES, fit
+from coda_runtime.images import fit
+from coda_runtime.io.image_files import expected_suffixes, find_images
 from coda_runtime.parity import ParityError, ParityMeter, check_floor, floor_of, recorded_floors
 
 # Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.
@@ -33,15 +34,18 @@ MAX_PARITY_IMAGES = 16
 def parity_images(size: int, folder: Path | None = None) -> ParityImages:
     """The shipped photographs, or up to MAX_PARITY_IMAGES of a folder's, cropped by the official rule to ``size``.
 
-    Raises ``ImageError`` for unreadable images and ``InputError`` for a folder without any.
+    Raises ``ImageError`` for unreadable images or folders and ``InputError`` for a folder without any.
     """
     if folder is None:
         files, source = photographs.paths(), "photographs shipped with coda-deploy"
     else:
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        found = find_images(folder)
+        files = [folder / name for name in found.images]
         source = f"{min(len(files), MAX_PARITY_IMAGES)} of {len(files)} images of the user's"
         if not files:
-            raise InputError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}): name a folder that does")
+            raise InputError(
+                f"{folder} holds no images ({expected_suffixes()}){found.left_out()}: name a folder that does"
+            )
     return ParityImages(np.stack([fit(path, size) for path in files[:MAX_PARITY_IMAGES]]), source)
 
 

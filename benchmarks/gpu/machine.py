@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.gpu.roofline import ceilings
+from coda_runtime.machine.processors import describe_cpu
 
 _SMI = (
     "name", "driver_version", "memory.total", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem",
@@ -37,11 +37,9 @@ def clocks() -> dict[str, str]:
 
 def describe(device: str) -> dict[str, Any]:
     """Everything about the machine, and its ceilings, measured now."""
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
     out: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": describe_cpu()["model"] or platform.processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "libraries": {name: found for name in _LIBRARIES if (found := _version(name)) is not None},

@@ -18,9 +18,9 @@ from benchmarks.gpu.case import Case
 from benchmarks.gpu.machine import clocks
 from benchmarks.gpu.plan import Contender
 from benchmarks.gpu.roofline import floor_ms
-from benchmarks.gpu.stage import first_line
 from benchmarks.gpu.timing import measure
 from benchmarks.gpu.torch_runs import quantizer_run, tokenizer_run
+from coda_runtime.errors import one_line
 
 Key = tuple[str, str, str, str, str, int]
 KEY = ("shape", "contender", "precision", "operation", "clock", "batch")
@@ -79,7 +79,7 @@ def measure_family(make: Callable[[], Case], contenders: Sequence[Contender], ro
             except Exception as error:  # every library has its own; the reason is the result
                 for key in open_keys.values():
                     if key not in rows.read():
-                        rows.add(key, {"reason": first_line(error)})
+                        rows.add(key, {"reason": one_line(error, named=True)})
             gc.collect()
             if case.device.type == "cuda":
                 with contextlib.suppress(RuntimeError):  # a context that a kernel has broken
@@ -108,7 +108,7 @@ def _measure(
             try:
                 rows.add(key, _row(case, contender, operation, clock, batch, opened, effort, free))
             except Exception as error:
-                rows.add(key, {"reason": first_line(error)})
+                rows.add(key, {"reason": one_line(error, named=True)})
                 gc.collect()
                 if case.device.type == "cuda":
                     torch.cuda.empty_cache()

@@ -12,16 +12,10 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from coda_runtime.errors import CodaError
+from coda_runtime.errors import CodaError, one_line
 
 METHOD = "fork"
 """A fork has everything imported already; where an import has touched CUDA, only "spawn" will do."""
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line, with its class."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300]
 
 
 def _child(work: Callable[[], None], results: Connection) -> None:
@@ -31,7 +25,7 @@ def _child(work: Callable[[], None], results: Connection) -> None:
     except BaseException as error:
         if not isinstance(error, CodaError):  # those say all in their message
             traceback.print_exc()
-        results.send(first_line(error))
+        results.send(one_line(error, named=True))
     finally:
         results.close()
         sys.stdout.flush()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+
+from coda_runtime.bench import timing
+from coda_runtime.bench.statistics import percentile
 
 Run = Callable[[Any], Any]
 _AT_LEAST, _AT_MOST = 5, 2000
@@ -58,29 +59,31 @@ def by_wall(run: Run, inputs: Sequence[Any], count: int) -> list[float]:
 
 
 def measure(run: Run, inputs: Sequence[Any], clock: str, seconds: float) -> Timing:
-    """Warm up until stable, or for ``seconds`` at most, then repeat for ``seconds``. ``inputs`` take turns."""
-    events = clock == "device" and torch.cuda.is_initialized()
-    sample = by_events if events else by_wall
-    first = by_wall(run, inputs, 1)[0]
-    # The second run too may be a special one: engines record their CUDA graphs then.
-    one = min(by_wall(run, inputs[1:] or inputs, 2))
-    block = max(1, min(20, round(seconds * 1e3 / 8 / max(one, 1e-3))))
-    begun, warmups, last, stable = time.perf_counter(), 3, float("inf"), False
-    while not stable and time.perf_counter() - begun < seconds:
-        median = statistics.median(sample(run, inputs, block))
-        warmups += block
-        stable, last = abs(median - last) < 0.02 * median, median
-    values: list[float] = []
-    begun = time.perf_counter()
-    while len(values) < _AT_LEAST or (time.perf_counter() - begun < seconds and len(values) < _AT_MOST):
-        values += sample(run, inputs, min(_QUEUED, block))
-    found = np.asarray(values)
+    """Warm up until stable, or for ``seconds`` at most, then repeat for ``seconds``. ``inputs`` take turns.
+
+    Warm-up and host times are those of ``coda bench``; only a device's times, by events, are taken here.
+    """
+
+    def call(number: int) -> None:
+        run(inputs[number % len(inputs)])
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+
+    (first,) = timing.measure(call, 0.0, repeats=1)
+    warmed = timing.warm_up(call, seconds)
+    if clock == "device" and torch.cuda.is_initialized():
+        values = list[float]()
+        begun = time.perf_counter()
+        while len(values) < _AT_LEAST or (time.perf_counter() - begun < seconds and len(values) < _AT_MOST):
+            values += by_events(run, inputs, _QUEUED)
+    else:
+        values = [1e3 * sample for sample in timing.measure(call, seconds, repeats=_AT_LEAST)]
     return Timing(
-        float(np.median(found)),
-        float(np.percentile(found, 99)),
-        float(found.min()),
+        percentile(values, 50),
+        percentile(values, 99),
+        min(values),
         len(values),
-        first,
-        warmups,
-        stable,
+        1e3 * first,
+        1 + warmed.runs,
+        warmed.warm,
     )

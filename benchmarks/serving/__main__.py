@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import coda_runtime
-from benchmarks.common import paired_ratio, save
-from benchmarks.serving.load import Outcome, Target, closed_loop, open_loop, prepare, resident_mib
+from benchmarks.common import mebibytes, paired_ratio, save
+from benchmarks.serving.load import Outcome, Target, closed_loop, open_loop, prepare
 from benchmarks.serving.process import Running, server
 from coda_runtime.bench.statistics import percentile
+from coda_runtime.machine.memory import resident_bytes
 
 KINDS = ("pixels", "jpeg")
 
@@ -161,7 +162,7 @@ def soak(
     future = pool.submit(open_loop, target, 4 * args.clients, seconds, rate, 2)
     memory = []
     while not future.done():
-        memory.append(resident_mib(running.pid))
+        memory.append(mebibytes(resident_bytes(running.pid)))
         time.sleep(1)
     outcome = future.result()
     late = memory[len(memory) // 5 :] or memory  # allocators settle at first

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,9 +148,3 @@ def _grpc_sender(target: Target) -> Send:
             return False
 
     return send
-
-
-def resident_mib(pid: int) -> float:
-    """What a process holds in memory now."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024

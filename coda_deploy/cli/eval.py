@@ -14,8 +14,8 @@ import click
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.errors import InputError
-from coda_runtime.images import SUFFIXES
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.io.image_files import has_image_suffix
 
 if TYPE_CHECKING:
     from coda_deploy.evaluate import Evaluation
@@ -29,7 +29,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
     if path is None:
         yield None
         return
-    if path.exists() and path.suffix.lower() in SUFFIXES | {".npy", ".tar"}:
+    if path.exists() and (has_image_suffix(path.name) or path.suffix.lower() in {".npy", ".tar"}):
         raise InputError(f"{path} is there already and looks like images, not like a result: name another file")
     with staged_file(path) as beside:
         yield beside

@@ -13,6 +13,7 @@ from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
+from coda_runtime.codes.metrics import percent
 from coda_runtime.errors import InputError
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
@@ -36,7 +37,7 @@ def _cells(record: ParityRecord) -> list[str]:
         return ["not run", "not run"]
     if record.has_psnr:
         return ["", psnr_text(record)]
-    return [f"{agreement_text(record)} ({record.numbers['agreement']:.3%} free-running)", ""]
+    return [f"{agreement_text(record)} ({percent(record.numbers['agreement'])} free-running)", ""]
 
 
 def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:

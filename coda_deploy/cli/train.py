@@ -46,6 +46,7 @@ def command(
     A configuration with LPIPS reads VGG-16, which `coda weights lpips` brings.
     """
     from coda_deploy.train.config import read_config
+    from coda_runtime.codes.metrics import percent
 
     settings = list(overrides)
     if latent_warmup is not None:
@@ -66,7 +67,7 @@ def command(
         as_json=as_json,
         summary=lambda figures: (
             f"{figures['step']:.0f} steps, {figures['psnr']:.2f} dB on training images, "
-            f"{figures['utilization']:.1%} of the codes in use"
+            f"{percent(figures['utilization'], 1)} of the codes in use"
         ),
         following=f"next:  coda eval {folder} --data IMAGES\n       coda export {folder} --out bundle/",
     )

@@ -50,7 +50,7 @@ def carry_out(
     train: Callable[[], Figures], out: Path, *, as_json: bool, summary: Callable[[Figures], str], following: str
 ) -> None:
     """Run to the end or to a signal, and tell of it where this is the first process."""
-    from coda_deploy.train.errors import StoppedError
+    from coda_deploy.errors import StoppedError
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
     try:

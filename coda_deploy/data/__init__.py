@@ -4,7 +4,8 @@ from coda_deploy.data.centre import EvalBatch, centre_batches
 from coda_deploy.data.crop import Crop
 from coda_deploy.data.loader import TrainBatch, TrainLoader
 from coda_deploy.data.opening import open_source
-from coda_deploy.data.source import DataError, ImageSource, Skipped
+from coda_deploy.data.source import ImageSource, Skipped
+from coda_deploy.errors import DataError
 
 __all__ = [
     "Crop",

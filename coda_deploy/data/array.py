@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from coda_deploy.data.source import DataError, printable
+from coda_deploy.data.source import printable
+from coda_deploy.errors import DataError
 from coda_runtime.errors import ImageError
 from coda_runtime.images import check_batch
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 from torch.utils.data import Dataset
 
-from coda_deploy.data.source import DataError, ImageSource, Skipped, attempt, check_whole
+from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
+from coda_deploy.errors import DataError
 from coda_runtime.images import fit
 
 

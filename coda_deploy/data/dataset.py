@@ -9,9 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from coda_deploy.data.source import DataError
-from coda_deploy.first_line import first_line
-from coda_runtime.errors import ImageError, MissingDependencyError
+from coda_deploy.errors import DataError
+from coda_runtime.errors import ImageError, MissingDependencyError, one_line
 from coda_runtime.images import open_rgb
 
 HUB_PREFIX = "hf:"
@@ -35,7 +34,9 @@ class DatasetSource:
             selected = dataset.select_columns([self._column]).with_format(None)
             self._rows = selected.cast_column(self._column, datasets.Image(decode=False))
         except Exception as error:  # what Arrow raises for a type that does not fit
-            raise DataError(f"{label}: the column {self._column!r} holds no images ({_said(error)})") from error
+            raise DataError(
+                f"{label}: the column {self._column!r} holds no images ({one_line(error, line=0)})"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -63,7 +64,7 @@ def from_hub(where: str) -> DatasetSource:
         dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
     except Exception as error:  # the Hub, the network, the builder: each raises its own
         raise DataError(
-            f"{where}: Hugging Face did not deliver the dataset ({_said(error)}); check its name, the split "
+            f"{where}: Hugging Face did not deliver the dataset ({one_line(error, line=0)}); check its name, the split "
             "and the network"
         ) from error
     return DatasetSource(dataset, where)
@@ -91,7 +92,9 @@ def from_disk(folder: Path, split: str | None = None) -> DatasetSource:
     try:
         dataset = datasets.load_from_disk(str(folder))
     except Exception as error:  # Arrow's for a damaged file, the library's for a foreign one
-        raise DataError(f"{label} cannot be read as a saved dataset ({_said(error)}); save it again") from error
+        raise DataError(
+            f"{label} cannot be read as a saved dataset ({one_line(error, line=0)}); save it again"
+        ) from error
     return DatasetSource(dataset, label)
 
 
@@ -130,7 +133,3 @@ def _image_column(dataset: Any, label: str, datasets: Any) -> str:
         f"{label} has no column of images (it has {', '.join(names)}); expected one of the type datasets.Image, "
         f"or one named {', '.join(COLUMNS)}"
     )
-
-
-def _said(error: Exception) -> str:
-    return first_line(error) or type(error).__name__

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from coda_deploy.data.names import PackedNames
-from coda_deploy.data.source import DataError, printable
-from coda_runtime.images import SUFFIXES, open_rgb
+from coda_deploy.data.source import printable
+from coda_deploy.errors import DataError
+from coda_runtime.errors import one_line
+from coda_runtime.images import open_rgb
+from coda_runtime.io.image_files import Kind, has_image_suffix, walk
 
 
 @dataclass
@@ -44,40 +46,19 @@ class FolderSource:
 
 
 def search(folder: Path) -> Found:
-    """Every image and tar file under ``folder``, through links too. Raises ``DataError`` where it may not look."""
+    """Find every image and tar file under ``folder``. Raises ``DataError`` where it may not look."""
     found = Found()
     try:
-        for name in _walk(folder, "", frozenset()):
-            suffix = PurePosixPath(name).suffix.lower()
-            if suffix in SUFFIXES:
+        for name, kind in walk(folder):
+            # A link to nowhere is an image that is not there, and told as one when its turn comes.
+            if kind not in (Kind.FILE, Kind.BROKEN):
+                continue
+            if has_image_suffix(name):
                 found.images.append(name)
-            elif suffix == ".tar":
+            elif PurePosixPath(name).suffix.lower() == ".tar":
                 found.shards.append(name)
             elif len(found.others) < 3:
                 found.others.append(name)
     except OSError as error:
-        raise DataError(f"{error.filename or folder} cannot be searched ({error.strerror or error})") from error
+        raise DataError(f"{error.filename or folder} cannot be searched ({one_line(error)})") from error
     return found
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a path with forward slashes is not to be taken for a photograph's.
-
-    macOS leaves ``._photo.jpg`` beside every photo.jpg, in folders and in archives.
-    """
-    return any(piece.startswith(".") for piece in PurePosixPath(name).parts)
-
-
-def _walk(folder: Path, inside: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:  # a link to a folder that it lies in
-        return
-    with os.scandir(folder) as listing:
-        entries = sorted((entry for entry in listing if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), f"{inside}{entry.name}/", above | {identity})
-        # A broken link is an image that is not there, and told as one; pipes and devices are none.
-        elif entry.is_file() or entry.is_symlink():
-            yield inside + entry.name

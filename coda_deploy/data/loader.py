@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coda_deploy.data.crop import Crop
-from coda_deploy.data.source import DataError, ImageSource, Skipped, attempt, check_whole
+from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
+from coda_deploy.errors import DataError
 from coda_runtime.errors import InputError
 
 _PROBES = 8

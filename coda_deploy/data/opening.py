@@ -9,8 +9,9 @@ from coda_deploy.data import dataset
 from coda_deploy.data.array import ArraySource
 from coda_deploy.data.folder import FolderSource, search
 from coda_deploy.data.shards import ShardSource, expand
-from coda_deploy.data.source import DataError, ImageSource
-from coda_runtime.images import SUFFIXES
+from coda_deploy.data.source import ImageSource
+from coda_deploy.errors import DataError
+from coda_runtime.io.image_files import expected_suffixes, has_image_suffix
 
 _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "https", "pipe", "s3"})
 
@@ -54,7 +55,7 @@ def _open_folder(folder: Path) -> ImageSource:
         return ShardSource([str(folder / name) for name in found.shards])
     holds = f"holds {', '.join(found.others)} and the like" if found.others else "is empty"
     raise DataError(
-        f"the folder {str(folder)!r} {holds}; expected images ({' '.join(sorted(SUFFIXES))}), .tar shards, "
+        f"the folder {str(folder)!r} {holds}; expected images ({expected_suffixes()}), .tar shards, "
         "or a dataset written by save_to_disk"
     )
 
@@ -65,7 +66,7 @@ def _open_file(path: Path) -> ImageSource:
         return ShardSource([str(path)])
     if suffix == ".npy":
         return ArraySource.open(path)
-    if suffix in SUFFIXES:
+    if has_image_suffix(path.name):
         raise DataError(f"{path} is a single image; expected the folder that holds the images")
     if path.name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         raise DataError(f"{path} is compressed and cannot be read at random places; decompress it to a plain .tar")

@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 
 from coda_deploy.data.names import PackedNames
-from coda_deploy.data.source import DataError, printable
-from coda_runtime.bulk.tars import expand_braces, is_image, members
-from coda_runtime.errors import ImageError, InputError
-from coda_runtime.images import SUFFIXES, open_rgb
+from coda_deploy.data.source import printable
+from coda_deploy.errors import DataError
+from coda_runtime.bulk.tars import expand_braces, members
+from coda_runtime.errors import ImageError, InputError, one_line
+from coda_runtime.images import open_rgb
+from coda_runtime.io.image_files import expected_suffixes, is_image
 
 _OPEN_SHARDS = 64  # in each process; thousands would run into the limit on open files
 
@@ -43,7 +45,7 @@ class ShardSource:
             names += [name for name, _, _ in images]
             places += [np.array([(shard, offset, size) for _, offset, size in images], np.int64).reshape(-1, 3)]
         if not names:
-            raise DataError(f"{_count(self._paths)} no images; expected members ending in {' '.join(sorted(SUFFIXES))}")
+            raise DataError(f"{_count(self._paths)} no images; expected members ending in {expected_suffixes()}")
         self._names = PackedNames(names)
         self._places = np.concatenate(places)
 
@@ -61,7 +63,7 @@ class ShardSource:
         try:
             encoded = file.read_at(offset, size)
         except OSError as error:
-            raise ImageError(f"{name!r} cannot be read ({error.strerror or error})") from error
+            raise ImageError(f"{name!r} cannot be read ({one_line(error)})") from error
         return open_rgb(io.BytesIO(encoded), name=name)
 
 
@@ -91,7 +93,7 @@ def _index(path: str) -> tuple[_State, list[tuple[str, int, int]]]:
             state = _state(file.fileno())
             return state, [member for member in members(file, state[0], path) if is_image(member[0])]
     except OSError as error:
-        raise DataError(f"{path} cannot be opened ({error.strerror or error}); check the path") from error
+        raise DataError(f"{path} cannot be opened ({one_line(error)}); check the path") from error
     except InputError as error:
         raise DataError(str(error)) from error
 
@@ -108,7 +110,7 @@ class _Shard:
         try:
             self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed in __del__
         except OSError as error:
-            raise DataError(f"{path} cannot be opened any more ({error.strerror or error})") from error
+            raise DataError(f"{path} cannot be opened any more ({one_line(error)})") from error
         if _state(self._file.fileno()) != state:
             raise DataError(f"{path} has changed since the run began; leave the shards alone while a run reads them")
         self._lock = Lock()

@@ -8,13 +8,9 @@ from typing import Protocol, TypeVar
 
 from PIL import Image
 
-from coda_runtime.errors import CodaError, ImageError, InputError
+from coda_runtime.errors import ImageError, InputError, one_line
 
 T = TypeVar("T")
-
-
-class DataError(CodaError):
-    """The images of a run cannot be used: nothing is there, it is of an unknown kind, or it is damaged."""
 
 
 class ImageSource(Protocol):
@@ -53,7 +49,7 @@ def attempt(source: ImageSource, index: int, cut: Callable[[Image.Image], T]) ->
     try:
         return cut(source.image(index))
     except (ImageError, OSError) as error:
-        return Skipped(source.name(index), " ".join(str(error).split()))
+        return Skipped(source.name(index), one_line(error, limit=None))
 
 
 def printable(name: str) -> str:

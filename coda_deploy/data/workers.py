@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from coda_deploy.data.source import DataError
+from coda_deploy.errors import DataError
+from coda_runtime.errors import one_line
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) 
                 if not str(error).startswith("DataLoader worker (pid"):
                     raise
                 raise DataError(
-                    f"one of {workers} processes that read images died ({str(error).splitlines()[0].strip()}); if "
+                    f"one of {workers} processes that read images died ({one_line(error, line=0)}); if "
                     "memory ran out, use fewer workers, and in a container give it a larger /dev/shm"
                 ) from error
             yield _checked(item)

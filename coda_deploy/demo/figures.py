@@ -10,6 +10,7 @@ import numpy as np
 from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.findings import Findings
 from coda_deploy.demo.timing import Timing
+from coda_runtime.codes.metrics import percent
 from coda_runtime.format.parity import Measured, NotMeasured
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
 from coda_runtime.report.document import keys
@@ -27,10 +28,10 @@ def codebook_use(found: Findings) -> Markup:
         el(
             "p",
             f"Over {over} = {use.tokens:,} tokens, {use.distinct:,} of {use.vocab_size:,} codes occur "
-            f"({use.utilization:.1%}), with a perplexity of {use.perplexity:,.0f}: as many equally frequent codes "
-            f"would be as hard to guess. So few tokens cannot show every code: {use.tokens:,} even draws would be "
-            f"expected to touch {use.even_utilization:.1%}. The model card beside the tokenizer gives the utilisation "
-            "over a larger held-out set.",
+            f"({percent(use.utilization, 1)}), with a perplexity of {use.perplexity:,.0f}: as many equally frequent "
+            f"codes would be as hard to guess. So few tokens cannot show every code: {use.tokens:,} even draws would "
+            f"be expected to touch {percent(use.even_utilization, 1)}. The model card beside the tokenizer gives the "
+            "utilisation over a larger held-out set.",
         ),
         el(
             "div",

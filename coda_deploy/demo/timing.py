@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from coda_deploy.reference import TorchReference
 from coda_runtime import Tokenizer
 from coda_runtime.backends.base import LoadOptions, Session
 from coda_runtime.backends.registry import get_backend
+from coda_runtime.bench.timing import interleave
 from coda_runtime.format.bundle import Bundle
 
 BATCHES = (1, 8)
@@ -46,26 +47,6 @@ class Timing:
 
 
 Run = Callable[[], object]
-
-
-def interleave(runs: Sequence[Run], *, rounds: int = ROUNDS, budget: float = BUDGET) -> list[list[float]]:
-    """Seconds of each run in each round, one list a run; each is run once before, untimed.
-
-    At least MIN_ROUNDS rounds, and after that no more once ``budget`` seconds are spent.
-    """
-    for run in runs:
-        run()
-    seconds: list[list[float]] = [[] for _ in runs]
-    begun = time.perf_counter()
-    for done in range(rounds):
-        if done >= MIN_ROUNDS and time.perf_counter() - begun > budget:
-            break
-        for run, into in zip(runs, seconds, strict=True):
-            settle()
-            start = time.perf_counter()
-            run()
-            into.append(time.perf_counter() - start)
-    return seconds
 
 
 def settle() -> None:
@@ -121,7 +102,8 @@ def _compare(part: str, batch: int, in_torch: Run, in_runtime: Run) -> Timing:
     # Where other programs use the cores, PyTorch's threads wait for one another, and a run can take 30 times as long
     # as on one thread: that is no speed to compare with.
     counts = sorted({torch.get_num_threads(), 1})
-    seconds = interleave([*(_on_threads(count, in_torch) for count in counts), in_runtime])
+    runs = [*(_on_threads(count, in_torch) for count in counts), in_runtime]
+    seconds = interleave(runs, ROUNDS, min_rounds=MIN_ROUNDS, budget_s=BUDGET, before=settle)
     *in_torch_ms, runtime_ms = (1000 * statistics.median(of) for of in seconds)
     torch_ms, threads = min(zip(in_torch_ms, counts, strict=True))
     return Timing(part, batch, torch_ms, runtime_ms, len(seconds[0]), threads)

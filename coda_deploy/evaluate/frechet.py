@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate.devices import to_tensor
 from coda_deploy.perception.weights import find_weights
-from coda_deploy.tokenizer.storage import WeightsError, read_state
-from coda_runtime.errors import MissingDependencyError
+from coda_deploy.tokenizer.storage import read_state
+from coda_runtime.errors import MissingDependencyError, one_line
 
 Pixels = NDArray[np.uint8]
 FEATURES = 2048
@@ -90,9 +91,9 @@ class Inception:
                 "inception-v3-compat", [str(FEATURES)], feature_extractor_weights_path=_safe(path)
             )
         except RuntimeError as error:
-            reason = str(error).splitlines()[1 if "\n" in str(error) else 0].strip()
             raise WeightsError(
-                f"{path} holds no weights of torch-fidelity's Inception ({reason}): get them from {WEIGHTS_URL}"
+                f"{path} holds no weights of torch-fidelity's Inception ({one_line(error, line=1)}): get them "
+                f"from {WEIGHTS_URL}"
             ) from error
         self._network = network.to(device)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_official, official_key
-from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
+from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_deploy.tokenizer.source import Weights
-from coda_deploy.tokenizer.storage import WeightsError, check_weights, read_state, to_bytes
+from coda_deploy.tokenizer.storage import check_weights, read_state, to_bytes
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_runtime.format.checksums import sha256_file
 from coda_runtime.hub_source.files import Choice, Fetched, fetch_files, first_complete, lacking

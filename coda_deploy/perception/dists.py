@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coda_deploy.errors import WeightsError
 from coda_deploy.perception.lpips import TRUNKS
 from coda_deploy.perception.weights import find_weights
-from coda_deploy.tokenizer.storage import WeightsError, check_weights, read_state
+from coda_deploy.tokenizer.storage import check_weights, read_state
 from coda_deploy.weights.published import VGG16
 from coda_deploy.weights.store import command_for, path_of, read_stored
 

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.errors import WeightsError
 from coda_deploy.weights.store import command_for, path_of, read_stored
 
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # PyTorch puts the first digits of the SHA-256 into its files' names

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from coda_deploy.tokenizer.config import ConfigError, LoraConfig, TokenizerConfig
+from coda_deploy.errors import ConfigError, WeightsError
+from coda_deploy.tokenizer.config import LoraConfig, TokenizerConfig
 from coda_deploy.tokenizer.variants import VARIANTS
 
 if TYPE_CHECKING:
     from coda_deploy.tokenizer.model import CodaTokenizer, TokenizerOutput
-    from coda_deploy.tokenizer.storage import WeightsError
 
 __all__ = [
     "VARIANTS",
@@ -22,7 +22,7 @@ __all__ = [
     "WeightsError",
 ]
 # Imported on first use, with PyTorch: what only reads a configuration goes without.
-_LAZY = {"CodaTokenizer": "model", "TokenizerOutput": "model", "WeightsError": "storage"}
+_LAZY = {"CodaTokenizer": "model", "TokenizerOutput": "model"}
 
 
 def __getattr__(name: str) -> object:

@@ -7,16 +7,12 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from coda_runtime.errors import CodaError
+from coda_deploy.errors import ConfigError
 from coda_runtime.format.spec import Spec
 
 NormType = Literal["none", "layer", "rms"]
 CONFIG_FORMAT = "coda-tokenizer"
 CONFIG_VERSION = 1
-
-
-class ConfigError(CodaError):
-    """A tokenizer's configuration contradicts itself, or is not one this version reads."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from peft import inject_adapter_in_model
 from peft.tuners.lora import Conv2d as LoraConv2d
 from torch import Tensor, nn
 
-from coda_deploy.tokenizer.config import ConfigError, LoraConfig
+from coda_deploy.errors import ConfigError
+from coda_deploy.tokenizer.config import LoraConfig
 
 ADAPTER = "default"
 

@@ -10,8 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer import storage
-from coda_deploy.tokenizer.config import ConfigError, LoraConfig, NormType, TokenizerConfig
+from coda_deploy.tokenizer.config import LoraConfig, NormType, TokenizerConfig
 from coda_deploy.tokenizer.lora import add_lora
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer

@@ -23,18 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from coda_deploy.tokenizer.config import ConfigError, TokenizerConfig
-from coda_runtime.errors import CodaError
+from coda_deploy.errors import ConfigError, WeightsError
+from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_runtime.format.checksums import sha256_file
 from coda_runtime.io.atomic_files import staged_folder
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PROVENANCE_NAME = "provenance.json"
-
-
-class WeightsError(CodaError):
-    """A tokenizer's or checkpoint's weights are missing, damaged, or not those that its configuration asks for."""
 
 
 def is_hub_id(name: str) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
-from coda_deploy.first_line import first_line
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer.storage import is_hub_id
+from coda_runtime.errors import one_line
 
 CONFIG_NAME = "config.json"
 _CLASS = "AutoencoderKL"
@@ -44,7 +44,7 @@ def load_vae(where: str | os.PathLike[str]) -> AutoencoderKL:
     except Exception as error:  # the hub's, requests' and diffusers' own, without a common root
         raise ConfigError(
             f"{where} is no local folder, and no diffusers {_CLASS} could be had from the hub "
-            f"({type(error).__name__}: {first_line(error)}); check the name (a pipeline's VAE is owner/name:vae), "
+            f"({one_line(error, named=True, line=0)}); check the name (a pipeline's VAE is owner/name:vae), "
             "the network and a gated model's licence"
         ) from error
 
@@ -61,7 +61,7 @@ def _from_folder(folder: Path, asked: str) -> AutoencoderKL:
         raise
     except Exception as error:  # a cut file, a misshapen tensor: safetensors', diffusers' and torch's own errors
         raise ConfigError(
-            f"the {_CLASS} in {asked} cannot be read ({type(error).__name__}: {first_line(error)}); copy it again"
+            f"the {_CLASS} in {asked} cannot be read ({one_line(error, named=True, line=0)}); copy it again"
         ) from error
 
 

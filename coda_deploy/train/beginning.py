@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from coda_deploy.errors import DivergedError
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.discriminator import Discriminator
 from coda_deploy.train.equalise import equalise, passes
-from coda_deploy.train.errors import DivergedError
 from coda_deploy.train.objective import Critic, Objective
 from coda_deploy.train.report import Report
 from coda_deploy.train.sections import Configuration

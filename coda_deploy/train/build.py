@@ -8,9 +8,10 @@ from typing import cast
 
 import torch
 
+from coda_deploy.errors import ConfigError
 from coda_deploy.official import read_kl16
 from coda_deploy.tokenizer import CodaTokenizer, LoraConfig
-from coda_deploy.tokenizer.config import ConfigError, NormType
+from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.vae import load_vae
 from coda_deploy.train.config import TrainConfig
 

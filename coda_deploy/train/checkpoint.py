@@ -23,11 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from coda_deploy.tokenizer.config import ConfigError
-from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.train.learner import Learner
 from coda_deploy.train.sections import Configuration
-from coda_runtime.errors import OutputError
+from coda_runtime.errors import OutputError, one_line
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.machine.processors import describe_cpu
 
@@ -92,7 +91,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
             raise WeightsError(f"{path} was written by another version of coda-deploy: continue with that one")
         return load_file(path / TENSORS), Facts(**data)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
+        raise damaged(path, one_line(error, named=True)) from error
 
 
 def damaged(path: Path, reason: object) -> WeightsError:

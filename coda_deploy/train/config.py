@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from coda_deploy.tokenizer.config import ConfigError, NormType
+from coda_deploy.errors import ConfigError
+from coda_deploy.tokenizer.config import NormType
 from coda_deploy.train.sections import (
     AdamSection,
     Configuration,

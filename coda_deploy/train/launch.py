@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 
 from coda_deploy import distributed
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 from coda_deploy.train.sections import Configuration
 from coda_runtime.errors import MissingDependencyError
 

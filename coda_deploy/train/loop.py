@@ -22,10 +22,9 @@ from torch import Tensor
 
 from coda_deploy import distributed
 from coda_deploy.data import Crop, ImageSource, TrainLoader, open_source
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError, DivergedError, StoppedError
 from coda_deploy.train import checkpoint
 from coda_deploy.train.beginning import make_objective
-from coda_deploy.train.errors import DivergedError, StoppedError
 from coda_deploy.train.figures import Window
 from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
 from coda_deploy.train.learner import Learner

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coda_runtime.errors import OutputError
+from coda_runtime.errors import OutputError, one_line
 from coda_runtime.io.atomic_files import staged_file
 
 LOG = "log.jsonl"
@@ -90,7 +90,7 @@ class Report:
             with (self._out / LOG).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(figures) + "\n")
         except OSError as error:
-            raise OutputError(f"{self._out / LOG} cannot be written ({error.strerror or error}); make room") from error
+            raise OutputError(f"{self._out / LOG} cannot be written ({one_line(error)}); make room") from error
 
 
 class Phase:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 from coda_deploy.train.tables import plain, read_section, toml, unknown
 from coda_runtime.format.precision import BF16, FP16, FP32
 

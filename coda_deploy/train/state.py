@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from coda_deploy.errors import WeightsError
 from coda_deploy.tokenizer import CodaTokenizer
-from coda_deploy.tokenizer.storage import WeightsError
 from coda_deploy.train.discriminator import Discriminator
 from coda_deploy.train.ema import Ema
 from coda_deploy.train.learner import Learner

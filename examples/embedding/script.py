@@ -16,7 +16,7 @@ import coda_runtime
 
 
 def main(bundle: str, photos: str, out: str) -> None:
-    paths = sorted(path for path in Path(photos).glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in Path(photos).glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     paths = paths or sys.exit(f"error: there are no JPEG or PNG files in {photos}")
     Path(out).mkdir(parents=True, exist_ok=True)
     with coda_runtime.load(bundle) as tok:  # once: loading takes longer than a picture
@@ -26,7 +26,9 @@ def main(bundle: str, photos: str, out: str) -> None:
             ids[part] = tok.encode(paths[part])
             for path, image in zip(paths[part], tok.decode(ids[part]), strict=True):
                 Image.fromarray(image).save(Path(out, f"{path.name}.png"))
-    np.savez(Path(out, "tokens.npz"), ids=ids, names=[path.name for path in paths])
+        # as `coda encode` does, so that `coda decode` takes it; made_with says whose tokens they are
+        names, made_with = [path.name for path in paths], list(tok.fingerprints)
+        np.savez(Path(out, "tokens.npz"), ids=ids, names=names, made_with=made_with)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from coda_runtime.images import SUFFIXES, open_rgb
+from coda_runtime.images import open_rgb
+from coda_runtime.io.image_files import find_images
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--side", type=int, default=128)
     args = parser.parse_args()
-    files = sorted(path for path in args.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = [args.photos / name for name in find_images(args.photos).images]
     if not files:
         parser.error(f"{args.photos} has no images")
     args.out.mkdir(parents=True, exist_ok=True)

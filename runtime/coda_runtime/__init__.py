@@ -31,13 +31,14 @@ from .errors import (
     ManifestError,
     MissingDependencyError,
     OutputError,
+    ParityError,
     TokenError,
 )
 
 if TYPE_CHECKING:
     from .format.manifest import Artifact, Manifest
     from .format.spec import Spec
-    from .load import load
+    from .loading import load
     from .tokenizer import LoadedArtifact, Tokenizer
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ __all__ = [
     "ManifestError",
     "MissingDependencyError",
     "OutputError",
+    "ParityError",
     "Spec",
     "TokenError",
     "Tokenizer",
@@ -78,7 +80,7 @@ _LAZY = {
     "Manifest": "format.manifest",
     "Spec": "format.spec",
     "Tokenizer": "tokenizer",
-    "load": "load",
+    "load": "loading",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import InputError
+from .errors import InputError, one_line
 
 _CPU_DEVICES = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost, which is pinned host memory
 _CUDA = 2
@@ -33,7 +33,7 @@ def host_view(value: Any, name: str) -> Any:
         out: npt.NDArray[Any] = np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{name} cannot be read as a numpy array ({' '.join(str(error).split())}); pass a numpy array, for a torch "
+            f"{name} cannot be read as a numpy array ({one_line(error)}); pass a numpy array, for a torch "
             "tensor tensor.detach().cpu().numpy()"
         ) from error
     return out

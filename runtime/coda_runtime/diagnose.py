@@ -13,7 +13,7 @@ from typing import Any
 
 from .backends.onnxruntime.library import load_library
 from .backends.onnxruntime.plugins import installed_plugins, may_take
-from .errors import MissingDependencyError
+from .errors import MissingDependencyError, one_line
 from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .machine.processors import describe_cpu
 from .requirements import how_to_install, installed_version, needed, pip_install
@@ -72,7 +72,7 @@ def _onnxruntime() -> dict[str, Any] | None:
     except MissingDependencyError:
         return None
     except Exception as error:  # a broken installation is what this command is for
-        return {"version": None, "providers": [], "problem": " ".join(str(error).split())}
+        return {"version": None, "providers": [], "problem": one_line(error, limit=None)}
 
 
 def _plugins() -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ def _plugins() -> list[dict[str, Any]]:
         described: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
         return described
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        problem = " ".join(str(error).split()).replace(code, "...")
+        problem = one_line(error, limit=None).replace(code, "...")
     empty: dict[str, Any] = {"providers": [], "devices": [], "problem": f"it does not load: {problem}"}
     return [{"name": plugin.distribution, "version": plugin.version, **empty} for plugin in found]
 

@@ -15,12 +15,16 @@ CodaError                        root: `except coda_runtime.CodaError` catches a
 ├── DeviceError                  the device or execution provider asked for is not there
 ├── BackendError                 unknown backend, or an engine library failed
 │   └── DeviceMemoryError        the device has no memory left for this batch
+├── ParityError                  an artifact is further from its tokenizer than it may be, or cannot be measured
 ├── BuildError                   an engine could not be built
 ├── HubError                     the Hugging Face Hub did not deliver
 ├── MissingDependencyError       an optional library is not installed; `.packages` names it
 └── ClosedError                  the tokenizer was closed, or loaded before a fork
 
 Each message says what was found, what was expected, and what to do.
+
+What only training and evaluation raise stands in `coda_deploy.errors`, under the same root. Two errors never leave the
+server, which turns them into answers: QueueFullError and RefusedError of `coda_runtime.serving`.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ __all__ = [
     "ManifestError",
     "MissingDependencyError",
     "OutputError",
+    "ParityError",
     "TokenError",
 ]
 
@@ -110,6 +115,10 @@ class DeviceMemoryError(BackendError):
     """The device has no memory left for a batch of this size."""
 
 
+class ParityError(CodaError):
+    """An artifact is further from its tokenizer than its precision allows, or cannot be measured."""
+
+
 class BuildError(CodaError):
     """An engine could not be built."""
 
@@ -153,6 +162,27 @@ class ClosedError(CodaError):
     """The tokenizer was closed, or loaded before this process was forked; load the bundle again."""
 
 
-def reason_of(error: BaseException) -> str:
-    """What a library's error says, in one line of at most 200 characters, to be quoted in a message of ours."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def one_line(
+    error: BaseException | str, *, named: bool = False, line: int | None = None, limit: int | None = 200
+) -> str:
+    """Return what an error says, in one line, to be quoted in a message, a record or a log.
+
+    An OSError of the system says its reason alone: its own text repeats the number, and the path that messages give.
+    An error that says nothing is told by its class.
+
+    Args:
+        error: the error; or what a library or a process said in place of one.
+        named: put the class before it, "ValueError: ...".
+        line: of several lines the one to keep, from 0 or, from the end, from -1; the last one where there are fewer.
+            None joins them all.
+        limit: characters to keep of what it says; None keeps all, for a message of ours.
+    """
+    text = str(getattr(error, "strerror", None) or error)
+    lines = [found for found in map(" ".join, map(str.split, text.splitlines())) if found]
+    if line is not None:
+        lines = lines[min(line, len(lines) - 1) :][:1]
+    said = " ".join(lines)[:limit]
+    if isinstance(error, str):
+        return said
+    kind = type(error).__name__
+    return f"{kind}: {said}" if named and said else said or kind

@@ -132,6 +132,22 @@ class TestScript:
             with Image.open(tmp_path / "out" / f"{path.name}.png") as image:
                 np.testing.assert_array_equal(np.asarray(image), expected)
 
+    def test_coda_decode_reads_its_tokens(
+        self, bundle: Path, photos: list[Path], tok: coda_runtime.Tokenizer, ids: np.ndarray[Any, Any], tmp_path: Path
+    ) -> None:
+        assert run("script", bundle, photos[0].parent, tmp_path / "out").returncode == 0
+        command = ["decode", bundle, tmp_path / "out" / "tokens.npz", "--out", tmp_path / "decoded"]
+        done = subprocess.run(
+            [sys.executable, "-m", "coda_runtime.cli", *map(str, command)],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        for path, expected in zip(photos, tok.decode(ids), strict=True):
+            with Image.open(tmp_path / "decoded" / f"{path.stem}.png") as image:
+                np.testing.assert_array_equal(np.asarray(image), expected)
+
     def test_a_bad_picture_ends_it_in_one_line(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.jpg").write_text("text")
         done = run("script", bundle, tmp_path, tmp_path / "out")

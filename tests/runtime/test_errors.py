@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from typing import Any
 
 import pytest
 
@@ -51,3 +52,27 @@ def test_a_module_that_fails_to_import_is_told_by_its_package() -> None:
     )
     for name in ("coda_runtime.absent", "json", None):
         assert errors.missing_module("x", ImportError("x", name=name)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "told"),
+    [
+        (ValueError("two\n  lines,\tone\n"), {}, "two lines, one"),
+        (ValueError(), {}, "ValueError"),
+        (ValueError(" \n "), {"named": True}, "ValueError"),
+        (ValueError("x" * 300), {}, "x" * 200),
+        (ValueError("x" * 300), {"named": True}, f"ValueError: {'x' * 200}"),
+        (ValueError("x" * 300), {"limit": None}, "x" * 300),
+        (RuntimeError("\n first\n\nlast "), {"line": 0}, "first"),
+        (RuntimeError("\n first\n\nlast "), {"line": -1, "named": True}, "RuntimeError: last"),
+        (RuntimeError("first\nsecond\nthird"), {"line": 1}, "second"),
+        (RuntimeError("only"), {"line": 1}, "only"),
+        (RuntimeError(), {"line": 0}, "RuntimeError"),
+        (FileNotFoundError(2, "No such file or directory", "a.jpg"), {}, "No such file or directory"),
+        (OSError("of a library"), {}, "of a library"),
+        ("what a process\nsaid", {"line": -1}, "said"),
+        ("", {"line": 0}, ""),
+    ],
+)
+def test_any_error_is_told_in_one_line(error: BaseException | str, options: dict[str, Any], told: str) -> None:
+    assert errors.one_line(error, **options) == told

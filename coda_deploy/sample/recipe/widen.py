@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer.vae import load_vae
 from coda_deploy.train.vae.model import VaeModel
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 from coda_deploy.train.sections import (
     AdamSection,
     Configuration,

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from coda_deploy import distributed
-from coda_deploy.tokenizer.config import ConfigError
+from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.vae import CONFIG_NAME, load_vae
 from coda_deploy.train.vae.config import VaeTrainConfig

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.tokenizer.vae import load_vae
-from coda_deploy.train.errors import DivergedError, StoppedError
 from coda_deploy.train.loop import Figures, Place, Training, run
 from coda_deploy.train.step import BaseStepper, Passed
 from coda_deploy.train.vae.config import VaeTrainConfig

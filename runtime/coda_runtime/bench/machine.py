@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..diagnose import ENGINES
+from ..machine.devices import nvidia_smi
 from ..machine.processors import describe_cpu, usable_cpus
 from ..requirements import installed_version
 
@@ -60,19 +59,6 @@ def gpus() -> list[dict[str, Any]]:
             }
         )
     return out
-
-
-def nvidia_smi(query: str) -> list[list[str]]:
-    """The rows that nvidia-smi answers to a --query-..., as text; none where it is missing or fails."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, query, "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [[cell.strip() for cell in line.split(",")] for line in answer.stdout.splitlines() if line.strip()]
 
 
 def gpu_slowed(index: int) -> bool | None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import one_line
+
 Message = dict[str, Any]
 
 _GRACE = 10.0
@@ -103,8 +105,7 @@ def _read(stream: IO[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
 def _post_mortem(child: subprocess.Popen[bytes], log: Path) -> str:
     """Why the process ended before it was done: the last line of its stderr, and how it ended."""
     code = child.wait()
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    last = " ".join(said[-1].split())[:300] if said else ""
+    last = one_line(log.read_text(encoding="utf-8", errors="replace"), line=-1)
     if code == -_KILLED_BY_MEMORY:
         how = "was killed (SIGKILL), as the system does when memory runs out: take a smaller --batch"
     elif code < 0:

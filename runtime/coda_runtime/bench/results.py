@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..io.atomic_files import staged_file
 from ..io.json_fields import no_constant, unique_keys
 from .schema import describe, find_violation
@@ -214,8 +214,9 @@ class Results:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{path} cannot be read ({reason}); expected results of `coda bench run --out`") from error
+            raise InputError(
+                f"{path} cannot be read ({one_line(error)}); expected results of `coda bench run --out`"
+            ) from error
         try:
             data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:

@@ -1,10 +1,11 @@
-"""Timing one call: warmed up until it is stable, then often enough and long enough."""
+"""Timing: one call, warmed up until it is stable, then often enough and long enough; or several calls in turn."""
 
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .statistics import is_stable
@@ -68,6 +69,47 @@ def measure(
         samples.append(now - before)
         if len(samples) >= repeats and now - start >= seconds:
             return samples
+
+
+def interleave(
+    runs: Sequence[Callable[[], object]],
+    rounds: int,
+    *,
+    min_rounds: int = 0,
+    budget_s: float = math.inf,
+    before: Callable[[], object] | None = None,
+    warm: bool = False,
+    clock: Clock = time.perf_counter,
+) -> list[list[float]]:
+    """Return the seconds of each run in each round of all of them: a machine that slows down slows all of them.
+
+    Every other round goes backwards, so that what runs before one is not always the same.
+
+    Args:
+        runs: what is compared.
+        rounds: how many rounds are timed.
+        min_rounds: so many are run even where `budget_s` seconds are spent before.
+        budget_s: once it is spent, no other round begins.
+        before: called before each run, untimed: threads of what ran last may still be spinning.
+        warm: leave out the round that goes before all, untimed.
+        clock: tells the seconds.
+    """
+    samples: list[list[float]] = [[] for _ in runs]
+    order = list(zip(runs, samples, strict=True))
+    start = clock()
+    for number in range(1 if warm else 0, rounds + 1):
+        if number > min_rounds and clock() - start > budget_s:
+            break
+        for run, into in order if number % 2 == 0 else reversed(order):
+            if before is not None:
+                before()
+            began = clock()
+            run()
+            if number:
+                into.append(clock() - began)
+        if number == 0:
+            start = clock()
+    return samples
 
 
 def warm_and_measure(

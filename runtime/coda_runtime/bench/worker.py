@@ -73,9 +73,9 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     start = time.perf_counter()
     import numpy as np
 
-    from ..errors import CodaError
-    from ..load import load
-    from . import memory
+    from ..errors import CodaError, one_line
+    from ..loading import load
+    from ..machine import memory
     from .machine import gpu_slowed
     from .operations import OPERATIONS, Inputs
     from .roofline import peak_flops, work_of
@@ -87,7 +87,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     try:
         tok = load(case["bundle"], case["device"], case["backend"], case["precision"], None, case["threads"])
     except CodaError as error:
-        channel.send("problem", problem=_one_line(error))
+        channel.send("problem", problem=one_line(error, limit=None))
         return
     with tok:
         loaded = time.perf_counter() - start
@@ -96,7 +96,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
         try:
             first = _first_run(tok, images)
         except CodaError as error:
-            channel.send("problem", problem=_one_line(error))
+            channel.send("problem", problem=one_line(error, limit=None))
             return
         names = ("part", "file", "backend", "device", "precision", "format")
         channel.send(
@@ -120,7 +120,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
                     inputs = Inputs(tok, operation, images)
                 measured = _measure(tok, inputs, scenario, batch, case, channel)
             except CodaError as error:
-                channel.send("skipped", **about, problem=_one_line(error))
+                channel.send("skipped", **about, problem=one_line(error, limit=None))
                 continue
             finally:
                 tok.images_per_run = per_run
@@ -139,7 +139,8 @@ def _measure(
     tok: Tokenizer, inputs: Any, scenario: str, batch: int, case: dict[str, Any], channel: Channel
 ) -> dict[str, Any]:
     """One measurement: what it took, and its samples."""
-    from . import memory, scenarios
+    from ..machine import memory
+    from . import scenarios
     from .operations import OPERATIONS, time_parts
 
     seconds, parts = case["seconds"], None
@@ -189,10 +190,6 @@ def _end_with_stdin() -> None:
     while os.read(0, 1):
         pass
     os._exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

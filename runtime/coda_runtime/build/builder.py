@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.tensorrt.library import EngineLibrary
-from ..errors import BuildError
+from ..errors import BuildError, one_line
 from ..format.precision import PRECISIONS
 from ..io.atomic_files import staged_file
 from .options import HARDWARE, BuildOptions
@@ -201,7 +201,7 @@ def _logger(trt: Any, messages: list[str]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                messages.append(" ".join(message.split()))
+                messages.append(one_line(message, limit=None))
 
     return Logger()
 
@@ -209,7 +209,7 @@ def _logger(trt: Any, messages: list[str]) -> Any:
 def _explain(error: Any) -> str:
     # The parser's methods, not attributes: each is called.
     name, operator = error.node_name(), error.node_operator()
-    return f"node {name or error.node()} ({operator or 'unknown operator'}): {' '.join(error.desc().split())}"
+    return f"node {name or error.node()} ({operator or 'unknown operator'}): {one_line(error.desc(), limit=None)}"
 
 
 def _last(messages: list[str]) -> str:

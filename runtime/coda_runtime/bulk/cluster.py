@@ -18,7 +18,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ..errors import BackendError, InputError
+from ..errors import BackendError, InputError, one_line
 from ..io.remote import require
 from ..machine.processors import usable_cpus
 
@@ -118,9 +118,8 @@ def _started(ray: Any, otherwise: str, **where: Any) -> Iterator[None]:
                 warnings.simplefilter("ignore")
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:  # ConnectionError, RuntimeError, ValueError, TimeoutError, by what went wrong
-            reason = " ".join(str(error).split())[:300]
             raise BackendError(
-                f"{otherwise} ({type(error).__name__}: {reason}); check the address and the versions of Ray"
+                f"{otherwise} ({one_line(error, named=True)}); check the address and the versions of Ray"
             ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place
@@ -137,7 +136,9 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
     except (OSError, ValueError, OverflowError) as error:
-        raise BackendError(f"there is no Ray cluster at {address!r} ({error}); check the host and the port") from error
+        raise BackendError(
+            f"there is no Ray cluster at {address!r} ({one_line(error)}); check the host and the port"
+        ) from error
 
 
 def _keep_private() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, one_line
 from ..io.atomic_files import staged_file
 from ..io.remote import is_local, open_place, redacted
 
@@ -139,8 +139,7 @@ class Destination:
         except OutputError:
             raise
         except Exception as error:  # each file system's package has errors of its own
-            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
             raise OutputError(
-                f"{self.url} cannot be {what} ({type(error).__name__}: {reason}); choose another place, or check "
+                f"{self.url} cannot be {what} ({one_line(error, named=True)}); choose another place, or check "
                 "the rights to it"
             ) from error

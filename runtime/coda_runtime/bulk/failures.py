@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .. import errors
-from ..errors import BackendError, CodaError
+from ..errors import BackendError, CodaError, one_line
 
 
 def pack(error: CodaError) -> str:
     """The error's class and message in one line."""
-    return f"{type(error).__name__}: {message(error)}"
+    return one_line(error, named=True, limit=None)
 
 
 def unpack(text: str) -> CodaError:
@@ -20,8 +20,3 @@ def unpack(text: str) -> CodaError:
         Exception.__init__(error, message)
         return error
     return BackendError(message)
-
-
-def message(error: CodaError) -> str:
-    """The error's message in one line."""
-    return " ".join(str(error).split())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import OutputError, TokenError
+from ..errors import OutputError, TokenError, one_line
 from ..format.spec import Spec
 from ..io.remote import require
 from .destination import Destination
@@ -152,10 +152,9 @@ class TokenFolder:
         try:
             yield
         except (OSError, pa.ArrowException, IndexError) as error:
-            reason = " ".join(str(error).split())
             raise OutputError(
-                f"{self._folder.url}/{file} is missing or damaged ({reason}); remove it and manifest.json, and run "
-                "`coda tokenize` again"
+                f"{self._folder.url}/{file} is missing or damaged ({one_line(error)}); remove it and manifest.json, "
+                "and run `coda tokenize` again"
             ) from error
 
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from .. import __version__
-from ..errors import CodaError, OutputError
+from ..errors import CodaError, OutputError, one_line
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME
 from ..format.spec import Spec
@@ -93,5 +93,5 @@ def read_manifest(data: bytes, where: str) -> Result:
         raise
     except (ValueError, TypeError, KeyError, CodaError) as error:
         raise OutputError(
-            f"{where} is not what `coda tokenize` writes ({type(error).__name__}: {error}); run it again"
+            f"{where} is not what `coda tokenize` writes ({one_line(error, named=True)}); run it again"
         ) from error

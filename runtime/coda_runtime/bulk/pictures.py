@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from ..errors import CodaError, ImageError
+from ..errors import CodaError, ImageError, one_line
 from ..images import fit, fit_bytes, open_rgb
 from . import failures
 from .sources import Reader
@@ -60,11 +60,11 @@ def read_pictures(chunk: pa.Table, *, reader: Reader, size: int, original_size: 
 
 def _picture(item: Fetched, name: str, size: int, original_size: bool) -> dict[str, object]:
     if isinstance(item, ImageError):
-        return {"error": failures.message(item)}
+        return {"error": one_line(item, limit=None)}
     try:
         if not original_size:
             return {"pixels": fit_bytes(item, size, name=name).data}
         picture = open_rgb(io.BytesIO(item), name=name)
         return {"pixels": fit(picture, size, name=name).data, "width": picture.width, "height": picture.height}
     except ImageError as error:
-        return {"error": failures.message(error)}
+        return {"error": one_line(error, limit=None)}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError, DeviceError
+from ..errors import BackendError, DeviceError, one_line
 from . import failures
 from .encoder import Encoder
 from .engine import Engine
@@ -84,9 +84,8 @@ def encode_shards(
                 raise failures.unpack(table.column("failure").drop_null()[0].as_py())
             yield table
     except ray.exceptions.RayError as error:
-        lines = str(error).strip().splitlines()
         raise BackendError(
-            f"Ray failed ({type(error).__name__}: {lines[-1] if lines else ''}); run the same command again to go on, "
+            f"Ray failed ({one_line(error, named=True, line=-1)}); run the same command again to go on, "
             "with --debug for all of it"
         ) from error
 

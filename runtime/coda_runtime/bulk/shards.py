@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OutputError
+from ..errors import OutputError, one_line
 from .destination import Destination
 from .plan import Plan
 
@@ -89,8 +89,7 @@ def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
         finished = _finished(name, metadata.num_rows, destination.size(name), account)
         known = account["plan"] == plan.digest
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise OutputError(f"{where} is damaged, or not of coda ({reason}); remove it and run again") from error
+        raise OutputError(f"{where} is damaged, or not of coda ({one_line(error)}); remove it and run again") from error
     if not known:
         raise OutputError(f"{where} belongs to another run than {destination.url}; remove it, or choose another --out")
     return finished

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import IO
 
 from ..errors import InputError
-from ..images import SUFFIXES
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -50,15 +48,6 @@ def members(file: IO[bytes], size: int, path: str) -> Iterator[tuple[str, int, i
         if isinstance(error, InputError):
             raise
         raise InputError(_not_a_tar(path, file, error)) from error
-
-
-def is_image(name: str) -> bool:
-    """Whether a path with forward slashes is to be taken for a photograph's.
-
-    macOS leaves `._photo.jpg` beside every photo.jpg, in folders and in archives.
-    """
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(piece.startswith(".") for piece in path.parts)
 
 
 def _check_end(path: str, file: IO[bytes], end: int) -> None:

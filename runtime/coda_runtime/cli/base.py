@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from ..errors import CodaError, missing_module
+from ..errors import CodaError, missing_module, one_line
 
 __all__ = [
     "CodaCommand",
@@ -67,8 +67,8 @@ def one_line_errors(ctx: click.Context) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:  # `coda inspect X | head`: click handles it
             raise
         if isinstance(error, OSError) and error.filename is not None:
-            _fail(ctx, f"{error.filename}: {error.strerror}; run again with --debug for the traceback")
-        _fail(ctx, f"unexpected {type(error).__name__}: {error}; run again with --debug for the traceback")
+            _fail(ctx, f"{error.filename}: {one_line(error)}; run again with --debug for the traceback")
+        _fail(ctx, f"unexpected {one_line(error, named=True, limit=None)}; run again with --debug for the traceback")
 
 
 class CodaCommand(click.Command):
@@ -167,5 +167,5 @@ def progress(text: str, total: float | None) -> Iterator[Progress]:
 
 
 def _fail(ctx: click.Context, message: str, code: int = 1) -> NoReturn:
-    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
+    click.echo(f"error: {printable(one_line(message, limit=None))}", err=True)
     ctx.exit(code)

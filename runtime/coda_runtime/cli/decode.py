@@ -12,7 +12,7 @@ from ..errors import TokenError
 from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
 from .base import command as coda_command
-from .base import progress
+from .base import printable, progress
 from .options import bundle_argument, load_options, open_tokenizer
 from .pictures import save_png
 
@@ -27,9 +27,15 @@ from .pictures import save_png
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @load_options
 def command(bundle: str, tokens: Path, out: Path, scales: int | None, **settings: Any) -> None:
-    """Turn the tokens of `coda encode` back into images, one PNG each, named after the image they came from."""
+    """Turn tokens back into images, one PNG each, named after the image they came from.
+
+    TOKENS.npz is what `coda encode` writes, or any .npz file with ids: int32 [N,L].
+    """
     with open_tokenizer(bundle, **settings) as tok:
         file = read_tokens(tokens, tok)
+        if not file.known:
+            told = "does not say which tokenizer its tokens are of; with another than this one's they mean other images"
+            click.echo(f"warning: {printable(tokens)} {told}", err=True)
         ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
         with staged_folder(out) as folder, progress("decoding", len(ids)) as bar:
             names = png_names(file.names)

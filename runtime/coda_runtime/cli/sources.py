@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ImageError, InputError
-from ..images import SUFFIXES
+from ..io.image_files import expected_suffixes, find_images
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,13 @@ def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:
 
 
 def _search(folder: Path) -> list[Source]:
-    found = []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        # Hidden files are not photographs: macOS leaves `._photo.jpg` beside every photo.jpg.
-        hidden = any(piece.startswith(".") for piece in inside.parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            found.append(Source(path, _printable(inside.as_posix())))
-    if not found:
+    found = find_images(folder)
+    if not found.images:
         raise ImageError(
-            f"the folder {str(folder)!r} has no images; expected files ending in {' '.join(sorted(SUFFIXES))}"
+            f"the folder {str(folder)!r} has no images{found.left_out()}; expected files ending in "
+            f"{expected_suffixes()}"
         )
-    return found
+    return [Source(folder / name, _printable(name)) for name in found.images]
 
 
 def _printable(name: str) -> str:

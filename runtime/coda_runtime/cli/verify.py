@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError
+from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
 from ..format.parity import ParityRecord, parity_records
 from ..format.parts import PARTS
 from ..hub_source import find_bundle
-from ..parity import ParityError, check_recordable, measure_bundle, record_parity
+from ..parity import check_recordable, measure_bundle, record_parity
 from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command
 from .base import json_option, print_json, printable, progress, table

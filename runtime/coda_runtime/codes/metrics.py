@@ -1,4 +1,4 @@
-"""Peak signal-to-noise ratio between uint8 images."""
+"""Numbers that tell how alike images or tokens are, and how they are written."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
 def json_number(value: float) -> float | None:
     """A number as JSON holds it: None (null) for inf, which is how identical images are reported, and for NaN."""
     return float(value) if math.isfinite(value) else None
+
+
+def percent(share: float, digits: int = 3) -> str:
+    """Write a share in percent: from 0 to 1 cut, not rounded, so that only 1 itself reads as 100 %."""
+    if share == 1:
+        return "100 %"
+    if 0 <= share < 1:
+        # What a binary fraction lacks to a decimal one is no reason to cut a digit: 0.9995 is 99.950 %.
+        share = math.floor(share * 10 ** (digits + 2) + 1e-6) / 10 ** (digits + 2)
+    return f"{100 * share:.{digits}f} %"

@@ -1,7 +1,7 @@
-"""tokens.npz, what `coda encode` writes: ids, the names of their images, and which tokenizer they belong to.
+"""tokens.npz: ids, and what `coda encode` writes beside them: the names of their images, and whose tokens they are.
 
 Keys: ids int32 [N,L]; names, unicode [N]; scales and vocab_size int64; made_with, unicode [k], the
-fingerprints of the bundle.
+fingerprints of the bundle. A file of another program may have the ids alone: what else it has is checked.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ _KEYS = {"ids": "iu", "names": "U", "scales": "iu", "vocab_size": "iu", "made_wi
 
 @dataclass(frozen=True)
 class TokensFile:
-    """Ids int32 [N,L] with one name a row, relative and with forward slashes."""
+    """Ids int32 [N,L] with one name a row, relative and with forward slashes; the row's number where it has none.
+
+    `known` says whether the file tells the tokenizer that it was made with, which then is that it was read for.
+    """
 
     ids: npt.NDArray[Any]
     names: tuple[str, ...]
+    known: bool
 
 
 def write_tokens(path: Path, ids: npt.NDArray[np.int32], names: Sequence[str], tok: Tokenizer) -> None:
@@ -47,23 +51,27 @@ def read_tokens(path: Path, tok: Tokenizer) -> TokensFile:
     """Read tokens.npz. Raises TokenError if it is damaged, or made with another tokenizer than `tok`."""
     data = _read(path)
     spec = tok.spec
-    made_with = [str(fingerprint) for fingerprint in data["made_with"].ravel()]
-    if not set(made_with) & set(tok.fingerprints):
+    known = "made_with" in data
+    made_with = [str(fingerprint) for fingerprint in data["made_with"].ravel()] if known else []
+    if known and not set(made_with) & set(tok.fingerprints):
         raise TokenError(
             f"{path} was made with another tokenizer ({_short(made_with)}, and {tok.folder} has "
             f"{_short(tok.fingerprints)}); decode it with the bundle that it was encoded with"
         )
-    if data["scales"].tolist() != list(spec.scales) or data["vocab_size"].tolist() != spec.vocab_size:
+    expected = {"scales": list(spec.scales), "vocab_size": spec.vocab_size}
+    found = {key: data[key].tolist() if key in data else value for key, value in expected.items()}
+    if found != expected:
         raise TokenError(
-            f"{path} has scales {data['scales'].tolist()} and {data['vocab_size'].tolist()} codes, the bundle "
+            f"{path} has scales {found['scales']} and {found['vocab_size']} codes, the bundle "
             f"{list(spec.scales)} and {spec.vocab_size}; decode it with the bundle that it was encoded with"
         )
-    ids, names = data["ids"], data["names"]
+    ids = data["ids"]
+    names = data["names"] if "names" in data else np.array([f"{row:05d}" for row in range(len(np.atleast_1d(ids)))])
     if ids.ndim != 2 or names.shape != ids.shape[:1]:
         raise TokenError(
             f"{path} has ids {list(ids.shape)} and names {list(names.shape)}; expected [N,L] and [N]; encode again"
         )
-    return TokensFile(ids, tuple(map(str, names)))
+    return TokensFile(ids, tuple(map(str, names)), known)
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -76,12 +84,12 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise TokenError(f"there is no file {str(path)!r}; expected what `coda encode` writes") from error
     except (OSError, ValueError) as error:
         raise TokenError(f"{path} cannot be read ({error}); encode the images again") from error
+    if "ids" not in data:
+        raise TokenError(
+            f"{path} has no key 'ids', only {', '.join(sorted(data)) or 'nothing'}; expected what `coda encode` writes"
+        )
     for key, kinds in _KEYS.items():
-        if key not in data:
-            raise TokenError(
-                f"{path} has no key {key!r}, only {', '.join(sorted(data))}; expected what `coda encode` writes"
-            )
-        if data[key].dtype.kind not in kinds:
+        if key in data and data[key].dtype.kind not in kinds:
             raise TokenError(f"{path}: {key} is {data[key].dtype}; expected what `coda encode` writes; encode again")
     return data
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError
+from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, InputError, one_line
 from ..io.atomic_files import staged_file
+from ..io.hub_cache import blobs_of
 from ..io.npy import read_npy
 from . import checksums
 from .checksums import Verify
@@ -71,7 +72,7 @@ class Bundle:
             ) from error
         except OSError as error:
             raise BundleNotFoundError(
-                f"{path} cannot be read ({error.strerror}); check what it is, and its permissions"
+                f"{path} cannot be read ({one_line(error)}); check what it is, and its permissions"
             ) from error
         return cls(root, Manifest.parse(data), data)
 
@@ -148,9 +149,8 @@ class Bundle:
 
     def _roots(self) -> tuple[Path, ...]:
         root = self.folder.resolve()
-        # A snapshot in the Hub's cache is a folder of links into the `blobs` folder two levels up.
-        blobs = root.parent.parent / "blobs"
-        return (root, blobs) if root.parent.name == "snapshots" and blobs.is_dir() else (root,)
+        blobs = blobs_of(root)
+        return (root,) if blobs is None else (root, blobs)
 
     def _check_sums(self, path: Path) -> ChecksumError | None:
         try:
@@ -159,7 +159,7 @@ class Bundle:
             return problem
         except OSError as error:
             return ChecksumError(
-                f"{path} cannot be read ({error.strerror}), and {MANIFEST_NAME} names it; "
+                f"{path} cannot be read ({one_line(error)}), and {MANIFEST_NAME} names it; "
                 "copy, download or export the bundle again"
             )
         expected = {MANIFEST_NAME: hashlib.sha256(self._manifest_bytes).hexdigest()}

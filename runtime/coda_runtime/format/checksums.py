@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Literal
 
-from ..errors import ChecksumError
+from ..errors import ChecksumError, one_line
 from .manifest import CHECKSUMS_NAME
 
 Verify = Literal["cached", "always"]
@@ -45,7 +45,7 @@ def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached")
             found = sha256_file(path)
             _cache_put(path, stat, found)
     except OSError as error:
-        raise ChecksumError(f"{path} cannot be read ({error.strerror or error}); {_GET_AGAIN}") from error
+        raise ChecksumError(f"{path} cannot be read ({one_line(error)}); {_GET_AGAIN}") from error
     if found != sha256:
         raise ChecksumError(
             f"{path} has SHA-256 {found[:12]}..., and the manifest says {sha256[:12]}...: it was altered; {_GET_AGAIN}"

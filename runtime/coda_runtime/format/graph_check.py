@@ -1,6 +1,6 @@
 """What an ONNX file says before an engine library reads it: self-contained, known operators, whole.
 
-An ONNX file is a protobuf message. This walks its wire format as far as graphs, nodes, functions and tensors go, jumps
+An ONNX file is a protobuf message. This walks its fields as far as graphs, nodes, functions and tensors go, jumps
 over what they hold by its length, and refuses what a bundle's graph may not be: weights in other files (an engine
 library would open whatever path stands there), operators of unknown domains, nodes that bring code in by the back door,
 and bytes that are no ONNX model. The numbers are the field numbers of onnx.proto.
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, one_line
+from ..io.protobuf_wire import LENGTH_DELIMITED, VARINT, Buffer, WireError, read_fields
 
 DOMAINS = frozenset({b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"})
 """Of operators: the standard ones, and those that onnxruntime and the optimisers around it add."""
@@ -49,12 +50,6 @@ _NAMES = {_NODE: (4, 7), _FUNCTION: (1, 10)}
 """The fields of (name, domain): a node's operator, and what a function defines."""
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
-_Buffer = mmap.mmap | bytes
-
-
-class _BrokenError(Exception):
-    """The bytes are no protobuf message of this kind; the argument says why."""
-
 
 def check_graph(path: Path) -> None:
     """Raise ArtifactError unless a file is a self-contained ONNX model of known operators. Takes milliseconds.
@@ -67,13 +62,13 @@ def check_graph(path: Path) -> None:
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) == 0:
-                raise _BrokenError("it is empty")
+                raise WireError("it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 _Walk(path).model(data)
-    except _BrokenError as error:
+    except WireError as error:
         raise ArtifactError(f"{path} is not an ONNX model: {error}; download or export the bundle again") from error
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+        raise ArtifactError(f"{path} cannot be read ({one_line(error)}); check its permissions") from error
 
 
 class _Walk:
@@ -86,12 +81,12 @@ class _Walk:
         self._defined: set[tuple[bytes, bytes]] = set()
 
     def model(self, data: mmap.mmap) -> None:
-        todo: list[tuple[int, _Buffer, int, int, int]] = [(_MODEL, data, 0, len(data), 0)]
+        todo: list[tuple[int, Buffer, int, int, int]] = [(_MODEL, data, 0, len(data), 0)]
         graphs = 0
         while todo:
             kind, buffer, start, end, depth = todo.pop()
             if depth > _MOST_DEPTH:
-                raise _BrokenError(f"its messages lie more than {_MOST_DEPTH} deep in each other")
+                raise WireError(f"its messages lie more than {_MOST_DEPTH} deep in each other")
             if end - start <= _COPIED and not isinstance(buffer, bytes):
                 buffer, start, end = buffer[start:end], 0, end - start
             graphs += kind == _GRAPH
@@ -99,7 +94,7 @@ class _Walk:
                 (inner, buffer, at, stop, depth + 1) for inner, at, stop in self._message(kind, buffer, start, end)
             ]
         if graphs == 0:
-            raise _BrokenError("it holds no graph")
+            raise WireError("it holds no graph")
         for domain, name in sorted(self._called - self._defined):
             if domain not in DOMAINS:
                 _refuse(
@@ -108,21 +103,24 @@ class _Walk:
                     "com.microsoft, or functions that the file defines",
                 )
 
-    def _message(self, kind: int, data: _Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    def _message(self, kind: int, data: Buffer, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Check one message, and yield (kind, start, end) of those inside it."""
         inside, named = _INSIDE[kind], _NAMES.get(kind, (-1, -1))
         names: dict[int, bytes] = {}
-        for field, wire, at, stop in self._fields(data, start, end):
+        for field, wire, at, stop in read_fields(data, start, end, "ONNX"):
+            self._left -= 1
+            if self._left < 0:
+                raise WireError(f"it has more than {_MOST_FIELDS} fields")
             if field in inside:
-                _expect(wire == 2, field, wire)
+                _expect(wire == LENGTH_DELIMITED, field, wire)
                 yield inside[field], at, stop
             elif field in named:
-                _expect(wire == 2, field, wire)
+                _expect(wire == LENGTH_DELIMITED, field, wire)
                 if field in names:  # readers differ in which of two they believe
-                    raise _BrokenError(f"a name (field {field}) appears twice in one message")
+                    raise WireError(f"a name (field {field}) appears twice in one message")
                 names[field] = data[at:stop]
             elif kind == _TENSOR and field in (_EXTERNAL_DATA, _DATA_LOCATION):
-                _expect(wire == (2 if field == _EXTERNAL_DATA else 0), field, wire)
+                _expect(wire == (LENGTH_DELIMITED if field == _EXTERNAL_DATA else VARINT), field, wire)
                 # Readers cut the number to 32 bits or fewer, so that anything but 0 may come to mean "external".
                 if field == _EXTERNAL_DATA or any(byte & 0x7F for byte in data[at:stop]):
                     _refuse(
@@ -137,48 +135,10 @@ class _Walk:
                     f"holds a node {name.decode()}, {_CODE[name]} that no check here covers; expected plain ONNX",
                 )
 
-    def _fields(self, data: _Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (field number, wire type, start and end of the value) for all of a message, which must fit exactly."""
-        while at < end:
-            self._left -= 1
-            if self._left < 0:
-                raise _BrokenError(f"it has more than {_MOST_FIELDS} fields")
-            tag, at = _number(data, at, end, 5)
-            field, wire = tag >> 3, tag & 7
-            if field == 0 or tag >> 32:
-                raise _BrokenError(f"a field has the number {field}")
-            start = at
-            if wire == 2:
-                size, start = _number(data, at, end, 5)
-                at = start + size
-            elif wire == 0:
-                _, at = _number(data, at, end, 10)
-            elif wire in (1, 5):
-                at += 8 if wire == 1 else 4
-            else:
-                raise _BrokenError(f"field {field} has wire type {wire}, which ONNX does not use")
-            if at > end:
-                raise _BrokenError("it is cut, or a length in it is wrong")
-            yield field, wire, start, at
-
-
-def _number(data: _Buffer, at: int, end: int, most: int) -> tuple[int, int]:
-    """(A varint of at most `most` bytes, where it ends)."""
-    if at < end and (first := data[at]) < 0x80:
-        return first, at + 1
-    value = shift = 0
-    for place in range(at, min(end, at + most)):
-        byte = data[place]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place + 1
-        shift += 7
-    raise _BrokenError("it is cut, or a number in it is too long")
-
 
 def _expect(fits: bool, field: int, wire: int) -> None:
     if not fits:
-        raise _BrokenError(f"field {field} has wire type {wire}")
+        raise WireError(f"field {field} has wire type {wire}")
 
 
 def _text(name: bytes) -> str:

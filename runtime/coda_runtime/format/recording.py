@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, OutputError
+from ..io.hub_cache import blobs_of
 from .bundle import Bundle, seal
 from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from .parity import Measured, ParityRecord, unmeasured
@@ -15,8 +16,7 @@ from .parity import Measured, ParityRecord, unmeasured
 def check_recordable(bundle: Bundle) -> None:
     """Raise InputError for a bundle whose manifest is not to be changed: one in the Hub's cache, or not sealed."""
     folder = bundle.folder.resolve()
-    in_cache = folder.parent.name == "snapshots" and (folder.parent.parent / "blobs").is_dir()
-    if in_cache or any((folder / name).is_symlink() for name in (MANIFEST_NAME, CHECKSUMS_NAME)):
+    if blobs_of(folder) is not None or any((folder / name).is_symlink() for name in (MANIFEST_NAME, CHECKSUMS_NAME)):
         raise InputError(
             f"{bundle.folder} is the Hub's cache or a folder of links, whose files are not to be changed; copy it "
             f"(cp -rL {bundle.folder} COPY), and record in the copy: coda verify COPY --parity --record"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from ..errors import CodaError, HubError, MissingDependencyError, reason_of
+from ..errors import CodaError, HubError, MissingDependencyError, one_line
 from .names import HubName
 
 
@@ -83,17 +83,17 @@ def _explain(error: Exception, name: HubName) -> str:
         return f"HF_HUB_OFFLINE is set, so that the Hub is not asked for {name}; unset it"
     if isinstance(error, errors.HfHubHTTPError) and _status(error) in (401, 403):
         return (
-            f"the Hub refuses your token for {name} ({reason_of(error)}); log in with an account that may do this: "
+            f"the Hub refuses your token for {name} ({one_line(error)}); log in with an account that may do this: "
             "hf auth login (or set HF_TOKEN)"
         )
     if isinstance(error, errors.LocalEntryNotFoundError) or (
         is_unreachable(error) and not isinstance(error, (errors.HfHubHTTPError, PermissionError))
     ):
         return (
-            f"the Hugging Face Hub did not answer for {name} ({reason_of(error)}); check the network and HF_ENDPOINT, "
+            f"the Hugging Face Hub did not answer for {name} ({one_line(error)}); check the network and HF_ENDPOINT, "
             "or copy its files here and pass their folder"
         )
-    return f"the Hugging Face Hub did not do what was asked for {name} ({reason_of(error)}); try again later"
+    return f"the Hugging Face Hub did not do what was asked for {name} ({one_line(error)}); try again later"
 
 
 def _errors() -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 from ..errors import BundleError, BundleNotFoundError, ChecksumError, FormatVersionError, HubError
 from ..format.bundle import Bundle
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES
+from ..io.hub_cache import forget
 from .client import explained, require_hub
 from .names import HubName
-from .repository import Listing, check_unanswered, forget, list_files, without_the_hub
+from .repository import Listing, check_unanswered, list_files, without_the_hub
 
 
 def fetch(name: HubName) -> Path:

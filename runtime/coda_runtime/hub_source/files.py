@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ..errors import HubError
 from ..format.checksums import sha256_file
+from ..io.hub_cache import forget, sha256_of_blob, snapshot_of
 from .client import explained, require_hub
 from .names import HubName
-from .repository import Listing, check_unanswered, forget, list_files, without_the_hub
+from .repository import Listing, check_unanswered, list_files, without_the_hub
 
 Choice = Mapping[str, int]
 """Files that belong together: {name in the repository: the most bytes that it may have}."""
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _cached(hub: Any, name: HubName, choices: Sequence[Choice]) -> Fetched | Non
 def _hashed(name: HubName, commit: str, paths: Mapping[str, Path], listed: Mapping[str, str]) -> Fetched:
     sha256 = {file: sha256_file(path) for file, path in paths.items()}
     for file, found in sha256.items():
-        expected = listed.get(file) or _sha256_of_blob(paths[file])
+        expected = listed.get(file) or sha256_of_blob(paths[file])
         if expected is not None and found != expected:
             forget(_snapshot(paths), [file])
             raise HubError(
@@ -120,12 +118,5 @@ def _hashed(name: HubName, commit: str, paths: Mapping[str, Path], listed: Mappi
 
 
 def _snapshot(paths: Mapping[str, Path]) -> Path:
-    """The folder in the cache that is named after the commit."""
     file, path = next(iter(paths.items()))
-    return path.parents[len(PurePosixPath(file).parts) - 1]
-
-
-def _sha256_of_blob(path: Path) -> str | None:
-    """What the cache calls a file in LFS, where it can use links: its SHA-256."""
-    blob = path.resolve().name
-    return blob if path.is_symlink() and _SHA256.fullmatch(blob) else None
+    return snapshot_of(path, file)

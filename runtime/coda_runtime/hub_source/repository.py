@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import HubError
@@ -67,14 +66,3 @@ def without_the_hub(name: HubName, error: Exception, found: T | None, commit: st
         stacklevel=stacklevel + 1,
     )
     return found
-
-
-def forget(snapshot: Path, files: Sequence[str]) -> None:
-    """Remove files of a snapshot from the cache, for the next download would believe them."""
-    blobs = (snapshot.parent.parent / "blobs").resolve()
-    for file in files:
-        link = snapshot / file
-        blob = link.resolve()
-        link.unlink(missing_ok=True)
-        if blob.is_relative_to(blobs):
-            blob.unlink(missing_ok=True)

@@ -15,13 +15,9 @@ from .opening import FORMATS, MAX_PIXELS, require_pillow
 from .reading import open_rgb
 from .resizing import fit, fit_bytes
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes by which a folder is searched for images; those of FORMATS."""
-
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
-    "SUFFIXES",
     "Batches",
     "ImageLike",
     "Images",

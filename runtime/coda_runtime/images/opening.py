@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import ImageError, MissingDependencyError
+from ..errors import ImageError, MissingDependencyError, one_line
 from .limits import excess
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def explained(name: str) -> Iterator[None]:
         raise ImageError(f"there is not enough memory to decode {name!r}; scale it down") from error
     except OSError as error:
         advice = "is it cut?" if error.errno is None else "check the file"  # only the system's have a number
-        raise ImageError(f"{name!r} cannot be read as an image ({error.strerror or error}); {advice}") from error
+        raise ImageError(f"{name!r} cannot be read as an image ({one_line(error)}); {advice}") from error
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them stumble over
-        raise ImageError(f"{name!r} cannot be decoded ({type(error).__name__}: {error}); is it damaged?") from error
+        raise ImageError(f"{name!r} cannot be decoded ({one_line(error, named=True)}); is it damaged?") from error
 
 
 def require_pillow() -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-from ..errors import OutputError
+from ..errors import OutputError, one_line
 
 
 @contextmanager
@@ -122,5 +122,5 @@ def _explained(target: Path, beside: Path | None = None) -> Iterator[None]:
         if beside is not None and foreign:
             raise
         raise OutputError(
-            f"{target} cannot be written ({error.strerror or error}); choose another place, or make room"
+            f"{target} cannot be written ({one_line(error)}); choose another place, or make room"
         ) from error

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import reason_of
+from ..errors import one_line
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +28,7 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
         with Path(path).open("rb") as file:
             return _read(file, file.seek(0, os.SEEK_END), NUMBERS)
     except Exception as error:  # numpy stumbles in many ways over a damaged file
-        raise ValueError(reason_of(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Array]:
@@ -47,7 +47,7 @@ def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Ar
                 raise ValueError(f"it unpacks to {total} bytes, and {most} is the most that is believed of its size")
             return {_name(member): _member(archive, member, kinds) for member in members}
     except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
-        raise ValueError(reason_of(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str) -> Array:

@@ -1,5 +1,6 @@
 """Parity: how far what runs here is from the unfolded float32 tokenizer it was made of. Needs NumPy, no PyTorch."""
 
+from ..errors import ParityError
 from ..format.parity import Measured, NotMeasured, ParityRecord, unmeasured
 from ..format.precision import DEFAULT_FLOORS, Floor
 from ..format.recording import check_recordable, record_parity
@@ -8,7 +9,7 @@ from .meter import ParityImages, ParityMeter
 from .reference import Reference
 from .samples import ParitySamples
 from .saved import SavedReference
-from .thresholds import ParityError, check_floor, floor_of, recorded_floors
+from .thresholds import check_floor, floor_of, recorded_floors
 from .verify import measure_bundle
 
 __all__ = [

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..codes.metrics import percent
 from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, NotMeasured, ParityRecord, parity_record
 from ..format.parts import PARTS
@@ -48,7 +49,7 @@ def unmeasured_files(manifest: Manifest, parity: Mapping[str, Mapping[str, Parit
 
 def agreement_text(record: Measured) -> str:
     """Return the step agreement; empty where it is not what was measured."""
-    return "" if record.step_agreement is None else f"{record.step_agreement:.3%}"
+    return "" if record.step_agreement is None else percent(record.step_agreement)
 
 
 def psnr_text(record: Measured) -> str:

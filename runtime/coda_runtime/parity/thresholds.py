@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..errors import CodaError, ManifestError
+from ..codes.metrics import percent
+from ..errors import ManifestError, ParityError
 from ..format.manifest import Manifest
 from ..format.parity import NotMeasured, ParityRecord
 from ..format.precision import Floor, precision_of
-
-
-class ParityError(CodaError):
-    """A part differs from the tokenizer by more than its precision's floor allows."""
-
 
 _HIGHER_PSNR = "take a higher precision, or accept it with --min-psnr when exporting"
 
@@ -47,9 +43,10 @@ def _check_numbers(what: str, record: ParityRecord, floor: Floor) -> None:
     agreement, psnr, worst = record.step_agreement, record.psnr, record.psnr_min
     if agreement is not None and agreement < floor.min_agreement:
         raise ParityError(
-            f"{what} agrees with the tokenizer on {agreement:.3%} of the tokens, the floor is "
-            f"{floor.min_agreement:.3%} ({floor.min_agreement - agreement:.3%} short): take a higher precision, or "
-            "accept it with --min-agreement when exporting"
+            f"{what} agrees with the tokenizer on {percent(agreement)} of the tokens, "
+            f"the floor is {percent(floor.min_agreement)} "
+            f"({100 * (floor.min_agreement - agreement):.3f} % short): take a higher precision, "
+            "or accept it with --min-agreement when exporting"
         )
     if psnr is not None and psnr < floor.min_psnr:
         raise ParityError(

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 
 from ..backends.base import Backend, LoadOptions, SelectiveBackend
 from ..backends.registry import automatic, get_backend, name_for
-from ..errors import BackendError, CodaError, DeviceMemoryError
+from ..errors import BackendError, CodaError, DeviceMemoryError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import ParityRecord
 from ..format.parts import PARTS
 from ..format.precision import DEFAULT_FLOORS, Floor, precision_of
 from .meter import ParityMeter
-from .thresholds import ParityError, check_floor, floor_of, recorded_floors
+from .thresholds import check_floor, floor_of, recorded_floors
 
 Result = tuple[Artifact, dict[str, ParityRecord], ParityError | None]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from ..codes.metrics import percent
+
 
 def share(value: float | None) -> str:
-    """A share from 0 to 1 in percent; cut, not rounded, so that only 1 itself reads as 100 %."""
-    if value is None:
-        return "not run"
-    return "100 %" if value == 1 else f"{math.floor(value * 1e5 + 1e-6) / 1e3:.3f} %"
+    """A share from 0 to 1 in percent, as tables write it; None was not measured."""
+    return "not run" if value is None else percent(value)
 
 
 def decibel(value: float | None) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..io.protobuf_wire import LENGTH_DELIMITED, WireError, read_fields
 from .options import MAX_TEXT_BYTES
 from .refusals import RefusedError
 
 MOST_FIELDS = 64
 """A request has one for its model, its id, each tensor and each parameter."""
-_MODEL, _RAW = 1, 7  # fields of ModelInferRequest
-_LENGTH_DELIMITED = 2  # the wire type of all of them
+_MODEL, _RAW = 1, 7  # fields of ModelInferRequest, which are all length-delimited
 
 
 @dataclass(frozen=True)
@@ -37,33 +37,18 @@ class Outline:
 
 
 def outline(message: bytes) -> Outline:
-    """The outline of a serialised ModelInferRequest. Raises nothing: see `Outline.check`."""
-    model, raw_bytes, start = "", 0, 0
-    for _ in range(MOST_FIELDS + 1):
-        if start == len(message):
-            return Outline(model, len(message) - raw_bytes)
-        try:
-            tag, start = _number(message, start)
-            length, start = _number(message, start)
-        except IndexError:
-            return Outline(model, problem="it is cut")
-        if tag & 7 != _LENGTH_DELIMITED or start + length > len(message):
-            return Outline(model, problem=f"field {tag >> 3} is none of its")
-        if tag >> 3 == _MODEL:
-            model = message[start : start + min(length, 100)].decode(errors="replace")
-        elif tag >> 3 == _RAW:
-            raw_bytes += length
-        start += length
-    return Outline(model, problem=f"it has more than {MOST_FIELDS} fields")
-
-
-def _number(message: bytes, start: int) -> tuple[int, int]:
-    """A varint of up to 10 bytes, and where it ends. Raises IndexError at the message's end."""
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-    return value, start
+    """Return the outline of a serialised ModelInferRequest. Raises nothing: see `Outline.check`."""
+    model, raw_bytes = "", 0
+    try:
+        for count, (field, wire, start, stop) in enumerate(read_fields(message, 0, len(message), "a request"), 1):
+            if count > MOST_FIELDS:
+                return Outline(model, problem=f"it has more than {MOST_FIELDS} fields")
+            if wire != LENGTH_DELIMITED:
+                return Outline(model, problem=f"field {field} is none of its")
+            if field == _MODEL:
+                model = message[start : min(stop, start + 100)].decode(errors="replace")
+            elif field == _RAW:
+                raw_bytes += stop - start
+    except WireError as error:
+        return Outline(model, problem=str(error))
+    return Outline(model, len(message) - raw_bytes)

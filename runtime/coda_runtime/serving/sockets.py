@@ -6,7 +6,7 @@ import os
 import socket
 from typing import Any
 
-from ..errors import CodaError
+from ..errors import CodaError, one_line
 from .options import ServeOptions
 
 _BACKLOG = 2048  # connections that wait to be accepted
@@ -24,7 +24,7 @@ def bind_grpc(server: Any, options: ServeOptions) -> str:
     try:
         port: int = server.add_insecure_port(address(options.host, options.grpc_port))
     except RuntimeError as error:
-        raise _taken("gRPC", options.host, options.grpc_port, str(error)) from error
+        raise _taken("gRPC", options.host, options.grpc_port, one_line(error)) from error
     return address(options.host, port)
 
 
@@ -42,7 +42,7 @@ def _listen(what: str, host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _taken(what, host, port, error.strerror or str(error)) from error
+        raise _taken(what, host, port, one_line(error)) from error
     return listener
 
 

@@ -184,8 +184,8 @@ def test_tokens_that_differ_leave_nothing(tiny_folder: Path, tmp_path: Path, mon
     result = coda("export", tiny_folder, "--out", tmp_path / "bundle", "--min-agreement", 1.0)
     assert result.exit_code == 1
     # One token of each image's 103.
-    assert "the fp32 encoder agrees with the tokenizer on 99.029% of the tokens" in one_line(result)
-    assert "(0.971% short)" in one_line(result)
+    assert "the fp32 encoder agrees with the tokenizer on 99.029 % of the tokens" in one_line(result)
+    assert "(0.971 % short)" in one_line(result)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,20 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coda_deploy.demo.timing import MIN_ROUNDS, Timing, interleave
+from coda_deploy.demo.timing import Timing
 from coda_deploy.evaluate.devices import torch_threads
-
-
-def test_runs_take_turns_after_one_untimed_run_each() -> None:
-    calls: list[str] = []
-    seconds = interleave([lambda: calls.append("a"), lambda: calls.append("b")], rounds=4, budget=60)
-    assert calls == ["a", "b"] * 5
-    assert [len(of) for of in seconds] == [4, 4]
-    assert all(s >= 0 for of in seconds for s in of)
-
-
-def test_a_spent_budget_ends_the_rounds_but_not_before_the_least() -> None:
-    assert [len(of) for of in interleave([lambda: None], rounds=50, budget=0)] == [MIN_ROUNDS]
 
 
 def test_pytorch_has_its_threads_back() -> None:

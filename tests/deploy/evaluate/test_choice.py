@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate import Choice, make_metrics
-from coda_deploy.tokenizer.storage import WeightsError
 from coda_runtime.errors import MissingDependencyError
 from tests.deploy.perception.published import vgg_state
 

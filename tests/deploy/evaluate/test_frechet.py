@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.linalg import sqrtm
 
 from coda_deploy import photographs
+from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate.frechet import FrechetMeter, Gaussian, Inception, frechet_distance
-from coda_deploy.tokenizer.storage import WeightsError
 from coda_runtime.errors import MissingDependencyError
 from coda_runtime.images import fit
 from tests.deploy.evaluate.networks import inception_state

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from coda_deploy import photographs
+from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate.learned import dists, lpips
 from coda_deploy.perception import Dists, Lpips
-from coda_deploy.tokenizer.storage import WeightsError
 from coda_runtime.images import fit
 from tests.deploy.perception.published import vgg_state
 

@@ -12,11 +12,11 @@ import torch
 
 import coda_runtime
 from coda_deploy import CodaTokenizer
+from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate import open_subject, subject
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import branch, lora_layers, merge_lora
 from coda_deploy.tokenizer.pixels import to_pixels
-from coda_deploy.tokenizer.storage import WeightsError
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, InputError
 from tests.tiny_tokenizers import images, make
 

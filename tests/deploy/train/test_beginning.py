@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from coda_deploy import CodaTokenizer, WeightsError
+from coda_deploy.errors import DivergedError
 from coda_deploy.train.beginning import EQUALISE_IMAGES, make_objective, warm_up
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
-from coda_deploy.train.errors import DivergedError
 from coda_deploy.train.objective import View
 from coda_deploy.train.report import Report
 from coda_runtime.errors import MissingDependencyError

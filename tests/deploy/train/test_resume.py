@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from coda_deploy import CodaTokenizer, ConfigError, WeightsError
+from coda_deploy.errors import StoppedError
 from coda_deploy.train import equalise, trainer
 from coda_deploy.train.checkpoint import list_checkpoints
 from coda_deploy.train.step import Stepper
-from coda_deploy.train.trainer import StoppedError
 from coda_runtime.errors import OutputError
 from tests.deploy.train import runs
 

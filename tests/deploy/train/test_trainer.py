@@ -17,13 +17,14 @@ from PIL import Image
 
 from coda_deploy import CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.data import DataError
+from coda_deploy.errors import DivergedError
 from coda_deploy.export import export_tokenizer
 from coda_deploy.tokenizer import storage
 from coda_deploy.train import checkpoint, trainer
 from coda_deploy.train.config import read_config
 from coda_deploy.train.objective import Objective, PictureTerms
 from coda_deploy.train.step import Stepper
-from coda_deploy.train.trainer import DivergedError, train
+from coda_deploy.train.trainer import train
 from coda_export import Floor
 from coda_runtime.errors import OutputError
 from tests.deploy.train import runs

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from coda_runtime.bench import machine, memory
+from coda_runtime.bench import machine
+from coda_runtime.machine import memory
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 
@@ -82,31 +81,3 @@ def test_gpus_and_what_slows_them_as_nvidia_smi_tells(monkeypatch: pytest.Monkey
     assert memory.device_bytes() == 9 * 2**20
     answers.clear()
     assert memory.device_bytes() is None
-
-
-# In a process of its own: here the garbage of other tests is freed at any time, hundreds of MB of it.
-PEAK = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from coda_runtime.bench import memory
-
-if sys.argv[1:]:
-    memory._CLEAR = Path(sys.argv[1])
-np.ones(300 << 20, np.uint8)[0] = 2  # before: not part of it
-with memory.watch_peak() as peak:
-    before = memory.resident_bytes()
-    held = np.ones(100 << 20, np.uint8)
-    time.sleep(0.2)
-    del held
-print(peak.bytes - before)
-"""
-
-
-@pytest.mark.parametrize("resettable", [True, False])
-def test_the_peak_is_that_of_the_block_alone(resettable: bool, tmp_path: Path) -> None:
-    if memory.resident_bytes() is None:
-        pytest.skip("this system does not tell")
-    missing = [] if resettable else [str(tmp_path / "missing" / "clear_refs")]
-    done = subprocess.run([sys.executable, "-c", PEAK, *missing], capture_output=True, text=True, check=True)
-    assert 90 << 20 < int(done.stdout) < 250 << 20

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from coda_runtime.bench.timing import measure, warm_and_measure, warm_up
+from coda_runtime.bench.timing import interleave, measure, warm_and_measure, warm_up
 from tests.runtime.bench.fakes import FakeTime
 
 
@@ -38,3 +40,28 @@ def test_the_samples_are_the_calls_after_the_warm_up_in_order() -> None:
     timing = warm_and_measure(time.run(lambda n: 1 + n / 1024), 1.0, repeats=4, clock=time.clock)
     first = timing.warm_up.runs
     assert timing.samples == [1 + n / 1024 for n in range(first, first + 4)]
+
+
+def test_runs_take_turns_forwards_and_backwards_after_an_untimed_round() -> None:
+    calls: list[str] = []
+    runs = [partial(calls.append, name) for name in "abc"]
+    seconds = interleave(runs, 3, before=partial(calls.append, "."))
+    assert "".join(calls) == ".a.b.c.c.b.a.a.b.c.c.b.a"
+    assert [len(of) for of in seconds] == [3, 3, 3]
+    calls.clear()
+    interleave(runs, 2, warm=True)
+    assert "".join(calls) == "cbaabc"
+
+
+def test_each_run_has_its_own_seconds() -> None:
+    now = 0.0
+
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    found = interleave([lambda: take(1), lambda: take(10)], 4, before=lambda: take(100), clock=lambda: now)
+    assert found == [[1.0] * 4, [10.0] * 4]
+    spent = interleave([lambda: take(1)], 50, min_rounds=3, budget_s=0, clock=lambda: now)
+    assert spent == [[1.0] * 3]
+    assert interleave([lambda: take(1)], 50, budget_s=4.5, clock=lambda: now) == [[1.0] * 5]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from coda_runtime import ImageError
-from coda_runtime.codes.metrics import json_number, psnr, psnr_per_image
+from coda_runtime.codes.metrics import json_number, percent, psnr, psnr_per_image
+from coda_runtime.parity.rows import agreement_text
+from coda_runtime.report import words
 from tests.runtime import tiny
 
 pytestmark = pytest.mark.numeric
@@ -42,3 +44,16 @@ def test_other_arrays_are_refused() -> None:
             psnr(a, wrong)
     with pytest.raises(ImageError, match="at least one image"):
         psnr(a[:0], a[:0])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(1.0, "100 %"), (0.999999, "99.999 %"), (0.9995, "99.950 %"), (0.0, "0.000 %"), (1.5, "150.000 %")],
+)
+def test_only_a_whole_share_is_written_as_100_percent(share: float, text: str) -> None:
+    assert percent(share) == text
+    assert agreement_text({"step_agreement": share}) == words.share(share) == text
+
+
+def test_fewer_digits_are_cut_too() -> None:
+    assert [percent(share, 1) for share in (0.99999, 0.12345, 1.0)] == ["99.9 %", "12.3 %", "100 %"]

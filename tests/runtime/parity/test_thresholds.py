@@ -39,8 +39,8 @@ def test_identical_images_and_what_was_not_run_are_not_judged() -> None:
 def test_tokens_under_the_floor() -> None:
     with pytest.raises(
         ParityError,
-        match=r"the fp16 encoder agrees with the tokenizer on 97\.500% of the tokens, the floor is 98\.000% "
-        r"\(0\.500% short\): .*--min-agreement",
+        match=r"the fp16 encoder agrees with the tokenizer on 97\.500 % of the tokens, the floor is 98\.000 % "
+        r"\(0\.500 % short\): .*--min-agreement",
     ):
         check_floor("encoder", "fp16", Measured({"step_agreement": 0.975, "agreement": 1.0}), Floor(0.98, 45))
 
@@ -98,7 +98,7 @@ def test_sizes_that_ran_are_judged_where_another_did_not() -> None:
     batches = {"1": {"step_agreement": 0.5}, "8": {"step_agreement": None, "reason": "no memory"}}
     parity = parity_record({"step_agreement": None, "reason": "at a batch of 8: no memory", "batches": batches})
     assert parity is not None
-    with pytest.raises(ParityError, match=r"the bf16 encoder at a batch of 1 agrees with the tokenizer on 50\.000%"):
+    with pytest.raises(ParityError, match=r"the bf16 encoder at a batch of 1 agrees with the tokenizer on 50\.000 %"):
         check_floor("encoder", "bf16", parity, Floor(0.93, 45))
     check_floor("encoder", "bf16", parity, Floor(0.5, 45))
     with pytest.raises(ParityError, match="could not be run, so its parity is unknown: at a batch of 8"):

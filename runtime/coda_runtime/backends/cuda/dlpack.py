@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DeviceError, InputError
+from ...errors import DeviceError, InputError, one_line
 from .array import DLPACK_CUDA, CudaArray
 from .layer import DeviceLayer, Event, Stream
 from .staging import StagingPool
@@ -86,7 +86,7 @@ def borrow(array: object, layer: DeviceLayer, stream: Stream, staging: StagingPo
         dtype = np.dtype(view.dtype)
     except (BufferError, NotImplementedError, TypeError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"the {type(array).__name__} does not give its memory by DLPack ({' '.join(str(error).split())[:200]}); "
+            f"the {type(array).__name__} does not give its memory by DLPack ({one_line(error)}); "
             "pass a plain array, without gradients, of one of numpy's dtypes"
         ) from error
     shape = tuple(view.shape)

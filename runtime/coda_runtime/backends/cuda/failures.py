@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ...errors import BackendError, CodaError, DeviceMemoryError, reason_of
+from ...errors import BackendError, CodaError, DeviceMemoryError, one_line
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def failures(doing: str) -> Iterator[None]:
     except CodaError:
         raise
     except Exception as error:  # cuda.core's error class is private, and plain RuntimeErrors come too
-        text = reason_of(error)
+        text = one_line(error)
         # The driver's name of the error is the only thing that tells it: CUDA_ERROR_OUT_OF_MEMORY.
         if isinstance(error, MemoryError) or "OUT_OF_MEMORY" in text:
             raise DeviceMemoryError(

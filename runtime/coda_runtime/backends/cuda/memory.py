@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +18,29 @@ from cuda.core.typing import DevicePointerType
 from . import layer
 from .streams import CudaEvent, CudaStream
 
-if TYPE_CHECKING:
-    from .device import CudaDevice
+
+class Place(Protocol):
+    """The device that memory is of, as far as freeing it goes; `CudaDevice` says what each does."""
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make the device current."""
+        ...
+
+    def beside_recordings(self) -> AbstractContextManager[None]:
+        """Leave others' recordings of graphs whole."""
+        ...
+
+    def release(
+        self, buffer: Buffer, stream: CudaStream, readers: list[CudaEvent], consumers: Collection[int | None]
+    ) -> None:
+        """Free a buffer after all that uses it."""
+        ...
 
 
 class CudaMemory:
     """See layer.Memory."""
 
-    def __init__(self, device: CudaDevice, buffer: Buffer, nbytes: int, stream: CudaStream) -> None:
+    def __init__(self, device: Place, buffer: Buffer, nbytes: int, stream: CudaStream) -> None:
         self.nbytes = nbytes
         self.stream = stream
         self._device = device
@@ -56,7 +73,7 @@ class CudaMemory:
 class CudaHostMemory:
     """See layer.HostMemory."""
 
-    def __init__(self, device: CudaDevice, buffer: Buffer, nbytes: int) -> None:
+    def __init__(self, device: Place, buffer: Buffer, nbytes: int) -> None:
         self._device = device
         self._buffer = buffer
         self.address = int(buffer.handle)

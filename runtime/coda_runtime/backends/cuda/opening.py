@@ -7,7 +7,7 @@ import importlib.util
 import threading
 from typing import TYPE_CHECKING
 
-from ...errors import BackendError, DeviceError, MissingDependencyError
+from ...errors import BackendError, DeviceError, MissingDependencyError, one_line
 from ...machine.devices import Gpu, count_cuda_devices, find_gpu
 from ...requirements import installed_version, needed, onnx_on_the_cpu, pip_install
 
@@ -46,7 +46,7 @@ def open_device(index: int) -> CudaDevice:
                 device = importlib.import_module(".device", __package__)
             except (ImportError, OSError, RuntimeError) as error:
                 raise BackendError(
-                    f"cuda-core is installed but does not import ({' '.join(str(error).split())[:200]}); reinstall it: "
+                    f"cuda-core is installed but does not import ({one_line(error)}); reinstall it: "
                     f"{pip_install('cuda-core', 'cuda-bindings', options='--force-reinstall')}"
                 ) from error
             made: CudaDevice = device.CudaDevice(index)

@@ -124,7 +124,7 @@ def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions,
 def _load_error(
     ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact, error: Exception
 ) -> ArtifactError | DeviceError | DeviceMemoryError:
-    where, told = names(choices), library.first_line(error)
+    where, told = names(choices), library.cause(error)
     if library.is_out_of_memory(str(error)):
         return DeviceMemoryError(
             f"{choices[0].device} has no memory left to load {path} ({told}); close what else uses its memory"

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from ...errors import BackendError, DeviceMemoryError, MissingDependencyError
+from ...errors import BackendError, DeviceMemoryError, MissingDependencyError, one_line
 from ...machine.devices import onnxruntime_conflict
 from ...requirements import needed, onnxruntime, pip_install
 
@@ -28,6 +28,8 @@ _OUT_OF_MEMORY = re.compile(
     r"|(CUDNN|CUBLAS)_STATUS_ALLOC_FAILED|bad allocation|bad_alloc",
     re.IGNORECASE,
 )
+
+_PLACES = re.compile(r"^.*\.cpp:.*:$", re.MULTILINE)
 
 
 def missing() -> MissingDependencyError | None:
@@ -55,9 +57,7 @@ def load_library() -> Any:
         # Ctrl-C inside an extension's start comes out as an ImportError.
         if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
-        raise BackendError(
-            f"onnxruntime is installed but does not import ({first_line(error)}); {_reinstall()}"
-        ) from error
+        raise BackendError(f"onnxruntime is installed but does not import ({cause(error)}); {_reinstall()}") from error
 
 
 def preload_cuda(ort: Any) -> None:
@@ -103,12 +103,11 @@ def conflict_advice(extra: str) -> str | None:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, at most 200 characters."""
-    lines = str(error).strip().splitlines()
+def cause(error: BaseException) -> str:
+    """Return the first line of an error of onnxruntime that says something, to be quoted in a message."""
     # OpenVINO's begin with the places in its source that they came through.
-    telling = [line for line in lines if not line.endswith(":") or ".cpp:" not in line]
-    return (telling or lines or [type(error).__name__])[0][:200]
+    told = _PLACES.sub("", str(error)).strip()
+    return one_line(told or error, line=0)
 
 
 def is_out_of_memory(message: str) -> bool:
@@ -120,10 +119,10 @@ def run_error(error: Exception, what: str, device: str) -> BackendError:
     """The error for a run on `what` (dtype and shape) that failed on `device`."""
     if is_out_of_memory(str(error)):
         return DeviceMemoryError(
-            f"{device} has no memory left for {what} ({first_line(error)}); pass fewer images at a time, "
+            f"{device} has no memory left for {what} ({cause(error)}); pass fewer images at a time, "
             "or close what else uses its memory"
         )
-    return BackendError(f"onnxruntime failed on {what} on {device} ({first_line(error)}); export the bundle again")
+    return BackendError(f"onnxruntime failed on {what} on {device} ({cause(error)}); export the bundle again")
 
 
 def _reinstall() -> str:

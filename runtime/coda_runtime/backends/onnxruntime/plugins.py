@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import BackendError, MissingDependencyError
 from ...machine.processors import describe_cpu
 from ...requirements import pip_install
-from .library import first_line
+from .library import cause
 
 OPENVINO = "OpenVINOExecutionProvider"
 TENSORRT_RTX = "NvTensorRTRTXExecutionProvider"
@@ -74,7 +74,7 @@ def plugin_devices(ort: Any, provider: str) -> list[Any]:
                 ort.register_execution_provider_library(fitting[0], module.get_library_path())
             except Exception as error:  # onnxruntime's errors have no common base, and the package may raise anything
                 raise BackendError(
-                    f"{plugin.distribution} {plugin.version} is installed but does not load ({first_line(error)}); "
+                    f"{plugin.distribution} {plugin.version} is installed but does not load ({cause(error)}); "
                     f"reinstall it: {pip_install(plugin.distribution, options='--force-reinstall')}"
                 ) from error
             _registered[provider] = plugin
@@ -116,7 +116,7 @@ def describe_plugins(ort: Any) -> list[dict[str, Any]]:
             for provider in entry["providers"]:
                 entry["devices"] += [_describe(device) for device in plugin_devices(ort, canonical(provider))]
         except Exception as error:  # a broken plugin is what this is for
-            entry["problem"] = first_line(error)
+            entry["problem"] = cause(error)
         out.append(entry)
     return out
 

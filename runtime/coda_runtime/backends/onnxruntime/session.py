@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...errors import BackendError, CodaError, DeviceError, InputError
 from ..base import DeviceArray
-from .library import SILENT, first_line, run_error
+from .library import SILENT, cause, run_error
 
 # kDLCPU and kDLCUDA of dlpack.h, under onnxruntime's names for them.
 _DLPACK = {"cpu": 1, "cuda": 2}
@@ -109,7 +109,7 @@ class OrtDeviceSession(OrtSession):
             # torch gives no tensor of a GPU that is not the current one.
             way = f"make {self.device} the current device, and " if self._memory[0] == "cuda" else ""
             raise InputError(
-                f"the {type(array).__name__} does not give its memory by DLPack ({first_line(error)}); {way}"
+                f"the {type(array).__name__} does not give its memory by DLPack ({cause(error)}); {way}"
                 "pass a plain array, C-contiguous and without gradients"
             ) from error
         try:
@@ -117,7 +117,7 @@ class OrtDeviceSession(OrtSession):
         except (RuntimeError, BufferError, TypeError) as error:
             raise InputError(
                 f"onnxruntime cannot take the array of {getattr(array, 'dtype', 'unknown dtype')} by DLPack "
-                f"({first_line(error)}); pass a C-contiguous, writable one of {self._input_dtype}"
+                f"({cause(error)}); pass a C-contiguous, writable one of {self._input_dtype}"
             ) from error
         if value.data_type() not in _DTYPES:
             raise InputError(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import ClosedError, CodaError, InputError
+from ...errors import ClosedError, CodaError, InputError, one_line
 from ...format.parts import IDS, LATENT
 from ...format.spec import Spec
 from ..base import DeviceArray
@@ -157,7 +157,7 @@ class PtxSession:
         try:
             graph = self._layer.capture(lambda stream: self._launch_all(count, stream))
         except CodaError as error:
-            return f"none: {' '.join(str(error).split())[:300]}"
+            return f"none: {one_line(error)}"
         if graph is None:
             return "none: nothing was recorded"
         self._graphs[count] = graph

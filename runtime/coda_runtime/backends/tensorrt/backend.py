@@ -10,7 +10,15 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ...errors import BackendError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
+from ...errors import (
+    BackendError,
+    CodaError,
+    DeviceError,
+    EngineMismatchError,
+    InputError,
+    MissingDependencyError,
+    one_line,
+)
 from ...format import engine_key as key
 from ...format.manifest import Artifact
 from ...requirements import onnx_on_the_cpu, pip_install
@@ -119,7 +127,7 @@ class TensorRTBackend:
             return importlib.import_module(_LEAN)
         except (ImportError, OSError) as error:
             raise BackendError(
-                f"TensorRT's lean runtime is installed but does not import ({' '.join(str(error).split())[:200]}); "
+                f"TensorRT's lean runtime is installed but does not import ({one_line(error)}); "
                 f"reinstall it: {pip_install('tensorrt-lean', options='--force-reinstall')}"
             ) from error
 

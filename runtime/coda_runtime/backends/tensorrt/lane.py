@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import CodaError
+from ...errors import CodaError, one_line
 from ..cuda.array import CudaArray
 from ..cuda.layer import DeviceLayer, Graph
 from ..cuda.staging import StagingPool
@@ -119,7 +119,7 @@ class Lane:
                 refused = f"none: TensorRT did not run while it was recorded ({self._engine.messages.first()})"
                 size.state = RECORDED if size.graph is not None else refused
         except (CodaError, RuntimeError) as error:
-            size.state = f"none: {' '.join(str(error).split())[:300]}"
+            size.state = f"none: {one_line(error)}"
         if size.graph is None:
             size.context = None
 

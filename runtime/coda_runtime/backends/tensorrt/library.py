@@ -7,7 +7,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BackendError, BuildError, InputError, MissingDependencyError
+from ...errors import BackendError, BuildError, InputError, MissingDependencyError, one_line
 from ...requirements import pip_install
 
 # Name, which is also the artifacts' format: module names in order of preference, and the title users know it by.
@@ -83,6 +83,6 @@ def find_library(name: str) -> EngineLibrary:
 
 def _broken(title: str, name: str, error: Exception) -> BackendError:
     return BackendError(
-        f"{title} is installed but does not import ({' '.join(str(error).split())[:200]}); reinstall it: "
+        f"{title} is installed but does not import ({one_line(error)}); reinstall it: "
         f"{pip_install(name, options='--force-reinstall')}"
     )

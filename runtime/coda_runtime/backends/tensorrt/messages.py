@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ...errors import BackendError, CodaError, DeviceMemoryError
+from ...errors import BackendError, CodaError, DeviceMemoryError, one_line
 
 _OUT_OF_MEMORY = re.compile(r"out[ _]*of[ _]*memory", re.IGNORECASE)
 
@@ -34,8 +34,7 @@ class Messages:
         """The first line of this thread's first error, or of any thread's, since TensorRT has threads of its own."""
         entries, mine = list(self._errors), threading.get_ident()
         texts = [text for thread, text in entries if thread == mine] or [text for _, text in entries]
-        lines = texts[0].strip().splitlines() if texts else []
-        return lines[0][:300] if lines else "it does not say why"
+        return (one_line(texts[0], line=0) if texts else "") or "it does not say why"
 
     def error(self, failed: str, remedy: str) -> BackendError:
         """The error to raise where TensorRT `failed`: DeviceMemoryError if it said so, else one with the `remedy`."""

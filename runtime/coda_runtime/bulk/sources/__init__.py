@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ...errors import InputError
-from ...images import SUFFIXES
+from ...io.image_files import SUFFIXES, expected_suffixes
 from ...io.remote import redacted
 from .base import Reader, Source
 from .images import ImageFiles
@@ -50,7 +50,7 @@ def open_source(where: str, options: SourceOptions, *, leave_out: str | None = N
                 f"{compressed[0]} is a compressed tar file, and cannot be read at random places; decompress it to .tar"
             )
         raise InputError(
-            f"{redacted(where)} has no images; expected files ending in {' '.join(sorted(SUFFIXES))}, .tar or .parquet"
+            f"{redacted(where)} has no images; expected files ending in {expected_suffixes()}, .tar or .parquet"
         )
     if not tables and (options.key_column is not None or options.image_column != SourceOptions.image_column):
         raise InputError("--key-column and --image-column are for Parquet files; leave them out")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import ImageError, InputError
+from ...errors import ImageError, InputError, one_line
 from ...io.remote import is_local
 
 Fetched = bytes | ImageError
@@ -38,10 +38,10 @@ def read_local(path: str, name: str, root: str) -> Fetched:
     except OSError as error:
         if error.errno in _NOT_THE_FILES:
             raise InputError(
-                f"{path} cannot be read now ({error.strerror}), and other images neither; run the same command again "
+                f"{path} cannot be read now ({one_line(error)}), and other images neither; run the same command again "
                 "to go on"
             ) from error
-        return ImageError(f"{name!r} cannot be read ({error.strerror or error})")
+        return ImageError(f"{name!r} cannot be read ({one_line(error)})")
 
 
 def read_remote(fs: Any, paths: Sequence[str], names: Sequence[str]) -> list[Fetched]:
@@ -65,9 +65,7 @@ def read_pieces(fs: Any, path: str, places: Sequence[tuple[int, int]], names: Se
                     out.append(file.read(size))
                 return out
         except OSError as error:
-            raise InputError(
-                f"{path} cannot be read ({error.strerror or error}); check the disk and run again"
-            ) from error
+            raise InputError(f"{path} cannot be read ({one_line(error)}); check the disk and run again") from error
 
     def fetch(some: list[tuple[int, int]]) -> list[Any]:
         starts, ends = [offset for offset, _ in some], [offset + size for offset, size in some]
@@ -81,7 +79,7 @@ def state(fs: Any, path: str) -> str:
     try:
         info = fs.info(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be opened ({error.strerror or error}); check the path") from error
+        raise InputError(f"{path} cannot be opened ({one_line(error)}); check the path") from error
     times = ("mtime", "LastModified", "last_modified", "updated", "ETag")
     changed = next((info[key] for key in times if info.get(key) is not None), "")
     return f"{info['size']} bytes {changed}".strip()

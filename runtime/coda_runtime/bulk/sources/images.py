@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...images import SUFFIXES
+from ...io.image_files import SUFFIXES
 from ...io.remote import is_local
 from .base import printable, table
 from .fetching import AT_ONCE, Fetched, read_local, read_remote

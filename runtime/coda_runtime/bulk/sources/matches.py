@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, one_line
+from ...io.image_files import is_hidden, walk
 from ...io.remote import is_local, open_place, redacted
 from ..tars import expand_braces
 
@@ -33,7 +31,7 @@ class Matches:
 
     def ending(self, *suffixes: str) -> list[str]:
         """The names with one of these suffixes, hidden ones left out."""
-        return [name for name in self.names if name.lower().endswith(suffixes) and not _hidden(name)]
+        return [name for name in self.names if name.lower().endswith(suffixes) and not is_hidden(name)]
 
 
 def find(where: str, *, leave_out: str | None = None) -> Matches:
@@ -46,7 +44,7 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
     path = path.rstrip("/")
     try:
         if fs.isdir(path):
-            root, found = path, list(_walk(path) if is_local(fs) else fs.find(path))
+            root, found = path, _local(path) if is_local(fs) else list(fs.find(path))
         elif fs.exists(path):
             root, found = path.rpartition("/")[0], [path]
         elif _MAGIC & set(where):
@@ -54,7 +52,7 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
         else:
             raise InputError(f"there is no file or folder {redacted(where)!r}; check the path")
     except OSError as error:
-        raise InputError(f"{redacted(where)} cannot be searched ({error.strerror or error})") from error
+        raise InputError(f"{redacted(where)} cannot be searched ({one_line(error)})") from error
     if leave_out is not None:
         found = [file for file in found if not file.startswith(f"{leave_out}/")]
     return Matches(fs, root, sorted({file[len(root) :].lstrip("/") for file in found}))
@@ -81,22 +79,6 @@ def _files(found: dict[str, dict[str, Any]]) -> list[str]:
     return [path for path, info in found.items() if info["type"] != "directory"]
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Every file under a folder of this machine, through links too, each folder once."""
-    seen: set[tuple[int, int]] = set()
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=fail):
-        status = os.stat(here)  # noqa: PTH116 - millions of files: no Path for each
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (f"{here}/{name}" for name in files)
-
-
-def _hidden(name: str) -> bool:
-    return any(piece.startswith(".") for piece in PurePosixPath(name).parts)
+def _local(folder: str) -> list[str]:
+    # Links that lead nowhere, pipes and devices too: a run records each of them as an image that cannot be read.
+    return [f"{folder}/{entry.name}" for entry in walk(folder)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ImageError, InputError
+from ...errors import ImageError, InputError, one_line
 from ...io.remote import is_local
 from .base import by_file, table
 from .fetching import Fetched, check_state, state
@@ -118,9 +118,8 @@ def _explained(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"{path} is not a Parquet file, or is damaged ({reason}); copy or download it again"
+            f"{path} is not a Parquet file, or is damaged ({one_line(error)}); copy or download it again"
         ) from error
 
 

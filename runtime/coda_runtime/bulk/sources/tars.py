@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ImageError, InputError
-from ..tars import is_image, members
+from ...errors import ImageError, InputError, one_line
+from ...io.image_files import is_image
+from ..tars import members
 from .base import by_file, printable, table
 from .fetching import AT_ONCE, MOST_BYTES, Fetched, check_state, read_pieces, state, too_large
 from .matches import Matches
@@ -60,7 +61,7 @@ class TarFiles:
                         file.seek(offset)
                         labels[_sample(name)] = printable(file.read(size).decode(errors="replace").strip())
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+            raise InputError(f"{path} cannot be read ({one_line(error)}); check the path") from error
         return found, labels
 
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from coda_deploy import CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.data import DataError
+from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.train import loop
 from coda_deploy.train.checkpoint import list_checkpoints
-from coda_deploy.train.errors import DivergedError, StoppedError
 from coda_deploy.train.objective import Objective
 from coda_deploy.train.trainer import train
 from coda_deploy.train.vae.config import read_config

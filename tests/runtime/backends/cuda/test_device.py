@@ -337,7 +337,7 @@ def test_every_use_of_cuda_core_agrees_with_its_stubs(stubs: Path) -> None:
         pytest.skip("this cuda-core has no folder cu13")
     wrong = stubs / "wrong.py"
     wrong.write_text("from cuda.core import Device\nDevice(0).allocate(8, stream='x')\nDevice(0).create_strem()\n")
-    found = _mypy(stubs, ROOT / "runtime" / "coda_runtime" / "cuda", wrong)
+    found = _mypy(stubs, ROOT / "runtime" / "coda_runtime" / "backends" / "cuda", wrong)
     errors = [line for line in found.splitlines() if ": error:" in line]
     assert [line for line in errors if "coda_runtime/backends/cuda/" in line.replace("\\", "/")] == []
     assert len([line for line in errors if "wrong.py" in line]) == 2, f"the stubs are not read: {found}"

@@ -73,9 +73,9 @@ def test_the_line_that_tells_something_is_taken() -> None:
         "[ONNXRuntimeError] : 11 : EP_FAIL : Exception from src/inference/src/cpp/core.cpp:117:\n"
         "Exception from src/plugins/intel_cpu/src/config.cpp:505:\nNotFound: Unsupported property BAD by CPU plugin.\n"
     )
-    assert library.first_line(error) == "NotFound: Unsupported property BAD by CPU plugin."
-    assert library.first_line(RuntimeError("one\ntwo")) == "one"
-    assert library.first_line(ValueError()) == "ValueError"
+    assert library.cause(error) == "NotFound: Unsupported property BAD by CPU plugin."
+    assert library.cause(RuntimeError("one\ntwo")) == "one"
+    assert library.cause(ValueError()) == "ValueError"
 
 
 def test_two_onnxruntimes_are_the_advice_for_a_library_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:

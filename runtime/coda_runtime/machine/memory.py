@@ -1,4 +1,4 @@
-"""Memory of this process: what it holds in the host's memory and on a GPU, and its peak while a block runs."""
+"""Memory of a process: what it holds in the host's memory and on a GPU, and its peaks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .machine import nvidia_smi
+from .devices import nvidia_smi
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR = Path("/proc/self/clear_refs")
 _SAMPLED_EVERY = 0.005
 
 
@@ -21,13 +21,21 @@ class Peak:
     bytes: int | None = None
 
 
-def resident_bytes() -> int | None:
-    """What this process holds in memory now (RSS); None where the system does not tell."""
-    return _field("VmRSS")
+def resident_bytes(pid: int | None = None) -> int | None:
+    """Return what a process holds in memory now (RSS), this one by default; None where the system does not tell."""
+    return _field("VmRSS", pid)
+
+
+def peak_bytes() -> int | None:
+    """Return the peak of RSS since this process began, or since `watch_peak` reset it; None where nothing tells."""
+    peak = _field("VmHWM")
+    return _peak_by_getrusage() if peak is None else peak
 
 
 def device_bytes() -> int | None:
-    """What this process holds on all NVIDIA GPUs now, as nvidia-smi tells, or None: it may not know a container's.
+    """Return what this process holds on all NVIDIA GPUs now, as nvidia-smi tells; None where it does not know.
+
+    It may not know a container's processes.
 
     Not run on a GPU yet.
     """
@@ -38,7 +46,10 @@ def device_bytes() -> int | None:
 
 @contextmanager
 def watch_peak() -> Iterator[Peak]:
-    """The block's peak of RSS: the kernel's own where it can be reset, or else sampled, which misses short peaks."""
+    """Watch the block's peak of RSS: the kernel's own where it can be reset, or else sampled.
+
+    Sampling misses short peaks.
+    """
     peak = Peak()
     if _reset():
         yield peak
@@ -48,7 +59,7 @@ def watch_peak() -> Iterator[Peak]:
             yield peak
     else:
         yield peak
-        peak.bytes = _peak_since_start()
+        peak.bytes = peak_bytes()
 
 
 def _reset() -> bool:
@@ -77,9 +88,9 @@ def _sampled(peak: Peak) -> Iterator[None]:
         peak.bytes = max(highest[0], resident_bytes() or 0)
 
 
-def _field(name: str) -> int | None:
+def _field(name: str, pid: int | None = None) -> int | None:
     try:
-        text = _STATUS.read_text()
+        text = Path(f"/proc/{'self' if pid is None else pid}/status").read_text()
     except OSError:
         return None
     for line in text.splitlines():
@@ -89,7 +100,8 @@ def _field(name: str) -> int | None:
     return None
 
 
-def _peak_since_start() -> int | None:
+def _peak_by_getrusage() -> int | None:
+    # The kernel's own number comes first, where there is one: this one outlives exec.
     try:
         import resource
     except ImportError:  # Windows

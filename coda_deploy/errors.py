@@ -1,4 +1,14 @@
-"""How a training ends before its end."""
+"""The errors of training, evaluation and importing, under the root that `coda_runtime.errors` draws.
+
+CodaError
+├── ConfigError       a tokenizer's or a training's configuration cannot be used
+├── WeightsError      weights are missing, damaged, or not those that their configuration asks for
+├── DataError         the images of a run cannot be used
+├── DivergedError     a loss, a gradient or a weight became NaN or infinite
+└── StoppedError      a signal ended the training
+
+Nothing here needs PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +16,22 @@ import signal
 
 from coda_runtime.errors import CodaError
 
+__all__ = ["ConfigError", "DataError", "DivergedError", "StoppedError", "WeightsError"]
+
 # A large batch's names would bury the message.
 _MOST_NAMES = 64
+
+
+class DataError(CodaError):
+    """The images of a run cannot be used: nothing is there, it is of an unknown kind, or it is damaged."""
+
+
+class WeightsError(CodaError):
+    """A tokenizer's or checkpoint's weights are missing, damaged, or not those that its configuration asks for."""
+
+
+class ConfigError(CodaError):
+    """A tokenizer's configuration contradicts itself, or is not one this version reads."""
 
 
 class StoppedError(CodaError):

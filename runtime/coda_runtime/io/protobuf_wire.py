@@ -1,0 +1,63 @@
+"""The wire format of protobuf messages: their fields, without a schema, and without making objects of what they hold.
+
+A message is a row of fields; each begins with a varint of its number and its wire type. What a field holds is not
+looked at here, so that callers may jump over gigabytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+
+Buffer = mmap.mmap | bytes
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+"""Wire types; 3 and 4, groups, have been out of use since before the formats that are read here."""
+
+_FIXED = {FIXED64: 8, FIXED32: 4}
+_LONGEST = 10  # bytes of a varint of 64 bits
+_LONGEST_OF_32_BITS = 5  # tags and lengths
+
+
+class WireError(Exception):
+    """The bytes are no protobuf message; the argument says why, with the message as "it"."""
+
+
+def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (field number, wire type, start and end of the value) of a message, which must fit from `at` to `end`.
+
+    Of a varint, the value is its bytes as they stand. `of` is what the message is of, for errors. Raises WireError when
+    it comes to bytes that are no field.
+    """
+    while at < end:
+        tag, at = _varint(data, at, end, _LONGEST_OF_32_BITS)
+        field, wire = tag >> 3, tag & 7
+        if field == 0 or tag >> 32:
+            raise WireError(f"a field has the number {field}")
+        start = at
+        if wire == LENGTH_DELIMITED:
+            size, start = _varint(data, at, end, _LONGEST_OF_32_BITS)
+            at = start + size
+        elif wire == VARINT:
+            _, at = _varint(data, at, end, _LONGEST)
+        elif wire in _FIXED:
+            at += _FIXED[wire]
+        else:
+            raise WireError(f"field {field} has wire type {wire}, which {of} does not use")
+        if at > end:
+            raise WireError("it is cut, or a length in it is wrong")
+        yield field, wire, start, at
+
+
+def _varint(data: Buffer, at: int, end: int, longest: int) -> tuple[int, int]:
+    """Return (a varint of at most `longest` bytes, where it ends)."""
+    if at < end and (first := data[at]) < 0x80:
+        return first, at + 1
+    value = shift = 0
+    for place in range(at, min(end, at + longest)):
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place + 1
+        shift += 7
+    raise WireError("it is cut, or a number in it is too long")

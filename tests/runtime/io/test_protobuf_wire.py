@@ -1,0 +1,60 @@
+"""Fields of protobuf messages: as protobuf itself reads them, and an error for whatever is none."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from google.protobuf.unknown_fields import UnknownFieldSet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coda_runtime.io.protobuf_wire import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, WireError, read_fields
+
+
+def _read(data: bytes) -> list[tuple[int, int, bytes]]:
+    return [(field, wire, data[start:stop]) for field, wire, start, stop in read_fields(data, 0, len(data), "X")]
+
+
+def test_each_wire_type() -> None:
+    data = b"\x08\x96\x01" + b"\x11" + bytes(8) + b"\x1a\x03abc" + b"\x25" + bytes(4) + b"\x82\x7d\x00"
+    assert _read(data) == [
+        (1, VARINT, b"\x96\x01"),
+        (2, FIXED64, bytes(8)),
+        (3, LENGTH_DELIMITED, b"abc"),
+        (4, FIXED32, bytes(4)),
+        (2000, LENGTH_DELIMITED, b""),
+    ]
+    assert list(read_fields(data, 12, 17, "X")) == [(3, LENGTH_DELIMITED, 14, 17)]
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\x80", "it is cut, or a number in it is too long"),
+        (b"\x0a", "it is cut, or a number in it is too long"),
+        (b"\x0a\x02a", "it is cut, or a length in it is wrong"),
+        (b"\x0d\0\0\0", "it is cut, or a length in it is wrong"),
+        (b"\x08" + b"\x80" * 10 + b"\x00", "it is cut, or a number in it is too long"),
+        (b"\x0a" + b"\x80" * 5 + b"\x00", "it is cut, or a number in it is too long"),
+        (b"\x02\x00", "a field has the number 0"),
+        (b"\x0b", "field 1 has wire type 3, which X does not use"),
+    ],
+)
+def test_bytes_that_are_no_fields(data: bytes, why: str) -> None:
+    with pytest.raises(WireError, match=f"^{why}$"):
+        _read(data)
+
+
+@given(st.binary(max_size=30))
+def test_what_is_read_is_what_protobuf_reads(data: bytes) -> None:
+    try:
+        found = [(field, wire) for field, wire, _ in _read(data)]
+    except WireError:
+        return
+    message = FieldDescriptorProto()
+    try:
+        message.ParseFromString(data)
+    except Exception:  # a known field of another type, or text that is not UTF-8, is no matter of the wire
+        return
+    unknown = [(field.field_number, field.wire_type) for field in UnknownFieldSet(message)]
+    assert set(unknown) <= set(found)
