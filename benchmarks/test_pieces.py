@@ -29,7 +29,7 @@ from coda_deploy.sample import tokenizer_path
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.images import fit
-from coda_runtime.load import choose
+from coda_runtime.loading import choose
 
 Array = NDArray[Any]
 PRECISIONS = ("fp32", "bf16")

@@ -21,7 +21,7 @@ from coda_runtime.backends.registry import get_backend
 from coda_runtime.errors import BackendError, CodaError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
-from coda_runtime.load import choose
+from coda_runtime.loading import choose
 
 _BACKENDS = {"onnx": "onnxruntime", "ptx": "cuda", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 _OF_FAMILY = {"rtx-ampere": "tensorrt-rtx"}

@@ -36,7 +36,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .format.manifest import Artifact, Manifest, Spec
-    from .load import load
+    from .loading import load
     from .tokenizer import LoadedArtifact, Tokenizer
 
 __version__ = "0.1.0"
@@ -72,10 +72,10 @@ __all__ = [
 
 # Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
 _LAZY = {
-    "Artifact": "manifest",
+    "Artifact": "format.manifest",
     "LoadedArtifact": "tokenizer",
-    "Manifest": "manifest",
-    "Spec": "manifest",
+    "Manifest": "format.manifest",
+    "Spec": "format.manifest",
     "Tokenizer": "tokenizer",
     "load": "loading",
 }

@@ -74,7 +74,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     import numpy as np
 
     from ..errors import CodaError
-    from ..load import load
+    from ..loading import load
     from . import memory
     from .machine import gpu_slowed
     from .operations import OPERATIONS, Inputs

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..backends.base import Provider
 from ..errors import InputError
-from ..load import load
+from ..loading import load
 from ..tokenizer import Tokenizer
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..load import load
+from ..loading import load
 from ..tokenizer import Tokenizer
 
 F = TypeVar("F", bound=Callable[..., Any])
