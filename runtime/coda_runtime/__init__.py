@@ -35,6 +35,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .backends.base import LoadOptions
     from .format.manifest import Artifact, Manifest, Spec
     from .loading import load
     from .tokenizer import LoadedArtifact, Tokenizer
@@ -58,6 +59,7 @@ __all__ = [
     "HubError",
     "ImageError",
     "InputError",
+    "LoadOptions",
     "LoadedArtifact",
     "Manifest",
     "ManifestError",
@@ -73,6 +75,7 @@ __all__ = [
 # Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
 _LAZY = {
     "Artifact": "format.manifest",
+    "LoadOptions": "backends.base",
     "LoadedArtifact": "tokenizer",
     "Manifest": "format.manifest",
     "Spec": "format.manifest",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..backends.base import LoadOptions, SelectiveBackend
-from ..backends.registry import get_backend, name_for
+from ..backends.base import LoadOptions
+from ..backends.registry import name_for
 from ..backends.tensorrt.backend import TensorRTBackend
 from ..backends.tensorrt.inspection import check_precision
 from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..parity import DEFAULT_FLOORS, ParityMeter, check_floor, floor_of, recorded_floors
+from ..select import candidates
 
 
 def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Artifact:
@@ -22,12 +23,9 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     that may load here does not run, or falls under its precision's floor.
     """
     # An engine that was just built here, with host code or without, is ours to run.
-    options = LoadOptions(device=device, manifest=bundle.manifest, allow_host_code=True)
-    name = name_for(artifact.format)
-    engine = get_backend(name)
-    refused = engine.unavailable()
-    if refused is None and isinstance(engine, SelectiveBackend):
-        refused = engine.refusal(artifact, options)
+    options = LoadOptions(device, backend=name_for(artifact.format), allow_host_code=True)
+    (found,) = candidates(bundle, [artifact], options)
+    refused = found.reason
     try:
         meter = ParityMeter.of_bundle(bundle)
     except ArtifactError as error:
@@ -35,10 +33,10 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     if refused is not None:
         headline = "psnr" if artifact.part == "decoder" else "step_agreement"
         nothing = {headline: None, "reason": str(refused)}
-        return dataclasses.replace(artifact, parity={f"{name}:{device}": nothing})
-    if isinstance(engine, TensorRTBackend):
-        check_precision(engine.information(bundle.path(artifact), artifact, options), artifact.precision)
-    parity = meter.measure(artifact, name, device, allow_host_code=True)
+        return dataclasses.replace(artifact, parity={f"{found.backend.name}:{device}": nothing})
+    if isinstance(found.backend, TensorRTBackend):
+        check_precision(found.backend.information(bundle, artifact, options), artifact.precision)
+    parity = meter.measure(artifact, options)
     floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
     for numbers in parity.values():
         floor = floor_of(floors, artifact.precision)

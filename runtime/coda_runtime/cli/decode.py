@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from ..backends.base import LoadOptions
 from ..codes.tokens_file import read_tokens
 from ..errors import TokenError
 from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
+from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import progress
-from .options import bundle_argument, load_options, open_tokenizer
+from .options import bundle_argument, load_options
 from .pictures import save_png
 
 
@@ -25,10 +26,10 @@ from .pictures import save_png
 @click.argument("tokens", metavar="TOKENS.npz", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
-@load_options
-def command(bundle: str, tokens: Path, out: Path, scales: int | None, **settings: Any) -> None:
+@load_options()
+def command(bundle: str, tokens: Path, out: Path, scales: int | None, options: LoadOptions) -> None:
     """Turn the tokens of `coda encode` back into images, one PNG each, named after the image they came from."""
-    with open_tokenizer(bundle, **settings) as tok:
+    with open_tokenizer(bundle, options) as tok:
         file = read_tokens(tokens, tok)
         ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
         with staged_folder(out) as folder, progress("decoding", len(ids)) as bar:
