@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device
 from .errors import ArtifactError, ClosedError, DeviceError
-from .format.manifest import Spec
+from .format.manifest import PARTS, Spec
 from .machine import forks
 
 Array = npt.NDArray[Any] | DeviceArray
@@ -84,7 +84,7 @@ class Sessions:
 
     def limits(self, *parts: str) -> tuple[int, int | None]:
         """The smallest and the largest batch that all of `parts` take; None where there is no largest."""
-        profiles = [profile for part in parts if (profile := getattr(self._sessions[part], "batch", None)) is not None]
+        profiles = [profile for part in parts if (profile := self._sessions[part].batch) is not None]
         least = max((profile[0] for profile in profiles), default=1)
         return least, min((profile[2] for profile in profiles), default=None)
 
@@ -131,7 +131,11 @@ class Sessions:
                 self._running -= 1
                 self._state.notify_all()
 
-    def _checked(self, part: str, out: A, count: int) -> A:
+    def takes(self, part: str, count: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Return the shape and the dtype of what a part takes: what the one before it gives, an image for the first."""
+        return self._gives(PARTS[PARTS.index(part) - 1], count)
+
+    def _gives(self, part: str, count: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
         spec = self._spec
         side = spec.image_size if part == "decoder" else spec.latent_size
         shape, dtype = {
@@ -139,10 +143,14 @@ class Sessions:
             "quantizer": ((count, spec.num_tokens), np.int32),
             "decoder": ((count, side, side, 3), np.uint8),
         }[part]
+        return shape, np.dtype(dtype)
+
+    def _checked(self, part: str, out: A, count: int) -> A:
+        shape, dtype = self._gives(part, count)
         if out.shape != shape or out.dtype != dtype:
             raise ArtifactError(
                 f"the {part} of {self._folder} returned {out.dtype} {list(out.shape)}, expected "
-                f"{np.dtype(dtype)} {list(shape)}; export the bundle again"
+                f"{dtype} {list(shape)}; export the bundle again"
             )
         return out
 
