@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from ..build.options import BuildOptions
 from ..errors import EngineMismatchError
 from .manifest import Artifact, Manifest
+
+
+class HasFlags(Protocol):
+    """The options of a build, as far as an engine's key tells them."""
+
+    def flags(self) -> dict[str, Any]:
+        """Return what of them is part of the key, as JSON holds it."""
+        ...
 
 
 def system() -> str:
@@ -27,7 +34,7 @@ def engine_key(
     library_version: str,
     targets: tuple[str, ...],
     onnx: Artifact,
-    options: BuildOptions,
+    options: HasFlags,
     gpu: str | None,
     driver: str | None,
 ) -> dict[str, Any]:
