@@ -24,10 +24,13 @@ from coda_export.folding import upsample
 from coda_export.folding.precision import DTYPES
 from coda_runtime.backends.base import LoadOptions, Session
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Artifact, Manifest
+from coda_runtime.format.spec import Spec
 
 SHAPES = ((512, 32), (512, 64), (256, 128))
 """(channels, side before)"""
+SPEC = Spec("a graph alone", 256, 8, 4, 1, (1,), 1)
 PLAIN = "Resize and Conv"
 WAYS = {
     "folded, stacked": upsample.interleave_by_stacking,
@@ -53,7 +56,8 @@ def _load(module: nn.Module, precision: str, x: Tensor, path: Path) -> Session:
     assert program is not None
     onnx.save(program.model_proto, path)
     artifact = Artifact("encoder", "onnx", precision, path.name, "0" * 64, path.stat().st_size)
-    return OnnxRuntimeBackend().load(path, artifact, LoadOptions("cpu"))
+    alone = Bundle(path.parent, Manifest(SPEC, (artifact,)), b"")
+    return OnnxRuntimeBackend().load(alone, artifact, LoadOptions("cpu"))
 
 
 def measure(channels: int, side: int, precision: str, rounds: int, folder: Path) -> dict[str, float]:

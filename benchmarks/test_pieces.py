@@ -29,7 +29,7 @@ from coda_deploy.sample import tokenizer_path
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.images import fit
-from coda_runtime.loading import choose
+from coda_runtime.select import choose
 
 Array = NDArray[Any]
 PRECISIONS = ("fp32", "bf16")
@@ -112,24 +112,14 @@ def test_part(
 ) -> None:
     """A session alone: fp32 on the CPU provider, bf16 on OpenVINO."""
     opened = Bundle.open(bundle)
-    options = LoadOptions(device="cpu" if precision == "fp32" else "auto", manifest=opened.manifest)
+    options = LoadOptions("cpu" if precision == "fp32" else "auto", precision=precision)
     given: dict[str, Array] = {"encoder": images[:1], "decoder": tokenizer.encode(images[:1])}
     if part == "quantizer":
-        given["quantizer"] = _run_part(opened, "encoder", "fp32", images[:1])
-    engine, artifact, _ = choose(opened, part, precision, "auto", options)
-    session = engine.load(opened.path(artifact), artifact, options)
+        given["quantizer"] = tokenizer.run_parts(images[:1], "encoder")
+    chosen = choose(opened, part, options)
+    session = chosen.backend.load(opened, chosen.artifact, options)
     try:
         assert len(benchmark(session.run, given[part])) == 1
-    finally:
-        session.close()
-
-
-def _run_part(opened: Bundle, part: str, precision: str, given: Array) -> Array:
-    options = LoadOptions(device="cpu", manifest=opened.manifest)
-    engine, artifact, _ = choose(opened, part, precision, "auto", options)
-    session = engine.load(opened.path(artifact), artifact, options)
-    try:
-        return session.run(given)
     finally:
         session.close()
 

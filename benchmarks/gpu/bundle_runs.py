@@ -16,12 +16,12 @@ import coda_runtime
 from benchmarks.gpu.case import Case
 from benchmarks.gpu.kernels import file_name
 from benchmarks.gpu.plan import Contender
-from coda_runtime.backends.base import LoadOptions, SelectiveBackend, Session, keeps_on_device
+from coda_runtime.backends.base import LoadOptions, Session, keeps_on_device
 from coda_runtime.backends.registry import get_backend
-from coda_runtime.errors import BackendError, CodaError
+from coda_runtime.errors import BackendError, CodaError, MissingDependencyError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
-from coda_runtime.loading import choose
+from coda_runtime.select import Chosen, candidates, choose
 
 _BACKENDS = {"onnx": "onnxruntime", "ptx": "cuda", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 _OF_FAMILY = {"rtx-ampere": "tensorrt-rtx"}
@@ -62,8 +62,7 @@ def bundle_run(case: Case, contender: Contender, operation: str, clock: str) -> 
         return
     session, about = _session(case, contender, operation)
     try:
-        profile = getattr(session, "batch", None)
-        most = None if profile is None else profile[2]
+        most = None if session.batch is None else session.batch[2]
         yield Run(_in_pieces(_on_device(session), most), most, about)
     finally:
         session.close()
@@ -71,18 +70,18 @@ def bundle_run(case: Case, contender: Contender, operation: str, clock: str) -> 
 
 def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str]:
     bundle = Bundle.open(bundle_folder(case, contender.family))
-    options = LoadOptions(device=case.device.type, manifest=bundle.manifest)
+    backend = _OF_FAMILY.get(contender.family, contender.family)
+    options = LoadOptions(case.device.type, backend, contender.precision)
     if contender.family == "cuda":
         name = file_name(contender.name.removeprefix("cuda-"))
         artifact = next((a for a in bundle.manifest.artifacts if a.file == name), None)
         if artifact is None:
             raise BackendError(f"the bundle has no {name}")
-        engine: Any = get_backend("cuda")
+        chosen = Chosen(get_backend("cuda"), artifact)
     else:
-        backend = _OF_FAMILY.get(contender.family, contender.family)
-        engine, artifact, _ = choose(bundle, part, contender.precision, backend, options)
-    session = engine.load(bundle.path(artifact), artifact, options)
-    return session, f"{part}: {engine.name} {artifact.file} on {session.device}"
+        chosen = choose(bundle, part, options)
+    session = chosen.backend.load(bundle, chosen.artifact, options)
+    return session, f"{part}: {chosen.backend.name} {chosen.artifact.file} on {session.device}"
 
 
 def _on_device(session: Session) -> Callable[[Any], Any]:
@@ -114,25 +113,25 @@ class Mixed:
 
     name = "mixed"
     formats: tuple[str, ...] = tuple(_BACKENDS)
+    precisions: tuple[str, ...] | None = None
 
     def __init__(self, formats: dict[str, str], quantizer: str) -> None:
         self._formats, self._quantizer = formats, quantizer
 
-    def unavailable(self) -> Exception | None:
-        """Each library is asked when it is used."""
+    def missing(self) -> MissingDependencyError | None:
+        """Return None: each library is asked when it is used."""
         return None
 
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
         """Refuse what is not the format, or not the quantizer, that was chosen."""
         wanted = self._formats[artifact.part]
         if artifact.format != wanted or (artifact.part == "quantizer" and artifact.file != self._quantizer):
             return BackendError(f"{artifact.file} is not the one that was chosen")
-        backend = get_backend(_BACKENDS[artifact.format])
-        return backend.refusal(artifact, options) if isinstance(backend, SelectiveBackend) else None
+        return get_backend(_BACKENDS[artifact.format]).check(bundle, artifact, options)
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
-        """By the library of the format."""
-        return get_backend(_BACKENDS[artifact.format]).load(path, artifact, options)
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
+        """Load by the library of the format."""
+        return get_backend(_BACKENDS[artifact.format]).load(bundle, artifact, options)
 
 
 def fastest(case: Case, precision: str) -> tuple[Path, Mixed]:
@@ -141,15 +140,13 @@ def fastest(case: Case, precision: str) -> tuple[Path, Mixed]:
     reasons = []
     for name in ("tensorrt", "tensorrt-rtx", "onnx"):
         folder = bundle_folder(case, name)
-        bundle, backend = Bundle.open(folder), get_backend(_BACKENDS[name])
-        options = LoadOptions(device=case.device.type, manifest=bundle.manifest)
-        for artifact in bundle.manifest.find("encoder", format=name, precision=precision):
-            problem: Exception | None = backend.unavailable()
-            if problem is None and isinstance(backend, SelectiveBackend):
-                problem = backend.refusal(artifact, options)
+        bundle, options = Bundle.open(folder), LoadOptions(case.device.type, _BACKENDS[name])
+        encoders = bundle.manifest.find("encoder", format=name, precision=precision)
+        for candidate in candidates(bundle, encoders, options):
+            problem = candidate.reason
             if problem is None:
                 try:
-                    backend.load(bundle.path(artifact), artifact, options).close()
+                    candidate.backend.load(bundle, candidate.artifact, options).close()
                 except CodaError as error:
                     problem = error
             if problem is None:
@@ -161,10 +158,7 @@ def fastest(case: Case, precision: str) -> tuple[Path, Mixed]:
 def _check_kernel(case: Case) -> None:
     """Raise why the fused kernel may not load here: `load` would name the first quantizer that was not chosen."""
     bundle = Bundle.open(case.folder / "bundle")
-    options = LoadOptions(device=case.device.type, manifest=bundle.manifest)
-    backend = get_backend("cuda")
-    for artifact in bundle.manifest.find("quantizer", format="ptx"):
-        if artifact.file == file_name("sm80") and isinstance(backend, SelectiveBackend):
-            problem = backend.refusal(artifact, options)
-            if problem is not None:
-                raise problem
+    kernels = [a for a in bundle.manifest.find("quantizer", format="ptx") if a.file == file_name("sm80")]
+    for candidate in candidates(bundle, kernels, LoadOptions(case.device.type, "cuda")):
+        if candidate.reason is not None:
+            raise candidate.reason

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.cli.options import load_options
 from coda_runtime.errors import InputError
 from coda_runtime.io.atomic_files import staged_file
 from coda_runtime.io.image_files import has_image_suffix
@@ -68,12 +70,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
 @click.option("--report", type=click.Path(path_type=Path), help="HTML page to write.")
 @click.option("--show", type=click.IntRange(0, 100), default=8, show_default=True, help="Worst and best images in it.")
 @click.option("--per-image", type=click.Path(path_type=Path), help="JSON Lines file to write, one image a line.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--precision", default="auto", show_default=True, help="A bundle's: auto (its default), fp32, fp16, bf16."
-)
-@click.option("--backend", default="auto", show_default=True, help="A bundle's: auto, or an engine library's name.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads for one run.")
+@load_options()
 @json_option
 def command(
     subject: str,
@@ -88,6 +85,8 @@ def command(
     PSNR, SSIM, MS-SSIM, use of the codebook, bits per pixel, and the same of the continuous VAE where it is at hand;
     what takes published weights or long (LPIPS, DISTS, SSIMULACRA 2, rFID) where asked for. Every image is resized by
     its shorter side and cropped at the centre first.
+
+    A tokenizer runs in fp32 on --device with --threads; what else is said of loading is a bundle's.
     """
     if report is not None and per_image is not None and os.path.realpath(report) == os.path.realpath(per_image):
         raise InputError(f"--report and --per-image both name {report}: give each a file of its own")
@@ -121,10 +120,7 @@ def _evaluate(
     workers: int,
     against: str | None,
     show: int,
-    device: str,
-    precision: str,
-    backend: str,
-    threads: int | None,
+    options: LoadOptions,
     **choice: Any,
 ) -> Evaluation:
     from coda_deploy.data import open_source
@@ -132,15 +128,14 @@ def _evaluate(
     from coda_deploy.evaluate.run import check_same_spec
 
     # What can fail fails before the first image: packages, weights, the data, then the tokenizers.
-    metrics = make_metrics(Choice(**choice), device)
+    metrics = make_metrics(Choice(**choice), options.device)
     source = open_source(data)
     with ExitStack() as stack:
-        measured = stack.enter_context(
-            open_subject(subject, device=device, precision=precision, backend=backend, threads=threads)
-        )
-        # The other one runs as it is by default: --precision and --backend are about the one that is measured.
-        other = stack.enter_context(open_subject(against, device=device, threads=threads)) if against else None
-        if other is not None:
+        measured = stack.enter_context(open_subject(subject, **options.arguments()))
+        # The other one runs as it is by default: --precision and the like are about the one that is measured.
+        other = None
+        if against:
+            other = stack.enter_context(open_subject(against, device=options.device, threads=options.threads))
             check_same_spec(measured, other)
         with progress("evaluating", total=len(source) if limit is None else min(limit, len(source))) as bar:
             return evaluate(

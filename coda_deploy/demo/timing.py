@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from coda_deploy.evaluate.devices import torch_threads
 from coda_deploy.reference import TorchReference
 from coda_runtime import Tokenizer
-from coda_runtime.backends.base import LoadOptions, Session
-from coda_runtime.backends.registry import get_backend
 from coda_runtime.bench.timing import interleave
-from coda_runtime.format.bundle import Bundle
 
 BATCHES = (1, 8)
 ROUNDS = 7
@@ -76,25 +73,20 @@ def compare(
     or on all, whichever is faster.
     """
     timings = []
-    sessions = _sessions(tokenizer)
-    try:
-        for batch in BATCHES:
-            pixels = np.resize(images, (batch, *images.shape[1:]))
-            latent = sessions["encoder"].run(pixels)
-            ids = sessions["quantizer"].run(latent)
-            pairs: dict[str, tuple[Run, Run]] = {
-                "encoder": (_run(reference.latent, pixels), _run(sessions["encoder"].run, pixels)),
-                "quantizer": (_run(reference.encode, latent), _run(sessions["quantizer"].run, latent)),
-                "decoder": (_run(reference.decode, ids), _run(sessions["decoder"].run, ids)),
-                "round trip": (_run(_round_trip(reference), pixels), _run(tokenizer.reconstruct, pixels)),
-            }
-            for part, (in_torch, in_runtime) in pairs.items():
-                progress(f"timing the {part}, batch {batch}")
-                with torch.inference_mode():
-                    timings.append(_compare(part, batch, in_torch, in_runtime))
-    finally:
-        for session in sessions.values():
-            session.close()
+    for batch in BATCHES:
+        pixels = np.resize(images, (batch, *images.shape[1:]))
+        latent = tokenizer.run_parts(pixels, "encoder")
+        ids = tokenizer.run_parts(latent, "quantizer")
+        pairs: dict[str, tuple[Run, Run]] = {
+            "encoder": (_run(reference.latent, pixels), _part(tokenizer, "encoder", pixels)),
+            "quantizer": (_run(reference.encode, latent), _part(tokenizer, "quantizer", latent)),
+            "decoder": (_run(reference.decode, ids), _part(tokenizer, "decoder", ids)),
+            "round trip": (_run(_round_trip(reference), pixels), _run(tokenizer.reconstruct, pixels)),
+        }
+        for part, (in_torch, in_runtime) in pairs.items():
+            progress(f"timing the {part}, batch {batch}")
+            with torch.inference_mode():
+                timings.append(_compare(part, batch, in_torch, in_runtime))
     return timings
 
 
@@ -117,20 +109,8 @@ def _on_threads(count: int, run: Run) -> Run:
     return limited
 
 
-def _sessions(tokenizer: Tokenizer) -> dict[str, Session]:
-    bundle = Bundle.open(tokenizer.folder)
-    by_file = {artifact.file: artifact for artifact in bundle.manifest.artifacts}
-    return {
-        part.part: get_backend(part.backend).load(
-            bundle.path(by_file[part.file]), by_file[part.file], _like(part.device)
-        )
-        for part in tokenizer.artifacts
-    }
-
-
-def _like(device: str) -> LoadOptions:
-    """The options that lead to a device again; OpenVINO, say, is asked for as the CPU."""
-    return LoadOptions(device=device if device.startswith("cuda") else "cpu")
+def _part(tokenizer: Tokenizer, part: str, given: NDArray[Any]) -> Run:
+    return lambda: tokenizer.run_parts(given, part)
 
 
 def _run(function: Callable[[Any], object], argument: object) -> Run:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, Unpack
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from coda_deploy.tokenizer.lora import lora_layers
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.tokenizer.source import has_scheme
+from coda_runtime.backends.base import AllOptions, LoadOptions
 from coda_runtime.errors import DeviceError, InputError
 from coda_runtime.format.manifest import MANIFEST_NAME
 from coda_runtime.format.parts import DECODER
 from coda_runtime.format.precision import FP32
 from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
+from coda_runtime.loading import open_tokenizer
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -148,34 +150,37 @@ class BundleSubject(Subject):
         self._tokenizer.close()
 
 
-def open_subject(
-    path: str | os.PathLike[str],
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    backend: str = "auto",
-    threads: int | None = None,
-) -> Subject:
+def open_subject(path: str | os.PathLike[str], **options: Unpack[AllOptions]) -> Subject:
     """Load a tokenizer's folder (it has config.json) or a bundle's (manifest.json), or either by its hub id.
 
     ``official:VARIANT`` is a tokenizer: the published checkpoint.
 
-    ``device`` is "auto", "cpu", "cuda" or "cuda:N", ``threads`` the CPU threads of a run. A tokenizer runs in PyTorch
-    in fp32, without TF32 for as long as it is open; ``precision`` and ``backend`` choose among what a bundle has.
+    ``options`` are the fields of ``LoadOptions``. A tokenizer runs in PyTorch in fp32, without TF32 for as long as it
+    is open: ``device`` and ``threads`` are for it too, the others say which files of a bundle are loaded, and how.
 
     Raises ``InputError`` where there is neither, and what ``CodaTokenizer.from_pretrained`` and ``coda_runtime.load``
     raise; ``DeviceError`` for a GPU that is not there.
     """
+    given = LoadOptions(**options)
     place, kind = (os.fspath(path), "tokenizer") if has_scheme(path) else _find(path)
     if kind == "bundle":
-        return BundleSubject(coda_runtime.load(place, device, backend, precision, None, threads), os.fspath(path))
-    for option, value, own in (("precision", precision, FP32), ("backend", backend, "torch")):
-        if value not in ("auto", own):
-            raise InputError(
-                f"{option} is {value!r}, and {path} is a tokenizer, which runs as {own!r} alone: "
-                "export it with coda export, and evaluate the bundle"
-            )
-    return TokenizerSubject(place, os.fspath(path), torch_device(device), threads)
+        return BundleSubject(open_tokenizer(place, given), os.fspath(path))
+    _check_for_tokenizer(path, given)
+    return TokenizerSubject(place, os.fspath(path), torch_device(given.device), given.threads)
+
+
+def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> None:
+    """Raise InputError for what only a bundle can be told."""
+    own = {"precision": FP32, "backend": "torch"}
+    for option in fields(options):
+        name, value = option.name, getattr(options, option.name)
+        if name in ("device", "threads") or value in (option.default, own.get(name, option.default)):
+            continue
+        alone = f"runs as {own[name]!r} alone" if name in own else "runs in PyTorch and has no such choice"
+        raise InputError(
+            f"{name} is {value!r}, and {path} is a tokenizer, which {alone}: "
+            "export it with coda export, and evaluate the bundle"
+        )
 
 
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:

@@ -36,6 +36,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .backends.base import LoadOptions
     from .format.manifest import Artifact, Manifest
     from .format.spec import Spec
     from .loading import load
@@ -60,6 +61,7 @@ __all__ = [
     "HubError",
     "ImageError",
     "InputError",
+    "LoadOptions",
     "LoadedArtifact",
     "Manifest",
     "ManifestError",
@@ -76,6 +78,7 @@ __all__ = [
 # Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
 _LAZY = {
     "Artifact": "format.manifest",
+    "LoadOptions": "backends.base",
     "LoadedArtifact": "tokenizer",
     "Manifest": "format.manifest",
     "Spec": "format.spec",

@@ -16,30 +16,8 @@ from .backends.onnxruntime.plugins import installed_plugins, may_take
 from .errors import MissingDependencyError, one_line
 from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .machine.processors import describe_cpu
-from .requirements import how_to_install, installed_version, needed, pip_install
+from .requirements import ENGINE_LIBRARIES, how_to_install, installed_version, needed, pip_install
 
-# TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
-# version-compatible engines.
-ENGINES = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "openvino",
-    "tensorrt",
-    "tensorrt-cu12",
-    "tensorrt-cu13",
-    "tensorrt-lean",
-    "tensorrt-lean-cu12",
-    "tensorrt-lean-cu13",
-    "tensorrt-rtx",
-    "tensorrt-rtx-cu12",
-    "tensorrt-rtx-cu12-bindings",
-    "tensorrt-rtx-cu13",
-    "tensorrt-rtx-cu13-bindings",
-    "cuda-core",
-    "cuda-bindings",
-)
 _OPTIONAL = ("pillow", "click", "rich", "huggingface_hub")
 _OF_COMMANDS = {"kserve": ("serve", "coda serve"), "ray": ("bulk", "coda tokenize")}
 
@@ -54,7 +32,7 @@ def diagnose() -> dict[str, Any]:
         "coda-runtime": installed_version("coda-runtime"),
         "coda-deploy": installed_version("coda-deploy"),
         "numpy": installed_version("numpy"),
-        "engines": {name: version for name in ENGINES if (version := installed_version(name)) is not None},
+        "engines": {name: version for name in ENGINE_LIBRARIES if (version := installed_version(name)) is not None},
         "onnxruntime": _onnxruntime(),
         "plugins": _plugins(),
         "nvidia": _nvidia(),

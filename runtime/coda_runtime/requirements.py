@@ -74,6 +74,32 @@ DEPLOY_EXTRAS = {
 }
 """coda-deploy's own, beside those of the engines."""
 
+ENGINE_LIBRARIES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "openvino",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-lean",
+    "tensorrt-lean-cu12",
+    "tensorrt-lean-cu13",
+    "tensorrt-rtx",
+    "tensorrt-rtx-cu12",
+    "tensorrt-rtx-cu12-bindings",
+    "tensorrt-rtx-cu13",
+    "tensorrt-rtx-cu13-bindings",
+    "cuda-core",
+    "cuda-bindings",
+)
+"""Distributions that run bundles, or are a part of what does.
+
+TensorRT comes as a package for one CUDA version under another that has none; the lean runtime only loads
+version-compatible engines.
+"""
+
 _EXTRAS = {**RUNTIME_EXTRAS, **DEPLOY_EXTRAS}
 _ONNXRUNTIMES = ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime")
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -85,7 +85,7 @@ class Sessions:
 
     def limits(self, *parts: str) -> tuple[int, int | None]:
         """The smallest and the largest batch that all of `parts` take; None where there is no largest."""
-        profiles = [profile for part in parts if (profile := getattr(self._sessions[part], "batch", None)) is not None]
+        profiles = [profile for part in parts if (profile := self._sessions[part].batch) is not None]
         least = max((profile[0] for profile in profiles), default=1)
         return least, min((profile[2] for profile in profiles), default=None)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, overload
@@ -15,9 +16,9 @@ from .arrays import host_view, on_gpu
 from .backends.base import DeviceArray, Session
 from .codes.ids import check_ids, pad_ids, split_ids
 from .codes.resample import upsample_matrix
-from .errors import ArtifactError, ImageError, TokenError
+from .errors import ArtifactError, ImageError, InputError, TokenError
 from .format.bundle import Bundle
-from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, TensorSpec
+from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.spec import Spec
 from .images import Batches, Images
 from .pieces import in_pieces
@@ -50,7 +51,8 @@ class Tokenizer:
 
     `spec` says what it computes, `artifacts` what was loaded for it, `folder` where from, `fingerprints` which
     tokenizer ids belong to, and `images_per_run` how many images go through the engines at once; it is halved when
-    the device has no memory for that many.
+    the device has no memory for that many. A call takes `min_images_per_run` images at least: 1, but for engines that
+    were built for more.
     """
 
     def __init__(self, bundle: Bundle, sessions: Mapping[str, Session], artifacts: Sequence[LoadedArtifact]) -> None:
@@ -61,11 +63,11 @@ class Tokenizer:
         self._bundle = bundle
         self._sessions = Sessions(sessions, bundle.spec, bundle.folder)
         self._codebook = bundle.load_codebook() if bundle.codebook else None
-        self._least, most = self._sessions.limits(*sessions)
-        if most is not None and most < self._least:
+        self.min_images_per_run, most = self._sessions.limits(*sessions)
+        if most is not None and most < self.min_images_per_run:
             raise ArtifactError(
-                f"the engines of {bundle.folder} have no batch size in common: one takes {self._least} images at "
-                f"least, another {most} at most; build them together: coda build with one --batch"
+                f"the engines of {bundle.folder} have no batch size in common: one takes {self.min_images_per_run} "
+                f"images at least, another {most} at most; build them together: coda build with one --batch"
             )
         on_gpu_alone = all(artifact.device.startswith("cuda") for artifact in self.artifacts)
         pixels = MAX_PIXELS_PER_GPU_RUN if on_gpu_alone else MAX_PIXELS_PER_RUN
@@ -144,6 +146,46 @@ class Tokenizer:
         ids = self.encode(images)
         return self.decode(ids)
 
+    def run_parts(self, batch: npt.NDArray[Any], *parts: str) -> npt.NDArray[Any]:
+        """Run some parts, in the order of the data, and return what the last one gives.
+
+        encode is "encoder" and "quantizer", decode is "decoder"; between them this gives what neither does, such as the
+        latent of images.
+
+        Args:
+            batch: what the first part takes: images uint8 [B,S,S,3] of image_size, a latent float32 [B,C,h,w], or ids
+                int32 [B,L], each in [0, V]. B is at least `min_images_per_run`; more than `images_per_run` run in
+                pieces.
+            *parts: one of "encoder", "quantizer", "decoder", or several that follow each other.
+
+        Raises:
+            InputError: other parts, or another dtype or shape than the first one takes.
+            TokenError: an id out of range.
+            DeviceMemoryError, ClosedError: as `encode`.
+        """
+        known = tuple(PARTS)
+        first = known.index(parts[0]) if parts and parts[0] in known else 0
+        if not parts or parts != known[first : first + len(parts)]:
+            raise InputError(f"parts are {', '.join(map(repr, parts))}; expected some of {', '.join(known)}, in order")
+        array, takes = np.asarray(host_view(batch, "the batch")), PARTS[parts[0]].input
+        if array.size == 0 or array.dtype != takes.dtype or array.shape != takes.shape(self.spec, len(array)):
+            raise InputError(
+                f"the batch is {array.dtype} {list(array.shape)}; the {parts[0]} takes {self._wanted(takes)}, B from 1"
+            )
+        array = np.ascontiguousarray(array)
+        if takes is IDS:
+            check_ids(array, self.spec)
+        return self._in_pieces(len(array), lambda where: array[where], *parts)
+
+    @contextmanager
+    def replaced_parts(self, change: Callable[[str, Session], Session]) -> Iterator[None]:
+        """Inside the block, run each part on the session that `change(part, session)` gives, to time or to watch it.
+
+        No other thread may use the tokenizer meanwhile. The sessions themselves stay open.
+        """
+        with self._sessions.replaced(change):
+            yield
+
     def split(self, ids: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.int32]]:
         """Ids int32 [B,n] as one int32 [B,s,s] a scale, coarse to fine. Raises TokenError as `decode` does."""
         return split_ids(check_ids(host_view(ids, "ids"), self.spec), self.spec)
@@ -202,7 +244,7 @@ class Tokenizer:
         def run(where: slice) -> npt.NDArray[Any]:
             return self._sessions.run(piece(where), *parts)
 
-        out, worked = in_pieces(count, self.images_per_run, self._least, run)
+        out, worked = in_pieces(count, self.images_per_run, self.min_images_per_run, run)
         self.images_per_run = min(worked, self.images_per_run)  # another thread may have met a lower limit meanwhile
         return out
 
@@ -210,7 +252,7 @@ class Tokenizer:
         if not self._fits(images, IMAGE):
             raise ImageError(
                 f"images on a GPU are {images.dtype} {list(images.shape)}; expected {self._wanted(IMAGE)} with B from "
-                f"{self._least} to {self._most}: resize and split them, or pass them in host memory"
+                f"{self.min_images_per_run} to {self._most}: resize and split them, or pass them in host memory"
             )
         return images
 
@@ -218,7 +260,7 @@ class Tokenizer:
         if not self._fits(ids, IDS):
             raise TokenError(
                 f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected {self._wanted(IDS)} with B from "
-                f"{self._least} to {self._most}: split them, or pass them in host memory"
+                f"{self.min_images_per_run} to {self._most}: split them, or pass them in host memory"
             )
         # An id out of range would read past the table on the GPU.
         check_ids(ids.numpy(), self.spec)
@@ -227,7 +269,7 @@ class Tokenizer:
     def _fits(self, array: DeviceArray, tensor: TensorSpec) -> bool:
         count = array.shape[0] if array.shape else 0
         same = array.dtype == tensor.dtype and array.shape == tensor.shape(self.spec, count)
-        return same and self._least <= count <= self._most
+        return same and self.min_images_per_run <= count <= self._most
 
     def _wanted(self, tensor: TensorSpec) -> str:
         return f"{tensor.dtype} [B,{','.join(map(str, tensor.row(self.spec)))}]"

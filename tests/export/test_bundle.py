@@ -19,6 +19,7 @@ from coda_deploy.export import parity_images
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export import DEFAULT_FLOORS, DEFAULT_OPSET, Floor, Folded, ParityError, ParityImages, bundle, export_bundle
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.errors import InputError, MissingDependencyError, OutputError
 from coda_runtime.format.bundle import Bundle
@@ -175,7 +176,8 @@ def test_the_samples_are_what_the_tokenizer_makes_of_the_photographs(
 
 def test_the_bundle_measures_itself_as_the_export_did(tiny_bundle: Path) -> None:
     """NumPy searches the steps in PyTorch's place."""
-    found = {artifact.file: parity for artifact, parity, _ in measure_bundle(Bundle.open(tiny_bundle), device="cpu")}
+    measured = measure_bundle(Bundle.open(tiny_bundle), LoadOptions("cpu"))
+    found = {artifact.file: parity for artifact, parity, _ in measured}
     assert len(found) == 8
     for file, places in found.items():
         recorded = entry(tiny_bundle, file)["parity"]
@@ -370,7 +372,7 @@ def test_no_onnxruntime(
     from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
     missing = MissingDependencyError("running ONNX files needs onnxruntime", "onnxruntime")
-    monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
+    monkeypatch.setattr(OnnxRuntimeBackend, "missing", lambda _: missing)
     with pytest.raises(MissingDependencyError, match='pip install "onnxruntime>='):
         export_bundle(folded, reference, tmp_path / "bundle", PICTURES)
     assert listing(tmp_path) == []

@@ -27,16 +27,16 @@ class Engines:
     """Runs "engines", which are copies of the ONNX files."""
 
     def __init__(self, name: str, refused: CodaError | None = None) -> None:
-        self.name, self.formats, self.refused = name, (name,), refused
+        self.name, self.formats, self.precisions, self.refused = name, (name,), None, refused
 
-    def unavailable(self) -> None:
+    def missing(self) -> None:
         return None
 
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
         return self.refused
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
-        session = OnnxRuntimeBackend().load(path, dataclasses.replace(artifact, format="onnx"), LoadOptions("cpu"))
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
+        session = OnnxRuntimeBackend().load(bundle, dataclasses.replace(artifact, format="onnx"), LoadOptions("cpu"))
         session.device = "cuda:0"
         batch = artifact.batch
 

@@ -12,6 +12,7 @@ import pytest
 from coda_runtime import DeviceError, DeviceMemoryError, ImageError, InputError, TokenError, Tokenizer, load
 from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 
@@ -75,16 +76,20 @@ class RemoteSession:
 class RemoteBackend:
     name = "remote"
     formats: tuple[str, ...] = ("onnx",)
+    precisions = None
 
     def __init__(self, batch: tuple[int, int, int] = (1, 2, 4), memory: int = 99, **devices: str) -> None:
         self.batch, self.memory, self.devices = batch, memory, devices
         self.sessions: dict[str, RemoteSession] = {}
 
-    def unavailable(self) -> None:
+    def missing(self) -> None:
         return None
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> RemoteSession:
-        inner = OnnxRuntimeBackend().load(path, artifact, LoadOptions("cpu"))
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> None:
+        return None
+
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> RemoteSession:
+        inner = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu"))
         device = self.devices.get(artifact.part, "cuda:0")
         session = RemoteSession(inner, device, self.batch, self.memory)
         self.sessions[artifact.part] = session

@@ -69,6 +69,63 @@ def test_pieces_give_the_same_as_the_whole(tok: Tokenizer, monkeypatch: pytest.M
     np.testing.assert_array_equal(tok.decode(ids), out)
 
 
+def test_parts_are_what_encode_and_decode_are_made_of(tok: Tokenizer) -> None:
+    images = tiny.photos(6)  # more than a run takes
+    tok.images_per_run = 4
+    ids = tok.encode(images)
+    latent = tok.run_parts(images, "encoder")
+    assert (latent.shape, latent.dtype) == ((6, tiny.CHANNELS, tiny.SIDE, tiny.SIDE), np.float32)
+    np.testing.assert_array_equal(tok.run_parts(latent, "quantizer"), ids)
+    np.testing.assert_array_equal(tok.run_parts(images, "encoder", "quantizer"), ids)
+    np.testing.assert_array_equal(tok.run_parts(ids, "decoder"), tok.decode(ids))
+    np.testing.assert_array_equal(tok.run_parts(images, "encoder", "quantizer", "decoder"), tok.decode(ids))
+    backwards = np.ascontiguousarray(latent[::-1])[::-1]
+    np.testing.assert_array_equal(tok.run_parts(backwards, "quantizer"), ids)
+
+
+@pytest.mark.parametrize(
+    ("batch", "parts", "error", "match"),
+    [
+        (tiny.photos(1), (), InputError, "parts are ; expected some of encoder, quantizer, decoder, in order"),
+        (tiny.photos(1), ("encoder", "decoder"), InputError, "parts are 'encoder', 'decoder'; expected"),
+        (tiny.photos(1), ("vae",), InputError, "parts are 'vae'"),
+        (
+            tiny.photos(1, 40, 32),
+            ("encoder",),
+            InputError,
+            r"\[1, 40, 32, 3\]; the encoder takes uint8 \[B,32,32,3\]",
+        ),
+        (tiny.photos(0), ("encoder",), InputError, "B from 1"),
+        (tiny.photos(1), ("quantizer",), InputError, r"the quantizer takes float32 \[B,4,4,4\]"),
+        (np.zeros((2, 5), np.int32), ("decoder",), InputError, r"int32 \[2, 5\]; the decoder takes int32 \[B,21\]"),
+        (np.full((1, 21), tiny.CODES, np.int32), ("decoder",), TokenError, r"ids\[0, 0\] is 16"),
+    ],
+)
+def test_parts_say_what_they_take(
+    tok: Tokenizer, batch: Any, parts: tuple[str, ...], error: type[InputError], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        tok.run_parts(batch, *parts)
+
+
+def test_parts_are_watched_while_a_block_runs(tok: Tokenizer) -> None:
+    ran: list[str] = []
+
+    class Watched:
+        def __init__(self, part: str, session: Any) -> None:
+            self.part, self.session = part, session
+            self.device, self.batch, self.close = session.device, session.batch, session.close
+
+        def run(self, batch: Any) -> Any:
+            ran.append(self.part)
+            return self.session.run(batch)
+
+    with tok.replaced_parts(Watched):
+        watched = tok.reconstruct(tiny.photos(2))
+    np.testing.assert_array_equal(tok.reconstruct(tiny.photos(2)), watched)
+    assert ran == ["encoder", "quantizer", "decoder"]
+
+
 def test_images_per_run_follows_the_image_size(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer, "MAX_PIXELS_PER_RUN", 2 * 32 * 32)
     with load(sealed) as tok:

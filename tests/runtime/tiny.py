@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from coda_runtime.codes.resample import upsample_matrix
-from coda_runtime.format.bundle import describe_file, seal
+from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.format.spec import Spec
 
@@ -122,6 +122,11 @@ def describe(folder: Path, file: str, **changes: Any) -> Artifact:
     part, precision, suffix = file.split(".")
     artifact = Artifact(part, suffix, precision, file, *describe_file(folder, file))
     return dataclasses.replace(artifact, **changes)
+
+
+def alone(folder: Path, *artifacts: Artifact) -> Bundle:
+    """A bundle of these files, without a manifest on disk."""
+    return Bundle(folder, Manifest(SPEC, artifacts), b"")
 
 
 def make_bundle(folder: Path) -> Path:

@@ -1,52 +1,82 @@
-"""What an engine library must do for coda: load one file, run one array through it."""
+"""What a backend does for coda, load a file and run arrays through it, and the options that a bundle is loaded with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypedDict, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CodaError, InputError
-from ..format.manifest import Artifact, Manifest
+from ..errors import CodaError, InputError, MissingDependencyError
+from ..format.bundle import Bundle
+from ..format.checksums import Verify
+from ..format.manifest import Artifact
 
 Provider = str | tuple[str, Mapping[str, Any]]
+Batch = tuple[int, int, int]
+"""A batch profile: the least, the best and the largest number of images."""
+
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load: "auto", "cpu", "cuda" or "cuda:N"; execution providers as the engine library names them; threads.
+    """How a bundle is loaded: what `coda_runtime.load`, every command that loads a bundle, bulk and serving take.
 
-    `manifest` is that of the bundle the artifact lies in: an engine is compared with the ONNX file it was built from.
-    `allow_host_code` lets an engine bring code for the CPU, which a version-compatible TensorRT engine needs.
+    This is the one list of these arguments. A field whose metadata has a `help` is an option of the commands:
+    `option` is its name where that is not the field's, `range` bounds a number, `repeatable` makes a list of it.
 
-    Raises InputError for a device of another form and for threads that are not a whole number from 1.
+    Raises InputError for a device of another form, for threads that are not a whole number from 1, and for providers
+    that are no list or an empty one.
     """
 
-    device: str = "auto"
-    providers: Sequence[Provider] | None = None
-    threads: int | None = None
-    manifest: Manifest | None = None
-    allow_host_code: bool = False
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N."})
+    """"cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one."""
+    backend: str | Backend = field(default="auto", metadata={"help": "auto, or an engine library's name."})
+    """A backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has and was
+    measured; `artifacts` of the tokenizer says what that was, and what it passed over and why. "cuda" is for the
+    quantizer alone, the other parts go by "auto"."""
+    precision: str = field(default="auto", metadata={"help": "auto (the bundle's), fp32, fp16 or bf16."})
+    """A precision's name, or "auto": the manifest's default on every machine, so that ids do not depend on where they
+    were made. The quantizer is always float32."""
+    providers: Sequence[Provider] | None = field(
+        default=None,
+        metadata={"help": "onnxruntime execution provider; repeatable.", "option": "--provider", "repeatable": True},
+    )
+    """onnxruntime's execution providers, passed through, instead of what `device` stands for."""
+    threads: int | None = field(default=None, metadata={"help": "CPU threads for one run.", "range": (1, MAX_THREADS)})
+    """CPU threads for one run, from 1; None leaves it to the engine library."""
+    verify: Verify = "cached"
+    """"cached" hashes files that changed since they were last checked, "always" hashes them all."""
+    allow_host_code: bool = field(
+        default=False, metadata={"help": "Let version-compatible engines run code of theirs on the CPU."}
+    )
+    """Let engines bring code that runs on the CPU, as version-compatible TensorRT engines do. Allow it only for a
+    bundle whose maker you trust. Every engine is code for the GPU; ONNX files are not code."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
         threads: object = self.threads
         if threads is not None and (
-            isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
+            isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS
         ):
-            raise InputError(f"threads is {threads!r}; expected a whole number from 1 to 1024, or None for the default")
+            raise InputError(
+                f"threads is {threads!r}; expected a whole number from 1 to {MAX_THREADS}, or None for the default"
+            )
         providers: object = self.providers
         if providers is not None and (isinstance(providers, str) or not isinstance(providers, Sequence)):
             raise InputError(f'providers is {providers!r}; expected a list, such as ["CPUExecutionProvider"]')
         if providers is not None and not providers:
             raise InputError("providers is an empty list; name at least one, or pass None to follow the device")
 
+    def arguments(self) -> AllOptions:
+        """Return the fields by name: what a function takes that has each of them as an argument."""
+        return cast(AllOptions, {field.name: getattr(self, field.name) for field in fields(self)})
+
     def cuda_index(self) -> int | None:
-        """The GPU's number for "cuda" (0) and "cuda:N", None for "auto" and "cpu"."""
+        """Return the GPU's number for "cuda" (0) and "cuda:N", None for "auto" and "cpu"."""
         device: object = self.device
         if device in ("auto", "cpu"):
             return None
@@ -54,6 +84,23 @@ class LoadOptions:
         if not isinstance(device, str) or name != "cuda" or not (device == "cuda" or index.isdecimal()):
             raise InputError(f'device is {device!r}; expected "auto", "cpu", "cuda" or "cuda:N"')
         return int(index or 0)
+
+
+class KeywordOptions(TypedDict, total=False):
+    """Those fields of LoadOptions, for type checkers, that functions take by name only."""
+
+    verify: Verify
+    allow_host_code: bool
+
+
+class AllOptions(KeywordOptions, total=False):
+    """All fields of LoadOptions, for functions that take each of them by name."""
+
+    device: str
+    backend: str | Backend
+    precision: str
+    providers: Sequence[Provider] | None
+    threads: int | None
 
 
 class DeviceArray(Protocol):
@@ -95,13 +142,15 @@ class DeviceArray(Protocol):
 
 
 class Session(Protocol):
-    """One loaded file. `run` may be called from many threads at once, and keeps nothing of a call.
-
-    `batch`, (min, opt, max), may be there too: sizes outside it are never passed. Without it any batch goes.
-    """
+    """One loaded file. `run` may be called from many threads at once, and keeps nothing of a call."""
 
     device: str
     """Where it runs: "cpu", "cuda:N", or a provider's own name."""
+
+    @property
+    def batch(self) -> Batch | None:
+        """The batch profile: sizes outside it are never passed. None: any batch goes."""
+        ...
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Run [B, ...] through the graph and return its one output, a new array.
@@ -119,7 +168,7 @@ class DeviceSession(Session, Protocol):
     """A session on a GPU, whose output may stay there for the next part."""
 
     def take(self, array: Any) -> DeviceArray:
-        """An array of any library that speaks DLPack, on this session's GPU: without a copy, in stream order.
+        """Take an array of any library that speaks DLPack, on this session's GPU: without a copy, in stream order.
 
         Raises DeviceError for an array on another device, InputError for one that is not C-contiguous or of a dtype
         that numpy lacks.
@@ -132,30 +181,34 @@ class DeviceSession(Session, Protocol):
 
 
 class Backend(Protocol):
-    """An engine library."""
+    """What loads artifacts: an engine library, and how it is asked."""
 
     name: str
     formats: tuple[str, ...]
-    """Formats of artifacts it can load, such as ("onnx",)."""
+    """Formats of artifacts it loads, such as ("onnx",)."""
+    precisions: tuple[str, ...] | None
+    """Precisions it runs; None: all that its formats hold, each as far as `check` says."""
 
-    def unavailable(self) -> Exception | None:
-        """None if the library is installed, or else the MissingDependencyError to raise. Imports nothing heavy."""
+    def missing(self) -> MissingDependencyError | None:
+        """Return the error that names what is not installed, None where all is. Imports nothing heavy."""
         ...
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
-        """Load a checked file. Raises ArtifactError, BackendError, DeviceError, InputError, MissingDependencyError."""
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Return why an artifact of the bundle may not run here, None where it may. Loads nothing.
+
+        What is `missing` comes first. The bundle is compared with: an engine belongs to the ONNX file it was built
+        from.
+        """
+        ...
+
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
+        """Load an artifact, whose file was verified.
+
+        Raises what `check` returns, ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError.
+        """
         ...
 
 
 def keeps_on_device(session: Session) -> TypeGuard[DeviceSession]:
-    """Whether a session is a DeviceSession. isinstance would look through the protocol's members on every call."""
+    """Return whether a session is a DeviceSession. isinstance would look through the protocol on every call."""
     return hasattr(session, "run_on_device")
-
-
-@runtime_checkable
-class SelectiveBackend(Backend, Protocol):
-    """A backend whose artifacts fit some machines only: backend="auto" asks it first, and may go on to another."""
-
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
-        """Why `artifact` may not load here, as the error to raise; None where it may. Loads nothing."""
-        ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from importlib import import_module
 
 from ..errors import BackendError
 from ..format.parts import PARTS, QUANTIZER
@@ -13,42 +14,28 @@ from .base import Backend
 @dataclass(frozen=True)
 class _Entry:
     factory: Callable[[], Backend]
-    automatic: bool = True
-    formats: tuple[str, ...] | None = None  # None: the backend has to be asked
+    formats: tuple[str, ...] | None = None  # known before its module is imported; None: it has to be asked
     parts: tuple[str, ...] = tuple(PARTS)
+    automatic: bool = True
 
 
-def _tensorrt() -> Backend:
-    from .tensorrt.backend import TensorRTBackend
+def _in(module: str, name: str) -> Callable[[], Backend]:
+    """Return what imports a backend's module, one of this package, and makes the backend."""
 
-    return TensorRTBackend()
+    def make() -> Backend:
+        backend: Backend = getattr(import_module(module, __package__), name)()
+        return backend
 
-
-def _tensorrt_rtx() -> Backend:
-    from .tensorrt.backend import TensorRTRTXBackend
-
-    return TensorRTRTXBackend()
+    return make
 
 
-def _cuda() -> Backend:
-    from .ptx.backend import PtxBackend
-
-    return PtxBackend()
-
-
-def _onnxruntime() -> Backend:
-    from .onnxruntime.backend import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend()
-
-
-# In order of preference, fastest first: what backend="auto" goes by.
+# In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels have not run on a GPU yet,
+# so only who asks for them by name gets them.
 _ENTRIES: dict[str, _Entry] = {
-    "tensorrt": _Entry(_tensorrt, formats=("tensorrt",)),
-    "tensorrt-rtx": _Entry(_tensorrt_rtx, formats=("tensorrt-rtx",)),
-    # Not run on a GPU yet, so only who asks for it by name gets it.
-    "cuda": _Entry(_cuda, automatic=False, formats=("ptx",), parts=(QUANTIZER.name,)),
-    "onnxruntime": _Entry(_onnxruntime, formats=("onnx",)),
+    "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
+    "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),
+    "cuda": _Entry(_in(".ptx.backend", "PtxBackend"), ("ptx",), parts=(QUANTIZER.name,), automatic=False),
+    "onnxruntime": _Entry(_in(".onnxruntime.backend", "OnnxRuntimeBackend"), ("onnx",)),
 }
 
 
@@ -59,7 +46,7 @@ def register(name: str, factory: Callable[[], Backend], *, automatic: bool = Tru
     """
     if name in _ENTRIES:
         raise BackendError(f"a backend named {name!r} is there already; choose another name, or unregister it first")
-    _ENTRIES[name] = _Entry(factory, automatic)
+    _ENTRIES[name] = _Entry(factory, automatic=automatic)
 
 
 def unregister(name: str) -> None:
@@ -69,12 +56,12 @@ def unregister(name: str) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """Names of the registered backends, most preferred first."""
+    """Return the names of the registered backends, most preferred first."""
     return tuple(_ENTRIES)
 
 
 def automatic(formats: Collection[str]) -> tuple[str, ...]:
-    """Names of the backends that backend="auto" chooses from for these formats, most preferred first."""
+    """Return the names of the backends that backend="auto" chooses from for these formats, most preferred first."""
     return tuple(
         name
         for name, entry in _ENTRIES.items()
@@ -83,13 +70,13 @@ def automatic(formats: Collection[str]) -> tuple[str, ...]:
 
 
 def runs(name: str, part: str) -> bool:
-    """Whether a backend is for a part at all; the parts it is not for go by backend="auto". True for unknown names."""
+    """Return whether a backend is for a part at all; others go by backend="auto". True for unknown names."""
     entry = _ENTRIES.get(name)
     return entry is None or part in entry.parts
 
 
 def name_for(format: str) -> str:
-    """The most preferred backend that is known to load a format. Raises BackendError if there is none."""
+    """Return the most preferred backend that is known to load a format. Raises BackendError if there is none."""
     for name, entry in _ENTRIES.items():
         if entry.formats is not None and format in entry.formats:
             return name
@@ -97,7 +84,7 @@ def name_for(format: str) -> str:
 
 
 def get_backend(name: str) -> Backend:
-    """A backend by name. Raises BackendError if there is none of that name."""
+    """Return a backend by name. Raises BackendError if there is none of that name."""
     entry = _ENTRIES.get(name)
     if entry is None:
         known = ", ".join(f'"{known}"' for known in ("auto", *_ENTRIES))

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..diagnose import ENGINES
 from ..machine.devices import nvidia_smi
 from ..machine.processors import describe_cpu, usable_cpus
-from ..requirements import installed_version
+from ..requirements import ENGINE_LIBRARIES, installed_version
 
 _CPUS = Path("/sys/devices/system/cpu")
 _PROC = Path("/proc")
@@ -37,7 +36,7 @@ def describe() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "libraries": {name: v for name in ("numpy", *ENGINES) if (v := installed_version(name)) is not None},
+        "libraries": {name: v for name in ("numpy", *ENGINE_LIBRARIES) if (v := installed_version(name)) is not None},
         "gpus": gpus(),
     }
 

@@ -38,7 +38,7 @@ class Inputs:
     def __init__(self, tok: Tokenizer, operation: str, images: npt.NDArray[np.uint8]) -> None:
         self._tok, self.operation = tok, operation
         # An engine may take no fewer than some number.
-        self._rows = self._make(images[np.arange(max(len(images), tok._least)) % len(images)])
+        self._rows = self._make(images[np.arange(max(len(images), tok.min_images_per_run)) % len(images)])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,7 +56,7 @@ class Inputs:
             return tok.decode(batch)
         if self.operation == "round-trip":
             return tok.reconstruct(batch)
-        return tok._in_pieces(len(batch), lambda where: batch[where], *OPERATIONS[self.operation])
+        return tok.run_parts(batch, *OPERATIONS[self.operation])
 
     def batches(self, size: int) -> Run:
         """Calls of `size` rows, which take a few different batches in turn."""
@@ -83,14 +83,14 @@ class Inputs:
             return images
         if takes is parts.IDS:
             return self._tok.encode(images)
-        return self._tok._in_pieces(len(images), lambda where: images[where], parts.ENCODER.name)
+        return self._tok.run_parts(images, parts.ENCODER.name)
 
 
 class _Timed:
     """A session that adds up how long its runs take."""
 
     def __init__(self, session: Session, clock: Clock) -> None:
-        self.device = session.device
+        self.device, self.batch = session.device, session.batch
         self._session, self._clock = session, clock
         self.seconds = 0.0
 
@@ -121,7 +121,7 @@ def time_parts(
         return timed[part]
 
     samples: dict[str, list[float]] = {name: [] for name in (*names, "runtime")}
-    with tok._sessions.replaced(watch):
+    with tok.replaced_parts(watch):
         start = clock()
         for number in range(0 if on_device else _PART_RUNS):
             for session in timed.values():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,77 +14,21 @@ from typing import Any, cast
 import numpy as np
 
 from .. import __version__
-from ..backends.base import LoadOptions
-from ..backends.registry import get_backend
-from ..errors import BackendError, InputError
+from ..errors import BackendError
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME
 from . import machine
 from .differences import cell_name
 from .noise import collect_warnings
-from .operations import OPERATIONS
 from .pictures import Pictures
+from .plan import Plan
 from .process import run_case
 from .results import FORMAT, FORMAT_VERSION, Cell, Results
-from .scenarios import SCENARIOS
 from .summary import summarise_cell
 
 SILENCE_S = 600.0
 """The longest that one call, or loading, may take, in seconds."""
 _LOOK_S = 0.5  # how long other processes are watched before
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to measure: every combination of the first four in cells, and of the next three in each cell.
-
-    `seconds` is the least time of a measurement, `latency_bound_s` what the server scenario keeps its 99th percentile
-    under, `repeat_process` how many processes measure each cell. Raises InputError for what is not there at all.
-    """
-
-    backends: Sequence[str] = ("auto",)
-    precisions: Sequence[str] = ("auto",)
-    devices: Sequence[str] = ("auto",)
-    threads: Sequence[int | None] = (None,)
-    operations: Sequence[str] = ("encode", "decode")
-    scenarios: Sequence[str] = ("single-stream",)
-    batches: Sequence[int] = (1, 8)
-    seconds: float = 3.0
-    latency_bound_s: float | None = None
-    repeat_process: int = 1
-
-    def __post_init__(self) -> None:
-        _check_known("operation", self.operations, tuple(OPERATIONS))
-        _check_known("scenario", self.scenarios, SCENARIOS)
-        for backend in self.backends:
-            if backend != "auto":
-                get_backend(backend)
-        for device, threads in itertools.product(self.devices, self.threads):
-            LoadOptions(device, threads=threads)
-        for batch in self.batches:
-            if batch < 1:
-                raise InputError(f"batch is {batch}; expected whole numbers from 1, such as 1,4,8")
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise InputError(f"seconds is {self.seconds}; expected a number over 0")
-        bound = self.latency_bound_s
-        if bound is not None and not (math.isfinite(bound) and bound > 0):
-            raise InputError(f"the latency bound is {bound} s; expected a number over 0")
-        if "server" in self.scenarios and bound is None:
-            raise InputError(
-                "the server scenario looks for the highest rate under a latency bound; name one: --latency-bound MS"
-            )
-
-    def cells(self, default_precision: str) -> list[dict[str, Any]]:
-        """What each cell is asked for; precision "auto" is the bundle's default, as it is on every machine."""
-        precisions = dict.fromkeys(default_precision if name == "auto" else name for name in self.precisions)
-        axes = (dict.fromkeys(self.backends), precisions, dict.fromkeys(self.devices), dict.fromkeys(self.threads))
-        names = ("backend", "precision", "device", "threads")
-        return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes)]
-
-    def measurements(self) -> list[tuple[str, str, int]]:
-        """What is measured in a cell: operation, scenario, batch."""
-        operations, scenarios = dict.fromkeys(self.operations), dict.fromkeys(self.scenarios)
-        return list(itertools.product(operations, scenarios, dict.fromkeys(self.batches)))
 
 
 @dataclass
@@ -207,6 +149,7 @@ def _run_cells(
     measurements = plan.measurements()
     case = {
         "bundle": str(bundle.folder.absolute()),
+        "options": plan.options.arguments(),
         "images": str(images),
         "seconds": plan.seconds,
         "latency_bound_s": plan.latency_bound_s,
@@ -263,9 +206,3 @@ def _check_any(cells: Sequence[Cell], bundle: Bundle) -> None:
         return
     reasons: Mapping[str, None] = dict.fromkeys(f"{cell_name(cell)}: {cell['problem']}" for cell in cells)
     raise BackendError(f"nothing of {bundle.folder} could be measured; {'; '.join(reasons)}")
-
-
-def _check_known(what: str, values: Sequence[str], known: Sequence[str]) -> None:
-    for value in values:
-        if value not in known:
-            raise InputError(f"{what} is {value!r}; expected {', '.join(known)}, or several with commas between")

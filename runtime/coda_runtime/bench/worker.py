@@ -67,17 +67,21 @@ def main() -> None:
 def work(case: dict[str, Any], channel: Channel) -> None:
     """Measure a case.
 
-    Its keys: bundle (a folder), images (a .npy file, uint8 [N,S,S,3]), backend, precision, device, threads, seconds,
-    latency_bound_s, and measurements, a list of [operation, scenario, batch].
+    Its keys: bundle (a folder), options (fields of LoadOptions), backend, precision, device and threads (in place of
+    those), images (a .npy file, uint8 [N,S,S,3]), seconds, latency_bound_s, and measurements, a list of [operation,
+    scenario, batch].
     """
     start = time.perf_counter()
     import numpy as np
 
+    from ..backends.base import LoadOptions
     from ..errors import CodaError, one_line
-    from ..loading import load
+    from ..format.bundle import Bundle
+    from ..loading import open_tokenizer
     from ..machine import memory
     from .machine import gpu_slowed
     from .operations import OPERATIONS, Inputs
+    from .plan import AXES
     from .roofline import peak_flops, work_of
 
     imported = time.perf_counter() - start
@@ -85,7 +89,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     before = memory.resident_bytes()
     start = time.perf_counter()
     try:
-        tok = load(case["bundle"], case["device"], case["backend"], case["precision"], None, case["threads"])
+        tok = open_tokenizer(case["bundle"], LoadOptions(**{**case["options"], **{axis: case[axis] for axis in AXES}}))
     except CodaError as error:
         channel.send("problem", problem=one_line(error, limit=None))
         return
@@ -112,6 +116,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
         )
         inputs: Inputs | None = None
         per_run, slowed = tok.images_per_run, []
+        provenance = Bundle.open(tok.folder).manifest.provenance
         peak = peak_flops()
         for operation, scenario, batch in case["measurements"]:
             about = {"operation": operation, "scenario": scenario, "batch": batch}
@@ -126,7 +131,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
                 tok.images_per_run = per_run
             slowed += [gpu_slowed(int(name.partition(":")[2] or 0)) for name in gpus]
             device = memory.device_bytes() if gpus else None
-            work = work_of(tok._bundle.manifest.provenance, tok.artifacts, OPERATIONS[operation])
+            work = work_of(provenance, tok.artifacts, OPERATIONS[operation])
             median = float(np.median(measured["samples"]))
             reached = None if work is None or scenario == "server" else work * measured["images_per_sample"] / median
             share = None if reached is None else reached / peak
@@ -179,7 +184,7 @@ def _first_run(tok: Tokenizer, images: npt.NDArray[np.uint8]) -> float:
     """Seconds of the first call: one image, or as many as the engines take at least."""
     import numpy as np
 
-    batch = images[np.arange(tok._least) % len(images)]
+    batch = images[np.arange(tok.min_images_per_run) % len(images)]
     start = time.perf_counter()
     tok.encode(batch)
     return time.perf_counter() - start

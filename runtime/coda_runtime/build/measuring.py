@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..backends.base import LoadOptions, SelectiveBackend
-from ..backends.registry import get_backend, name_for
+from ..backends.base import LoadOptions
+from ..backends.registry import name_for
 from ..backends.tensorrt.backend import TensorRTBackend
 from ..backends.tensorrt.inspection import check_precision
 from ..errors import ArtifactError
@@ -14,6 +14,7 @@ from ..format.manifest import Artifact
 from ..format.parity import NotMeasured, headline
 from ..format.precision import DEFAULT_FLOORS
 from ..parity import ParityMeter, check_floor, floor_of, recorded_floors
+from ..select import candidates
 
 
 def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Artifact:
@@ -24,22 +25,19 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     that may load here does not run, or falls under its precision's floor.
     """
     # An engine that was just built here, with host code or without, is ours to run.
-    options = LoadOptions(device=device, manifest=bundle.manifest, allow_host_code=True)
-    name = name_for(artifact.format)
-    engine = get_backend(name)
-    refused = engine.unavailable()
-    if refused is None and isinstance(engine, SelectiveBackend):
-        refused = engine.refusal(artifact, options)
+    options = LoadOptions(device, backend=name_for(artifact.format), allow_host_code=True)
+    (found,) = candidates(bundle, [artifact], options)
+    refused = found.reason
     try:
         meter = ParityMeter.of_bundle(bundle)
     except ArtifactError as error:
         refused = refused or error
     if refused is not None:
         nothing = NotMeasured(str(refused), headline(artifact.part))
-        return dataclasses.replace(artifact, parity={f"{name}:{device}": nothing.to_json()})
-    if isinstance(engine, TensorRTBackend):
-        check_precision(engine.information(bundle.path(artifact), artifact, options), artifact.precision)
-    parity = meter.measure(artifact, name, device, allow_host_code=True)
+        return dataclasses.replace(artifact, parity={f"{found.backend.name}:{device}": nothing.to_json()})
+    if isinstance(found.backend, TensorRTBackend):
+        check_precision(found.backend.information(bundle, artifact, options), artifact.precision)
+    parity = meter.measure(artifact, options)
     floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
     for record in parity.values():
         floor = floor_of(floors, artifact.precision)

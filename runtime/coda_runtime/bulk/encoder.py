@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.base import LoadOptions
 from ..errors import ChecksumError, CodaError
 from ..format.bundle import Bundle
 from ..format.parts import IDS, OPERATIONS
+from ..loading import open_tokenizer
 from ..tokenizer import Tokenizer
 from . import failures
-from .engine import Engine
 from .plan import tokenizer_files
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 
 class Encoder:
-    """Loads the bundle at the first call, and keeps it.
+    """Loads a bundle at the first call, and keeps it.
 
-    `tokenizer` is the plan's: another bundle at the same path, on this node, is refused.
+    `bundle` is a path that every node sees, or a Hub id. `tokenizer` is the plan's: another bundle at the same path, on
+    this node, is refused.
     """
 
-    def __init__(self, engine: Engine, tokenizer: dict[str, str]) -> None:
-        self._engine = engine
+    def __init__(self, bundle: str, options: LoadOptions, tokenizer: dict[str, str]) -> None:
+        self._bundle, self._options = bundle, options
         self._expected = tokenizer
         self._tok: Tokenizer | None = None
         self._made_by = ""
@@ -62,8 +64,8 @@ class Encoder:
         return tok.encode(pixels) if len(pixels) else np.empty(IDS.shape(tok.spec, 0), IDS.dtype)
 
     def _open(self) -> Tokenizer:
-        tok = self._tok = self._engine.open()
-        found = tokenizer_files(Bundle.open(tok.folder), self._engine.precision)
+        tok = self._tok = open_tokenizer(self._bundle, self._options)
+        found = tokenizer_files(Bundle.open(tok.folder), self._options.precision)
         if found != self._expected:
             raise ChecksumError(
                 f"{tok.folder} holds another tokenizer on this node than where the run was started; copy the bundle "

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..backends.base import LoadOptions
 from ..errors import BackendError, DeviceError, one_line
 from . import failures
 from .encoder import Encoder
-from .engine import Engine
 from .pictures import pack_rows, read_pictures
 from .plan import Plan
 from .sources import Reader
@@ -47,16 +47,23 @@ def choose_workers(ray: Any, device: str) -> Workers:
 
 
 def encode_shards(
-    ray: Any, plan: Plan, shards: Sequence[int], reader: Reader, engine: Engine, chunk: int | None = None
+    ray: Any,
+    plan: Plan,
+    shards: Sequence[int],
+    reader: Reader,
+    bundle: str,
+    options: LoadOptions,
+    chunk: int | None = None,
 ) -> Iterator[pa.Table]:
-    """The ids of all images of some shards, as tables of what `Encoder` gives for neighbours in one shard.
+    """Yield the ids of all images of some shards, as tables of what `Encoder` gives for neighbours in one shard.
 
-    `chunk` is how many images go through the pipeline together; None chooses by their size. Raises the CodaError that
-    ended a process' work, BackendError when Ray fails.
+    Each encoder loads `bundle`, a path that every node sees or a Hub id, as `options` say. `chunk` is how many images
+    go through the pipeline together; None chooses by their size. Raises the CodaError that ended a process' work,
+    BackendError when Ray fails.
     """
     side = int(plan.settings.spec["image_size"])
     chunk = chunk or max(1, min(_MOST_PER_CHUNK, _PIXELS_PER_CHUNK // side**2))
-    workers = choose_workers(ray, engine.device)
+    workers = choose_workers(ray, options.device)
     items = list(chunks(plan, shards, chunk))
     data = ray.data.from_items(items, override_num_blocks=len(items))
     data.context.execution_options.resource_limits = data.context.execution_options.resource_limits.copy(
@@ -72,7 +79,7 @@ def encode_shards(
     # No CPU is reserved for an encoder: one that starts again elsewhere must not take the last one from the readers.
     data = data.map_batches(
         Encoder,
-        fn_constructor_kwargs={"engine": engine, "tokenizer": plan.settings.tokenizer},
+        fn_constructor_kwargs={"bundle": bundle, "options": options, "tokenizer": plan.settings.tokenizer},
         compute=ray.data.ActorPoolStrategy(size=workers.count),
         num_cpus=0,
         num_gpus=workers.gpus or None,

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Unpack
 
-from ..backends.base import Provider
+from ..backends.base import AllOptions, LoadOptions
 from ..errors import ImageError, InputError
 from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from ..images import require_pillow
 from ..io.remote import is_local, open_place, redacted, require
+from ..select import choose_precision
 from . import manifest
 from .cluster import cluster
 from .destination import Destination
-from .engine import Engine
 from .pipeline import encode_shards
 from .plan import NAME as PLAN
 from .plan import Plan, Settings, check_same, make_plan, read_plan, tokenizer_files
@@ -66,14 +66,9 @@ def tokenize(
     key_column: str | None = None,
     strict: bool = False,
     address: str | None = None,
-    device: str = "auto",
-    backend: str = "auto",
-    precision: str = "auto",
-    providers: Sequence[Provider] | None = None,
-    threads: int | None = None,
-    allow_host_code: bool = False,
     chunk: int | None = None,
     report: Report | None = None,
+    **options: Unpack[AllOptions],
 ) -> Summary:
     """Write the ids of all images of `source` to Parquet files in the folder `out`.
 
@@ -91,14 +86,10 @@ def tokenize(
         key_column: the Parquet column whose values become `path`.
         strict: raise at the first image that cannot be read. Finished shards stay.
         address: an existing Ray cluster, "host:port" or "auto"; None starts Ray on this machine.
-        device: as for `coda_runtime.load`, for each encoder: "auto", "cpu" or "cuda".
-        backend: as for `coda_runtime.load`.
-        precision: as for `coda_runtime.load`; part of what is computed.
-        providers: as for `coda_runtime.load`.
-        threads: as for `coda_runtime.load`, for each encoder.
-        allow_host_code: as for `coda_runtime.load`.
         chunk: images that go through the pipeline together; None chooses by their size.
         report: is told of the progress.
+        **options: how each encoder loads the bundle, as for `coda_runtime.load`: device ("auto", "cpu" or "cuda"),
+            backend, precision (which is part of what is computed), and the other fields of `LoadOptions`.
 
     Raises:
         InputError: there are no images, or `out` holds a run with other settings, or another run is writing to it.
@@ -113,28 +104,22 @@ def tokenize(
         raise InputError(f"shard_size is {shard_size!r}; expected a whole number from 1")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk!r}; expected a whole number from 1, or None")
+    load_options = LoadOptions(**options)
     opened = Bundle.open(find_bundle(bundle))
-    opened.verify("cached")
-    options = SourceOptions(label, image_column, key_column)
-    settings = _settings(opened, os.fspath(source), precision, shard_size, options, original_size)
-    engine = Engine(
-        str(opened.folder.absolute()) if Path(bundle).expanduser().exists() else os.fspath(bundle),
-        settings.precision,
-        device,
-        backend,
-        None if providers is None else tuple(providers),
-        threads,
-        allow_host_code,
-    )
+    opened.verify(load_options.verify)
+    load_options = _for_encoders(opened, load_options)
+    source_options = SourceOptions(label, image_column, key_column)
+    settings = _settings(opened, os.fspath(source), load_options.precision, shard_size, source_options, original_size)
+    everywhere = str(opened.folder.absolute()) if Path(bundle).expanduser().exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
         raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside of {source}")
     with destination.held():
-        images = open_source(os.fspath(source), options, leave_out=str(destination.path))
+        images = open_source(os.fspath(source), source_options, leave_out=str(destination.path))
         plan = _begin(destination, settings, images)
         run = _Run(destination, plan, strict, report)
         if run.missing:
-            run.complete(images.reader(plan.files), engine, address, chunk)
+            run.complete(images.reader(plan.files), everywhere, load_options, address, chunk)
         return run.finish(opened, plan.left_out(images.files()))
 
 
@@ -155,8 +140,10 @@ class _Run:
             self._refuse_errors()
         self._clock = _Clock()
 
-    def complete(self, reader: Reader, engine: Engine, address: str | None, chunk: int | None) -> None:
-        """Compute the missing shards, each written as soon as all of its images are there."""
+    def complete(
+        self, reader: Reader, bundle: str, options: LoadOptions, address: str | None, chunk: int | None
+    ) -> None:
+        """Compute the missing shards with the bundle; write each as soon as all of its images are there."""
         total = self._plan.images.num_rows
         parts: dict[int, dict[int, pa.Table]] = {number: {} for number in self.missing}
         waiting = {number: self._plan.shard(number).num_rows for number in self.missing}
@@ -165,7 +152,7 @@ class _Run:
         if manifest.NAME in self._destination.names():  # a finished shard was taken away since
             self._destination.remove(manifest.NAME)
         with cluster(address) as ray:
-            for table in encode_shards(ray, self._plan, self.missing, reader, engine, chunk):
+            for table in encode_shards(ray, self._plan, self.missing, reader, bundle, options, chunk):
                 start = table.column("position")[0].as_py()
                 number = start // self._plan.settings.shard_size
                 if number in self.finished or start in parts[number]:  # computed twice, since something died
@@ -246,14 +233,19 @@ def _own(table: pa.Table) -> pa.Table:
     return pa.ipc.open_stream(sink.getvalue()).read_all()
 
 
+def _for_encoders(bundle: Bundle, options: LoadOptions) -> LoadOptions:
+    """Return the options with their precision by name. Raises InputError for one that is not there, for "cuda:N"."""
+    if options.device.startswith("cuda:"):
+        raise InputError(
+            f'device is {options.device!r}, and Ray gives each encoder a GPU of its own; ask for "cuda", and choose '
+            "GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    return replace(options, precision=choose_precision(bundle.manifest, options.precision))
+
+
 def _settings(
     bundle: Bundle, source: str, precision: str, shard_size: int, options: SourceOptions, original_size: bool
 ) -> Settings:
-    known = bundle.manifest.precisions
-    if precision == "auto":
-        precision = bundle.manifest.default_precision
-    elif precision not in known:
-        raise InputError(f'precision is {precision!r}; this bundle has "auto", {", ".join(map(repr, known))}')
     fs, path = open_place(source)
     return Settings(
         source=path if is_local(fs) else redacted(source),

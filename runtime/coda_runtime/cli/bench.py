@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from ..backends.base import LoadOptions
+from ..bench.plan import AXES, Plan
 from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from .base import command as coda_command
 from .base import debug_option, json_option, one_line_errors, print_json, progress, table
-from .options import bundle_argument
+from .options import bundle_argument, load_options
 from .sources import collect, keep_sources
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ command = _Group(
 @click.option("--precision", default="auto", show_default=True, help="auto (the bundle's), fp32, fp16, bf16.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N; measured one by one.")
 @click.option("--threads", help="CPU threads for one run, as 1,2,4; the engine library's choice by default.")
+@load_options(but=AXES)
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="Least time of each measurement.")
 @click.option("--latency-bound", type=float, metavar="MS", help="server: what the 99th percentile must stay under.")
 @click.option("--repeat-process", type=click.IntRange(1, 100), default=1, show_default=True, help="Processes a cell.")
@@ -76,6 +79,7 @@ def run(
     precision: str,
     device: str,
     threads: str | None,
+    options: LoadOptions,
     seconds: float,
     latency_bound: float | None,
     repeat_process: int,
@@ -88,13 +92,14 @@ def run(
     Options that take several values take them with commas between. What cannot run here is told and left out.
     """
     from ..bench.pictures import take_pictures
-    from ..bench.run import Hooks, Plan, run_bench, steps
+    from ..bench.run import Hooks, run_bench, steps
 
     plan = Plan(
         backends=_several("--backend", backend, str),
         precisions=_several("--precision", precision, str),
         devices=_several("--device", device, str),
         threads=(None,) if threads is None else _several("--threads", threads, int),
+        options=options,
         operations=_several("--operation", operation, str),
         scenarios=_several("--scenario", scenario, str),
         batches=_several("--batch", batch, int),

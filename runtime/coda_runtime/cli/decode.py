@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from ..backends.base import LoadOptions
 from ..codes.tokens_file import read_tokens
 from ..errors import TokenError
 from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
+from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import printable, progress
-from .options import bundle_argument, load_options, open_tokenizer
+from .options import bundle_argument, load_options
 from .pictures import save_png
 
 
@@ -25,13 +26,13 @@ from .pictures import save_png
 @click.argument("tokens", metavar="TOKENS.npz", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
-@load_options
-def command(bundle: str, tokens: Path, out: Path, scales: int | None, **settings: Any) -> None:
+@load_options()
+def command(bundle: str, tokens: Path, out: Path, scales: int | None, options: LoadOptions) -> None:
     """Turn tokens back into images, one PNG each, named after the image they came from.
 
     TOKENS.npz is what `coda encode` writes, or any .npz file with ids: int32 [N,L].
     """
-    with open_tokenizer(bundle, **settings) as tok:
+    with open_tokenizer(bundle, options) as tok:
         file = read_tokens(tokens, tok)
         if not file.known:
             told = "does not say which tokenizer its tokens are of; with another than this one's they mean other images"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
+from ..backends.base import LoadOptions
 from ..codes.tokens_file import write_tokens
 from ..io.atomic_files import staged_file
+from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import progress
-from .options import bundle_argument, images_argument, load_options, open_tokenizer
+from .options import bundle_argument, images_argument, load_options
 from .sources import collect, keep_sources
 
 
@@ -20,8 +21,8 @@ from .sources import collect, keep_sources
 @bundle_argument
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz file to write.")
-@load_options
-def command(bundle: str, images: tuple[Path, ...], out: Path, **settings: Any) -> None:
+@load_options()
+def command(bundle: str, images: tuple[Path, ...], out: Path, options: LoadOptions) -> None:
     """Turn IMAGES, files and folders, into tokens.
 
     The .npz file has ids (int32 [N,L]), names, scales, vocab_size and made_with, which tells the tokenizer.
@@ -29,7 +30,7 @@ def command(bundle: str, images: tuple[Path, ...], out: Path, **settings: Any) -
     sources = collect(images)
     keep_sources(sources, [out])
     with (
-        open_tokenizer(bundle, **settings) as tok,
+        open_tokenizer(bundle, options) as tok,
         staged_file(out) as beside,
         progress("encoding", len(sources)) as bar,
     ):

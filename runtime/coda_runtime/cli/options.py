@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from ..loading import load
-from ..tokenizer import Tokenizer
+from ..backends.base import LoadOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,31 +24,53 @@ images_argument = click.argument(
 """Files and folders, passed as `images: tuple[Path, ...]`."""
 
 
-def load_options(function: F) -> F:
-    """Decorator: --device, --backend, --precision and what else `open_tokenizer` takes by name."""
-    options = [
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--backend", default="auto", show_default=True, help="auto, or an engine library's name."),
-        click.option("--precision", default="auto", show_default=True, help="auto (the bundle's), fp32, fp16 or bf16."),
-        click.option("--provider", "providers", multiple=True, help="onnxruntime execution provider; repeatable."),
-        click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads for one run."),
-        click.option(
-            "--allow-host-code", is_flag=True, help="Let version-compatible engines run code of theirs on the CPU."
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+def load_options(*, but: Collection[str] = ()) -> Callable[[F], F]:
+    """Decorator: an option for each field of LoadOptions that has a `help`, passed together as `options: LoadOptions`.
+
+    The fields in `but` get none and keep their defaults, for a command with an option of its own or no use for them.
+    """
+    chosen = [field for field in _shown() if field.name not in but]
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def with_options(*args: Any, **settings: Any) -> Any:
+            given = {field.name: settings.pop(field.name) for field in chosen}
+            for field in chosen:
+                if field.metadata.get("repeatable"):
+                    given[field.name] = given[field.name] or field.default
+            return function(*args, options=LoadOptions(**given), **settings)
+
+        decorated: Any = with_options
+        for field in reversed(chosen):
+            decorated = _option(field)(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
 
 
-def open_tokenizer(
-    bundle: str,
-    device: str,
-    backend: str,
-    precision: str,
-    providers: tuple[str, ...],
-    threads: int | None,
-    allow_host_code: bool,
-) -> Tokenizer:
-    """`coda_runtime.load` with the values of `load_options`. Raises CodaError."""
-    return load(bundle, device, backend, precision, providers or None, threads, allow_host_code=allow_host_code)
+def typed_load_options(context: click.Context) -> list[str]:
+    """Return those options of `load_options` that stand on the command line, such as "--device"."""
+    typed = (field for field in _shown() if context.get_parameter_source(field.name) is ParameterSource.COMMANDLINE)
+    return [_name(field) for field in typed]
+
+
+def _shown() -> list[Field[Any]]:
+    return [field for field in fields(LoadOptions) if "help" in field.metadata]
+
+
+def _name(field: Field[Any]) -> str:
+    return str(field.metadata.get("option", f"--{field.name.replace('_', '-')}"))
+
+
+def _option(field: Field[Any]) -> Callable[[F], F]:
+    metadata = field.metadata
+    settings: dict[str, Any] = {"help": metadata["help"]}
+    if isinstance(field.default, bool):
+        settings |= {"is_flag": True}
+    elif metadata.get("repeatable"):
+        settings |= {"multiple": True}
+    else:
+        settings |= {"default": field.default, "show_default": field.default is not None}
+    if "range" in metadata:
+        settings |= {"type": click.IntRange(*metadata["range"])}
+    return click.option(_name(field), field.name, **settings)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
+from ..backends.base import LoadOptions
 from ..codes.metrics import json_number, psnr_per_image
 from ..images import fit
 from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
+from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
-from .options import bundle_argument, images_argument, load_options, open_tokenizer
+from .options import bundle_argument, images_argument, load_options
 from .pictures import save_png
 from .sources import collect, keep_sources
 
@@ -25,9 +26,9 @@ from .sources import collect, keep_sources
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
 @click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
 @json_option
-@load_options
+@load_options()
 def command(
-    bundle: str, images: tuple[Path, ...], out: Path, side_by_side: bool, as_json: bool, **settings: Any
+    bundle: str, images: tuple[Path, ...], out: Path, side_by_side: bool, as_json: bool, options: LoadOptions
 ) -> None:
     """Encode and decode IMAGES, files and folders; write the results and report their PSNR.
 
@@ -38,7 +39,7 @@ def command(
     keep_sources(sources, [out / name for name in names])
     scores: list[float] = []
     with (
-        open_tokenizer(bundle, **settings) as tok,
+        open_tokenizer(bundle, options) as tok,
         staged_folder(out) as folder,
         progress("reconstructing", len(sources)) as bar,
     ):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import click
 
+from ..backends.base import LoadOptions
 from ..errors import require
 from ..format.bundle import Bundle
 from ..hub_source import find_bundle
+from ..loading import open_tokenizer
 from ..serving.options import ServeOptions
 from ..serving.sockets import listen
 from ..tokenizer import Tokenizer
 from .base import command as coda_command
-from .options import bundle_argument, load_options, open_tokenizer
+from .options import bundle_argument, load_options
 
 _PORT = click.IntRange(0, 65535)
 _COUNT = click.IntRange(1)
@@ -57,8 +59,11 @@ _DELAY = click.FloatRange(0, 60_000)
     help="Seconds that requests under way get after SIGTERM.",
 )
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
-@load_options
-def command(bundle: str, device: str, log_format: str, **settings: Any) -> None:
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; several with commas between."
+)
+@load_options(but=["device"])
+def command(bundle: str, device: str, log_format: str, options: LoadOptions, **settings: Any) -> None:
     """Serve BUNDLE by the Open Inference Protocol (KServe V2), over REST and gRPC.
 
     Model `encode` takes `image`, UINT8 [N,H,W,3] or BYTES [N] of JPEG or PNG files, and gives `ids`, INT32 [N,L].
@@ -66,15 +71,15 @@ def command(bundle: str, device: str, log_format: str, **settings: Any) -> None:
     several devices. SIGTERM ends it after the requests under way; logs are on stderr, metrics at /metrics.
     """
     require("`coda serve`", "serve")
-    options = ServeOptions(**{field.name: settings.pop(field.name) for field in fields(ServeOptions)})
+    server_options = ServeOptions(**settings)
     folder = find_bundle(bundle)
     spec = Bundle.open(folder).spec
-    with listen(options) as http_socket:
+    with listen(server_options) as http_socket:
         from ..serving import logs
         from ..serving.server import TokenServer
 
         def load(name: str) -> Tokenizer:
-            return open_tokenizer(str(folder), name, **settings)
+            return open_tokenizer(folder, replace(options, device=name))
 
         logs.set_up(log_format)
-        TokenServer(spec, load, [name.strip() for name in device.split(",")], options).start(http_socket)
+        TokenServer(spec, load, [name.strip() for name in device.split(",")], server_options).start(http_socket)

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..backends.base import LoadOptions
 from ..bulk.run import SHARD_SIZE, tokenize
 from ..bulk.sources import SourceOptions
 from .base import command as coda_command
@@ -40,8 +41,8 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
 @click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read.")
 @click.option("--address", help='An existing Ray cluster, "host:port" or "auto".  [default: Ray on this machine]')
 @json_option
-@load_options
-def command(bundle: str, source: str, out: str, as_json: bool, providers: tuple[str, ...], **settings: Any) -> None:
+@load_options()
+def command(bundle: str, source: str, out: str, as_json: bool, options: LoadOptions, **settings: Any) -> None:
     """Turn all images of SRC into tokens: Parquet files in DST with columns path and ids.
 
     SRC is a folder of images, .tar shards or Parquet files, one such file, or a pattern in quotes: "*.tar",
@@ -51,7 +52,7 @@ def command(bundle: str, source: str, out: str, as_json: bool, providers: tuple[
     listed in DST/errors.jsonl.
     """
     with _reporting() as report:
-        done = tokenize(bundle, source, out, providers=providers or None, report=report, **settings)
+        done = tokenize(bundle, source, out, report=report, **settings, **options.arguments())
     if done.left_out:
         click.echo(
             f"warning: {source} has files that are not in the plan of {done.out}, since they came after it "

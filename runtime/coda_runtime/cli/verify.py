@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..backends.base import LoadOptions
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
@@ -19,7 +20,7 @@ from ..parity import check_recordable, measure_bundle, record_parity
 from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command
 from .base import json_option, print_json, printable, progress, table
-from .options import bundle_argument
+from .options import bundle_argument, load_options, typed_load_options
 
 Parity = dict[str, dict[str, ParityRecord]]
 """By artifact file, then by backend and device."""
@@ -37,43 +38,33 @@ _ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, giv
 )
 @bundle_argument
 @click.option("--parity", "measure", is_flag=True, help="Measure parity with the samples that BUNDLE carries.")
-@click.option("--device", help="Where to measure with --parity: auto, cpu, cuda or cuda:N.  [default: auto]")
-@click.option("--backend", help="What to measure with --parity: auto (what load would choose from), or a name.")
-@click.option(
-    "--allow-host-code",
-    is_flag=True,
-    help="With --parity, let version-compatible engines run code of theirs on the CPU: only if you trust BUNDLE.",
-)
 @click.option("--record", is_flag=True, help="Write what --parity measured into BUNDLE's manifest, and seal it again.")
 @click.option("--tokenizer", help="What BUNDLE was exported from: a tokenizer folder, a hub id, official:VARIANT.")
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @json_option
+@load_options(but=["precision"])
+@click.pass_context
 def command(
+    ctx: click.Context,
     bundle: str,
     measure: bool,
-    device: str | None,
-    backend: str | None,
-    allow_host_code: bool,
     record: bool,
     tokenizer: str | None,
     parity_images: Path | None,
     as_json: bool,
+    options: LoadOptions,
 ) -> None:
     """Check every file of BUNDLE, reading all of it; then measure parity again, where that is asked for.
 
-    --parity runs every graph and engine that may load here on the photographs in BUNDLE, and needs nothing else.
+    --parity runs every graph and engine that may load here on the photographs in BUNDLE, and needs nothing else;
+    --device, --backend and the like say where, and --allow-host-code is only for a BUNDLE that you trust.
     --tokenizer runs the ONNX files beside the tokenizer itself, and needs coda-deploy. Both fail when a part falls
     under the floor of its precision, and name what could not be measured.
 
     --record is for engines that were built where they could not run: it adds their parity to manifest.json, and writes
     nothing when a part falls under its floor.
     """
-    only_with_parity = {
-        "--device": device is not None,
-        "--backend": backend is not None,
-        "--allow-host-code": allow_host_code,
-        "--record": record,
-    }
+    only_with_parity = [*typed_load_options(ctx), *(["--record"] if record else [])]
     _check_usage(measure, only_with_parity, tokenizer, parity_images)
     opened = Bundle.open(find_bundle(bundle))
     if record:
@@ -90,7 +81,7 @@ def command(
     if broken:
         failure = ChecksumError(_first(broken))
     elif measure:
-        parity, missed = _by_samples(opened, backend or "auto", device or "auto", allow_host_code)
+        parity, missed = _by_samples(opened, options)
         failure = ParityError(_first(missed)) if missed else None
         if record and failure is None:
             recorded = record_parity(opened, parity)[1]
@@ -116,14 +107,14 @@ def command(
         raise failure
 
 
-def _check_usage(measure: bool, only_with_parity: dict[str, bool], tokenizer: str | None, images: Path | None) -> None:
+def _check_usage(measure: bool, only_with_parity: list[str], tokenizer: str | None, images: Path | None) -> None:
     if images is not None and tokenizer is None:
         raise click.UsageError("--parity-images needs --tokenizer")
     if measure and tokenizer is not None:
         raise click.UsageError("choose --parity, with the bundle's own samples, or --tokenizer")
-    asked = [option for option, given in only_with_parity.items() if given]
-    if asked and not measure:
-        raise click.UsageError(f"{' and '.join(asked)} need{'s' if len(asked) == 1 else ''} --parity")
+    if only_with_parity and not measure:
+        verb = "needs" if len(only_with_parity) == 1 else "need"
+        raise click.UsageError(f"{' and '.join(only_with_parity)} {verb} --parity")
 
 
 def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
@@ -154,12 +145,12 @@ def _to_json(records: Mapping[str, ParityRecord]) -> dict[str, Any]:
     return {where: record.to_json() for where, record in records.items()}
 
 
-def _by_samples(bundle: Bundle, backend: str, device: str, allow_host_code: bool) -> tuple[Parity, list[str]]:
+def _by_samples(bundle: Bundle, options: LoadOptions) -> tuple[Parity, list[str]]:
     """{artifact file: its parity}, and the floors that were missed. Raises CodaError."""
     parity: Parity = {}
     missed = []
     with progress("measuring", total=None) as bar:
-        for artifact, records, problem in measure_bundle(bundle, backend, device, allow_host_code=allow_host_code):
+        for artifact, records, problem in measure_bundle(bundle, options):
             parity[artifact.file] = records
             if problem is not None:
                 missed.append(str(problem))

@@ -10,16 +10,24 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import TokenError
+from ..format.spec import Spec
 from ..io.npy import NUMBERS, read_npz
-from ..tokenizer import Tokenizer
 
 _KEYS = {"ids": "iu", "names": "U", "scales": "iu", "vocab_size": "iu", "made_with": "U"}
+
+
+class Maker(Protocol):
+    """What a file tells of the tokenizer that its ids belong to, as `Tokenizer` has it."""
+
+    spec: Spec
+    fingerprints: tuple[str, ...]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class TokensFile:
     known: bool
 
 
-def write_tokens(path: Path, ids: npt.NDArray[np.int32], names: Sequence[str], tok: Tokenizer) -> None:
+def write_tokens(path: Path, ids: npt.NDArray[np.int32], names: Sequence[str], tok: Maker) -> None:
     """Write tokens.npz for ids int32 [N,L] that `tok` made. Raises OSError."""
     with path.open("wb") as file:
         np.savez_compressed(
@@ -47,7 +55,7 @@ def write_tokens(path: Path, ids: npt.NDArray[np.int32], names: Sequence[str], t
         )
 
 
-def read_tokens(path: Path, tok: Tokenizer) -> TokensFile:
+def read_tokens(path: Path, tok: Maker) -> TokensFile:
     """Read tokens.npz. Raises TokenError if it is damaged, or made with another tokenizer than `tok`."""
     data = _read(path)
     spec = tok.spec

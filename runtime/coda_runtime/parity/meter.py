@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.base import LoadOptions, Session
-from ..backends.registry import get_backend
 from ..codes.metrics import psnr_per_image
 from ..errors import ArtifactError, BackendError, CodaError, InputError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import Measured, NotMeasured, ParityRecord, headline
 from ..format.parts import IDS, IMAGE, PARTS, QUANTIZER
+from ..select import named_backend
 from .measure import pixel_parity, token_parity
 from .reference import Reference
 from .samples import ParitySamples
@@ -62,37 +62,33 @@ class ParityMeter:
         return self._given or ParitySamples.take(self._reference, self._images.pixels)
 
     def measure(
-        self,
-        artifact: Artifact,
-        backend: str = "onnxruntime",
-        device: str = "cpu",
-        batches: Sequence[int] | None = None,
-        *,
-        allow_host_code: bool = False,
+        self, artifact: Artifact, options: LoadOptions | None = None, batches: Sequence[int] | None = None
     ) -> dict[str, ParityRecord]:
         """Return `{backend:device: record}`, the device as the session names it.
 
-        A graph runs at `batches`, or at MIN, OPT and MAX of its batch profile, or else at one size. The numbers are
-        those of the worst size, and `batches` has each size's own; an image that fills a batch more than once counts
-        by its worst copy. If one size cannot run, it was not measured. `allow_host_code` is that of LoadOptions.
+        The backend is the one that `options` name; without options, onnxruntime on the CPU. A graph runs at `batches`,
+        or at MIN, OPT and MAX of its batch profile, or else at one size. The numbers are those of the worst size, and
+        `batches` has each size's own; an image that fills a batch more than once counts by its worst copy. If one size
+        cannot run, it was not measured.
 
         Raises MissingDependencyError when the backend's library is not installed, ArtifactError for a graph that
-        returns another shape or dtype than its part promises, InputError for a part that is no graph.
+        returns another shape or dtype than its part promises, InputError for a part that is no graph, ChecksumError for
+        a missing file.
         """
+        options = options or LoadOptions("cpu", "onnxruntime")
         if artifact.part not in PARTS:
             raise InputError(f"{artifact.file} is a {artifact.part}; parity is measured of {', '.join(PARTS)}")
         if batches is not None and (not batches or min(batches) < 1):
             raise InputError(f"batches is {list(batches)}; expected sizes from 1")
-        engine = get_backend(backend)
-        if (missing := engine.unavailable()) is not None:
+        backend = named_backend(options)
+        if (missing := backend.missing()) is not None:
             raise missing
-        path, manifest = self._bundle.path(artifact), self._bundle.manifest
-        options = LoadOptions(device=device, manifest=manifest, allow_host_code=allow_host_code)
+        self._bundle.path(artifact)  # a file that is not there is an error, and no reason
         try:
-            session = engine.load(path, artifact, options)
+            session = backend.load(self._bundle, artifact, options)
         except CodaError as error:
-            return {f"{backend}:{device}": self.not_run(artifact, error)}
-        return self.measure_session(artifact, backend, session, batches)
+            return {f"{backend.name}:{options.device}": self.not_run(artifact, error)}
+        return self.measure_session(artifact, backend.name, session, batches)
 
     def measure_session(
         self, artifact: Artifact, backend: str, session: Session, batches: Sequence[int] | None = None
@@ -126,7 +122,7 @@ class ParityMeter:
         return str(error).replace(f"{self._bundle.folder}{os.sep}", "")
 
     def _measure(self, artifact: Artifact, session: Session, batches: Sequence[int] | None) -> ParityRecord:
-        profile = batches or artifact.batch or getattr(session, "batch", None)
+        profile = batches or artifact.batch or session.batch
         sizes = sorted(set(profile)) if profile else [min(BATCH, len(self._images.pixels))]
         name, found = headline(artifact.part), dict[int, ParityRecord]()
         for size in sizes:
@@ -176,16 +172,16 @@ class ParityMeter:
 
     def _quantize(self, latent: npt.NDArray[np.float32]) -> Ids:
         """The bundle's float32 quantizer on the CPU, by onnxruntime where it is installed."""
-        engine, graphs = get_backend("onnxruntime"), self._bundle.manifest.find(QUANTIZER.name, format="onnx")
-        missing = engine.unavailable()
+        options = LoadOptions("cpu", "onnxruntime")
+        backend, graphs = named_backend(options), self._bundle.manifest.find(QUANTIZER.name, format="onnx")
+        missing = backend.missing()
         if missing is not None or not graphs:
             try:
                 return numpy_quantizer(self._bundle).ids(latent)
             except ArtifactError:
                 # Without either, an engine library is what most users lack.
                 raise missing if missing is not None else self._no_quantizer() from None
-        options = LoadOptions(device="cpu", manifest=self._bundle.manifest)
-        session = engine.load(self._bundle.path(graphs[0]), graphs[0], options)
+        session = backend.load(self._bundle, graphs[0], options)
         try:
             return np.concatenate([session.run(latent[at : at + BATCH]) for at in range(0, len(latent), BATCH)])
         finally:

@@ -2,84 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from ..backends.base import Backend, LoadOptions, SelectiveBackend
-from ..backends.registry import automatic, get_backend, name_for
+from ..backends.base import Backend, LoadOptions
+from ..backends.registry import name_for
 from ..errors import BackendError, CodaError, DeviceMemoryError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import ParityRecord
 from ..format.parts import PARTS
 from ..format.precision import DEFAULT_FLOORS, Floor, precision_of
+from ..select import Candidate, candidates, named_backend
 from .meter import ParityMeter
 from .thresholds import check_floor, floor_of, recorded_floors
 
 Result = tuple[Artifact, dict[str, ParityRecord], ParityError | None]
 
 
-def measure_bundle(
-    bundle: Bundle, backend: str = "auto", device: str = "auto", *, allow_host_code: bool = False
-) -> Iterator[Result]:
+def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterator[Result]:
     """Yield (artifact, its parity, the floor it misses or None) for the search table and for each graph.
 
-    The floors are those the bundle was exported with. A `backend` measures what it can load; "auto" measures each
-    graph on every backend that is installed, loads its format and may be chosen unasked. What may not be loaded here,
-    such as an engine for another GPU, is yielded with the reason and misses no floor; what may be and does not run
-    misses it, in every precision. `allow_host_code` is that of LoadOptions: only for a bundle that you trust.
+    The floors are those the bundle was exported with. A backend that `options` name measures what it can load; "auto"
+    measures each graph on every backend that is installed, loads its format and may be chosen unasked. What may not be
+    loaded here, such as an engine for another GPU, is yielded with the reason and misses no floor; what may be and
+    does not run misses it, in every precision. Every precision is measured, whichever `options` name.
 
     Raises ArtifactError for a bundle without samples, BackendError for an unknown backend or one that can load nothing
-    of the bundle, MissingDependencyError where its library is not installed, InputError for an unknown device.
+    of the bundle, MissingDependencyError where its library is not installed.
     """
-    options = LoadOptions(device=device, manifest=bundle.manifest, allow_host_code=allow_host_code)
+    options = options or LoadOptions()
     meter = ParityMeter.of_bundle(bundle)
     floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
     graphs = [artifact for artifact in bundle.manifest.artifacts if artifact.part in PARTS]
-    if backend != "auto":
-        engine = get_backend(backend)
-        if (missing := engine.unavailable()) is not None:
-            raise missing
-        formats = {artifact.format for artifact in graphs}
-        graphs = [artifact for artifact in graphs if artifact.format in engine.formats]
-        if not graphs:
-            raise BackendError(
-                f"{bundle.folder} has {', '.join(sorted(formats))}, and {backend} loads {', '.join(engine.formats)}; "
-                "choose another --backend, or make what it loads: coda build BUNDLE --engine ..."
-            )
+    if options.backend != "auto":
+        graphs = _loadable(bundle, graphs, named_backend(options))
     table = bundle.manifest.find("search", format="npz")[0]
     parity = meter.measure_search()
     yield table, parity, _missed(table, parity, floors)
     for artifact in graphs:
         refused: dict[str, ParityRecord] = {}
         measured: dict[str, ParityRecord] = {}
-        for engine in _engines(artifact, backend):
-            refusal = _refusal(artifact, engine, options, floors)
-            if refusal is not None:
-                refused[f"{engine.name}:{device}"] = meter.not_run(artifact, refusal)
+        for candidate in _installed(candidates(bundle, [artifact], options)):
+            backend = candidate.backend
+            where = f"{backend.name}:{options.device}"
+            reason = _without_floor(artifact, floors) or candidate.reason
+            if reason is not None:
+                refused[where] = meter.not_run(artifact, reason)
                 continue
-            path = bundle.path(artifact)
+            bundle.path(artifact)  # a file that is not there is an error, and no reason
             try:
-                session = engine.load(path, artifact, options)
+                session = backend.load(bundle, artifact, options)
             except CodaError as error:
                 failed = refused if _may_lack(artifact, error) else measured
-                failed[f"{engine.name}:{device}"] = meter.not_run(artifact, error)
+                failed[where] = meter.not_run(artifact, error)
             else:
-                measured |= meter.measure_session(artifact, engine.name, session)
+                measured |= meter.measure_session(artifact, backend.name, session)
         if not refused and not measured:
             place, why = _nothing(artifact)
-            refused[f"{place}:{device}"] = meter.not_run(artifact, why)
+            refused[f"{place}:{options.device}"] = meter.not_run(artifact, why)
         yield artifact, refused | measured, _missed(artifact, measured, floors)
 
 
-def _engines(artifact: Artifact, backend: str) -> list[Backend]:
-    """The installed backends that load the artifact's format, or one that is not installed, to say so."""
-    engines = [get_backend(name) for name in (automatic([artifact.format]) if backend == "auto" else (backend,))]
-    fitting = [engine for engine in engines if artifact.format in engine.formats]
-    return [engine for engine in fitting if engine.unavailable() is None] or fitting[:1]
+def _loadable(bundle: Bundle, graphs: list[Artifact], backend: Backend) -> list[Artifact]:
+    """Return those graphs that a backend loads. Raises MissingDependencyError, and BackendError where it loads none."""
+    if (missing := backend.missing()) is not None:
+        raise missing
+    loadable = [artifact for artifact in graphs if artifact.format in backend.formats]
+    if not loadable:
+        formats = sorted({artifact.format for artifact in graphs})
+        raise BackendError(
+            f"{bundle.folder} has {', '.join(formats)}, and {backend.name} loads {', '.join(backend.formats)}; "
+            "choose another --backend, or make what it loads: coda build BUNDLE --engine ..."
+        )
+    return loadable
+
+
+def _installed(found: Iterable[Candidate]) -> list[Candidate]:
+    """Return the candidates whose library is installed, or one whose is not, to say so."""
+    every = list(found)
+    return [candidate for candidate in every if candidate.backend.missing() is None] or every[:1]
 
 
 def _nothing(artifact: Artifact) -> tuple[str, CodaError]:
-    """Where an artifact would run that no backend takes unasked, and why it was not run."""
+    """Return where an artifact would run that no backend takes unasked, and why it was not run."""
     try:
         name = name_for(artifact.format)
     except BackendError as error:
@@ -87,19 +92,12 @@ def _nothing(artifact: Artifact) -> tuple[str, CodaError]:
     return name, BackendError(f"{name} runs only where it is asked for: --backend {name}, for a bundle that you trust")
 
 
-def _refusal(
-    artifact: Artifact, engine: Backend, options: LoadOptions, floors: Mapping[str, Floor]
-) -> CodaError | None:
-    """Why an artifact is not to be measured here, None where it is."""
+def _without_floor(artifact: Artifact, floors: Mapping[str, Floor]) -> CodaError | None:
+    """Return why an artifact in this precision cannot be judged, None where it can."""
     try:
         floor_of(floors, artifact.precision)
     except ParityError as error:
         return error
-    missing = engine.unavailable()
-    if missing is not None:
-        return missing if isinstance(missing, CodaError) else BackendError(str(missing))
-    if isinstance(engine, SelectiveBackend):
-        return engine.refusal(artifact, options)
     return None
 
 

@@ -73,10 +73,10 @@ def test_json_is_the_manifest(tiny_folder: Path, tmp_path: Path) -> None:
 def test_several_precisions_and_what_could_not_be_run(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(self: OnnxRuntimeBackend, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
+    def load(self: OnnxRuntimeBackend, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
         if artifact.precision == "bf16":
             raise ArtifactError("no bf16 convolution")
-        return real(self, path, artifact, options)
+        return real(self, bundle, artifact, options)
 
     real = OnnxRuntimeBackend.load
     monkeypatch.setattr(OnnxRuntimeBackend, "load", load)

@@ -98,6 +98,13 @@ def test_what_only_a_bundle_has(tiny_folder: Path, option: str, value: str) -> N
     open_subject(tiny_folder, **{option: own}).close()  # type: ignore[arg-type]
 
 
+def test_providers_are_a_bundle_s(tiny_folder: Path, tiny_bundle: Path) -> None:
+    with pytest.raises(InputError, match=r"providers is \['X'\], .* runs in PyTorch and has no such choice"):
+        open_subject(tiny_folder, providers=["X"])
+    with open_subject(tiny_bundle, providers=["CPUExecutionProvider"]) as found:
+        assert found.about.backend == "onnxruntime"
+
+
 def test_a_gpu_that_is_not_there(tiny_folder: Path) -> None:
     with pytest.raises(DeviceError, match="device is 'cuda:63'"):
         open_subject(tiny_folder, device="cuda:63")

@@ -15,7 +15,7 @@ from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.ptx import KernelSet, SearchTables, make_plan
 from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables
 from coda_runtime.codes.quantizer import NumpyQuantizer
-from coda_runtime.format.bundle import describe_file
+from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact, Manifest
 from tests.export.kernels.cases import golden_quantizer, make_spec, random_latent, random_quantizer
 from tests.golden import Golden
@@ -46,12 +46,12 @@ def test_the_runtime_reads_them(tmp_path: Path) -> None:
         "codebook.fp32.npy", "quantizer.fp32.sm80.ptx", "search.fp32.npz",
     ]  # fmt: skip
     kernels = KernelSet.from_json(artifact.engine)
-    path = tmp_path / artifact.file
-    tables, arrays = read_tables(path, artifact, kernels, manifest)
+    bundle = Bundle(tmp_path, manifest, b"")
+    tables, arrays = read_tables(bundle, artifact, kernels)
     plan = make_plan(kernels, quantizer.spec, 3, eps=tables.eps)
     named = {argument for launch in plan.launches for argument in launch.arguments if isinstance(argument, str)}
     assert named <= set(arrays) | set(plan.buffers)
-    assert {launch.kernel.entry for launch in plan.launches} <= set(kernels.modules(path.read_bytes()))
+    assert {launch.kernel.entry for launch in plan.launches} <= set(kernels.modules(bundle.path(artifact).read_bytes()))
     assert mismatch(artifact.file, kernels, "sm90", (12, 2)) is None
     latent = random_latent(quantizer, 2)
     reference = NumpyQuantizer(quantizer.spec, tables, quantizer.search.values.numpy())
@@ -76,9 +76,9 @@ def test_later_gpus_take_the_same_ptx(compiled: tuple[bytes, KernelSet], gpu: st
 def test_golden_ids_on_a_gpu(golden: Golden, tmp_path: Path) -> None:
     quantizer = golden_quantizer(golden)
     artifact, manifest = write(tmp_path, quantizer)
-    options = LoadOptions(device="cuda", manifest=manifest)
-    session = PtxBackend().load(tmp_path / artifact.file, artifact, options)
-    tables, _ = read_tables(tmp_path / artifact.file, artifact, KernelSet.from_json(artifact.engine), manifest)
+    bundle = Bundle(tmp_path, manifest, b"")
+    session = PtxBackend().load(bundle, artifact, LoadOptions("cuda"))
+    tables, _ = read_tables(bundle, artifact, KernelSet.from_json(artifact.engine))
     reference = NumpyQuantizer(quantizer.spec, tables, quantizer.search.values.numpy())
     for batch in (1, 3, 64):
         latent = np.resize(golden.latent, (batch, *golden.latent.shape[1:]))

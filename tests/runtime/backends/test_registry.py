@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coda_runtime import BackendError, MissingDependencyError, load
+from coda_runtime import BackendError, CodaError, MissingDependencyError, load
 from coda_runtime.backends import LoadOptions, Session, get_backend, names, register, unregister
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 
 
 class FakeSession:
     device = "nowhere"
+    batch = None
 
     def __init__(self, part: str, log: list[str]) -> None:
         self.part, self.log = part, log
@@ -35,15 +37,19 @@ class FakeSession:
 class FakeBackend:
     name = "fake"
     formats: tuple[str, ...] = ("onnx",)
+    precisions = None
 
-    def __init__(self, missing: Exception | None = None, fail_at: str = "") -> None:
+    def __init__(self, lacks: MissingDependencyError | None = None, fail_at: str = "") -> None:
         self.log: list[str] = []
-        self.missing, self.fail_at = missing, fail_at
+        self.lacks, self.fail_at = lacks, fail_at
 
-    def unavailable(self) -> Exception | None:
-        return self.missing
+    def missing(self) -> MissingDependencyError | None:
+        return self.lacks
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> Session:
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        return self.lacks
+
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
         if artifact.part == self.fail_at:
             raise BackendError("it broke")
         return FakeSession(artifact.part, self.log)
@@ -81,7 +87,7 @@ def test_what_was_loaded_is_closed_when_a_later_part_fails(sealed: Path) -> None
 def test_a_missing_library_is_raised_and_not_passed_over(sealed: Path) -> None:
     missing = MissingDependencyError("fake needs a library", "cpu")
     with pytest.raises(MissingDependencyError, match="fake needs a library"):
-        load(sealed, backend=FakeBackend(missing=missing))
+        load(sealed, backend=FakeBackend(lacks=missing))
 
 
 def test_names_are_taken_once(fake: FakeBackend) -> None:

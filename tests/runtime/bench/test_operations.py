@@ -61,6 +61,7 @@ def test_time_is_told_apart_by_parts(tok: coda_runtime.Tokenizer) -> None:
 def test_where_work_goes_on_after_a_call_parts_are_not_told(tok: coda_runtime.Tokenizer) -> None:
     class OnDevice:
         device = "cuda:0"
+        batch = None
 
         def run(self, batch: object) -> object:
             raise AssertionError
@@ -70,7 +71,7 @@ def test_where_work_goes_on_after_a_call_parts_are_not_told(tok: coda_runtime.To
     def change(part: str, session: Session) -> Session:
         return OnDevice() if part == "quantizer" else session  # type: ignore[return-value]
 
-    with tok._sessions.replaced(change):
+    with tok.replaced_parts(change):
         assert time_parts(tok, lambda _: None, OPERATIONS["encode"]) is None
         assert time_parts(tok, lambda _: None, OPERATIONS["decode"]) is not None
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.bench.noise import collect_warnings
 from coda_runtime.bench.pictures import take_pictures
+from coda_runtime.bench.plan import Plan
 from coda_runtime.bench.results import Results
-from coda_runtime.bench.run import Hooks, Plan, run_bench, steps
+from coda_runtime.bench.run import Hooks, run_bench, steps
 from coda_runtime.bench.summary import MOST_SAMPLES, summarise
 from coda_runtime.errors import BackendError, InputError
 from coda_runtime.format.bundle import Bundle
@@ -74,6 +76,15 @@ def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path
     assert data["images"] == take_pictures(Bundle.open(bundle)).facts()
     Results.check(data).save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json").data == data
+
+
+def test_load_options_reach_the_processes(bundle: Path) -> None:
+    plan = Plan(**FAST, operations=("decode",), options=LoadOptions(providers=["CPUExecutionProvider"]))
+    (cell,) = run(bundle, plan)["cells"]
+    assert len(cell["measurements"]) == 2
+    plan = Plan(**FAST, operations=("decode",), options=LoadOptions(providers=["NoSuchExecutionProvider"]))
+    with pytest.raises(BackendError, match="'cpu' and the first provider is NoSuchExecutionProvider"):
+        run(bundle, plan)
 
 
 def test_a_server_is_searched_for_the_rate_that_it_holds(bundle: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.bulk import failures, pipeline, run
 from coda_runtime.bulk.encoder import Encoder
-from coda_runtime.bulk.engine import Engine
 from coda_runtime.bulk.pictures import read_pictures
 from coda_runtime.bulk.plan import Plan
 from coda_runtime.bulk.sources import Reader
@@ -27,9 +27,16 @@ class Here:
         self.positions: list[int] = []
 
     def __call__(
-        self, ray: Any, plan: Plan, shards: Sequence[int], reader: Reader, engine: Engine, chunk: int | None
+        self,
+        ray: Any,
+        plan: Plan,
+        shards: Sequence[int],
+        reader: Reader,
+        bundle: str,
+        options: LoadOptions,
+        chunk: int | None,
     ) -> Iterator[pa.Table]:
-        encode = Encoder(engine, plan.settings.tokenizer)
+        encode = Encoder(bundle, options, plan.settings.tokenizer)
         items = list(pipeline.chunks(plan, shards, chunk or 4))
         items += items[:2] if self._twice else []
         self._random.shuffle(items)

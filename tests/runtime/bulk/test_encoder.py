@@ -10,9 +10,9 @@ import pytest
 
 import coda_runtime
 from coda_runtime import ChecksumError, HubError, MissingDependencyError
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.bulk import failures
 from coda_runtime.bulk.encoder import Encoder
-from coda_runtime.bulk.engine import Engine
 from coda_runtime.bulk.pictures import pack_rows, read_pictures
 from coda_runtime.bulk.plan import tokenizer_files
 from coda_runtime.bulk.sources import SourceOptions, open_source
@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> pa.Table:
 
 
 def test_steps(sealed: Path, tmp_path: Path, pictures: pa.Table) -> None:
-    encode = Encoder(Engine(str(sealed), "fp32"), tokenizer_files(Bundle.open(sealed), "fp32"))
+    encode = Encoder(str(sealed), LoadOptions(precision="fp32"), tokenizer_files(Bundle.open(sealed), "fp32"))
     # As a block that is a slice of another, and one that was put together from several.
     joined = pa.concat_tables([pictures.slice(0, 2), pictures.slice(2)])
     for table in (encode(pictures), encode(pa.concat_tables([pictures, pictures]).slice(5)), encode(joined)):
@@ -47,7 +47,7 @@ def test_steps(sealed: Path, tmp_path: Path, pictures: pa.Table) -> None:
 
 def test_another_bundle_on_a_node(sealed: Path, pictures: pa.Table) -> None:
     known = tokenizer_files(Bundle.open(sealed), "fp32")
-    table = Encoder(Engine(str(sealed), "fp32"), {**known, "encoder.fp32.onnx": "0" * 64})(pictures)
+    table = Encoder(str(sealed), LoadOptions(precision="fp32"), {**known, "encoder.fp32.onnx": "0" * 64})(pictures)
     error = failures.unpack(table.column("failure")[0].as_py())
     assert isinstance(error, ChecksumError)
     assert "holds another tokenizer on this node" in str(error)

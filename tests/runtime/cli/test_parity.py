@@ -112,7 +112,7 @@ class TestVerify:
     ) -> None:
         """As on a server that has the engine library, NumPy and nothing else."""
         missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
-        monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
+        monkeypatch.setattr(OnnxRuntimeBackend, "missing", lambda _: missing)
         folder = tmp_path / "engines-too"
         folder.mkdir()
         made = []
@@ -140,7 +140,7 @@ class TestVerify:
         assert report("verify", with_engine, "--parity")["unmeasured"] == {ENGINE: reason}
 
     def test_an_engine_whose_library_is_not_here(self, with_engine: Path, fake: FakeBackend) -> None:
-        fake.missing = MissingDependencyError("fake engines need fake, which is not installed", "fake")
+        fake.lacks = MissingDependencyError("fake engines need fake, which is not installed", "fake")
         data = report("verify", with_engine, "--parity")
         assert "pip install fake" in data["unmeasured"][ENGINE]
         assert data["parity"]["decoder.fp32.onnx"]["onnxruntime:cpu"]["images"] == measurable.SAMPLES
@@ -234,8 +234,8 @@ class TestVerify:
     ) -> None:
         """PTX is a program of whoever made the bundle."""
         asked = []
-        monkeypatch.setattr(PtxBackend, "unavailable", lambda _: asked.append("cuda"))
-        monkeypatch.setattr(PtxBackend, "refusal", lambda *_: EngineMismatchError("no GPU here"))
+        monkeypatch.setattr(PtxBackend, "missing", lambda _: asked.append("cuda"))
+        monkeypatch.setattr(PtxBackend, "check", lambda *_: EngineMismatchError("no GPU here"))
         folder = Path(shutil.copytree(bundle, tmp_path / "kernels"))
         (folder / "quantizer.ptx").write_bytes(b"ptx")
         manifest = Bundle.open(folder).manifest

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from coda_runtime.backends.base import LoadOptions
-from coda_runtime.errors import BackendError, CodaError
+from coda_runtime.errors import BackendError, CodaError, MissingDependencyError
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from tests.runtime.measurable import NumpyReference
 
@@ -23,9 +23,10 @@ class FakeBackend:
 
     name: str = "fake"
     formats: tuple[str, ...] = ("fake", "onnx")
+    precisions: tuple[str, ...] | None = None
     device: str = "cuda:3"
     spoil: Callable[[Array], Array] = lambda out: out
-    missing: Exception | None = None
+    lacks: MissingDependencyError | None = None
     refuses: CodaError | None = None
     fails: CodaError | None = None
     only: str | None = None
@@ -34,15 +35,17 @@ class FakeBackend:
     options: list[LoadOptions] = field(default_factory=list)
     open: int = 0
 
-    def unavailable(self) -> Exception | None:
-        return self.missing
+    def missing(self) -> MissingDependencyError | None:
+        return self.lacks
 
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        if self.lacks is not None:
+            return self.lacks
         self.options.append(options)
         return self.refuses if self.only in (None, artifact.precision) else None
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> FakeSession:
-        assert path.is_file()
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> FakeSession:
+        assert bundle.path(artifact).is_file()
         self.options.append(options)
         if self.fails is not None and self.only in (None, artifact.precision):
             raise self.fails
@@ -51,6 +54,8 @@ class FakeBackend:
 
 
 class FakeSession:
+    batch = None
+
     def __init__(self, backend: FakeBackend, artifact: Artifact) -> None:
         reference = NumpyReference()
         runs = {"encoder": reference.latent, "quantizer": reference.encode, "decoder": reference.decode}

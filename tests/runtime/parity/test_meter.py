@@ -13,6 +13,7 @@ import pytest
 
 import coda_runtime
 from coda_runtime.backends import registry
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.errors import (
@@ -29,6 +30,7 @@ from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, from_size, no_memory
 
 Graphs = dict[str, Artifact]
+FAKE = LoadOptions("cpu", "fake")
 PARTS = ("encoder", "quantizer", "decoder")
 
 
@@ -77,7 +79,7 @@ def test_the_search_table_is_measured_by_the_reference_s_own_ids(bundle: Bundle,
 def test_a_profile_is_run_at_its_least_best_and_most(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend, part: str
 ) -> None:
-    found = ParityMeter.of_bundle(bundle).measure(profiled(graphs[part], 1, 4, 8), "fake", "cuda")
+    found = ParityMeter.of_bundle(bundle).measure(profiled(graphs[part], 1, 4, 8), LoadOptions("cuda", "fake"))
     numbers = found["fake:cuda:3"].to_json()
     assert list(found) == ["fake:cuda:3"], "the device that the session names"
     # Five images: five batches of 1, two of 4, one of 8, filled with copies.
@@ -86,16 +88,13 @@ def test_a_profile_is_run_at_its_least_best_and_most(
     assert numbers["batches"] == dict.fromkeys(("1", "4", "8"), best)
     assert {name: numbers[name] for name in best} == best
     assert fake.options[0].device == "cuda"
-    assert fake.options[0].manifest is bundle.manifest
     assert not fake.options[0].allow_host_code
-    ParityMeter.of_bundle(bundle).measure(graphs[part], "fake", allow_host_code=True)
+    ParityMeter.of_bundle(bundle).measure(graphs[part], LoadOptions("cpu", "fake", allow_host_code=True))
     assert fake.options[1].allow_host_code
 
 
 def test_a_profile_of_one_size(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
-    numbers = (
-        ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 2, 2, 2), "fake")["fake:cuda:3"].to_json()
-    )
+    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 2, 2, 2), FAKE)["fake:cuda:3"].to_json()
     assert fake.sizes == [2, 2, 2]
     assert numbers["batches"] == {"2": {"step_agreement": 1.0}}
 
@@ -104,22 +103,22 @@ def test_the_session_s_own_profile_counts_too(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.runtime.parity.fakes.FakeSession.batch", (1, 1, 2), raising=False)
-    numbers = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], "fake")["fake:cuda:3"].to_json()
+    numbers = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], FAKE)["fake:cuda:3"].to_json()
     assert list(numbers["batches"]) == ["1", "2"]
 
 
 def test_sizes_that_were_asked_for(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     meter = ParityMeter.of_bundle(bundle)
-    numbers = meter.measure(profiled(graphs["decoder"], 1, 4, 8), "fake", batches=[3])["fake:cuda:3"].to_json()
+    numbers = meter.measure(profiled(graphs["decoder"], 1, 4, 8), FAKE, batches=[3])["fake:cuda:3"].to_json()
     assert (fake.sizes, list(numbers["batches"])) == ([3, 3], ["3"])
     for batches in ([], [0]):
         with pytest.raises(InputError, match="expected sizes from 1"):
-            meter.measure(graphs["decoder"], "fake", batches=batches)
+            meter.measure(graphs["decoder"], FAKE, batches=batches)
 
 
 def test_fewer_images_than_a_batch(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     images = ParityImages(tiny.photos(3), "waves")
-    ParityMeter(bundle, measurable.NumpyReference(), images).measure(graphs["encoder"], "fake")
+    ParityMeter(bundle, measurable.NumpyReference(), images).measure(graphs["encoder"], FAKE)
     assert fake.sizes == [3]
 
 
@@ -132,7 +131,7 @@ def _flip_last(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def test_the_worst_size_and_the_worst_copy_count(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.spoil = from_size(8, _flip_last)
     numbers = (
-        ParityMeter.of_bundle(bundle).measure(profiled(graphs["quantizer"], 1, 4, 8), "fake")["fake:cuda:3"].to_json()
+        ParityMeter.of_bundle(bundle).measure(profiled(graphs["quantizer"], 1, 4, 8), FAKE)["fake:cuda:3"].to_json()
     )
     wrong = pytest.approx(104 / 105)
     assert numbers["batches"] == {
@@ -150,9 +149,7 @@ def test_the_worst_copy_of_a_picture_counts(bundle: Bundle, graphs: Graphs, fake
         return out
 
     fake.spoil = from_size(8, darken)
-    numbers = (
-        ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"].to_json()
-    )
+    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), FAKE)["fake:cuda:3"].to_json()
     assert numbers["batches"]["1"] == {"psnr": None, "psnr_min": None}
     assert numbers["psnr"] == numbers["batches"]["8"]["psnr"] < 20
     assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == numbers["psnr"], "the others are identical"
@@ -175,7 +172,7 @@ def test_one_black_picture_at_one_size_falls_though_the_mean_does_not(
         return out
 
     fake.spoil = spoil
-    record = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), "fake")["fake:cuda:3"]
+    record = ParityMeter.of_bundle(bundle).measure(profiled(graphs["decoder"], 1, 1, 8), FAKE)["fake:cuda:3"]
     numbers = record.to_json()
     black = float(psnr_per_image(np.zeros_like(known[1:2]), known[1:2])[0])
     assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == pytest.approx(black)
@@ -186,9 +183,7 @@ def test_one_black_picture_at_one_size_falls_though_the_mean_does_not(
 
 def test_a_size_that_cannot_run(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.spoil = from_size(8, no_memory)
-    numbers = (
-        ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 1, 4, 8), "fake")["fake:cuda:3"].to_json()
-    )
+    numbers = ParityMeter.of_bundle(bundle).measure(profiled(graphs["encoder"], 1, 4, 8), FAKE)["fake:cuda:3"].to_json()
     assert numbers["step_agreement"] is None
     assert numbers["reason"] == "at a batch of 8: no memory left"
     assert numbers["batches"]["4"] == {"step_agreement": 1.0}
@@ -197,7 +192,7 @@ def test_a_size_that_cannot_run(bundle: Bundle, graphs: Graphs, fake: FakeBacken
 
 def test_a_graph_that_does_not_load(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.fails = EngineMismatchError(f"{bundle.folder}/decoder.fp32.onnx is for another GPU")
-    found = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], "fake", "cuda:1")
+    found = ParityMeter.of_bundle(bundle).measure(graphs["decoder"], LoadOptions("cuda:1", "fake"))
     reason = "decoder.fp32.onnx is for another GPU"
     assert found == {"fake:cuda:1": NotMeasured(reason, "psnr", images=5, images_from="samples in the bundle")}
     assert json.dumps(found["fake:cuda:1"].to_json()) == (
@@ -208,7 +203,7 @@ def test_a_graph_that_does_not_load(bundle: Bundle, graphs: Graphs, fake: FakeBa
 def test_a_plugin_that_one_precision_lacks_is_a_reason(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     """onnxruntime is there, and bf16 needs OpenVINO's plugin too: fp32 is measured nevertheless."""
     fake.fails = MissingDependencyError("bf16 needs a plugin", "onnxruntime-ep-openvino")
-    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake", "cpu")["fake:cpu"].to_json()
+    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], LoadOptions("cpu", "fake"))["fake:cpu"].to_json()
     assert numbers["reason"] == 'bf16 needs a plugin; install it: pip install "onnxruntime-ep-openvino>=1.8"'
 
 
@@ -227,12 +222,12 @@ def test_nonsense_is_no_reason_but_an_error(
     """A graph that ran and gave what it must not: no precision may stay unmeasured for that."""
     fake.spoil = spoil
     with pytest.raises(ArtifactError, match=match):
-        ParityMeter.of_bundle(bundle).measure(graphs[part], "fake")
+        ParityMeter.of_bundle(bundle).measure(graphs[part], FAKE)
 
 
 def test_nan_is_measured_as_wrong_tokens(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     fake.spoil = lambda out: np.full_like(out, np.nan)
-    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], "fake")["fake:cuda:3"].to_json()
+    numbers = ParityMeter.of_bundle(bundle).measure(graphs["encoder"], FAKE)["fake:cuda:3"].to_json()
     assert numbers["step_agreement"] < 0.5
     assert "reason" not in numbers
 
@@ -241,9 +236,9 @@ def test_an_encoder_without_onnxruntime(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
-    monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
+    monkeypatch.setattr(OnnxRuntimeBackend, "missing", lambda _: missing)
     meter = ParityMeter.of_bundle(bundle)
-    assert meter.measure(graphs["encoder"], "fake")["fake:cuda:3"].to_json()["step_agreement"] == 1.0
+    assert meter.measure(graphs["encoder"], FAKE)["fake:cuda:3"].to_json()["step_agreement"] == 1.0
     with pytest.raises(MissingDependencyError, match="needs onnxruntime"):
         meter.measure(graphs["encoder"])
 
@@ -251,11 +246,11 @@ def test_an_encoder_without_onnxruntime(
 def test_an_encoder_without_any_quantizer(sealed: Path, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle made by hand has no search table: onnxruntime is what would help."""
     missing = MissingDependencyError("running ONNX files needs onnxruntime", "cpu")
-    monkeypatch.setattr(OnnxRuntimeBackend, "unavailable", lambda _: missing)
+    monkeypatch.setattr(OnnxRuntimeBackend, "missing", lambda _: missing)
     bundle = Bundle.open(sealed)
     meter = ParityMeter(bundle, measurable.NumpyReference(), ParityImages(tiny.photos(2), "waves"))
     with pytest.raises(MissingDependencyError, match="needs onnxruntime"):
-        meter.measure(bundle.manifest.artifacts[0], "fake")
+        meter.measure(bundle.manifest.artifacts[0], FAKE)
 
 
 def test_a_missing_file_is_an_error(folder: Path, copy: Callable[[Path], Path], graphs: Graphs) -> None:

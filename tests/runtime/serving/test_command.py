@@ -27,7 +27,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="u
 OPTIONS = {max(parameter.opts, key=len): parameter.name for parameter in command.params if parameter.name != "bundle"}
 DEFAULTS = command.make_context("serve", ["bundle"]).params
 OF_EVERY_COMMAND = {
-    *(name for parameter in click.command()(load_options(lambda: None)).params for name in parameter.opts),
+    *(name for parameter in click.command()(load_options()(lambda options: None)).params for name in parameter.opts),
     "--debug",
 } - {"--device"}
 

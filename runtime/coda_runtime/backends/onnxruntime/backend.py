@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
+from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
 from ...format.precision import precision_of
 from ...requirements import onnxruntime, pip_install
-from ..base import LoadOptions
+from ..base import Backend, LoadOptions
 from . import library
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, TENSORRT, Choice, choose, follow_device, names
@@ -26,18 +27,22 @@ SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_
 _REFUSED = "fallback to CPU EP has been explicitly disabled"
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """Loads `.onnx` files on the CPU, by plugins such as OpenVINO's, or (not run on a GPU yet) by CUDA and TensorRT."""
 
     name = "onnxruntime"
     formats: tuple[str, ...] = ("onnx",)
+    precisions: tuple[str, ...] | None = None
 
-    def unavailable(self) -> MissingDependencyError | None:
-        """None if onnxruntime is installed, of whichever distribution."""
+    def missing(self) -> MissingDependencyError | None:
+        """Return None if onnxruntime is installed, of whichever distribution."""
         return library.missing()
 
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
         """Return why a file in bf16 does not run here: without a GPU only OpenVINO does it. None for all that may."""
+        missing = self.missing()
+        if missing is not None:
+            return missing
         if precision_of(artifact.precision).onnxruntime_cpu or options.providers is not None:
             return None
         try:
@@ -46,7 +51,7 @@ class OnnxRuntimeBackend:
             return error
         return None
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> OrtSession:
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> OrtSession:
         """Load one file.
 
         Providers that are named without CPUExecutionProvider must take the whole graph. A plugin's that cannot load
@@ -55,7 +60,7 @@ class OnnxRuntimeBackend:
 
         Raises ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError.
         """
-        ort = library.load_library()
+        ort, path = library.load_library(), bundle.path(artifact)
         choices = choose(ort, options, artifact)
         rest = choices[1:]
         if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import BackendError, CodaError, DeviceError, InputError
-from ..base import DeviceArray
+from ..base import Batch, DeviceArray
 from .library import SILENT, cause, run_error
 
 # kDLCPU and kDLCUDA of dlpack.h, under onnxruntime's names for them.
@@ -24,6 +24,8 @@ _DTYPES = {
 
 class OrtSession:
     """One `InferenceSession`, with one input and one output. `run` may be called from many threads at once."""
+
+    batch: Batch | None = None  # any goes
 
     def __init__(self, ort: Any, session: Any, device: str) -> None:
         self.device = device

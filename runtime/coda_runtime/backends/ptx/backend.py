@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ import numpy as np
 from ...errors import ArtifactError, CodaError, DeviceError, EngineMismatchError, InputError, MissingDependencyError
 from ...format.bundle import Bundle
 from ...format.engine_key import Capability
-from ...format.manifest import Artifact, Manifest
+from ...format.manifest import Artifact
 from ...requirements import onnx_on_the_cpu
-from ..base import LoadOptions
+from ..base import Backend, LoadOptions
 from ..cuda.failures import failures
 from ..cuda.opening import compute_capability, missing, open_device
 from . import KernelSet, Launch, SearchTables, device_tables
@@ -30,19 +29,20 @@ _CUDA_OF_ISA = {"8.0": (12, 0), "8.6": (12, 7), "8.7": (12, 8)}
 _SHARED_LIMIT = 48 * 1024  # bytes a block gets without asking for more
 
 
-class PtxBackend:
+class PtxBackend(Backend):
     """Loads the quantizer's kernels."""
 
     name = "cuda"
     formats: tuple[str, ...] = ("ptx",)
+    precisions: tuple[str, ...] | None = None
 
-    def unavailable(self) -> MissingDependencyError | None:
-        """None if cuda-core is installed."""
+    def missing(self) -> MissingDependencyError | None:
+        """Return None if cuda-core is installed."""
         return missing(EXTRA)
 
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
-        """Why the kernels may not load here, None where they may: cuda-core, the GPU, its driver."""
-        found = self.unavailable()
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Return why the kernels may not load here, None where they may: cuda-core, the GPU, its driver."""
+        found = self.missing()
         if found is not None:
             return found
         if options.providers is not None:
@@ -60,38 +60,33 @@ class PtxBackend:
             return error
         return mismatch(artifact.file, kernels, capability, tuple(driver))
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> PtxSession:
-        """Load a checked file, with the bundle's tables.
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> PtxSession:
+        """Load the kernels, with the bundle's tables.
 
-        Raises what `refusal` returns, ArtifactError, BackendError, DeviceMemoryError.
+        Raises what `check` returns, ArtifactError, BackendError, DeviceMemoryError.
         """
-        refused = self.refusal(artifact, options)
-        if refused is not None:
-            raise refused
-        if options.manifest is None:
-            raise InputError(f"{artifact.file} needs the bundle's tables; load the bundle with coda_runtime.load")
+        problem = self.check(bundle, artifact, options)
+        if problem is not None:
+            raise problem
         kernels = KernelSet.from_json(artifact.engine)
-        tables, arrays = read_tables(path, artifact, kernels, options.manifest)
-        modules = kernels.modules(path.read_bytes())
+        tables, arrays = read_tables(bundle, artifact, kernels)
+        modules = kernels.modules(bundle.path(artifact).read_bytes())
         layer = open_device(options.cuda_index() or 0)
         with layer.active():
             launcher = CudaLauncher(modules, layer.index)
-        return PtxSession(kernels, options.manifest.spec, arrays, layer, launcher, eps=tables.eps)
+        return PtxSession(kernels, bundle.spec, arrays, layer, launcher, eps=tables.eps)
 
 
-def read_tables(
-    path: Path, artifact: Artifact, kernels: KernelSet, manifest: Manifest
-) -> tuple[SearchTables, dict[str, Any]]:
-    """The bundle's search table, and all tables as the kernels read them.
+def read_tables(bundle: Bundle, artifact: Artifact, kernels: KernelSet) -> tuple[SearchTables, dict[str, Any]]:
+    """Return the bundle's search table, and all tables as the kernels read them.
 
     Raises ArtifactError for files that are missing from the manifest or do not fit, ChecksumError for missing files.
     """
-    bundle = Bundle(path.parents[len(PurePosixPath(artifact.file).parts) - 1], manifest, b"")
-    found = manifest.find("search", format="npz")
+    found = bundle.manifest.find("search", format="npz")
     if not found:
         raise ArtifactError(f"the bundle has no search table, which {artifact.file} needs; export the bundle again")
-    tables = SearchTables.load(bundle.path(found[0]), manifest.spec)
-    return tables, device_tables(kernels, manifest.spec, tables, bundle.load_codebook())
+    tables = SearchTables.load(bundle.path(found[0]), bundle.spec)
+    return tables, device_tables(kernels, bundle.spec, tables, bundle.load_codebook())
 
 
 def mismatch(file: str, kernels: KernelSet, capability: str, driver: tuple[int, ...]) -> EngineMismatchError | None:

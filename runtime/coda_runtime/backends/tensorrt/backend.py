@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 from ...errors import (
@@ -20,9 +19,10 @@ from ...errors import (
     one_line,
 )
 from ...format import engine_key as key
+from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...requirements import onnx_on_the_cpu, pip_install
-from ..base import LoadOptions
+from ..base import Backend, LoadOptions
 from ..cuda.layer import DeviceLayer
 from ..cuda.opening import compute_capability, gpu_name, missing, open_device
 from .engine import Engine
@@ -34,21 +34,22 @@ from .session import TensorRTSession
 _LEAN = "tensorrt_lean"
 
 
-class TensorRTBackend:
+class TensorRTBackend(Backend):
     """Loads TensorRT engines."""
 
     name = "tensorrt"
     formats: tuple[str, ...] = ("tensorrt",)
+    precisions: tuple[str, ...] | None = None
 
-    def unavailable(self) -> MissingDependencyError | None:
-        """None if TensorRT (or its lean runtime) and cuda-core are installed."""
+    def missing(self) -> MissingDependencyError | None:
+        """Return None if TensorRT (or its lean runtime) and cuda-core are installed."""
         if module_name(self.name) is None and not self._has_lean():
             return library_missing(self.name)
         return missing(self.name)
 
-    def refusal(self, artifact: Artifact, options: LoadOptions) -> CodaError | None:
-        """Why an engine may not load here, None where it may: the library, the GPU, the engine's key."""
-        found = self.unavailable()
+    def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
+        """Return why an engine may not load here, None where it may: the library, the GPU, the engine's key."""
+        found = self.missing()
         if found is not None:
             return found
         if options.providers is not None:
@@ -69,7 +70,7 @@ class TensorRTBackend:
             return error
         mismatch = key.refusal(
             artifact,
-            options.manifest,
+            bundle.manifest,
             library=self.name,
             library_version=trt.__version__,
             compute_capability=capability,
@@ -84,25 +85,25 @@ class TensorRTBackend:
             )
         return mismatch
 
-    def load(self, path: Path, artifact: Artifact, options: LoadOptions) -> TensorRTSession:
-        """Load a checked file. Raises what `refusal` returns, ArtifactError, EngineMismatchError, DeviceMemoryError."""
-        _, layer, engine = self._open(path, artifact, options)
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> TensorRTSession:
+        """Load an engine. Raises what `check` returns, ArtifactError, EngineMismatchError, DeviceMemoryError."""
+        _, layer, engine = self._open(bundle, artifact, options)
         return TensorRTSession(engine, layer, library=self.name)
 
-    def information(self, path: Path, artifact: Artifact, options: LoadOptions) -> str:
-        """What the inspector tells of an engine's layers, as JSON. Raises as `load` does."""
-        trt, layer, engine = self._open(path, artifact, options)
+    def information(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> str:
+        """Return what the inspector tells of an engine's layers, as JSON. Raises as `load` does."""
+        trt, layer, engine = self._open(bundle, artifact, options)
         with layer.active():
             try:
                 return engine_information(engine.raw, trt)
             finally:
                 engine.close()
 
-    def _open(self, path: Path, artifact: Artifact, options: LoadOptions) -> tuple[Any, DeviceLayer, Engine]:
-        refused = self.refusal(artifact, options)
-        if refused is not None:
-            raise refused
-        trt = self._module(artifact)
+    def _open(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> tuple[Any, DeviceLayer, Engine]:
+        problem = self.check(bundle, artifact, options)
+        if problem is not None:
+            raise problem
+        trt, path = self._module(artifact), bundle.path(artifact)
         layer = open_device(options.cuda_index() or 0)
         with layer.active():
             engine = Engine(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
 
@@ -21,7 +22,7 @@ def images(batch: int = 2) -> npt.NDArray[np.uint8]:
     return tiny.photos(batch)
 
 
-def write_convolutions(folder: Path, precision: str) -> tuple[Path, Artifact]:
+def write_convolutions(folder: Path, precision: str) -> tuple[Bundle, Artifact]:
     """uint8 [B,32,32,3] -> float32 [B,16,32,32], computed in `precision`; the same weights for all of them."""
     rng = np.random.default_rng(7)
     kind = TYPES[precision]
@@ -43,7 +44,7 @@ def write_convolutions(folder: Path, precision: str) -> tuple[Path, Artifact]:
     return _save(folder, f"encoder.{precision}.onnx", nodes, source, target, constants)
 
 
-def write_partly_taken(folder: Path) -> tuple[Path, Artifact]:
+def write_partly_taken(folder: Path) -> tuple[Bundle, Artifact]:
     """float32 [B,4,4] -> [B]: a Det, which OpenVINO leaves to others, between two Relus."""
     nodes = [
         helper.make_node("Relu", ["x"], ["a"]),
@@ -55,7 +56,7 @@ def write_partly_taken(folder: Path) -> tuple[Path, Artifact]:
     return _save(folder, "encoder.fp32.onnx", nodes, source, target, [])
 
 
-def write_scan(folder: Path) -> tuple[Path, Artifact]:
+def write_scan(folder: Path) -> tuple[Bundle, Artifact]:
     """float32 [B,4] -> [B,4]: a Scan whose body reads a value from outside, as a quantizer's does.
 
     OpenVINO takes it and then fails on it.
@@ -76,7 +77,8 @@ def write_scan(folder: Path) -> tuple[Path, Artifact]:
 
 def _save(
     folder: Path, name: str, nodes: list[Any], source: Any, target: Any, constants: list[Any]
-) -> tuple[Path, Artifact]:
+) -> tuple[Bundle, Artifact]:
     graph = helper.make_graph(nodes, "g", [source], [target], constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10), folder / name)
-    return folder / name, tiny.describe(folder, name)
+    artifact = tiny.describe(folder, name)
+    return tiny.alone(folder, artifact), artifact

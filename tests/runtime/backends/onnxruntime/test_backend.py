@@ -14,18 +14,14 @@ from onnx import TensorProto, helper
 
 from coda_runtime import ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, load
 from coda_runtime.backends import LoadOptions
-from coda_runtime.backends.base import SelectiveBackend
 from coda_runtime.backends.onnxruntime import library, providers
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.backends.onnxruntime.session import OrtDeviceSession
+from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
 from tests.runtime.backends.onnxruntime import graphs
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-
-
-def test_it_may_refuse() -> None:
-    assert isinstance(OnnxRuntimeBackend(), SelectiveBackend)
 
 
 def test_cuda_is_refused_here(sealed: Path) -> None:
@@ -99,7 +95,7 @@ def test_a_provider_that_does_not_start_is_an_error(sealed: Path, monkeypatch: p
 def test_cuda_gets_a_session_that_keeps_arrays_on_the_gpu(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = tiny.describe(sealed, tiny.FILES[0])
     fake = _fake(monkeypatch, lambda real, path: Pretended(real, path, ("Shape", "Gather")))
-    session = OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions("cuda", threads=2))
+    session = OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions("cuda", threads=2))
     assert isinstance(session, OrtDeviceSession)
     assert session.device == "cuda:0"
     (made,) = fake.made
@@ -114,7 +110,7 @@ def test_a_provider_named_alone_must_take_the_graph(
 ) -> None:
     artifact = tiny.describe(sealed, tiny.FILES[0])
     fake = _fake(monkeypatch, Pretended)
-    OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions(providers=named))
+    OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions(providers=named))
     settings = fake.made[0].settings
     try:
         found = settings.get_session_config_entry("session.disable_cpu_ep_fallback")
@@ -127,8 +123,8 @@ def test_heavy_operators_on_the_cpu_are_an_error_for_a_gpu(sealed: Path, monkeyp
     artifact = tiny.describe(sealed, tiny.FILES[0])
     _fake(monkeypatch, lambda real, path: Pretended(real, path, ("Shape", "Conv")))
     with pytest.raises(DeviceError, match=r"CUDAExecutionProvider leaves Conv of .* to the CPU"):
-        OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions("cuda"))
-    session = OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions(providers=[CUDA, CPU]))
+        OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions("cuda"))
+    session = OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions(providers=[CUDA, CPU]))
     assert session.device == "cuda:0+cpu", "the caller allowed it, and is told"
 
 
@@ -139,7 +135,12 @@ def test_no_memory_to_load(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     artifact = tiny.describe(sealed, tiny.FILES[0])
     _fake(monkeypatch, fail)
     with pytest.raises(DeviceMemoryError, match=r"cuda:0 has no memory left to load .*encoder"):
-        OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions("cuda"))
+        OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions("cuda"))
+
+
+def load_alone(path: Path) -> None:
+    artifact = tiny.describe(path.parent, path.name)
+    OnnxRuntimeBackend().load(tiny.alone(path.parent, artifact), artifact, LoadOptions())
 
 
 def _save_model(path: Path, kind: int, inputs: int = 1, op: str = "Identity") -> Path:
@@ -164,7 +165,7 @@ def test_files_that_do_not_load_give_one_line(tmp_path: Path, case: str, capfd: 
     with pytest.raises(
         ArtifactError, match=r"cannot load .*encoder\.fp32\.onnx on CPU.*pip install --upgrade"
     ) as caught:
-        OnnxRuntimeBackend().load(path, tiny.describe(tmp_path, path.name), LoadOptions())
+        load_alone(path)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
@@ -172,12 +173,12 @@ def test_files_that_do_not_load_give_one_line(tmp_path: Path, case: str, capfd: 
 def test_a_graph_with_two_inputs_is_refused(tmp_path: Path) -> None:
     path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, inputs=2, op="Add")
     with pytest.raises(ArtifactError, match="has 2 inputs and 1 outputs"):
-        OnnxRuntimeBackend().load(path, tiny.describe(tmp_path, path.name), LoadOptions())
+        load_alone(path)
 
 
 def test_a_run_that_fails_gives_one_line(sealed: Path, capfd: pytest.CaptureFixture[str]) -> None:
     artifact = tiny.describe(sealed, tiny.FILES[0])
-    session = OnnxRuntimeBackend().load(sealed / artifact.file, artifact, LoadOptions())
+    session = OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions())
     for wrong in (np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 5, 5, 3), np.uint8)):
         with pytest.raises(BackendError, match="onnxruntime failed on") as caught:
             session.run(wrong)
@@ -191,7 +192,7 @@ def test_two_onnxruntimes_are_the_advice_where_a_file_does_not_load(
     path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, op="NoSuchOperator")
     monkeypatch.setattr(library, "onnxruntime_conflict", lambda: True)
     with pytest.raises(ArtifactError, match=r"both installed.*pip uninstall .*pip install .onnxruntime>="):
-        OnnxRuntimeBackend().load(path, tiny.describe(tmp_path, path.name), LoadOptions())
+        load_alone(path)
 
 
 def test_without_onnxruntime_the_pip_line_is_given(sealed: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -36,8 +37,8 @@ PERFORMANCE = '{"CPU": {"EXECUTION_MODE_HINT": "PERFORMANCE"}}'  # OpenVINO's ow
 
 
 def load(folder: Path, precision: str, *asked: Any, threads: int | None = None) -> OrtSession:
-    path, artifact = graphs.write_convolutions(folder, precision)
-    return OnnxRuntimeBackend().load(path, artifact, LoadOptions(providers=asked or None, threads=threads))
+    bundle, artifact = graphs.write_convolutions(folder, precision)
+    return OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=asked or None, threads=threads))
 
 
 def error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
@@ -72,20 +73,20 @@ def test_bf16_goes_to_it_by_itself(tmp_path: Path, expected: npt.NDArray[Any]) -
 
 
 def test_bf16_without_it_is_refused_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, artifact = graphs.write_convolutions(tmp_path, "bf16")
+    bundle, artifact = graphs.write_convolutions(tmp_path, "bf16")
     backend = OnnxRuntimeBackend()
-    assert backend.refusal(artifact, LoadOptions()) is None
+    assert backend.check(bundle, artifact, LoadOptions()) is None
     monkeypatch.setattr(plugins, "installed_plugins", list)
     monkeypatch.setattr(plugins, "_registered", {})
     monkeypatch.setattr(
         "coda_runtime.backends.onnxruntime.library.load_library",
         lambda: SimpleNamespace(get_available_providers=lambda: [CPU], get_ep_devices=list),
     )
-    told = backend.refusal(artifact, LoadOptions())
+    told = backend.check(bundle, artifact, LoadOptions())
     assert isinstance(told, MissingDependencyError)
     assert told.extra == "openvino"
     with pytest.raises(MissingDependencyError, match=r'pip install .*"onnxruntime-ep-openvino>='):
-        backend.load(path, artifact, LoadOptions())
+        backend.load(bundle, artifact, LoadOptions())
 
 
 def test_bf16_on_a_provider_that_lacks_it_names_the_extra(tmp_path: Path) -> None:
@@ -94,30 +95,30 @@ def test_bf16_on_a_provider_that_lacks_it_names_the_extra(tmp_path: Path) -> Non
 
 
 def test_a_graph_that_it_takes_in_part_is_an_error(tmp_path: Path) -> None:
-    path, artifact = graphs.write_partly_taken(tmp_path)
+    bundle, artifact = graphs.write_partly_taken(tmp_path)
     with pytest.raises(DeviceError, match=r"cannot run all of .*: Det would run on the CPU provider; to allow that"):
-        OnnxRuntimeBackend().load(path, artifact, LoadOptions(providers=[OPENVINO]))
-    session = OnnxRuntimeBackend().load(path, artifact, LoadOptions(providers=[OPENVINO, CPU]))
+        OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=[OPENVINO]))
+    session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=[OPENVINO, CPU]))
     np.testing.assert_allclose(session.run(np.eye(4, dtype=np.float32)[None]), [1.0])
 
 
 def test_heavy_operators_on_the_cpu_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coda_runtime.backends.onnxruntime.backend._HEAVY", frozenset({"Det"}))
-    path, artifact = graphs.write_partly_taken(tmp_path)
-    session = OnnxRuntimeBackend().load(path, artifact, LoadOptions(providers=[OPENVINO, CPU]))
+    bundle, artifact = graphs.write_partly_taken(tmp_path)
+    session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=[OPENVINO, CPU]))
     assert session.device == "openvino:cpu+cpu"
 
 
 def test_a_quantizer_that_it_cannot_load_runs_on_the_cpu_and_says_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path, artifact = graphs.write_scan(tmp_path)
-    session = OnnxRuntimeBackend().load(path, artifact, LoadOptions(providers=[OPENVINO]))
+    bundle, artifact = graphs.write_scan(tmp_path)
+    session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=[OPENVINO]))
     assert session.device == "cpu"
     np.testing.assert_allclose(session.run(np.ones((3, 4), np.float32))[-1], 3)
-    encoder = tiny.describe(tmp_path, path.name, part="encoder")
+    encoder = dataclasses.replace(artifact, part="encoder")
     with pytest.raises(ArtifactError, match=r"cannot load .* on OpenVINOExecutionProvider \("):
-        OnnxRuntimeBackend().load(path, encoder, LoadOptions(providers=[OPENVINO]))
+        OnnxRuntimeBackend().load(bundle, encoder, LoadOptions(providers=[OPENVINO]))
     assert capfd.readouterr() == ("", "")
 
 
@@ -166,15 +167,16 @@ def test_it_leaves_no_file_behind(tmp_path: Path) -> None:
     places = {name: tmp_path / name for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "work")}
     for place in places.values():
         place.mkdir()
-    path, _ = graphs.write_convolutions(tmp_path, "bf16")
+    _, artifact = graphs.write_convolutions(tmp_path, "bf16")
     code = f"""
 from pathlib import Path
 from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from tests.runtime import tiny
 from tests.runtime.backends.onnxruntime import graphs
-path = Path({str(path)!r})
-session = OnnxRuntimeBackend().load(path, tiny.describe(path.parent, path.name), LoadOptions())
+folder = Path({str(tmp_path)!r})
+artifact = tiny.describe(folder, {artifact.file!r})
+session = OnnxRuntimeBackend().load(tiny.alone(folder, artifact), artifact, LoadOptions())
 session.run(graphs.images())
 assert session.device == "openvino:cpu"
 """

@@ -84,7 +84,7 @@ def test_tf32_stays_off_where_a_provider_is_named(machine: Any) -> None:
     assert choose(ort, LoadOptions(providers=[CUDA]), FP32)[0].options == {"device_id": 0, "use_tf32": 0}
     given = (CUDA, {"device_id": 1, "use_tf32": 1, "gpu_mem_limit": 9})
     assert choose(ort, LoadOptions(providers=[given]), FP32) == [Choice(CUDA, dict(given[1]))], "the user's word stands"
-    assert choose(ort, LoadOptions("cuda:1", [CUDA]), FP32)[0].device == "cuda:1"
+    assert choose(ort, LoadOptions("cuda:1", providers=[CUDA]), FP32)[0].device == "cuda:1"
 
 
 def test_tensorrt_caches_nothing_and_keeps_float32(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_numbered_device_of_a_plugin(machine: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     found = [device(TENSORRT_RTX, "GPU"), device(TENSORRT_RTX, "GPU")]
     ort = machine([CPU], gpus=2, devices=found)
-    (choice,) = choose(ort, LoadOptions("cuda:1", [TENSORRT_RTX]), FP32)
+    (choice,) = choose(ort, LoadOptions("cuda:1", providers=[TENSORRT_RTX]), FP32)
     assert choice.devices[0] is found[1]
     assert choice.device == "cuda:1"
     with pytest.raises(DeviceError, match="has 2 devices here, and device_id is 2"):
@@ -161,10 +161,13 @@ def test_a_numbered_device_of_a_plugin(machine: Any, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (LoadOptions("cuda", [CPU]), "device is 'cuda' and the first provider is CPUExecutionProvider"),
-        (LoadOptions("cpu", [CUDA]), "device is 'cpu' and the first provider is CUDAExecutionProvider"),
-        (LoadOptions("cuda:1", [(CUDA, {"device_id": 0})]), "'cuda:1' and .*CUDAExecutionProvider with device_id 0"),
-        (LoadOptions("cpu", [(OPENVINO, {"device_type": "GPU"})]), "make them agree"),
+        (LoadOptions("cuda", providers=[CPU]), "device is 'cuda' and the first provider is CPUExecutionProvider"),
+        (LoadOptions("cpu", providers=[CUDA]), "device is 'cpu' and the first provider is CUDAExecutionProvider"),
+        (
+            LoadOptions("cuda:1", providers=[(CUDA, {"device_id": 0})]),
+            "'cuda:1' and .*CUDA.* with device_id 0",
+        ),
+        (LoadOptions("cpu", providers=[(OPENVINO, {"device_type": "GPU"})]), "make them agree"),
         (LoadOptions(providers=[(CUDA, 7)]), "expected names, or"),  # type: ignore[list-item]
         (LoadOptions(providers=[7]), "expected names, or"),  # type: ignore[list-item]
     ],

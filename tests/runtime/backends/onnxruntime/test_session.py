@@ -21,7 +21,8 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def library_session(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    path, _ = graphs.write_convolutions(tmp_path_factory.mktemp("graph"), "fp32")
+    bundle, artifact = graphs.write_convolutions(tmp_path_factory.mktemp("graph"), "fp32")
+    path = bundle.path(artifact)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -170,11 +171,11 @@ def test_on_a_gpu(tmp_path: Path) -> None:
     from coda_runtime.backends import LoadOptions
     from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
-    path, artifact = graphs.write_convolutions(tmp_path, "fp32")
-    session = OnnxRuntimeBackend().load(path, artifact, LoadOptions("cuda:0"))
+    bundle, artifact = graphs.write_convolutions(tmp_path, "fp32")
+    session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cuda:0"))
     assert isinstance(session, OrtDeviceSession)
     batch = graphs.images()
-    expected = OnnxRuntimeBackend().load(path, artifact, LoadOptions("cpu")).run(batch)
+    expected = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu")).run(batch)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         on_gpu = torch.from_numpy(batch).cuda(non_blocking=True).roll(1, 0).roll(-1, 0)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coda_runtime.backends.base import LoadOptions, SelectiveBackend, keeps_on_device
+from coda_runtime.backends.base import LoadOptions, keeps_on_device
 from coda_runtime.backends.cuda.array import CudaArray
 from coda_runtime.backends.cuda.staging import StagingPool
 from coda_runtime.backends.ptx import SearchTables, device_tables, make_plan
@@ -20,6 +20,7 @@ from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables,
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, ClosedError, DeviceError, DeviceMemoryError, InputError
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.format.spec import Spec
 from tests.runtime.backends.cuda.host import HostLayer, Producer
@@ -198,15 +199,15 @@ def artifact(part: str, format: str, file: str, engine: Any = None) -> Artifact:
     return Artifact(part, format, "fp32", file, "0" * 64, 0, engine=engine)
 
 
-def test_it_is_a_backend_that_says_no_on_the_cpu() -> None:
+def test_it_is_a_backend_that_says_no_on_the_cpu(tmp_path: Path) -> None:
     pytest.importorskip("cuda.core")
     backend, kernels = PtxBackend(), artifact("quantizer", "ptx", "q.ptx", kernel_set(SPEC, 32).to_json())
-    assert isinstance(backend, SelectiveBackend)
-    assert backend.unavailable() is None
-    assert isinstance(backend.refusal(kernels, LoadOptions(device="cpu")), DeviceError)
-    assert isinstance(backend.refusal(kernels, LoadOptions(providers=["X"])), InputError)
+    bundle = Bundle(tmp_path, Manifest(SPEC, (kernels,)), b"")
+    assert backend.missing() is None
+    assert isinstance(backend.check(bundle, kernels, LoadOptions(device="cpu")), DeviceError)
+    assert isinstance(backend.check(bundle, kernels, LoadOptions(providers=["X"])), InputError)
     with pytest.raises(DeviceError, match="runs on an NVIDIA GPU only"):
-        backend.load(Path("q.ptx"), kernels, LoadOptions(device="cpu"))
+        backend.load(bundle, kernels, LoadOptions(device="cpu"))
 
 
 def test_the_tables_come_from_the_bundle(tmp_path: Path) -> None:
@@ -215,9 +216,9 @@ def test_the_tables_come_from_the_bundle(tmp_path: Path) -> None:
     search, codebook = artifact("search", "npz", "search.fp32.npz"), artifact("codebook", "npy", "codebook.fp32.npy")
     TABLES.save(tmp_path / search.file)
     np.save(tmp_path / codebook.file, VALUES)
-    path = tmp_path / ptx.file
-    tables, arrays = read_tables(path, ptx, kernels, Manifest(SPEC, (ptx, search, codebook)))
+    bundle = Bundle(tmp_path, Manifest(SPEC, (ptx, search, codebook)), b"")
+    tables, arrays = read_tables(bundle, ptx, kernels)
     np.testing.assert_array_equal(tables.table, TABLES.table)
     np.testing.assert_array_equal(arrays["values"][:, :3], VALUES)
     with pytest.raises(ArtifactError, match="no search table"):
-        read_tables(path, ptx, kernels, Manifest(SPEC, (ptx, codebook)))
+        read_tables(Bundle(tmp_path, Manifest(SPEC, (ptx, codebook)), b""), ptx, kernels)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coda_runtime.backends.base import LoadOptions, SelectiveBackend
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.tensorrt import backend as tensorrt_backend
 from coda_runtime.backends.tensorrt import engine as tensorrt_engine
 from coda_runtime.backends.tensorrt import inspection
@@ -33,6 +33,7 @@ from coda_runtime.errors import (
     MissingDependencyError,
 )
 from coda_runtime.format import engine_key as key
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.machine.devices import count_cuda_devices
 from tests.runtime import tiny
@@ -41,6 +42,11 @@ from tests.runtime.backends.cuda import fake_trt
 from tests.runtime.backends.cuda.host import HostLayer
 
 VERSION = "11.4.0.106"
+
+
+def engine_bundle(folder: Path, source: Path) -> Bundle:
+    """The bundle `source`, with engines in `folder`."""
+    return Bundle(folder, Bundle.open(source).manifest, b"")
 
 
 class Machine:
@@ -84,14 +90,13 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_names() -> None:
     assert (TensorRTBackend.name, TensorRTBackend.formats) == ("tensorrt", ("tensorrt",))
     assert (TensorRTRTXBackend.name, TensorRTRTXBackend.formats) == ("tensorrt-rtx", ("tensorrt-rtx",))
-    assert isinstance(TensorRTBackend(), SelectiveBackend)
 
 
 class TestLoad:
     def test_an_engine_runs(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
         artifact = machine.artifact(tmp_path, sealed)
-        assert machine.backend.refusal(artifact, LoadOptions()) is None
-        session = machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions("cuda:0"))
+        assert machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions()) is None
+        session = machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions("cuda:0"))
         assert (session.device, session.batch) == ("cuda:0", (1, 2, 4))
         assert session.run(engines.ids(2)).dtype == np.uint8
         assert machine.trt.host_code == [False]
@@ -101,26 +106,26 @@ class TestLoad:
         artifact = machine.artifact(tmp_path, sealed)
         assert artifact.engine is not None
         artifact.engine["flags"]["version_compatible"] = True
-        refused = machine.backend.refusal(artifact, LoadOptions())
+        refused = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
         assert isinstance(refused, EngineMismatchError)
         assert "allow_host_code=True" in str(refused)
         with pytest.raises(EngineMismatchError, match="code for the CPU"):
-            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
-        machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions(allow_host_code=True)).close()
+            machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
+        machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions(allow_host_code=True)).close()
         assert machine.trt.host_code == [True]
 
     def test_an_engine_that_does_not_deserialise(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
         artifact = machine.artifact(tmp_path, sealed, damaged=True)
         text = rf"cannot load .*decoder.engine .*version tag does not match\).*coda build .*{machine.backend.name}"
         with pytest.raises(EngineMismatchError, match=text) as raised:
-            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+            machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
         assert "\n" not in str(raised.value)
         assert "warning" not in str(raised.value)
 
     def test_no_memory_for_the_weights(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
         artifact = machine.artifact(tmp_path, sealed, throws=True)
         with pytest.raises(DeviceMemoryError, match="memory ran out"):
-            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+            machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
 
     @pytest.mark.parametrize(
         ("told", "text"),
@@ -137,12 +142,14 @@ class TestLoad:
     ) -> None:
         artifact = machine.artifact(tmp_path, sealed, **told)
         with pytest.raises(ArtifactError, match=text):
-            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+            machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
 
     def test_another_part(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
         artifact = dataclasses.replace(machine.artifact(tmp_path, sealed), part="quantizer")
+        assert artifact.engine is not None
+        artifact.engine["onnx"]["sha256"] = tiny.describe(sealed, engines.FILES["quantizer"]).sha256
         with pytest.raises(ArtifactError, match="has ids of int32, and the quantizer has latent of float32"):
-            machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions())
+            machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
 
 
 class TestRefusal:
@@ -157,14 +164,15 @@ class TestRefusal:
     def test_options_and_gpu(
         self, machine: Machine, tmp_path: Path, sealed: Path, options: LoadOptions, kind: type[CodaError], text: str
     ) -> None:
-        refused = machine.backend.refusal(machine.artifact(tmp_path, sealed), options)
+        refused = machine.backend.check(engine_bundle(tmp_path, sealed), machine.artifact(tmp_path, sealed), options)
         assert isinstance(refused, kind)
         with pytest.raises(kind, match=text):
             raise refused
 
     def test_another_version(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
         machine.trt.__version__ = "11.5.0"
-        refused = machine.backend.refusal(machine.artifact(tmp_path, sealed), LoadOptions())
+        artifact = machine.artifact(tmp_path, sealed)
+        refused = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
         assert "11.5.0 is installed" in str(refused)
 
     @pytest.mark.skipif(count_cuda_devices() > 0, reason="there is a GPU")
@@ -172,27 +180,27 @@ class TestRefusal:
         monkeypatch.setattr(tensorrt_backend, "module_name", lambda name: "tensorrt")
         monkeypatch.setattr(tensorrt_backend, "missing", lambda extra: None)
         artifact = engines.write(tmp_path, sealed, "decoder", (1, 2, 4))
-        refused = TensorRTBackend().refusal(artifact, LoadOptions())
+        refused = TensorRTBackend().check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
         assert isinstance(refused, DeviceError)
         assert str(refused).endswith('to run on the CPU pass device="cpu"')
         with pytest.raises(DeviceError):
-            TensorRTBackend().load(tmp_path / artifact.file, artifact, LoadOptions())
+            TensorRTBackend().load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
 
 
 class TestLibraries:
     @pytest.mark.parametrize("backend", [TensorRTBackend(), TensorRTRTXBackend()], ids=lambda b: str(b.name))
-    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, backend: TensorRTBackend) -> None:
+    def test_not_installed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: TensorRTBackend) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-        found = backend.unavailable()
+        found = backend.missing()
         assert isinstance(found, MissingDependencyError)
         assert f'pip install "{backend.name}>=' in str(found)
-        assert isinstance(backend.refusal(_nothing(), LoadOptions()), MissingDependencyError)
+        assert isinstance(backend.check(tiny.alone(tmp_path), _nothing(), LoadOptions()), MissingDependencyError)
 
     def test_only_cuda_core_is_missing(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         monkeypatch.setattr(tensorrt_backend, "module_name", lambda name: "tensorrt")
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
-        found = machine.backend.unavailable()
+        found = machine.backend.missing()
         assert found is not None
         assert "cuda-core" in str(found)
         assert found.extra == machine.backend.name
@@ -206,21 +214,21 @@ class TestLibraries:
         monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: name == "tensorrt_lean" or None)
         if machine.backend.name != "tensorrt":
-            assert machine.backend.unavailable() is not None
+            assert machine.backend.missing() is not None
             return
-        assert machine.backend.unavailable() is None
-        refused = machine.backend.refusal(artifact, LoadOptions())
+        assert machine.backend.missing() is None
+        refused = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
         assert isinstance(refused, MissingDependencyError)
         assert "lean" in str(refused)
         assert artifact.engine is not None
         artifact.engine["flags"]["version_compatible"] = True
-        machine.backend.load(tmp_path / artifact.file, artifact, LoadOptions(allow_host_code=True)).close()
+        machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions(allow_host_code=True)).close()
         assert lean.host_code == [True]
 
     def test_nothing_heavy_is_imported(self) -> None:
         code = (
-            "import sys; import coda_runtime.backends.tensorrt.backend as b; b.TensorRTBackend().unavailable(); "
-            "b.TensorRTRTXBackend().unavailable(); "
+            "import sys; import coda_runtime.backends.tensorrt.backend as b; b.TensorRTBackend().missing(); "
+            "b.TensorRTRTXBackend().missing(); "
             "print([n for n in sys.modules if n.startswith(('cuda.', 'tensorrt', 'torch'))])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -378,8 +386,8 @@ def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTB
         driver=None,
     ).to_json()
     artifact = Artifact("decoder", backend.name, "fp32", path.name, "0" * 64, 1, batch=(1, 2, 4), engine=made_of)
-    reference = OnnxRuntimeBackend().load(sealed / onnx.file, onnx, LoadOptions("cpu"))
-    session = backend.load(path, artifact, LoadOptions("cuda:0"))
+    reference = OnnxRuntimeBackend().load(Bundle.open(sealed), onnx, LoadOptions("cpu"))
+    session = backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions("cuda:0"))
     side = torch.cuda.Stream()
     for seed in range(12):
         batch = engines.ids(1 + seed % 4, seed)

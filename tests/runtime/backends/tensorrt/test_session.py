@@ -18,6 +18,7 @@ from coda_runtime.backends.base import LoadOptions, Session, keeps_on_device
 from coda_runtime.backends.cuda import CudaArray
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, DeviceMemoryError, InputError
+from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
 from tests.runtime.backends import engines
 from tests.runtime.backends.cuda import fake_trt
@@ -28,10 +29,8 @@ from tests.runtime.backends.cuda.host import Consumer, HostLayer, Producer
 def reference(sealed: Path) -> dict[str, Session]:
     """The bundle's parts on onnxruntime."""
     options = LoadOptions("cpu", threads=1)
-    backend = OnnxRuntimeBackend()
-    return {
-        part: backend.load(sealed / file, tiny.describe(sealed, file), options) for part, file in engines.FILES.items()
-    }
+    backend, bundle = OnnxRuntimeBackend(), Bundle.open(sealed)
+    return {part: backend.load(bundle, tiny.describe(sealed, file), options) for part, file in engines.FILES.items()}
 
 
 def test_a_session_is_a_device_session(tmp_path: Path, sealed: Path) -> None:
