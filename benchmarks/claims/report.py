@@ -1,10 +1,14 @@
-"""Results as a table and curves: ``python -m benchmarks.claims.report claims.json --svg docs/images/claims.svg``."""
+"""Results as a table and curves: ``python -m benchmarks.claims.report claims.json --svg docs/images/claims.svg``.
+
+A figure is the mean over seeds; after it, where there are several, half of its 95 % interval by Student's t.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from coda_runtime.report.charts import HEIGHT, WIDTH, Axis, Line, line_chart
@@ -30,31 +34,57 @@ STYLE = """
 """
 
 
+Runs = dict[str, list[dict[str, Any]]]
+# 97.5 % quantiles of Student's t by degrees of freedom: as many seeds, less one.
+STUDENT = (12.706, 4.303, 3.182, 2.776)
+
+
+def by_variant(results: dict[str, Any]) -> Runs:
+    """The runs of each variant, in the order of the table."""
+    found = {name: [run for key, run in results["runs"].items() if key.partition("/")[0] == name] for name in COLOURS}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def figure(runs: list[dict[str, Any]], name: str, form: str, scale: float = 1.0) -> str:
+    """Mean and interval of a figure over the runs that have it."""
+    values = [scale * run[name] for run in runs if name in run]
+    if not values:
+        return "none"
+    text = format(mean(values), form)
+    if 2 <= len(values) <= len(STUDENT) + 1:
+        text += f" ± {format(STUDENT[len(values) - 2] * stdev(values) / len(values) ** 0.5, form)}"
+    return text
+
+
 def rows(results: dict[str, Any]) -> list[list[str]]:
     """One row a variant."""
     return [
         [
-            found["label"], f"{found['psnr']:.2f}", f"{found['ssim']:.3f}", f"{found['continuous_psnr']:.2f}",
-            f"{found['utilization']:.1%}", f"{found['perplexity']:.0f}", str(found["tokens"]),
-            f"{found['bits_per_pixel']:.2f}", f"{found['steps']:,}", f"{found['cpu_seconds']:.0f}",
+            runs[0]["label"], figure(runs, "psnr", ".2f"), figure(runs, "lpips", ".3f"), figure(runs, "ssim", ".3f"),
+            figure(runs, "continuous_psnr", ".2f"), figure(runs, "utilization", ".1f", 100.0),
+            figure(runs, "perplexity", ".0f"), f"{sum(run['finite'] for run in runs)} of {len(runs)}",
+            str(runs[0]["tokens"]), f"{runs[0]['bits_per_pixel']:.2f}", f"{runs[0]['steps']:,}",
+            format(mean(run["cpu_seconds"] for run in runs), ".0f"),
         ]
-        for found in (results[name] for name in COLOURS if name in results)
+        for runs in by_variant(results).values()
     ]  # fmt: skip
 
 
 def curves(results: dict[str, Any]) -> Markup:
-    """Held-out PSNR against the CPU seconds of the training, one line a variant, named in a list below."""
-    kept = [name for name in COLOURS if name in results]
+    """Held-out LPIPS against the CPU seconds of the training, one line a run, each variant named in a list below."""
+    variants = by_variant(results)
+    kept = list(variants)
     lines = [
-        Line(results[name]["label"], [(p["cpu_seconds"], p["psnr"]) for p in results[name]["curve"]], f"line {name}")
-        for name in kept
+        Line(run["label"], [(p["cpu_seconds"], p["lpips"]) for p in run["curve"]], f"line {name}")
+        for name, runs in variants.items()
+        for run in runs
     ]
-    inner = line_chart(lines, Axis("CPU seconds of training"), Axis("held-out PSNR, dB"), "PSNR against training time")
+    inner = line_chart(lines, Axis("CPU seconds of training"), Axis("held-out LPIPS"), "LPIPS against training time")
     keys = [
         el(
             "g",
             el("rect", x=66, y=HEIGHT + 10 + 20 * i, width=14, height=4, fill=COLOURS[name]),
-            el("text", results[name]["label"], x=88, y=HEIGHT + 16 + 20 * i),
+            el("text", variants[name][0]["label"], x=88, y=HEIGHT + 16 + 20 * i),
         )
         for i, name in enumerate(kept)
     ]
@@ -72,7 +102,8 @@ def main() -> None:
     parser.add_argument("--svg", type=Path)
     args = parser.parse_args()
     results = json.loads(args.results.read_text(encoding="utf-8"))
-    names = ["PSNR", "SSIM", "continuous", "use", "perplexity", "tokens", "bits/pixel", "steps", "CPU-s"]
+    names = ["PSNR", "LPIPS", "SSIM", "continuous", "% used", "perplexity", "finite", "tokens", "bits/pixel", "steps",
+             "CPU-s"]  # fmt: skip
     print("|", " | ".join(["", *names]), "|")
     print("|", " | ".join(["---"] * (len(names) + 1)), "|")
     for row in rows(results):

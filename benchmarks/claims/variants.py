@@ -74,7 +74,7 @@ class Variant:
 
 
 # The weights of the sample's configuration: after the warm-up the picture leads.
-OURS = ("loss.l2=10.0", "loss.vq=0.2", "loss.entropy=0.001")
+OURS = ("loss.l2=4.0", "loss.vq=0.5", "loss.entropy=0.01")
 
 VARIANTS = (
     Variant("coda", "CODA"),
