@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from coda_deploy.data import TrainBatch
-from coda_deploy.tokenizer import TokenizerOutput
+from coda_deploy.tokenizer import CodaTokenizer, TokenizerOutput
 from coda_deploy.tokenizer.model import PREFIX_STRIDE
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
@@ -134,7 +134,7 @@ class Stepper(BaseStepper):
 
     def forward(self, images: Tensor, seed: int) -> Passed:
         """On the posterior's mode; which prefix is looked at follows from ``seed``."""
-        loss, scales = self.config.loss, self.state.model.quantizer.scales
+        loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.scales
         prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
         out: TokenizerOutput = self.model(images, prefix_scales)
         self.state.seen += torch.bincount(out.ids.flatten(), minlength=len(self.state.seen))
