@@ -134,7 +134,7 @@ class Stepper(BaseStepper):
 
     def forward(self, images: Tensor, seed: int) -> Passed:
         """On the posterior's mode; which prefix is looked at follows from ``seed``."""
-        loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).spec.scales
+        loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.scales
         prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
         out: TokenizerOutput = self.model(images, prefix_scales)
         self.state.seen += torch.bincount(out.ids.flatten(), minlength=len(self.state.seen))

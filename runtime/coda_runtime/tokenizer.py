@@ -154,7 +154,7 @@ class Tokenizer:
 
         Args:
             batch: what the first part takes: images uint8 [B,S,S,3] of image_size, a latent float32 [B,C,h,w], or ids
-                int32 [B,L], each in [0, V]. B is at least `min_images_per_run`; more than `images_per_run` run in
+                int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than `images_per_run` run in
                 pieces.
             *parts: one of "encoder", "quantizer", "decoder", or several that follow each other.
 
@@ -168,7 +168,7 @@ class Tokenizer:
         if not parts or parts != known[first : first + len(parts)]:
             raise InputError(f"parts are {', '.join(map(repr, parts))}; expected some of {', '.join(known)}, in order")
         array, takes = np.asarray(host_view(batch, "the batch")), PARTS[parts[0]].input
-        if array.size == 0 or array.dtype != takes.dtype or array.shape != takes.shape(self.spec, len(array)):
+        if array.size == 0 or array.dtype != takes.dtype or array.shape[1:] != takes.row(self.spec):
             raise InputError(
                 f"the batch is {array.dtype} {list(array.shape)}; the {parts[0]} takes {self._wanted(takes)}, B from 1"
             )

@@ -98,6 +98,7 @@ def test_parts_are_what_encode_and_decode_are_made_of(tok: Tokenizer) -> None:
         (tiny.photos(0), ("encoder",), InputError, "B from 1"),
         (tiny.photos(1), ("quantizer",), InputError, r"the quantizer takes float32 \[B,4,4,4\]"),
         (np.zeros((2, 5), np.int32), ("decoder",), InputError, r"int32 \[2, 5\]; the decoder takes int32 \[B,21\]"),
+        (np.int32(3), ("decoder",), InputError, r"int32 \[\]; the decoder takes"),
         (np.full((1, 21), tiny.CODES, np.int32), ("decoder",), TokenError, r"ids\[0, 0\] is 16"),
     ],
 )
