@@ -22,6 +22,7 @@ from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
+from coda_runtime.format.parity import parity_json
 from coda_runtime.format.precision import FP32
 from coda_runtime.images import fit
 from coda_runtime.io.image_files import expected_suffixes, find_images
@@ -133,5 +134,5 @@ def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path 
         records = meter.measure(artifact)
         for record in records.values():
             check_floor(artifact.part, artifact.precision, record, floor)
-        measured[artifact.file] = {where: record.to_json() for where, record in records.items()}
+        measured[artifact.file] = parity_json(records)
     return measured

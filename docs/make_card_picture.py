@@ -1,4 +1,4 @@
-"""Draw tokenizers side by side: ``python docs/make_card_picture.py OUT.png LABEL=TOKENIZER ...``.
+"""Draw tokenizers side by side: ``python docs/make_card_picture.py OUT.webp LABEL=TOKENIZER ...``.
 
 Rows: the eight photographs, the last tokenizer's continuous VAE, and what each tokenizer makes of its tokens; then what
 the last one shows after its first scales. Each image is drawn at twice its size.
@@ -41,7 +41,7 @@ def main(out: str, *asked: str) -> None:
         for x, image in enumerate(images):
             tile = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             canvas.paste(tile, (LEFT + x * (SIDE + GAP), y * (SIDE + GAP)))
-    canvas.save(out, optimize=True)
+    canvas.save(out, quality=92, optimize=True)
 
 
 if __name__ == "__main__":

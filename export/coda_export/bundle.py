@@ -24,6 +24,7 @@ from coda_runtime.build.measuring import with_parity
 from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
+from coda_runtime.format.parity import parity_json
 from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
 from coda_runtime.format.precision import DEFAULT_FLOORS, FP32, PRECISIONS, Floor
 from coda_runtime.io.atomic_files import staged_folder
@@ -188,6 +189,6 @@ def _measured(
             continue
         progress(f"comparing the {artifact.precision} {artifact.part} with the tokenizer")
         parity = meter.measure_search() if artifact.part == "search" else meter.measure(artifact)
-        for numbers in parity.values():
-            check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])
-        yield dataclasses.replace(artifact, parity=parity)
+        for record in parity.values():
+            check_floor(artifact.part, artifact.precision, record, floors[artifact.precision])
+        yield dataclasses.replace(artifact, parity=parity_json(parity))

@@ -11,7 +11,7 @@ from ..backends.tensorrt.inspection import check_precision
 from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
-from ..format.parity import NotMeasured, headline
+from ..format.parity import NotMeasured, headline, parity_json
 from ..format.precision import DEFAULT_FLOORS
 from ..parity import ParityMeter, check_floor, floor_of, recorded_floors
 from ..select import candidates
@@ -42,4 +42,4 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     for record in parity.values():
         floor = floor_of(floors, artifact.precision)
         check_floor(artifact.part, artifact.precision, record, floor, must_run=True)
-    return dataclasses.replace(artifact, parity={where: record.to_json() for where, record in parity.items()})
+    return dataclasses.replace(artifact, parity=parity_json(parity))

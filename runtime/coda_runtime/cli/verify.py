@@ -13,7 +13,7 @@ from ..backends.base import LoadOptions
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
-from ..format.parity import ParityRecord, parity_records
+from ..format.parity import ParityRecord, parity_json, parity_records
 from ..format.parts import PARTS
 from ..hub_source import find_bundle
 from ..parity import check_recordable, measure_bundle, record_parity
@@ -89,7 +89,7 @@ def command(
         parity = _by_tokenizer(opened.folder, tokenizer, parity_images)
     missing = {} if parity is None else unmeasured_files(opened.manifest, parity)
     note = _ONLY_CHECKSUMS if parity is None else _note(opened.manifest, missing)
-    told = None if parity is None else {file: _to_json(records) for file, records in parity.items()}
+    told = None if parity is None else {file: parity_json(records) for file, records in parity.items()}
     if as_json:
         report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": told}
         print_json(report | {"unmeasured": missing, "note": note, "recorded": recorded})
@@ -139,10 +139,6 @@ def _told(missing: dict[str, str]) -> str:
 
 def _first(problems: list[str]) -> str:
     return problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-
-
-def _to_json(records: Mapping[str, ParityRecord]) -> dict[str, Any]:
-    return {where: record.to_json() for where, record in records.items()}
 
 
 def _by_samples(bundle: Bundle, options: LoadOptions) -> tuple[Parity, list[str]]:

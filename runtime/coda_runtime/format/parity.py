@@ -102,6 +102,11 @@ def parity_records(parity: Mapping[str, object]) -> dict[str, ParityRecord]:
     return {where: record for where, record in read.items() if record is not None}
 
 
+def parity_json(records: Mapping[str, ParityRecord]) -> dict[str, Any]:
+    """Return an artifact's `parity` of records by backend and device."""
+    return {where: record.to_json() for where, record in records.items()}
+
+
 def unmeasured(parity: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield (where, reason) of each backend and device in an artifact's `parity` that it could not be measured on."""
     for where, record in parity_records(parity).items():

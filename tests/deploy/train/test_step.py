@@ -178,13 +178,13 @@ def test_bf16_keeps_the_quantizer_in_float32(place: runs.Place, monkeypatch: pyt
     seen: dict[str, Any] = {}
     forward, quantize = CodaTokenizer.forward, bench.tokenizer.quantizer._forward
 
-    def noted(self: CodaTokenizer, pixels: Tensor) -> Any:
-        seen["out"] = forward(self, pixels)
+    def noted(self: CodaTokenizer, pixels: Tensor, prefix_scales: int) -> Any:
+        seen["out"] = forward(self, pixels, prefix_scales)
         return seen["out"]
 
-    def dtype(latent: Tensor) -> Any:
+    def dtype(latent: Tensor, prefix_scales: int) -> Any:
         seen["dtype"], seen["autocast"] = latent.dtype, torch.is_autocast_enabled("cpu")
-        return quantize(latent)
+        return quantize(latent, prefix_scales)
 
     monkeypatch.setattr(CodaTokenizer, "forward", noted)
     monkeypatch.setattr(bench.tokenizer.quantizer, "_forward", dtype)

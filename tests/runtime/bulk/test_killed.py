@@ -81,7 +81,11 @@ def test_killed_and_started_again(sealed: Path, tmp_path: Path) -> None:
         mode = temporary.stat().st_mode
         told, complaints = driver.communicate(timeout=PATIENCE)
     went_on = f"going on: {4 * len(before)} of {4 * SHARDS} images are done\n"
-    assert (driver.returncode, complaints) == (0, went_on)
+    # Where it takes long, lines of progress come between.
+    assert (driver.returncode, [line for line in complaints.splitlines(True) if "images/s" not in line]) == (
+        0,
+        [went_on],
+    )
     assert stat.S_IMODE(mode) == 0o700
     assert not temporary.exists()
     report = json.loads(told)

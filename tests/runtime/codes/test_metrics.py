@@ -7,6 +7,7 @@ import pytest
 
 from coda_runtime import ImageError
 from coda_runtime.codes.metrics import json_number, percent, psnr, psnr_per_image
+from coda_runtime.format.parity import Measured
 from coda_runtime.parity.rows import agreement_text
 from coda_runtime.report import words
 from tests.runtime import tiny
@@ -52,7 +53,7 @@ def test_other_arrays_are_refused() -> None:
 )
 def test_only_a_whole_share_is_written_as_100_percent(share: float, text: str) -> None:
     assert percent(share) == text
-    assert agreement_text({"step_agreement": share}) == words.share(share) == text
+    assert agreement_text(Measured({"step_agreement": share})) == words.share(share) == text
 
 
 def test_fewer_digits_are_cut_too() -> None:
