@@ -121,7 +121,7 @@ def export_bundle(
 ) -> Manifest:
     """Export ``folded`` to a bundle folder at ``out`` and return its manifest.
 
-    The first of ``precisions`` ("fp32", "fp16", "bf16") becomes the default; the quantizer is always float32. Every
+    The first of ``precisions``, names in ``PRECISIONS``, becomes the default; the quantizer is always float32. Every
     graph is run on ``images`` by onnxruntime on the CPU and compared with ``reference``; an existing bundle at ``out``
     is replaced only when all is done.
 
