@@ -188,6 +188,6 @@ def _measured(
             continue
         progress(f"comparing the {artifact.precision} {artifact.part} with the tokenizer")
         parity = meter.measure_search() if artifact.part == "search" else meter.measure(artifact)
-        for numbers in parity.values():
-            check_floor(artifact.part, artifact.precision, numbers, floors[artifact.precision])
-        yield dataclasses.replace(artifact, parity=parity)
+        for record in parity.values():
+            check_floor(artifact.part, artifact.precision, record, floors[artifact.precision])
+        yield dataclasses.replace(artifact, parity={where: record.to_json() for where, record in parity.items()})
