@@ -215,16 +215,16 @@ def ids(path: Path) -> Any:
 
 def add_precision(copy: Copy) -> None:
     entry = """        Precision(
-            "half",
+            "fp16x",
             "float16",
             itemsize=2,
             floor=Floor(0.5, 20.0),
             tensorrt_type="HALF",
-            tensorrt_pattern="half",
+            tensorrt_pattern="fp16x",
         ),
 """
     copy.insert(PRECISIONS, '    )\n}\n"""By name.', entry)
-    copy.insert(FOLDING, "\n# A diffusers encoder's", 'DTYPES["half"] = torch.float16\n')
+    copy.insert(FOLDING, "\n# A diffusers encoder's", 'DTYPES["fp16x"] = torch.float16\n')
 
 
 def add_backend(copy: Copy) -> None:
@@ -235,6 +235,7 @@ def add_backend(copy: Copy) -> None:
     copy.insert(REQUIREMENTS, '}\n"""What runs bundles,', '    "reference": ("onnx",),\n')
 
 
+@pytest.mark.slow
 def test_a_precision(copy: Copy, tiny_folder: Path, photo: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -244,18 +245,21 @@ def test_a_precision(copy: Copy, tiny_folder: Path, photo: Path, tmp_path: Path)
     assert lines.keys() <= files_named("A precision")
 
     out, tokens = tmp_path / "bundle", tmp_path / "tokens.npz"
-    manifest = json.loads(copy.coda("export", tiny_folder, "--out", out, "--precision", "half", "--json"))
-    assert (manifest["default_precision"], manifest["provenance"]["floors"]["half"]["min_psnr"]) == ("half", 20.0)
+    manifest = json.loads(copy.coda("export", tiny_folder, "--out", out, "--precision", "fp16x", "--json"))
+    assert (manifest["default_precision"], manifest["provenance"]["floors"]["fp16x"]["min_psnr"]) == ("fp16x", 20.0)
     for part, number in (("encoder", "step_agreement"), ("decoder", "psnr")):
         (artifact,) = (entry for entry in manifest["artifacts"] if entry["part"] == part)
-        assert (artifact["precision"], artifact["file"]) == ("half", f"{part}.half.onnx")
+        assert (artifact["precision"], artifact["file"]) == ("fp16x", f"{part}.fp16x.onnx")
         assert number in artifact["parity"]["onnxruntime:cpu"]
         weights = onnx.load(out / artifact["file"]).graph.initializer
         assert sum(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights) > 10
-    copy.coda("encode", out, photo, "--out", tokens, "--precision", "half")
+    copy.coda("encode", out, photo, "--out", tokens, "--precision", "fp16x")
     assert ids(tokens).shape == (1, manifest["spec"]["num_tokens"])
     for command in (["encode"], ["build"], ["bench", "run"], ["export"]):
-        assert "half" in copy.coda(*command, "--help"), command
+        assert "fp16x" in copy.coda(*command, "--help"), command
+    # What is asked of every precision, and that no other file spells this one.
+    checks = ("runtime/format/test_precision.py", "export/folding/test_precision_table.py", "test_facts.py")
+    copy.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in checks))
 
 
 def test_a_backend(copy: Copy, bundle: Path, photo: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The picture of the rooms is the contract that import-linter holds."""
+"""The table of rooms is the contract that import-linter holds."""
 
 from __future__ import annotations
 
