@@ -13,6 +13,7 @@ from ..errors import CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
 from ..format.checksums import Verify
 from ..format.manifest import Artifact
+from ..format.precision import PRECISIONS
 
 Provider = str | tuple[str, Mapping[str, Any]]
 Batch = tuple[int, int, int]
@@ -38,7 +39,7 @@ class LoadOptions:
     """A backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has and was
     measured; `artifacts` of the tokenizer says what that was, and what it passed over and why. "cuda" is for the
     quantizer alone, the other parts go by "auto"."""
-    precision: str = field(default="auto", metadata={"help": "auto (the bundle's), fp32, fp16 or bf16."})
+    precision: str = field(default="auto", metadata={"help": f"auto (the bundle's), {', '.join(PRECISIONS)}."})
     """A precision's name, or "auto": the manifest's default on every machine, so that ids do not depend on where they
     were made. The quantizer is always float32."""
     providers: Sequence[Provider] | None = field(

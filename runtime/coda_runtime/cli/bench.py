@@ -14,6 +14,7 @@ from ..backends.base import LoadOptions
 from ..bench.plan import AXES, Plan
 from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
+from ..format.precision import PRECISIONS
 from ..hub_source import find_bundle
 from .base import command as coda_command
 from .base import debug_option, json_option, one_line_errors, print_json, progress, table
@@ -59,7 +60,7 @@ command = _Group(
 @click.option("--scenario", default="single-stream", show_default=True, help="single-stream, offline, server.")
 @click.option("--batch", default="1,8", show_default=True, help="Images in a call; for server, at most.")
 @click.option("--backend", default="auto", show_default=True, help="auto, or engine libraries' names.")
-@click.option("--precision", default="auto", show_default=True, help="auto (the bundle's), fp32, fp16, bf16.")
+@click.option("--precision", default="auto", show_default=True, help=f"auto (the bundle's), {', '.join(PRECISIONS)}.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N; measured one by one.")
 @click.option("--threads", help="CPU threads for one run, as 1,2,4; the engine library's choice by default.")
 @load_options(but=AXES)

@@ -15,6 +15,7 @@ from ..format.bundle import Bundle
 from ..format.engine_key import EngineKey
 from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, parity_records, unmeasured
+from ..format.precision import PRECISIONS
 from ..hub_source import find_bundle
 from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository
@@ -33,7 +34,7 @@ coda build bundle --triton models/"""
 @click.option("--engine", type=click.Choice(LIBRARIES), help="The library to build with.")
 @click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
 @click.option("--batch", default="1,4,8", show_default=True, metavar="MIN,OPT,MAX", help="Batch profile, in images.")
-@click.option("--precision", help="fp32, fp16, bf16, or several; all that the bundle has by default.")
+@click.option("--precision", help=f"{', '.join(PRECISIONS)}, or several; all that the bundle has by default.")
 @click.option("--workspace", type=float, metavar="GIB", help="Most scratch memory for a layer.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds quickly, 5 searches longest.")
 @click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), help="File of measured tactics.")

@@ -21,7 +21,7 @@ _NO_BACKEND = {
 class RepositoryOptions:
     """How a bundle is served by Triton.
 
-    `precision` is "fp32", "fp16", "bf16", or "auto": the bundle's default; the quantizer is always float32. `format`
+    `precision` is the name of one, or "auto": the bundle's default; the quantizer is always float32. `format`
     is "onnx", "tensorrt", or "auto": TensorRT where each part has an engine that was measured, else ONNX. `device` is
     "gpu" or "cpu" for ONNX; TensorRT needs "gpu". `max_batch` is the most images in a batch, None for what the engines
     take, or for ONNX as many as fill a run of `load`, 64 at most. `instances` is the copies of each model on a GPU,
