@@ -135,11 +135,13 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
         raise ConfigError(f"{place} holds a training of `{held}`, not of `{wanted}`: give another --out")
     # With as many images a step as before, a batch only shares them out among processes.
     free = FREE | {"optim.batch"} if images_per_step == facts.images_per_step else FREE
+    defaults = type(config)().to_json()  # of settings that came after the checkpoint was written
     for name in asked:
         if name in ("save", "warmup"):
             continue  # neither changes a step that is still to come
         for key in sorted(asked[name].keys() | facts.config.get(name, {}).keys()):
-            before, now = facts.config.get(name, {}).get(key), asked[name].get(key)
+            before = facts.config.get(name, {}).get(key, defaults[name].get(key))
+            now = asked[name].get(key)
             if before != now and f"{name}.{key}" not in free:
                 raise ConfigError(
                     f"{place} was trained with {name} {key} = {before}, now it is {now}: "

@@ -273,8 +273,8 @@ class Inverted(TorchReference):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Tampered, r"the fp32 encoder agrees with the tokenizer on 99\.0\d\d% of the tokens, .* \(0\.\d+% short\)"),
-        (Flipping, r"the fp32 search agrees with the tokenizer on 99\.0\d\d% of the tokens"),
+        (Tampered, r"the fp32 encoder agrees with the tokenizer on 99\.0\d\d % of the tokens, .* \(0\.\d+ % short\)"),
+        (Flipping, r"the fp32 search agrees with the tokenizer on 99\.0\d\d % of the tokens"),
         (
             Inverted,
             r"the fp32 decoder is \d+\.\d+ dB from the tokenizer's images, the floor is 55\.00 dB \(\d+\.\d+ dB",
