@@ -53,7 +53,7 @@ wheels: $(TEST_STAMP) ## build both packages into dist/, source archives and whe
 	PYTHON=$(BIN)/python .ci/wheels dist
 
 bench: $(TEST_STAMP) ## time each piece on the sample, and the exported quantizer beside the textbook formulation
-	$(BIN)/pytest benchmarks/test_pieces.py --benchmark-group-by=group --benchmark-sort=name --benchmark-max-time=0.5 \
+	$(BIN)/pytest benchmarks/test_stages.py --benchmark-group-by=group --benchmark-sort=name --benchmark-max-time=0.5 \
 		--benchmark-columns=min,median,iqr,rounds
 	$(BIN)/python -m benchmarks.bench_quantizer
 

@@ -25,18 +25,18 @@ from coda_runtime.bulk.cluster import cluster
 def crops(folder: Path, count: int, side: int) -> list[Path]:
     """Random square crops of the shipped photographs, as JPEG files of 1.5 times ``side``."""
     draw = random.Random(0)
-    pictures = []
+    photos = []
     for path in photographs.paths():
         with Image.open(path) as image:
-            pictures.append(image.convert("RGB"))
+            photos.append(image.convert("RGB"))
     out = []
     for number in range(count):
-        picture = draw.choice(pictures)
-        size = int(min(picture.size) * draw.uniform(0.4, 1))
-        left, top = draw.randint(0, picture.width - size), draw.randint(0, picture.height - size)
+        photo = draw.choice(photos)
+        size = int(min(photo.size) * draw.uniform(0.4, 1))
+        left, top = draw.randint(0, photo.width - size), draw.randint(0, photo.height - size)
         box = (left, top, left + size, top + size)
         out.append(folder / f"{number:05d}.jpg")
-        picture.resize((side * 3 // 2, side * 3 // 2), Image.Resampling.BICUBIC, box).save(out[-1], quality=92)
+        photo.resize((side * 3 // 2, side * 3 // 2), Image.Resampling.BICUBIC, box).save(out[-1], quality=92)
     return out
 
 
@@ -67,9 +67,9 @@ def main() -> None:
             (folder / "few" / path.name).hardlink_to(path)
         tok.encode(paths[:8])
 
-        def run(pictures: str, number: int) -> float:
+        def run(photos: str, number: int) -> float:
             start = time.perf_counter()
-            tokenize(args.bundle, folder / pictures, folder / f"{pictures}-{number}", device=args.device)
+            tokenize(args.bundle, folder / photos, folder / f"{photos}-{number}", device=args.device)
             return time.perf_counter() - start
 
         for number in range(args.rounds):

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import cpu_peers as peers
+from benchmarks import cpu_pipelines as peers
 from benchmarks.common import Others, Run, interleaved_times, medians, paired_ratio, save, show
 from coda_deploy.reference import TorchReference
 from coda_runtime.errors import one_line
@@ -36,11 +36,11 @@ PAUSE = 0.05  # seconds between roads, in which threads of the one before stop s
 
 @dataclass(frozen=True)
 class Target:
-    """``road`` is to be ``times`` as fast as each of ``baselines``."""
+    """``pipeline`` is to be ``times`` as fast as each of ``baselines``."""
 
     shape: str
     operation: str
-    road: str
+    pipeline: str
     times: float
     baselines: tuple[str, ...]
 
@@ -61,7 +61,7 @@ def in_batches(run: Callable[[NDArray[Any]], NDArray[Any]], given: NDArray[Any],
     return np.concatenate([run(given[start : start + batch]) for start in range(0, len(given), batch)])
 
 
-class Yardstick:
+class Reference:
     """The unfolded tokenizer's answers on the photographs that roads are compared on."""
 
     def __init__(self, shape: peers.Shape, count: int) -> None:
@@ -73,25 +73,25 @@ class Yardstick:
         self.ids = self.reference.encode(self.latent)
         self.decoded = self.reference.decode(self.ids)
 
-    def encoding(self, road: peers.Road) -> dict[str, Any]:
+    def encoding(self, pipeline: peers.Pipeline) -> dict[str, Any]:
         """Shares of equal tokens."""
-        found = in_batches(road.encode, self.images, self.batch)
+        found = in_batches(pipeline.encode, self.images, self.batch)
         parity = token_parity(found, self.ids, self.reference.step(self.latent, found), self.scales)
         return {name: parity[name] for name in ("step_agreement", "agreement")}
 
-    def decoding(self, road: peers.Road) -> dict[str, Any]:
+    def decoding(self, pipeline: peers.Pipeline) -> dict[str, Any]:
         """PSNR to the tokenizer's pixels; None where they are identical."""
-        return {"psnr": mean_psnr(in_batches(road.decode, self.ids, self.batch), self.decoded)}
+        return {"psnr": mean_psnr(in_batches(pipeline.decode, self.ids, self.batch), self.decoded)}
 
 
 def verdict(target: Target, times: Mapping[str, list[float]]) -> dict[str, Any]:
     """Whether a target is met against each of its baselines, by the median of the ratios of each round."""
     against = {}
     for baseline in target.baselines:
-        if target.road in times and baseline in times:
-            ratio = paired_ratio(times[baseline], times[target.road])
+        if target.pipeline in times and baseline in times:
+            ratio = paired_ratio(times[baseline], times[target.pipeline])
             against[baseline] = {**asdict(ratio), "met": ratio.median >= target.times}
-    return {"operation": target.operation, "road": target.road, "target": target.times, "against": against}
+    return {"operation": target.operation, "road": target.pipeline, "target": target.times, "against": against}
 
 
 def report(target: Target, found: Mapping[str, Any]) -> None:
@@ -99,35 +99,36 @@ def report(target: Target, found: Mapping[str, Any]) -> None:
     for baseline, ratio in found["against"].items():
         word = "met" if ratio["met"] else "NOT MET"
         print(
-            f"  {target.operation}, {target.road}: {ratio['median']:.2f} x ({ratio['low']:.2f} to {ratio['high']:.2f}) "
+            f"  {target.operation}, {target.pipeline}: {ratio['median']:.2f} x ({ratio['low']:.2f} to "
+            f"{ratio['high']:.2f}) "
             f"against {baseline}; target {target.times} x: {word}"
         )
     if not found["against"]:
-        print(f"  {target.operation}, {target.road}: not measured; target {target.times} x")
+        print(f"  {target.operation}, {target.pipeline}: not measured; target {target.times} x")
 
 
-def open_roads(
-    shape: peers.Shape, yardstick: Yardstick, limit: int, names: list[str], stack: contextlib.ExitStack
-) -> tuple[dict[str, peers.Road], dict[str, dict[str, Any]]]:
+def open_pipelines(
+    shape: peers.Shape, reference: Reference, limit: int, names: list[str], stack: contextlib.ExitStack
+) -> tuple[dict[str, peers.Pipeline], dict[str, dict[str, Any]]]:
     """The roads that work here, after a run of each, and what was found about every one."""
-    roads: dict[str, peers.Road] = {}
+    pipelines: dict[str, peers.Pipeline] = {}
     about: dict[str, dict[str, Any]] = {}
     for name in names:
         begun = time.perf_counter()
         try:
             with peers.limited(limit, name):
-                road = stack.enter_context(contextlib.contextmanager(peers.ROADS[name])(shape))
-                about[name] = {"encode": yardstick.encoding(road)}
+                pipeline = stack.enter_context(contextlib.contextmanager(peers.PIPELINES[name])(shape))
+                about[name] = {"encode": reference.encoding(pipeline)}
                 if name != peers.CHANNELS_FIRST:  # both textbook forms decode alike
-                    about[name]["decode"] = yardstick.decoding(road)
+                    about[name]["decode"] = reference.decoding(pipeline)
         except Exception as error:  # whatever a peer fails with is a row of the table
             about[name] = {"reason": one_line(error, named=True, line=0)}
             print(f"  {name}: left out, {about[name]['reason']}", flush=True)
             continue
-        roads[name] = road
+        pipelines[name] = pipeline
         about[name]["ready_s"] = time.perf_counter() - begun
         print(f"  {name}: ready after {about[name]['ready_s']:.0f} s", flush=True)
-    return roads, about
+    return pipelines, about
 
 
 def measure(shape: peers.Shape, names: list[str], repeats: int, check: int, limit: int) -> dict[str, Any]:
@@ -135,13 +136,13 @@ def measure(shape: peers.Shape, names: list[str], repeats: int, check: int, limi
     batch, rows, all_times = shape.batch, {}, {}
     print(f"\n{shape.name}, batch {batch}", flush=True)
     with contextlib.ExitStack() as stack:
-        yardstick = Yardstick(shape, check)
-        roads, about = open_roads(shape, yardstick, limit, names, stack)
-        given = {"encode": yardstick.images[:batch], "decode": yardstick.ids[:batch]}
+        reference = Reference(shape, check)
+        pipelines, about = open_pipelines(shape, reference, limit, names, stack)
+        given = {"encode": reference.images[:batch], "decode": reference.ids[:batch]}
         others = Others()
         for operation in ("encode", "decode"):
-            listed = [name for name in roads if operation in about[name]]
-            runs: dict[str, Run] = {n: partial(getattr(roads[n], operation), given[operation]) for n in listed}
+            listed = [name for name in pipelines if operation in about[name]]
+            runs: dict[str, Run] = {n: partial(getattr(pipelines[n], operation), given[operation]) for n in listed}
             all_times[operation] = interleaved_times(runs, repeats, pause=PAUSE, warm=True)
             found = medians(all_times[operation])
             show(f"{shape.name}: {operation}, batch {batch}", found, peers.ROWS if peers.ROWS in found else listed[0])
@@ -172,7 +173,9 @@ def main() -> None:
     """Measure the shapes asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["mar_v16384", "flux_v65536", "sample"])
-    parser.add_argument("--roads", nargs="+", choices=peers.ROADS, default=list(peers.ROADS), metavar="ROAD")
+    parser.add_argument(
+        "--pipelines", nargs="+", choices=peers.PIPELINES, default=list(peers.PIPELINES), metavar="PIPELINE"
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--check", type=int, default=2, help="photographs to compare on (8 of the sample's)")
@@ -188,11 +191,11 @@ def main() -> None:
             shape = peers.Shape(name, args.batch, work)
             if args.prepare:
                 print(f"{name}: {shape.bundle}", flush=True)
-                with contextlib.contextmanager(peers.ROADS[peers.NAIVE])(shape):
+                with contextlib.contextmanager(peers.PIPELINES[peers.NAIVE])(shape):
                     pass
                 continue
             check = len(shape.images) if name == "sample" else args.check
-            results[name] = measure(shape, args.roads, args.repeats, check, args.limit)
+            results[name] = measure(shape, args.pipelines, args.repeats, check, args.limit)
             save(args.json, results)  # after each, for a run may be stopped
 
 

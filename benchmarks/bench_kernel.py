@@ -58,7 +58,7 @@ GPUS = (
 
 
 @dataclass(frozen=True)
-class Floor:
+class TimeBound:
     """The least seconds a batch can take: all of it is the larger of the two, since they overlap."""
 
     compute: float
@@ -70,7 +70,7 @@ class Floor:
         return max(self.compute, self.memory)
 
 
-def search_floor(spec: Spec, batch: int, gpu: Gpu) -> Floor:
+def search_bound(spec: Spec, batch: int, gpu: Gpu) -> TimeBound:
     """The roofline of the search over all scales.
 
     A token and a code cost C multiplications and C additions. The bias starts the sum, and comparing with the best so
@@ -79,19 +79,19 @@ def search_floor(spec: Spec, batch: int, gpu: Gpu) -> Floor:
     """
     tokens, codes, channels = batch * spec.num_tokens, spec.vocab_size, spec.latent_channels
     moved = 4 * codes * (channels + 1) + 4 * tokens * (channels + 1)
-    return Floor(2 * tokens * codes * channels / gpu.flops, moved / gpu.bandwidth)
+    return TimeBound(2 * tokens * codes * channels / gpu.flops, moved / gpu.bandwidth)
 
 
-def print_floors() -> dict[str, Any]:
+def print_bounds() -> dict[str, Any]:
     """Every GPU, tokenizer and batch size."""
     out: dict[str, Any] = {}
     print(f"{'floor of the search, microseconds':<34}" + "".join(f"{'B=' + str(b):>10}" for b in BATCHES))
     for key, spec in SPECS.items():
         for gpu in GPUS:
-            floors = [search_floor(spec, batch, gpu) for batch in BATCHES]
-            print(f"  {key:<6}{gpu.name:<26}" + "".join(f"{floor.seconds * 1e6:>10.1f}" for floor in floors))
+            bounds = [search_bound(spec, batch, gpu) for batch in BATCHES]
+            print(f"  {key:<6}{gpu.name:<26}" + "".join(f"{bound.seconds * 1e6:>10.1f}" for bound in bounds))
             out[f"{key}/{gpu.name}"] = {
-                str(batch): asdict(floor) for batch, floor in zip(BATCHES, floors, strict=True)
+                str(batch): asdict(bound) for batch, bound in zip(BATCHES, bounds, strict=True)
             }  # fmt: skip
     return out
 
@@ -147,7 +147,7 @@ def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
         session.run(latent)
         seconds = time_graph(session, batch, repeats)
         median, p99 = statistics.median(seconds), float(np.percentile(seconds, 99))
-        bound = None if gpu is None else search_floor(spec, batch, gpu).seconds
+        bound = None if gpu is None else search_bound(spec, batch, gpu).seconds
         gap = "" if bound is None else f", {median / bound:.1f} times the floor of its search"
         print(f"  {key} B={batch}: {median * 1e6:.1f} us (p99 {p99 * 1e6:.1f}){gap}, step agreement {agreement:.4%}")
         out[str(batch)] = {"median_s": median, "p99_s": p99, "floor_s": bound, "step_agreement": agreement}
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    results: dict[str, Any] = {"floors": print_floors()}
+    results: dict[str, Any] = {"floors": print_bounds()}
     reason = missing()
     if reason is not None:
         print(f"not measured: {reason}")

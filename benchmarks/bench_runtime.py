@@ -29,7 +29,7 @@ import coda_runtime
 from benchmarks.common import Others, Ratio, Run, interleaved_times, medians, paired_ratio, save, session_options
 from coda_runtime.format.parts import OPERATIONS, PARTS
 
-MOST = {1: 0.03, 32: 0.01}
+MAX_OVERHEAD = {1: 0.03, 32: 0.01}
 """The overhead that is allowed, by batch size."""
 RUNTIME, RAW, RAW_WHOLE = "coda_runtime", "raw sessions", "raw sessions, whole batch"
 
@@ -43,11 +43,11 @@ def import_seconds(module: str, repeats: int) -> float:
     return statistics.median(float(run.stdout) for run in runs)
 
 
-def verdict(ratio: Ratio, most: float) -> str:
+def verdict(ratio: Ratio, limit: float) -> str:
     """Whether the interval lies under the overhead allowed, over it, or on both sides."""
-    if ratio.high - 1 < most:
+    if ratio.high - 1 < limit:
         return "met"
-    return "NOT MET" if ratio.low - 1 > most else "open: the interval holds the target"
+    return "NOT MET" if ratio.low - 1 > limit else "open: the interval holds the target"
 
 
 class RawSessions:
@@ -74,10 +74,10 @@ class RawSessions:
         return np.asarray(value)
 
 
-class EngineClock:
+class SessionClock:
     """Seconds inside onnxruntime's ``InferenceSession.run``, of every session, while the context is open."""
 
-    def __enter__(self) -> EngineClock:
+    def __enter__(self) -> SessionClock:
         self.seconds = 0.0
         self._run = run = onnxruntime.InferenceSession.run
 
@@ -97,18 +97,18 @@ class EngineClock:
 
 def own_times(run: Run, rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of each call of ``run``, and those of them that its engines took."""
-    whole, engine = [], []
+    whole, in_sessions = [], []
     run()
     for _ in range(rounds):
-        with EngineClock() as clock:
+        with SessionClock() as clock:
             start = time.perf_counter()
             run()
             whole.append(time.perf_counter() - start)
-        engine.append(clock.seconds)
-    return whole, engine
+        in_sessions.append(clock.seconds)
+    return whole, in_sessions
 
 
-def in_pieces(run: Callable[[Array], Array], batch: Array, size: int) -> Array:
+def run_in_chunks(run: Callable[[Array], Array], batch: Array, size: int) -> Array:
     """As the runtime cuts a batch."""
     if len(batch) <= size:
         return run(batch)
@@ -117,14 +117,14 @@ def in_pieces(run: Callable[[Array], Array], batch: Array, size: int) -> Array:
 
 def overhead(tokenizer: coda_runtime.Tokenizer, raw: RawSessions, batch: int, rounds: int) -> dict[str, Any]:
     """Both operations at one batch size."""
-    size, most = tokenizer.spec.image_size, MOST.get(batch)
+    size, limit = tokenizer.spec.image_size, MAX_OVERHEAD.get(batch)
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
     given: dict[str, Array] = {"encode": images, "decode": tokenizer.encode(images)}
     out: dict[str, Any] = {"rounds": rounds, "images_per_run": tokenizer.images_per_run}
     for operation, array in given.items():
         direct = getattr(raw, operation)
         runs: dict[str, Run] = {
-            RAW: partial(in_pieces, direct, array, tokenizer.images_per_run),
+            RAW: partial(run_in_chunks, direct, array, tokenizer.images_per_run),
             RUNTIME: partial(getattr(tokenizer, operation), array),
         }
         if batch > tokenizer.images_per_run:
@@ -140,9 +140,9 @@ def overhead(tokenizer: coda_runtime.Tokenizer, raw: RawSessions, batch: int, ro
         line = f"  {operation}, batch {batch}: {found['median_s'][RUNTIME] * 1e3:.2f} ms, overhead "
         line += f"{own.median - 1:+.2%} ({own.low - 1:+.2%} to {own.high - 1:+.2%})"
         line += f", by turns {ratio.median - 1:+.2%} ({ratio.low - 1:+.2%} to {ratio.high - 1:+.2%})"
-        if most is not None:
-            found |= {"target": most, "verdict": verdict(own, most)}
-            line += f", target under {most:.0%}: {found['verdict']}"
+        if limit is not None:
+            found |= {"target": limit, "verdict": verdict(own, limit)}
+            line += f", target under {limit:.0%}: {found['verdict']}"
         if RAW_WHOLE in times:
             whole = paired_ratio(times[RUNTIME], times[RAW_WHOLE])
             found["overhead_whole_batch"] = {k: v - 1 for k, v in asdict(whole).items()}

@@ -33,7 +33,7 @@ WAYS = {
 PAUSE = 0.05  # seconds, in which busy threads of the way before give up
 
 
-class Road:
+class Pipeline:
     """The sessions of a bundle's float32 parts, opened one way."""
 
     def __init__(self, bundle: Path, entries: dict[str, str]) -> None:
@@ -67,10 +67,10 @@ def main() -> None:
     args = parser.parse_args()
     with coda_runtime.load(args.bundle) as tok:
         batch = images(tok.spec.image_size)[:1]
-    roads = {name: Road(args.bundle, entries) for name, entries in WAYS.items()}
+    pipelines = {name: Pipeline(args.bundle, entries) for name, entries in WAYS.items()}
     results: dict[str, Any] = {"rounds": args.rounds}
     for callers in (1, args.callers):
-        runs = {name: partial(road.run_at_once, batch, callers) for name, road in roads.items()}
+        runs = {name: partial(pipeline.run_at_once, batch, callers) for name, pipeline in pipelines.items()}
         times = interleaved_times(runs, args.rounds, pause=PAUSE)
         print(f"\nround trip, batch 1, callers: {callers}")
         results[f"{callers} callers"] = times

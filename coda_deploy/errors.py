@@ -19,7 +19,7 @@ from coda_runtime.errors import CodaError
 __all__ = ["ConfigError", "DataError", "DivergedError", "StoppedError", "WeightsError"]
 
 # A large batch's names would bury the message.
-_MOST_NAMES = 64
+_MAX_NAMES = 64
 
 
 class DataError(CodaError):
@@ -48,7 +48,7 @@ class DivergedError(CodaError):
     @classmethod
     def at(cls, step: int, term: str, names: list[str], saved: int | None) -> DivergedError:
         """With the ``names`` of the batch and the step of the last checkpoint, None where there is none."""
-        listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        listed = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
         kept = "there is no checkpoint yet" if saved is None else f"the last checkpoint is of step {saved}"
         return cls(
             f"{term} is not finite at step {step}, on the images {listed}; {kept}: "

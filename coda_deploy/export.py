@@ -17,7 +17,7 @@ from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.source import Source, open_source
-from coda_export import DEFAULT_FLOORS, Floor, ParityImages, export_bundle
+from coda_export import DEFAULT_THRESHOLDS, ParityImages, Threshold, export_bundle
 from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
@@ -26,7 +26,7 @@ from coda_runtime.format.parity import parity_json
 from coda_runtime.format.precision import FP32
 from coda_runtime.images import fit
 from coda_runtime.io.image_files import expected_suffixes, find_images
-from coda_runtime.parity import ParityError, ParityMeter, check_floor, floor_of, recorded_floors
+from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recorded_thresholds, threshold_of
 
 # Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.
 MAX_PARITY_IMAGES = 16
@@ -61,7 +61,7 @@ def export_tokenizer(
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
-    floors: Mapping[str, Floor] = DEFAULT_FLOORS,
+    thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -92,7 +92,7 @@ def export_tokenizer(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
-        floors=floors,
+        thresholds=thresholds,
         provenance=provenance,
         license=config.license,
         progress=progress,
@@ -121,18 +121,18 @@ def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path 
             "name the tokenizer it was exported from"
         )
     meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
-    floors = {**DEFAULT_FLOORS, **recorded_floors(opened.manifest)}
+    thresholds = {**DEFAULT_THRESHOLDS, **recorded_thresholds(opened.manifest)}
     measured: dict[str, Any] = {}
     for artifact in opened.manifest.artifacts:
         if artifact.format != "onnx":
             continue
         try:
-            floor = floor_of(floors, artifact.precision)
+            threshold = threshold_of(thresholds, artifact.precision)
         except ParityError as error:
             measured[artifact.file] = {"onnxruntime:cpu": meter.not_run(artifact, error).to_json()}
             continue
         records = meter.measure(artifact)
         for record in records.values():
-            check_floor(artifact.part, artifact.precision, record, floor)
+            check_threshold(artifact.part, artifact.precision, record, threshold)
         measured[artifact.file] = parity_json(records)
     return measured

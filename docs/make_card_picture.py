@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from coda_deploy import photographs
-from coda_deploy.evaluate.subject import open_subject
+from coda_deploy.evaluate.target import open_target
 from coda_runtime.images import fit
 
 SIDE, GAP, LEFT = 256, 6, 150
@@ -26,7 +26,7 @@ def main(out: str, *asked: str) -> None:
     files = sorted(Path(photographs.__file__).parent.glob("*.jpg"))
     rows: dict[str, np.ndarray] = {"photograph": np.empty(0), "continuous VAE": np.empty(0)}
     for label, _, place in (argument.partition("=") for argument in asked):
-        with open_subject(place) as subject:
+        with open_target(place) as subject:
             originals = np.stack([fit(file, subject.spec.image_size) for file in files])
             ids = subject.encode(originals)
             rows[label] = subject.decode(ids)

@@ -121,9 +121,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bundle(tiny_folder: Path) -> Path:
     """The tiny tokenizer's bundle, exported in fp32, fp16 and bf16; not to be changed."""
     from coda_deploy.export import export_tokenizer
-    from coda_export import Floor
+    from coda_export import Threshold
 
     out = tiny_folder.parent / "bundle"
-    floors = {"fp32": Floor(0.999, 55.0), "fp16": Floor(0.5, 20.0), "bf16": Floor(0.5, 20.0)}
-    export_tokenizer(tiny_folder, out, precisions=("fp32", "fp16", "bf16"), floors=floors)
+    thresholds = {"fp32": Threshold(0.999, 55.0), "fp16": Threshold(0.5, 20.0), "bf16": Threshold(0.5, 20.0)}
+    export_tokenizer(tiny_folder, out, precisions=("fp32", "fp16", "bf16"), thresholds=thresholds)
     return out

@@ -33,7 +33,7 @@ from coda_deploy.perception import Lpips
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
 from coda_deploy.train.config import TrainConfig, read_config
-from coda_deploy.train.equalise import equalise
+from coda_deploy.train.latent_basis import make_isotropic
 from coda_deploy.train.objective import Objective
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.state import RunState
@@ -138,14 +138,14 @@ def train(
             if variant.warm and spent >= budget:
                 break
     with state.ema.applied():
-        figures = measure(tokenizer.eval(), held_out, lpips) if finite else {}
+        metrics = measure(tokenizer.eval(), held_out, lpips) if finite else {}
     spec = tokenizer.spec
     bits = spec.num_tokens * math.log2(spec.vocab_size) / SIDE**2
     return {
         "label": variant.label,
         "seed": config.optim.seed,
         "finite": finite,
-        **figures,
+        **metrics,
         "tokens": spec.num_tokens,
         "bits_per_pixel": bits,
         "steps": step + 1,
@@ -178,7 +178,7 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(args.vae)
     squares = np.load(args.photos / "train.npy", mmap_mode="r")[::160]
     unit = from_pixels(torch.from_numpy(squares.copy()))
-    equalise(vae, unit, torch.Generator().manual_seed(0))
+    make_isotropic(vae, unit, torch.Generator().manual_seed(0))
     base = args.out.with_suffix(".vae")
     vae.save_pretrained(base)
     asked = {"steps": args.steps, "set": args.set}

@@ -29,10 +29,10 @@ _OF_FAMILY = {"rtx-ampere": "tensorrt-rtx"}
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """``run`` takes any batch; above ``most`` it is cut into pieces. ``about`` says what was loaded."""
+    """``run`` takes any batch; above ``max_batch`` it is cut into pieces. ``about`` says what was loaded."""
 
     run: Callable[[Any], Any]
-    most: int | None
+    max_batch: int | None
     about: str
 
 
@@ -62,8 +62,8 @@ def bundle_run(case: Case, contender: Contender, operation: str, clock: str) -> 
         return
     session, about = _session(case, contender, operation)
     try:
-        most = None if session.batch is None else session.batch[2]
-        yield Run(_in_pieces(_on_device(session), most), most, about)
+        max_batch = None if session.batch is None else session.batch[2]
+        yield Run(_in_chunks(_on_device(session), max_batch), max_batch, about)
     finally:
         session.close()
 
@@ -91,19 +91,19 @@ def _on_device(session: Session) -> Callable[[Any], Any]:
     return lambda given: torch.from_numpy(session.run(given.cpu().numpy()))
 
 
-def _through_dlpack(call: Callable[[Any], Any], most: int) -> Callable[[Any], Any]:
+def _through_dlpack(call: Callable[[Any], Any], max_batch: int) -> Callable[[Any], Any]:
     def one(given: Any) -> Any:
         out = call(given if given.is_cuda else given.numpy())
         return torch.from_numpy(out) if isinstance(out, np.ndarray) else from_dlpack(out)
 
-    return _in_pieces(one, most)
+    return _in_chunks(one, max_batch)
 
 
-def _in_pieces(one: Callable[[Any], Any], most: int | None) -> Callable[[Any], Any]:
+def _in_chunks(one: Callable[[Any], Any], max_batch: int | None) -> Callable[[Any], Any]:
     def run(given: Any) -> Any:
-        if most is None or len(given) <= most:
+        if max_batch is None or len(given) <= max_batch:
             return one(given)
-        return torch.cat([one(piece) for piece in given.split(most)])
+        return torch.cat([one(chunk) for chunk in given.split(max_batch)])
 
     return run
 

@@ -17,7 +17,7 @@ from benchmarks.gpu.bundle_runs import Run, bundle_run
 from benchmarks.gpu.case import Case
 from benchmarks.gpu.machine import clocks
 from benchmarks.gpu.plan import Contender
-from benchmarks.gpu.roofline import floor_ms
+from benchmarks.gpu.roofline import roofline_ms
 from benchmarks.gpu.timing import measure
 from benchmarks.gpu.torch_runs import quantizer_run, tokenizer_run
 from coda_runtime.errors import one_line
@@ -54,7 +54,7 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Effort:
+class Limits:
     """``deadline`` is on time.time's clock."""
 
     batches: tuple[int, ...]
@@ -63,19 +63,19 @@ class Effort:
     ceilings: dict[str, float]
 
 
-def measure_family(make: Callable[[], Case], contenders: Sequence[Contender], rows: Rows, effort: Effort) -> None:
+def measure_family(make: Callable[[], Case], contenders: Sequence[Contender], rows: Rows, limits: Limits) -> None:
     """Measure what has no row yet. What fails gets a row with the reason."""
     case, done = make(), rows.read()
     free = _free(case)
     for contender in contenders:
         case.drop()
         for operation, clock in contender.operations:
-            keys = {b: (case.shape, contender.name, contender.precision, operation, clock, b) for b in effort.batches}
+            keys = {b: (case.shape, contender.name, contender.precision, operation, clock, b) for b in limits.batches}
             open_keys = {b: key for b, key in keys.items() if "median_ms" not in done.get(key, {})}
             if not open_keys:
                 continue
             try:
-                _measure(case, contender, operation, clock, open_keys, rows, effort, free)
+                _measure(case, contender, operation, clock, open_keys, rows, limits, free)
             except Exception as error:  # every library has its own; the reason is the result
                 for key in open_keys.values():
                     if key not in rows.read():
@@ -95,18 +95,18 @@ def _measure(
     clock: str,
     keys: dict[int, Key],
     rows: Rows,
-    effort: Effort,
+    limits: Limits,
     free: int,
 ) -> None:
-    if time.time() > effort.deadline:
+    if time.time() > limits.deadline:
         raise TimeoutError(OVER)
     with _opened(case, contender, operation, clock) as opened:
         for batch, key in keys.items():
-            if time.time() > effort.deadline:
+            if time.time() > limits.deadline:
                 rows.add(key, {"reason": OVER})
                 continue
             try:
-                rows.add(key, _row(case, contender, operation, clock, batch, opened, effort, free))
+                rows.add(key, _row(case, contender, operation, clock, batch, opened, limits, free))
             except Exception as error:
                 rows.add(key, {"reason": one_line(error, named=True)})
                 gc.collect()
@@ -132,14 +132,14 @@ def _row(
     clock: str,
     batch: int,
     opened: Run,
-    effort: Effort,
+    limits: Limits,
     free: int,
 ) -> dict[str, Any]:
     inputs = case.inputs(operation, clock, batch)
     if case.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    timing = measure(opened.run, inputs, clock, effort.seconds)
+    timing = measure(opened.run, inputs, clock, limits.seconds)
     memory = {}
     if case.device.type == "cuda":
         memory = {
@@ -148,16 +148,16 @@ def _row(
         }
     out = opened.run(inputs[0])
     out = out.cpu().numpy() if isinstance(out, torch.Tensor) else out
-    floor = floor_ms(case, operation, contender.precision, batch, effort.ceilings)
-    pieces = 1 if opened.most is None else -(-batch // opened.most)
+    bound = roofline_ms(case, operation, contender.precision, batch, limits.ceilings)
+    chunks = 1 if opened.max_batch is None else -(-batch // opened.max_batch)
     return {
         **dataclasses.asdict(timing),
         "images_per_second": batch / timing.median_ms * 1e3,
         "parity": case.parity(operation, out, batch),
-        "floor_ms": floor,
-        "floor_share": None if floor is None else floor / timing.median_ms,
+        "floor_ms": bound,
+        "floor_share": None if bound is None else bound / timing.median_ms,
         **memory,
-        **({"pieces": pieces} if pieces > 1 else {}),
+        **({"pieces": chunks} if chunks > 1 else {}),
         **({"about": opened.about} if opened.about else {}),
     }
 

@@ -20,7 +20,7 @@ from coda_deploy import CodaTokenizer
 from coda_deploy.export import export_tokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
-from coda_export import DEFAULT_FLOORS, Floor
+from coda_export import DEFAULT_THRESHOLDS, Threshold
 from coda_runtime.backends.tensorrt.library import find_library
 from coda_runtime.build.builder import build_engine
 from coda_runtime.build.bundle import EngineRequest, add_engines, copy_bundle, with_engines
@@ -38,7 +38,7 @@ from coda_runtime.parity import ParitySamples
 ENGINES = ("rtx-ampere", "tensorrt-rtx", "tensorrt")
 """Families with engines of their own: TensorRT-RTX for sm80 and for the GPU at hand, TensorRT."""
 # Random weights promise no parity: every row says what it is, and the sample keeps the real floors.
-_NO_FLOORS = {precision: Floor(0.0, 0.0) for precision in PRECISIONS}
+_NO_THRESHOLDS = {precision: Threshold(0.0, 0.0) for precision in PRECISIONS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Settings:
 
 def make_reference(shape: str, work: Path) -> None:
     """The tokenizer's folder, what it makes of the photographs on the CPU in float32, and its operations an image."""
-    place, tokenizer = folder(work, shape), make_tokenizer(shape)
-    place.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(place / "tokenizer")
-    ParitySamples.take(TorchReference(tokenizer), images(tokenizer.spec.image_size)).save(place / "reference.npz")
-    (place / "work.json").write_text(json.dumps(least_work(tokenizer)), encoding="utf-8")
+    target, tokenizer = folder(work, shape), make_tokenizer(shape)
+    target.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(target / "tokenizer")
+    ParitySamples.take(TorchReference(tokenizer), images(tokenizer.spec.image_size)).save(target / "reference.npz")
+    (target / "work.json").write_text(json.dumps(minimal_work(tokenizer)), encoding="utf-8")
 
 
-def least_work(tokenizer: CodaTokenizer) -> dict[str, dict[str, float]]:
+def minimal_work(tokenizer: CodaTokenizer) -> dict[str, dict[str, float]]:
     """Operations (a multiplication and an addition are two) and parameters of the folded encoder and decoder."""
     folded, spec = fold_tokenizer(tokenizer), tokenizer.spec
     inputs = {
@@ -79,9 +79,9 @@ def least_work(tokenizer: CodaTokenizer) -> dict[str, dict[str, float]]:
 
 def make_bundle(shape: str, settings: Settings) -> None:
     """Export, as `coda export` does."""
-    place = folder(settings.work, shape)
-    floors = DEFAULT_FLOORS if shape == "sample" else _NO_FLOORS
-    export_tokenizer(place / "tokenizer", place / "bundle", precisions=settings.precisions, floors=floors)
+    target = folder(settings.work, shape)
+    thresholds = DEFAULT_THRESHOLDS if shape == "sample" else _NO_THRESHOLDS
+    export_tokenizer(target / "tokenizer", target / "bundle", precisions=settings.precisions, thresholds=thresholds)
 
 
 def make_kernels(shape: str, settings: Settings) -> None:
@@ -95,16 +95,16 @@ def make_kernels(shape: str, settings: Settings) -> None:
 
 def make_engines(shape: str, library: str, settings: Settings) -> None:
     """A bundle with TensorRT's engines, as `coda build` makes it. Parity is left to the rows."""
-    place = folder(settings.work, shape)
+    target = folder(settings.work, shape)
     options = BuildOptions(batch=settings.batch)
-    out = place / f"bundle-{library}"
+    out = target / f"bundle-{library}"
     if library == "rtx-ampere":
         options = dataclasses.replace(options, targets=("sm80",))
-        return build_for_this_gpu(place / "bundle", out, options, ())
+        return build_for_this_gpu(target / "bundle", out, options, ())
     if library == "tensorrt-rtx":
-        return build_for_this_gpu(place / "bundle", out, options, settings.precisions)
+        return build_for_this_gpu(target / "bundle", out, options, settings.precisions)
     request = EngineRequest(library, options, settings.precisions)
-    add_engines(place / "bundle", request, out=out, measure=lambda _, artifact: artifact)
+    add_engines(target / "bundle", request, out=out, measure=lambda _, artifact: artifact)
     return None
 
 
@@ -161,10 +161,10 @@ def needs(family: str) -> tuple[str, ...]:
 def steps(shapes: list[str], settings: Settings) -> Iterator[tuple[str, Path, Callable[[], None]]]:
     """(name, what is there when it is done, what does it)."""
     for shape in shapes:
-        place = folder(settings.work, shape)
-        yield f"{shape}/reference", place / "work.json", partial(make_reference, shape, settings.work)
-        yield f"{shape}/bundle", place / "bundle" / "manifest.json", partial(make_bundle, shape, settings)
-        yield f"{shape}/kernels", place / "bundle" / file_name("sm80"), partial(make_kernels, shape, settings)
+        target = folder(settings.work, shape)
+        yield f"{shape}/reference", target / "work.json", partial(make_reference, shape, settings.work)
+        yield f"{shape}/bundle", target / "bundle" / "manifest.json", partial(make_bundle, shape, settings)
+        yield f"{shape}/kernels", target / "bundle" / file_name("sm80"), partial(make_kernels, shape, settings)
     for library in ENGINES:
         for shape in shapes:
             made = folder(settings.work, shape) / f"bundle-{library}"

@@ -119,5 +119,5 @@ def markdown(result: dict[str, Any]) -> str:
 def _cell(row: Row | None) -> str:
     if row is None or "median_ms" not in row:
         return "not run"
-    pieces = f", {row['pieces']} pieces" if "pieces" in row else ""
-    return f"{row['median_ms']:.2f} ({row['p99_ms']:.2f}{pieces})"
+    chunks = f", {row['pieces']} pieces" if "pieces" in row else ""
+    return f"{row['median_ms']:.2f} ({row['p99_ms']:.2f}{chunks})"

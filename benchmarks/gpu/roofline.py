@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench_kernel import Gpu, search_floor
+from benchmarks.bench_kernel import Gpu, search_bound
 from benchmarks.gpu.case import Case, parts_of
 from benchmarks.gpu.timing import by_events, by_wall
 from benchmarks.gpu.torch_runs import exact_float32
@@ -44,7 +44,7 @@ def _best(sample: Any, run: Any, inputs: list[Any]) -> float:
     return min(times) / 1e3
 
 
-def floor_ms(case: Case, operation: str, precision: str, batch: int, found: dict[str, float]) -> float | None:
+def roofline_ms(case: Case, operation: str, precision: str, batch: int, found: dict[str, float]) -> float | None:
     """The larger of operations over rate and bytes over bandwidth, in milliseconds; None for the unknown.
 
     Bytes are input, output and parameters once, nothing in between: more than any layer-by-layer execution can reach.
@@ -53,7 +53,7 @@ def floor_ms(case: Case, operation: str, precision: str, batch: int, found: dict
     for part in map(PARTS.__getitem__, parts_of(operation)):
         if part is QUANTIZER:
             gpu = Gpu("measured", "", found["fp32_flops"], found["bytes_per_second"])
-            total += search_floor(case.spec, batch, gpu).seconds
+            total += search_bound(case.spec, batch, gpu).seconds
             continue
         work, width = case.work[part.name], PRECISIONS[precision].itemsize
         ends = sum(math.prod(end.shape(case.spec, batch)) * end.dtype.itemsize for end in (part.input, part.output))

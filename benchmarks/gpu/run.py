@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.gpu import stage
 from benchmarks.gpu.case import Case
 from benchmarks.gpu.machine import describe
-from benchmarks.gpu.measure import Effort, Key, Rows, measure_family
+from benchmarks.gpu.measure import Key, Limits, Rows, measure_family
 from benchmarks.gpu.plan import Contender, contenders, families
 from benchmarks.gpu.prepare import Settings, needs, prepare
 from benchmarks.gpu.report import markdown, table
@@ -43,16 +43,16 @@ def run_all(args: argparse.Namespace) -> None:
     if args.prepare_only:
         return
     rows = Rows(args.work / "rows.jsonl")
-    effort = Effort(tuple(args.batches), args.seconds, deadline, machine["ceilings"])
+    limits = Limits(tuple(args.batches), args.seconds, deadline, machine["ceilings"])
     for family in asked:
         members = [contender for contender in contenders(args.precisions) if contender.family == family]
         for shape in args.shapes:
             make = partial(Case, args.work, shape, args.device, args.compile_backend)
-            work, left = partial(measure_family, make, members, rows, effort), deadline - time.time()
+            work, left = partial(measure_family, make, members, rows, limits), deadline - time.time()
             started = time.time()
             why = _blocked(problems, shape, family) or in_child(work, max(left, 0) + GRACE)
             print(f"{family:<14}{shape:<14}{why or 'done'} ({time.time() - started:.0f} s)", flush=True)
-            _fill(rows, shape, members, effort, why or "the process ended without a word")
+            _fill(rows, shape, members, limits, why or "the process ended without a word")
     result = {
         "machine": machine,
         "settings": {"batches": args.batches, "precisions": args.precisions, "seconds": args.seconds,
@@ -89,12 +89,12 @@ def _blocked(problems: dict[str, str], shape: str, family: str) -> str | None:
     return next((f"{name}: {problems[name]}" for name in needed if name in problems), None)
 
 
-def _fill(rows: Rows, shape: str, members: list[Contender], effort: Effort, why: str) -> None:
+def _fill(rows: Rows, shape: str, members: list[Contender], limits: Limits, why: str) -> None:
     """A row with the reason for everything that was planned and left none."""
     there: dict[Key, Any] = rows.read()
     for contender in members:
         for operation, clock in contender.operations:
-            for batch in effort.batches:
+            for batch in limits.batches:
                 key = (shape, contender.name, contender.precision, operation, clock, batch)
                 if key not in there:
                     rows.add(key, {"reason": why})

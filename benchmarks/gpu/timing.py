@@ -13,7 +13,7 @@ from coda_runtime.bench import timing
 from coda_runtime.bench.statistics import percentile
 
 Run = Callable[[Any], Any]
-_AT_LEAST, _AT_MOST = 5, 2000
+_MIN_SAMPLES, _MAX_SAMPLES = 5, 2000
 _QUEUED = 8  # runs queued before waiting for the GPU, so that launching overlaps with running
 
 
@@ -74,10 +74,10 @@ def measure(run: Run, inputs: Sequence[Any], clock: str, seconds: float) -> Timi
     if clock == "device" and torch.cuda.is_initialized():
         values = list[float]()
         begun = time.perf_counter()
-        while len(values) < _AT_LEAST or (time.perf_counter() - begun < seconds and len(values) < _AT_MOST):
+        while len(values) < _MIN_SAMPLES or (time.perf_counter() - begun < seconds and len(values) < _MAX_SAMPLES):
             values += by_events(run, inputs, _QUEUED)
     else:
-        values = [1e3 * sample for sample in timing.measure(call, seconds, repeats=_AT_LEAST)]
+        values = [1e3 * sample for sample in timing.measure(call, seconds, repeats=_MIN_SAMPLES)]
     return Timing(
         percentile(values, 50),
         percentile(values, 99),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import save
-from benchmarks.portability import judge, probe, processors
+from benchmarks.portability import comparison, probe, processors
 from benchmarks.portability.processors import EMULATED, NATIVE, NATIVE_TORCH, QEMU, Processor
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def main() -> None:
         for which in forced:
             rows[which.name]["tests"] = run_tests(which)
     for row in rows.values():
-        row["broken"] = judge.broken(row)
+        row["broken"] = comparison.broken(row)
     save(args.json, {"images": args.images, "environment": _set_here(), "processors": rows})
-    print("\n".join(["", *judge.table(rows), ""]))
+    print("\n".join(["", *comparison.table(rows), ""]))
     if _set_here():
         print(f"this machine ran with {' '.join(f'{name}={value}' for name, value in _set_here().items())}")
     problems = [f"{name}: {line}" for name, row in rows.items() for line in row["broken"]]
@@ -74,12 +74,12 @@ def main() -> None:
 def measure(which: Processor, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The arrays that a processor answers, and what was seen of it."""
     out = folder / which.name.replace(" ", "-")
-    module = ["-m", "benchmarks.portability.measure", str(folder), which.engine, str(out)]
+    module = ["-m", "benchmarks.portability.measure", str(folder), which.library, str(out)]
     _run([*which.command(sys.executable), *module], which.environment())
     with np.load(out.with_suffix(".npz")) as arrays:
         found = {name: arrays[name] for name in arrays.files}
     told = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-    if which.engine == "torch":
+    if which.library == "torch":
         told["seen"] |= _seen_by_torch(which)
     print(f"  {which.name}: {sum(told['seconds'].values()):.0f} CPU seconds", flush=True)
     return found, told
@@ -108,10 +108,10 @@ def judged(
     """One row: ids beside the golden ones and this machine's, images beside this machine's."""
     expected = {**inputs.golden, "sample": native["sample"]}
     ids = {
-        name: judge.compare_ids(found[name], expected[name], inputs.latents[name], inputs.quantizers[name])
+        name: comparison.compare_ids(found[name], expected[name], inputs.latents[name], inputs.quantizers[name])
         for name in expected
     }
-    images = judge.compare_images(found, native)
+    images = comparison.compare_images(found, native)
     return {"ids": ids, **images, **told, "not_in_effect": processors.not_in_effect(which, told["seen"])}
 
 
@@ -125,7 +125,7 @@ def run_tests(which: Processor) -> dict[str, Any]:
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     print(done.stdout, flush=True)
-    return {"exit": done.returncode, "summary": judge.closing_line(done.stdout)}
+    return {"exit": done.returncode, "summary": comparison.closing_line(done.stdout)}
 
 
 def _set_here() -> dict[str, str]:

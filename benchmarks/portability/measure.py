@@ -91,9 +91,9 @@ def round_trip(
 
 def main(arguments: Sequence[str]) -> None:
     """Measure, and write beside OUT: the arrays, and what was seen of the processor."""
-    folder, engine, out = Path(arguments[0]), arguments[1], Path(arguments[2])
+    folder, library, out = Path(arguments[0]), arguments[1], Path(arguments[2])
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    arrays, seconds = {"onnxruntime": with_onnxruntime, "torch": with_torch}[engine](folder, task)
+    arrays, seconds = {"onnxruntime": with_onnxruntime, "torch": with_torch}[library](folder, task)
     np.savez(out.with_suffix(".npz"), allow_pickle=False, **arrays)
     out.with_suffix(".json").write_text(json.dumps({"seen": seen(), "seconds": seconds}), encoding="utf-8")
 

@@ -24,14 +24,14 @@ SWITCHES = (
 
 @dataclass(frozen=True)
 class Processor:
-    """A row of the table. ``engine`` is "onnxruntime" or "torch".
+    """A row of the table. ``library`` is "onnxruntime" or "torch".
 
     ``switches`` force libraries to another instruction set; ``cpu`` is QEMU's name of a processor. ``highest`` is the
     instruction set that must be seen, ``expected`` what each forced library must report of itself.
     """
 
     name: str
-    engine: str
+    library: str
     cpu: str | None = None
     highest: str | None = None
     switches: Mapping[str, str] = field(default_factory=dict)
@@ -73,9 +73,9 @@ def forced(dispatched: Sequence[str], present: Sequence[str]) -> tuple[Processor
     above = [name for name in dispatched if name in present and name not in ("X86_V2", "X86_V3")]
     avx2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
     avx2 |= {"MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell", "NPY_DISABLE_CPU_FEATURES": " ".join(above)}
-    least = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    minimum = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
     both = " ".join([*above, *(name for name in ("X86_V3",) if name in present)])
-    least |= {"MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": both}
+    minimum |= {"MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": both}
     return (
         Processor(
             "PyTorch held to AVX2",
@@ -86,7 +86,7 @@ def forced(dispatched: Sequence[str], present: Sequence[str]) -> tuple[Processor
         Processor(
             "PyTorch held to SSE",
             "torch",
-            switches=least,
+            switches=minimum,
             expected={
                 "ATen": "DEFAULT",
                 "oneDNN": "Intel SSE4.1",

@@ -74,13 +74,13 @@ def main() -> None:
 def request(kind: str, count: int, tok: coda_runtime.Tokenizer) -> NDArray[Any]:
     """Images of one request: pixels of the tokenizer's size, or JPEG files of twice that."""
     if kind == "pixels":
-        return pictures(count, tok.spec.image_size)
+        return images(count, tok.spec.image_size)
     out: NDArray[Any] = np.empty(count, np.object_)
     out[:] = files(count, 2 * tok.spec.image_size)
     return out
 
 
-def pictures(count: int, size: int) -> NDArray[np.uint8]:
+def images(count: int, size: int) -> NDArray[np.uint8]:
     """Smooth pictures with some noise, uint8 [count,size,size,3]."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
@@ -93,9 +93,9 @@ def pictures(count: int, size: int) -> NDArray[np.uint8]:
 def files(count: int, size: int) -> list[bytes]:
     """The same as JPEG files."""
     out = []
-    for picture in pictures(count, size):
+    for image in images(count, size):
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+        Image.fromarray(image).save(buffer, "JPEG", quality=90)
         out.append(buffer.getvalue())
     return out
 
@@ -139,7 +139,7 @@ def batch(kind: str, tok: coda_runtime.Tokenizer, folder: Path) -> NDArray[np.ui
     """One full batch as the runtime takes it: pixels, or paths of files."""
     count, size = tok.images_per_run, tok.spec.image_size
     if kind == "pixels":
-        return pictures(count, size)
+        return images(count, size)
     paths = [folder / f"{number}.jpg" for number in range(count)]
     for path, file in zip(paths, files(count, 2 * size), strict=True):
         path.write_bytes(file)
@@ -182,10 +182,10 @@ def summary(outcome: Outcome) -> dict[str, Any]:
 
 def words(outcome: Outcome) -> str:
     """The same in a line."""
-    figures = summary(outcome)
+    metrics = summary(outcome)
     return (
-        f"p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms; {figures['requests']} requests, "
-        f"{figures['lost']} lost; clients took {figures['client_processors']:.2f} processors"
+        f"p50 {metrics['p50_ms']:.1f} ms, p99 {metrics['p99_ms']:.1f} ms; {metrics['requests']} requests, "
+        f"{metrics['lost']} lost; clients took {metrics['client_processors']:.2f} processors"
     )
 
 

@@ -57,15 +57,15 @@ def command(out: Path, as_json: bool) -> None:
                 click.echo(text)
 
         coda = typed_coda()
-        findings = run_demo(out, coda=coda, progress=step)
-    figures = findings.to_json()
+        results = run_demo(out, coda=coda, progress=step)
+    metrics = results.to_json()
     if as_json:
-        print_json({"out": os.fspath(out), **figures, "seconds": time.perf_counter() - begun})
+        print_json({"out": os.fspath(out), **metrics, "seconds": time.perf_counter() - begun})
         return
-    spec = findings.manifest.spec
+    spec = results.manifest.spec
     click.echo(
-        f"{len(findings.names)} photographs -> {spec.num_tokens} tokens of {findings.bits_per_token} bits each "
-        f"({findings.bytes_per_image:,} bytes) -> back at {figures['psnr']:.1f} dB"
+        f"{len(results.names)} photographs -> {spec.num_tokens} tokens of {results.bits_per_token} bits each "
+        f"({results.bytes_per_image:,} bytes) -> back at {metrics['psnr']:.1f} dB"
     )
     click.echo(f"done in {time.perf_counter() - begun:.0f} s")
     click.echo(f"report: {out / 'report.html'}")

@@ -45,7 +45,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
     "coda eval tokenizer/ --data imagenet/val --rfid --lpips --batch 32 --workers 8 --json\n"
     "coda eval official:flux_v65536 --data imagenet/val --rfid",
 )
-@click.argument("subject", metavar="TOKENIZER_OR_BUNDLE")
+@click.argument("target", metavar="TOKENIZER_OR_BUNDLE")
 @click.option("--data", required=True, help="Folder of images, .tar shards, a .npy array, or hf:owner/name@split.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use that many images, evenly spread over the data.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
@@ -73,7 +73,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
 @load_options()
 @json_option
 def command(
-    subject: str,
+    target: str,
     data: str,
     report: Path | None,
     per_image: Path | None,
@@ -93,7 +93,7 @@ def command(
     with ExitStack() as stack:
         page = stack.enter_context(output(report))
         lines = stack.enter_context(output(per_image))
-        found = _evaluate(subject, data, page is not None, **settings)
+        found = _evaluate(target, data, page is not None, **settings)
         if page is not None:
             from coda_deploy.evaluate.report import render
 
@@ -111,9 +111,9 @@ def command(
 
 
 def _evaluate(
-    subject: str,
+    target: str,
     data: str,
-    pictures: bool,
+    with_images: bool,
     *,
     limit: int | None,
     batch: int,
@@ -124,18 +124,18 @@ def _evaluate(
     **choice: Any,
 ) -> Evaluation:
     from coda_deploy.data import open_source
-    from coda_deploy.evaluate import Choice, evaluate, make_metrics, open_subject
+    from coda_deploy.evaluate import Choice, evaluate, make_metrics, open_target
     from coda_deploy.evaluate.run import check_same_spec
 
     # What can fail fails before the first image: packages, weights, the data, then the tokenizers.
     metrics = make_metrics(Choice(**choice), options.device)
     source = open_source(data)
     with ExitStack() as stack:
-        measured = stack.enter_context(open_subject(subject, **options.arguments()))
+        measured = stack.enter_context(open_target(target, **options.arguments()))
         # The other one runs as it is by default: --precision and the like are about the one that is measured.
         other = None
         if against:
-            other = stack.enter_context(open_subject(against, device=options.device, threads=options.threads))
+            other = stack.enter_context(open_target(against, device=options.device, threads=options.threads))
             check_same_spec(measured, other)
         with progress("evaluating", total=len(source) if limit is None else min(limit, len(source))) as bar:
             return evaluate(
@@ -147,7 +147,7 @@ def _evaluate(
                 batch_size=batch,
                 limit=limit,
                 workers=workers,
-                show=show if pictures else 0,
+                show=show if with_images else 0,
                 progress=bar.advance,
             )
 

@@ -109,17 +109,17 @@ def command(
     With --triton it writes a model repository for NVIDIA Triton Inference Server beside the bundle.
     """
     from coda_deploy.export import export_tokenizer
-    from coda_export import DEFAULT_FLOORS, Floor
+    from coda_export import DEFAULT_THRESHOLDS, Threshold
     from coda_export.bundle import check_precisions
 
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_precisions(precisions)
-    floors = {
-        name: Floor(
-            floor.min_agreement if min_agreement is None else min_agreement,
-            floor.min_psnr if min_psnr is None else min_psnr,
+    thresholds = {
+        name: Threshold(
+            threshold.min_agreement if min_agreement is None else min_agreement,
+            threshold.min_psnr if min_psnr is None else min_psnr,
         )
-        for name, floor in DEFAULT_FLOORS.items()
+        for name, threshold in DEFAULT_THRESHOLDS.items()
     }
     requests = _requests(engines, target, batch)
     if triton is not None:
@@ -137,7 +137,7 @@ def command(
             precisions=precisions,
             engines=requests,
             kernels=PTX in engines,
-            floors=floors,
+            thresholds=thresholds,
             images=parity_images,
             progress=step,
         )

@@ -65,9 +65,9 @@ def command(
         lambda: train(config, images, folder, vae=vae, resume=resume),
         folder,
         as_json=as_json,
-        summary=lambda figures: (
-            f"{figures['step']:.0f} steps, {figures['psnr']:.2f} dB on training images, "
-            f"{percent(figures['utilization'], 1)} of the codes in use"
+        summary=lambda metrics: (
+            f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images, "
+            f"{percent(metrics['utilization'], 1)} of the codes in use"
         ),
         following=f"next:  coda eval {folder} --data IMAGES\n       coda export {folder} --out bundle/",
     )

@@ -57,6 +57,6 @@ def command(
         lambda: train_vae(config, images, folder, vae=vae, resume=resume),
         folder,
         as_json=as_json,
-        summary=lambda figures: f"{figures['step']:.0f} steps, {figures['psnr']:.2f} dB on training images",
+        summary=lambda metrics: f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images",
         following=f"next:  coda train --config CONFIG --vae {folder} --data {images} --out tokenizer/",
     )

@@ -12,7 +12,7 @@ import click
 from coda_runtime.cli.base import print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 def training_options(result: str) -> Callable[[F], F]:
@@ -47,14 +47,14 @@ def given(data: str | None, out: Path | None) -> tuple[str, Path]:
 
 
 def carry_out(
-    train: Callable[[], Figures], out: Path, *, as_json: bool, summary: Callable[[Figures], str], following: str
+    train: Callable[[], Metrics], out: Path, *, as_json: bool, summary: Callable[[Metrics], str], following: str
 ) -> None:
     """Run to the end or to a signal, and tell of it where this is the first process."""
     from coda_deploy.errors import StoppedError
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
     try:
-        figures = train()
+        metrics = train()
     except StoppedError as stopped:
         if first:
             click.echo(f"stopped: {stopped}", err=True)
@@ -62,8 +62,8 @@ def carry_out(
     if not first:
         return
     if as_json:
-        print_json({"out": str(out), **figures})
+        print_json({"out": str(out), **metrics})
         return
-    if figures:  # none where somebody has removed the log
-        click.echo(f"{out}: {summary(figures)}")
+    if metrics:  # none where somebody has removed the log
+        click.echo(f"{out}: {summary(metrics)}")
     click.echo(following)

@@ -64,8 +64,8 @@ class _Centres(Dataset[_Part | DataError]):
 
     def __getitem__(self, number: int) -> _Part | DataError:
         part = _Part([], [], [])
-        for place in range(number * self.batch_size, min((number + 1) * self.batch_size, self.count)):
-            index = place * len(self.source) // self.count
+        for position in range(number * self.batch_size, min((number + 1) * self.batch_size, self.count)):
+            index = position * len(self.source) // self.count
             try:
                 found = attempt(self.source, index, self._fit)
             except DataError as error:

@@ -59,14 +59,14 @@ class TrainLoader:
         world: int = 1,
         workers: int = 0,
     ) -> None:
-        for name, value, least in (
+        for name, value, minimum in (
             ("batch_size", batch_size, 1),
             ("seed", seed, 0),
             ("rank", rank, 0),
             ("world", world, 1),
             ("workers", workers, 0),
         ):
-            check_whole(name, value, least)
+            check_whole(name, value, minimum)
         if rank >= world:
             raise InputError(f"rank must be under world ({world}), found {rank}")
         if seed >= 2**64:

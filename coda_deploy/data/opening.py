@@ -34,7 +34,7 @@ def open_source(where: str | os.PathLike[str]) -> ImageSource:
         return _open_folder(path)
     if path.exists():
         return _open_file(path)
-    _refuse_remote(text)
+    _reject_remote(text)
     base, at, split = text.rpartition("@")
     if at and Path(base).is_dir():
         if not dataset.is_saved(Path(base)):
@@ -73,7 +73,7 @@ def _open_file(path: Path) -> ImageSource:
     raise DataError(f"{path} is neither a .tar shard nor a .npy array; expected one of these, or a folder")
 
 
-def _refuse_remote(text: str) -> None:
+def _reject_remote(text: str) -> None:
     # A Path made of a URL has only one of its slashes left.
     scheme = text.partition(":")[0].lower()
     if text.startswith("hf:"):

@@ -38,25 +38,25 @@ class ShardSource:
         self._paths = tuple(paths)
         self._states: list[_State] = []
         names: list[str] = []
-        places = []
+        locations = []
         for shard, path in enumerate(self._paths):
             state, images = _index(path)
             self._states.append(state)
             names += [name for name, _, _ in images]
-            places += [np.array([(shard, offset, size) for _, offset, size in images], np.int64).reshape(-1, 3)]
+            locations += [np.array([(shard, offset, size) for _, offset, size in images], np.int64).reshape(-1, 3)]
         if not names:
             raise DataError(f"{_count(self._paths)} no images; expected members ending in {expected_suffixes()}")
         self._names = PackedNames(names)
-        self._places = np.concatenate(places)
+        self._locations = np.concatenate(locations)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        return printable(f"{self._paths[self._places[index, 0]]}/{self._names[index]}")
+        return printable(f"{self._paths[self._locations[index, 0]]}/{self._names[index]}")
 
     def image(self, index: int) -> Image.Image:
-        shard, offset, size = self._places[index].tolist()
+        shard, offset, size = self._locations[index].tolist()
         name = self.name(index)
         # By process: a forked worker must not move the place at which its parent reads.
         file = _opened(self._paths[shard], self._states[shard], os.getpid())

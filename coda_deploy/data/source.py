@@ -57,7 +57,7 @@ def printable(name: str) -> str:
     return name.encode(errors="replace").decode()
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise ``InputError`` unless ``value`` is a whole number of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number, {least} or more, found {value!r}")
+def check_whole(name: str, value: object, minimum: int) -> None:
+    """Raise ``InputError`` unless ``value`` is a whole number of at least ``minimum``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise InputError(f"{name} must be a whole number, {minimum} or more, found {value!r}")

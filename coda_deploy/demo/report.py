@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coda_deploy.demo import figures, pictures
-from coda_deploy.demo.findings import Findings
+from coda_deploy.demo import image_sections, metric_sections
+from coda_deploy.demo.results import DemoResults
 from coda_runtime.format.parity import Measured
 from coda_runtime.format.parts import ENCODER
 from coda_runtime.report.document import document, tile
@@ -15,23 +15,23 @@ from coda_runtime.report.markup import Markup, el, join
 from coda_runtime.report.words import count, decibel, share
 
 
-def render(found: Findings, *, out: Path, coda: str = "coda") -> str:
+def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
     """The page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
     return document(
         f"coda demo: {count(len(found.names), 'photograph')} as tokens",
         headline(found),
-        pictures.side_by_side(found),
-        pictures.growing(found),
-        pictures.code_maps(found),
-        figures.codebook_use(found),
-        figures.parity(found),
-        figures.timings(found),
+        image_sections.side_by_side(found),
+        image_sections.growing(found),
+        image_sections.code_maps(found),
+        metric_sections.codebook_use(found),
+        metric_sections.parity(found),
+        metric_sections.timings(found),
         next_steps(out, coda),
         footer=footer(found),
     )
 
 
-def headline(found: Findings) -> Markup:
+def headline(found: DemoResults) -> Markup:
     """What happened, in a sentence and six numbers."""
     spec, photos = found.manifest.spec, count(len(found.names), "photograph")
     raw = spec.image_size**2 * 3
@@ -60,11 +60,11 @@ def headline(found: Findings) -> Markup:
     )
 
 
-def _mean(found: Findings, images: np.ndarray) -> str:
+def _mean(found: DemoResults, images: np.ndarray) -> str:
     return decibel(float(np.mean(found.psnr(images))))
 
 
-def _parity_tile(found: Findings) -> Markup:
+def _parity_tile(found: DemoResults) -> Markup:
     encoders = [record for artifact, _, record in found.parity() if artifact.part == ENCODER.name]
     agreement = encoders[0].step_agreement if encoders and isinstance(encoders[0], Measured) else None
     return tile("Parity", share(agreement), "of the tokens as in PyTorch")
@@ -103,7 +103,7 @@ def next_steps(out: Path, coda: str) -> Markup:
     )
 
 
-def footer(found: Findings) -> Markup:
+def footer(found: DemoResults) -> Markup:
     """Which tokenizer this was, and whose photographs."""
     spec, source = found.manifest.spec, found.manifest.provenance.get("source", {})
     digest = str(source.get("sha256", ""))[:12]

@@ -14,8 +14,8 @@ import torch
 import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.demo.codes import usage
-from coda_deploy.demo.findings import Findings
 from coda_deploy.demo.report import render
+from coda_deploy.demo.results import DemoResults
 from coda_deploy.demo.timing import BATCHES, compare
 from coda_deploy.export import export_tokenizer
 from coda_deploy.reference import TorchReference
@@ -40,7 +40,7 @@ def run_demo(
     tokenizer: Path | None = None,
     coda: str = "coda",
     progress: Progress = lambda _: None,
-) -> Findings:
+) -> DemoResults:
     """Take the sample tokenizer (or another ``tokenizer`` folder) the whole road, on the shipped photographs.
 
     Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
@@ -57,14 +57,14 @@ def run_demo(
             if file.is_file():
                 shutil.copyfile(file, folder / TOKENIZER / file.name)
         manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, progress=progress)
-        findings = _look(folder, manifest, progress)
+        results = _look(folder, manifest, progress)
         progress("writing the report")
-        page = render(findings, out=out, coda=coda)
+        page = render(results, out=out, coda=coda)
         (folder / REPORT).write_text(page, encoding="utf-8")
-    return findings
+    return results
 
 
-def _look(folder: Path, manifest: Manifest, progress: Progress) -> Findings:
+def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
     size = manifest.spec.image_size
     originals = np.stack([fit(path, size) for path in photographs.paths()])
     with coda_runtime.load(folder / BUNDLE, device="cpu") as runtime:
@@ -80,7 +80,7 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> Findings:
     progress("the continuous VAE, without the quantizer")
     with torch.inference_mode():
         continuous = to_pixels(tokenizer.decode_latent(tokenizer.encode_latent(torch.from_numpy(originals)))).numpy()
-    return Findings(
+    return DemoResults(
         names=photographs.NAMES,
         originals=originals,
         reconstructions=reconstructions,
@@ -99,13 +99,13 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> Findings:
 
 def _machine(threads: Sequence[int]) -> dict[str, str]:
     found = diagnose()
-    cpu, engine = found["cpu"], found["onnxruntime"] or {}
+    cpu, ort = found["cpu"], found["onnxruntime"] or {}
     return {
         "CPU": f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores",
         "threads": f"{', '.join(map(str, threads))} in PyTorch; in onnxruntime its own choice, one a physical core",
         "system": platform.system(),
         "Python": platform.python_version(),
         "PyTorch": torch.__version__,
-        "onnxruntime": str(engine.get("version")),
+        "onnxruntime": str(ort.get("version")),
         "coda-runtime": version("coda-runtime"),
     }

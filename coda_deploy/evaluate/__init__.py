@@ -5,6 +5,6 @@ from coda_deploy.evaluate.frechet import Inception
 from coda_deploy.evaluate.meter import Metrics
 from coda_deploy.evaluate.result import Evaluation
 from coda_deploy.evaluate.run import evaluate
-from coda_deploy.evaluate.subject import Subject, open_subject
+from coda_deploy.evaluate.target import Target, open_target
 
-__all__ = ["Choice", "Evaluation", "Inception", "Metrics", "Subject", "evaluate", "make_metrics", "open_subject"]
+__all__ = ["Choice", "Evaluation", "Inception", "Metrics", "Target", "evaluate", "make_metrics", "open_target"]

@@ -46,16 +46,16 @@ def make_metrics(choice: Choice, device: str) -> Metrics:
     with_lpips = every or choice.lpips or (vgg is not None and not with_dists)
     with_alex = every or choice.lpips_alex or alex is not None
     with_inception = choice.rfid or file is not None or (every and inception_is_here())
-    place = network_device(device) if with_lpips or with_alex or with_dists or with_inception else None
+    resolved = network_device(device) if with_lpips or with_alex or with_dists or with_inception else None
     return Metrics(
         ssim=ssim,
         ms_ssim=ms_ssim,
         ssimulacra2=ssimulacra2,
         continuous="vae" not in skip,
-        lpips=lpips(vgg, place) if with_lpips and place else None,
-        lpips_alex=lpips(alex, place, "alex") if with_alex and place else None,
-        dists=dists(vgg, place) if with_dists and place else None,
-        inception=Inception(file, place) if with_inception and place else None,
-        network_device=None if place is None else str(place),
+        lpips=lpips(vgg, resolved) if with_lpips and resolved else None,
+        lpips_alex=lpips(alex, resolved, "alex") if with_alex and resolved else None,
+        dists=dists(vgg, resolved) if with_dists and resolved else None,
+        inception=Inception(file, resolved) if with_inception and resolved else None,
+        network_device=None if resolved is None else str(resolved),
         reasons={"rfid": "Inception's weights are not here: name them with --inception-weights"} if every else {},
     )

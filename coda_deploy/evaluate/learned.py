@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coda_deploy.evaluate.devices import to_tensor
-from coda_deploy.evaluate.figures import Pixels
+from coda_deploy.evaluate.metrics import Pixels
 from coda_deploy.perception import Dists, Lpips
 from coda_deploy.perception.lpips import Net
 from coda_deploy.tokenizer.pixels import from_pixels

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from coda_deploy.data import EvalBatch
 from coda_deploy.evaluate.extremes import Extremes, Shown
-from coda_deploy.evaluate.figures import FIGURES, QUALITIES, Compare, Pixels
 from coda_deploy.evaluate.frechet import FrechetMeter
+from coda_deploy.evaluate.metrics import METRICS, QUALITIES, Compare, Pixels
 from coda_deploy.evaluate.result import NAMED, Evaluation, Quality, Scale
 from coda_deploy.evaluate.similarity import ms_ssim_per_image, ssim_per_image, ssimulacra2_per_image
-from coda_deploy.evaluate.subject import Subject
+from coda_deploy.evaluate.target import Target
 from coda_deploy.evaluate.usage import Agreement, CodeCounts, perplexity, utilization
 from coda_runtime.codes.metrics import psnr_per_image
 
@@ -64,9 +64,9 @@ class Metrics:
 class Meter:
     """All that a run adds up, in memory that grows by a few numbers an image."""
 
-    def __init__(self, subject: Subject, against: Subject | None, metrics: Metrics, show: int) -> None:
-        spec = subject.spec
-        self._subject, self._against, self._metrics = subject, against, metrics
+    def __init__(self, target: Target, against: Target | None, metrics: Metrics, show: int) -> None:
+        spec = target.spec
+        self._target, self._against, self._metrics = target, against, metrics
         self._names: list[str] = []
         self._scores: dict[str, list[float]] = {}
         self._counts = CodeCounts(spec)
@@ -82,14 +82,14 @@ class Meter:
         room = NAMED - len(self._skipped)
         self._skipped += [(skipped.name, skipped.reason) for skipped in batch.skipped[:room]]
         originals = batch.images
-        ids = self._subject.encode(originals)
+        ids = self._target.encode(originals)
         self._counts.add(ids)
-        sets = {"": self._subject.decode(ids)}
+        sets = {"": self._target.decode(ids)}
         if self._agreement is not None and self._against is not None:
             theirs = self._against.encode(originals)
             self._agreement.add(ids, theirs)
             sets[AGAINST] = self._against.decode(theirs)
-        if self._metrics.continuous and (continuous := self._subject.continuous(originals)) is not None:
+        if self._metrics.continuous and (continuous := self._target.continuous(originals)) is not None:
             sets[CONTINUOUS] = continuous
         for prefix, images in sets.items():
             for name, compare in self._metrics.comparisons.items():
@@ -117,11 +117,11 @@ class Meter:
         agreement = self._agreement
         shares: list[float] | list[None] = agreement.per_scale if agreement else [None] * len(self._counts.counts)
         worst, best = self._extremes.split()
-        total, sides = self._counts.total, self._subject.spec.scales
+        total, sides = self._counts.total, self._target.spec.scales
         return Evaluation(
-            about=self._subject.about,
+            about=self._target.about,
             against=None if self._against is None else self._against.about,
-            spec=self._subject.spec,
+            spec=self._target.spec,
             data=data,
             names=self._names,
             scores={name: np.array(values) for name, values in self._scores.items()},
@@ -150,7 +150,7 @@ class Meter:
         return Quality(**{**{key: _mean(values) for key, values in scores.items()}, "rfid": rfid})
 
     def _reasons(self, qualities: dict[str, Quality]) -> dict[str, str]:
-        why = {figure.key: figure.missing for figure in FIGURES} | dict(self._metrics.reasons)
+        why = {metric.key: metric.missing for metric in METRICS} | dict(self._metrics.reasons)
         if self._metrics.inception is not None:
             why["rfid"] = "it needs two images or more"
         reasons = {name: why[name] for name in QUALITIES if getattr(qualities[""], name) is None}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.evaluate.extremes import Shown
-from coda_deploy.evaluate.figures import FIGURES
+from coda_deploy.evaluate.metrics import METRICS
 from coda_deploy.evaluate.result import Evaluation
 from coda_deploy.evaluate.rows import (
     notes,
@@ -29,7 +29,7 @@ from coda_runtime.report.words import count, decibel, share
 
 AMPLIFIED = 4
 MAX_BINS = 24
-_LABELS = {figure.key: figure.name for figure in FIGURES} | {"token_agreement": "equal tokens"}
+_LABELS = {metric.key: metric.name for metric in METRICS} | {"token_agreement": "equal tokens"}
 
 
 def render(found: Evaluation) -> str:
@@ -37,7 +37,7 @@ def render(found: Evaluation) -> str:
     return document(
         f"coda eval: {found.about.path}",
         headline(found),
-        figures(found),
+        metrics_section(found),
         codebook(found),
         extremes("Furthest from their originals", found.worst, "lowest", found.data),
         extremes("Closest to their originals", found.best, "highest", found.data),
@@ -70,7 +70,7 @@ def headline(found: Evaluation) -> Markup:
     )
 
 
-def figures(found: Evaluation) -> Markup:
+def metrics_section(found: Evaluation) -> Markup:
     """The means in a table, and how PSNR is spread over the images."""
     return el(
         "section",
@@ -127,11 +127,11 @@ def _histogram(found: Evaluation) -> tuple[Markup, ...]:
     bins = min(MAX_BINS, math.ceil(2 * found.num_images ** (1 / 3)))
     edges = nice_ticks(float(every.min()), float(every.max()), bins)
     steps = [Line(name, _steps(values, edges), style) for name, style, values in finite]
-    most = max(number for line in steps for _, number in line.points)
+    largest = max(number for line in steps for _, number in line.points)
     chart = line_chart(
         steps,
         Axis("PSNR, dB", ticks=nice_ticks(edges[0], edges[-1])),
-        Axis("images", ticks=[tick for tick in nice_ticks(0, most) if tick == int(tick)], zero=True),
+        Axis("images", ticks=[tick for tick in nice_ticks(0, largest) if tick == int(tick)], zero=True),
         "Histogram of PSNR: "
         + "; ".join(f"{name} from {v.min():.1f} to {v.max():.1f} dB" for name, _, v in finite if v.size),
     )

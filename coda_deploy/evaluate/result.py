@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.evaluate.extremes import Shown
-from coda_deploy.evaluate.figures import QUALITIES
+from coda_deploy.evaluate.metrics import QUALITIES
 from coda_deploy.evaluate.similarity import ms_ssim_scales
-from coda_deploy.evaluate.subject import About
+from coda_deploy.evaluate.target import About
 from coda_runtime.codes.metrics import json_number
 from coda_runtime.format.spec import Spec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coda_deploy.evaluate.figures import FIGURES, Figure
+from coda_deploy.evaluate.metrics import METRICS, Metric
 from coda_deploy.evaluate.result import Evaluation, Quality
 from coda_deploy.evaluate.similarity import SCALES
 from coda_runtime.report.words import count, share
@@ -20,30 +20,30 @@ def quality_rows(found: Evaluation) -> list[list[str]]:
     Between them, where they were measured: of the other's tokens and the difference to them, of the continuous VAE.
     """
     rows = []
-    for figure in FIGURES:
+    for metric in METRICS:
         sides = [side for side in (found.tokens, found.other, found.continuous) if side is not None]
-        if figure.key != "psnr" and all(getattr(side, figure.key) is None for side in sides):
+        if metric.key != "psnr" and all(getattr(side, metric.key) is None for side in sides):
             continue
-        cells = [_cell(figure, found.tokens)]
+        cells = [_cell(metric, found.tokens)]
         if found.other is not None:
-            difference = getattr(found.difference, figure.key)
-            cells += [_cell(figure, found.other), "" if difference is None else figure.write_difference(difference)]
+            difference = getattr(found.difference, metric.key)
+            cells += [_cell(metric, found.other), "" if difference is None else metric.write_difference(difference)]
         if found.continuous is not None:
-            cells.append(_cell(figure, found.continuous))
-        rows.append([_label(figure, found), *cells, figure.better])
+            cells.append(_cell(metric, found.continuous))
+        rows.append([_label(metric, found), *cells, metric.better])
     return rows
 
 
-def _label(figure: Figure, found: Evaluation) -> str:
-    few = figure.key == "ms_ssim" and found.ms_ssim_scales < SCALES
-    return f"{figure.name}, {count(found.ms_ssim_scales, 'scale')}" if few else figure.name
+def _label(metric: Metric, found: Evaluation) -> str:
+    few = metric.key == "ms_ssim" and found.ms_ssim_scales < SCALES
+    return f"{metric.name}, {count(found.ms_ssim_scales, 'scale')}" if few else metric.name
 
 
-def _cell(figure: Figure, side: Quality) -> str:
-    value = getattr(side, figure.key)
+def _cell(metric: Metric, side: Quality) -> str:
+    value = getattr(side, metric.key)
     if value is not None:
-        return figure.write(value)
-    return "identical" if figure.key == "psnr" else "not computed"  # a mean of none: every image is identical
+        return metric.write(value)
+    return "identical" if metric.key == "psnr" else "not computed"  # a mean of none: every image is identical
 
 
 def scale_columns(found: Evaluation) -> list[str]:

@@ -8,7 +8,7 @@ from coda_deploy.data import ImageSource, centre_batches
 from coda_deploy.evaluate.devices import full_float32
 from coda_deploy.evaluate.meter import Meter, Metrics
 from coda_deploy.evaluate.result import Evaluation
-from coda_deploy.evaluate.subject import Subject
+from coda_deploy.evaluate.target import Target
 from coda_runtime.errors import InputError
 
 # What ids depend on; a variant's name, and the words for the one rule of cropping, may differ.
@@ -16,11 +16,11 @@ COMPARED = ("image_size", "downsample", "latent_channels", "vocab_size", "scales
 
 
 def evaluate(
-    subject: Subject,
+    target: Target,
     source: ImageSource,
     *,
     metrics: Metrics = Metrics(),  # noqa: B008 - frozen
-    against: Subject | None = None,
+    against: Target | None = None,
     data: str = "",
     batch_size: int = 8,
     limit: int | None = None,
@@ -31,7 +31,7 @@ def evaluate(
     """Encode and decode the images of ``source`` and measure what comes back.
 
     Args:
-        subject: the tokenizer or bundle.
+        target: the tokenizer or bundle.
         source: the images, from :func:`coda_deploy.data.open_source`; unreadable ones are skipped and counted.
         metrics: what to compute.
         against: another one, whose ids of the same images are compared.
@@ -47,9 +47,9 @@ def evaluate(
         InputError: ``against`` has another spec; a number does not fit.
     """
     if against is not None:
-        check_same_spec(subject, against)
-    meter = Meter(subject, against, metrics, show)
-    batches = centre_batches(source, subject.spec.image_size, batch_size, limit=limit, workers=workers)
+        check_same_spec(target, against)
+    meter = Meter(target, against, metrics, show)
+    batches = centre_batches(source, target.spec.image_size, batch_size, limit=limit, workers=workers)
     with full_float32():
         for batch in batches:
             meter.add(batch)
@@ -57,13 +57,13 @@ def evaluate(
     return meter.result(data)
 
 
-def check_same_spec(subject: Subject, against: Subject) -> None:
+def check_same_spec(target: Target, against: Target) -> None:
     """Raise ``InputError`` naming the first key in which the two differ, so that their ids cannot be compared."""
     for key in COMPARED:
-        one, other = (_plain(getattr(of.spec, key)) for of in (subject, against))
+        one, other = (_plain(getattr(of.spec, key)) for of in (target, against))
         if one != other:
             raise InputError(
-                f"their tokens cannot be compared: {key} is {one} in {subject.name} and {other} in {against.name}"
+                f"their tokens cannot be compared: {key} is {one} in {target.name} and {other} in {against.name}"
             )
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from coda_deploy.evaluate.devices import to_tensor
-from coda_deploy.evaluate.figures import Pixels
+from coda_deploy.evaluate.metrics import Pixels
 from coda_runtime.errors import InputError, MissingDependencyError
 
 # Wang et al. 2004 weigh an 11 x 11 window with a Gaussian of this width.

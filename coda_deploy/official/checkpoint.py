@@ -32,11 +32,11 @@ _OVERHEAD = 16 * 2**20
 class Checkpoint:
     """One variant's files, in a folder or a repository: in a subfolder of the variant's name, or at the root."""
 
-    def __init__(self, variant: str, place: Path | HubName) -> None:
+    def __init__(self, variant: str, source: Path | HubName) -> None:
         """Raise ``ConfigError`` for an unknown variant; nothing is read yet."""
         if variant not in VARIANTS:
             raise ConfigError(f"unknown variant {variant!r}, expected one of {', '.join(VARIANTS)}")
-        self._variant, self._place = variant, place
+        self._variant, self._source = variant, source
 
     @property
     def config(self) -> TokenizerConfig:
@@ -69,10 +69,10 @@ class Checkpoint:
 
     def _find(self, choices: Sequence[Choice]) -> tuple[list[Path], dict[str, Any]]:
         """The paths of FILES, and what is to be remembered of them."""
-        if isinstance(self._place, HubName):
-            fetched = fetch_files(self._place, choices)
+        if isinstance(self._source, HubName):
+            fetched = fetch_files(self._source, choices)
             return list(fetched.paths.values()), _record(fetched)
-        root = self._place
+        root = self._source
         if not root.is_dir():
             raise WeightsError(
                 f"no folder at {root}: give the folder with {VAE_FILE} and {QUANTIZER_FILE}, or a hub id like "
@@ -95,11 +95,11 @@ def open_published(text: str) -> Checkpoint:
 
 
 def _choices(variant: str, wanted: Mapping[str, Mapping[str, Tensor]]) -> list[Choice]:
-    most = {
+    max_bytes = {
         file: _BYTES_A_VALUE * sum(tensor.numel() for tensor in tensors.values()) + _OVERHEAD
         for file, tensors in wanted.items()
     }
-    return [{f"{variant}/{file}": most[file] for file in FILES}, {file: most[file] for file in FILES}]
+    return [{f"{variant}/{file}": max_bytes[file] for file in FILES}, {file: max_bytes[file] for file in FILES}]
 
 
 def _record(fetched: Fetched) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from coda_runtime.hub_source.names import parse_hub_name
 
 
 def import_official(
-    place: str | os.PathLike[str] | None, variant: str, *, revision: str | None = None
+    source: str | os.PathLike[str] | None, variant: str, *, revision: str | None = None
 ) -> CodaTokenizer:
     """Load a checkpoint as ``variant`` (``mar_v16384`` or ``flux_v65536``), in eval mode.
 
-    ``place`` is a folder, a hub id (``owner/name``, ``owner/name@revision``), or None for what CODA's authors publish;
+    ``source`` is a folder, a hub id (``owner/name``, ``owner/name@revision``), or None for what CODA's authors publish;
     a folder that exists comes first. The files lie in its subfolder of the variant's name, or at its root.
     ``revision`` is a branch, tag or commit of a hub id. Where the weights came from is in ``.checkpoint``.
 
@@ -24,6 +24,6 @@ def import_official(
     or misshapen key, naming it and the nearest expected one; ``HubError`` where the Hub did not deliver; ``InputError``
     for a revision of a folder.
     """
-    if place is None:
+    if source is None:
         return CodaTokenizer.from_source(Checkpoint(variant, parse_hub_name(PUBLISHED, revision)))
-    return CodaTokenizer.from_source(Checkpoint(variant, path_or_name(place, revision) or Path(place)))
+    return CodaTokenizer.from_source(Checkpoint(variant, path_or_name(source, revision) or Path(source)))

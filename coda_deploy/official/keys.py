@@ -35,8 +35,8 @@ _LDM_RULES: tuple[tuple[str, str], ...] = (
 def _ldm_name(name: str) -> str:
     level = re.match(r"^decoder\.up_blocks\.(\d+)\.(resnets\.(\d+)|upsamplers\.0)\.", name)
     if level:
-        place = "upsample" if level[3] is None else f"block.{level[3]}"
-        name = f"decoder.up.{_MAR_LEVELS - 1 - int(level[1])}.{place}.{name[level.end() :]}"
+        block = "upsample" if level[3] is None else f"block.{level[3]}"
+        name = f"decoder.up.{_MAR_LEVELS - 1 - int(level[1])}.{block}.{name[level.end() :]}"
     for pattern, replacement in _LDM_RULES:
         name = re.sub(pattern, replacement, name)
     return name

@@ -68,8 +68,8 @@ def list_checkpoints(out: Path) -> list[Path]:
 
 def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts: Facts, keep: int) -> Path:
     """Write one beside its place and rename it, then remove the oldest ones over ``keep``. Raises ``OutputError``."""
-    place = out / FOLDER / f"step-{facts.step:08}"
-    with staged_folder(place, replace=True) as folder:
+    path = out / FOLDER / f"step-{facts.step:08}"
+    with staged_folder(path, replace=True) as folder:
         model.save_pretrained(folder)
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         (folder / TENSORS).write_bytes(save(contiguous))
@@ -80,7 +80,7 @@ def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts
         hidden = old.with_name(f".{old.name}.part")
         old.rename(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
-    return place
+    return path
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
@@ -115,16 +115,16 @@ def check_room(out: Path, model: Learner, tensors: dict[str, Tensor], keep: int)
     """Raise ``OutputError`` unless the disk has room for all checkpoints that will lie there at once."""
     size = sum(t.numel() * t.element_size() for t in [*tensors.values(), *model.state_dict().values()])
     missing = max(1, keep + 1 - len(list_checkpoints(out)))
-    place = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
+    path = next(parent for parent in (out.absolute(), *out.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(path).free
     if free < missing * size:
         raise OutputError(
-            f"{place} has {free / 1e9:.1f} GB free; {missing} checkpoints of {size / 1e9:.2f} GB each need more: "
+            f"{path} has {free / 1e9:.1f} GB free; {missing} checkpoints of {size / 1e9:.2f} GB each need more: "
             "make room, lower save.keep, or choose another --out"
         )
 
 
-def check_same_run(facts: Facts, config: Configuration, images_per_step: int, images: int, place: Path) -> None:
+def check_same_run(facts: Facts, config: Configuration, images_per_step: int, images: int, path: Path) -> None:
     """Raise ``ConfigError`` naming the first setting that would change the numbers of the run that ``facts`` is of.
 
     ``images`` is how many there are in all. A training of another kind is refused first.
@@ -132,7 +132,7 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
     asked = config.to_json()
     held, wanted = _command(facts.config), _command(asked)
     if held != wanted:
-        raise ConfigError(f"{place} holds a training of `{held}`, not of `{wanted}`: give another --out")
+        raise ConfigError(f"{path} holds a training of `{held}`, not of `{wanted}`: give another --out")
     # With as many images a step as before, a batch only shares them out among processes.
     free = FREE | {"optim.batch"} if images_per_step == facts.images_per_step else FREE
     defaults = type(config)().to_json()  # of settings that came after the checkpoint was written
@@ -144,17 +144,17 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
             now = asked[name].get(key)
             if before != now and f"{name}.{key}" not in free:
                 raise ConfigError(
-                    f"{place} was trained with {name} {key} = {before}, now it is {now}: "
+                    f"{path} was trained with {name} {key} = {before}, now it is {now}: "
                     "resume with the same configuration, or start anew in another --out"
                 )
     if images_per_step != facts.images_per_step:
         raise ConfigError(
-            f"{place} was trained with {facts.images_per_step} images a step, now there are {images_per_step}: "
+            f"{path} was trained with {facts.images_per_step} images a step, now there are {images_per_step}: "
             f"choose optim.batch so that optim.batch * optim.accumulate * processes is {facts.images_per_step} again"
         )
     if facts.images not in (0, images):
         raise ConfigError(
-            f"{place} was trained on {facts.images} images, now --data holds {images}: which image is seen when would "
+            f"{path} was trained on {facts.images} images, now --data holds {images}: which image is seen when would "
             "change; give the same images, or start anew in another --out"
         )
 

@@ -13,7 +13,7 @@ from coda_deploy.train.sections import (
     AdamSection,
     Configuration,
     DataSection,
-    PictureSection,
+    ImageLossSection,
     SaveSection,
     named,
     read_toml,
@@ -46,7 +46,7 @@ class OptimSection(AdamSection):
 
 
 @dataclass(frozen=True)
-class LossSection(PictureSection):
+class LossSection(ImageLossSection):
     """With the quantizer's own terms, and what the first scales show: see :mod:`coda_deploy.train.prefix`."""
 
     vq: float = 1.0
@@ -85,7 +85,7 @@ class TrainConfig(Configuration):
 
     def __post_init__(self) -> None:
         """Check what the types cannot."""
-        for section, least, names in (
+        for section, minimum, names in (
             ("tokenizer", 1, "image_size vocab_size attention_dim"),
             ("tokenizer", 0, "lora_rank"),
             ("optim", 0, "lr_quantizer"),
@@ -93,7 +93,7 @@ class TrainConfig(Configuration):
             ("warmup", 0, "images rounds steps lr entropy"),
             ("warmup", 1, "batch"),
         ):
-            self.check_least(section, least, names)
+            self.check_minimum(section, minimum, names)
         self.check_choice("tokenizer", "norm", get_args(NormType))
         self.check_shared()
         if self.warmup.steps and not self.warmup.images:

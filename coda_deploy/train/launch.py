@@ -46,7 +46,7 @@ def make_accelerator(config: Configuration, out: Path) -> Accelerator:
     return accelerator
 
 
-def begin_tracking(config: Configuration, accelerator: Accelerator) -> None:
+def start_tracking(config: Configuration, accelerator: Accelerator) -> None:
     """Open the tracker, if there is one, with the configuration."""
     if config.save.tracking != "none":
         flat = {f"{s}.{k}": str(v) for s, table in config.to_json().items() for k, v in table.items()}

@@ -24,15 +24,15 @@ from coda_deploy import distributed
 from coda_deploy.data import Crop, ImageSource, TrainLoader, open_source
 from coda_deploy.errors import ConfigError, DivergedError, StoppedError
 from coda_deploy.train import checkpoint
-from coda_deploy.train.beginning import make_objective
-from coda_deploy.train.figures import Window
-from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
+from coda_deploy.train.launch import check_agreement, make_accelerator, start_tracking
 from coda_deploy.train.learner import Learner
+from coda_deploy.train.metrics import Window
 from coda_deploy.train.objective import Objective
-from coda_deploy.train.pictures import write_grid
 from coda_deploy.train.report import Report
+from coda_deploy.train.sample_grid import write_grid
 from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.sections import Configuration
+from coda_deploy.train.setup import make_objective
 from coda_deploy.train.signals import StopRequest, stop_requests
 from coda_deploy.train.skips import Skips
 from coda_deploy.train.state import RunState, own_memory
@@ -41,13 +41,13 @@ from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.io.atomic_files import staged_file
 
-CONFIG_COPY, PICTURES = "train.toml", "pictures"
+CONFIG_COPY, SAMPLES = "train.toml", "pictures"
 GRID_IMAGES = 4
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Place:
+class RunContext:
     """Where a training runs: its images, its folder, its processes, and who may stop it or is told of it."""
 
     source: ImageSource
@@ -58,13 +58,13 @@ class Place:
 
 
 def run(
-    make: Callable[[Place], Training],
+    make: Callable[[RunContext], Training],
     config: Configuration,
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
-) -> Figures:
+) -> Metrics:
     """Train what ``make`` gives, from the newest checkpoint where ``resume`` is set; returns the last line of figures.
 
     Raises what :func:`coda_deploy.train.trainer.train` does.
@@ -76,7 +76,7 @@ def run(
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
-            training = make(Place(open_source(data), folder, accelerator, request, report))
+            training = make(RunContext(open_source(data), folder, accelerator, request, report))
         try:
             if newest:
                 training.resume(newest)
@@ -107,11 +107,11 @@ class Training(ABC):
     state: RunState
     objective: Objective
 
-    def __init__(self, config: Configuration, image_size: int, place: Place) -> None:
+    def __init__(self, config: Configuration, image_size: int, context: RunContext) -> None:
         """Try a few images, cut to ``image_size``. Raises ``DataError``."""
-        self.config, self.image_size, self.source, self.out = config, image_size, place.source, place.out
-        self.accelerator, self.request, self.report = place.accelerator, place.request, place.report
-        self.main: bool = place.accelerator.is_main_process
+        self.config, self.image_size, self.source, self.out = config, image_size, context.source, context.out
+        self.accelerator, self.request, self.report = context.accelerator, context.request, context.report
+        self.main: bool = context.accelerator.is_main_process
         self.skips = Skips(self.report)
         optim = config.optim
         self.images_per_step = optim.batch * optim.accumulate * distributed.world()
@@ -127,7 +127,7 @@ class Training(ABC):
         """A fresh model, drawn from the configuration's seed. Raises ``CodaError`` before any work is done."""
 
     @abstractmethod
-    def read(self, place: Path) -> Learner:
+    def read(self, path: Path) -> Learner:
         """The model that a checkpoint holds. Raises ``CodaError``."""
 
     @abstractmethod
@@ -156,16 +156,16 @@ class Training(ABC):
             self._save(0, window)
             self.kept = window.state()
 
-    def resume(self, place: Path) -> None:
+    def resume(self, path: Path) -> None:
         """Everything as the checkpoint left it."""
-        tensors, facts = checkpoint.load_checkpoint(place)
-        checkpoint.check_same_run(facts, self.config, self.images_per_step, len(self.source), place)
+        tensors, facts = checkpoint.load_checkpoint(path)
+        checkpoint.check_same_run(facts, self.config, self.images_per_step, len(self.source), path)
         try:
-            model = self.read(place)
+            model = self.read(path)
         except CodaError as error:
-            raise checkpoint.damaged(place, error) from error
+            raise checkpoint.damaged(path, error) from error
         self._prepare(model)
-        self.state.load(tensors, str(place))
+        self.state.load(tensors, str(path))
         if not self.main:  # the first process has what all had seen
             self.state.seen.zero_()
         self.first, self.kept = facts.step, facts.window
@@ -175,7 +175,7 @@ class Training(ABC):
         if changes := checkpoint.changes(facts):
             self.report.say(f"not as it was when it was saved: {changes}; the numbers may differ in the last digits")
 
-    def loop(self) -> Figures:
+    def loop(self) -> Metrics:
         """From ``first`` to the end; leaves the model's folder at ``out``."""
         if self.first < self.schedule.total:
             self._train(self.schedule.total)
@@ -211,7 +211,7 @@ class Training(ABC):
         stepper, save = self.make_stepper(), self.config.save
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None
-        begin_tracking(self.config, self.accelerator)
+        start_tracking(self.config, self.accelerator)
         self.report.say(f"{len(self.source)} images, {total} steps of {self.images_per_step}")
         accumulate = self.config.optim.accumulate
         with (
@@ -226,14 +226,14 @@ class Training(ABC):
                     names = distributed.gather_names([name for batch in micro for name in batch.names])
                     raise DivergedError.at(done, window.diverged, names, saved)
                 if done % save.log == 0 or done == total:
-                    figures = {"step": done, "epoch": self.loader.epoch(done * accumulate), **window.read()}
-                    figures["lr"] = self.config.optim.lr * self.schedule.learning_rate(step)
-                    phase.show(done, figures)
-                    self.report.write(figures)
-                    self.accelerator.log(figures, step=done)
+                    metrics = {"step": done, "epoch": self.loader.epoch(done * accumulate), **window.read()}
+                    metrics["lr"] = self.config.optim.lr * self.schedule.learning_rate(step)
+                    phase.show(done, metrics)
+                    self.report.write(metrics)
+                    self.accelerator.log(metrics, step=done)
                 phase.advance(done)
                 if save.pictures and (done % save.pictures == 0 or done == total):
-                    self._picture(done)
+                    self._save_grid(done)
                 if done % save.every == 0 or done == total or window.stop:
                     self._save(done, window)
                     saved = done
@@ -252,13 +252,13 @@ class Training(ABC):
             checkpoint.tidy(self.out)
             checkpoint.check_room(self.out, model, self.state.tensors(), self.config.save.keep)
 
-    def _picture(self, step: int) -> None:
+    def _save_grid(self, step: int) -> None:
         if self.main:
             if self.grid is None:
                 with closing(self.make_loader(self.config.optim.seed, GRID_IMAGES, 0, 1, workers=0).batches()) as some:
                     self.grid = next(some).images.to(self.accelerator.device)
             with self.state.ema.applied():
-                write_grid(self.out / PICTURES / f"step-{step:08}.png", self.state.model, self.grid)
+                write_grid(self.out / SAMPLES / f"step-{step:08}.png", self.state.model, self.grid)
 
     def _save(self, step: int, window: Window) -> None:
         facts = checkpoint.Facts(

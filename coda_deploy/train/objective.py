@@ -17,9 +17,9 @@ from coda_deploy.tokenizer.lora import branch, lora_layers
 from coda_deploy.train.augment import AugmentDraw, augment, draw
 from coda_deploy.train.discriminator import Discriminator, generator_loss, hinge_loss
 from coda_deploy.train.learner import Learner
-from coda_deploy.train.sections import PictureSection
+from coda_deploy.train.sections import ImageLossSection
 
-MOST_ADAPTIVE = 1e4
+MAX_ADAPTIVE = 1e4
 Features = Callable[..., list[Tensor]]
 
 
@@ -83,7 +83,7 @@ class View:
         return chance.randint(0, size - self.window), chance.randint(0, size - self.window)
 
 
-class PictureTerms(NamedTuple):
+class ImageTerms(NamedTuple):
     """Scalars: the weighted sum ``total`` to minimise, its part without the discriminator, and each term unweighted."""
 
     total: Tensor
@@ -92,14 +92,14 @@ class PictureTerms(NamedTuple):
 
 
 class Objective:
-    """Weighs the terms of :class:`PictureSection`; ``lpips`` and ``critic`` may be None where their weight is 0."""
+    """Weighs the terms of :class:`ImageLossSection`; ``lpips`` and ``critic`` may be None where their weight is 0."""
 
-    def __init__(self, weights: PictureSection, lpips: nn.Module | None, critic: Critic | None) -> None:
+    def __init__(self, weights: ImageLossSection, lpips: nn.Module | None, critic: Critic | None) -> None:
         self.weights, self.lpips, self.critic = weights, lpips, critic
 
-    def picture(
+    def image_terms(
         self, images: Tensor, decoded: Tensor, last: Tensor | None, gan_weight: float, view: View
-    ) -> PictureTerms:
+    ) -> ImageTerms:
         """Compare ``decoded`` with ``images``, both float [B, 3, H, W] in about [-1, 1].
 
         ``last`` is the weight at which the gradients' norms are compared; None compares them at the picture.
@@ -111,11 +111,11 @@ class Objective:
             terms["lpips"] = self.lpips(images, decoded).float().mean()
             plain = plain + self.weights.lpips * terms["lpips"]
         if self.critic is None:
-            return PictureTerms(plain, plain, terms)
+            return ImageTerms(plain, plain, terms)
         with frozen(self.critic):
             terms["gan"] = generator_loss(self.critic.logits(decoded, view))
         terms["adaptive"] = adaptive_weight(plain, terms["gan"], decoded if last is None else last)
-        return PictureTerms(plain + gan_weight * terms["adaptive"] * terms["gan"], plain, terms)
+        return ImageTerms(plain + gan_weight * terms["adaptive"] * terms["gan"], plain, terms)
 
 
 def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
         else:  # a picture: each process has its own part of the gradient
             norms.append((distributed.mean_detached(gradient.square().sum()) / distributed.world()).sqrt())
     ratio: Tensor = norms[0] / (norms[1] + 1e-6)
-    return ratio.clamp(0, MOST_ADAPTIVE).detach()
+    return ratio.clamp(0, MAX_ADAPTIVE).detach()
 
 
 def last_lora_weight(model: Learner) -> Tensor | None:

@@ -56,10 +56,10 @@ class Report:
             progress.BarColumn(bar_width=20),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(compact=True),
-            progress.TextColumn("{task.fields[figures]}", markup=False),
+            progress.TextColumn("{task.fields[metrics]}", markup=False),
         )
         with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            self._bar, self._task = bar, bar.add_task(name, total=total, completed=start, figures="")
+            self._bar, self._task = bar, bar.add_task(name, total=total, completed=start, metrics="")
             try:
                 yield Phase(self, name, total, start)
             finally:
@@ -82,13 +82,13 @@ class Report:
         except (FileNotFoundError, IndexError, ValueError):
             return {}
 
-    def write(self, figures: dict[str, Any]) -> None:
+    def write(self, metrics: dict[str, Any]) -> None:
         """One line of log.jsonl. Raises ``OutputError``."""
         if not self._active:
             return
         try:
             with (self._out / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(figures) + "\n")
+                file.write(json.dumps(metrics) + "\n")
         except OSError as error:
             raise OutputError(f"{self._out / LOG} cannot be written ({one_line(error)}); make room") from error
 
@@ -105,13 +105,13 @@ class Phase:
         if self._report._bar is not None:
             self._report._bar.update(self._report._task, completed=step)
 
-    def show(self, step: int, figures: dict[str, float]) -> None:
+    def show(self, step: int, metrics: dict[str, float]) -> None:
         """Figures beside the bar, or as a line where there is none."""
-        text = "  ".join(f"{name} {_short(figures[name])}" for name in SHOWN if figures.get(name) is not None)
-        if "images_per_second" in figures:
-            text += f"  {figures['images_per_second']:.1f} images/s"
+        text = "  ".join(f"{name} {_short(metrics[name])}" for name in SHOWN if metrics.get(name) is not None)
+        if "images_per_second" in metrics:
+            text += f"  {metrics['images_per_second']:.1f} images/s"
         if self._report._bar is not None:
-            self._report._bar.update(self._report._task, completed=step, figures=text)
+            self._report._bar.update(self._report._task, completed=step, metrics=text)
             return
         left = ((self._total or step) - step) * (time.monotonic() - self._begun) / max(1, step - self._start)
         parts = (f"{self._name} {step}/{self._total or '?'}", text, f"{clock(left)} left")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from coda_deploy.train.sections import AdamSection, PictureSection
+from coda_deploy.train.sections import AdamSection, ImageLossSection
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Schedule:
 
     total: int
     optim: AdamSection
-    loss: PictureSection
+    loss: ImageLossSection
 
     def learning_rate(self, step: int) -> float:
         """The learning rates' factor: a linear warm-up, then a cosine from 1 to ``final_lr``."""

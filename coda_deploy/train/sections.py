@@ -65,7 +65,7 @@ class AdamSection:
 
 
 @dataclass(frozen=True)
-class PictureSection:
+class ImageLossSection:
     """Weights of the terms that compare pictures, 0 switches one off. `augment` is the probability of each
     augmentation before the discriminator, `blur_fade` the share of the training after which it sees unblurred pictures.
     """  # noqa: D205
@@ -99,7 +99,7 @@ class Configuration:
 
     data: DataSection
     optim: AdamSection
-    loss: PictureSection
+    loss: ImageLossSection
     save: SaveSection
 
     def to_json(self) -> dict[str, dict[str, Any]]:
@@ -122,12 +122,12 @@ class Configuration:
             sections[name] = read_section(known[name], table, f"{source}: {name}")
         return cls(**sections)
 
-    def check_least(self, section: str, least: float, names: str) -> None:
-        """Raise ``ConfigError`` unless each of ``names``, by spaces apart, is finite and ``least`` or more."""
+    def check_minimum(self, section: str, minimum: float, names: str) -> None:
+        """Raise ``ConfigError`` unless each of ``names``, by spaces apart, is finite and ``minimum`` or more."""
         for name in names.split():
             value = getattr(getattr(self, section), name)
-            if not least <= value < math.inf:
-                raise ConfigError(f"{section}.{name} is {value}, expected {least} or more")
+            if not minimum <= value < math.inf:
+                raise ConfigError(f"{section}.{name} is {value}, expected {minimum} or more")
 
     def check_choice(self, section: str, name: str, allowed: Iterable[str]) -> None:
         """Raise ``ConfigError`` unless a setting is one of ``allowed``."""
@@ -137,7 +137,7 @@ class Configuration:
 
     def check_shared(self) -> None:
         """Check of the four sections what the types cannot. Raises ``ConfigError``."""
-        for section, least, names in (
+        for section, minimum, names in (
             ("data", 1, "zoom"),
             ("data", 0, "zoom_max workers"),
             ("optim", 1, "batch accumulate"),
@@ -146,7 +146,7 @@ class Configuration:
             ("save", 1, "every keep log"),
             ("save", 0, "pictures"),
         ):
-            self.check_least(section, least, names)
+            self.check_minimum(section, minimum, names)
         for section, name, allowed in (
             ("optim", "precision", PRECISIONS),
             ("save", "dtype", DTYPES),

@@ -21,10 +21,10 @@ from coda_deploy.train.schedule import Schedule
 from coda_deploy.train.sections import Configuration
 from coda_deploy.train.state import RunState
 
-Figures = dict[str, Tensor]
+Metrics = dict[str, Tensor]
 
 
-class Passed(NamedTuple):
+class ForwardResult(NamedTuple):
     """Decoded images [B, 3, H, W], and the model's own terms: a weight and a scalar by name."""
 
     reconstruction: Tensor
@@ -52,16 +52,16 @@ class BaseStepper(ABC):
         """The learning rates of the model, its quantizer and the discriminator at ``factor`` of the schedule."""
 
     @abstractmethod
-    def forward(self, images: Tensor, seed: int) -> Passed:
+    def forward(self, images: Tensor, seed: int) -> ForwardResult:
         """One pass of images float [B, 3, H, W] in [-1, 1]; what is random in it follows from ``seed``."""
 
-    def run(self, step: int, batches: list[TrainBatch]) -> Figures:
+    def run(self, step: int, batches: list[TrainBatch]) -> Metrics:
         """Step number ``step`` on its micro-batches: each term's mean over them, on this process alone, detached.
 
         With them the gradients' norms before clipping. A term or norm that is not finite has spoiled the weights.
         """
         self.state.set_learning_rates(*self.rates(self._schedule.learning_rate(step)))
-        sums: Figures = {}
+        sums: Metrics = {}
         for micro, batch in enumerate(batches):
             with ExitStack() as stack:
                 if micro < len(batches) - 1:
@@ -75,7 +75,7 @@ class BaseStepper(ABC):
         self.state.ema.update(self._schedule.ema_decay(step))
         return {**sums, **norms}
 
-    def _micro(self, step: int, micro: int, batch: TrainBatch, parts: int) -> Figures:
+    def _micro(self, step: int, micro: int, batch: TrainBatch, parts: int) -> Metrics:
         config = self.config
         images = from_pixels(batch.images.to(self._accelerator.device, non_blocking=True))
         images = images.contiguous(memory_format=torch.channels_last)
@@ -87,22 +87,22 @@ class BaseStepper(ABC):
         )
         with self._autocast():
             out = self.forward(images, view.seed)
-            picture = self._objective.picture(
+            image_terms = self._objective.image_terms(
                 images, out.reconstruction, self._last, self._schedule.gan_weight(step), view
             )
-        total = picture.total
+        total = image_terms.total
         for weight, term in out.terms.values():
             total = total + weight * term
         self._accelerator.backward(total / parts)
-        terms = {**picture.terms, **{name: term for name, (_, term) in out.terms.items()}, "total": total}
+        terms = {**image_terms.terms, **{name: term for name, (_, term) in out.terms.items()}, "total": total}
         if self._critic is not None:
             with self._autocast():
                 terms["critic"] = self._critic(images, out.reconstruction.detach(), view)
             self._accelerator.backward(terms["critic"] / parts)
         return terms
 
-    def _update(self) -> Figures:
-        norms: Figures = {}
+    def _update(self) -> Metrics:
+        norms: Metrics = {}
         for name, optimizer in (
             ("gradient", self.state.optimizer),
             ("critic gradient", self.state.heads_optimizer),
@@ -132,7 +132,7 @@ class Stepper(BaseStepper):
         optim = self.config.optim
         return optim.lr * factor, optim.lr_quantizer * factor, optim.lr * factor
 
-    def forward(self, images: Tensor, seed: int) -> Passed:
+    def forward(self, images: Tensor, seed: int) -> ForwardResult:
         """On the posterior's mode; which prefix is looked at follows from ``seed``."""
         loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.scales
         prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
@@ -142,4 +142,4 @@ class Stepper(BaseStepper):
         if out.prefix is not None:
             shown = prefix_loss(out.prefix, images[::PREFIX_STRIDE], scales[prefix_scales - 1])
             terms["prefix"] = (loss.prefix, shown)
-        return Passed(out.reconstruction, terms)
+        return ForwardResult(out.reconstruction, terms)

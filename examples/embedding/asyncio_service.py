@@ -37,13 +37,13 @@ class TokenService:
         self._bundle, self._settings = bundle, settings
         self._room = asyncio.Semaphore(waiting)
         self._queue: asyncio.Queue[tuple[npt.NDArray[np.uint8], asyncio.Future[Ids]]] = asyncio.Queue()
-        self._engine = ThreadPoolExecutor(1, "coda-engine")
+        self._executor = ThreadPoolExecutor(1, "coda-engine")
         self._readers = ThreadPoolExecutor(2, "coda-reader")  # Pillow decodes outside the interpreter's lock
         self._closed = False
 
     async def __aenter__(self) -> TokenService:
         self._loop = asyncio.get_running_loop()
-        self._tok = await self._loop.run_in_executor(self._engine, self._load)
+        self._tok = await self._loop.run_in_executor(self._executor, self._load)
         self._worker = asyncio.create_task(self._work())
         return self
 
@@ -54,8 +54,8 @@ class TokenService:
         await self._queue.join()
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
-        await self._loop.run_in_executor(self._engine, self._tok.close)
-        self._engine.shutdown()
+        await self._loop.run_in_executor(self._executor, self._tok.close)
+        self._executor.shutdown()
         self._readers.shutdown()
 
     async def encode(self, image: ImageLike) -> Ids:
@@ -90,7 +90,7 @@ class TokenService:
             try:
                 if wanted:
                     images = np.stack([pixels for pixels, _ in wanted])
-                    rows = await self._loop.run_in_executor(self._engine, self._tok.encode, images)
+                    rows = await self._loop.run_in_executor(self._executor, self._tok.encode, images)
                     for ids, (_, future) in zip(rows, wanted, strict=True):
                         if not future.done():
                             future.set_result(ids)

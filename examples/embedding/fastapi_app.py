@@ -37,7 +37,7 @@ MAX_BYTES = 16 << 20  # of one body
 MAX_PIXELS = 25_000_000  # of one upload, by its header
 RUNS = 2  # one computes while the other decodes its JPEG
 SECONDS = 30  # for a body to arrive
-MOST_REQUESTS = 32  # inside at a time; the next is told to come back
+MAX_REQUESTS = 32  # inside at a time; the next is told to come back
 
 
 def load() -> coda_runtime.Tokenizer:
@@ -72,7 +72,7 @@ async def explain(_: Request, error: coda_runtime.CodaError) -> JSONResponse:
 async def admitted(request: Request) -> AsyncIterator[bytes]:
     """The body of a request that there is room for, read up to MAX_BYTES, whatever its headers say."""
     state = request.app.state
-    if state.requests >= MOST_REQUESTS:
+    if state.requests >= MAX_REQUESTS:
         raise HTTPException(503, "busy", {"Retry-After": "1"})
     state.requests += 1
     try:

@@ -27,12 +27,12 @@ def main() -> None:
         parser.error(f"{args.photos} has no images")
     args.out.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
-    pictures = [open_rgb(path, name=str(path)) for path in files]
+    photos = [open_rgb(path, name=str(path)) for path in files]
     for number in range(args.count):
-        picture = draw.choice(pictures)
-        side = int(min(picture.size) * draw.uniform(0.4, 1.0))
-        left, top = draw.randint(0, picture.width - side), draw.randint(0, picture.height - side)
-        crop = picture.resize((args.side, args.side), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+        photo = draw.choice(photos)
+        side = int(min(photo.size) * draw.uniform(0.4, 1.0))
+        left, top = draw.randint(0, photo.width - side), draw.randint(0, photo.height - side)
+        crop = photo.resize((args.side, args.side), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
         crop.save(args.out / f"{number:05d}.png")
 
 

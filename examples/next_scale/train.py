@@ -39,7 +39,7 @@ class NextScale(nn.Module):
         scale = torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
         self.hidden = scale[:, None] < scale[None, :]
         self.look = nn.Linear(codebook.shape[1], width)
-        self.place = nn.Parameter(torch.randn(spec.num_tokens, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(spec.num_tokens, width) * 0.02)
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
             for _ in range(layers)
@@ -61,7 +61,7 @@ class NextScale(nn.Module):
             total = total + self.up[number] @ values @ self.up[number].T
             seen.append(self._pooled(total, number + 1))
         x = self.look(torch.cat(seen, dim=1))
-        x = x + self.place[: x.shape[1]]
+        x = x + self.position[: x.shape[1]]
         for block in self.blocks:
             x = block(x, src_mask=self.hidden[: x.shape[1], : x.shape[1]])
         logits: Tensor = self.head(self.norm(x)) @ self.features.T + self.often
@@ -141,8 +141,8 @@ def main() -> None:
             loss = float(np.mean([model.loss(ids[None]).item() for ids in test]))
         frequencies = frequencies_loss(known, test, data.spec.vocab_size)
         sys.stdout.write(json.dumps({"loss": loss, "frequencies": frequencies}) + "\n")
-        pictures = tok.decode(model.eval().generate(args.across**2, args.temperature).numpy())
-    grid = pictures.reshape(args.across, args.across, *pictures.shape[1:]).transpose(0, 2, 1, 3, 4)
+        images = tok.decode(model.eval().generate(args.across**2, args.temperature).numpy())
+    grid = images.reshape(args.across, args.across, *images.shape[1:]).transpose(0, 2, 1, 3, 4)
     side = args.across * data.spec.image_size
     Image.fromarray(grid.reshape(side, side, 3)).save(args.out)
 

@@ -2,17 +2,17 @@
 
 from coda_export.bundle import DEFAULT_OPSET, export_bundle
 from coda_export.folding import Folded, SearchWeights, fold
-from coda_runtime.parity import DEFAULT_FLOORS, Floor, ParityError, ParityImages, Reference
+from coda_runtime.parity import DEFAULT_THRESHOLDS, ParityError, ParityImages, Reference, Threshold
 
 __all__ = [
-    "DEFAULT_FLOORS",
     "DEFAULT_OPSET",
-    "Floor",
+    "DEFAULT_THRESHOLDS",
     "Folded",
     "ParityError",
     "ParityImages",
     "Reference",
     "SearchWeights",
+    "Threshold",
     "export_bundle",
     "fold",
 ]

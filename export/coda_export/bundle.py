@@ -26,9 +26,9 @@ from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.format.parity import parity_json
 from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
-from coda_runtime.format.precision import DEFAULT_FLOORS, FP32, PRECISIONS, Floor
+from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, PRECISIONS, Threshold
 from coda_runtime.io.atomic_files import staged_folder
-from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_floor
+from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_threshold
 from coda_runtime.parity.samples import PARITY_FILE
 
 # Of 20, 21 and 23, onnxruntime's CPU provider ran opset 20 fastest: benchmarks/bench_opset.py measures it.
@@ -114,7 +114,7 @@ def export_bundle(
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
-    floors: Mapping[str, Floor] = DEFAULT_FLOORS,
+    thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     opset: int = DEFAULT_OPSET,
     provenance: Mapping[str, Any] | None = None,
     license: str | None = None,
@@ -160,7 +160,7 @@ def export_bundle(
                 "versions": versions,
                 "opset": {**opsets, QUANTIZER.name: QUANTIZER_OPSET},
                 "flops": flops,
-                "floors": {name: dataclasses.asdict(floors[name]) for name in dict.fromkeys((FP32, *precisions))},
+                "floors": {name: dataclasses.asdict(thresholds[name]) for name in dict.fromkeys((FP32, *precisions))},
             },
             default_precision=precisions[0],
             artifacts=tuple(artifacts),
@@ -168,7 +168,7 @@ def export_bundle(
         )
         known = taken if samples is images.pixels else None
         meter = ParityMeter(Bundle(folder, manifest, b""), reference, images, samples=known)
-        measured = [*_measured(meter, manifest, floors, progress)]
+        measured = [*_measured(meter, manifest, thresholds, progress)]
         if kernels:
             progress("compiling the quantizer's GPU kernels")
             artifact = write_kernels(folder, folded.quantizer.search, folded.spec)
@@ -181,7 +181,7 @@ def export_bundle(
 
 
 def _measured(
-    meter: ParityMeter, manifest: Manifest, floors: Mapping[str, Floor], progress: Progress
+    meter: ParityMeter, manifest: Manifest, thresholds: Mapping[str, Threshold], progress: Progress
 ) -> Iterator[Artifact]:
     for artifact in manifest.artifacts:
         if artifact.format != "onnx" and artifact.part != "search":
@@ -190,5 +190,5 @@ def _measured(
         progress(f"comparing the {artifact.precision} {artifact.part} with the tokenizer")
         parity = meter.measure_search() if artifact.part == "search" else meter.measure(artifact)
         for record in parity.values():
-            check_floor(artifact.part, artifact.precision, record, floors[artifact.precision])
+            check_threshold(artifact.part, artifact.precision, record, thresholds[artifact.precision])
         yield dataclasses.replace(artifact, parity=parity_json(parity))

@@ -94,14 +94,14 @@ def _nvidia() -> dict[str, Any]:
         out["problem"] = f"nvidia-smi failed: {error}"
         return out
     for line in answer.stdout.splitlines():
-        name, driver, memory = (piece.strip() for piece in (line + ",,").split(",")[:3])
+        name, driver, memory = (value.strip() for value in (line + ",,").split(",")[:3])
         out["names"].append(f"{name} ({memory})")
         out["driver"] = driver
     return out
 
 
 def _advise(report: dict[str, Any]) -> list[str]:
-    engine, has_gpu = report["onnxruntime"], report["nvidia"]["devices"] > 0
+    ort, has_gpu = report["onnxruntime"], report["nvidia"]["devices"] > 0
     wanted = "onnxruntime-gpu" if has_gpu else "onnxruntime"
     advice = []
     if onnxruntime_conflict():
@@ -109,15 +109,15 @@ def _advise(report: dict[str, Any]) -> list[str]:
             "onnxruntime and onnxruntime-gpu are both installed, and then only the CPU works: "
             f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install(wanted)}"
         )
-    elif engine is None:
+    elif ort is None:
         advice.append(f"no engine library is installed, so no bundle can run: {pip_install(wanted)}")
-    elif engine["problem"] is not None:
+    elif ort["problem"] is not None:
         again = pip_install(wanted, options="--force-reinstall")
-        advice.append(f"onnxruntime does not import ({engine['problem']}): {again}")
-    elif has_gpu and "CUDAExecutionProvider" not in engine["providers"]:
+        advice.append(f"onnxruntime does not import ({ort['problem']}): {again}")
+    elif has_gpu and "CUDAExecutionProvider" not in ort["providers"]:
         swap = f"pip uninstall -y onnxruntime && {pip_install(wanted)}"
         advice.append(f"a GPU is here, and this onnxruntime cannot use it: {swap}")
-    elif not has_gpu and "CUDAExecutionProvider" in engine["providers"]:
+    elif not has_gpu and "CUDAExecutionProvider" in ort["providers"]:
         advice.append("onnxruntime-gpu is installed, and no NVIDIA driver shows a GPU: bundles run on the CPU")
     for plugin in report["plugins"]:
         if plugin["problem"] is not None:

@@ -86,8 +86,8 @@ class Sessions:
     def limits(self, *parts: str) -> tuple[int, int | None]:
         """The smallest and the largest batch that all of `parts` take; None where there is no largest."""
         profiles = [profile for part in parts if (profile := self._sessions[part].batch) is not None]
-        least = max((profile[0] for profile in profiles), default=1)
-        return least, min((profile[2] for profile in profiles), default=None)
+        min_batch = max((profile[0] for profile in profiles), default=1)
+        return min_batch, min((profile[2] for profile in profiles), default=None)
 
     def check_open(self) -> None:
         """Raise ClosedError when they were closed, or belong to the process that this one was forked from."""
@@ -114,7 +114,7 @@ class Sessions:
         for session in sessions.values():
             session.close()
 
-    def engines(self) -> dict[str, Session]:
+    def sessions(self) -> dict[str, Session]:
         """What `forks` keeps alive."""
         return self._sessions
 

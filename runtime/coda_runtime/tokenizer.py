@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from .arrays import host_view, on_gpu
 from .backends.base import DeviceArray, Session
+from .chunking import run_in_chunks
 from .codes.ids import check_ids, pad_ids, split_ids
 from .codes.resample import upsample_matrix
 from .errors import ArtifactError, ImageError, InputError, TokenError
@@ -21,7 +22,6 @@ from .format.bundle import Bundle
 from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.spec import Spec
 from .images import Batches, Images
-from .pieces import in_pieces
 from .sessions import Sessions
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
@@ -63,15 +63,17 @@ class Tokenizer:
         self._bundle = bundle
         self._sessions = Sessions(sessions, bundle.spec, bundle.folder)
         self._codebook = bundle.load_codebook() if bundle.codebook else None
-        self.min_images_per_run, most = self._sessions.limits(*sessions)
-        if most is not None and most < self.min_images_per_run:
+        self.min_images_per_run, max_batch = self._sessions.limits(*sessions)
+        if max_batch is not None and max_batch < self.min_images_per_run:
             raise ArtifactError(
                 f"the engines of {bundle.folder} have no batch size in common: one takes {self.min_images_per_run} "
-                f"images at least, another {most} at most; build them together: coda build with one --batch"
+                f"images at least, another {max_batch} at most; build them together: coda build with one --batch"
             )
         on_gpu_alone = all(artifact.device.startswith("cuda") for artifact in self.artifacts)
         pixels = MAX_PIXELS_PER_GPU_RUN if on_gpu_alone else MAX_PIXELS_PER_RUN
-        self.images_per_run = self._most = max(1, pixels // self.spec.image_size**2) if most is None else most
+        self.images_per_run = self._max_batch = (
+            max(1, pixels // self.spec.image_size**2) if max_batch is None else max_batch
+        )
 
     @overload
     def encode(self, images: Images) -> npt.NDArray[np.int32]: ...
@@ -101,7 +103,7 @@ class Tokenizer:
         if on_gpu(images):
             return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["encode"])
         batches = Batches(host_view(images, "images"), self.spec.image_size)
-        out = self._in_pieces(len(batches), batches.take, *OPERATIONS["encode"])
+        out = self._run_in_chunks(len(batches), batches.take, *OPERATIONS["encode"])
         if int(out.min()) < 0 or int(out.max()) >= self.spec.vocab_size:
             raise ArtifactError(
                 f"the quantizer gave ids from {out.min()} to {out.max()}, and the manifest says vocab_size "
@@ -133,7 +135,7 @@ class Tokenizer:
         if on_gpu(ids):
             return self._sessions.run_on_device(ids, self._check_gpu_ids, *OPERATIONS["decode"])
         full = pad_ids(check_ids(host_view(ids, "ids"), self.spec), self.spec)
-        return self._in_pieces(len(full), lambda where: full[where], *OPERATIONS["decode"])
+        return self._run_in_chunks(len(full), lambda where: full[where], *OPERATIONS["decode"])
 
     @overload
     def reconstruct(self, images: Images) -> npt.NDArray[np.uint8]: ...
@@ -175,7 +177,7 @@ class Tokenizer:
         array = np.ascontiguousarray(array)
         if takes is IDS:
             check_ids(array, self.spec)
-        return self._in_pieces(len(array), lambda where: array[where], *parts)
+        return self._run_in_chunks(len(array), lambda where: array[where], *parts)
 
     @contextmanager
     def replaced_parts(self, change: Callable[[str, Session], Session]) -> Iterator[None]:
@@ -238,13 +240,13 @@ class Tokenizer:
             f"{spec.vocab_size}; {parts}>"
         )
 
-    def _in_pieces(self, count: int, piece: Callable[[slice], npt.NDArray[Any]], *parts: str) -> npt.NDArray[Any]:
-        """Run `count` items, of which `piece` gives those of a slice, through `parts`."""
+    def _run_in_chunks(self, count: int, chunk: Callable[[slice], npt.NDArray[Any]], *parts: str) -> npt.NDArray[Any]:
+        """Run `count` items, of which `chunk` gives those of a slice, through `parts`."""
 
         def run(where: slice) -> npt.NDArray[Any]:
-            return self._sessions.run(piece(where), *parts)
+            return self._sessions.run(chunk(where), *parts)
 
-        out, worked = in_pieces(count, self.images_per_run, self.min_images_per_run, run)
+        out, worked = run_in_chunks(count, self.images_per_run, self.min_images_per_run, run)
         self.images_per_run = min(worked, self.images_per_run)  # another thread may have met a lower limit meanwhile
         return out
 
@@ -252,7 +254,7 @@ class Tokenizer:
         if not self._fits(images, IMAGE):
             raise ImageError(
                 f"images on a GPU are {images.dtype} {list(images.shape)}; expected {self._wanted(IMAGE)} with B from "
-                f"{self.min_images_per_run} to {self._most}: resize and split them, or pass them in host memory"
+                f"{self.min_images_per_run} to {self._max_batch}: resize and split them, or pass them in host memory"
             )
         return images
 
@@ -260,7 +262,7 @@ class Tokenizer:
         if not self._fits(ids, IDS):
             raise TokenError(
                 f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected {self._wanted(IDS)} with B from "
-                f"{self.min_images_per_run} to {self._most}: split them, or pass them in host memory"
+                f"{self.min_images_per_run} to {self._max_batch}: split them, or pass them in host memory"
             )
         # An id out of range would read past the table on the GPU.
         check_ids(ids.numpy(), self.spec)
@@ -269,7 +271,7 @@ class Tokenizer:
     def _fits(self, array: DeviceArray, tensor: TensorSpec) -> bool:
         count = array.shape[0] if array.shape else 0
         same = array.dtype == tensor.dtype and array.shape == tensor.shape(self.spec, count)
-        return same and self.min_images_per_run <= count <= self._most
+        return same and self.min_images_per_run <= count <= self._max_batch
 
     def _wanted(self, tensor: TensorSpec) -> str:
         return f"{tensor.dtype} [B,{','.join(map(str, tensor.row(self.spec)))}]"

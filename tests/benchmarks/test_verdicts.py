@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.bench_cpu import TARGETS, Target, in_batches, report, verdict
-from benchmarks.bench_runtime import in_pieces
+from benchmarks.bench_runtime import run_in_chunks
 from benchmarks.bench_runtime import verdict as overhead_verdict
 from benchmarks.common import Ratio
-from benchmarks.cpu_peers import ROADS, limited
+from benchmarks.cpu_pipelines import PIPELINES, limited
 
 TARGET = Target("shape", "encode", "ours", 2.0, ("theirs", "absent"))
 
@@ -31,8 +31,8 @@ def test_target_that_was_not_measured_is_not_met(capsys: pytest.CaptureFixture[s
     assert "not measured" in capsys.readouterr().out
 
 
-def test_targets_name_roads() -> None:
-    assert {target.road for target in TARGETS} | {b for t in TARGETS for b in t.baselines} <= set(ROADS)
+def test_targets_name_pipelines() -> None:
+    assert {target.pipeline for target in TARGETS} | {b for t in TARGETS for b in t.baselines} <= set(PIPELINES)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_overhead(ratio: Ratio, word: str) -> None:
     assert overhead_verdict(ratio, 0.03).startswith(word)
 
 
-def test_pieces() -> None:
+def test_chunks() -> None:
     sizes: list[int] = []
 
     def run(part: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -51,12 +51,12 @@ def test_pieces() -> None:
         return part + 1
 
     given = np.arange(7)
-    assert (in_pieces(run, given, 3) == given + 1).all()
+    assert (run_in_chunks(run, given, 3) == given + 1).all()
     assert (in_batches(run, given[:6], 2) == given[:6] + 1).all()
     assert sizes == [3, 3, 1, 2, 2, 2]
 
 
-def test_a_road_that_takes_too_long_is_stopped() -> None:
+def test_a_pipeline_that_takes_too_long_is_stopped() -> None:
     with pytest.raises(TimeoutError, match="compiling took longer than 1 s"), limited(1, "compiling"):
         time.sleep(5)
     with limited(1, "compiling"):

@@ -14,8 +14,8 @@ import pytest
 import coda_runtime
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.hub.push import push
-from coda_runtime.parity import Floor
-from coda_runtime.parity.thresholds import recorded_floors
+from coda_runtime.parity import Threshold
+from coda_runtime.parity.thresholds import recorded_thresholds
 from tests.compatibility.versions import expected, readable, same_images
 from tests.deploy.cli.command import coda, one_line
 from tests.hub_server import Hub
@@ -71,7 +71,7 @@ def test_its_own_account(written: Path) -> None:
         assert artifact.is_measured == ("reason" not in numbers)
         if numbers.get("psnr") is not None:
             assert f"{numbers['psnr']:.1f} dB" in text
-    assert recorded_floors(bundle.manifest) == dict.fromkeys(("fp32", "fp16", "bf16"), Floor(0.5, 20.0))
+    assert recorded_thresholds(bundle.manifest) == dict.fromkeys(("fp32", "fp16", "bf16"), Threshold(0.5, 20.0))
 
 
 def test_an_altered_file_is_found(written: Path, tmp_path: Path) -> None:

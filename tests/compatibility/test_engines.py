@@ -13,7 +13,7 @@ import coda_runtime
 from coda_runtime.backends.ptx import KernelSet, make_plan
 from coda_runtime.backends.ptx.backend import mismatch, read_tables
 from coda_runtime.format.bundle import Bundle
-from coda_runtime.format.engine_key import refusal
+from coda_runtime.format.engine_key import incompatibility
 from coda_runtime.format.manifest import Artifact
 from tests.compatibility.versions import expected, readable
 from tests.deploy.cli.command import coda
@@ -55,21 +55,21 @@ def test_who_may_load_an_engine(bundle: Bundle, library: str) -> None:
         key = artifact.engine or {}
         assert artifact.batch == (1, 2, 4)
 
-        def refused(
+        def rejected(
             artifact: Artifact = artifact, version: str = str(key["library_version"]), **machine: str
         ) -> str | None:
             about = {**MACHINE, **machine}
-            problem = refusal(artifact, bundle.manifest, library=library, library_version=version, **about)  # type: ignore[arg-type]
+            problem = incompatibility(artifact, bundle.manifest, library=library, library_version=version, **about)  # type: ignore[arg-type]
             return None if problem is None else str(problem)
 
         portable = key["flags"]["version_compatible"]
-        assert refused() is None
-        assert (refused(version="11.99.0") is None) == portable
-        assert f"built by version {key['library_version']}" in str(refused(version="10.0.0"))
-        assert (refused(compute_capability="sm120") is None) == portable
-        assert "sm75" in str(refused(compute_capability="sm75"))
-        assert (refused(os="windows-x86_64") is None) == (library == "tensorrt-rtx")
-        assert (refused(gpu="NVIDIA L40S") is None) == (portable or library == "tensorrt-rtx")
+        assert rejected() is None
+        assert (rejected(version="11.99.0") is None) == portable
+        assert f"built by version {key['library_version']}" in str(rejected(version="10.0.0"))
+        assert (rejected(compute_capability="sm120") is None) == portable
+        assert "sm75" in str(rejected(compute_capability="sm75"))
+        assert (rejected(os="windows-x86_64") is None) == (library == "tensorrt-rtx")
+        assert (rejected(gpu="NVIDIA L40S") is None) == (portable or library == "tensorrt-rtx")
 
 
 def test_kernels_are_read_and_planned(bundle: Bundle) -> None:

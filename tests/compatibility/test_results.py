@@ -41,7 +41,7 @@ def test_what_is_measured_now_compares_with_it(written: Path, tmp_path: Path) ->
 
 
 @pytest.mark.numeric
-def test_an_evaluation_gives_the_same_figures(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_gives_the_same_metrics(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(written)
     then = json.loads((written / "eval.json").read_text(encoding="utf-8"))
     result = coda("eval", "tokenizer", "--data", "pictures", "--against", "bundle", "--json")

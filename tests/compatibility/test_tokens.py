@@ -23,7 +23,7 @@ from tests.compatibility.versions import (
     same_images,
 )
 from tests.deploy.cli.command import coda
-from tests.runtime.bulk.pieces import without_ray
+from tests.runtime.bulk.local_pipeline import without_ray
 
 
 def goes_on(written: Path, out: Path) -> Any:

@@ -43,7 +43,7 @@ from tests.compatibility.versions import BROKEN, DATA, TOKENIZE, pictures_at_sou
 from tests.deploy.official import narrow
 from tests.deploy.train import runs
 from tests.deploy.train.vae import trainings
-from tests.runtime.bulk.pieces import Here, without_ray
+from tests.runtime.bulk.local_pipeline import Here, without_ray
 from tests.tiny_tokenizers import enliven, images
 
 KEPT, LAST = 4, 6

@@ -20,7 +20,7 @@ from coda_runtime.cli.app import cli
 from coda_runtime.codes.metrics import psnr
 from coda_runtime.parity import ParityError
 from coda_runtime.report import words
-from tests.deploy.demo.small import MEASURED, findings
+from tests.deploy.demo.small import MEASURED, results
 
 VOID = {"meta", "img", "br"}
 
@@ -103,7 +103,7 @@ def test_leaves_a_tokenizer_a_bundle_and_a_report(demo: Demo) -> None:
     assert list(demo.out.parent.iterdir()) == [demo.out]
 
 
-def test_the_bundle_gives_the_pictures_that_the_report_counts(demo: Demo) -> None:
+def test_the_bundle_gives_the_images_that_the_report_counts(demo: Demo) -> None:
     with coda_runtime.load(demo.out / "bundle") as tokenizer:
         images = np.stack([coda_runtime.images.fit(path, tokenizer.spec.image_size) for path in photographs.paths()])
         assert words.decibel(psnr(images, tokenizer.reconstruct(images))) in demo.page.text
@@ -167,8 +167,8 @@ def test_times_every_part_at_both_batch_sizes(demo: Demo) -> None:
         assert all(row[-1].endswith("×") for row in rows)
 
 
-def test_json_is_the_figures_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_deploy.demo.run_demo", lambda *_, **__: findings(parity=MEASURED))
+def test_json_is_the_metrics_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coda_deploy.demo.run_demo", lambda *_, **__: results(parity=MEASURED))
     result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "demo"), "--json"])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)

@@ -19,7 +19,7 @@ from coda_runtime.parity import ParitySamples
 from tests.tiny_tokenizers import images, make
 
 
-def save_pictures(folder: Path, count: int, size: int = 40) -> Path:
+def save_images(folder: Path, count: int, size: int = 40) -> Path:
     folder.mkdir(parents=True)
     for number, picture in enumerate(images(count, size).numpy()):
         Image.fromarray(picture).save(folder / f"{number:03}.png")
@@ -41,7 +41,7 @@ def test_shipped_photographs_have_their_licences_named() -> None:
 
 
 def test_the_user_s_photographs(tmp_path: Path) -> None:
-    folder = save_pictures(tmp_path / "pictures" / "nested", 3)
+    folder = save_images(tmp_path / "pictures" / "nested", 3)
     (folder / "notes.txt").write_text("not a picture")
     found = parity_images(32, tmp_path / "pictures")
     assert found.pixels.shape == (3, 32, 32, 3)
@@ -49,7 +49,7 @@ def test_the_user_s_photographs(tmp_path: Path) -> None:
 
 
 def test_no_more_of_them_than_seconds_allow(tmp_path: Path) -> None:
-    found = parity_images(8, save_pictures(tmp_path / "many", MAX_PARITY_IMAGES + 2, 9))
+    found = parity_images(8, save_images(tmp_path / "many", MAX_PARITY_IMAGES + 2, 9))
     assert len(found.pixels) == MAX_PARITY_IMAGES
     assert found.source == f"{MAX_PARITY_IMAGES} of {MAX_PARITY_IMAGES + 2} images of the user's"
 
@@ -73,7 +73,7 @@ def test_the_user_s_images_never_enter_the_bundle(
     for part in ("encoder", "decoder"):
         graph = onnx.load(tiny_bundle / f"{part}.fp32.onnx")
         monkeypatch.setattr(f"coda_export.bundle.{part}_graph", lambda *_, graph=graph: graph)
-    folder = save_pictures(tmp_path / "private", 3)
+    folder = save_images(tmp_path / "private", 3)
     manifest = export_tokenizer(tiny_folder, tmp_path / "bundle", images=folder)
     for artifact in manifest.artifacts:
         for numbers in artifact.parity.values():
@@ -107,9 +107,9 @@ def _with_provenance(bundle: Path, folder: Path, **changes: object) -> Path:
     return copy
 
 
-def test_verify_under_the_floor_it_was_exported_with(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    floors = {name: {"min_agreement": 0, "min_psnr": 200} for name in ("fp32", "fp16", "bf16")}
-    copy = _with_provenance(tiny_bundle, tmp_path / "bundle", floors=floors)
+def test_verify_under_the_threshold_it_was_exported_with(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    thresholds = {name: {"min_agreement": 0, "min_psnr": 200} for name in ("fp32", "fp16", "bf16")}
+    copy = _with_provenance(tiny_bundle, tmp_path / "bundle", thresholds=thresholds)
     with pytest.raises(ParityError, match=r"the \w+ decoder is .* dB from the tokenizer's images, the floor is 200"):
         verify_parity(copy, tiny_folder)
 
@@ -121,7 +121,7 @@ def test_verify_a_bundle_without_provenance(tiny_bundle: Path, tiny_folder: Path
         verify_parity(copy, tiny_folder)
 
 
-def test_verify_a_precision_without_a_floor(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+def test_verify_a_precision_without_a_threshold(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
     """It is told and not left out; the others are measured."""
     copy = _with_provenance(tiny_bundle, tmp_path / "bundle")
     manifest = json.loads((copy / "manifest.json").read_text())

@@ -25,7 +25,7 @@ def test_page(page: Path) -> None:
     for target, anchor in _LINK.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
         if target.startswith(("http:", "https:", "mailto:")):
             continue
-        place = (page.parent / target) if target else page
-        assert place.exists(), f"{target} is not there"
-        if anchor and place.suffix == ".md":
-            assert anchor in anchors(place), f"{target or page.name} has no heading #{anchor}"
+        path = (page.parent / target) if target else page
+        assert path.exists(), f"{target} is not there"
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), f"{target or page.name} has no heading #{anchor}"

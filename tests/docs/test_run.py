@@ -73,7 +73,7 @@ CODE = [line for page in pages() for line in python(page)]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What readers have: photographs, a VAE, a configuration, a tokenizer of FLUX's schedule, its bundle, tokens."""
     from coda_deploy.export import export_tokenizer
-    from coda_export import Floor
+    from coda_export import Threshold
     from tests import tiny_tokenizers
     from tests.deploy.train import runs
 
@@ -86,8 +86,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(photographs[0], folder / "photo.jpg")
     tokenizer = tiny_tokenizers.make("flux", image_size=128, scales=FLUX_SCALES)
     tokenizer.save_pretrained(folder / "tokenizer")
-    floors = {name: Floor(0.3, 10.0) for name in ("fp32", "bf16")}
-    export_tokenizer(folder / "tokenizer", folder / "bundle", precisions=("fp32", "bf16"), floors=floors)
+    thresholds = {name: Threshold(0.3, 10.0) for name in ("fp32", "bf16")}
+    export_tokenizer(folder / "tokenizer", folder / "bundle", precisions=("fp32", "bf16"), thresholds=thresholds)
     runs.make_vae().save_pretrained(folder / "vae")
     (folder / "my.toml").write_text(runs.config().to_toml(), encoding="utf-8")
     (folder / "BUNDLE").symlink_to("bundle")

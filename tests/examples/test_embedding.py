@@ -120,7 +120,7 @@ def eventually(happens: Callable[[], bool]) -> None:
 
 
 class TestScript:
-    def test_tokens_and_pictures(
+    def test_tokens_and_images(
         self, bundle: Path, photos: list[Path], tok: coda_runtime.Tokenizer, ids: np.ndarray[Any, Any], tmp_path: Path
     ) -> None:
         done = run("script", bundle, photos[0].parent, tmp_path / "out")
@@ -148,7 +148,7 @@ class TestScript:
             with Image.open(tmp_path / "decoded" / f"{path.stem}.png") as image:
                 np.testing.assert_array_equal(np.asarray(image), expected)
 
-    def test_a_bad_picture_ends_it_in_one_line(self, bundle: Path, tmp_path: Path) -> None:
+    def test_a_bad_image_ends_it_in_one_line(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.jpg").write_text("text")
         done = run("script", bundle, tmp_path, tmp_path / "out")
         assert done.returncode == 1
@@ -222,7 +222,9 @@ class TestFastAPI:
             ("/decode", b'{"ids": [99999999999999999999999999]}', 422, "ids"),
         ],
     )
-    def test_what_is_wrong_is_told(self, client: httpx.Client, path: str, body: bytes, status: int, says: str) -> None:
+    def test_what_is_wrong_is_reported(
+        self, client: httpx.Client, path: str, body: bytes, status: int, says: str
+    ) -> None:
         answer = client.post(path, content=body)
         assert (answer.status_code, says in answer.text) == (status, True), answer.text
 
@@ -240,7 +242,7 @@ class TestFastAPI:
             assert app.app.state.requests == requests  # it is let go of again
             return answer.status_code, answer.json()["detail"]
 
-        assert asyncio.run(status(app.MOST_REQUESTS)) == (503, "busy")
+        assert asyncio.run(status(app.MAX_REQUESTS)) == (503, "busy")
         assert asyncio.run(status(0)) == (503, "the tokenizer cannot run now")
 
 
@@ -351,7 +353,7 @@ class TestAsyncio:
         assert isinstance(results.pop(1), asyncio.CancelledError)
         np.testing.assert_array_equal(results, ids[[0, 2, 3, 4, 5, 1]])
 
-    def test_closing_serves_the_queue_and_then_refuses(
+    def test_closing_serves_the_queue_and_then_rejects(
         self, bundle: Path, photos: list[Path], ids: np.ndarray[Any, Any]
     ) -> None:
         async def main() -> list[Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from coda_runtime.bulk import tokenize
 from tests.runtime import tiny
-from tests.runtime.bulk.pieces import without_ray
+from tests.runtime.bulk.local_pipeline import without_ray
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "next_scale"
 
@@ -28,7 +28,7 @@ def call(script: str, *arguments: object) -> str:
     return done.stdout
 
 
-def test_crops_to_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_to_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     bundle = tiny.make_bundle(tmp_path / "bundle")
     (tmp_path / "photos").mkdir()

@@ -18,7 +18,16 @@ from coda_deploy import CodaTokenizer
 from coda_deploy.export import parity_images
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
-from coda_export import DEFAULT_FLOORS, DEFAULT_OPSET, Floor, Folded, ParityError, ParityImages, bundle, export_bundle
+from coda_export import (
+    DEFAULT_OPSET,
+    DEFAULT_THRESHOLDS,
+    Folded,
+    ParityError,
+    ParityImages,
+    Threshold,
+    bundle,
+    export_bundle,
+)
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.errors import InputError, MissingDependencyError, OutputError
@@ -50,7 +59,7 @@ def ready_graphs(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "decoder_graph", load("decoder"))
 
 
-PICTURES = ParityImages(images(3).numpy(), "random pictures")
+IMAGES = ParityImages(images(3).numpy(), "random pictures")
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -220,16 +229,16 @@ def test_the_runtime_decodes_a_prefix_as_the_tokenizer_does(tiny_bundle: Path, t
 
 @pytest.mark.usefixtures("ready_graphs")
 def test_the_first_precision_is_the_default(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
-    floors = DEFAULT_FLOORS | {"fp16": Floor(0, 0)}
+    thresholds = DEFAULT_THRESHOLDS | {"fp16": Threshold(0, 0)}
     seen: list[str] = []
     made = export_bundle(
         folded,
         reference,
         tmp_path / "bundle",
-        PICTURES,
+        IMAGES,
         samples=images(2, seed=3).numpy(),
         precisions=("fp16", "fp32"),
-        floors=floors,
+        thresholds=thresholds,
         license="CC0-1.0",
         provenance={"by": "a test"},
         progress=seen.append,
@@ -281,23 +290,23 @@ class Inverted(TorchReference):
         ),
     ],
 )
-def test_an_export_under_its_floor_leaves_nothing(
+def test_an_export_under_its_threshold_leaves_nothing(
     tmp_path: Path, folded: Folded, tiny_folder: Path, kind: type[TorchReference], message: str
 ) -> None:
     wrong = kind(CodaTokenizer.from_pretrained(tiny_folder))
     with pytest.raises(ParityError, match=message):
-        export_bundle(folded, wrong, tmp_path / "new" / "bundle", PICTURES)
+        export_bundle(folded, wrong, tmp_path / "new" / "bundle", IMAGES)
     assert listing(tmp_path) == [], "not even the parent folder, nor a temporary one"
 
 
 @pytest.mark.usefixtures("ready_graphs")
-def test_an_impossible_floor(tmp_path: Path, folded: Folded, tiny_folder: Path, tiny_bundle: Path) -> None:
+def test_an_impossible_threshold(tmp_path: Path, folded: Folded, tiny_folder: Path, tiny_bundle: Path) -> None:
     """The bundle that was there survives."""
     wrong = Tampered(CodaTokenizer.from_pretrained(tiny_folder))
     old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     before = {path.name: path.read_bytes() for path in old.iterdir()}
     with pytest.raises(ParityError, match=r"the floor is 100 %"):
-        export_bundle(folded, wrong, old, PICTURES, floors={"fp32": Floor(1.0, 0)})
+        export_bundle(folded, wrong, old, IMAGES, thresholds={"fp32": Threshold(1.0, 0)})
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
     assert listing(tmp_path) == ["bundle"]
 
@@ -307,7 +316,7 @@ def test_a_bundle_is_replaced_as_a_whole(
     tmp_path: Path, folded: Folded, reference: TorchReference, tiny_bundle: Path
 ) -> None:
     old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    export_bundle(folded, reference, old, PICTURES)
+    export_bundle(folded, reference, old, IMAGES)
     assert {path.name for path in tiny_bundle.iterdir()} - set(listing(old)) == {
         "parity.fp32.npz",
         *(f"{part}.{precision}.onnx" for part in ("encoder", "decoder") for precision in ("fp16", "bf16")),
@@ -325,7 +334,7 @@ def test_an_interrupted_export_leaves_nothing(
     monkeypatch.setattr(bundle, "quantizer_graph", stop)
     monkeypatch.setattr(bundle, "encoder_graph", lambda *_: onnx.ModelProto())
     with pytest.raises(error):
-        export_bundle(folded, reference, tmp_path / "bundle", PICTURES)
+        export_bundle(folded, reference, tmp_path / "bundle", IMAGES)
     assert listing(tmp_path) == []
 
 
@@ -334,16 +343,16 @@ def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path, folded: Folded, re
     folder.mkdir()
     (folder / "holiday.jpg").write_bytes(b"dear to somebody")
     with pytest.raises(OutputError, match=r"photographs exists and is not a bundle: choose another --out"):
-        export_bundle(folded, reference, folder, PICTURES)
+        export_bundle(folded, reference, folder, IMAGES)
     with pytest.raises(OutputError, match=r"holiday\.jpg exists and is not a bundle"):
-        export_bundle(folded, reference, folder / "holiday.jpg", PICTURES)
+        export_bundle(folded, reference, folder / "holiday.jpg", IMAGES)
     assert (folder / "holiday.jpg").read_bytes() == b"dear to somebody"
 
 
 @pytest.mark.usefixtures("ready_graphs")
 def test_an_empty_folder_is_filled(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
     (tmp_path / "empty").mkdir()
-    export_bundle(folded, reference, tmp_path / "empty", PICTURES)
+    export_bundle(folded, reference, tmp_path / "empty", IMAGES)
     assert (tmp_path / "empty" / "manifest.json").is_file()
 
 
@@ -356,11 +365,11 @@ def test_an_empty_folder_is_filled(tmp_path: Path, folded: Folded, reference: To
         (("fp32", "fp32"), "name each precision once.*found fp32,fp32"),
     ],
 )
-def test_precisions_that_are_refused(
+def test_precisions_that_are_rejected(
     tmp_path: Path, folded: Folded, reference: TorchReference, precisions: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        export_bundle(folded, reference, tmp_path / "bundle", PICTURES, precisions=precisions)
+        export_bundle(folded, reference, tmp_path / "bundle", IMAGES, precisions=precisions)
     assert listing(tmp_path) == []
 
 
@@ -374,5 +383,5 @@ def test_no_onnxruntime(
     missing = MissingDependencyError("running ONNX files needs onnxruntime", "onnxruntime")
     monkeypatch.setattr(OnnxRuntimeBackend, "missing", lambda _: missing)
     with pytest.raises(MissingDependencyError, match='pip install "onnxruntime>='):
-        export_bundle(folded, reference, tmp_path / "bundle", PICTURES)
+        export_bundle(folded, reference, tmp_path / "bundle", IMAGES)
     assert listing(tmp_path) == []

@@ -9,26 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from coda_export import Floor, ParityError
+from coda_export import ParityError, Threshold
 from coda_export.bundle import check_out
 from coda_runtime.errors import InputError, OutputError
-from coda_runtime.parity import NotMeasured, check_floor
+from coda_runtime.parity import NotMeasured, check_threshold
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_graph_that_did_not_run_fails(precision: str) -> None:
     with pytest.raises(ParityError, match="could not be run, so its parity is unknown: no such operator"):
-        check_floor("decoder", precision, NotMeasured("no such operator", "psnr"), Floor(0, 0))
+        check_threshold("decoder", precision, NotMeasured("no such operator", "psnr"), Threshold(0, 0))
 
 
 def test_bf16_may_stay_unmeasured() -> None:
-    check_floor("decoder", "bf16", NotMeasured("no such operator", "psnr"), Floor(0.9, 40))
+    check_threshold("decoder", "bf16", NotMeasured("no such operator", "psnr"), Threshold(0.9, 40))
 
 
 @pytest.mark.parametrize(("agreement", "psnr"), [(math.nan, 50), (0.9, math.nan), (0.9, math.inf), (1.1, 50), (-1, 50)])
-def test_a_floor_is_a_number(agreement: float, psnr: float) -> None:
+def test_a_threshold_is_a_number(agreement: float, psnr: float) -> None:
     with pytest.raises(InputError, match="a floor must be an agreement from 0 to 1 and a finite PSNR"):
-        Floor(agreement, psnr)
+        Threshold(agreement, psnr)
 
 
 def test_a_folder_with_a_foreign_manifest_is_kept(tmp_path: Path) -> None:

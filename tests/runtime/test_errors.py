@@ -44,7 +44,7 @@ def test_missing_dependency_is_the_same_in_another_process(error: errors.Missing
     assert (str(found), found.extra, found.packages) == (str(error), error.extra, error.packages)
 
 
-def test_a_module_that_fails_to_import_is_told_by_its_package() -> None:
+def test_a_module_that_fails_to_import_is_named_by_its_package() -> None:
     missing = errors.missing_module("`coda x`", ImportError("no such thing", name="PIL.Image"))
     assert str(missing) == (
         "`coda x` needs pillow, which is not installed or lacks a part (no such thing); "
@@ -74,5 +74,5 @@ def test_a_module_that_fails_to_import_is_told_by_its_package() -> None:
         ("", {"line": 0}, ""),
     ],
 )
-def test_any_error_is_told_in_one_line(error: BaseException | str, options: dict[str, Any], told: str) -> None:
+def test_any_error_is_reported_in_one_line(error: BaseException | str, options: dict[str, Any], told: str) -> None:
     assert errors.one_line(error, **options) == told

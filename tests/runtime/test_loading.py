@@ -26,14 +26,14 @@ UNMEASURED = {"tensorrt:cuda": {"step_agreement": None, "reason": "no GPU where 
 class Engines:
     """Runs "engines", which are copies of the ONNX files."""
 
-    def __init__(self, name: str, refused: CodaError | None = None) -> None:
-        self.name, self.formats, self.precisions, self.refused = name, (name,), None, refused
+    def __init__(self, name: str, rejected: CodaError | None = None) -> None:
+        self.name, self.formats, self.precisions, self.rejected = name, (name,), None, rejected
 
     def missing(self) -> None:
         return None
 
     def check(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> CodaError | None:
-        return self.refused
+        return self.rejected
 
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
         session = OnnxRuntimeBackend().load(bundle, dataclasses.replace(artifact, format="onnx"), LoadOptions("cpu"))
@@ -108,11 +108,11 @@ def test_an_engine_that_was_never_measured_runs_only_when_it_is_asked_for(sealed
         assert {a.backend for a in tok.artifacts} == {"tensorrt"}
 
 
-def test_a_refused_engine_is_passed_over_by_auto_and_an_error_by_name(
+def test_a_rejected_engine_is_skipped_by_auto_and_an_error_by_name(
     sealed: Path, tmp_path: Path, gpu: dict[str, Engines]
 ) -> None:
     folder = bundle(sealed, tmp_path / "b", **everywhere())
-    gpu["tensorrt"].refused = EngineMismatchError("it was built for sm90, and this GPU is sm89")
+    gpu["tensorrt"].rejected = EngineMismatchError("it was built for sm90, and this GPU is sm89")
     with load(folder) as tok:
         assert {a.device for a in tok.artifacts} == {"cpu"}
         assert {a.passed_over for a in tok.artifacts} == {("it was built for sm90, and this GPU is sm89",)}
@@ -120,11 +120,11 @@ def test_a_refused_engine_is_passed_over_by_auto_and_an_error_by_name(
         load(folder, backend="tensorrt")
 
 
-def test_an_idle_gpu_is_told(
+def test_an_idle_gpu_is_reported(
     sealed: Path, tmp_path: Path, gpu: dict[str, Engines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = bundle(sealed, tmp_path / "b", **everywhere())
-    gpu["tensorrt"].refused = EngineMismatchError("it was built for sm90")
+    gpu["tensorrt"].rejected = EngineMismatchError("it was built for sm90")
     monkeypatch.setattr(loading, "count_cuda_devices", lambda: 1)
     with pytest.warns(RuntimeWarning, match="the encoder runs on cpu, although there is a GPU: it was built for sm90"):
         load(folder).close()
@@ -133,10 +133,10 @@ def test_an_idle_gpu_is_told(
         load(sealed).close()
 
 
-def test_an_error_says_what_was_passed_over(sealed: Path, tmp_path: Path, gpu: dict[str, Engines]) -> None:
+def test_an_error_says_what_was_skipped(sealed: Path, tmp_path: Path, gpu: dict[str, Engines]) -> None:
     """Without it the user of device="cuda" would be sent to another onnxruntime, and not to the engine."""
     folder = bundle(sealed, tmp_path / "b", **everywhere())
-    gpu["tensorrt"].refused = EngineMismatchError("it was built for sm90")
+    gpu["tensorrt"].rejected = EngineMismatchError("it was built for sm90")
     with pytest.raises(DeviceError, match=r"CUDAExecutionProvider.*\(passed over before: it was built for sm90\)"):
         load(folder, device="cuda")
 

@@ -66,7 +66,7 @@ def bundle(sealed: Path) -> Bundle:
 Backends = tuple[Answering, Answering]
 
 
-def test_each_backend_that_loads_the_format_is_told_with_its_reason(bundle: Bundle, backends: Backends) -> None:
+def test_each_backend_that_loads_the_format_is_reported_with_its_reason(bundle: Bundle, backends: Backends) -> None:
     first, second = backends
     first.reason = DeviceError("no GPU here")
     found = [(c.backend.name, c.artifact.file, c.reason) for c in candidates(bundle, _encoders(bundle), LoadOptions())]

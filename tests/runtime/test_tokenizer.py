@@ -59,7 +59,7 @@ def test_a_list_of_files_is_the_array_of_their_pixels(tok: Tokenizer, tmp_path: 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_pieces_give_the_same_as_the_whole(tok: Tokenizer, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_chunks_give_the_same_as_the_whole(tok: Tokenizer, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     images = tiny.photos(7, 40, 33)
     ids, out = tok.encode(images), tok.reconstruct(images)
     assert tok.images_per_run == 256
@@ -172,7 +172,7 @@ def test_a_bundle_made_by_hand_does_all_but_embed(minimal: Path, tok: Tokenizer)
                 use()
 
 
-def test_wrong_ids_are_refused_by_every_method(tok: Tokenizer) -> None:
+def test_wrong_ids_are_rejected_by_every_method(tok: Tokenizer) -> None:
     for method in (tok.decode, tok.embed, tok.split):
         with pytest.raises(TokenError, match=r"ids\[0, 0\] is 16"):
             method(np.full((1, 21), 16))

@@ -11,7 +11,7 @@ from coda_deploy.train.sections import (
     AdamSection,
     Configuration,
     DataSection,
-    PictureSection,
+    ImageLossSection,
     SaveSection,
     named,
     read_toml,
@@ -49,7 +49,7 @@ class VaeOptimSection(AdamSection):
 
 
 @dataclass(frozen=True)
-class VaeLossSection(PictureSection):
+class VaeLossSection(ImageLossSection):
     """With the posterior's divergence from a normal distribution, summed over the latent."""
 
     l1: float = 0.05
@@ -70,8 +70,8 @@ class VaeTrainConfig(Configuration):
 
     def __post_init__(self) -> None:
         """Check what the types cannot."""
-        self.check_least("vae", 1, "image_size layers_per_block latent_channels norm_num_groups")
-        self.check_least("loss", 0, "kl")
+        self.check_minimum("vae", 1, "image_size layers_per_block latent_channels norm_num_groups")
+        self.check_minimum("loss", 0, "kl")
         self.check_shared()
         vae = self.vae
         if not vae.block_out_channels or min(vae.block_out_channels) < 1:

@@ -59,7 +59,7 @@ class VaeModel(nn.Module):
         return cls(vae)
 
     @classmethod
-    def begin_with(cls, where: str | os.PathLike[str], config: VaeTrainConfig) -> VaeModel:
+    def load_initial_weights(cls, where: str | os.PathLike[str], config: VaeTrainConfig) -> VaeModel:
         """Take the weights of a VAE, a folder or hub id. Raises ``ConfigError`` unless it is ``config``'s network."""
         vae = load_vae(where)
         for name in _NETWORK:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.tokenizer.vae import load_vae
-from coda_deploy.train.loop import Figures, Place, Training, run
-from coda_deploy.train.step import BaseStepper, Passed
+from coda_deploy.train.loop import Metrics, RunContext, Training, run
+from coda_deploy.train.step import BaseStepper, ForwardResult
 from coda_deploy.train.vae.config import VaeTrainConfig
 from coda_deploy.train.vae.model import VaeModel, VaeOutput
 
@@ -24,28 +24,30 @@ def train_vae(
     *,
     vae: str | os.PathLike[str] | None = None,
     resume: bool = False,
-) -> Figures:
+) -> Metrics:
     """Train a VAE, and leave a diffusers folder at ``out``, as ``coda train --vae`` takes it.
 
     It begins with the weights of ``vae``, a folder or hub id, or with random ones. ``data``, ``resume``, what is
     returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
     """
-    return run(lambda place: _VaeTraining(config, vae, place), config, data, out, resume=resume)
+    return run(lambda context: _VaeTraining(config, vae, context), config, data, out, resume=resume)
 
 
 class _VaeTraining(Training):
     config: VaeTrainConfig
     preparing = "making the VAE"
 
-    def __init__(self, config: VaeTrainConfig, vae: str | os.PathLike[str] | None, place: Place) -> None:
-        super().__init__(config, config.vae.image_size, place)
+    def __init__(self, config: VaeTrainConfig, vae: str | os.PathLike[str] | None, context: RunContext) -> None:
+        super().__init__(config, config.vae.image_size, context)
         self._vae = vae
 
     def build(self) -> VaeModel:
-        return VaeModel.build(self.config) if self._vae is None else VaeModel.begin_with(self._vae, self.config)
+        return (
+            VaeModel.build(self.config) if self._vae is None else VaeModel.load_initial_weights(self._vae, self.config)
+        )
 
-    def read(self, place: Path) -> VaeModel:
-        return VaeModel(load_vae(place))
+    def read(self, path: Path) -> VaeModel:
+        return VaeModel(load_vae(path))
 
     def make_stepper(self) -> VaeStepper:
         return VaeStepper(self.config, self.accelerator, self.state, self.objective, self.schedule)
@@ -66,7 +68,7 @@ class VaeStepper(BaseStepper):
         rate = self.config.optim.lr * factor
         return rate, rate, rate
 
-    def forward(self, images: Tensor, seed: int) -> Passed:
+    def forward(self, images: Tensor, seed: int) -> ForwardResult:
         """Through a sample of the posterior."""
         out: VaeOutput = self.model(images, seed)
-        return Passed(out.reconstruction, {"kl": (self.config.loss.kl, out.kl)})
+        return ForwardResult(out.reconstruction, {"kl": (self.config.loss.kl, out.kl)})

@@ -17,7 +17,7 @@ _LOAD = {"import_s": ("import", "c6"), "load_s": ("load", "c1"), "first_run_s": 
 
 def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
     """Which part of a call takes how much of it, in the smallest and the largest batch of each cell."""
-    bars, rows, told = [], [], []
+    bars, rows, descriptions = [], [], []
     used: dict[str, str] = {}
     for one in series:
         split = [of for of in one.of(operation, "single-stream") if of["parts_s"]]
@@ -40,11 +40,16 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
                 )
             )
             rows.append((label, parts))
-            told.append(f"{label}: " + ", ".join(f"{part} {100 * s / total:.0f} %" for part, s in parts.items()))
+            descriptions.append(
+                f"{label}: " + ", ".join(f"{part} {100 * s / total:.0f} %" for part, s in parts.items())
+            )
     if not bars:
         return Markup("")
     chart = bar_rows(
-        bars, Axis("% of the call", ticks=[0, 20, 40, 60, 80, 100]), "; ".join(told), title=f"Where {operation} spends"
+        bars,
+        Axis("% of the call", ticks=[0, 20, 40, 60, 80, 100]),
+        "; ".join(descriptions),
+        title=f"Where {operation} spends",
     )
     cells = [[label, *(duration(parts[part]) if part in parts else "–" for part in used)] for label, parts in rows]
     return card(
@@ -59,7 +64,7 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
 
 def memory_card(series: Sequence[Series]) -> Markup:
     """The highest peak of each cell, in host and in device memory."""
-    bars, rows, told = [], [], []
+    bars, rows, descriptions = [], [], []
     for one in series:
         load = one.cell["load"]
         host = max((of["peak_host_bytes"] or 0 for of in one.cell["measurements"]), default=0)
@@ -68,7 +73,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
             if peak:
                 label = f"{kind}: {one.name}"
                 bars.append(Row(label, size(peak), [(f"series {style}", peak / 2**20, f"{kind}: {size(peak)}")]))
-                told.append(f"{label} {size(peak)}")
+                descriptions.append(f"{label} {size(peak)}")
         added = (load["host_bytes"], load["device_bytes"]) if load else (None, None)
         rows.append(
             [one.name, *(size(n) if n is not None else "–" for n in added), *(_known(n) for n in (host, device))]
@@ -77,7 +82,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
         return Markup("")
     return card(
         "Memory",
-        bar_rows(bars, Axis("MiB"), "; ".join(told), title="Peak memory"),
+        bar_rows(bars, Axis("MiB"), "; ".join(descriptions), title="Peak memory"),
         keys(("host", "series c1"), ("device", "series c2")),
         "The highest peak over all measurements of a cell; what loading added is in the table.",
         table(["cell", "loading, host", "loading, device", "peak, host", "peak, device"], rows),
@@ -86,7 +91,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
 
 def load_card(series: Sequence[Series]) -> Markup:
     """How long a fresh process takes until its first ids."""
-    bars, rows, told = [], [], []
+    bars, rows, descriptions = [], [], []
     for one in series:
         load = one.cell["load"]
         if load is None:
@@ -101,12 +106,12 @@ def load_card(series: Sequence[Series]) -> Markup:
             )
         )
         rows.append([one.name, *(duration(seconds) for seconds in steps.values()), duration(total)])
-        told.append(f"{one.name} {duration(total)}")
+        descriptions.append(f"{one.name} {duration(total)}")
     if not bars:
         return Markup("")
     return card(
         "From start to the first ids",
-        bar_rows(bars, Axis("ms"), "; ".join(told), title="Load times"),
+        bar_rows(bars, Axis("ms"), "; ".join(descriptions), title="Load times"),
         keys(*((name, f"series {style}") for name, style in _LOAD.values())),
         "In a fresh process: importing, loading the bundle, and the first call with one image.",
         table(["cell", *(name for name, _ in _LOAD.values()), "together"], rows),

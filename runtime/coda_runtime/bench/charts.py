@@ -34,7 +34,7 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
         lines,
         _batch_axis(series, operation, ("single-stream",)),
         Axis("ms a call", log=True),
-        _told(_named(shown), lambda of: duration(of["latency_s"]["p50"])),
+        _description(_named(shown), lambda of: duration(of["latency_s"]["p50"])),
         title=f"Latency of {operation} against the batch",
         bands=bands,
     )
@@ -76,7 +76,7 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
         lines,
         _batch_axis(series, operation, scenarios),
         Axis("images per second", log=True),
-        _told(rows, lambda of: f"{rate(of['throughput'])} images per second"),
+        _description(rows, lambda of: f"{rate(of['throughput'])} images per second"),
         title=f"Throughput of {operation} against the batch",
     )
     sizes = sorted({batch for scenario in scenarios for batch in batches(series, operation, scenario)})
@@ -144,7 +144,7 @@ def roofline_card(series: Sequence[Series], operation: str) -> Markup:
         [*lines, roof],
         Axis("batch", ticks=sizes, log=True),
         Axis("% of the roofline", ticks=[0, 20, 40, 60, 80, 100], zero=True),
-        _told(_named(shown), _reached),
+        _description(_named(shown), _reached),
         title=f"Share of the roofline that {operation} reaches",
     )
     return card(
@@ -199,7 +199,7 @@ def _by_batch(rows: _Rows, sizes: Sequence[int], words: Sequence[_Words], corner
     return join(table([corner, *map(str, sizes)], cells), note)
 
 
-def _told(rows: _Rows, words: _Words) -> str:
+def _description(rows: _Rows, words: _Words) -> str:
     return "; ".join(
         f"{name}: " + ", ".join(f"batch {of['batch']} {words(of)}" for of in found) for name, found in rows
     )

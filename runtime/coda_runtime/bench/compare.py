@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import InputError
 from .differences import cell_name, other_circumstances, other_work, warnings_of
 from .results import Cell, Measurement, Results, Server
-from .statistics import FEWEST, percentile, ratio_ci
+from .statistics import MIN_SAMPLES, percentile, ratio_ci
 
 Verdict = Literal["faster", "slower", "same within noise", "only in A", "only in B", "not comparable"]
 
@@ -136,7 +136,7 @@ def _row(key: _Key, a: Measurement, b: Measurement, threshold: float, reason: st
         metrics = tuple(_metrics(a, b, threshold))
         if not any(metric.name in ("latency", "throughput", "max_rate") for metric in metrics):
             reason = (
-                f"{fewest} samples; expected at least {FEWEST}, all positive"
+                f"{fewest} samples; expected at least {MIN_SAMPLES}, all positive"
                 if a["server"] is None
                 else "the servers had other latency bounds and other rates"
             )
@@ -172,14 +172,14 @@ def _times(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]
 
 def _latency(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
     before, after = a["latency_s"]["samples"], b["latency_s"]["samples"]
-    if min(len(before), len(after)) >= FEWEST and min(*before, *after) > 0:
+    if min(len(before), len(after)) >= MIN_SAMPLES and min(*before, *after) > 0:
         medians = percentile(before, 50), percentile(after, 50)
         yield _timed("latency", *medians, ratio_ci(before, after), 1 + threshold, higher_is_slower=True)
 
 
 def _throughput(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
     before, after = a["throughput_ci95"], b["throughput_ci95"]
-    few = min(len(of["latency_s"]["samples"]) for of in (a, b)) < FEWEST
+    few = min(len(of["latency_s"]["samples"]) for of in (a, b)) < MIN_SAMPLES
     if before and after and before[0] > 0 and a["throughput"] > 0 and not few:
         # The quotient of two intervals is wider than needed, which errs on the side of "the same".
         ci95 = (after[0] / before[1], after[1] / before[0])

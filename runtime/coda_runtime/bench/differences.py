@@ -41,10 +41,10 @@ def _other_work(a: Results, b: Results) -> Iterator[str]:
         yield f"the bundles are of different tokenizers: {first['folder']} and {second['folder']} share no fingerprint"
     for key, ours, theirs in _changes(first["spec"], second["spec"]):
         yield f"spec.{key} is {ours} in A and {theirs} in B"
-    pictures, others = a.data["images"], b.data["images"]
-    if (pictures["sha256"], pictures["count"]) != (others["sha256"], others["count"]):
+    image_set, others = a.data["images"], b.data["images"]
+    if (image_set["sha256"], image_set["count"]) != (others["sha256"], others["count"]):
         yield (
-            f"the images differ: {pictures['count']} of {pictures['source'] or 'memory'} in A, "
+            f"the images differ: {image_set['count']} of {image_set['source'] or 'memory'} in A, "
             f"{others['count']} of {others['source'] or 'memory'} in B"
         )
 

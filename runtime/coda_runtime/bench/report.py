@@ -14,7 +14,7 @@ from . import bars, charts
 from .differences import other_circumstances, other_work, warnings_of
 from .results import Results
 from .series import Series, all_series, file_names, operations
-from .tables import FIGURES, MEASURED, figure_rows, loaded, measured_rows
+from .tables import MEASURED, METRICS, loaded, measured_rows, metric_rows
 
 
 def write_report(results: Sequence[Results], out: Path) -> None:
@@ -207,7 +207,7 @@ def _numbers(series: Sequence[Series]) -> Markup:
                 )
                 for title, columns, rows in (
                     ("Durations", MEASURED, measured_rows(series)),
-                    ("Throughput, memory and conduct", FIGURES, figure_rows(series)),
+                    ("Throughput, memory and conduct", METRICS, metric_rows(series)),
                 )
             ],
             class_="stack",

@@ -19,8 +19,8 @@ from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME
 from . import machine
 from .differences import cell_name
+from .image_set import ImageSet
 from .noise import collect_warnings
-from .pictures import Pictures
 from .plan import Plan
 from .process import run_case
 from .results import FORMAT, FORMAT_VERSION, Cell, Results
@@ -51,7 +51,7 @@ def steps(plan: Plan, bundle: Bundle) -> int:
 
 def run_bench(
     bundle: Bundle,
-    pictures: Pictures,
+    image_set: ImageSet,
     plan: Plan,
     command: Sequence[str],
     *,
@@ -62,7 +62,7 @@ def run_bench(
 
     Args:
         bundle: what to measure.
-        pictures: what to measure it on.
+        image_set: what to measure it on.
         plan: the matrix.
         command: what the user typed, for the record.
         silence_s: the process of a cell is stopped when one call, or loading, takes longer.
@@ -80,7 +80,7 @@ def run_bench(
     before = watch.share()
     throttle_count = machine.cpu_throttle_count()
     with tempfile.TemporaryDirectory(prefix="coda-bench-") as name:
-        log = _run_cells(bundle, pictures, plan, Path(name), silence_s, hooks)
+        log = _run_cells(bundle, image_set, plan, Path(name), silence_s, hooks)
     cells = [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in log]
     _check_any(cells, bundle)
     during = max((share for entry in log for share in entry.shares), default=None)
@@ -103,7 +103,7 @@ def run_bench(
                 "spec": spec,
                 "manifest_sha256": sha256(manifest).hexdigest(),
             },
-            "images": pictures.facts(),
+            "images": image_set.facts(),
             "cells": cells,
             "noise": {
                 "load_before": before,
@@ -141,11 +141,11 @@ class _CellLog:
 
 
 def _run_cells(
-    bundle: Bundle, pictures: Pictures, plan: Plan, folder: Path, silence_s: float, hooks: Hooks
+    bundle: Bundle, image_set: ImageSet, plan: Plan, folder: Path, silence_s: float, hooks: Hooks
 ) -> list[_CellLog]:
     """All cells, and then all again as often as the plan says, so that a slow hour does not hit one cell alone."""
     images = folder / "images.npy"
-    np.save(images, pictures.images, allow_pickle=False)
+    np.save(images, image_set.images, allow_pickle=False)
     measurements = plan.measurements()
     case = {
         "bundle": str(bundle.folder.absolute()),

@@ -114,9 +114,9 @@ def _expected(value: Any, schema: Mapping[str, Any]) -> str | None:
         if "pattern" in schema and not re.search(schema["pattern"], value):
             return f"a string that matches {schema['pattern']}"
     if isinstance(value, list):
-        fewest, most = schema.get("minItems", 0), schema.get("maxItems", len(value))
-        if not fewest <= len(value) <= most:
-            return f"{fewest} items" if fewest == schema.get("maxItems") else f"at least {fewest} items"
+        min_items, max_items = schema.get("minItems", 0), schema.get("maxItems", len(value))
+        if not min_items <= len(value) <= max_items:
+            return f"{min_items} items" if min_items == schema.get("maxItems") else f"at least {min_items} items"
     return None
 
 

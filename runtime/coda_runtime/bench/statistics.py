@@ -16,7 +16,7 @@ from ..errors import InputError
 
 Samples = Sequence[float] | npt.NDArray[np.float64]
 
-FEWEST = 6
+MIN_SAMPLES = 6
 """The smallest number of samples whose extremes hold the median with 95 % confidence: 1 - 2 / 2**6 = 96.9 %."""
 
 _BOOTSTRAP = 20
@@ -39,8 +39,9 @@ def percentile(samples: Samples, q: float) -> float:
 def median_ci(samples: Samples, level: float = 0.95) -> tuple[float, float]:
     """A confidence interval of the median: the two order statistics that enclose it with at least `level`.
 
-    Whatever the distribution, for samples that do not depend on each other. Fewer than `FEWEST` samples cannot reach
-    95 %: their extremes are returned, which enclose the median with 1 - 2 / 2**n. Raises InputError as `percentile`.
+    Whatever the distribution, for samples that do not depend on each other. Fewer than `MIN_SAMPLES` samples cannot
+    reach 95 %: their extremes are returned, which enclose the median with 1 - 2 / 2**n. Raises InputError as
+    `percentile`.
     """
     values = np.sort(_checked(samples))
     n = len(values)
@@ -86,7 +87,7 @@ def ratio_ci(a: Samples, b: Samples, level: float = 0.95) -> tuple[float, float]
     the two intervals of `median_ci`, which is wider than it needs to be. It knows nothing of what differs between two
     processes or two days. The same samples give the same interval.
 
-    Raises InputError for fewer than `FEWEST` samples, and for samples that are not positive and finite.
+    Raises InputError for fewer than `MIN_SAMPLES` samples, and for samples that are not positive and finite.
     """
     tail = (1 - _checked_level(level)) / 2
     before, after = (_positive(samples) for samples in (a, b))
@@ -124,8 +125,8 @@ def _checked(samples: Samples) -> npt.NDArray[np.float64]:
 
 def _positive(samples: Samples) -> npt.NDArray[np.float64]:
     values = _checked(samples)
-    if len(values) < FEWEST or not (values > 0).all():
-        raise InputError(f"a ratio needs at least {FEWEST} positive samples on either side, found {len(values)}")
+    if len(values) < MIN_SAMPLES or not (values > 0).all():
+        raise InputError(f"a ratio needs at least {MIN_SAMPLES} positive samples on either side, found {len(values)}")
     return values
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from .results import Cell, Latency, Load, Measurement
 from .statistics import median_ci, outliers, percentile
 
-MOST_SAMPLES = 2000
+MAX_SAMPLES = 2000
 """Longer lists of samples are thinned to so many, evenly in time; the numbers beside them are those of all."""
 
 Message = Mapping[str, Any]
@@ -79,8 +79,8 @@ def _latency(samples: list[float], interval: list[float]) -> Latency:
         "ci95": interval,
         "samples": samples,
     }
-    if len(samples) > MOST_SAMPLES:
-        kept = np.linspace(0, len(samples) - 1, MOST_SAMPLES).round().astype(int)
+    if len(samples) > MAX_SAMPLES:
+        kept = np.linspace(0, len(samples) - 1, MAX_SAMPLES).round().astype(int)
         out["samples"] = [samples[index] for index in kept]
         out["samples_thinned"] = True
     return out

@@ -11,10 +11,10 @@ from .series import Series
 
 MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "min", "max", "repeats", "outliers")
 """The columns of `measured_rows`."""
-FIGURES = (
+METRICS = (
     "measurement", "images/s", "CI", "peak, host", "peak, device", "warm-up runs", *PARTS, "runtime", "roofline",
 )  # fmt: skip
-"""The columns of `figure_rows`."""
+"""The columns of `metric_rows`."""
 
 
 def loaded(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
@@ -44,8 +44,8 @@ def measured_rows(series: Sequence[Series]) -> list[list[str]]:
     return rows
 
 
-def figure_rows(series: Sequence[Series]) -> list[list[str]]:
-    """Everything else of each measurement, under `FIGURES`."""
+def metric_rows(series: Sequence[Series]) -> list[list[str]]:
+    """Everything else of each measurement, under `METRICS`."""
     rows = []
     for name, of in _all(series):
         edges, parts = of["throughput_ci95"], of["parts_s"] or {}

@@ -80,9 +80,9 @@ def write_engines(
         file = _file(source, library, targets, options, gpu)
         own = _own_options(manifest, source, file, options)
         built = build_engine(library, folder / source.file, own, precision=source.precision, watch=watch)
-        place = folder / file
-        place.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
-        place.write_bytes(built.data)
+        destination = folder / file
+        destination.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
+        destination.write_bytes(built.data)
         key = EngineKey.made_here(
             library=library.name,
             library_version=library.version,
@@ -119,7 +119,7 @@ def add_engines(
     source.verify()
     if out is None:
         target = source.folder.resolve()
-        _check_place(target)
+        _check_destination(target)
     else:
         target = Path(out)
         if target.exists():
@@ -167,9 +167,9 @@ def with_engines(manifest: Manifest, engines: Sequence[Artifact]) -> Manifest:
 def copy_bundle(source: Bundle, folder: Path) -> None:
     """Copy the bundle's own files, and nothing else that lies in its folder."""
     for artifact in source.manifest.artifacts:
-        place = folder / artifact.file
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.path(artifact), place)
+        destination = folder / artifact.file
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path(artifact), destination)
 
 
 def link_bundle(source: Bundle, folder: Path) -> None:
@@ -179,19 +179,19 @@ def link_bundle(source: Bundle, folder: Path) -> None:
     """
     for path in sorted(source.folder.rglob("*")):
         name = path.relative_to(source.folder)
-        place = folder / name
+        destination = folder / name
         if path.is_symlink():
-            place.symlink_to(path.readlink())
+            destination.symlink_to(path.readlink())
         elif path.is_dir():
-            place.mkdir(exist_ok=True)
+            destination.mkdir(exist_ok=True)
         elif name.as_posix() not in (MANIFEST_NAME, CHECKSUMS_NAME):
             try:
-                os.link(path, place)
+                os.link(path, destination)
             except OSError:  # a file system without hard links
-                shutil.copy2(path, place)
+                shutil.copy2(path, destination)
 
 
-def _check_place(folder: Path) -> None:
+def _check_destination(folder: Path) -> None:
     """Raise OutputError where a bundle could not be replaced after its engines have been built, which takes minutes."""
     if Path.cwd().is_relative_to(folder):
         raise OutputError(

@@ -12,8 +12,8 @@ from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import NotMeasured, headline, parity_json
-from ..format.precision import DEFAULT_FLOORS
-from ..parity import ParityMeter, check_floor, floor_of, recorded_floors
+from ..format.precision import DEFAULT_THRESHOLDS
+from ..parity import ParityMeter, check_threshold, recorded_thresholds, threshold_of
 from ..select import candidates
 
 
@@ -27,19 +27,19 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
     # An engine that was just built here, with host code or without, is ours to run.
     options = LoadOptions(device, backend=name_for(artifact.format), allow_host_code=True)
     (found,) = candidates(bundle, [artifact], options)
-    refused = found.reason
+    problem = found.reason
     try:
         meter = ParityMeter.of_bundle(bundle)
     except ArtifactError as error:
-        refused = refused or error
-    if refused is not None:
-        nothing = NotMeasured(str(refused), headline(artifact.part))
+        problem = problem or error
+    if problem is not None:
+        nothing = NotMeasured(str(problem), headline(artifact.part))
         return dataclasses.replace(artifact, parity={f"{found.backend.name}:{device}": nothing.to_json()})
     if isinstance(found.backend, TensorRTBackend):
         check_precision(found.backend.information(bundle, artifact, options), artifact.precision)
     parity = meter.measure(artifact, options)
-    floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
+    thresholds = {**DEFAULT_THRESHOLDS, **recorded_thresholds(bundle.manifest)}
     for record in parity.values():
-        floor = floor_of(floors, artifact.precision)
-        check_floor(artifact.part, artifact.precision, record, floor, must_run=True)
+        threshold = threshold_of(thresholds, artifact.precision)
+        check_threshold(artifact.part, artifact.precision, record, threshold, must_run=True)
     return dataclasses.replace(artifact, parity=parity_json(parity))

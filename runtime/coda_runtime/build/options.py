@@ -80,22 +80,22 @@ class BuildOptions:
 
 def parse_batch(text: str) -> Batch:
     """A profile as typed, "1,4,8" or "8" -> (MIN, OPT, MAX). Raises InputError."""
-    pieces = [piece.strip() for piece in text.split(",")]
-    if len(pieces) == 1:
-        pieces *= 3
-    if len(pieces) != 3 or not all(re.fullmatch(r"[1-9]\d{0,4}", piece) for piece in pieces):
+    values = [value.strip() for value in text.split(",")]
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3 or not all(re.fullmatch(r"[1-9]\d{0,4}", value) for value in values):
         raise InputError(f"batch is {text!r}; expected MIN,OPT,MAX, such as 1,4,8, or one number")
-    low, best, high = map(int, pieces)
+    low, best, high = map(int, values)
     return low, best, high
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
     """GPUs as typed, "SM120,8.9" -> ("sm89", "sm120"), rising. Raises InputError."""
     targets = []
-    for piece in filter(None, (piece.strip().lower() for piece in text.split(","))):
-        found = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", piece)
+    for value in filter(None, (value.strip().lower() for value in text.split(","))):
+        found = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", value)
         if found is None:
-            raise InputError(f"target is {piece!r}; expected compute capabilities such as sm89,sm120")
+            raise InputError(f"target is {value!r}; expected compute capabilities such as sm89,sm120")
         targets.append(Capability(int(found[1]), int(found[2])))
     if not targets:
         raise InputError("target is empty; expected compute capabilities such as sm89,sm120")

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from ..errors import InputError, OutputError, one_line
 from ..io.atomic_files import staged_file
-from ..io.remote import is_local, open_place, redacted
+from ..io.remote import is_local, open_filesystem, redacted
 
 _WHOLE_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
 """File systems on which an object is there when its upload has ended, and not before."""
@@ -24,7 +24,7 @@ class Destination:
     """A folder on any fsspec file system. Raises OutputError where it cannot be read or written."""
 
     def __init__(self, where: str) -> None:
-        self._fs, path = open_place(where)
+        self._fs, path = open_filesystem(where)
         self.path = path.rstrip("/")
         self.url = redacted(where)
         self._local = Path(self.path) if is_local(self._fs) else None
@@ -104,15 +104,15 @@ class Destination:
         import fcntl
 
         new = not self._local.exists()
-        place = self._local / _LOCK
+        path = self._local / _LOCK
         with self._explained("written"):
             self._local.mkdir(parents=True, exist_ok=True)
-            lock = place.open("a")
+            lock = path.open("a")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(lock.fileno()), place.stat()):
-                    raise FileNotFoundError(f"{place} was put there anew")
+                if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                    raise FileNotFoundError(f"{path} was put there anew")
             except OSError as error:
                 raise InputError(
                     f"another run is writing to {self.url}; wait for its end, stop it, or choose another --out"
@@ -125,7 +125,7 @@ class Destination:
             finally:
                 if new and self.names() == [_LOCK]:
                     # While it is held: nobody else's lock is taken away.
-                    place.unlink()
+                    path.unlink()
                     with suppress(OSError):  # another run has begun to look here
                         self._local.rmdir()
 

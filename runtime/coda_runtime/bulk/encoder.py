@@ -35,25 +35,25 @@ class Encoder:
         self._tok: Tokenizer | None = None
         self._made_by = ""
 
-    def __call__(self, pictures: pa.Table) -> pa.Table:
+    def __call__(self, images: pa.Table) -> pa.Table:
         """What `read_pictures` gave, with `ids` (list<int32>, empty on errors) and `made_by` instead of `pixels`.
 
         `made_by` is JSON, a list of what each part ran on.
         """
         import pyarrow as pa
 
-        failure = pictures.column("failure")
+        failure = images.column("failure")
         ids = np.empty((0, 1), np.int32)
         if failure.null_count == len(failure):
             try:
-                ids = self._encode(pictures.column("pixels"))
+                ids = self._encode(images.column("pixels"))
             except CodaError as error:
                 failure = pa.array([failures.pack(error)] * len(failure), pa.string())
-        readable = np.asarray(pictures.column("error").is_null()) & (len(ids) > 0)
+        readable = np.asarray(images.column("error").is_null()) & (len(ids) > 0)
         offsets = np.concatenate([[0], np.cumsum(readable * ids.shape[1])]).astype(np.int32)
-        columns = {name: pictures.column(name) for name in ("position", "width", "height", "error")}
+        columns = {name: images.column(name) for name in ("position", "width", "height", "error")}
         columns["ids"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids.ravel(), pa.int32()))
-        columns["made_by"] = pa.array([self._made_by] * len(pictures), pa.string())
+        columns["made_by"] = pa.array([self._made_by] * len(images), pa.string())
         return pa.table({**columns, "failure": failure})
 
     def _encode(self, column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
@@ -79,12 +79,12 @@ class Encoder:
 
 def _bytes_of(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
     """The bytes of all values of a binary column, one after the other, without a copy where that can be."""
-    pieces: list[Any] = []
+    arrays: list[Any] = []
     for chunk in column.chunks:
         values = chunk.drop_null() if chunk.null_count else chunk
         if len(values):
             offsets = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + len(values) + 1]
-            pieces.append(np.frombuffer(values.buffers()[2], np.uint8)[offsets[0] : offsets[-1]])
-    if not pieces:
+            arrays.append(np.frombuffer(values.buffers()[2], np.uint8)[offsets[0] : offsets[-1]])
+    if not arrays:
         return np.empty(0, np.uint8)
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -14,15 +14,15 @@ from ..backends.base import LoadOptions
 from ..errors import BackendError, DeviceError, one_line
 from . import failures
 from .encoder import Encoder
-from .pictures import pack_rows, read_pictures
 from .plan import Plan
+from .preprocess import pack_rows, read_pixels
 from .sources import Reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _PIXELS_PER_CHUNK = 32 * 256 * 256
-_MOST_PER_CHUNK = 256
+_MAX_PER_CHUNK = 256
 _BYTES_UNDER_WAY = 256 << 20
 """For each encoder: pixels that wait for it, and never more than half of Ray's memory. Reading stops beyond."""
 
@@ -62,7 +62,7 @@ def encode_shards(
     BackendError when Ray fails.
     """
     side = int(plan.settings.spec["image_size"])
-    chunk = chunk or max(1, min(_MOST_PER_CHUNK, _PIXELS_PER_CHUNK // side**2))
+    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // side**2))
     workers = choose_workers(ray, options.device)
     items = list(chunks(plan, shards, chunk))
     data = ray.data.from_items(items, override_num_blocks=len(items))
@@ -71,7 +71,7 @@ def encode_shards(
     )
     whole_blocks = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     data = data.map_batches(
-        read_pictures,
+        read_pixels,
         fn_kwargs={"reader": reader, "size": side, "original_size": plan.settings.original_size},
         num_cpus=1,
         **whole_blocks,
@@ -103,7 +103,7 @@ def _object_store(ray: Any) -> int:
 
 
 def chunks(plan: Plan, shards: Sequence[int], size: int) -> Iterator[dict[str, object]]:
-    """What goes through the pipeline: at most `size` neighbours of one shard each, as `read_pictures` takes them."""
+    """What goes through the pipeline: at most `size` neighbours of one shard each, as `read_pixels` takes them."""
     for number in shards:
         rows = plan.shard(number)
         first = number * plan.settings.shard_size

@@ -15,7 +15,7 @@ from ..errors import ImageError, InputError
 from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from ..images import require_pillow
-from ..io.remote import is_local, open_place, redacted, require
+from ..io.remote import is_local, open_filesystem, redacted, require
 from ..select import choose_precision
 from . import manifest
 from .cluster import cluster
@@ -116,7 +116,7 @@ def tokenize(
         raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside of {source}")
     with destination.held():
         images = open_source(os.fspath(source), source_options, leave_out=str(destination.path))
-        plan = _begin(destination, settings, images)
+        plan = _start(destination, settings, images)
         run = _Run(destination, plan, strict, report)
         if run.missing:
             run.complete(images.reader(plan.files), everywhere, load_options, address, chunk)
@@ -137,7 +137,7 @@ class _Run:
         }
         self.missing = [number for number in range(plan.shards) if number not in self.finished]
         if strict:
-            self._refuse_errors()
+            self._reject_errors()
         self._clock = _Clock()
 
     def complete(
@@ -158,7 +158,7 @@ class _Run:
                 if number in self.finished or start in parts[number]:  # computed twice, since something died
                     continue
                 if self._strict:
-                    self._refuse(table)
+                    self._reject(table)
                 parts[number][start] = _own(table)
                 waiting[number] -= table.num_rows
                 self._clock.count(table.num_rows)
@@ -193,14 +193,14 @@ class _Run:
         errors = [error for _, shard in sorted(self.finished.items()) for error in shard.errors]
         self._destination.write(manifest.ERRORS_NAME, "".join(json.dumps(error) + "\n" for error in errors).encode())
 
-    def _refuse(self, table: pa.Table) -> None:
+    def _reject(self, table: pa.Table) -> None:
         errors = table.column("error").drop_null()
         if len(errors):
             raise ImageError(
                 f"{errors[0].as_py()} (without --strict it is left out, and told in {manifest.ERRORS_NAME})"
             )
 
-    def _refuse_errors(self) -> None:
+    def _reject_errors(self) -> None:
         for shard in self.finished.values():
             if shard.errors:
                 raise ImageError(f"{shard.errors[0]['error']} (in {shard.file}, which is finished)")
@@ -246,7 +246,7 @@ def _for_encoders(bundle: Bundle, options: LoadOptions) -> LoadOptions:
 def _settings(
     bundle: Bundle, source: str, precision: str, shard_size: int, options: SourceOptions, original_size: bool
 ) -> Settings:
-    fs, path = open_place(source)
+    fs, path = open_filesystem(source)
     return Settings(
         source=path if is_local(fs) else redacted(source),
         shard_size=shard_size,
@@ -260,7 +260,7 @@ def _settings(
     )
 
 
-def _begin(destination: Destination, settings: Settings, source: Source) -> Plan:
+def _start(destination: Destination, settings: Settings, source: Source) -> Plan:
     """The plan of the run that was begun in the destination, or a new one."""
     names = destination.names()
     if PLAN in names:

@@ -21,12 +21,12 @@ def expand_braces(pattern: str) -> Iterator[str]:
         return
     first, last, listed = found.groups()
     if listed is not None:
-        pieces: Iterator[str] = iter(listed.split(","))
+        alternatives: Iterator[str] = iter(listed.split(","))
     else:
         step = 1 if int(first) <= int(last) else -1
-        pieces = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + step, step))
-    for piece in pieces:
-        yield from expand_braces(pattern[: found.start()] + piece + pattern[found.end() :])
+        alternatives = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + step, step))
+    for alternative in alternatives:
+        yield from expand_braces(pattern[: found.start()] + alternative + pattern[found.end() :])
 
 
 def members(file: IO[bytes], size: int, path: str) -> Iterator[tuple[str, int, int]]:

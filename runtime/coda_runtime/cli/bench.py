@@ -92,7 +92,7 @@ def run(
 
     Options that take several values take them with commas between. What cannot run here is told and left out.
     """
-    from ..bench.pictures import take_pictures
+    from ..bench.image_set import take_images
     from ..bench.run import Hooks, run_bench, steps
 
     plan = Plan(
@@ -115,11 +115,11 @@ def run(
     if out is not None:
         keep_sources(sources, [out])
         _check_writable(out)
-    pictures = take_pictures(opened, [source.path for source in sources], str(images or ""))
+    image_set = take_images(opened, [source.path for source in sources], str(images or ""))
     typed = ["coda", *sys.argv[1:]]
     with progress("measuring", total=steps(plan, opened)) as bar:
         hooks = Hooks(describe=bar.describe, advance=bar.advance)
-        results = run_bench(opened, pictures, plan, typed, silence_s=timeout, hooks=hooks)
+        results = run_bench(opened, image_set, plan, typed, silence_s=timeout, hooks=hooks)
     if out is not None:
         results.save(out)
     if as_json:
@@ -183,7 +183,7 @@ for _command in (run, report, compare):
 def _several(option: str, text: str, kind: Callable[[str], T]) -> tuple[T, ...]:
     """The values between commas. Raises InputError for none, and for what is no number where one is due."""
     try:
-        values = tuple(kind(piece.strip()) for piece in text.split(",") if piece.strip())
+        values = tuple(kind(value.strip()) for value in text.split(",") if value.strip())
     except ValueError:
         values = ()
     if not values:

@@ -89,12 +89,12 @@ def command(
             f"{bundle} came from the Hub, and its copy here is not to be changed; name a folder with --out"
         )
     before = Bundle.open(folder).manifest
-    place = out or folder
+    destination = out or folder
     if triton is not None:
         there = [artifact.batch for artifact in before.artifacts if artifact.format == TENSORRT and artifact.batch]
-        triton.check(place, before.precisions, [options.batch] if engine == TENSORRT else there)
+        triton.check(destination, before.precisions, [options.batch] if engine == TENSORRT else there)
     engines = _build(folder, request, out, before)
-    _report(str(place), engines, write_if_asked(triton, place), as_json)
+    _report(str(destination), engines, write_if_asked(triton, destination), as_json)
 
 
 def _check_nothing_to_build(ctx: click.Context, triton: TritonRequest | None) -> None:

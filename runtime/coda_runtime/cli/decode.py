@@ -15,7 +15,7 @@ from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import printable, progress
 from .options import bundle_argument, load_options
-from .pictures import save_png
+from .png import save_png
 
 
 @coda_command(
@@ -41,10 +41,10 @@ def command(bundle: str, tokens: Path, out: Path, scales: int | None, options: L
         with staged_folder(out) as folder, progress("decoding", len(ids)) as bar:
             names = png_names(file.names)
             for start in range(0, max(1, len(ids)), tok.images_per_run):
-                pictures = tok.decode(ids[start : start + tok.images_per_run])
-                for picture, name in zip(pictures, names[start:], strict=False):
-                    save_png(folder / name, picture)
-                bar.advance(len(pictures))
+                images = tok.decode(ids[start : start + tok.images_per_run])
+                for image, name in zip(images, names[start:], strict=False):
+                    save_png(folder / name, image)
+                bar.advance(len(images))
     click.echo(f"{len(ids)} images: {out}")
 
 

@@ -26,7 +26,7 @@ def command(as_json: bool) -> None:
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
-    cpu, nvidia, engine = report["cpu"], report["nvidia"], report["onnxruntime"]
+    cpu, nvidia, ort = report["cpu"], report["nvidia"], report["onnxruntime"]
     rows: list[tuple[str, object]] = [
         ("python", f"{report['python']} ({report['executable']})"),
         ("platform", report["platform"]),
@@ -36,10 +36,10 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
         ("numpy", report["numpy"]),
         *report["engines"].items(),
     ]
-    if engine is None:
+    if ort is None:
         rows.append(("onnxruntime", "not installed"))
     else:
-        rows.append(("providers", engine["problem"] or ", ".join(engine["providers"])))
+        rows.append(("providers", ort["problem"] or ", ".join(ort["providers"])))
     for plugin in report["plugins"]:
         devices = plugin["devices"] or ["no device here"]
         devices = plugin["problem"] or ", ".join([*plugin["providers"], *devices])

@@ -70,8 +70,8 @@ def _built_for(engine: Mapping[str, Any]) -> str:
     """Return what the `engine` object of any format says of the library, GPUs and the system, as it is written."""
     library = [engine[name] for name in ("library", "library_version") if engine.get(name) is not None]
     targets = engine.get("targets")
-    pieces = [" ".join(map(str, library)), " ".join(map(str, targets)) if isinstance(targets, list) else targets]
-    return ", ".join(str(piece) for piece in (*pieces, engine.get("gpu"), engine.get("os")) if piece)
+    fields = [" ".join(map(str, library)), " ".join(map(str, targets)) if isinstance(targets, list) else targets]
+    return ", ".join(str(field) for field in (*fields, engine.get("gpu"), engine.get("os")) if field)
 
 
 def _size(count: int) -> str:

@@ -16,7 +16,7 @@ from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, images_argument, load_options
-from .pictures import save_png
+from .png import save_png
 from .sources import collect, keep_sources
 
 
@@ -46,10 +46,13 @@ def command(
         for start in range(0, len(sources), tok.images_per_run):
             part = sources[start : start + tok.images_per_run]
             originals = np.stack([fit(source.path, tok.spec.image_size) for source in part])
-            pictures = tok.reconstruct(originals)
-            scores += psnr_per_image(originals, pictures).tolist()
-            for original, picture, name in zip(originals, pictures, names[start:], strict=False):
-                save_png(folder / name, np.concatenate([original, picture], axis=1) if side_by_side else picture)
+            reconstructions = tok.reconstruct(originals)
+            scores += psnr_per_image(originals, reconstructions).tolist()
+            for original, reconstruction, name in zip(originals, reconstructions, names[start:], strict=False):
+                save_png(
+                    folder / name,
+                    np.concatenate([original, reconstruction], axis=1) if side_by_side else reconstruction,
+                )
             bar.advance(len(part))
     mean = float(np.mean(scores))
     if as_json:

@@ -86,7 +86,7 @@ class _Report:
         self._stack = stack
         self._bar: Any = None
         self._last = self._first = 0
-        self._began = self._told = time.monotonic()
+        self._began = self._last_report = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """Take the progress: images done, of all, those of earlier runs included."""
@@ -104,8 +104,8 @@ class _Report:
             self._bar.advance(done - self._last)
             rate = (done - self._first) / (now - self._began)
             self._bar.describe(f"tokenizing, {rate:.1f} images/s")
-            if now - self._told >= _SECONDS_BETWEEN_LINES and not sys.stderr.isatty():
+            if now - self._last_report >= _SECONDS_BETWEEN_LINES and not sys.stderr.isatty():
                 left = timedelta(seconds=round((total - done) / rate))
                 click.echo(f"{done} of {total} images, {rate:.1f} images/s, {left} left", err=True)
-                self._told = now
+                self._last_report = now
         self._last = done

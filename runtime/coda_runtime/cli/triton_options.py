@@ -12,7 +12,7 @@ import click
 
 from ..build.options import Batch
 from ..errors import InputError
-from ..triton import Repository, RepositoryOptions, check_place, check_request, write_repository
+from ..triton import Repository, RepositoryOptions, check_destination, check_request, write_repository
 from ..triton.options import DEVICES, FORMATS
 from .base import printable
 
@@ -36,8 +36,8 @@ class TritonRequest:
     options: RepositoryOptions
 
     def check(self, bundle: Path, precisions: Sequence[str], batches: Sequence[Batch]) -> None:
-        """Find what would fail once `bundle` is made; as `check_place` and `check_request`."""
-        check_place(self.repo, bundle)
+        """Find what would fail once `bundle` is made; as `check_destination` and `check_request`."""
+        check_destination(self.repo, bundle)
         check_request(self.options, precisions, batches)
 
 

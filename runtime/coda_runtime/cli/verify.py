@@ -122,14 +122,15 @@ def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
     if not missing:
         return None
     total = _graphs(manifest)
-    return f"parity holds for {total - len(missing)} of {total} graphs, the others were not measured: {_told(missing)}"
+    held = total - len(missing)
+    return f"parity holds for {held} of {total} graphs, the others were not measured: {_reasons_text(missing)}"
 
 
 def _graphs(manifest: Manifest) -> int:
     return sum(artifact.part in PARTS for artifact in manifest.artifacts)
 
 
-def _told(missing: dict[str, str]) -> str:
+def _reasons_text(missing: dict[str, str]) -> str:
     """Each reason once, with the files it holds for."""
     files: dict[str, list[str]] = {}
     for file, reason in missing.items():
@@ -153,7 +154,7 @@ def _by_samples(bundle: Bundle, options: LoadOptions) -> tuple[Parity, list[str]
             bar.describe(f"measured {artifact.file}")
     missing = unmeasured_files(bundle.manifest, parity)
     if not missed and len(missing) == _graphs(bundle.manifest):
-        raise ParityError(f"no graph could be measured here: {_told(missing)}")
+        raise ParityError(f"no graph could be measured here: {_reasons_text(missing)}")
     return parity, missed
 
 

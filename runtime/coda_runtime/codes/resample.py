@@ -17,9 +17,9 @@ def area_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
     Place i is the mean of [floor(i size / side), ceil((i + 1) size / side)).
     """
     matrix = np.zeros((side, size), dtype=np.float64)
-    for place in range(side):
-        window = slice(place * size // side, -(-(place + 1) * size // side))
-        matrix[place, window] = 1 / (window.stop - window.start)
+    for position in range(side):
+        window = slice(position * size // side, -(-(position + 1) * size // side))
+        matrix[position, window] = 1 / (window.stop - window.start)
     return _read_only(matrix)
 
 
@@ -30,8 +30,8 @@ def upsample_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
     align_corners False, a = -0.75, no antialias, the border value repeated outside.
     """
     matrix = np.zeros((size, side), dtype=np.float64)
-    places, weights = _taps(size, side)
-    np.add.at(matrix, (np.arange(size), places), weights)
+    positions, weights = _taps(size, side)
+    np.add.at(matrix, (np.arange(size), positions), weights)
     return _read_only(matrix)
 
 
@@ -40,8 +40,8 @@ def upsample_taps(size: int, side: int) -> tuple[npt.NDArray[np.int32], npt.NDAr
 
     A place stands more than once where the border is repeated; its weights add up to U's entry.
     """
-    places, weights = _taps(size, side)
-    return places.astype(np.int32), weights.astype(np.float32)
+    positions, weights = _taps(size, side)
+    return positions.astype(np.int32), weights.astype(np.float32)
 
 
 def _taps(size: int, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

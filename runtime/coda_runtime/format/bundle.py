@@ -21,7 +21,7 @@ from ..io.npy import read_npy
 from . import checksums
 from .checksums import Verify
 from .graph_check import check_graph
-from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES, Artifact, Manifest
+from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MAX_BYTES, Artifact, Manifest
 from .parts import QUANTIZER
 from .spec import Spec
 
@@ -192,9 +192,9 @@ def _read_list(path: Path) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, and at most {MOST_BYTES} are read", str(path))
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, and at most {MAX_BYTES} are read", str(path))
     return data
 
 

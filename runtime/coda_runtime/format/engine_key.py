@@ -153,7 +153,7 @@ def system() -> str:
     return f"{platform.system().lower()}-{machine}"
 
 
-def refusal(
+def incompatibility(
     artifact: Artifact,
     manifest: Manifest | None,
     *,
@@ -222,7 +222,7 @@ def _version_fits(key: EngineKey, version: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(piece) for piece in version.split(".") if piece.isdecimal())
+    return tuple(int(number) for number in version.split(".") if number.isdecimal())
 
 
 def _gpu_differences(key: EngineKey, name: str | None, gpu: str | None) -> list[str]:

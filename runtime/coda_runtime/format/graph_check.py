@@ -29,8 +29,8 @@ _CODE = {
 }
 """Operators of com.microsoft that no check here covers; all but the first are in builds of onnxruntime for training."""
 
-_MOST_FIELDS = 1_000_000  # two or three seconds of walking; a graph of a tokenizer has some thousands
-_MOST_DEPTH = 64  # messages in each other; a graph in a graph is three
+_MAX_FIELDS = 1_000_000  # two or three seconds of walking; a graph of a tokenizer has some thousands
+_MAX_DEPTH = 64  # messages in each other; a graph in a graph is three
 _COPIED = 1 << 16  # messages up to this size are walked in memory, larger ones in the file
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING = range(8)
@@ -58,7 +58,7 @@ def check_graph(path: Path) -> None:
     """
     # By this suffix onnxruntime reads a format of its own, which nobody has looked at here.
     if path.suffix.lower() == ".ort":
-        _refuse(path, "is named as onnxruntime's own format; expected an ONNX file")
+        _reject(path, "is named as onnxruntime's own format; expected an ONNX file")
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) == 0:
@@ -76,7 +76,7 @@ class _Walk:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left = _MOST_FIELDS
+        self._left = _MAX_FIELDS
         self._called: set[tuple[bytes, bytes]] = set()
         self._defined: set[tuple[bytes, bytes]] = set()
 
@@ -85,8 +85,8 @@ class _Walk:
         graphs = 0
         while todo:
             kind, buffer, start, end, depth = todo.pop()
-            if depth > _MOST_DEPTH:
-                raise WireError(f"its messages lie more than {_MOST_DEPTH} deep in each other")
+            if depth > _MAX_DEPTH:
+                raise WireError(f"its messages lie more than {_MAX_DEPTH} deep in each other")
             if end - start <= _COPIED and not isinstance(buffer, bytes):
                 buffer, start, end = buffer[start:end], 0, end - start
             graphs += kind == _GRAPH
@@ -97,7 +97,7 @@ class _Walk:
             raise WireError("it holds no graph")
         for domain, name in sorted(self._called - self._defined):
             if domain not in DOMAINS:
-                _refuse(
+                _reject(
                     self._path,
                     f"uses {_text(name)} of the domain {_text(domain)}; expected ONNX's own operators, those of "
                     "com.microsoft, or functions that the file defines",
@@ -110,7 +110,7 @@ class _Walk:
         for field, wire, at, stop in read_fields(data, start, end, "ONNX"):
             self._left -= 1
             if self._left < 0:
-                raise WireError(f"it has more than {_MOST_FIELDS} fields")
+                raise WireError(f"it has more than {_MAX_FIELDS} fields")
             if field in inside:
                 _expect(wire == LENGTH_DELIMITED, field, wire)
                 yield inside[field], at, stop
@@ -123,14 +123,14 @@ class _Walk:
                 _expect(wire == (LENGTH_DELIMITED if field == _EXTERNAL_DATA else VARINT), field, wire)
                 # Readers cut the number to 32 bits or fewer, so that anything but 0 may come to mean "external".
                 if field == _EXTERNAL_DATA or any(byte & 0x7F for byte in data[at:stop]):
-                    _refuse(
+                    _reject(
                         self._path, "keeps weights in another file (external data); expected one self-contained file"
                     )
         if kind in _NAMES:
             name, domain = (names.get(field, b"") for field in named)
             (self._called if kind == _NODE else self._defined).add((domain, name))
             if name in _CODE:
-                _refuse(
+                _reject(
                     self._path,
                     f"holds a node {name.decode()}, {_CODE[name]} that no check here covers; expected plain ONNX",
                 )
@@ -145,5 +145,5 @@ def _text(name: bytes) -> str:
     return repr(name[:60].decode(errors="backslashreplace"))
 
 
-def _refuse(path: Path, what: str) -> NoReturn:
+def _reject(path: Path, what: str) -> NoReturn:
     raise ArtifactError(f"{path} {what}; export it again, and do not load it from a maker whom you do not trust")

@@ -37,12 +37,12 @@ from .spec import Spec
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CHECKSUMS_NAME = "SHA256SUMS"
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 """manifest.json and SHA256SUMS are not read where they are larger; those of an export have some kilobytes."""
 
 # What a manifest says is multiplied and allocated before a graph could contradict it, so each number has a limit, far
 # over any bundle's.
-_MOST_BATCH, _MOST_ARTIFACTS, _MOST_DEPTH = 65_536, 4096, 64
+_MAX_BATCH, _MAX_ARTIFACTS, _MAX_DEPTH = 65_536, 4096, 64
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
@@ -77,7 +77,7 @@ class Artifact:
     def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:
         """Read one entry of `artifacts`. Raises ManifestError."""
         fields = Fields(data, where)
-        batch = fields.take("batch", _is_batch, f"null or rising [min, opt, max], from 1 to {_MOST_BATCH}", None)
+        batch = fields.take("batch", _is_batch, f"null or rising [min, opt, max], from 1 to {_MAX_BATCH}", None)
         return cls(
             part=fields.string("part"),
             format=fields.string("format"),
@@ -130,8 +130,8 @@ class Manifest:
         if version < 1:
             fail(f"format_version is {version}, expected {FORMAT_VERSION}")
         entries = fields.take("artifacts", is_list, "a list of objects")
-        if len(entries) > _MOST_ARTIFACTS:
-            fail(f"artifacts lists {len(entries)} files, expected {_MOST_ARTIFACTS} at most")
+        if len(entries) > _MAX_ARTIFACTS:
+            fail(f"artifacts lists {len(entries)} files, expected {_MAX_ARTIFACTS} at most")
         manifest = cls(
             spec=Spec.from_json(fields.take("spec", is_object, "an object")),
             artifacts=tuple(Artifact.from_json(entry, f"artifacts[{i}]") for i, entry in enumerate(entries)),
@@ -148,8 +148,8 @@ class Manifest:
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
         """Read the text of manifest.json. Raises ManifestError, FormatVersionError."""
-        if len(text) > MOST_BYTES:
-            fail(f"it has {len(text)} bytes, expected {MOST_BYTES} at most")
+        if len(text) > MAX_BYTES:
+            fail(f"it has {len(text)} bytes, expected {MAX_BYTES} at most")
         try:
             data = json.loads(
                 text,
@@ -158,7 +158,7 @@ class Manifest:
                 parse_int=bounded_int,
                 object_pairs_hook=unique_keys,
             )
-            check_depth(data, _MOST_DEPTH)
+            check_depth(data, _MAX_DEPTH)
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             fail(f"it is not valid JSON ({error})")
         return cls.from_json(data)
@@ -221,18 +221,23 @@ class Manifest:
 
 def check_file_name(name: str, where: str = "file") -> str:
     """Return `name` if it can only mean a file inside the bundle, on every system. Raises ManifestError."""
-    pieces = name.split("/")
+    components = name.split("/")
     bad = (
         len(name) > 1024
         or re.search(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]', name) is not None
-        or any(piece != piece.strip() or piece.endswith(".") or _RESERVED.match(piece) for piece in pieces)
+        or any(
+            component != component.strip() or component.endswith(".") or _RESERVED.match(component)
+            for component in components
+        )
     )
-    if bad or "" in pieces:
+    if bad or "" in components:
         fail(
             f"{where} is {describe(name)}: it must name a file inside the bundle, relative, with forward slashes and "
             "no '..', and no system's reserved name"
         )
-    if any(piece.startswith(".") for piece in pieces):  # .git/config would run a command in who looks around there
+    if any(
+        component.startswith(".") for component in components
+    ):  # .git/config would run a command in who looks around there
         fail(f"{where} is {describe(name)}: it is hidden; expected a name that does not begin with a dot")
     if name.casefold() in (MANIFEST_NAME.casefold(), CHECKSUMS_NAME.casefold()):
         fail(f"{where} is {name!r}, which is the name of the bundle's own list")
@@ -252,4 +257,4 @@ def _is_batch(value: Any) -> bool:
         return True
     if not isinstance(value, list) or len(value) != 3 or not all(map(is_int, value)):
         return False
-    return bool(0 < value[0] <= value[1] <= value[2] <= _MOST_BATCH)
+    return bool(0 < value[0] <= value[1] <= value[2] <= _MAX_BATCH)

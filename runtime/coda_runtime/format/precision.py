@@ -15,7 +15,7 @@ FP32, FP16, BF16 = "fp32", "fp16", "bf16"
 
 
 @dataclass(frozen=True)
-class Floor:
+class Threshold:
     """`min_agreement`: share of tokens, 0 to 1, by step agreement; `min_psnr`: dB between the decoded images.
 
     The PSNR is held to it as the mean over the images, and that of the worst image too.
@@ -42,7 +42,7 @@ class Precision:
     """Of the convolutions and matrix products, as PyTorch names it."""
     itemsize: int = 0
     """Bytes of a weight."""
-    floor: Floor | None = None
+    threshold: Threshold | None = None
     """What an export is held to by default."""
     min_opset: int = 1
     """The first ONNX opset whose convolutions take the type."""
@@ -81,7 +81,7 @@ PRECISIONS: Mapping[str, Precision] = {
             FP32,
             "float32",
             itemsize=4,
-            floor=Floor(0.999, 55.0),
+            threshold=Threshold(0.999, 55.0),
             tensorrt_type="FLOAT",
             tensorrt_pattern="fp32|tf32|float",
             min_share=1.0,
@@ -91,7 +91,7 @@ PRECISIONS: Mapping[str, Precision] = {
             FP16,
             "float16",
             itemsize=2,
-            floor=Floor(0.99, 55.0),
+            threshold=Threshold(0.99, 55.0),
             tensorrt_type="HALF",
             tensorrt_pattern="fp16|half|float16",
             min_share=_LOWERED_SHARE,
@@ -101,7 +101,7 @@ PRECISIONS: Mapping[str, Precision] = {
             BF16,
             "bfloat16",
             itemsize=2,
-            floor=Floor(0.93, 45.0),
+            threshold=Threshold(0.93, 45.0),
             min_opset=22,
             tensorrt_type="BF16",
             tensorrt_pattern="bf16|bfloat16|bfp16",
@@ -112,8 +112,8 @@ PRECISIONS: Mapping[str, Precision] = {
 }
 """By name. The last `tensorrt_pattern` is tried first: "BFloat16" contains "Float", and "BFP16" contains "FP16"."""
 
-DEFAULT_FLOORS: Mapping[str, Floor] = {
-    name: precision.floor for name, precision in PRECISIONS.items() if precision.floor is not None
+DEFAULT_THRESHOLDS: Mapping[str, Threshold] = {
+    name: precision.threshold for name, precision in PRECISIONS.items() if precision.threshold is not None
 }
 
 

@@ -11,8 +11,8 @@ from ..io.json_fields import Fields, fail, is_int
 
 # What a spec says is multiplied and allocated before a graph could contradict it, so each number has a limit, far over
 # any tokenizer's.
-_MOST_SIDE, _MOST_LATENT, _MOST_VALUES = 8192, 1024, 2**28  # pixels; latents; latents x channels
-_MOST_CODES, _MOST_TOKENS = 2**24, 2**22
+_MAX_SIDE, _MAX_LATENT, _MAX_VALUES = 8192, 1024, 2**28  # pixels; latents; latents x channels
+_MAX_CODES, _MAX_TOKENS = 2**24, 2**22
 
 _RULES = {"resize": ("lanczos",), "crop": ("center", "centre"), "color_order": ("rgb",)}
 
@@ -51,15 +51,15 @@ class Spec:
     def from_json(cls, data: object) -> Spec:
         """Read the `spec` object of manifest.json. Raises ManifestError."""
         fields = Fields(data, "spec")
-        scales = fields.take("scales", _is_scales, f"a rising list of whole numbers from 1 to {_MOST_LATENT}")
+        scales = fields.take("scales", _is_scales, f"a rising list of whole numbers from 1 to {_MAX_LATENT}")
         spec = cls(
             variant=fields.string("variant"),
-            image_size=fields.positive("image_size", _MOST_SIDE),
-            downsample=fields.positive("downsample", _MOST_SIDE),
-            latent_channels=fields.positive("latent_channels", _MOST_VALUES),
-            vocab_size=fields.positive("vocab_size", _MOST_CODES),
+            image_size=fields.positive("image_size", _MAX_SIDE),
+            downsample=fields.positive("downsample", _MAX_SIDE),
+            latent_channels=fields.positive("latent_channels", _MAX_VALUES),
+            vocab_size=fields.positive("vocab_size", _MAX_CODES),
             scales=tuple(scales),
-            num_tokens=fields.positive("num_tokens", _MOST_TOKENS),
+            num_tokens=fields.positive("num_tokens", _MAX_TOKENS),
             resize=fields.string("resize", cls.resize),
             crop=fields.string("crop", cls.crop),
             color_order=fields.string("color_order", cls.color_order),
@@ -73,10 +73,10 @@ class Spec:
                 f"the last scale is {spec.scales[-1]}, but image_size / downsample = "
                 f"{spec.image_size} / {spec.downsample} must equal it"
             )
-        if spec.latent_channels * spec.scales[-1] ** 2 > _MOST_VALUES:
+        if spec.latent_channels * spec.scales[-1] ** 2 > _MAX_VALUES:
             fail(
                 f"the latent is {spec.latent_channels} x {spec.scales[-1]} x {spec.scales[-1]}, expected "
-                f"{_MOST_VALUES} values at most"
+                f"{_MAX_VALUES} values at most"
             )
         # The runtime knows one way to prepare an image; any other would silently give other tokens. The wording is
         # free, since bundles made by hand describe the same rule in other words.
@@ -94,6 +94,6 @@ class Spec:
 
 
 def _is_scales(value: Any) -> bool:
-    if not isinstance(value, list) or not value or not all(is_int(side) and 0 < side <= _MOST_LATENT for side in value):
+    if not isinstance(value, list) or not value or not all(is_int(side) and 0 < side <= _MAX_LATENT for side in value):
         return False
     return all(a < b for a, b in pairwise(value))

@@ -95,8 +95,8 @@ def write_picture(bundle: Bundle, path: Path) -> bool:
 
 def _row(pictures: Any) -> Any:
     gap = np.full((pictures.shape[1], _GAP, 3), 255, np.uint8)
-    pieces = [piece for picture in pictures for piece in (gap, picture)]
-    return np.concatenate(pieces[1:], 1)
+    columns = [column for picture in pictures for column in (gap, picture)]
+    return np.concatenate(columns[1:], 1)
 
 
 def _front_matter(manifest: Manifest) -> Iterator[str]:

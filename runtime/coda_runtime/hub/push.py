@@ -99,7 +99,7 @@ def _commit(
     hub: Any, name: HubName, before: Listing, files: Mapping[str, str], gone: Iterable[str], message: str
 ) -> Any:
     """Add `files`, {name in the repository: path}, and delete `gone` in one commit on top of `before`."""
-    operations = [hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=place) for file, place in files.items()]
+    operations = [hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=path) for file, path in files.items()]
     operations += [hub.CommitOperationDelete(path_in_repo=file) for file in sorted(gone)]
     return hub.HfApi().create_commit(
         name.repo, operations, commit_message=message, revision=name.revision, parent_commit=before.commit
@@ -147,7 +147,7 @@ def _card(bundle: Bundle, name: HubName, scratch: Path) -> dict[str, str]:
 
 def _check_arrived(after: Listing, files: dict[str, str]) -> None:
     # What a .gitignore in the repository names is left out without a word.
-    missing = [file for file, place in files.items() if after.sizes.get(file) != Path(place).stat().st_size]
+    missing = [file for file, path in files.items() if after.sizes.get(file) != Path(path).stat().st_size]
     if missing:
         raise HubError(
             f"commit {after.commit} lacks {', '.join(missing)}, or has it in another size; does the repository have a "

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BundleError, BundleNotFoundError, ChecksumError, FormatVersionError, HubError
 from ..format.bundle import Bundle
-from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, MOST_BYTES
+from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, MAX_BYTES
 from ..io.hub_cache import forget
 from .client import explained, require_hub
 from .names import HubName
@@ -48,9 +48,9 @@ def fetch(name: HubName) -> Path:
 
 def download_small(hub: Any, name: HubName, listing: Listing, file: str) -> Path:
     """A manifest or the like, of this commit and no more than 16 MiB. Raises HubError."""
-    if listing.sizes[file] > MOST_BYTES:
+    if listing.sizes[file] > MAX_BYTES:
         raise HubError(
-            f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MOST_BYTES} at most: that is no bundle of "
+            f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MAX_BYTES} at most: that is no bundle of "
             "coda's; check the name"
         )
     with explained(name):

@@ -70,10 +70,10 @@ def lacking(choices: Sequence[Choice], present: Container[str]) -> str:
 
 
 def _download(hub: Any, name: HubName, listing: Listing, choice: Choice) -> Fetched:
-    for file, most in choice.items():
-        if listing.sizes[file] > most:
+    for file, max_bytes in choice.items():
+        if listing.sizes[file] > max_bytes:
             raise HubError(
-                f"{name} has a {file} of {listing.sizes[file]} bytes, expected {most} at most; nothing was "
+                f"{name} has a {file} of {listing.sizes[file]} bytes, expected {max_bytes} at most; nothing was "
                 "downloaded: check the name and what it is said to be"
             )
     with explained(name):

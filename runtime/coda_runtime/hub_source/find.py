@@ -26,13 +26,13 @@ def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = N
     """
     if not isinstance(path_or_hub_id, (str, os.PathLike)) or not os.fspath(path_or_hub_id):
         raise BundleNotFoundError(f"{path_or_hub_id!r} names no bundle; expected a folder's path or a Hub id")
-    place = path_or_name(path_or_hub_id, revision)
-    if place is None:
+    location = path_or_name(path_or_hub_id, revision)
+    if location is None:
         raise BundleNotFoundError(
             f"there is no folder {os.fspath(path_or_hub_id)!r}; expected a bundle, which `coda export` makes, or a "
             "Hub id such as org/name"
         )
-    return fetch(place) if isinstance(place, HubName) else place
+    return fetch(location) if isinstance(location, HubName) else location
 
 
 def path_or_name(path_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> Path | HubName | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
 Images: TypeAlias = "Pixels | Sequence[ImageLike]"
 
-_MOST_AT_ONCE = 8  # pictures in memory in their own size
+_MAX_AT_ONCE = 8  # pictures in memory in their own size
 
 
 class Batches:
@@ -59,7 +59,7 @@ class Batches:
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
         """As many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
-        workers = min(len(items), len(usable_cpus()), _MOST_AT_ONCE)
+        workers = min(len(items), len(usable_cpus()), _MAX_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
         opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
         if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-MOST_SCANS = 100
+MAX_SCANS = 100
 """Of a JPEG; encoders make about ten."""
-MOST_SEGMENTS = 1000
+MAX_SEGMENTS = 1000
 """Pieces of at most 64 KB that a JPEG has before its pixels; a colour profile of 3 MB takes 46."""
-MOST_COMMENTS = 1000
+MAX_COMMENTS = 1000
 """Of a PPM in decimal numbers."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what stands between pixels is stuffed with 00, or a restart
@@ -33,7 +33,7 @@ def excess(format: str, file: IO[bytes]) -> str | None:
         return _of_jpeg(file)
     if format == "PPM" and file.read(2) in (b"P1", b"P2", b"P3"):
         comments = sum(chunk.count(b"#") for chunk in iter(lambda: file.read(1 << 20), b""))
-        return f"has {comments} comments, and {MOST_COMMENTS} are the most" if comments > MOST_COMMENTS else None
+        return f"has {comments} comments, and {MAX_COMMENTS} are the most" if comments > MAX_COMMENTS else None
     return None
 
 
@@ -46,16 +46,16 @@ def _of_jpeg(file: IO[bytes]) -> str | None:
             # All of the picture in one scan: libjpeg takes no second one.
             if not progressive and head and head[0] >= components > 0:
                 return None
-            if scans > MOST_SCANS:
-                return f"goes over its pixels in more than {MOST_SCANS} scans"
+            if scans > MAX_SCANS:
+                return f"goes over its pixels in more than {MAX_SCANS} scans"
         elif marker == _END and scans:
             return None
         elif marker in _FRAMES:
             progressive |= marker in _PROGRESSIVE
             components = head[5] if len(head) > 5 else 0
         segments += marker not in _NO_LENGTH
-        if segments > MOST_SEGMENTS + scans * 8:  # tables may stand before each scan
-            return f"has more than {MOST_SEGMENTS} pieces of metadata"
+        if segments > MAX_SEGMENTS + scans * 8:  # tables may stand before each scan
+            return f"has more than {MAX_SEGMENTS} pieces of metadata"
     return None
 
 

@@ -77,13 +77,15 @@ def _swap(source: Path, target: Path) -> None:
 def _merge(source: Path, target: Path) -> None:
     moves = [(file, target / file.relative_to(source)) for file in sorted(source.rglob("*")) if file.is_file()]
     # Looked at before the first move: a merge that stops half-way would leave a mixture.
-    for _, place in moves:
-        blocked = [p for p in place.parents if p.is_relative_to(target) and p.exists() and not p.is_dir()]
-        if place.is_dir() or blocked:
-            raise OutputError(f"{place} cannot be written: a folder or a file of that name is in the way; remove it")
-    for file, place in moves:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(place)
+    for _, destination in moves:
+        blocked = [p for p in destination.parents if p.is_relative_to(target) and p.exists() and not p.is_dir()]
+        if destination.is_dir() or blocked:
+            raise OutputError(
+                f"{destination} cannot be written: a folder or a file of that name is in the way; remove it"
+            )
+    for file, destination in moves:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(destination)
 
 
 def _beside(target: Path) -> Path:

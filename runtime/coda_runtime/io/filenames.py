@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 _UNSAFE = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_LONGEST = 120  # bytes for one piece; file systems allow 255
+_MAX_LENGTH = 120  # bytes for one piece; file systems allow 255
 
 
 def png_names(names: Sequence[str]) -> list[str]:
@@ -15,7 +15,9 @@ def png_names(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     out = []
     for name in names:
-        *folders, file = [_piece(piece) for piece in name.split("/") if piece not in ("", ".", "..")] or ["image"]
+        *folders, file = [
+            _component(component) for component in name.split("/") if component not in ("", ".", "..")
+        ] or ["image"]
         # A folder called like a picture could stand in the way of one.
         folders = [f"{folder}_" if folder.casefold().endswith(".png") else folder for folder in folders]
         stem = "/".join([*folders, re.sub(r"(?<=.)\.[A-Za-z]{1,5}$", "", file)])
@@ -27,6 +29,6 @@ def png_names(names: Sequence[str]) -> list[str]:
     return out
 
 
-def _piece(text: str) -> str:
-    safe = _UNSAFE.sub("_", text).encode()[:_LONGEST].decode(errors="ignore").strip(" .") or "_"
+def _component(text: str) -> str:
+    safe = _UNSAFE.sub("_", text).encode()[:_MAX_LENGTH].decode(errors="ignore").strip(" .") or "_"
     return f"_{safe}" if _RESERVED.fullmatch(safe) else safe

@@ -71,7 +71,7 @@ def is_hidden(name: str) -> bool:
 
     macOS leaves `._photo.jpg` (AppleDouble, no image) beside every photo.jpg, in folders and in archives.
     """
-    return any(piece.startswith(".") for piece in PurePosixPath(name).parts)
+    return any(component.startswith(".") for component in PurePosixPath(name).parts)
 
 
 def is_image(name: str) -> bool:

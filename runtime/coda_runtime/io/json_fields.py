@@ -34,10 +34,10 @@ class Fields:
         """Text that can be shown: what is not printable could steer a terminal, or be no Unicode at all."""
         return str(self.take(key, _is_text, "a non-empty string of printable characters", default))
 
-    def positive(self, key: str, most: int = 2**53) -> int:
-        """A whole number from 1 to `most`."""
-        expected = f"a positive whole number up to {most}"
-        return int(self.take(key, lambda value: is_int(value) and 0 < value <= most, expected))
+    def positive(self, key: str, maximum: int = 2**53) -> int:
+        """A whole number from 1 to `maximum`."""
+        expected = f"a positive whole number up to {maximum}"
+        return int(self.take(key, lambda value: is_int(value) and 0 < value <= maximum, expected))
 
     def rest(self) -> dict[str, Any]:
         return self._data
@@ -83,10 +83,10 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def check_depth(data: object, most: int) -> None:
-    """Raise ValueError where lists and objects lie more than `most` deep in each other."""
+def check_depth(data: object, maximum: int) -> None:
+    """Raise ValueError where lists and objects lie more than `maximum` deep in each other."""
     level: list[object] = [data]
-    for _ in range(most + 1):
+    for _ in range(maximum + 1):
         level = [
             inner
             for value in level
@@ -95,7 +95,7 @@ def check_depth(data: object, most: int) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"lists and objects lie more than {most} deep in each other")
+    raise ValueError(f"lists and objects lie more than {maximum} deep in each other")
 
 
 def _is_text(value: object) -> bool:

@@ -42,9 +42,11 @@ def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Ar
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
-            most = max(_FREE, _RATIO * os.fstat(file.fileno()).st_size)
-            if total > most:
-                raise ValueError(f"it unpacks to {total} bytes, and {most} is the most that is believed of its size")
+            max_bytes = max(_FREE, _RATIO * os.fstat(file.fileno()).st_size)
+            if total > max_bytes:
+                raise ValueError(
+                    f"it unpacks to {total} bytes, and {max_bytes} is the most that is believed of its size"
+                )
             return {_name(member): _member(archive, member, kinds) for member in members}
     except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
         raise ValueError(one_line(error)) from error

@@ -15,7 +15,7 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 """Wire types; 3 and 4, groups, have been out of use since before the formats that are read here."""
 
 _FIXED = {FIXED64: 8, FIXED32: 4}
-_LONGEST = 10  # bytes of a varint of 64 bits
+_MAX_LENGTH = 10  # bytes of a varint of 64 bits
 _LONGEST_OF_32_BITS = 5  # tags and lengths
 
 
@@ -39,7 +39,7 @@ def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int,
             size, start = _varint(data, at, end, _LONGEST_OF_32_BITS)
             at = start + size
         elif wire == VARINT:
-            _, at = _varint(data, at, end, _LONGEST)
+            _, at = _varint(data, at, end, _MAX_LENGTH)
         elif wire in _FIXED:
             at += _FIXED[wire]
         else:
@@ -54,10 +54,10 @@ def _varint(data: Buffer, at: int, end: int, longest: int) -> tuple[int, int]:
     if at < end and (first := data[at]) < 0x80:
         return first, at + 1
     value = shift = 0
-    for place in range(at, min(end, at + longest)):
-        byte = data[place]
+    for position in range(at, min(end, at + longest)):
+        byte = data[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place + 1
+            return value, position + 1
         shift += 7
     raise WireError("it is cut, or a number in it is too long")

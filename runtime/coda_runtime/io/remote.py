@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import InputError, MissingDependencyError
 
 
-def open_place(where: str) -> tuple[Any, str]:
+def open_filesystem(where: str) -> tuple[Any, str]:
     """A path or a URL (s3://, gs://, https://, ...) -> (its fsspec file system, the path on it).
 
     Local paths become absolute. Raises MissingDependencyError naming the package that speaks the protocol, InputError

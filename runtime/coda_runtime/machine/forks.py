@@ -8,26 +8,26 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 
-class HoldsEngines(Protocol):
+class HoldsSessions(Protocol):
     """An object whose engines may never be freed in a forked child."""
 
-    def engines(self) -> Any:
+    def sessions(self) -> Any:
         """What holds the engines."""
 
 
 _holders: WeakSet[Any] = WeakSet()
 
 
-def guard(holder: HoldsEngines) -> None:
+def guard(holder: HoldsSessions) -> None:
     """From now on, keep the engines of `holder` from being freed in forked children, when those exit too."""
     _holders.add(holder)
 
 
-def _keep_engines() -> None:
+def _keep_sessions() -> None:
     # An own reference more, which nobody gives back: what a module holds is freed when the interpreter ends.
     for holder in _holders:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder.engines()))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder.sessions()))
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_keep_engines)
+    os.register_at_fork(after_in_child=_keep_sessions)

@@ -30,7 +30,7 @@ def describe_cpu() -> dict[str, Any]:
     except OSError:  # not Linux
         return out
     for line in lines:
-        key, _, value = (piece.strip() for piece in line.partition(":"))
+        key, _, value = (field.strip() for field in line.partition(":"))
         if key == "vendor_id":
             out["vendor"] = value
         elif key == "model name":

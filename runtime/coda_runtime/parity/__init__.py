@@ -2,19 +2,18 @@
 
 from ..errors import ParityError
 from ..format.parity import Measured, NotMeasured, ParityRecord, unmeasured
-from ..format.precision import DEFAULT_FLOORS, Floor
+from ..format.precision import DEFAULT_THRESHOLDS, Threshold
 from ..format.recording import check_recordable, record_parity
 from .measure import mean_psnr, pixel_parity, token_parity
 from .meter import ParityImages, ParityMeter
 from .reference import Reference
 from .samples import ParitySamples
 from .saved import SavedReference
-from .thresholds import check_floor, floor_of, recorded_floors
+from .thresholds import check_threshold, recorded_thresholds, threshold_of
 from .verify import measure_bundle
 
 __all__ = [
-    "DEFAULT_FLOORS",
-    "Floor",
+    "DEFAULT_THRESHOLDS",
     "Measured",
     "NotMeasured",
     "ParityError",
@@ -24,14 +23,15 @@ __all__ = [
     "ParitySamples",
     "Reference",
     "SavedReference",
-    "check_floor",
+    "Threshold",
     "check_recordable",
-    "floor_of",
+    "check_threshold",
     "mean_psnr",
     "measure_bundle",
     "pixel_parity",
     "record_parity",
-    "recorded_floors",
+    "recorded_thresholds",
+    "threshold_of",
     "token_parity",
     "unmeasured",
 ]

@@ -222,7 +222,9 @@ def _worst_copies(index: Ids, scores: npt.NDArray[np.float64]) -> list[int]:
 
 def _distinct(function: Callable[..., Ids], *arrays: npt.NDArray[Any]) -> Ids:
     """`function` of the distinct rows only: in a large batch most are copies, and the search is slow."""
-    place: dict[bytes, int] = {}
-    rows = [place.setdefault(b"".join(array[row].tobytes() for array in arrays), row) for row in range(len(arrays[0]))]
+    first_rows: dict[bytes, int] = {}
+    rows = [
+        first_rows.setdefault(b"".join(array[row].tobytes() for array in arrays), row) for row in range(len(arrays[0]))
+    ]
     first, inverse = np.unique(rows, return_inverse=True)
     return function(*(array[first] for array in arrays))[inverse]

@@ -8,22 +8,24 @@ from ..codes.metrics import percent
 from ..errors import ManifestError, ParityError
 from ..format.manifest import Manifest
 from ..format.parity import NotMeasured, ParityRecord
-from ..format.precision import Floor, precision_of
+from ..format.precision import Threshold, precision_of
 
 _HIGHER_PSNR = "take a higher precision, or accept it with --min-psnr when exporting"
 
 
-def floor_of(floors: Mapping[str, Floor], precision: str) -> Floor:
+def threshold_of(thresholds: Mapping[str, Threshold], precision: str) -> Threshold:
     """The floor of a precision. Raises ParityError where there is none."""
-    if precision not in floors:
+    if precision not in thresholds:
         raise ParityError(
-            f"there is no floor for the precision {precision!r} to hold it to, only for {', '.join(floors)}; "
+            f"there is no floor for the precision {precision!r} to hold it to, only for {', '.join(thresholds)}; "
             "export the bundle again with coda export"
         )
-    return floors[precision]
+    return thresholds[precision]
 
 
-def check_floor(part: str, precision: str, parity: ParityRecord, floor: Floor, *, must_run: bool = False) -> None:
+def check_threshold(
+    part: str, precision: str, parity: ParityRecord, threshold: Threshold, *, must_run: bool = False
+) -> None:
     """Raise ParityError naming the part, what was measured and what was asked. `parity` is of one backend and device.
 
     A graph that did not run fails too, but for a precision that the machine which exports may not be able to run,
@@ -31,39 +33,40 @@ def check_floor(part: str, precision: str, parity: ParityRecord, floor: Floor, *
     """
     if isinstance(parity, NotMeasured) and (must_run or precision_of(precision).onnxruntime_cpu):
         raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity.reason}")
-    _check_numbers(f"the {precision} {part}", parity, floor)
+    _check_numbers(f"the {precision} {part}", parity, threshold)
     # Where one size could not run, the others are judged nevertheless.
     for size, record in parity.batches.items():
-        _check_numbers(f"the {precision} {part} at a batch of {size}", record, floor)
+        _check_numbers(f"the {precision} {part} at a batch of {size}", record, threshold)
 
 
-def _check_numbers(what: str, record: ParityRecord, floor: Floor) -> None:
+def _check_numbers(what: str, record: ParityRecord, threshold: Threshold) -> None:
     if isinstance(record, NotMeasured):
         return
     agreement, psnr, worst = record.step_agreement, record.psnr, record.psnr_min
-    if agreement is not None and agreement < floor.min_agreement:
+    if agreement is not None and agreement < threshold.min_agreement:
         raise ParityError(
             f"{what} agrees with the tokenizer on {percent(agreement)} of the tokens, "
-            f"the floor is {percent(floor.min_agreement)} "
-            f"({100 * (floor.min_agreement - agreement):.3f} % short): take a higher precision, "
+            f"the floor is {percent(threshold.min_agreement)} "
+            f"({100 * (threshold.min_agreement - agreement):.3f} % short): take a higher precision, "
             "or accept it with --min-agreement when exporting"
         )
-    if psnr is not None and psnr < floor.min_psnr:
+    if psnr is not None and psnr < threshold.min_psnr:
         raise ParityError(
-            f"{what} is {psnr:.2f} dB from the tokenizer's images, the floor is {floor.min_psnr:.2f} dB"
-            f" ({floor.min_psnr - psnr:.2f} dB short): {_HIGHER_PSNR}"
+            f"{what} is {psnr:.2f} dB from the tokenizer's images, the floor is {threshold.min_psnr:.2f} dB"
+            f" ({threshold.min_psnr - psnr:.2f} dB short): {_HIGHER_PSNR}"
         )
-    if worst is not None and worst < floor.min_psnr:
+    if worst is not None and worst < threshold.min_psnr:
         raise ParityError(
-            f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, the floor is {floor.min_psnr:.2f} dB"
-            f" ({floor.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
+            f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, the floor is {threshold.min_psnr:.2f} "
+            f"dB"
+            f" ({threshold.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
         )
 
 
-def recorded_floors(manifest: Manifest) -> dict[str, Floor]:
+def recorded_thresholds(manifest: Manifest) -> dict[str, Threshold]:
     """The floors a bundle was exported with, by precision; none for one made by hand. Raises ManifestError."""
     recorded = manifest.provenance.get("floors", {})
     try:
-        return {name: Floor(float(f["min_agreement"]), float(f["min_psnr"])) for name, f in recorded.items()}
+        return {name: Threshold(float(f["min_agreement"]), float(f["min_psnr"])) for name, f in recorded.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"provenance.floors is no object of floors ({error}): export the bundle again") from error

@@ -11,10 +11,10 @@ from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import ParityRecord
 from ..format.parts import PARTS
-from ..format.precision import DEFAULT_FLOORS, Floor, precision_of
+from ..format.precision import DEFAULT_THRESHOLDS, Threshold, precision_of
 from ..select import Candidate, candidates, named_backend
 from .meter import ParityMeter
-from .thresholds import check_floor, floor_of, recorded_floors
+from .thresholds import check_threshold, recorded_thresholds, threshold_of
 
 Result = tuple[Artifact, dict[str, ParityRecord], ParityError | None]
 
@@ -32,35 +32,35 @@ def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterat
     """
     options = options or LoadOptions()
     meter = ParityMeter.of_bundle(bundle)
-    floors = {**DEFAULT_FLOORS, **recorded_floors(bundle.manifest)}
+    thresholds = {**DEFAULT_THRESHOLDS, **recorded_thresholds(bundle.manifest)}
     graphs = [artifact for artifact in bundle.manifest.artifacts if artifact.part in PARTS]
     if options.backend != "auto":
         graphs = _loadable(bundle, graphs, named_backend(options))
     table = bundle.manifest.find("search", format="npz")[0]
     parity = meter.measure_search()
-    yield table, parity, _missed(table, parity, floors)
+    yield table, parity, _missed(table, parity, thresholds)
     for artifact in graphs:
-        refused: dict[str, ParityRecord] = {}
+        not_run: dict[str, ParityRecord] = {}
         measured: dict[str, ParityRecord] = {}
         for candidate in _installed(candidates(bundle, [artifact], options)):
             backend = candidate.backend
             where = f"{backend.name}:{options.device}"
-            reason = _without_floor(artifact, floors) or candidate.reason
+            reason = _without_floor(artifact, thresholds) or candidate.reason
             if reason is not None:
-                refused[where] = meter.not_run(artifact, reason)
+                not_run[where] = meter.not_run(artifact, reason)
                 continue
             bundle.path(artifact)  # a file that is not there is an error, and no reason
             try:
                 session = backend.load(bundle, artifact, options)
             except CodaError as error:
-                failed = refused if _may_lack(artifact, error) else measured
+                failed = not_run if _may_lack(artifact, error) else measured
                 failed[where] = meter.not_run(artifact, error)
             else:
                 measured |= meter.measure_session(artifact, backend.name, session)
-        if not refused and not measured:
-            place, why = _nothing(artifact)
-            refused[f"{place}:{options.device}"] = meter.not_run(artifact, why)
-        yield artifact, refused | measured, _missed(artifact, measured, floors)
+        if not not_run and not measured:
+            name, why = _nothing(artifact)
+            not_run[f"{name}:{options.device}"] = meter.not_run(artifact, why)
+        yield artifact, not_run | measured, _missed(artifact, measured, thresholds)
 
 
 def _loadable(bundle: Bundle, graphs: list[Artifact], backend: Backend) -> list[Artifact]:
@@ -92,10 +92,10 @@ def _nothing(artifact: Artifact) -> tuple[str, CodaError]:
     return name, BackendError(f"{name} runs only where it is asked for: --backend {name}, for a bundle that you trust")
 
 
-def _without_floor(artifact: Artifact, floors: Mapping[str, Floor]) -> CodaError | None:
+def _without_floor(artifact: Artifact, thresholds: Mapping[str, Threshold]) -> CodaError | None:
     """Return why an artifact in this precision cannot be judged, None where it can."""
     try:
-        floor_of(floors, artifact.precision)
+        threshold_of(thresholds, artifact.precision)
     except ParityError as error:
         return error
     return None
@@ -107,11 +107,13 @@ def _may_lack(artifact: Artifact, error: CodaError) -> bool:
     return onnx and not isinstance(error, DeviceMemoryError)
 
 
-def _missed(artifact: Artifact, parity: Mapping[str, ParityRecord], floors: Mapping[str, Floor]) -> ParityError | None:
+def _missed(
+    artifact: Artifact, parity: Mapping[str, ParityRecord], thresholds: Mapping[str, Threshold]
+) -> ParityError | None:
     try:
-        floor = floor_of(floors, artifact.precision)
+        threshold = threshold_of(thresholds, artifact.precision)
         for record in parity.values():
-            check_floor(artifact.part, artifact.precision, record, floor, must_run=True)
+            check_threshold(artifact.part, artifact.precision, record, threshold, must_run=True)
     except ParityError as error:
         # Nothing was measured of a graph without a floor: its reason is told instead.
         return error if parity else None

@@ -11,7 +11,7 @@ from .markup import Markup, el, join
 WIDTH, HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 14, 46
 _ROW = 44  # a label and a bar
-_LONGEST = 54  # characters of a label
+_MAX_LENGTH = 54  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,11 @@ def bar_chart(
     for index, category in enumerate(categories):
         middle = _LEFT + slot * (index + 0.5)
         labels.append(_label(middle, HEIGHT - _BOTTOM + 18, category))
-        for place, (style, series) in enumerate(groups):
+        for position, (style, series) in enumerate(groups):
             value = series[index]
             if not math.isfinite(value):
                 continue
-            left = middle + (place - len(groups) / 2) * width
+            left = middle + (position - len(groups) / 2) * width
             top, base = to_y(max(value, 0)), to_y(min(value, 0))
             title = el("title", f"{category}: {value:g}")
             bars.append(el("rect", title, class_=style, x=left, y=top, width=width * 0.94, height=base - top))
@@ -170,7 +170,7 @@ def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Mark
         # Behind the bar alone: a line through the label would be read as a letter.
         shapes += [el("line", class_="grid", x1=to_x(t), x2=to_x(t), y1=top + 18, y2=top + 37) for t in ticks]
         # Cut before it reaches the words at the end; the whole of it shows when pointed at, and in the description.
-        short = row.label if len(row.label) <= _LONGEST else f"{row.label[: _LONGEST - 1]}…"
+        short = row.label if len(row.label) <= _MAX_LENGTH else f"{row.label[: _MAX_LENGTH - 1]}…"
         shapes.append(el("text", el("title", row.label), short, x=left, y=top + 14, text_anchor="start"))
         shapes.append(el("text", row.end, class_="axis", x=WIDTH - 8, y=top + 14, text_anchor="end"))
         for style, value, words in row.segments:
@@ -208,9 +208,9 @@ def _closed(line: Line) -> list[tuple[float, float]]:
     return [(line.points[0][0], 0), *line.points, (line.points[-1][0], 0)]
 
 
-def _y_axis(axis: Axis, ticks: Sequence[float], place: Callable[[float], float]) -> Markup:
-    grid = [el("line", class_="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=place(t), y2=place(t)) for t in ticks]
-    labels = [_label(_LEFT - 8, place(t) + 4.5, _number(t), anchor="end") for t in ticks]
+def _y_axis(axis: Axis, ticks: Sequence[float], position: Callable[[float], float]) -> Markup:
+    grid = [el("line", class_="grid", x1=_LEFT, x2=WIDTH - _RIGHT, y1=position(t), y2=position(t)) for t in ticks]
+    labels = [_label(_LEFT - 8, position(t) + 4.5, _number(t), anchor="end") for t in ticks]
     middle = (HEIGHT - _BOTTOM + _TOP) / 2
     name = el(
         "text", axis.label, class_="axis", x=14, y=middle, text_anchor="middle", transform=f"rotate(-90 14 {middle})"
@@ -218,11 +218,11 @@ def _y_axis(axis: Axis, ticks: Sequence[float], place: Callable[[float], float])
     return join(grid, labels, name)
 
 
-def _x_axis(axis: Axis, ticks: Sequence[float], place: Callable[[float], float]) -> Markup:
+def _x_axis(axis: Axis, ticks: Sequence[float], position: Callable[[float], float]) -> Markup:
     base = HEIGHT - _BOTTOM
-    marks = [el("line", class_="tick", x1=place(t), x2=place(t), y1=base, y2=base + 5) for t in ticks]
+    marks = [el("line", class_="tick", x1=position(t), x2=position(t), y1=base, y2=base + 5) for t in ticks]
     line = el("line", class_="tick", x1=_LEFT, x2=WIDTH - _RIGHT, y1=base, y2=base)
-    return join(line, marks, [_label(place(t), base + 19, _number(t)) for t in ticks], _x_name(axis.label))
+    return join(line, marks, [_label(position(t), base + 19, _number(t)) for t in ticks], _x_name(axis.label))
 
 
 def _x_name(text: str) -> Markup:

@@ -88,7 +88,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Chunk:
     job: Job
     start: int
     stop: int
@@ -125,7 +125,7 @@ class Batcher:
         self.max_batch, self._max_delay, self._max_waiting = max_batch, max_delay, max_waiting
         self._observe = observe
         self._changed = threading.Condition()
-        self._lanes: dict[object, deque[Job]] = {}
+        self._queues: dict[object, deque[Job]] = {}
         self._waiting = 0
         self._kept = 0
         self._closing = False
@@ -168,7 +168,7 @@ class Batcher:
         job = Job(model, rows)
         with self._changed:
             self._check_room(len(rows))
-            self._lanes.setdefault(_lane(job), deque()).append(job)
+            self._queues.setdefault(_queue_key(job), deque()).append(job)
             self._waiting += len(rows)
             # All: whoever sleeps without a limit must learn of this request's limit.
             self._changed.notify_all()
@@ -188,7 +188,7 @@ class Batcher:
         """
         with self._changed:
             self._closing = True
-            dropped = [] if drain else [job for jobs in self._lanes.values() for job in jobs]
+            dropped = [] if drain else [job for jobs in self._queues.values() for job in jobs]
             self._changed.notify_all()
         for job in dropped:
             job.settle(ClosedError("the server stopped before this request's turn; send it to another one"))
@@ -197,20 +197,20 @@ class Batcher:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, run: Run) -> None:
-        while pieces := self._next():
-            self._run(run, pieces)
+        while chunks := self._next():
+            self._run(run, chunks)
 
-    def _next(self) -> list[_Piece]:
+    def _next(self) -> list[_Chunk]:
         """The pieces of the next batch, when it is time for it; none when all is done and the queues are closed."""
         with self._changed:
             while True:
-                if not self._lanes and self._closing:
+                if not self._queues and self._closing:
                     return []
                 now = time.monotonic()
-                due = {lane: self._due(jobs) for lane, jobs in self._lanes.items()}
-                ready = [lane for lane, moment in due.items() if moment <= now]
+                due = {key: self._due(jobs) for key, jobs in self._queues.items()}
+                ready = [key for key, moment in due.items() if moment <= now]
                 if ready:
-                    return self._take(min(ready, key=lambda lane: self._lanes[lane][0].arrived))
+                    return self._take(min(ready, key=lambda key: self._queues[key][0].arrived))
                 self._changed.wait(min(due.values()) - now if due else None)
 
     def _due(self, jobs: deque[Job]) -> float:
@@ -218,30 +218,30 @@ class Batcher:
         full = sum(job.waiting for job in jobs) >= self.max_batch
         return 0.0 if full or self._closing else jobs[0].arrived + self._max_delay
 
-    def _take(self, lane: object) -> list[_Piece]:
-        jobs, room = self._lanes[lane], self.max_batch
-        pieces: list[_Piece] = []
+    def _take(self, key: object) -> list[_Chunk]:
+        jobs, room = self._queues[key], self.max_batch
+        chunks: list[_Chunk] = []
         while jobs and room:
             job = jobs[0]
             count = min(room, job.waiting)
-            pieces.append(_Piece(job, job.taken, job.taken + count, job.started is None))
+            chunks.append(_Chunk(job, job.taken, job.taken + count, job.started is None))
             job.started = job.started or time.monotonic()
             job.taken += count
             room -= count
             if not job.waiting:
                 jobs.popleft()
         if not jobs:
-            del self._lanes[lane]
+            del self._queues[key]
         self._waiting -= self.max_batch - room
-        return pieces
+        return chunks
 
-    def _run(self, run: Run, pieces: list[_Piece]) -> None:
-        model, count = pieces[0].job.model, sum(piece.stop - piece.start for piece in pieces)
-        queued = tuple((piece.job.started or 0.0) - piece.job.arrived for piece in pieces if piece.first)
+    def _run(self, run: Run, chunks: list[_Chunk]) -> None:
+        model, count = chunks[0].job.model, sum(chunk.stop - chunk.start for chunk in chunks)
+        queued = tuple((chunk.job.started or 0.0) - chunk.job.arrived for chunk in chunks if chunk.first)
         began = time.monotonic()
         problem: BaseException | None = None
         try:
-            rows = pieces[0].rows if len(pieces) == 1 else np.concatenate([piece.rows for piece in pieces])
+            rows = chunks[0].rows if len(chunks) == 1 else np.concatenate([chunk.rows for chunk in chunks])
             results = run(model, rows)
             if len(results) != count:
                 raise ValueError(f"{model} gave {len(results)} results for {count} rows")
@@ -251,27 +251,27 @@ class Batcher:
         if problem is None:
             with self._changed:  # pieces of one request may come back from several workers
                 start = 0
-                for piece in pieces:
-                    stop = start + piece.stop - piece.start
-                    piece.job.deliver(piece.start, results[start:stop])
+                for chunk in chunks:
+                    stop = start + chunk.stop - chunk.start
+                    chunk.job.deliver(chunk.start, results[start:stop])
                     start = stop
-        for piece in pieces:
-            piece.job.settle(problem)
+        for chunk in chunks:
+            chunk.job.settle(problem)
         self._observe(report)
 
     def _forget(self, job: Job) -> None:
         """Take the rows of a job that was cancelled, or of which a batch failed, out of the queue."""
         with self._changed:
-            lane = _lane(job)
-            jobs = self._lanes.get(lane)
+            key = _queue_key(job)
+            jobs = self._queues.get(key)
             if not job.waiting or jobs is None or job not in jobs:
                 return
             jobs.remove(job)
             self._waiting -= job.waiting
             if not jobs:
-                del self._lanes[lane]
+                del self._queues[key]
             self._changed.notify_all()
 
 
-def _lane(job: Job) -> object:
+def _queue_key(job: Job) -> object:
     return job.model, job.rows.shape[1:], job.rows.dtype.str

@@ -14,8 +14,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import MissingDependencyError
+from .errors import RequestError
 from .metrics import MODELS
-from .refusals import RefusedError
 
 # kserve.model_server parses sys.argv when it is imported: our options would be its.
 _argv, sys.argv = sys.argv, sys.argv[:1]
@@ -65,7 +65,7 @@ class Plane(DataPlane):  # type: ignore[misc] # kserve has no types
         """The model of this name. Raises RefusedError."""
         model = self.model_registry.get_model(name)
         if model is None:
-            raise RefusedError("unknown", f"there is no model {name!r}; there are {' and '.join(MODELS)}")
+            raise RequestError("unknown", f"there is no model {name!r}; there are {' and '.join(MODELS)}")
         return model
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:

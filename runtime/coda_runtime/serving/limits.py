@@ -11,36 +11,36 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .errors import RequestError
 from .options import MAX_CONNECTIONS, MAX_HEADER_BYTES
-from .refusals import RefusedError
 
 T = TypeVar("T")
 _SLACK = 2.0  # seconds after which a connection is cut, so that a refusal comes first
 
 
-def check_headers(headers: Mapping[str, str], most: int) -> None:
-    """Refuse a body that is compressed, or says that it is larger than `most` bytes. Raises RefusedError."""
+def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
+    """Refuse a body that is compressed, or says that it is larger than `max_bytes` bytes. Raises RefusedError."""
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise RefusedError(
+        raise RequestError(
             "content_encoding", f"the body is compressed ({encoding!r}), which is not taken here; send it as it is"
         )
     length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()) or int(length) > most:
-        raise _too_large(length, most)
+    if not (length.isascii() and length.isdigit()) or int(length) > max_bytes:
+        raise _too_large(length, max_bytes)
 
 
-async def read_body(receive: Receive, most: int) -> bytes:
-    """The whole body, of which never more than `most` bytes are kept. Raises RefusedError."""
+async def read_body(receive: Receive, max_bytes: int) -> bytes:
+    """The whole body, of which never more than `max_bytes` bytes are kept. Raises RefusedError."""
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusedError("client_gone", "the client closed the connection while it sent the request")
+            raise RequestError("client_gone", "the client closed the connection while it sent the request")
         size += len(message["body"])
-        if size > most:
-            raise _too_large(f"over {most}", most)
+        if size > max_bytes:
+            raise _too_large(f"over {max_bytes}", max_bytes)
         chunks.append(message["body"])
         more = message["more_body"]
     return b"".join(chunks)
@@ -63,7 +63,7 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise RefusedError("client_gone", "the client closed the connection before its answer was there")
+        raise RequestError("client_gone", "the client closed the connection before its answer was there")
     finally:
         gone.cancel()
         task.cancel()
@@ -74,9 +74,9 @@ async def _hang_up(receive: Receive) -> None:
         pass
 
 
-def _too_large(length: str, most: int) -> RefusedError:
-    return RefusedError(
-        "too_large", f"the body has {length[:30]} bytes, and {most} is the most; send fewer images in one request"
+def _too_large(length: str, max_bytes: int) -> RequestError:
+    return RequestError(
+        "too_large", f"the body has {length[:30]} bytes, and {max_bytes} is the most; send fewer images in one request"
     )
 
 

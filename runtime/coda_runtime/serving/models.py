@@ -17,8 +17,8 @@ from ..errors import InputError
 from ..format.parts import IDS, IMAGE
 from ..format.spec import Spec
 from ..images import Pixels, fit, fit_bytes
+from .admission import current_record
 from .batching import Batcher, Rows
-from .intake import current_record
 from .kserve_parts import Model
 from .options import ServeOptions
 from .tensors import Tensor, only_input, read_files, read_ids, read_pixels
@@ -117,10 +117,10 @@ class Encode(TokenModel):
 
     async def rows(self, tensor: Tensor) -> Pixels:
         """uint8 [N,S,S,3], resized by the official rule."""
-        size, most = self.spec.image_size, self._options.max_images
+        size, max_images = self.spec.image_size, self._options.max_images
         fits: list[Callable[[], Pixels]]
         if tensor.datatype == "BYTES":
-            files = read_files(tensor, most)
+            files = read_files(tensor, max_images)
             read = partial(fit_bytes, size=size, formats=_FORMATS, max_pixels=self._options.max_pixels)
             fits = [partial(read, file, name=f"image[{number}]") for number, file in enumerate(files)]
         else:

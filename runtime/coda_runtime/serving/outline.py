@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..io.protobuf_wire import LENGTH_DELIMITED, WireError, read_fields
+from .errors import RequestError
 from .options import MAX_TEXT_BYTES
-from .refusals import RefusedError
 
-MOST_FIELDS = 64
+MAX_FIELDS = 64
 """A request has one for its model, its id, each tensor and each parameter."""
 _MODEL, _RAW = 1, 7  # fields of ModelInferRequest, which are all length-delimited
 
@@ -30,7 +30,7 @@ class Outline:
         if self.problem:
             raise InputError(f"the message is no ModelInferRequest that is taken here: {self.problem}")
         if self.text_bytes > MAX_TEXT_BYTES:
-            raise RefusedError(
+            raise RequestError(
                 "too_large",
                 f"the contents have {self.text_bytes} bytes, and {MAX_TEXT_BYTES} is the most; send raw_input_contents",
             )
@@ -41,8 +41,8 @@ def outline(message: bytes) -> Outline:
     model, raw_bytes = "", 0
     try:
         for count, (field, wire, start, stop) in enumerate(read_fields(message, 0, len(message), "a request"), 1):
-            if count > MOST_FIELDS:
-                return Outline(model, problem=f"it has more than {MOST_FIELDS} fields")
+            if count > MAX_FIELDS:
+                return Outline(model, problem=f"it has more than {MAX_FIELDS} fields")
             if wire != LENGTH_DELIMITED:
                 return Outline(model, problem=f"field {field} is none of its")
             if field == _MODEL:

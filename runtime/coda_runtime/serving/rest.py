@@ -17,11 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from .intake import Intake, Record
+from .admission import Admission, Record
+from .errors import RequestError, request_error
 from .kserve_parts import ModelNotReady, Plane, QuietServer, ServerNotReady, V2Endpoints
 from .limits import bounded_protocol, check_headers, read_body, send_until_read, while_connected
 from .options import SMALL_TEXT_BYTES, ServeOptions
-from .refusals import RefusedError, refusal
 from .wire import json_bytes, request_from_http, response_to_http
 
 T = TypeVar("T")
@@ -32,8 +32,8 @@ _RETRY_AFTER = "1"  # seconds
 class Inference:
     """The ASGI application of `POST /v2/models/{name}/infer`."""
 
-    def __init__(self, plane: Plane, intake: Intake, options: ServeOptions, pool: ThreadPoolExecutor) -> None:
-        self._plane, self._intake, self._options, self._pool = plane, intake, options, pool
+    def __init__(self, plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> None:
+        self._plane, self._admission, self._options, self._pool = plane, admission, options, pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. It counts as under way until the client has read the answer."""
@@ -44,23 +44,23 @@ class Inference:
             await send_until_read(send, await self._answer(request, model, record))
 
         try:
-            await self._intake.take("http", model, work)
-        except RefusedError as error:
-            await _refused(error)(scope, receive, send)
+            await self._admission.take("http", model, work)
+        except RequestError as error:
+            await _error_response(error)(scope, receive, send)
 
     async def _answer(self, request: Request, model: str, record: Record) -> Response:
-        most = self._options.max_request_bytes
+        max_bytes = self._options.max_request_bytes
         self._plane.get_model_from_registry(model)  # before the body is read
-        check_headers(request.headers, most)
-        body = await self._intake.in_time(
-            read_body(request.receive, most), kind="slow_body", what="the body did not arrive"
+        check_headers(request.headers, max_bytes)
+        body = await self._admission.in_time(
+            read_body(request.receive, max_bytes), kind="slow_body", what="the body did not arrive"
         )
         answer = self._infer(body, request.headers.get(_JSON_LENGTH), model, record)
-        return await self._intake.in_time(while_connected(request.receive, answer))
+        return await self._admission.in_time(while_connected(request.receive, answer))
 
     async def _infer(self, body: bytes, json_length: str | None, model: str, record: Record) -> Response:
         text = json_bytes(json_length, len(body))
-        async with self._intake.room_for_text(text):
+        async with self._admission.room_for_text(text):
             read = partial(request_from_http, body, json_length)
             asked = await self._run(read, small=text <= SMALL_TEXT_BYTES)
             record.id = asked.id
@@ -76,7 +76,7 @@ class Inference:
         return call() if small else await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
-def application(plane: Plane, intake: Intake, options: ServeOptions, pool: ThreadPoolExecutor) -> Starlette:
+def application(plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> Starlette:
     """Everything that is served over HTTP."""
     endpoints = V2Endpoints(plane)
 
@@ -109,12 +109,12 @@ def application(plane: Plane, intake: Intake, options: ServeOptions, pool: Threa
         Route("/v2/models", models),
         Route("/v2/models/{name}", model_metadata),
         Route("/v2/models/{name}/ready", model_ready),
-        Route("/v2/models/{name}/infer", Inference(plane, intake, options, pool), methods=["POST"]),
+        Route("/v2/models/{name}/infer", Inference(plane, admission, options, pool), methods=["POST"]),
         Route("/metrics", metrics),
     ]
     handlers: dict[Any, Any] = {
         HTTPException: _http_error,
-        RefusedError: _explained,
+        RequestError: _explained,
         ModelNotReady: _not_ready,
         ServerNotReady: _not_ready,
         Exception: _explained,
@@ -142,17 +142,17 @@ def _json(model: Any) -> Response:
     return JSONResponse(model.model_dump(exclude_none=True))
 
 
-def _refused(error: RefusedError) -> Response:
+def _error_response(error: RequestError) -> Response:
     headers = {"Retry-After": _RETRY_AFTER} if error.again else None
     return JSONResponse({"error": str(error)}, error.status, headers)
 
 
 async def _explained(request: Request, error: Exception) -> Response:
-    return _refused(refusal(error))
+    return _error_response(request_error(error))
 
 
 async def _not_ready(request: Request, error: Exception) -> Response:
-    return _refused(RefusedError("unavailable", "not ready; the server is loading the bundle, or stopping"))
+    return _error_response(RequestError("unavailable", "not ready; the server is loading the bundle, or stopping"))
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

@@ -11,11 +11,11 @@ import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..errors import InputError
-from .intake import Intake, Record
+from .admission import Admission, Record
+from .errors import request_error
 from .kserve_parts import InferenceServicer, Plane, add_GRPCInferenceServiceServicer_to_server, messages
 from .options import SMALL_TEXT_BYTES, ServeOptions
 from .outline import Outline, outline
-from .refusals import refusal
 from .wire import Request, request_from_grpc
 
 T = TypeVar("T")
@@ -30,9 +30,9 @@ _LONGEST_CONNECTION_MS = 600_000  # a client that never sends what it announced 
 class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
     """The calls of GRPCInferenceService. Loading and unloading of models is not offered."""
 
-    def __init__(self, plane: Plane, intake: Intake, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, plane: Plane, admission: Admission, pool: ThreadPoolExecutor) -> None:
         super().__init__(plane, None)
-        self._plane, self._intake, self._pool = plane, intake, pool
+        self._plane, self._admission, self._pool = plane, admission, pool
 
     async def ModelInfer(self, request: bytes, context: Any) -> Any:  # noqa: N802 - the protocol's name
         """Answer one inference request, a serialised ModelInferRequest."""
@@ -43,9 +43,9 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
             async def work(record: Record) -> Any:
                 about.check()
                 self._plane.get_model_from_registry(about.model)
-                return await self._intake.in_time(self._infer(request, about, record))
+                return await self._admission.in_time(self._infer(request, about, record))
 
-            return await self._intake.take("grpc", about.model, work)
+            return await self._admission.take("grpc", about.model, work)
 
         return await _or_abort(answer(), context)
 
@@ -66,7 +66,7 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
         await self.RepositoryModelLoad(request, context)
 
     async def _infer(self, request: bytes, about: Outline, record: Record) -> messages.ModelInferResponse:
-        async with self._intake.room_for_text(about.text_bytes):
+        async with self._admission.room_for_text(about.text_bytes):
             if about.text_bytes <= SMALL_TEXT_BYTES:
                 asked = _read(request)
             else:  # there may be millions of numbers to make a list of
@@ -92,8 +92,8 @@ async def _or_abort(call: Awaitable[T], context: Any) -> T:
     try:
         return await call
     except Exception as error:  # all of them mean something to the client
-        refused = refusal(error)
-    return await context.abort(grpc.StatusCode[refused.code], str(refused))  # type: ignore[no-any-return]
+        failure = request_error(error)
+    return await context.abort(grpc.StatusCode[failure.code], str(failure))  # type: ignore[no-any-return]
 
 
 class _Unread(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no types

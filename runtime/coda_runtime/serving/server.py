@@ -15,19 +15,19 @@ import uvicorn
 from ..errors import CodaError
 from ..format.spec import Spec
 from ..machine.processors import usable_cpus
+from .admission import Admission
 from .batching import Batcher
-from .engines import Engines, Load
-from .intake import Intake
 from .kserve_parts import ModelServer, Plane
 from .metrics import Metrics
 from .models import Decode, Encode, TokenModel
 from .options import ServeOptions
+from .replicas import Load, Replicas
 from .rest import application, http_server
 from .rpc import Service, grpc_server
 from .sockets import address, bind_grpc
 
 _LOG = logging.getLogger("coda.serve")
-_MOST_THREADS = 8  # pictures in memory in their own size
+_MAX_THREADS = 8  # pictures in memory in their own size
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LAST_SECONDS = (
     1.0  # for answers that gRPC has to send and runs that nobody waits for, when the drain took all its time
@@ -49,14 +49,14 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         self.dataplane = Plane(self.registered_models)
         self._load, self._devices, self._options = load, devices, options
         self._metrics = Metrics()
-        self._pool = ThreadPoolExecutor(min(_MOST_THREADS, len(usable_cpus())), "coda-prepare")
+        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, len(usable_cpus())), "coda-prepare")
         self._models: list[TokenModel] = [
             Encode("encode", spec, options, self._pool),
             Decode("decode", spec, options, self._pool),
         ]
         for model in self._models:
             self.register_model(model)
-        self._engines: Engines | None = None
+        self._replicas: Replicas | None = None
         self._batcher: Batcher | None = None
 
     def start(self, http_socket: socket.socket) -> None:
@@ -65,15 +65,15 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
             runner.run(self._serve_on(http_socket))
 
     async def _serve_on(self, http_socket: socket.socket) -> None:
-        intake = Intake(self._options, self._metrics)
-        rpc = grpc_server(Service(self.dataplane, intake, self._pool), self._options)
+        admission = Admission(self._options, self._metrics)
+        rpc = grpc_server(Service(self.dataplane, admission, self._pool), self._options)
         listening = {"http": address(*http_socket.getsockname()[:2]), "grpc": bind_grpc(rpc, self._options)}
-        http = http_server(application(self.dataplane, intake, self._options, self._pool), self._options)
+        http = http_server(application(self.dataplane, admission, self._options, self._pool), self._options)
         stop = _stop_on_signals()
         serving = asyncio.create_task(http.serve(sockets=[http_socket]))
         await rpc.start()
         _LOG.info("listening", extra={"fields": listening})
-        opening = asyncio.create_task(self._open(intake))
+        opening = asyncio.create_task(self._open(admission))
         try:
             await asyncio.wait({opening, stop}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
@@ -82,7 +82,7 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         finally:
             opening.cancel()
             end = time.monotonic() + self._options.drain_seconds
-            drained = await self._shut(intake)
+            drained = await self._shut(admission)
             http.should_exit = True
             await rpc.stop(grace=_left(end))  # what it has been given to send
             await serving
@@ -93,23 +93,23 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
                 "more time: --drain-seconds"
             )
 
-    async def _open(self, intake: Intake) -> None:
+    async def _open(self, admission: Admission) -> None:
         """Load and warm up, while the server tells that it lives and is not ready."""
         batcher = await asyncio.get_running_loop().run_in_executor(self._pool, self._start)
         for model in self._models:
             model.batcher, model.ready = batcher, True
         self.dataplane.is_ready = True
-        intake.open()
-        assert self._engines is not None  # noqa: S101 - _start made them
-        parts = [f"{a.part} {a.precision} {a.device}" for tok in self._engines.tokenizers for a in tok.artifacts]
+        admission.open()
+        assert self._replicas is not None  # noqa: S101 - _start made them
+        parts = [f"{a.part} {a.precision} {a.device}" for tok in self._replicas.tokenizers for a in tok.artifacts]
         _LOG.info("ready", extra={"fields": {"max_batch": batcher.max_batch, "artifacts": parts}})
 
     def _start(self) -> Batcher:
-        self._engines = Engines(self._load, self._devices)
-        max_batch = self._options.max_batch or self._engines.images_per_run
-        self._engines.warm_up(max_batch)
+        self._replicas = Replicas(self._load, self._devices)
+        max_batch = self._options.max_batch or self._replicas.images_per_run
+        self._replicas.warm_up(max_batch)
         self._batcher = Batcher(
-            self._engines.runs,
+            self._replicas.runs,
             max_batch=max_batch,
             max_delay=self._options.max_delay_ms / 1e3,
             max_waiting=self._options.max_queue,
@@ -118,24 +118,24 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         self._metrics.queue_images.set_function(lambda: self._batcher.waiting if self._batcher else 0)
         return self._batcher
 
-    async def _shut(self, intake: Intake) -> bool:
+    async def _shut(self, admission: Admission) -> bool:
         """Refuse new requests, and wait for those under way. False if some are left."""
         self.dataplane.is_ready = False
         for model in self._models:
             model.ready = False
-        intake.shut()
+        admission.shut()
         if self._batcher is not None:
             self._batcher.hurry()
-        _LOG.info("stopping", extra={"fields": {"requests_under_way": intake.active}})
-        return await intake.idle(self._options.drain_seconds)
+        _LOG.info("stopping", extra={"fields": {"requests_under_way": admission.active}})
+        return await admission.idle(self._options.drain_seconds)
 
     def _end(self, drained: bool, seconds: float) -> None:
         self._pool.shutdown(wait=drained, cancel_futures=True)
         # A run may hang, its requests timed out long ago; nothing is freed under it, and it keeps nobody from ending.
         if self._batcher is not None and not self._batcher.close(drain=False, timeout=seconds):
             _LOG.warning("a device still runs a batch that nobody waits for; it is left to the system")
-        elif self._engines is not None:
-            self._engines.close()
+        elif self._replicas is not None:
+            self._replicas.close()
 
 
 def _left(end: float) -> float:

@@ -21,7 +21,7 @@ from ..images import check_batch
 
 _INTEGERS = {"UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
 _LENGTH = 4  # bytes before each element of raw BYTES
-_MOST_AXES = 8  # a shape that is longer is not even quoted
+_MAX_AXES = 8  # a shape that is longer is not even quoted
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def only_input(inputs: Sequence[Tensor], name: str, datatypes: Sequence[str]) ->
     return tensor
 
 
-def read_pixels(tensor: Tensor, most: int) -> npt.NDArray[np.uint8]:
-    """Images, uint8 [N,H,W,3], N up to `most`. Raises InputError, ImageError."""
-    shape = _shape(tensor, 4, "[N,H,W,3]", most)
+def read_pixels(tensor: Tensor, max_items: int) -> npt.NDArray[np.uint8]:
+    """Images, uint8 [N,H,W,3], N up to `max_items`. Raises InputError, ImageError."""
+    shape = _shape(tensor, 4, "[N,H,W,3]", max_items)
     if not all(shape):
         raise ImageError(f"{tensor.name} has shape {list(shape)}; expected [N,H,W,3] with at least one pixel")
     pixels: npt.NDArray[np.uint8] = _integers(tensor, shape)
@@ -56,17 +56,17 @@ def read_pixels(tensor: Tensor, most: int) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def read_ids(tensor: Tensor, most: int) -> npt.NDArray[Any]:
-    """Ids, int32 or int64 [N,n], N up to `most`; their values are not checked. Raises InputError, TokenError."""
-    shape = _shape(tensor, 2, "[N,n]", most)
+def read_ids(tensor: Tensor, max_items: int) -> npt.NDArray[Any]:
+    """Ids, int32 or int64 [N,n], N up to `max_items`; their values are not checked. Raises InputError, TokenError."""
+    shape = _shape(tensor, 2, "[N,n]", max_items)
     if not all(shape):
         raise TokenError(f"{tensor.name} has shape {list(shape)}; expected [N,n] with at least one token")
     return _integers(tensor, shape)
 
 
-def read_files(tensor: Tensor, most: int) -> list[bytes]:
-    """The files of a BYTES tensor [N], N up to `most`. Raises InputError."""
-    (count,) = _shape(tensor, 1, "[N]", most)
+def read_files(tensor: Tensor, max_items: int) -> list[bytes]:
+    """The files of a BYTES tensor [N], N up to `max_items`. Raises InputError."""
+    (count,) = _shape(tensor, 1, "[N]", max_items)
     if count == 0:
         raise ImageError(f"{tensor.name} is empty; send at least one JPEG or PNG file")
     files = tensor.content
@@ -82,18 +82,20 @@ def read_files(tensor: Tensor, most: int) -> list[bytes]:
     return _elements(files, count, tensor.name)
 
 
-def _shape(tensor: Tensor, ndim: int, expected: str, most: int) -> tuple[int, ...]:
+def _shape(tensor: Tensor, ndim: int, expected: str, max_items: int) -> tuple[int, ...]:
     shape = tensor.shape
     # bool is an int to Python, and a shape may hold anything in JSON.
-    if isinstance(shape, list) and len(shape) > _MOST_AXES:
+    if isinstance(shape, list) and len(shape) > _MAX_AXES:
         raise InputError(f"{tensor.name} has a shape of {len(shape)} numbers; expected {expected}")
     if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
         raise InputError(f"{tensor.name} has shape {reprlib.repr(shape)}; expected {expected}, whole numbers from 0")
     if len(shape) != ndim:
         hint = ": add the batch axis" if len(shape) == ndim - 1 else ""
         raise InputError(f"{tensor.name} has shape {shape}; expected {expected}{hint}")
-    if shape[0] > most:
-        raise InputError(f"{tensor.name} has {shape[0]} images; one request may have {most}: send several requests")
+    if shape[0] > max_items:
+        raise InputError(
+            f"{tensor.name} has {shape[0]} images; one request may have {max_items}: send several requests"
+        )
     return tuple(shape)
 
 

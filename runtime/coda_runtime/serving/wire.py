@@ -16,13 +16,13 @@ import numpy.typing as npt
 import orjson
 
 from ..errors import InputError
+from .errors import RequestError
 from .options import MAX_TEXT_BYTES
-from .refusals import RefusedError
 from .tensors import Tensor
 
 _UNSUPPORTED = ("shared_memory", "classification", "sequence_")
-_MOST_TENSORS = 16
-_LONGEST_ID = 200
+_MAX_TENSORS = 16
+_MAX_ID_LENGTH = 200
 _CONTENTS = {"UINT8": "uint_contents", "INT32": "int_contents", "INT64": "int64_contents", "BYTES": "bytes_contents"}
 
 
@@ -61,11 +61,11 @@ def request_from_http(body: bytes, json_length: str | None) -> Request:
 
     Raises:
         InputError: something in it contradicts itself or is no V2 request.
-        RefusedError: the JSON is too large.
+        RequestError: the JSON is too large.
     """
     length = json_bytes(json_length, len(body))
     if length > MAX_TEXT_BYTES:
-        raise RefusedError(
+        raise RequestError(
             "too_large",
             f"the JSON has {length} bytes, and {MAX_TEXT_BYTES} is the most; send tensors as binary data, which also "
             "is many times as fast",
@@ -99,9 +99,9 @@ def request_from_http(body: bytes, json_length: str | None) -> Request:
 def request_from_grpc(message: Any) -> Request:
     """Read a gRPC ModelInferRequest. Raises InputError, RefusedError."""
     if message.model_version:
-        raise RefusedError("unknown", f"there is no version {message.model_version!r}; models have none here")
-    if len(message.inputs) > _MOST_TENSORS or len(message.outputs) > _MOST_TENSORS:
-        raise InputError(f"the request has more than {_MOST_TENSORS} inputs or outputs")
+        raise RequestError("unknown", f"there is no version {message.model_version!r}; models have none here")
+    if len(message.inputs) > _MAX_TENSORS or len(message.outputs) > _MAX_TENSORS:
+        raise InputError(f"the request has more than {_MAX_TENSORS} inputs or outputs")
     raw = len(message.raw_input_contents)
     if raw and raw != len(message.inputs):
         raise InputError(f"the request has {len(message.inputs)} inputs and raw contents for {raw}")
@@ -179,8 +179,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _objects(values: Any, what: str) -> list[dict[str, Any]]:
-    if not isinstance(values, list) or len(values) > _MOST_TENSORS:
-        raise InputError(f"{what} is not a list of up to {_MOST_TENSORS} JSON objects")
+    if not isinstance(values, list) or len(values) > _MAX_TENSORS:
+        raise InputError(f"{what} is not a list of up to {_MAX_TENSORS} JSON objects")
     return [_object(value, f"an entry of {what}") for value in values]
 
 
@@ -208,6 +208,6 @@ def _check_parameters(parameters: Mapping[str, Any], what: str) -> None:
 
 
 def _id(number: str | None) -> str:
-    if number and len(number) > _LONGEST_ID:
-        raise InputError(f"id has {len(number)} characters; {_LONGEST_ID} is the most")
+    if number and len(number) > _MAX_ID_LENGTH:
+        raise InputError(f"id has {len(number)} characters; {_MAX_ID_LENGTH} is the most")
     return number or f"{random.getrandbits(128):032x}"  # uuid4 asks the system each time

@@ -53,7 +53,7 @@ class RepositoryOptions:
             raise InputError('TensorRT engines do not run on a CPU: take device "gpu", or format "onnx"')
         if self.device == "gpu" and self.threads is not None:
             raise InputError('threads are those of the CPU, and device is "gpu"; leave them away, or take device "cpu"')
-        for name, number, least, most in (
+        for name, number, minimum, maximum in (
             ("max_batch", self.max_batch, 1, 4096),
             ("instances", self.instances, 1, 64),
             ("threads", self.threads, 1, 1024),
@@ -61,8 +61,8 @@ class RepositoryOptions:
             ("max_queue", self.max_queue, 1, 1_000_000),
             ("timeout_ms", self.timeout_ms, 1, 3_600_000),
         ):
-            if number is not None and not least <= number <= most:
-                raise InputError(f"{name} is {number}; expected {least} to {most}")
+            if number is not None and not minimum <= number <= maximum:
+                raise InputError(f"{name} is {number}; expected {minimum} to {maximum}")
 
     def choose_precision(self, available: Sequence[str]) -> str:
         """The precision to serve, of those that a bundle has, its default first.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..build.options import Batch
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
 from ..format.bundle import Bundle
-from ..format.engine_key import Capability, EngineKey, refusal
+from ..format.engine_key import Capability, EngineKey, incompatibility
 from ..format.manifest import Artifact
 from ..format.parts import PARTS
 from .parts import ServedFile, ServedPart, find
@@ -28,26 +28,26 @@ def plan_parts(bundle: Bundle, precision: str, max_batch: int | None) -> tuple[S
         for engine in engines:
             _check_engine(bundle, engine)
         batches = [engine.batch for engine in engines if engine.batch is not None]
-        most = largest_batch(batches, max_batch, f"the {part}'s engines")
-        preferred = {min(batch[1], most) for batch in batches} | {most}
-        parts.append(ServedPart(part, "tensorrt", _named(engines), most, tuple(sorted(preferred))))
+        largest = largest_batch(batches, max_batch, f"the {part}'s engines")
+        preferred = {min(batch[1], largest) for batch in batches} | {largest}
+        parts.append(ServedPart(part, "tensorrt", _named(engines), largest, tuple(sorted(preferred))))
     _check_together(parts)
     return tuple(parts)
 
 
 def largest_batch(batches: Sequence[Batch], wanted: int | None, whose: str) -> int:
     """The most images that all of these profiles take, or `wanted` if they take that many. Raises InputError."""
-    least, most = max(batch[0] for batch in batches), min(batch[2] for batch in batches)
-    if least > 1:
+    smallest, largest = max(batch[0] for batch in batches), min(batch[2] for batch in batches)
+    if smallest > 1:
         raise InputError(
-            f"{whose} take {least} images at least, and Triton also runs single ones: build them with --batch 1,..."
+            f"{whose} take {smallest} images at least, and Triton also runs single ones: build them with --batch 1,..."
         )
-    if wanted is not None and wanted > most:
+    if wanted is not None and wanted > largest:
         raise InputError(
-            f"the largest batch is to be {wanted}, and {whose} take {most} images at most: lower it, or build them "
+            f"the largest batch is to be {wanted}, and {whose} take {largest} images at most: lower it, or build them "
             f"with --batch 1,...,{wanted}"
         )
-    return wanted or most
+    return wanted or largest
 
 
 def check_measured(parts: Sequence[ServedPart], bundle: Bundle) -> None:
@@ -91,7 +91,7 @@ def _check_engine(bundle: Bundle, engine: Artifact) -> None:
     key = _key(engine)
     system = str(key.os)
     # The server's version and GPU are not known here: the engine is compared with its own.
-    problem = refusal(
+    problem = incompatibility(
         engine,
         bundle.manifest,
         library="tensorrt",

@@ -59,13 +59,13 @@ def write_repository(
     them. Every file of the bundle is verified first, every copy after.
 
     Raises InputError, BundleError, EngineMismatchError as `select` does, ChecksumError for a damaged bundle,
-    OutputError for a place that `check_place` refuses or that cannot be written. All is ready beside `repo` before
-    its first file moves there.
+    OutputError for a place that `check_destination` refuses or that cannot be written. All is ready beside `repo`
+    before its first file moves there.
     """
     options = options or RepositoryOptions()
     opened = Bundle.open(find_bundle(bundle))
     target = Path(repo)
-    check_place(target, opened.folder)
+    check_destination(target, opened.folder)
     chosen = select(opened, options)
     opened.verify("always")
     configs = _configs(opened, chosen, options)
@@ -85,7 +85,7 @@ def write_repository(
     return Repository(target, chosen.parts[0].format, chosen.precision, sizes, chosen.notes)
 
 
-def check_place(repo: str | os.PathLike[str], bundle: str | os.PathLike[str]) -> None:
+def check_destination(repo: str | os.PathLike[str], bundle: str | os.PathLike[str]) -> None:
     """Raise OutputError where a repository for `bundle`, which need not exist yet, may not be written."""
     target, source = Path(repo), Path(bundle)
     if target.exists() and not target.is_dir():

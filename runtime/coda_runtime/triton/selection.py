@@ -15,7 +15,7 @@ from .parts import ServedFile, ServedPart, find
 from .plans import check_measured, largest_batch, plan_parts, server_notes
 
 # More images than this in one batch gain nothing, and small tokenizers would take thousands.
-_MOST_BY_DEFAULT = 64
+_DEFAULT_MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ def _tensorrt(bundle: Bundle, precision: str, options: RepositoryOptions) -> Sel
 
 def _onnx_parts(bundle: Bundle, precision: str, options: RepositoryOptions) -> tuple[ServedPart, ...]:
     pixels = MAX_PIXELS_PER_GPU_RUN if options.device == "gpu" else MAX_PIXELS_PER_RUN
-    most = options.max_batch or min(_MOST_BY_DEFAULT, max(1, pixels // bundle.spec.image_size**2))
+    max_batch = options.max_batch or min(_DEFAULT_MAX_BATCH, max(1, pixels // bundle.spec.image_size**2))
     out = []
     for part in PARTS:
         files = find(bundle, part, "onnx", precision)
         if not files:
             raise BundleError(f"{bundle.folder} has no ONNX {part} in {precision}; export it again with `coda export`")
-        out.append(ServedPart(part, "onnx", (ServedFile(files[0], "model.onnx"),), most))
+        out.append(ServedPart(part, "onnx", (ServedFile(files[0], "model.onnx"),), max_batch))
     return tuple(out)

@@ -63,7 +63,7 @@ def test_what_onednn_and_mkl_say() -> None:
     assert processors.verbose_report("{}") == {}
 
 
-def test_a_switch_without_effect_is_told() -> None:
+def test_a_switch_without_effect_is_reported() -> None:
     expected = dict(FORCED[0].expected)
     assert processors.not_in_effect(FORCED[0], expected) == []
     assert processors.not_in_effect(FORCED[0], expected | {"ATen": "AVX512"}) == ["ATen runs as AVX512, expected AVX2"]

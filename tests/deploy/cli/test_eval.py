@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from coda_deploy import photographs
-from coda_deploy.evaluate import Inception, subject
+from coda_deploy.evaluate import Inception, target
 from coda_runtime.images import fit
 from tests.deploy.cli.command import coda, one_line
 from tests.deploy.evaluate.networks import inception_state
@@ -53,7 +53,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     def encode(*_: object) -> NoReturn:
         raise AssertionError("an image was encoded")
 
-    monkeypatch.setattr(subject.TokenizerSubject, "encode", encode)
+    monkeypatch.setattr(target.TokenizerTarget, "encode", encode)
 
 
 def test_in_a_process_of_its_own(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_lpips_and_rfid(tiny_folder: Path, photos: Path, tmp_path: Path) -> None
     assert "rFID over 4 images is biased upwards" in found["warnings"][0]
     # tr sqrt(A'A B'B) is the sum of the singular values of A B'.
     network = Inception(tmp_path / "inception.pth", torch.device("cpu"))
-    with subject.open_subject(tiny_folder, device="cpu") as tokenizer:
+    with target.open_target(tiny_folder, device="cpu") as tokenizer:
         features = [network(pixels), network(tokenizer.decode(tokenizer.encode(pixels)))]
     a, b = ((of - of.mean(0)) / np.sqrt(3) for of in features)
     means = features[0].mean(0) - features[1].mean(0)
@@ -137,7 +137,7 @@ def test_lpips_and_rfid(tiny_folder: Path, photos: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("real_weights")
-def test_every_figure_with_the_published_weights(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
+def test_every_metric_with_the_published_weights(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
     found = figures(tiny_folder, "--data", photos, "--all", "--skip", "vae", "--per-image", tmp_path / "images.jsonl")
     keys = ["psnr", "ssim", "ms_ssim", "lpips", "lpips_alex", "dists", "ssimulacra2"]
     lines = [json.loads(line) for line in (tmp_path / "images.jsonl").read_text().splitlines()]
@@ -232,15 +232,15 @@ def test_a_failure_half_way_leaves_the_older_report(
     tiny_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> NoReturn:
-        raise subject.DeviceError("the GPU has no memory left for this batch: give a smaller --batch")
+        raise target.DeviceError("the GPU has no memory left for this batch: give a smaller --batch")
 
-    monkeypatch.setattr(subject.TokenizerSubject, "decode", fail)
+    monkeypatch.setattr(target.TokenizerTarget, "decode", fail)
     (tmp_path / "r.html").write_text("older")
     assert "smaller --batch" in one_line(coda("eval", tiny_folder, "--data", photos, "--report", tmp_path / "r.html"))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.html": "older"}
 
 
-def test_skipped_images_are_told(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
+def test_skipped_images_are_reported(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no image")
     (tmp_path / "cat.png").write_bytes((photos / "cat.png").read_bytes())
     result = coda("eval", tiny_folder, "--data", tmp_path, *QUICK)

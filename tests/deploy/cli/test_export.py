@@ -162,7 +162,7 @@ def test_a_repository_for_triton(tiny_folder: Path, tmp_path: Path) -> None:
         (["--triton", "taken"], "taken is a file; expected the name of a folder"),
     ],
 )
-def test_what_triton_cannot_have_is_told_before_the_export(
+def test_what_triton_cannot_have_is_reported_before_the_export(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[object], message: str
 ) -> None:
     def too_late(*_: object, **__: object) -> None:

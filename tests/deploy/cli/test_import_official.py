@@ -146,7 +146,7 @@ def test_help_has_an_example_of_each_way() -> None:
         ([], 2, "Missing option '--variant'"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+def test_what_is_rejected(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
     result = CliRunner().invoke(
         cli, ["import-official", str(tmp_path / "official"), *arguments, "--out", str(tmp_path / "tokenizer")]
     )

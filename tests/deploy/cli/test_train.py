@@ -25,14 +25,24 @@ _one_thread = runs.one_thread_each_module
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> runs.Place:
-    found = runs.Place(tmp_path_factory.mktemp("cli"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> runs.Workspace:
+    found = runs.Workspace(tmp_path_factory.mktemp("cli"))
     (found.root / "plain.toml").write_text(runs.config().to_toml())
     return found
 
 
-def arguments(place: runs.Place, out: Path, *more: object) -> list[str]:
-    given = ["train", "--config", place.root / "plain.toml", "--data", place.photos, "--vae", place.vae, "--out", out]
+def arguments(workspace: runs.Workspace, out: Path, *more: object) -> list[str]:
+    given = [
+        "train",
+        "--config",
+        workspace.root / "plain.toml",
+        "--data",
+        workspace.photos,
+        "--vae",
+        workspace.vae,
+        "--out",
+        out,
+    ]
     return [str(argument) for argument in [*given, *more]]
 
 
@@ -43,16 +53,16 @@ def test_help_has_an_example() -> None:
     assert "torchrun --nproc-per-node 8 --no-python coda train" in result.stdout
 
 
-def test_the_configuration_is_shown_and_nothing_done(place: runs.Place) -> None:
+def test_the_configuration_is_shown_and_nothing_done(workspace: runs.Workspace) -> None:
     result = coda("train", "--config", "mar_v16384", "--set", "optim.batch=8", "--show-config")
     assert (result.exit_code, result.stderr) == (0, "")
     tables = tomllib.loads(result.stdout)
     assert tables["optim"]["batch"] == 8
     assert tables["save"]["keep"] == 3  # a default
     for missing in ("--data", "--out"):
-        given = [text for text in arguments(place, place.root / "none") if text != str(place.root / "none")]
-        given = [text for text in given if text not in (missing, str(place.photos) if missing == "--data" else "")]
-        given = given if missing == "--out" else [*given, str(place.root / "none")]
+        given = [text for text in arguments(workspace, workspace.root / "none") if text != str(workspace.root / "none")]
+        given = [text for text in given if text not in (missing, str(workspace.photos) if missing == "--data" else "")]
+        given = given if missing == "--out" else [*given, str(workspace.root / "none")]
         result = coda(*[text for text in given if text != missing])
         assert result.exit_code == 2
         assert f"Missing option '{missing}'." in result.stderr
@@ -75,9 +85,9 @@ def test_a_warm_up_is_asked_for(config: str, more: list[object], steps: int, ima
     assert (warmup["steps"], warmup["images"]) == (steps, images)
 
 
-def test_it_trains_and_tells(place: runs.Place, tmp_path: Path) -> None:
+def test_it_trains_and_tells(workspace: runs.Workspace, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = coda(*arguments(place, out))
+    result = coda(*arguments(workspace, out))
     assert result.exit_code == 0, result.output
     assert "\x1b" not in result.output
     steps = [line.split()[1] for line in result.stderr.splitlines() if line.startswith("step ")]
@@ -88,8 +98,8 @@ def test_it_trains_and_tells(place: runs.Place, tmp_path: Path) -> None:
     assert first.startswith(f"{out}: 6 steps, ")
     assert rest == [f"next:  coda eval {out} --data IMAGES", f"       coda export {out} --out bundle/"]
     # Again: refused, or with --resume nothing to do but to tell.
-    assert "holds a training already: give --resume" in one_line(coda(*arguments(place, out)))
-    result = coda(*arguments(place, out, "--resume", "--json"))
+    assert "holds a training already: give --resume" in one_line(coda(*arguments(workspace, out)))
+    result = coda(*arguments(workspace, out, "--resume", "--json"))
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told.pop("out"), told["step"]) == (str(out), 6)
@@ -97,14 +107,16 @@ def test_it_trains_and_tells(place: runs.Place, tmp_path: Path) -> None:
     assert result.stderr.splitlines() == ["going on from step 6 of 6"]
 
 
-def test_only_the_first_process_tells(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_process_tells(
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "1")
-    result = coda(*arguments(place, tmp_path / "out", "--set", "optim.steps=1", "--json"))
+    result = coda(*arguments(workspace, tmp_path / "out", "--set", "optim.steps=1", "--json"))
     assert (result.exit_code, result.stdout) == (0, "")
 
 
-def test_settings_change_the_run(place: runs.Place, tmp_path: Path) -> None:
-    result = coda(*arguments(place, tmp_path / "out", "--set", "optim.steps=1", "--set", "optim.batch=2"))
+def test_settings_change_the_run(workspace: runs.Workspace, tmp_path: Path) -> None:
+    result = coda(*arguments(workspace, tmp_path / "out", "--set", "optim.steps=1", "--set", "optim.batch=2"))
     assert result.exit_code == 0, result.output
     copy = read_config(tmp_path / "out" / "train.toml")
     assert (copy.optim.steps, copy.optim.batch) == (1, 2)
@@ -122,32 +134,34 @@ def test_settings_change_the_run(place: runs.Place, tmp_path: Path) -> None:
     ],
 )
 def test_failures_are_one_line(
-    place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], message: str
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], message: str
 ) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    assert message in one_line(coda(*arguments(place, tmp_path / "out", *more)))
+    assert message in one_line(coda(*arguments(workspace, tmp_path / "out", *more)))
 
 
-def test_a_training_that_diverges(place: runs.Place, tmp_path: Path) -> None:
-    result = coda(*arguments(place, tmp_path / "out", "--set", "optim.lr=1e30", "--set", "optim.lr_quantizer=1e30"))
+def test_a_training_that_diverges(workspace: runs.Workspace, tmp_path: Path) -> None:
+    result = coda(*arguments(workspace, tmp_path / "out", "--set", "optim.lr=1e30", "--set", "optim.lr_quantizer=1e30"))
     begun, failed = result.stderr.splitlines()
     assert (result.exit_code, begun) == (1, "14 images, 6 steps of 4")
     assert failed.startswith("error: l1 is not finite at step")
 
 
-def test_no_tracker(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tracker(workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
-    line = one_line(coda(*arguments(place, tmp_path / "out", "--set", "save.tracking=wandb")))
+    line = one_line(coda(*arguments(workspace, tmp_path / "out", "--set", "save.tracking=wandb")))
     assert line.endswith('install it: pip install "wandb>=0.18"')
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_stop(place: runs.Place, tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signals_save_and_stop(workspace: runs.Workspace, tmp_path: Path, number: signal.Signals, code: int) -> None:
     out, told = tmp_path / "out", tmp_path / "told"
-    endless = arguments(place, out, "--set", "optim.steps=5000", "--set", "save.every=100000", "--set", "save.log=1")
+    endless = arguments(
+        workspace, out, "--set", "optim.steps=5000", "--set", "save.every=100000", "--set", "save.log=1"
+    )
     run = runs.forked(lambda: cli(endless), told)
     pid = next(run)
     deadline = time.monotonic() + 60
@@ -163,7 +177,7 @@ def test_signals_save_and_stop(place: runs.Place, tmp_path: Path, number: signal
     assert "Traceback" not in told.read_text()
 
 
-def test_torchrun(place: runs.Place, tmp_path: Path) -> None:
+def test_torchrun(workspace: runs.Workspace, tmp_path: Path) -> None:
     """As a user starts two processes, and stops them; one goes on, and ends where one alone would have."""
     out, alone = tmp_path / "out", tmp_path / "alone"
     settings = ["--set", "optim.steps=40", "--set", "save.every=1000", "--set", "save.log=1"]
@@ -173,7 +187,7 @@ def test_torchrun(place: runs.Place, tmp_path: Path) -> None:
     command = [*launcher, "--no-python", str(Path(sys.executable).with_name("coda"))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*command, *arguments(place, out, *settings, "--set", "optim.batch=2")],
+        [*command, *arguments(workspace, out, *settings, "--set", "optim.batch=2")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -188,8 +202,8 @@ def test_torchrun(place: runs.Place, tmp_path: Path) -> None:
     assert stdout == ""
     assert stderr.count("stopped: SIGTERM: saved at step ") == 1, stderr
     assert len(list_checkpoints(out)) == 1
-    result = coda(*arguments(place, out, *settings, "--set", "optim.batch=4", "--resume"))
+    result = coda(*arguments(workspace, out, *settings, "--set", "optim.batch=4", "--resume"))
     assert result.exit_code == 0, result.output
-    assert coda(*arguments(place, alone, *settings)).exit_code == 0
+    assert coda(*arguments(workspace, alone, *settings)).exit_code == 0
     for line, expected in zip(runs.log(out), runs.log(alone), strict=True):
         assert line == pytest.approx(expected, rel=1e-3, abs=1e-4)

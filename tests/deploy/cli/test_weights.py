@@ -27,7 +27,7 @@ def test_without_names_it_lists(tmp_path: Path) -> None:
     assert not folder().exists()
 
 
-def test_a_hostile_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_hostile_file_is_rejected_by_name(tmp_path: Path) -> None:
     class Hostile:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"mkdir {tmp_path / 'ran'}",)

@@ -10,7 +10,7 @@ import pytest
 from coda_deploy.data import DataError, open_source
 from coda_deploy.data.array import ArraySource
 from coda_runtime import ImageError
-from tests.deploy.data.pictures import names, photo, pixels
+from tests.deploy.data.sample_images import names, photo, pixels
 
 PHOTOS = np.stack([photo(number) for number in range(3)])
 

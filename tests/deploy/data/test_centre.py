@@ -14,7 +14,7 @@ from coda_deploy.data import DataError, EvalBatch, centre_batches, open_source
 from coda_deploy.data.array import ArraySource
 from coda_runtime import ImageError, InputError
 from coda_runtime.images import fit
-from tests.deploy.data.pictures import write_folder
+from tests.deploy.data.sample_images import write_folder
 
 WORKERS = [
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
@@ -61,12 +61,12 @@ def test_files_go_by_the_official_rule_in_order(tmp_path: Path, workers: int) ->
 
 @settings(max_examples=80)
 @given(count=st.integers(1, 30), batch_size=st.integers(1, 9), limit=st.none() | st.integers(1, 40), data=st.data())
-def test_every_image_comes_once_or_is_told_of(
+def test_every_image_comes_once_or_is_reported(
     count: int, batch_size: int, limit: int | None, data: st.DataObject
 ) -> None:
     bad = data.draw(st.sets(st.integers(0, count - 1)))
     taken = min(count, limit or count)
-    indices = [place * count // taken for place in range(taken)]
+    indices = [position * count // taken for position in range(taken)]
     good = [index for index in indices if index not in bad]
     source = Holes(count, bad)
     if not good:
@@ -99,7 +99,7 @@ def test_a_broken_source_ends_it_with_its_own_words(workers: int) -> None:
         _all(Breaks(3, set()), workers=workers)
 
 
-def test_an_empty_source_is_refused() -> None:
+def test_an_empty_source_is_rejected() -> None:
     class Empty(ArraySource):
         def __len__(self) -> int:
             return 0
@@ -109,7 +109,7 @@ def test_an_empty_source_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"batch_size": 0}, {"limit": 0}, {"workers": -1}])
-def test_numbers_that_do_not_fit_are_refused_at_once(wrong: dict[str, int]) -> None:
+def test_numbers_that_do_not_fit_are_rejected_at_once(wrong: dict[str, int]) -> None:
     numbers: dict[str, Any] = {"size": 8, "batch_size": 4, **wrong}
     with pytest.raises(InputError, match=f"{next(iter(wrong))} must be a whole number"):
         centre_batches(ArraySource(ARRAY), **numbers)

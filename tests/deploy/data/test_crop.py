@@ -11,7 +11,7 @@ from PIL import Image
 
 from coda_deploy.data import Crop
 from coda_runtime import ImageError, InputError
-from tests.deploy.data.pictures import Pixels, photo
+from tests.deploy.data.sample_images import Pixels, photo
 
 
 class Chosen:
@@ -110,7 +110,7 @@ def test_how_far_images_are_enlarged(settings: dict[str, Any], height: int, draw
     assert bounds[1] == short - 31
 
 
-def test_without_upscale_small_images_are_refused() -> None:
+def test_without_upscale_small_images_are_rejected() -> None:
     crop = Crop(32, upscale=False)
     rng = np.random.default_rng(0)
     with pytest.raises(ImageError, match="the image has 90 x 31 pixels, too few for 32 x 32 without enlarging it"):
@@ -135,6 +135,6 @@ def test_a_strip_that_would_fill_memory_is_fine() -> None:
         ({"size": 32, "zoom_max": math.nan}, "zoom_max must"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(settings: dict[str, Any], match: str) -> None:
+def test_numbers_that_do_not_fit_are_rejected(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         Crop(**settings)

@@ -11,7 +11,7 @@ import pytest
 from coda_deploy.data import DataError, open_source
 from coda_deploy.data.dataset import DatasetSource
 from coda_runtime import ImageError, MissingDependencyError
-from tests.deploy.data.pictures import encode, names, photo, pixels, write_folder
+from tests.deploy.data.sample_images import encode, names, photo, pixels, write_folder
 
 datasets = pytest.importorskip("datasets")
 

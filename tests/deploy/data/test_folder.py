@@ -12,7 +12,7 @@ from coda_deploy.data import DataError, open_source
 from coda_deploy.data.folder import FolderSource
 from coda_runtime import ImageError
 from coda_runtime.images import fit
-from tests.deploy.data.pictures import encode, names, photo, pixels, write_folder
+from tests.deploy.data.sample_images import encode, names, photo, pixels, write_folder
 
 
 def test_every_image_is_found_at_any_depth_in_sorted_order(tmp_path: Path) -> None:

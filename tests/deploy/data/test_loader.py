@@ -17,7 +17,7 @@ from coda_deploy.data import Crop, DataError, TrainBatch, TrainLoader, open_sour
 from coda_deploy.data.array import ArraySource
 from coda_deploy.data.loader import _rng
 from coda_runtime import ImageError, InputError
-from tests.deploy.data.pictures import encode, photo, write_folder, write_tar
+from tests.deploy.data.sample_images import encode, photo, write_folder, write_tar
 
 # From Python 3.12 on a fork beside threads is warned of, and PyTorch warns of more workers than cores.
 WORKERS = [
@@ -207,7 +207,7 @@ def test_workers_deliver_the_same_in_the_same_order(tmp_path: Path, mixed: Path,
 
 
 class TestProbing:
-    def test_a_source_without_a_usable_image_is_refused_at_once(self, tmp_path: Path) -> None:
+    def test_a_source_without_a_usable_image_is_rejected_at_once(self, tmp_path: Path) -> None:
         folder = tmp_path / "images"
         folder.mkdir()
         for number in range(20):
@@ -232,7 +232,7 @@ class TestProbing:
             TrainLoader(Watched(TINY[:3]), Crop(8), batch_size=1)
         assert tried == [0, 1, 2]
 
-    def test_an_empty_source_is_refused(self) -> None:
+    def test_an_empty_source_is_rejected(self) -> None:
         class Empty(ArraySource):
             def __len__(self) -> int:
                 return 0
@@ -255,11 +255,11 @@ class TestProbing:
         ({"workers": True}, "workers must be a whole number, 0 or more, found True"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(settings: dict[str, Any], match: str) -> None:
+def test_numbers_that_do_not_fit_are_rejected(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         TrainLoader(ArraySource(TINY), TINY_CROP, **{"batch_size": 1, **settings})
 
 
-def test_a_start_that_does_not_fit_is_refused_before_the_first_batch() -> None:
+def test_a_start_that_does_not_fit_is_rejected_before_the_first_batch() -> None:
     with pytest.raises(InputError, match="start must be a whole number, 0 or more, found -1"):
         TrainLoader(ArraySource(TINY), TINY_CROP, batch_size=1).batches(-1)

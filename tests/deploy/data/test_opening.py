@@ -6,7 +6,7 @@ import pytest
 
 from coda_deploy.data import DataError, open_source
 from coda_deploy.data.folder import FolderSource
-from tests.deploy.data.pictures import encode, photo, write_folder, write_tar
+from tests.deploy.data.sample_images import encode, photo, write_folder, write_tar
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_cannot_be_opened_is_explained(
     assert "\n" not in str(caught.value)
 
 
-def test_a_url_in_a_path_object_is_refused_too() -> None:
+def test_a_url_in_a_path_object_is_rejected_too() -> None:
     with pytest.raises(DataError, match="is a URL"):
         open_source(Path("https://host/a.tar"))
 

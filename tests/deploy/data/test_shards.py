@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from coda_deploy.data import DataError, open_source, shards
 from coda_deploy.data.shards import ShardSource, expand
 from coda_runtime import ImageError
-from tests.deploy.data.pictures import encode, names, photo, pixels, write_tar
+from tests.deploy.data.sample_images import encode, names, photo, pixels, write_tar
 
 
 def _samples(first: int, count: int) -> dict[str, bytes]:
@@ -98,7 +98,7 @@ def test_folders_links_and_empty_members_in_an_archive(tmp_path: Path) -> None:
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_cut_archive_is_refused_wherever_it_is_cut(
+def test_a_cut_archive_is_rejected_wherever_it_is_cut(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = write_tar(tmp_path_factory.mktemp("cut") / "whole.tar", _samples(0, 2))
@@ -113,7 +113,7 @@ def test_a_cut_archive_is_refused_wherever_it_is_cut(
 @settings(max_examples=60)
 # All but the checksum's own field, in which several spellings are one number.
 @given(at=st.integers(0, 147) | st.integers(156, 511), value=st.integers(1, 255), member=st.integers(0, 3))
-def test_a_damaged_header_is_refused(
+def test_a_damaged_header_is_rejected(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int, member: int
 ) -> None:
     path = write_tar(tmp_path_factory.mktemp("damaged") / "a.tar", _samples(0, 2))
@@ -126,7 +126,7 @@ def test_a_damaged_header_is_refused(
         open_source(path)
 
 
-def test_several_archives_in_one_file_are_refused(folder: Path) -> None:
+def test_several_archives_in_one_file_are_rejected(folder: Path) -> None:
     both = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
     (folder / "both.tar").write_bytes(both)
     with pytest.raises(DataError, match=r"both\.tar has a damaged header at byte \d+, or is several tar files in one"):

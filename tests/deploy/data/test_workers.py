@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 import coda_deploy
 from coda_deploy.data import DataError
 from coda_deploy.data.workers import stream
-from tests.deploy.data.pictures import encode, photo, write_tar
+from tests.deploy.data.sample_images import encode, photo, write_tar
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),

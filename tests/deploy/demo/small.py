@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from coda_deploy.demo.codes import usage
-from coda_deploy.demo.findings import Findings
+from coda_deploy.demo.results import DemoResults
 from coda_deploy.demo.timing import Timing
 from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.format.spec import Spec
@@ -30,12 +30,12 @@ def manifest(spec: Spec, *artifacts: Artifact) -> Manifest:
     return Manifest(spec=spec, provenance={}, default_precision="fp32", artifacts=artifacts)
 
 
-def findings(*, parity: dict[str, dict[str, Any]], name: str = "cat", same: bool = False) -> Findings:
+def results(*, parity: dict[str, dict[str, Any]], name: str = "cat", same: bool = False) -> DemoResults:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (4, 1, 16, 16, 3), dtype=np.uint8)
     ids = rng.integers(0, 32, (1, 5), dtype=np.int32)
     scales = [ids[:, :1].reshape(1, 1, 1), ids[:, 1:].reshape(1, 2, 2)]
-    return Findings(
+    return DemoResults(
         names=[name],
         originals=pictures[0],
         reconstructions=pictures[0] if same else pictures[1],

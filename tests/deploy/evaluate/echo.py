@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from coda_deploy.evaluate.subject import About, Subject
+from coda_deploy.evaluate.target import About, Target
 from coda_runtime.format.spec import Spec
 
 SPEC = Spec("echo", 32, 8, 4, 16, (1, 2, 4), 21)
 Pixels = NDArray[np.uint8]
 
 
-class Echo(Subject):
+class Echo(Target):
     """Ids are the first 21 values of an image, modulo V, so that the same image has the same ids."""
 
     def __init__(

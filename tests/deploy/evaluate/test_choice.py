@@ -51,7 +51,7 @@ def test_all() -> None:
     assert metrics.network_device == "cpu"
 
 
-def test_a_file_of_weights_asks_for_its_figure(tmp_path: Path) -> None:
+def test_a_file_of_weights_asks_for_its_metric(tmp_path: Path) -> None:
     save_file(vgg_state(), tmp_path / "vgg.safetensors")
     metrics = make_metrics(Choice(lpips_weights=tmp_path / "vgg.safetensors"), "cpu")
     assert set(metrics.comparisons) == {"psnr", "ssim", "ms_ssim", "lpips"}

@@ -25,7 +25,7 @@ def test_they_are_the_ends_of_the_sorted_list(keep: int, values: list[float]) ->
     assert [int(image.name) for image in best] == order[::-1][:high]
 
 
-def test_kept_pictures_do_not_hold_their_batch() -> None:
+def test_kept_images_do_not_hold_their_batch() -> None:
     batch = np.zeros((50, 4, 4, 3), np.uint8)
     extremes = Extremes(1)
     for index, image in enumerate(batch):

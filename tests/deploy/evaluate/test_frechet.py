@@ -121,7 +121,7 @@ def test_rfid_of_the_real_network(file: Path, originals: NDArray[np.uint8]) -> N
     assert expected > 0.1
 
 
-def test_another_networks_weights_are_told(tmp_path: Path) -> None:
+def test_another_networks_weights_are_reported(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"other\.pth holds no weights of torch-fidelity's Inception \(Missing key"):
         Inception(tmp_path / "other.pth", CPU)

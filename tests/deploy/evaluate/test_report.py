@@ -88,7 +88,7 @@ def whole(data: Path) -> Evaluation:
     return evaluate(Echo(rough, fine), open_source(data), metrics=metrics, against=other, data=str(data), show=2)
 
 
-def test_rows_of_figures(whole: Evaluation) -> None:
+def test_rows_of_metrics(whole: Evaluation) -> None:
     assert quality_columns(whole) == ["", "tokens", "compared with", "difference", "continuous VAE", "better is"]
     rows = {row[0]: row[1:] for row in quality_rows(whole)}
     assert whole.continuous is not None
@@ -117,7 +117,7 @@ def test_notes_tell_what_to_know(whole: Evaluation) -> None:
     assert re.fullmatch(r"1 image skipped, the first: '.*bad\.png' is not an image.*", skipped)
 
 
-def test_page_shows_figures_and_charts(whole: Evaluation) -> None:
+def test_page_shows_metrics_and_charts(whole: Evaluation) -> None:
     source = render(whole)
     page = Page(source)
     for row in [*quality_rows(whole), *scale_rows(whole)]:

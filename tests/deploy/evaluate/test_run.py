@@ -16,7 +16,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from coda_deploy import CodaTokenizer, photographs
 from coda_deploy.data import DataError, open_source
-from coda_deploy.evaluate import Evaluation, Metrics, evaluate, open_subject
+from coda_deploy.evaluate import Evaluation, Metrics, evaluate, open_target
 from coda_deploy.evaluate.similarity import ssim_per_image
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.errors import InputError
@@ -35,15 +35,15 @@ def originals() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def found(tiny_folder: Path) -> Evaluation:
-    with open_subject(tiny_folder, device="cpu") as subject:
-        return evaluate(subject, open_source(PHOTOGRAPHS), data="photographs", batch_size=3, show=2)
+    with open_target(tiny_folder, device="cpu") as target:
+        return evaluate(target, open_source(PHOTOGRAPHS), data="photographs", batch_size=3, show=2)
 
 
 def noisy(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images // 16 * 16
 
 
-def test_figures_are_those_of_a_plain_loop(found: Evaluation, originals: NDArray[np.uint8], tiny_folder: Path) -> None:
+def test_metrics_are_those_of_a_plain_loop(found: Evaluation, originals: NDArray[np.uint8], tiny_folder: Path) -> None:
     tokenizer = CodaTokenizer.from_pretrained(tiny_folder)
     ids = np.concatenate([tokenizer.encode(torch.from_numpy(image[None])).numpy() for image in originals])
     pictures = np.concatenate([to_pixels(tokenizer.decode(torch.from_numpy(row[None]))).numpy() for row in ids])
@@ -64,8 +64,8 @@ def test_figures_are_those_of_a_plain_loop(found: Evaluation, originals: NDArray
 
 
 def test_the_continuous_vae_is_measured_too(found: Evaluation, originals: NDArray[np.uint8], tiny_folder: Path) -> None:
-    with open_subject(tiny_folder, device="cpu") as subject:
-        continuous = subject.continuous(originals)
+    with open_target(tiny_folder, device="cpu") as target:
+        continuous = target.continuous(originals)
     assert continuous is not None
     assert found.continuous is not None
     scores = [peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(originals, continuous, strict=True)]
@@ -109,8 +109,8 @@ def test_worst_and_best_are_the_ends(found: Evaluation, originals: NDArray[np.ui
     assert again == pytest.approx(found.best[1].psnr)
 
 
-def test_folder_and_bundle_have_the_same_figures(found: Evaluation, tiny_folder: Path, tiny_bundle: Path) -> None:
-    with open_subject(tiny_bundle, device="cpu") as bundle, open_subject(tiny_folder, device="cpu") as folder:
+def test_folder_and_bundle_have_the_same_metrics(found: Evaluation, tiny_folder: Path, tiny_bundle: Path) -> None:
+    with open_target(tiny_bundle, device="cpu") as bundle, open_target(tiny_folder, device="cpu") as folder:
         other = evaluate(bundle, open_source(PHOTOGRAPHS), against=folder)
     assert other.token_agreement == 1
     assert other.tokens.psnr == pytest.approx(found.tokens.psnr, abs=0.01)
@@ -124,7 +124,7 @@ def test_folder_and_bundle_have_the_same_figures(found: Evaluation, tiny_folder:
 
 def test_tokens_of_another_tokenizer(tiny_folder: Path, tmp_path: Path, originals: NDArray[np.uint8]) -> None:
     make(seed=3).save_pretrained(tmp_path / "other")
-    with open_subject(tiny_folder) as one, open_subject(tmp_path / "other") as other:
+    with open_target(tiny_folder) as one, open_target(tmp_path / "other") as other:
         same = evaluate(one, open_source(PHOTOGRAPHS), metrics=QUICK, against=one)
         found = evaluate(one, open_source(PHOTOGRAPHS), metrics=QUICK, against=other)
         equal = one.encode(originals) == other.encode(originals)
@@ -143,7 +143,7 @@ def test_tokens_of_another_tokenizer(tiny_folder: Path, tmp_path: Path, original
         ("latent_channels", 5, "latent_channels"),
     ],
 )
-def test_another_spec_is_refused_before_an_image_is_read(key: str, value: object, words: str) -> None:
+def test_another_spec_is_rejected_before_an_image_is_read(key: str, value: object, words: str) -> None:
     class Unread:
         def __len__(self) -> int:
             raise AssertionError
@@ -179,7 +179,7 @@ def test_identical_images_are_counted_and_not_averaged(originals: NDArray[np.uin
     assert figures["not_computed"]["psnr"] == "every reconstruction is identical to its original"
 
 
-def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_learned_metrics_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", originals)
     asked: list[int] = []
 
@@ -191,8 +191,8 @@ def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_pat
         return images.reshape(len(images), -1)[:, ::300].astype(float)
 
     metrics = Metrics(ssim=False, ms_ssim=False, lpips=lpips, inception=inception, network_device="cpu")
-    subject = Echo(noisy, lambda images: images // 8 * 8)
-    found = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=metrics, batch_size=5)
+    target = Echo(noisy, lambda images: images // 8 * 8)
+    found = evaluate(target, open_source(tmp_path / "images.npy"), metrics=metrics, batch_size=5)
     assert found.tokens.lpips == pytest.approx(lpips(originals, noisy(originals)).mean())
     assert found.continuous is not None
     assert found.continuous.lpips == pytest.approx(lpips(originals, originals // 8 * 8).mean())
@@ -209,7 +209,7 @@ def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_pat
 
     # Of the other one's reconstructions too, and what lies between the two.
     other = Echo(lambda images: images // 64 * 64, name="other")
-    found = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=metrics, against=other)
+    found = evaluate(target, open_source(tmp_path / "images.npy"), metrics=metrics, against=other)
     assert found.other is not None
     assert found.other.lpips == pytest.approx(lpips(originals, originals // 64 * 64).mean())
     assert found.other.rfid is not None
@@ -222,7 +222,7 @@ def test_learned_figures_of_tokens_and_vae(originals: NDArray[np.uint8], tmp_pat
     assert compared["difference"]["ssim"] is None
     assert found.scores["against_psnr"].mean() == pytest.approx(found.other.psnr)
 
-    one = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=metrics, limit=1)
+    one = evaluate(target, open_source(tmp_path / "images.npy"), metrics=metrics, limit=1)
     assert one.tokens.rfid is None
     assert one.not_computed["rfid"] == "it needs two images or more"
     assert one.warnings == []
@@ -247,12 +247,12 @@ def test_networks_run_without_tf32(originals: NDArray[np.uint8], tmp_path: Path)
 
 def test_bits_of_a_codebook_that_is_no_power_of_two(originals: NDArray[np.uint8], tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", originals)
-    subject = Echo(spec=dataclasses.replace(SPEC, vocab_size=12))
-    found = evaluate(subject, open_source(tmp_path / "images.npy"), metrics=QUICK)
+    target = Echo(spec=dataclasses.replace(SPEC, vocab_size=12))
+    found = evaluate(target, open_source(tmp_path / "images.npy"), metrics=QUICK)
     assert found.to_json()["bits_per_pixel"] == pytest.approx(21 * math.log2(12) / 32**2)
 
 
-def test_a_batch_does_not_change_the_figures(originals: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_a_batch_does_not_change_the_metrics(originals: NDArray[np.uint8], tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", originals)
     source = open_source(tmp_path / "images.npy")
     figures = [evaluate(Echo(noisy), source, batch_size=size).to_json() for size in (1, 3, 8)]

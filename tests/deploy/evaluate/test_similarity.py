@@ -87,7 +87,7 @@ def test_identical_images_have_ssim_1(originals: NDArray[np.uint8]) -> None:
     assert ssim_per_image(originals, originals) == pytest.approx(np.ones(8))
 
 
-def test_images_smaller_than_the_window_are_refused() -> None:
+def test_images_smaller_than_the_window_are_rejected() -> None:
     tiny = np.zeros((1, 8, 8, 3), np.uint8)
     with pytest.raises(InputError, match="11 pixels or more, these have 8: give --skip ssim"):
         ssim_per_image(tiny, tiny)
@@ -98,7 +98,7 @@ def test_psnr_is_scikit_images(originals: NDArray[np.uint8], worse: NDArray[np.u
     assert psnr_per_image(originals, worse) == pytest.approx(expected)
 
 
-def test_a_missing_scikit_image_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scikit_image_is_reported_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     require_ssim()
     monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(

@@ -60,7 +60,7 @@ def test_columns_are_the_scales() -> None:
 
 
 @given(IDS, st.data())
-def test_agreement_counts_equal_places(ids: np.ndarray, data: st.DataObject) -> None:
+def test_agreement_counts_equal_positions(ids: np.ndarray, data: st.DataObject) -> None:
     changed = data.draw(hnp.arrays(bool, ids.shape))
     found = Agreement(SPEC)
     found.add(ids, np.where(changed, (ids + 1) % 8, ids))

@@ -72,7 +72,7 @@ def _gaps(exact: ResidualQuantizer, latent: Tensor, ids: Tensor) -> Tensor:
     return torch.cat(out, 1)
 
 
-def test_the_yardstick_sees_one_wrong_id(golden: Golden, exact: ResidualQuantizer) -> None:
+def test_the_reference_sees_one_wrong_id(golden: Golden, exact: ResidualQuantizer) -> None:
     wrong = torch.from_numpy(golden.ids).clone()
     wrong[0, -1] = (wrong[0, -1] + 1) % len(exact.codebook)
     regret = textbook.regret(exact, _latent(golden).double(), wrong)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from coda_deploy import CodaError, CodaTokenizer, ConfigError, WeightsError
-from coda_deploy.evaluate import open_subject
+from coda_deploy.evaluate import open_target
 from coda_deploy.export import export_tokenizer, verify_parity
 from coda_deploy.official import PUBLISHED, import_official
 from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE
@@ -94,8 +94,8 @@ def test_what_changed_on_the_hub_is_a_new_commit(hub: Hub, publish: Publish) -> 
 @pytest.mark.parametrize("under", [FLUX, "."])
 def test_another_repository(hub: Hub, publish: Publish, under: str) -> None:
     commit = publish(repo="someone/CODA", branch="v1", under=under)
-    for place, revision in (("someone/CODA@v1", None), ("someone/CODA", "v1"), (f"someone/CODA@{commit}", None)):
-        read = import_official(place, FLUX, revision=revision)
+    for name, revision in (("someone/CODA@v1", None), ("someone/CODA", "v1"), (f"someone/CODA@{commit}", None)):
+        read = import_official(name, FLUX, revision=revision)
         assert same(read, checkpoint(FLUX)[0])
         assert read.checkpoint is not None
         assert (read.checkpoint["hub"], read.checkpoint["commit"]) == ("someone/CODA", commit)
@@ -109,8 +109,8 @@ def test_a_folder_that_exists_comes_first(hub: Hub, tmp_path: Path, monkeypatch:
     tokenizer, files = checkpoint(FLUX)
     inner = write(tmp_path / PUBLISHED / FLUX, files)
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in inner.iterdir()}
-    for place, prefix in ((PUBLISHED, f"{FLUX}/"), (inner, "")):
-        read = import_official(place, FLUX)
+    for name, prefix in ((PUBLISHED, f"{FLUX}/"), (inner, "")):
+        read = import_official(name, FLUX)
         assert same(read, tokenizer)
         assert read.checkpoint == {"files": {prefix + name: digest for name, digest in digests.items()}}
     Path(f"official:{FLUX}").mkdir()
@@ -152,7 +152,7 @@ def test_a_bundle_says_it_too(hub: Hub, publish: Publish, tmp_path: Path, monkey
 def test_it_can_be_evaluated(hub: Hub, publish: Publish) -> None:
     publish()
     name = f"official:{FLUX}"
-    with open_subject(name, device="cpu") as subject:
+    with open_target(name, device="cpu") as subject:
         pictures = images(2, subject.spec.image_size)
         assert (subject.about.kind, subject.about.path) == ("tokenizer", name)
         assert (subject.encode(pictures.numpy()) == checkpoint(FLUX)[0].encode(pictures).numpy()).all()

@@ -79,7 +79,7 @@ def test_a_cut_reads_those_pixels(net: DinoFeatures) -> None:
 
 
 @pytest.mark.parametrize("corner", [(17, 0), (0, 37), (-1, 0), (0, -1)])
-def test_a_cut_outside_is_refused(net: DinoFeatures, corner: tuple[int, int]) -> None:
+def test_a_cut_outside_is_rejected(net: DinoFeatures, corner: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=r"224 x 224 at row .* does not lie inside images of 240 x 260; give None"):
         net(torch.zeros(1, 3, 240, 260), corner)
 
@@ -132,7 +132,7 @@ def test_missing_packages_are_named_with_the_extra(file: Path, monkeypatch: pyte
         DinoFeatures(file)
 
 
-def test_missing_or_foreign_weights_are_told(tmp_path: Path) -> None:
+def test_missing_or_foreign_weights_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"--dino: there is no file .*; expected the weights of DINO ViT-S/16 \(dino_"
     ):

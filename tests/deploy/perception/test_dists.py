@@ -61,7 +61,7 @@ def test_it_is_never_trained_and_never_saved() -> None:
     assert len(list(parent.parameters())) == 2
 
 
-def test_another_vgg_is_refused(tmp_path: Path) -> None:
+def test_another_vgg_is_rejected(tmp_path: Path) -> None:
     state = read_stored("vgg16")
     save_file({**state, "features.0.weight": torch.zeros(64, 3, 5, 5)}, tmp_path / "vgg.safetensors")
     with pytest.raises(WeightsError, match=r"'features.0.weight' has shape \[64, 3, 5, 5\], expected \[64, 3, 3, 3\]"):

@@ -200,7 +200,7 @@ def test_missing_weights_name_the_option(tmp_path: Path) -> None:
         (lambda state: state.update({"features.0.bias": torch.full((64,), torch.nan)}), "NaN"),
     ],
 )
-def test_another_networks_weights_are_refused(
+def test_another_networks_weights_are_rejected(
     state: dict[str, Tensor], tmp_path: Path, change: Callable[[dict[str, Tensor]], object], told: str
 ) -> None:
     other = dict(state)

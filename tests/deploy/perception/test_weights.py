@@ -143,15 +143,15 @@ def test_what_is_said_when_nothing_works(find: Find, tmp_path: Path) -> None:
 def test_what_each_network_says_without_a_network(
     find: Find, monkeypatch: pytest.MonkeyPatch, network: type[nn.Module], told: str
 ) -> None:
-    def refuse(url: str, *_: object, **__: object) -> None:
+    def reject(url: str, *_: object, **__: object) -> None:
         raise URLError(f"no route to {url}")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", reject)
     with pytest.raises(WeightsError, match=told):
         network()
 
 
-def test_a_cache_that_cannot_be_made_is_told(find: Find, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_made_is_reported(find: Find, tmp_path: Path) -> None:
     put(tmp_path / "torch")
     with pytest.raises(WeightsError, match=r"\(FileExistsError|\(NotADirectoryError"):
         find(url=put(tmp_path / "published").as_uri())
@@ -178,7 +178,7 @@ def test_safetensors_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 @given(share=st.floats(0, 0.98))
-def test_a_cut_file_is_refused(tmp_path_factory: pytest.TempPathFactory, kind: str, share: float) -> None:
+def test_a_cut_file_is_rejected(tmp_path_factory: pytest.TempPathFactory, kind: str, share: float) -> None:
     path = tmp_path_factory.mktemp("cut") / ("net.safetensors" if kind == "safetensors" else "net.pth")
     state = {"a": torch.arange(100.0), "b": torch.ones(7)}
     if kind == "safetensors":
@@ -197,7 +197,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("content", [Hostile(), {"a": Hostile()}, {"a": torch.ones(1), "b": nn.Linear(1, 1)}])
-def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, content: object) -> None:
+def test_a_file_that_holds_code_is_rejected_and_not_run(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(WeightsError, match="holds more than tensors"):
         read_state(tmp_path / "net.pth")
@@ -207,7 +207,7 @@ def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, content: 
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"state_dict": {"a": torch.ones(1)}}, {"epoch": 3}])
-def test_a_file_of_another_form_is_refused(tmp_path: Path, content: object) -> None:
+def test_a_file_of_another_form_is_rejected(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "net.pth")
     with pytest.raises(WeightsError, match=r"net\.pth is not a plain state dict of tensors, found (dict|list)"):
         read_state(tmp_path / "net.pth")

@@ -40,7 +40,7 @@ def test_names_and_contents(version: int, tmp_path: Path) -> None:
     assert dict(members(tmp_path / "a.rcc")) == {"f/käse.webp": b"plain", "f/b.txt": b"hello"}
 
 
-def test_what_it_cannot_read_is_refused(tmp_path: Path) -> None:
+def test_what_it_cannot_read_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.rcc").write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match=r"is not a Qt resource: it begins with b'PK\\x03\\x04', expected b'qres'"):
         list(members(tmp_path / "a.rcc"))

@@ -42,7 +42,7 @@ def test_copies_take_different_gradients() -> None:
 
 
 @pytest.mark.parametrize("widths", [(6, 8), (8,), (8, 8, 8)])
-def test_other_widths_are_refused(widths: tuple[int, ...]) -> None:
+def test_other_widths_are_rejected(widths: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"cannot widen \[4, 8\] to .*expected whole multiples, level by level"):
         widen(runs.make_vae(), widths)
 

@@ -39,7 +39,7 @@ def test_shapes_and_types(tok: CodaTokenizer) -> None:
     assert not decoded.requires_grad
 
 
-def test_bytes_and_floats_are_the_same_picture(tok: CodaTokenizer) -> None:
+def test_bytes_and_floats_are_the_same_image(tok: CodaTokenizer) -> None:
     pictures = images()
     floats = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
     assert torch.equal(tok.encode_latent(pictures), tok.encode_latent(floats))
@@ -118,7 +118,7 @@ def test_embed_is_forward_s_quantised_latent(tok: CodaTokenizer) -> None:
     ],
     ids=str,
 )
-def test_ids_that_are_refused(tok: CodaTokenizer, ids: torch.Tensor, message: str) -> None:
+def test_ids_that_are_rejected(tok: CodaTokenizer, ids: torch.Tensor, message: str) -> None:
     for call in (tok.decode, tok.embed):
         with pytest.raises(InputError, match=message):
             call(ids)
@@ -142,7 +142,7 @@ def test_ids_that_are_refused(tok: CodaTokenizer, ids: torch.Tensor, message: st
     ],
     ids=str,
 )
-def test_images_that_are_refused(tok: CodaTokenizer, pictures: torch.Tensor, message: str) -> None:
+def test_images_that_are_rejected(tok: CodaTokenizer, pictures: torch.Tensor, message: str) -> None:
     for call in (tok.encode, tok.encode_latent, tok):
         with pytest.raises(InputError, match=message):
             call(pictures)
@@ -252,7 +252,7 @@ def test_every_family_goes_to_a_folder_and_back(tmp_path: Path, family: str) -> 
     assert not torch.equal(read.encode_latent(images()), tok.encode_latent(images()))
 
 
-def test_empty_batches_and_arrays_are_refused(tok: CodaTokenizer) -> None:
+def test_empty_batches_and_arrays_are_rejected(tok: CodaTokenizer) -> None:
     size, tokens = tok.spec.image_size, tok.spec.num_tokens
     with pytest.raises(InputError, match="at least one image, found an empty batch"):
         tok.encode(torch.zeros(0, 3, size, size))

@@ -256,7 +256,7 @@ def test_provenance_that_is_damaged(folder: Path, content: str) -> None:
         CodaTokenizer.from_pretrained(folder)
 
 
-def test_saving_over_a_file_is_refused(tmp_path: Path) -> None:
+def test_saving_over_a_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(OutputError, match="taken is a file"):
         make().save_pretrained(tmp_path / "taken")

@@ -137,7 +137,7 @@ def test_no_configuration(folder: Path, text: str) -> None:
         load_vae(folder)
 
 
-def test_places_without_a_vae(folder: Path, tmp_path: Path) -> None:
+def test_folders_without_a_vae(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config.json is a file: expected a folder that diffusers'"):
         load_vae(folder / "config.json")
     (tmp_path / "empty").mkdir()

@@ -13,8 +13,8 @@ from coda_deploy.tokens import TokenDataset
 from coda_runtime import OutputError
 from coda_runtime.bulk import tokenize
 from tests.runtime import tiny
-from tests.runtime.bulk.conftest import expected, save_pictures
-from tests.runtime.bulk.pieces import without_ray
+from tests.runtime.bulk.conftest import expected, save_images
+from tests.runtime.bulk.local_pipeline import without_ray
 
 COUNT = 11
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list
     """A folder of tokens in four shards, and {key: ids}."""
     base = tmp_path_factory.mktemp("tokens")
     bundle = tiny.make_bundle(base / "bundle")
-    save_pictures(base / "pictures", COUNT)
+    save_images(base / "pictures", COUNT)
     with pytest.MonkeyPatch.context() as patch, without_ray():
         patch.setenv("XDG_CACHE_HOME", str(base / "cache"))
         tokenize(bundle, base / "pictures", base / "out", shard_size=3, label="folder")

@@ -12,15 +12,15 @@ _one_thread = runs.one_thread_each_module
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> runs.Place:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> runs.Workspace:
     """Not to be changed."""
-    return runs.Place(tmp_path_factory.mktemp("place"))
+    return runs.Workspace(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture(scope="session")
-def whole(place: runs.Place) -> Path:
+def whole(workspace: runs.Workspace) -> Path:
     """A training that nothing has interrupted; not to be changed."""
-    out = place.root / "whole"
+    out = workspace.root / "whole"
     with runs.one_thread():
-        place.train(out, runs.config())
+        workspace.train(out, runs.config())
     return out

@@ -76,7 +76,7 @@ def config(**sections: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_tables({name: PLAIN.get(name, {}) | sections.get(name, {}) for name in names})
 
 
-class Place:
+class Workspace:
     """A VAE, photographs, and a folder for results."""
 
     def __init__(self, root: Path) -> None:

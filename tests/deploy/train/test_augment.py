@@ -111,7 +111,7 @@ def test_processes_together_do_what_one_does(seed: int, world: int, blur: float)
     assert torch.equal(torch.cat(parts), augment(images, drawn, blur))
 
 
-def test_a_batch_that_does_not_fit_is_refused() -> None:
+def test_a_batch_that_does_not_fit_is_rejected() -> None:
     with pytest.raises(ValueError, match="6 images cannot be shared evenly by 4 processes"):
         draw(generator(), 6).rows(0, 4)
     with pytest.raises(ValueError, match="3 images, and numbers for 6"):

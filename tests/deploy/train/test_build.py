@@ -14,7 +14,7 @@ from coda_deploy.train.build import build_tokenizer
 from tests.deploy.train import runs
 
 
-def test_it_is_what_the_configuration_says(place: runs.Place) -> None:
+def test_it_is_what_the_configuration_says(workspace: runs.Workspace) -> None:
     settings = {
         "latent_scale": 0.5,
         "latent_shift": 0.25,
@@ -22,16 +22,16 @@ def test_it_is_what_the_configuration_says(place: runs.Place) -> None:
         "lora_targets": ["conv2"],
         "license": "MIT",
     }
-    config = build_tokenizer(runs.config(tokenizer=settings), place.vae).config
+    config = build_tokenizer(runs.config(tokenizer=settings), workspace.vae).config
     assert (config.variant, config.image_size, config.vocab_size, config.scales) == ("tiny", 16, 32, (1, 2, 4, 8))
     assert (config.latent_scale, config.latent_shift, config.norm, config.license) == (0.5, 0.25, "layer", "MIT")
     assert config.lora is not None
     assert (config.lora.rank, config.lora.targets) == (2, ("conv2",))
-    assert build_tokenizer(runs.config(tokenizer={"lora_rank": 0}), place.vae).config.lora is None
+    assert build_tokenizer(runs.config(tokenizer={"lora_rank": 0}), workspace.vae).config.lora is None
 
 
-def test_the_vae_is_named_by_either(place: runs.Place) -> None:
-    for config, vae in ((runs.config(tokenizer={"vae": str(place.vae)}), None), (runs.config(), place.vae)):
+def test_the_vae_is_named_by_either(workspace: runs.Workspace) -> None:
+    for config, vae in ((runs.config(tokenizer={"vae": str(workspace.vae)}), None), (runs.config(), workspace.vae)):
         tokenizer = build_tokenizer(config, vae)
         pixels = torch.rand(1, 3, 16, 16) * 2 - 1
         # LoRA at zero: the VAE as it was.
@@ -41,10 +41,10 @@ def test_the_vae_is_named_by_either(place: runs.Place) -> None:
         build_tokenizer(runs.config())
 
 
-def test_the_seed_decides_and_nobody_elses_randomness_changes(place: runs.Place) -> None:
+def test_the_seed_decides_and_nobody_elses_randomness_changes(workspace: runs.Workspace) -> None:
     before = torch.get_rng_state()
     one, same, other = (
-        build_tokenizer(runs.config(optim={"seed": seed}), place.vae).state_dict() for seed in (1, 1, 2)
+        build_tokenizer(runs.config(optim={"seed": seed}), workspace.vae).state_dict() for seed in (1, 1, 2)
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[key], same[key]) for key in one)
@@ -66,9 +66,9 @@ def test_the_seed_decides_and_nobody_elses_randomness_changes(place: runs.Place)
         ({"latent_scale": -1.0}, "latent_scale must be positive"),
     ],
 )
-def test_what_does_not_fit(place: runs.Place, tokenizer: dict[str, Any], message: str) -> None:
+def test_what_does_not_fit(workspace: runs.Workspace, tokenizer: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_tokenizer(runs.config(tokenizer=tokenizer), place.vae)
+        build_tokenizer(runs.config(tokenizer=tokenizer), workspace.vae)
 
 
 def test_a_vae_of_grey_images(tmp_path: Path) -> None:

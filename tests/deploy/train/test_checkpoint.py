@@ -46,14 +46,14 @@ def test_what_was_saved_comes_back(tokenizer: CodaTokenizer, tmp_path: Path) -> 
         skipped={"ä\udcff.png": "broken"},
         versions=checkpoint.versions(),
     )
-    place = save_checkpoint(tmp_path, tokenizer, TENSORS, given, 3)
-    assert place == tmp_path / "checkpoints" / "step-00000007"
-    tensors, found = load_checkpoint(place)
+    workspace = save_checkpoint(tmp_path, tokenizer, TENSORS, given, 3)
+    assert workspace == tmp_path / "checkpoints" / "step-00000007"
+    tensors, found = load_checkpoint(workspace)
     assert found == given
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     expected = tokenizer.state_dict()
-    state = CodaTokenizer.from_pretrained(place).state_dict()
+    state = CodaTokenizer.from_pretrained(workspace).state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     libraries = {"torch", "coda-deploy", "diffusers", "peft", "numpy", "pillow"}
     libraries |= {name for name in ("timm", "lpips", "torchvision") if find_spec(name)}
@@ -133,30 +133,30 @@ def test_tidy_takes_only_what_coda_left(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"format_version": 1}', '{"format_version": 1, "step": 1, "x": 2}'])
 def test_facts_that_cannot_be_read(tokenizer: CodaTokenizer, tmp_path: Path, damage: str) -> None:
-    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
-    (place / "training.json").write_text(damage)
+    workspace = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    (workspace / "training.json").write_text(damage)
     with pytest.raises(WeightsError, match=r"step-00000001 is no whole checkpoint \(.+\); delete it to continue from"):
-        load_checkpoint(place)
+        load_checkpoint(workspace)
 
 
 @pytest.mark.parametrize("size", [None, 0, 4, 100])
 def test_tensors_that_cannot_be_read(tokenizer: CodaTokenizer, tmp_path: Path, size: int | None) -> None:
-    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
-    file = place / "training.safetensors"
+    workspace = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    file = workspace / "training.safetensors"
     if size is None:
         file.unlink()
     else:
         os.truncate(file, size)
     with pytest.raises(WeightsError, match=r"is no whole checkpoint"):
-        load_checkpoint(place)
+        load_checkpoint(workspace)
 
 
 def test_another_version(tokenizer: CodaTokenizer, tmp_path: Path) -> None:
-    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
-    data = json.loads((place / "training.json").read_text())
-    (place / "training.json").write_text(json.dumps({**data, "format_version": 2}))
+    workspace = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    data = json.loads((workspace / "training.json").read_text())
+    (workspace / "training.json").write_text(json.dumps({**data, "format_version": 2}))
     with pytest.raises(WeightsError, match="was written by another version of coda-deploy: continue with that one"):
-        load_checkpoint(place)
+        load_checkpoint(workspace)
 
 
 def test_room(tokenizer: CodaTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

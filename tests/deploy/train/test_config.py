@@ -163,7 +163,7 @@ def test_an_override_of_another_form(text: str) -> None:
         ("warmup.steps=3", "warmup.steps needs warmup.images"),
     ],
 )
-def test_settings_that_are_refused(override: str, message: str) -> None:
+def test_settings_that_are_rejected(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_config("mar_v16384", [override])
 
@@ -176,7 +176,7 @@ def test_nothing_to_do() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_refused_without_a_file_too(value: float) -> None:
+def test_numbers_that_are_none_are_rejected_without_a_file_too(value: float) -> None:
     for section, names in (("optim", ("lr", "clip", "ema")), ("loss", ("l1", "augment"))):
         for name in names:
             default: Any = getattr(TrainConfig(), section)

@@ -14,7 +14,7 @@ from accelerate.utils import DistributedType
 
 from coda_deploy import ConfigError, distributed
 from coda_deploy.train import launch
-from coda_deploy.train.launch import begin_tracking, check_agreement, make_accelerator
+from coda_deploy.train.launch import check_agreement, make_accelerator, start_tracking
 from coda_runtime.errors import MissingDependencyError
 from tests.deploy.train import runs
 
@@ -34,7 +34,7 @@ def test_one_process(tmp_path: Path) -> None:
     assert (accelerator.num_processes, accelerator.is_main_process, distributed.world()) == (1, True, 1)
     assert accelerator.trackers == []
     check_agreement("step-00000001", tmp_path)
-    begin_tracking(runs.config(), accelerator)
+    start_tracking(runs.config(), accelerator)
     assert list(tmp_path.iterdir()) == []
 
 

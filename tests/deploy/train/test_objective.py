@@ -48,7 +48,7 @@ def pictures(count: int = 3) -> tuple[Tensor, Tensor]:
 
 def test_plain_terms_by_hand() -> None:
     images, decoded = pictures()
-    found = Objective(LossSection(l1=0.2, l2=3.0), None, None).picture(images, decoded, None, 0.0, VIEW)
+    found = Objective(LossSection(l1=0.2, l2=3.0), None, None).image_terms(images, decoded, None, 0.0, VIEW)
     difference = (decoded - images).detach()
     assert found.terms.keys() == {"l1", "l2"}
     assert found.terms["l1"].item() == pytest.approx(difference.abs().mean().item())
@@ -64,7 +64,7 @@ def test_the_perceptual_term() -> None:
             return (a - b).abs().mean((1, 2, 3)) * torch.arange(1, len(a) + 1)
 
     images, decoded = pictures(2)
-    found = Objective(LossSection(l1=0, l2=0, lpips=0.5), Distance(), None).picture(images, decoded, None, 0, VIEW)
+    found = Objective(LossSection(l1=0, l2=0, lpips=0.5), Distance(), None).image_terms(images, decoded, None, 0, VIEW)
     one, two = (decoded - images).abs().mean((1, 2, 3)).tolist()
     assert found.terms["lpips"].item() == pytest.approx((one + 2 * two) / 2)
     assert found.total.item() == pytest.approx((one + 2 * two) / 4)
@@ -73,7 +73,7 @@ def test_the_perceptual_term() -> None:
 def test_the_discriminators_term() -> None:
     images, decoded = pictures()
     objective = Objective(LossSection(l1=0, l2=1.0, gan=7.0), None, judge := critic())
-    found = objective.picture(images, decoded, None, 0.25, VIEW)
+    found = objective.image_terms(images, decoded, None, 0.25, VIEW)
     gan, adaptive = found.terms["gan"], found.terms["adaptive"]
     # The weight that is given already has the configuration's in it.
     assert found.total.item() == pytest.approx((found.plain + 0.25 * adaptive * gan).item())
@@ -104,13 +104,13 @@ def toy() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     inputs, parameter = torch.randn(4, 5, dtype=torch.double), torch.randn(5, 6, dtype=torch.double)
     parameter.requires_grad_()
     share = inputs.chunk(distributed.world())[distributed.rank()]
-    picture = (share @ parameter).tanh()
-    plain = picture.square().mean()
+    image_terms = (share @ parameter).tanh()
+    plain = image_terms.square().mean()
     # Small, so that the constant beside its gradient counts.
-    gan = 1e-4 * (picture * distributed.mean(picture.mean(0)).exp()).sum(1).mean()
+    gan = 1e-4 * (image_terms * distributed.mean(image_terms.mean(0)).exp()).sum(1).mean()
     return (
         adaptive_weight(plain, gan, parameter),
-        adaptive_weight(plain, gan, picture),
+        adaptive_weight(plain, gan, image_terms),
         distributed.mean_detached(plain),
         distributed.mean_detached(gan),
     )

@@ -62,11 +62,11 @@ def test_nobody_pays_for_a_prefix_that_was_not_asked_for() -> None:
     assert tokenizer(images(2, runs.SIZE)).prefix is None
 
 
-def test_it_draws_a_short_prefix_to_the_images_colours(place: runs.Place, tmp_path: Path) -> None:
+def test_it_draws_a_short_prefix_to_the_images_colours(workspace: runs.Workspace, tmp_path: Path) -> None:
     errors = []
     for weight in (0.0, 10.0):
         config = runs.config(optim={"steps": 60}, loss={"prefix": weight}, save={"every": 60, "log": 20})
-        train(config, place.photos, tmp_path / str(weight), vae=place.vae)
+        train(config, workspace.photos, tmp_path / str(weight), vae=workspace.vae)
         logged = runs.log(tmp_path / str(weight))
         assert all(("prefix" in line) == bool(weight) for line in logged)
         tokenizer = CodaTokenizer.from_pretrained(tmp_path / str(weight))

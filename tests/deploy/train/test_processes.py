@@ -50,10 +50,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> runs.Place:
-    place = runs.Place(tmp_path_factory.mktemp("judged"))
-    (place.photos / BROKEN).write_bytes(b"no image")
-    return place
+def judged(tmp_path_factory: pytest.TempPathFactory) -> runs.Workspace:
+    workspace = runs.Workspace(tmp_path_factory.mktemp("judged"))
+    (workspace.photos / BROKEN).write_bytes(b"no image")
+    return workspace
 
 
 def everything(published: Path, batch: int) -> TrainConfig:
@@ -66,13 +66,13 @@ def everything(published: Path, batch: int) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def one(judged: runs.Place, published: Path) -> Path:
+def one(judged: runs.Workspace, published: Path) -> Path:
     judged.train(judged.root / "one", everything(published, 2))
     return judged.root / "one"
 
 
 @pytest.fixture(scope="module")
-def two(judged: runs.Place, published: Path) -> Path:
+def two(judged: runs.Workspace, published: Path) -> Path:
     out = judged.root / "two"
     runs.together(lambda: judged.train(out, everything(published, 1)), judged.root)
     return out
@@ -104,13 +104,13 @@ def test_two_processes_train_as_one(one: Path, two: Path) -> None:
     assert runs.weights(two).keys() == runs.weights(one).keys()
 
 
-def test_only_the_first_process_talks(judged: runs.Place, two: Path) -> None:
+def test_only_the_first_process_talks(judged: runs.Workspace, two: Path) -> None:
     first, second = ((judged.root / f"rank-{rank}.txt").read_text() for rank in range(2))
     assert "step 2/2" in first
     assert second == ""
 
 
-def test_what_any_process_skipped_is_told_and_kept(judged: runs.Place, one: Path, two: Path) -> None:
+def test_what_any_process_skipped_is_reported_and_kept(judged: runs.Workspace, one: Path, two: Path) -> None:
     name = str(judged.photos / BROKEN)
     for out in (one, two):
         facts = json.loads((out / "checkpoints" / "step-00000002" / "training.json").read_text())
@@ -123,7 +123,7 @@ def test_what_any_process_skipped_is_told_and_kept(judged: runs.Place, one: Path
 
 @pytest.mark.parametrize("before", ["one", "two"])
 def test_another_number_of_processes_goes_on(
-    judged: runs.Place, published: Path, one: Path, two: Path, tmp_path: Path, before: str
+    judged: runs.Workspace, published: Path, one: Path, two: Path, tmp_path: Path, before: str
 ) -> None:
     """Bit for bit with as many as before, nearly with twice or half as many and the same images a step."""
     out = Path(shutil.copytree({"one": one, "two": two}[before], tmp_path / "out"))

@@ -67,7 +67,7 @@ def test_what_has_no_steps_is_shown_on_a_terminal_alone(
     assert "loading the VAE" in terminal.getvalue()
 
 
-def test_steps_without_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_without_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Report(tmp_path).phase("images", 64) as phase:
         phase.show(64, {})
     assert capsys.readouterr().err == "images 64/64  0:00:00 left\n"

@@ -13,7 +13,7 @@ import pytest
 
 from coda_deploy import CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.errors import StoppedError
-from coda_deploy.train import equalise, trainer
+from coda_deploy.train import latent_basis, trainer
 from coda_deploy.train.checkpoint import list_checkpoints
 from coda_deploy.train.step import Stepper
 from coda_runtime.errors import OutputError
@@ -55,13 +55,13 @@ def undo(out: Path, step: int) -> None:
         (out / name).unlink()
 
 
-def test_killed_before_a_file_operation(place: runs.Place, whole: Path, tmp_path: Path) -> None:
+def test_killed_before_a_file_operation(workspace: runs.Workspace, whole: Path, tmp_path: Path) -> None:
     out, told = tmp_path / "out", tmp_path / "told"
     found: list[int] = []
 
     def counted() -> None:
         count = count_events(out)
-        place.train(out, runs.config())
+        workspace.train(out, runs.config())
         (tmp_path / "count").write_text(str(count[0]))
 
     assert runs.in_a_fork(counted, told) == 0, told.read_text()
@@ -73,17 +73,19 @@ def test_killed_before_a_file_operation(place: runs.Place, whole: Path, tmp_path
 
         def killed(limit: int = limit) -> None:
             count_events(out, limit)
-            place.train(out, runs.config())
+            workspace.train(out, runs.config())
 
         assert runs.in_a_fork(killed, told) == -signal.SIGKILL, told.read_text()
         found.append(len(list(tmp_path.rglob("*.part"))))
-        place.train(out, runs.config(), resume=True)
+        workspace.train(out, runs.config(), resume=True)
         runs.same_run(out, whole, STEPS)
         assert list(tmp_path.rglob("*.part")) == []
     assert max(found) == 2  # half-written files were there to be removed
 
 
-def test_stopped_by_a_signal(place: runs.Place, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_by_a_signal(
+    workspace: runs.Workspace, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, run = tmp_path / "out", Stepper.run
 
     def signalled(self: Stepper, step: int, batches: list[Any]) -> Any:
@@ -93,17 +95,17 @@ def test_stopped_by_a_signal(place: runs.Place, whole: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(Stepper, "run", signalled)
     with pytest.raises(StoppedError, match=r"SIGTERM: saved at step 5 in .*; go on with .* --resume") as stopped:
-        place.train(out, runs.config())
+        workspace.train(out, runs.config())
     assert stopped.value.signal == signal.SIGTERM
     monkeypatch.undo()
     # Neither a log line nor a checkpoint was due.
     assert [path.name for path in list_checkpoints(out)] == ["step-00000004", "step-00000005"]
     assert not (out / "config.json").exists()
-    place.train(out, runs.config(), resume=True)
+    workspace.train(out, runs.config(), resume=True)
     runs.same_run(out, whole, STEPS)
 
 
-def test_stopped_in_the_warm_up(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_in_the_warm_up(workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warm_up = trainer.warm_up
 
     def signalled(*arguments: Any) -> None:
@@ -112,11 +114,13 @@ def test_stopped_in_the_warm_up(place: runs.Place, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(trainer, "warm_up", signalled)
     with pytest.raises(StoppedError, match="SIGINT: in the warm-up, of which nothing is saved"):
-        place.train(tmp_path / "out", runs.config(warmup={"images": 4, "rounds": 2}))
+        workspace.train(tmp_path / "out", runs.config(warmup={"images": 4, "rounds": 2}))
     assert list_checkpoints(tmp_path / "out") == []
 
 
-def test_stopped_while_the_vae_is_loaded(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_the_vae_is_loaded(
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build = trainer.build_tokenizer
 
     def signalled(*arguments: Any) -> CodaTokenizer:
@@ -125,18 +129,18 @@ def test_stopped_while_the_vae_is_loaded(place: runs.Place, tmp_path: Path, monk
 
     monkeypatch.setattr(trainer, "build_tokenizer", signalled)
     with pytest.raises(StoppedError, match="SIGTERM: before the first step, with nothing to save; go on with"):
-        place.train(tmp_path / "out", runs.config())
+        workspace.train(tmp_path / "out", runs.config())
     assert not (tmp_path / "out").exists()
 
 
 def test_stopped_while_the_basis_changes(
-    place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A signal is answered after the pass it came in, and told what is lost."""
-    sensitivity = equalise.sensitivity
+    sensitivity = latent_basis.sensitivity
     passed: list[int] = []
 
-    def signalled(vae: Any, images: Any, generator: Any, progress: equalise.Progress) -> Any:
+    def signalled(vae: Any, images: Any, generator: Any, progress: latent_basis.Progress) -> Any:
         def stop(done: int) -> None:
             passed.append(done)
             if done == 2:
@@ -145,9 +149,9 @@ def test_stopped_while_the_basis_changes(
 
         return sensitivity(vae, images, generator, stop)
 
-    monkeypatch.setattr(equalise, "sensitivity", signalled)
+    monkeypatch.setattr(latent_basis, "sensitivity", signalled)
     with pytest.raises(StoppedError, match=r"SIGTERM: in the warm-up, .* saved: 0:00:0\d of work are lost, it begins"):
-        place.train(tmp_path / "out", runs.config(warmup={"equalise": True, "batch": 8}))
+        workspace.train(tmp_path / "out", runs.config(warmup={"equalise": True, "batch": 8}))
     assert passed == [1, 2]
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "the warm-up comes first; it is saved when it is complete, not before"
@@ -159,7 +163,7 @@ def test_stopped_while_the_basis_changes(
 
 
 def test_weights_begin_as_the_allocator_aligns_them(
-    place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was loaded from safetensors is copied before the first step, of a new run and of one that goes on."""
     out, run = tmp_path / "out", Stepper.run
@@ -170,57 +174,57 @@ def test_weights_begin_as_the_allocator_aligns_them(
         return run(self, step, batches)
 
     monkeypatch.setattr(Stepper, "run", seen)
-    place.train(out, runs.config())
+    workspace.train(out, runs.config())
     assert unaligned[0] == []
     undo(out, 4)
     unaligned.clear()
-    place.train(out, runs.config(), resume=True)
+    workspace.train(out, runs.config(), resume=True)
     assert unaligned.keys() == {4, 5}
     assert unaligned[4] == []
 
 
-def test_a_line_that_was_cut(place: runs.Place, whole: Path, copied: Path) -> None:
+def test_a_line_that_was_cut(workspace: runs.Workspace, whole: Path, copied: Path) -> None:
     undo(copied, 4)
     with (copied / "log.jsonl").open("a") as file:
         file.write('{"step": 7, "l1')
-    place.train(copied, runs.config(), resume=True)
+    workspace.train(copied, runs.config(), resume=True)
     runs.same_run(copied, whole, STEPS)
 
 
-def test_another_number_of_workers(place: runs.Place, whole: Path, copied: Path) -> None:
+def test_another_number_of_workers(workspace: runs.Workspace, whole: Path, copied: Path) -> None:
     undo(copied, 4)
-    place.train(copied, runs.config(data={"workers": 1}), resume=True)
+    workspace.train(copied, runs.config(data={"workers": 1}), resume=True)
     runs.same_run(copied, whole, STEPS)
 
 
-def test_a_finished_run(place: runs.Place, whole: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run(workspace: runs.Workspace, whole: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="holds a training already: give --resume to go on with it, or another"):
-        place.train(copied, runs.config())
+        workspace.train(copied, runs.config())
     monkeypatch.setattr(trainer, "Stepper", None)
     before = (copied / "log.jsonl").read_text()
-    figures = place.train(copied, runs.config(), resume=True)
+    metrics = workspace.train(copied, runs.config(), resume=True)
     assert (copied / "log.jsonl").read_text() == before
-    assert figures["step"] == STEPS
+    assert metrics["step"] == STEPS
     runs.same_run(copied, whole, STEPS)
     # Killed after the last checkpoint, before the tokenizer was written.
     for name in ("config.json", "model.safetensors"):
         (copied / name).unlink()
-    place.train(copied, runs.config(), resume=True)
+    workspace.train(copied, runs.config(), resume=True)
     runs.same_run(copied, whole, STEPS)
     assert CodaTokenizer.from_pretrained(copied).spec.vocab_size == 32
 
 
-def test_places_that_are_taken(place: runs.Place, copied: Path, tmp_path: Path) -> None:
+def test_folders_that_are_taken(workspace: runs.Workspace, copied: Path, tmp_path: Path) -> None:
     shutil.rmtree(copied / "checkpoints")
-    vae = Path(shutil.copytree(place.vae, tmp_path / "vae"))
+    vae = Path(shutil.copytree(workspace.vae, tmp_path / "vae"))
     file = tmp_path / "file"
     file.write_text("")
     for out in (copied, vae):
         for resume in (False, True):
             with pytest.raises(ConfigError, match="holds a model, and no checkpoints to go on from: choose another"):
-                place.train(out, runs.config(), resume=resume)
+                workspace.train(out, runs.config(), resume=resume)
     with pytest.raises(OutputError, match="file is a file; expected the name of a folder to write to"):
-        place.train(file, runs.config())
+        workspace.train(file, runs.config())
     assert file.read_text() == ""
 
 
@@ -234,25 +238,25 @@ def test_places_that_are_taken(place: runs.Place, copied: Path, tmp_path: Path) 
     ],
 )
 def test_another_configuration(
-    place: runs.Place, copied: Path, sections: dict[str, dict[str, Any]], message: str
+    workspace: runs.Workspace, copied: Path, sections: dict[str, dict[str, Any]], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        place.train(copied, runs.config(**sections), resume=True)
+        workspace.train(copied, runs.config(**sections), resume=True)
 
 
-def test_other_images(place: runs.Place, copied: Path, tmp_path: Path) -> None:
+def test_other_images(workspace: runs.Workspace, copied: Path, tmp_path: Path) -> None:
     runs.write_photos(tmp_path / "photos", 13)
     with pytest.raises(ConfigError, match="was trained on 14 images, now --data holds 13"):
-        trainer.train(runs.config(), tmp_path / "photos", copied, vae=place.vae, resume=True)
+        trainer.train(runs.config(), tmp_path / "photos", copied, vae=workspace.vae, resume=True)
 
 
 @pytest.mark.parametrize("name", ["training.safetensors", "model.safetensors", "training.json"])
-def test_a_damaged_checkpoint(place: runs.Place, whole: Path, copied: Path, name: str) -> None:
+def test_a_damaged_checkpoint(workspace: runs.Workspace, whole: Path, copied: Path, name: str) -> None:
     undo(copied, STEPS)
     newest = list_checkpoints(copied)[-1]
     os.truncate(newest / name, 100)
     with pytest.raises(WeightsError, match=r"step-00000006 is no whole checkpoint \(.+\); delete it to continue"):
-        place.train(copied, runs.config(), resume=True)
+        workspace.train(copied, runs.config(), resume=True)
     shutil.rmtree(newest)
-    place.train(copied, runs.config(), resume=True)
+    workspace.train(copied, runs.config(), resume=True)
     runs.same_run(copied, whole, STEPS)

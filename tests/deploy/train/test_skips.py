@@ -20,7 +20,7 @@ def batch(*names: str) -> TrainBatch:
     return TrainBatch(torch.zeros(0), (), tuple(Skipped(name, f"{name} is broken") for name in names))
 
 
-def test_each_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_is_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     skips = Skips(Report(tmp_path))
     skips.restore({"old": "known"})
     given = batch("a", "b", "a", "old")

@@ -17,8 +17,8 @@ from coda_deploy.train.state import RunState, own_memory
 from tests.deploy.train import runs
 
 
-def make(place: runs.Place, *, judged: bool = True, **tokenizer: object) -> RunState:
-    built = build_tokenizer(runs.config(tokenizer=tokenizer), place.vae)
+def make(workspace: runs.Workspace, *, judged: bool = True, **tokenizer: object) -> RunState:
+    built = build_tokenizer(runs.config(tokenizer=tokenizer), workspace.vae)
     built.vae.to(memory_format=torch.channels_last)
     torch.manual_seed(0)
     heads = Discriminator(4, 1) if judged else None
@@ -46,17 +46,17 @@ def work(state: RunState, steps: int = 2, start: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def worked(place: runs.Place) -> dict[str, Tensor]:
+def worked(workspace: runs.Workspace) -> dict[str, Tensor]:
     """Tensors of two steps; not to be changed."""
-    state = make(place)
+    state = make(workspace)
     work(state)
     return {name: tensor.clone().contiguous() for name, tensor in state.tensors().items()}
 
 
-def test_it_goes_on_as_if_nothing_had_been(place: runs.Place, worked: dict[str, Tensor]) -> None:
-    loaded = make(place)
+def test_it_goes_on_as_if_nothing_had_been(workspace: runs.Workspace, worked: dict[str, Tensor]) -> None:
+    loaded = make(workspace)
     loaded.load(worked, "here")
-    expected = make(place)
+    expected = make(workspace)
     work(expected, 2)
     for state, start in ((loaded, 2), (expected, 2)):
         work(state, 3, start)
@@ -67,8 +67,8 @@ def test_it_goes_on_as_if_nothing_had_been(place: runs.Place, worked: dict[str, 
     assert [name for name in found if found[name].stride() != wanted[name].stride()] == []
 
 
-def test_what_is_kept(place: runs.Place, worked: dict[str, Tensor]) -> None:
-    names = {name for name, _ in make(place).model.trainable()}
+def test_what_is_kept(workspace: runs.Workspace, worked: dict[str, Tensor]) -> None:
+    names = {name for name, _ in make(workspace).model.trainable()}
     for prefix in ("raw.", "ema."):
         assert {name.removeprefix(prefix) for name in worked if name.startswith(prefix)} == names
     assert {f"optimizer.{name}.exp_avg_sq" for name in names} <= worked.keys()
@@ -79,10 +79,10 @@ def test_what_is_kept(place: runs.Place, worked: dict[str, Tensor]) -> None:
     assert not torch.equal(worked["raw.quantizer.codebook"], worked["ema.quantizer.codebook"])
 
 
-def test_a_checkpoint_of_before_the_first_step(place: runs.Place) -> None:
-    fresh = make(place)
+def test_a_checkpoint_of_before_the_first_step(workspace: runs.Workspace) -> None:
+    fresh = make(workspace)
     tensors = {name: tensor.clone() for name, tensor in fresh.tensors().items()}
-    loaded = make(place)
+    loaded = make(workspace)
     loaded.load(tensors, "here")
     for state in (fresh, loaded):
         torch.manual_seed(0)
@@ -91,32 +91,32 @@ def test_a_checkpoint_of_before_the_first_step(place: runs.Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["seen", "raw.quantizer.codebook", "optimizer.quantizer.codebook.exp_avg"])
-def test_a_missing_tensor(place: runs.Place, worked: dict[str, Tensor], name: str) -> None:
+def test_a_missing_tensor(workspace: runs.Workspace, worked: dict[str, Tensor], name: str) -> None:
     with pytest.raises(WeightsError, match=f"^here has no '{name}': is it a checkpoint of this configuration"):
-        make(place).load({key: worked[key] for key in worked if key != name}, "here")
+        make(workspace).load({key: worked[key] for key in worked if key != name}, "here")
 
 
-def test_a_misshapen_tensor(place: runs.Place, worked: dict[str, Tensor]) -> None:
+def test_a_misshapen_tensor(workspace: runs.Workspace, worked: dict[str, Tensor]) -> None:
     with pytest.raises(WeightsError, match=r"'seen' has shape \[32\], expected \[64\]: it was trained with another"):
-        make(place, vocab_size=64).load(worked, "here")
+        make(workspace, vocab_size=64).load(worked, "here")
 
 
-def test_a_tensor_too_many(place: runs.Place, worked: dict[str, Tensor]) -> None:
+def test_a_tensor_too_many(workspace: runs.Workspace, worked: dict[str, Tensor]) -> None:
     count = sum(name.startswith("heads") for name in worked)
     with pytest.raises(WeightsError, match=rf"here has {count} keys too many, first 'heads"):
-        make(place, judged=False).load(worked, "here")
+        make(workspace, judged=False).load(worked, "here")
 
 
-def test_weight_decay_and_betas(place: runs.Place) -> None:
-    state = make(place)
+def test_weight_decay_and_betas(workspace: runs.Workspace) -> None:
+    state = make(workspace)
     assert state.heads_optimizer is not None
     assert {group["weight_decay"] for group in state.optimizer.param_groups} == {0.1}
     assert {group["weight_decay"] for group in state.heads_optimizer.param_groups} == {0.2}
     assert {group["betas"] for group in state.optimizer.param_groups} == {(0.5, 0.9)}
 
 
-def test_without_lora(place: runs.Place, tmp_path: Path) -> None:
-    state = make(place, judged=False, lora_rank=0)
+def test_without_lora(workspace: runs.Workspace, tmp_path: Path) -> None:
+    state = make(workspace, judged=False, lora_rank=0)
     assert [group["kind"] for group in state.optimizer.param_groups] == ["quantizer"]
     state.set_learning_rates(1.0, 2.0, 3.0)
     assert [group["lr"] for group in state.optimizer.param_groups] == [2.0]
@@ -124,8 +124,8 @@ def test_without_lora(place: runs.Place, tmp_path: Path) -> None:
     assert CodaTokenizer.from_pretrained(tmp_path).config.lora is None
 
 
-def test_averages_start_again_from_what_the_warm_up_left(place: runs.Place) -> None:
-    state = make(place)
+def test_averages_start_again_from_what_the_warm_up_left(workspace: runs.Workspace) -> None:
+    state = make(workspace)
     with torch.no_grad():
         state.model.quantizer.codebook += 1
     assert not torch.equal(state.ema.averages["quantizer.codebook"], state.model.quantizer.codebook)

@@ -22,10 +22,10 @@ from coda_deploy.export import export_tokenizer
 from coda_deploy.tokenizer import storage
 from coda_deploy.train import checkpoint, trainer
 from coda_deploy.train.config import read_config
-from coda_deploy.train.objective import Objective, PictureTerms
+from coda_deploy.train.objective import ImageTerms, Objective
 from coda_deploy.train.step import Stepper
 from coda_deploy.train.trainer import train
-from coda_export import Floor
+from coda_export import Threshold
 from coda_runtime.errors import OutputError
 from tests.deploy.train import runs
 from tests.tiny_tokenizers import images
@@ -33,7 +33,7 @@ from tests.tiny_tokenizers import images
 STEPS = 6
 
 
-def test_what_it_leaves(place: runs.Place, whole: Path) -> None:
+def test_what_it_leaves(workspace: runs.Workspace, whole: Path) -> None:
     assert sorted(path.name for path in whole.iterdir()) == [
         "checkpoints",
         "config.json",
@@ -52,11 +52,11 @@ def test_what_it_leaves(place: runs.Place, whole: Path) -> None:
     assert (facts.step, facts.images_per_step, facts.images, facts.skipped) == (6, 4, 14, {})
 
 
-def test_it_learns(whole: Path, place: runs.Place, tmp_path: Path) -> None:
-    figures = place.train(tmp_path / "out", runs.config(optim={"steps": 30}, save={"log": 5, "every": 30}))
+def test_it_learns(whole: Path, workspace: runs.Workspace, tmp_path: Path) -> None:
+    metrics = workspace.train(tmp_path / "out", runs.config(optim={"steps": 30}, save={"log": 5, "every": 30}))
     first, *_, last = runs.log(tmp_path / "out")
     assert last["total"] < 0.8 * first["total"]
-    assert {key: figures[key] for key in last} == last
+    assert {key: metrics[key] for key in last} == last
 
 
 def test_checkpoints_hold_the_averages(whole: Path) -> None:
@@ -72,12 +72,12 @@ def test_checkpoints_hold_the_averages(whole: Path) -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in last.state_dict().items())
 
 
-def test_the_tokenizer_is_exported(place: runs.Place, whole: Path, tmp_path: Path) -> None:
+def test_the_tokenizer_is_exported(workspace: runs.Workspace, whole: Path, tmp_path: Path) -> None:
     import coda_runtime
 
-    floors = {"fp32": Floor(0.95, 30.0)}
+    thresholds = {"fp32": Threshold(0.95, 30.0)}
     given = images(4, runs.SIZE)
-    export_tokenizer(whole, tmp_path / "bundle", floors=floors, images=place.photos)
+    export_tokenizer(whole, tmp_path / "bundle", thresholds=thresholds, images=workspace.photos)
     with coda_runtime.load(tmp_path / "bundle") as tokenizer:
         ids = tokenizer.encode(given.numpy())
     for folder in (whole, whole / "checkpoints" / "step-00000006"):
@@ -85,9 +85,9 @@ def test_the_tokenizer_is_exported(place: runs.Place, whole: Path, tmp_path: Pat
         assert np.array_equal(ids, expected)
 
 
-def test_half_precision_for_the_deployed_weights(place: runs.Place, whole: Path, tmp_path: Path) -> None:
+def test_half_precision_for_the_deployed_weights(workspace: runs.Workspace, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    place.train(out, runs.config(save={"dtype": "fp16"}))
+    workspace.train(out, runs.config(save={"dtype": "fp16"}))
     full, half = runs.weights(whole), runs.weights(out)
     for name, tensor in half.items():
         assert tensor.dtype == (torch.float32 if name.startswith("quantizer.") else torch.float16)
@@ -96,14 +96,14 @@ def test_half_precision_for_the_deployed_weights(place: runs.Place, whole: Path,
     assert runs.weights(out, STEPS)["vae.decoder.conv_in.weight"].dtype == torch.float32
 
 
-def test_epochs_warm_up_pictures_and_figures(place: runs.Place, tmp_path: Path) -> None:
+def test_epochs_warm_up_images_and_metrics(workspace: runs.Workspace, tmp_path: Path) -> None:
     config = runs.config(
         optim={"steps": 0, "epochs": 1.0},
         warmup={"images": 6, "rounds": 2, "batch": 4},
         save={"pictures": 2, "log": 1, "tracking": "tensorboard", "project": "figures"},
     )
     out = tmp_path / "out"
-    place.train(out, config)
+    workspace.train(out, config)
     # 14 images are 3.5 batches.
     assert [line["step"] for line in runs.log(out)] == [1, 2, 3, 4]
     assert [path.name for path in sorted((out / "pictures").iterdir())] == ["step-00000002.png", "step-00000004.png"]
@@ -120,64 +120,68 @@ def test_epochs_warm_up_pictures_and_figures(place: runs.Place, tmp_path: Path) 
     assert [event.value for event in events.Scalars("l2")] == pytest.approx([line["l2"] for line in runs.log(out)])
 
 
-def test_the_warm_up_is_kept(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_warm_up_is_kept(workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = runs.config(warmup={"images": 6, "rounds": 2, "batch": 4}, save={"every": 3})
-    place.train(tmp_path / "whole", config)
+    workspace.train(tmp_path / "whole", config)
     monkeypatch.setattr(Stepper, "run", None)
     with pytest.raises(TypeError):
-        place.train(tmp_path / "out", config)
+        workspace.train(tmp_path / "out", config)
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "out")] == ["step-00000000"]
     monkeypatch.undo()
     monkeypatch.setattr(trainer, "warm_up", None)
-    place.train(tmp_path / "out", config, resume=True)
+    workspace.train(tmp_path / "out", config, resume=True)
     runs.same_run(tmp_path / "out", tmp_path / "whole", STEPS)
 
 
-def test_bf16_trains(place: runs.Place, tmp_path: Path) -> None:
-    figures = place.train(tmp_path / "out", runs.config(optim={"precision": "bf16", "steps": 2}))
-    assert 0 < figures["total"] < 10
+def test_bf16_trains(workspace: runs.Workspace, tmp_path: Path) -> None:
+    metrics = workspace.train(tmp_path / "out", runs.config(optim={"precision": "bf16", "steps": 2}))
+    assert 0 < metrics["total"] < 10
     assert {tensor.dtype for tensor in runs.weights(tmp_path / "out").values()} == {torch.float32}
 
 
-def test_a_loss_that_is_not_finite(place: runs.Place, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite(workspace: runs.Workspace, tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = runs.config(optim={"lr": 1e30, "lr_quantizer": 1e30}, save={"every": 1, "pictures": 0})
     with pytest.raises(DivergedError) as error:
-        place.train(out, config)
+        workspace.train(out, config)
     text = str(error.value)
     (last,) = checkpoint.list_checkpoints(out)[-1:]
     step = int(last.name[-8:])
-    assert text.startswith(f"l1 is not finite at step {step + 1}, on the images {place.photos}")
+    assert text.startswith(f"l1 is not finite at step {step + 1}, on the images {workspace.photos}")
     assert text.count(".png") == 4
     assert f"; the last checkpoint is of step {step}: start anew with a lower optim.lr" in text
     CodaTokenizer.from_pretrained(last)
     assert not (out / "config.json").exists()
 
 
-def test_a_gradient_that_is_not_finite(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture, calls = Objective.picture, [0]
+def test_a_gradient_that_is_not_finite(
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_terms, calls = Objective.image_terms, [0]
 
-    def wall(self: Objective, shown: Any, decoded: Any, *arguments: Any) -> PictureTerms:
-        found = picture(self, shown, decoded, *arguments)
+    def wall(self: Objective, shown: Any, decoded: Any, *arguments: Any) -> ImageTerms:
+        found = image_terms(self, shown, decoded, *arguments)
         calls[0] += 1
         # Finite, 0 indeed, with a derivative that is not.
         return found._replace(total=found.total + (decoded - decoded).sum().sqrt()) if calls[0] == 2 else found
 
-    monkeypatch.setattr(Objective, "picture", wall)
+    monkeypatch.setattr(Objective, "image_terms", wall)
     with pytest.raises(DivergedError, match=r"^gradient is not finite at step 2, .*last checkpoint is of step 1"):
-        place.train(tmp_path / "out", runs.config(save={"every": 1}))
+        workspace.train(tmp_path / "out", runs.config(save={"every": 1}))
     (only,) = checkpoint.list_checkpoints(tmp_path / "out")
     assert only.name == "step-00000001"
     assert all(torch.isfinite(tensor).all() for tensor in runs.weights(tmp_path / "out", 1).values())
 
 
-def test_before_the_first_checkpoint(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_before_the_first_checkpoint(
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Stepper.run
     monkeypatch.setattr(
         Stepper, "run", lambda self, step, batches: {**run(self, step, batches), "vq": torch.tensor(float("nan"))}
     )
     with pytest.raises(DivergedError, match=r"^vq is not finite at step 1, .*; there is no checkpoint yet: start"):
-        place.train(tmp_path / "out", runs.config())
+        workspace.train(tmp_path / "out", runs.config())
 
 
 def test_many_names_are_cut() -> None:
@@ -187,12 +191,14 @@ def test_many_names_are_cut() -> None:
     assert "64.png" not in text
 
 
-def test_images_that_cannot_be_used(place: runs.Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_cannot_be_used(
+    workspace: runs.Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = runs.write_photos(tmp_path / "photos", 8)
     (photos / "02.png").write_bytes(b"nothing")
     cut = (photos / "05.png").read_bytes()
     (photos / "05.png").write_bytes(cut[: len(cut) // 2])
-    train(runs.config(), photos, tmp_path / "out", vae=place.vae)
+    train(runs.config(), photos, tmp_path / "out", vae=workspace.vae)
     said = capsys.readouterr().err
     assert said.count("skipped ") == 2
     assert said.endswith("2 images could not be used; the checkpoints name them\n")
@@ -201,41 +207,41 @@ def test_images_that_cannot_be_used(place: runs.Place, tmp_path: Path, capsys: p
     # Told of in the checkpoint, and not again.
     (tmp_path / "out" / "config.json").unlink()
     shutil.rmtree(checkpoint.list_checkpoints(tmp_path / "out")[-1])
-    train(runs.config(), photos, tmp_path / "out", vae=place.vae, resume=True)
+    train(runs.config(), photos, tmp_path / "out", vae=workspace.vae, resume=True)
     assert "skipped" not in capsys.readouterr().err
 
 
-def test_data_that_is_none(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_is_none(workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "build_tokenizer", None)  # before any work
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is empty; expected images"):
-        train(runs.config(), tmp_path / "empty", tmp_path / "out", vae=place.vae)
+        train(runs.config(), tmp_path / "empty", tmp_path / "out", vae=workspace.vae)
     with pytest.raises(DataError, match="there is no file or folder"):
-        train(runs.config(), tmp_path / "none", tmp_path / "out", vae=place.vae)
+        train(runs.config(), tmp_path / "none", tmp_path / "out", vae=workspace.vae)
     small = tmp_path / "small"
     small.mkdir()
     Image.new("RGB", (8, 8)).save(small / "a.png")
     with pytest.raises(DataError, match=r"none of 1 images tried, of 1, can be used; .*too few for 16 x 16 without"):
-        train(runs.config(data={"upscale": False}), small, tmp_path / "out", vae=place.vae)
+        train(runs.config(data={"upscale": False}), small, tmp_path / "out", vae=workspace.vae)
     assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_begun_without_what_it_needs(
-    place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "warm_up", None)
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="no VAE to adapt"):
-        train(runs.config(), place.photos, out)
+        train(runs.config(), workspace.photos, out)
     with pytest.raises(WeightsError, match=r"loss.dino_weights: there is no file"):
-        place.train(out, runs.config(loss={"gan": 1.0, "dino_weights": "/none"}, warmup={"images": 4}))
+        workspace.train(out, runs.config(loss={"gan": 1.0, "dino_weights": "/none"}, warmup={"images": 4}))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OutputError, match=r"has 0.0 GB free; 3 checkpoints of"):
-        place.train(out, runs.config(warmup={"images": 4}))
+        workspace.train(out, runs.config(warmup={"images": 4}))
     assert not out.exists()
 
 
-def test_a_disk_that_fills_up(place: runs.Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up(workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, write = tmp_path / "out", Path.write_bytes
 
     def full(path: Path, data: bytes) -> int:
@@ -245,9 +251,9 @@ def test_a_disk_that_fills_up(place: runs.Place, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\).*make room") as error:
-        place.train(out, runs.config())
+        workspace.train(out, runs.config())
     assert "\n" not in str(error.value)
     monkeypatch.undo()
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000002"]
-    place.train(out, runs.config(), resume=True)
+    workspace.train(out, runs.config(), resume=True)
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["step"] == STEPS

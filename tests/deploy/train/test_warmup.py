@@ -44,7 +44,7 @@ def error(quantizer: ResidualQuantizer, latents: Tensor) -> float:
 def test_seeding_uses_the_codes(latents: Tensor) -> None:
     given, told = quantizer(), []
     before = error(given, latents)
-    seed_codebook(given, latents, 20, 0, lambda step, figures: told.append((step, figures)))
+    seed_codebook(given, latents, 20, 0, lambda step, metrics: told.append((step, metrics)))
     assert used(given, latents) > 0.95
     assert error(given, latents) < 0.6 * before
     # The first round only draws codes.
@@ -71,9 +71,9 @@ def test_steps_lower_the_loss(latents: Tensor) -> None:
     given, told = quantizer(), []
     before = error(given, latents)
     settings = WarmupSection(images=24, steps=40, batch=8, lr=1e-2)
-    train_on_latents(given, latents, settings, LossSection(), 0, lambda step, figures: told.append((step, figures)))
+    train_on_latents(given, latents, settings, LossSection(), 0, lambda step, metrics: told.append((step, metrics)))
     assert [step for step, _ in told] == list(range(1, 41))
-    losses = [figures["residual"] + figures["vq"] for _, figures in told]
+    losses = [metrics["residual"] + metrics["vq"] for _, metrics in told]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     assert error(given, latents) < 0.8 * before
 

@@ -57,7 +57,7 @@ class Calls:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_code_is_refused_by_its_name_and_not_run(tmp_path: Path, protocol: int) -> None:
+def test_code_is_rejected_by_its_name_and_not_run(tmp_path: Path, protocol: int) -> None:
     target = tmp_path / "ran"
     shell, builtin = Calls(os.system, f"mkdir {target}"), Calls(exec, f"import os; os.mkdir({str(target)!r})")
     for hostile, name in ((shell, r"posix\.system"), (builtin, r"(__builtin__|builtins)\.exec")):
@@ -93,7 +93,7 @@ def test_code_is_refused_by_its_name_and_not_run(tmp_path: Path, protocol: int) 
         ({"a": {1, 2}}, "the (instruction EMPTY_SET|name)"),
     ],
 )
-def test_what_is_no_float_array_is_refused(content: object, told: str) -> None:
+def test_what_is_no_float_array_is_rejected(content: object, told: str) -> None:
     with pytest.raises(WeightsError, match=f"nothing in it was run: it holds {told}"):
         read_arrays(pickle.dumps(content, 4), "x.ckpt")
 
@@ -116,13 +116,13 @@ def whole() -> bytes:
 
 
 @pytest.mark.parametrize("size", range(0, len(whole()), 7))
-def test_a_cut_file_is_refused(size: int) -> None:
+def test_a_cut_file_is_rejected(size: int) -> None:
     with pytest.raises(WeightsError, match=r"x\.ckpt is cut, damaged, or no pickle of NumPy arrays \(\w+\); take the"):
         read_arrays(whole()[:size], "x.ckpt")
 
 
 @given(st.binary(max_size=200), st.integers(0, len(whole()) - 1))
-def test_any_bytes_are_read_or_refused(noise: bytes, place: int) -> None:
+def test_any_bytes_are_read_or_rejected(noise: bytes, place: int) -> None:
     data = whole()[:place] + noise + whole()[place + len(noise) :]
     try:
         found = read_arrays(data, "x.ckpt")

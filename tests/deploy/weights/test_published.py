@@ -61,7 +61,7 @@ def test_arrays_become_torchs(tmp_path: Path) -> None:
         (lambda net: net.clear(), r"15 arrays differ"),
     ],
 )
-def test_another_network_is_refused(tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str) -> None:
+def test_another_network_is_rejected(tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str) -> None:
     content = alexnet()
     change(content)
     path = write(tmp_path / "alexnet.ckpt", content)

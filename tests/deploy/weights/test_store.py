@@ -52,7 +52,7 @@ def test_what_is_there_and_whole_stays(tmp_path: Path, monkeypatch: pytest.Monke
     assert path_of("alexnet").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_an_altered_file_is_refused_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_altered_file_is_rejected_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = publish(alexnet(), tmp_path, monkeypatch)
     install(["alexnet"], [archive])
     state = load_file(path_of("alexnet"))

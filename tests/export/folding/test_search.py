@@ -98,7 +98,7 @@ def test_nothing_passed_in_is_changed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_an_unknown_norm_is_refused() -> None:
+def test_an_unknown_norm_is_rejected() -> None:
     weights = weights_of(random_search("none"), torch.randn(10, 4))
     with pytest.raises(TypeError, match="cannot fold a BatchNorm1d on the queries: expected Identity, LayerNorm"):
         fold_search(SearchWeights(weights.to_q, nn.BatchNorm1d(8), weights.keys, weights.values))

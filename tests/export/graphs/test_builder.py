@@ -37,7 +37,7 @@ def test_a_model_runs() -> None:
     np.testing.assert_array_equal(onnx_tools.run(model, np.float32([[1, 2], [3, 4]])), [2, 4, 6, 8])
 
 
-def test_a_broken_model_is_refused() -> None:
+def test_a_broken_model_is_rejected() -> None:
     graph = GraphBuilder()
     graph.node("Identity", "nowhere", name="y")
     with pytest.raises(onnx.checker.ValidationError, match="nowhere"):

@@ -81,7 +81,7 @@ def test_published_sizes() -> None:
     }
 
 
-def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     quantizer = random_quantizer(20, (2,))
     tables = search_tables(quantizer.search)
     for targets in ((), ("sm80", "sm75"), ("cuda",)):

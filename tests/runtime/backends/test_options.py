@@ -34,7 +34,7 @@ def test_load_takes_every_field() -> None:
     assert typing.get_type_hints(AllOptions) == hints
 
 
-def test_unknown_arguments_are_told(sealed: Path) -> None:
+def test_unknown_arguments_are_reported(sealed: Path) -> None:
     with pytest.raises(TypeError, match="precisions"):
         coda_runtime.load(sealed, precisions="fp32")  # type: ignore[call-arg]
 
@@ -52,7 +52,7 @@ def test_unknown_arguments_are_told(sealed: Path) -> None:
         ({"providers": []}, "providers is an empty list"),
     ],
 )
-def test_wrong_values_are_refused(given: dict[str, Any], message: str) -> None:
+def test_wrong_values_are_rejected(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LoadOptions(**given)
 

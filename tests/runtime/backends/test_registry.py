@@ -84,7 +84,7 @@ def test_what_was_loaded_is_closed_when_a_later_part_fails(sealed: Path) -> None
     assert backend.log == ["close encoder", "close quantizer"]
 
 
-def test_a_missing_library_is_raised_and_not_passed_over(sealed: Path) -> None:
+def test_a_missing_library_is_raised_and_not_skipped(sealed: Path) -> None:
     missing = MissingDependencyError("fake needs a library", "cpu")
     with pytest.raises(MissingDependencyError, match="fake needs a library"):
         load(sealed, backend=FakeBackend(lacks=missing))

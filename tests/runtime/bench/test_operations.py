@@ -8,8 +8,8 @@ import pytest
 
 import coda_runtime
 from coda_runtime.backends.base import Session
+from coda_runtime.bench.image_set import MAX_IMAGES, take_images
 from coda_runtime.bench.operations import OPERATIONS, Inputs, time_parts
-from coda_runtime.bench.pictures import MOST, take_pictures
 from coda_runtime.errors import ArtifactError, InputError
 from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
@@ -42,14 +42,14 @@ def test_a_pass_runs_whole_batches_through_the_engines(tok: coda_runtime.Tokeniz
     np.testing.assert_array_equal(run(0), tok.encode(PHOTOS)[[0, 1, 2, 3, 4, 0]])
 
 
-def test_batches_in_a_row_are_different_pictures(tok: coda_runtime.Tokenizer) -> None:
+def test_batches_in_a_row_are_different_images(tok: coda_runtime.Tokenizer) -> None:
     run = Inputs(tok, "encode", PHOTOS).batches(1)
     outs = [np.asarray(run(number)).tobytes() for number in range(5)]
     assert len(set(outs)) == 4
     assert outs[0] == outs[4]
 
 
-def test_time_is_told_apart_by_parts(tok: coda_runtime.Tokenizer) -> None:
+def test_time_is_distinguished_by_parts(tok: coda_runtime.Tokenizer) -> None:
     inputs = Inputs(tok, "round-trip", PHOTOS)
     ticks = iter(range(10**9))
     parts = time_parts(tok, inputs.batches(2), OPERATIONS["round-trip"], clock=lambda: float(next(ticks)))
@@ -58,7 +58,7 @@ def test_time_is_told_apart_by_parts(tok: coda_runtime.Tokenizer) -> None:
     np.testing.assert_array_equal(tok.encode(PHOTOS), inputs._tok.encode(PHOTOS))
 
 
-def test_where_work_goes_on_after_a_call_parts_are_not_told(tok: coda_runtime.Tokenizer) -> None:
+def test_where_work_goes_on_after_a_call_parts_are_not_reported(tok: coda_runtime.Tokenizer) -> None:
     class OnDevice:
         device = "cuda:0"
         batch = None
@@ -76,9 +76,9 @@ def test_where_work_goes_on_after_a_call_parts_are_not_told(tok: coda_runtime.To
         assert time_parts(tok, lambda _: None, OPERATIONS["decode"]) is not None
 
 
-def test_pictures_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: Path, sealed: Path) -> None:
+def test_images_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: Path, sealed: Path) -> None:
     opened = Bundle.open(bundle)
-    samples = take_pictures(opened)
+    samples = take_images(opened)
     np.testing.assert_array_equal(samples.images, PHOTOS)
     assert samples.facts()["source"] == "samples of the bundle"
     from PIL import Image
@@ -86,16 +86,16 @@ def test_pictures_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: P
     for i, image in enumerate(tiny.photos(2, 40, 60)):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     paths = sorted(tmp_path.glob("*.png"))
-    taken = take_pictures(opened, paths * MOST, "there")
-    assert taken.images.shape == (MOST, 32, 32, 3)
-    assert {"count": MOST, "source": "there"}.items() <= taken.facts().items()
+    taken = take_images(opened, paths * MAX_IMAGES, "there")
+    assert taken.images.shape == (MAX_IMAGES, 32, 32, 3)
+    assert {"count": MAX_IMAGES, "source": "there"}.items() <= taken.facts().items()
     assert taken.facts()["sha256"] != samples.facts()["sha256"]
     with pytest.raises(InputError, match=r"carries no sample pictures.*--images DIR"):
-        take_pictures(Bundle.open(sealed))
+        take_images(Bundle.open(sealed))
 
 
-def test_damaged_samples_are_told_as_such(bundle: Path, copy: object) -> None:
+def test_damaged_samples_are_reported_as_such(bundle: Path, copy: object) -> None:
     damaged = copy(bundle)  # type: ignore[operator]
     (damaged / "parity.fp32.npz").write_bytes(b"no archive")
     with pytest.raises(ArtifactError, match="not a readable"):
-        take_pictures(Bundle.open(damaged))
+        take_images(Bundle.open(damaged))

@@ -108,13 +108,13 @@ def test_warnings_come_first_and_only_where_there_are_some() -> None:
     assert "tensorrt-rtx fp16 cuda:0 did not run" in render([results()])
 
 
-def test_a_measurement_that_was_not_warm_is_told_even_if_the_file_does_not() -> None:
+def test_a_measurement_that_was_not_warm_is_reported_even_if_the_file_does_not() -> None:
     data: Any = document()
     data["cells"][0]["measurements"][0]["warm"] = False
     assert "1 measurement never became stable" in render([Results.check(data)])
 
 
-def test_several_files_are_told_apart() -> None:
+def test_several_files_are_distinguished() -> None:
     other: Any = document(seed=3)
     other["images"]["sha256"] = "e" * 64
     page = render([results(), Results.check(other, "other.json")])

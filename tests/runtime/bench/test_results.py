@@ -96,7 +96,7 @@ def test_what_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_refused_names_the_key(name: str) -> None:
+def test_what_is_rejected_names_the_key(name: str) -> None:
     change, key = BAD[name]
     found = find_violation(changed(change), schema())
     assert found is not None
@@ -109,7 +109,7 @@ def test_what_is_refused_names_the_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", INCONSISTENT)
-def test_contradictions_are_refused(name: str) -> None:
+def test_contradictions_are_rejected(name: str) -> None:
     change, words = INCONSISTENT[name]
     assert find_violation(changed(change), schema()) is None
     with pytest.raises(InputError, match=words):

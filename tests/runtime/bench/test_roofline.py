@@ -37,7 +37,7 @@ def test_the_parts_of_an_operation_add_up() -> None:
         (FLOPS, loaded("encoder", "openvino:cpu", "bf16")),
     ],
 )
-def test_where_it_cannot_be_told_it_is_not(provenance: dict[str, Any], artifact: LoadedArtifact) -> None:
+def test_it_is_left_out_where_it_is_unknown(provenance: dict[str, Any], artifact: LoadedArtifact) -> None:
     assert work_of(provenance, [artifact], ("encoder",)) is None
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from coda_runtime.backends.base import LoadOptions
+from coda_runtime.bench.image_set import take_images
 from coda_runtime.bench.noise import collect_warnings
-from coda_runtime.bench.pictures import take_pictures
 from coda_runtime.bench.plan import Plan
 from coda_runtime.bench.results import Results
 from coda_runtime.bench.run import Hooks, run_bench, steps
-from coda_runtime.bench.summary import MOST_SAMPLES, summarise
+from coda_runtime.bench.summary import MAX_SAMPLES, summarise
 from coda_runtime.errors import BackendError, InputError
 from coda_runtime.format.bundle import Bundle
 from tests.runtime.bench.fakes import worker
@@ -47,7 +47,7 @@ def run(bundle: Path, plan: Plan, *, code: str = "", silence_s: float = 60, busy
         sleep=lambda seconds: None,
         command=worker(MEASURED + code) if code else None,
     )
-    return run_bench(opened, take_pictures(opened), plan, ["coda"], silence_s=silence_s, hooks=hooks).data
+    return run_bench(opened, take_images(opened), plan, ["coda"], silence_s=silence_s, hooks=hooks).data
 
 
 def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path
         if of["scenario"] == "single-stream":
             assert of["throughput"] == pytest.approx(of["batch"] / of["latency_s"]["p50"])
     assert set(ran["measurements"][-4]["parts_s"]) == {"encoder", "quantizer", "decoder", "runtime"}
-    assert data["images"] == take_pictures(Bundle.open(bundle)).facts()
+    assert data["images"] == take_images(Bundle.open(bundle)).facts()
     Results.check(data).save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json").data == data
 
@@ -156,7 +156,7 @@ def test_what_was_measured_before_a_failure_is_kept(bundle: Path) -> None:
     assert any("too hot" in text for text in noise["warnings"])
 
 
-def test_a_busy_machine_is_told(bundle: Path) -> None:
+def test_a_busy_machine_is_reported(bundle: Path) -> None:
     code = "measured(0); say('done', throttled=None)"
     plan = Plan(**{**FAST, "threads": (1, 2)})
     noise = run(bundle, plan, code=code, busy=iter([0.05, 0.02, 0.37]))["noise"]
@@ -167,7 +167,7 @@ def test_a_busy_machine_is_told(bundle: Path) -> None:
     assert "before" in run(bundle, plan, code=code, busy=iter([0.11, 0, 0]))["noise"]["warnings"][0]
 
 
-def test_what_was_not_warm_and_what_rests_on_little_is_told(bundle: Path) -> None:
+def test_what_was_not_warm_and_what_rests_on_little_is_reported(bundle: Path) -> None:
     server = {"latency_bound_s": 0.05, "max_rate": None, "offered_rate": 2.0, "achieved_rate": 1.5, "queue_p99_s": 1.0}
     code = f"measured(0, warm=False); measured(1, server={{**{server}, 'curve': []}}); say('done', throttled=None)"
     plan = Plan(**FAST, operations=("encode",), scenarios=("server",), latency_bound_s=0.05)
@@ -193,7 +193,7 @@ def test_many_samples_are_thinned_and_the_numbers_are_of_all(bundle: Path) -> No
     out = summarise([{**message, **rest, "warmup_runs": 1, "warm": True}])
     kept = out["latency_s"]["samples"]
     assert out["latency_s"]["samples_thinned"]
-    assert len(kept) == MOST_SAMPLES
+    assert len(kept) == MAX_SAMPLES
     assert (kept[0], kept[-1]) == (samples[0], samples[-1])
     assert kept == sorted(kept)
     assert out["repeats"] == 9000
@@ -215,6 +215,6 @@ def test_many_samples_are_thinned_and_the_numbers_are_of_all(bundle: Path) -> No
         ({"scenarios": ("server",)}, "--latency-bound MS"),
     ],
 )
-def test_what_is_not_there_at_all_is_refused_at_once(changes: dict[str, Any], message: str) -> None:
+def test_what_is_not_there_at_all_is_rejected_at_once(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError if "backends" not in changes else BackendError, match="(?s)" + message):
         Plan(**changes)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coda_runtime import InputError
-from coda_runtime.bench.statistics import FEWEST, is_stable, median_ci, outliers, percentile, ratio_ci
+from coda_runtime.bench.statistics import MIN_SAMPLES, is_stable, median_ci, outliers, percentile, ratio_ci
 
 SERIES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=80)
-LONG = st.lists(st.floats(1e-6, 1e3), min_size=FEWEST, max_size=80)
+LONG = st.lists(st.floats(1e-6, 1e3), min_size=MIN_SAMPLES, max_size=80)
 
 
 @given(SERIES, st.floats(0, 100))
@@ -134,9 +134,9 @@ def test_a_large_difference_is_found() -> None:
     assert 1.12 < low < 1.2 < high < 1.28
 
 
-@pytest.mark.parametrize("bad", [[1.0] * (FEWEST - 1), [0.0, *[1.0] * 9], [-1.0, *[1.0] * 9]])
+@pytest.mark.parametrize("bad", [[1.0] * (MIN_SAMPLES - 1), [0.0, *[1.0] * 9], [-1.0, *[1.0] * 9]])
 def test_a_ratio_needs_enough_positive_samples(bad: list[float]) -> None:
     good = [1.0] * 10
     for a, b in ((bad, good), (good, bad)):
-        with pytest.raises(InputError, match=f"at least {FEWEST} positive samples"):
+        with pytest.raises(InputError, match=f"at least {MIN_SAMPLES} positive samples"):
             ratio_ci(a, b)

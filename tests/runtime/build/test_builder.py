@@ -31,7 +31,7 @@ def test_every_part_builds(sealed: Path, rtx: EngineLibrary, file: str) -> None:
     assert all(0 <= done <= total for _, done, total in seen)
 
 
-def test_what_the_parser_refuses_is_told_by_node(tmp_path: Path, rtx: EngineLibrary) -> None:
+def test_what_the_parser_rejects_is_reported_by_node(tmp_path: Path, rtx: EngineLibrary) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["y"], name="fine"),
         helper.make_node("StringNormalizer", ["y"], ["z"], name="odd"),
@@ -93,7 +93,7 @@ def test_the_way_out_of_a_failed_build(sealed: Path, rtx: EngineLibrary) -> None
 
 
 @pytest.mark.parametrize("taken", [True, False])
-def test_a_timing_cache_of_another_gpu_is_refused_before_the_build(tmp_path: Path, taken: bool) -> None:
+def test_a_timing_cache_of_another_gpu_is_rejected_before_the_build(tmp_path: Path, taken: bool) -> None:
     """TensorRT's own caches need a GPU: its answer is played."""
 
     class Config:

@@ -51,7 +51,7 @@ def test_an_engine_for_every_part(with_engines: Path, sealed: Path) -> None:
     assert Bundle.open(sealed).manifest.artifacts == bundle.manifest.artifacts[:4], "the source is as it was"
 
 
-def test_the_bundle_still_runs_without_a_gpu_and_says_what_it_passed_over(with_engines: Path, sealed: Path) -> None:
+def test_the_bundle_still_runs_without_a_gpu_and_says_what_it_skipped(with_engines: Path, sealed: Path) -> None:
     images = tiny.photos(3)
     with load(with_engines) as tok, load(sealed) as plain:
         assert (tok.encode(images) == plain.encode(images)).all()
@@ -141,7 +141,7 @@ def test_a_path_with_dots(sealed: Path, copy: Copy) -> None:
     assert len(Bundle.open(folder).manifest.artifacts) == 7
 
 
-def test_a_folder_that_cannot_be_replaced_is_refused_before_the_build(
+def test_a_folder_that_cannot_be_replaced_is_rejected_before_the_build(
     sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy(sealed)
@@ -226,7 +226,7 @@ def test_measured_parity_is_written_and_a_failed_gate_leaves_nothing(sealed: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_is_refused_before_anything_is_built(sealed: Path, copy: Copy, tmp_path: Path) -> None:
+def test_what_is_rejected_before_anything_is_built(sealed: Path, copy: Copy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="precision 'int8' is unknown, expected some of fp32, fp16, bf16"):
         add_engines(sealed, dataclasses.replace(REQUEST, precisions=("int8",)), out=tmp_path / "a")
     with pytest.raises(InputError, match="no ONNX files in 'fp16' to build from, only in fp32; export it with"):

@@ -25,17 +25,17 @@ from tests.runtime import tiny
 Ids = dict[str, list[int]]
 
 
-def save_pictures(folder: Path, count: int, *, scale: int = 1, groups: int = 3) -> None:
+def save_images(folder: Path, count: int, *, scale: int = 1, groups: int = 3) -> None:
     """PNG files `g0/000.png`, ... each of another picture, 60 x 40 times `scale`."""
-    for number, picture in enumerate(tiny.photos(count, 40, 60)):
-        place = folder / f"g{number % groups}" / f"{number:03d}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).resize((60 * scale, 40 * scale)).save(place, compress_level=1)
+    for number, image in enumerate(tiny.photos(count, 40, 60)):
+        path = folder / f"g{number % groups}" / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((60 * scale, 40 * scale)).save(path, compress_level=1)
 
 
-def png(picture: np.ndarray[Any, Any]) -> bytes:
+def png(image: np.ndarray[Any, Any]) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coda_runtime.cli.tokenize import _reporting
-from tests.runtime.bulk.conftest import save_pictures
+from tests.runtime.bulk.conftest import save_images
 
 
 def coda(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def test_usage() -> None:
     ],
 )
 def test_failures(sealed: Path, tmp_path: Path, bundle: str | None, arguments: tuple[str, ...], told: str) -> None:
-    save_pictures(tmp_path / "photos", 1)
+    save_images(tmp_path / "photos", 1)
     done = coda(bundle or sealed, tmp_path / "photos", "--out", tmp_path / "out", *arguments)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("error: ")
@@ -92,7 +92,7 @@ def test_ctrl_c_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_cluster_that_is_not_there(sealed: Path, tmp_path: Path) -> None:
-    save_pictures(tmp_path / "photos", 1)
+    save_images(tmp_path / "photos", 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{taken.getsockname()[1]}"

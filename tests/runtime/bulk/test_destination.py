@@ -59,7 +59,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         Destination(str(tmp_path / "out"))
 
 
-def test_a_run_that_is_refused_leaves_the_lock_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_rejected_leaves_the_lock_of_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both started at once, and saw no folder."""
     out, other = Destination(str(tmp_path / "out")), Destination(str(tmp_path / "out"))
     with out.held():

@@ -17,8 +17,8 @@ import pytest
 from coda_runtime import OutputError, TokenError
 from coda_runtime.bulk import TokenFolder, run, shards
 from tests.runtime import tiny
-from tests.runtime.bulk.conftest import expected, save_pictures
-from tests.runtime.bulk.pieces import without_ray
+from tests.runtime.bulk.conftest import expected, save_images
+from tests.runtime.bulk.local_pipeline import without_ray
 
 Made = tuple[Path, dict[str, list[int]]]
 
@@ -27,7 +27,7 @@ Made = tuple[Path, dict[str, list[int]]]
 def made(sealed: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A folder of 13 rows, in shards of 5 with row groups of 2, and {key: ids}."""
     base = tmp_path_factory.mktemp("folder")
-    save_pictures(base / "pictures", 13)
+    save_images(base / "pictures", 13)
     with pytest.MonkeyPatch.context() as patch, without_ray():
         for module in (shards, run.manifest):
             patch.setattr(module, "ROWS_PER_GROUP", 2)
@@ -56,7 +56,7 @@ def test_rows(made: Made) -> None:
     folder.verify()
 
 
-def test_what_is_not_there_is_told_from_what_is_not_finished(made: Made, tmp_path: Path) -> None:
+def test_what_is_not_there_is_distinguished_from_what_is_not_finished(made: Made, tmp_path: Path) -> None:
     for where in (tmp_path / "nope", tmp_path):
         with pytest.raises(OutputError, match="is not there or empty"):
             TokenFolder(where)

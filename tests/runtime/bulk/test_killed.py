@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.runtime.bulk.conftest import expected, found, save_pictures
+from tests.runtime.bulk.conftest import expected, found, save_images
 from tests.runtime.bulk.test_ray import PATIENCE, children
 
 SHARDS = 12
@@ -63,9 +63,9 @@ def run_and_kill(command: list[str], out: Path) -> bool:
 
 
 def test_killed_and_started_again(sealed: Path, tmp_path: Path) -> None:
-    pictures, out = tmp_path / "pictures", tmp_path / "out"
-    save_pictures(pictures, 4 * SHARDS, scale=8)
-    command = [sys.executable, "-W", "error", "-m", "coda_runtime.cli", "tokenize", str(sealed), str(pictures)]
+    images, out = tmp_path / "pictures", tmp_path / "out"
+    save_images(images, 4 * SHARDS, scale=8)
+    command = [sys.executable, "-W", "error", "-m", "coda_runtime.cli", "tokenize", str(sealed), str(images)]
     command += ["--out", str(out), "--shard-size", "4"]
     for _ in range(ATTEMPTS):  # a busy machine may let it end before we look
         if run_and_kill(command, out):
@@ -92,6 +92,6 @@ def test_killed_and_started_again(sealed: Path, tmp_path: Path) -> None:
     assert (report["images"], report["errors"], report["shards"]) == (4 * SHARDS, 0, SHARDS)
     assert report["computed"] == 4 * (SHARDS - len(before))
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert found(out) == expected(sealed, pictures)
+    assert found(out) == expected(sealed, images)
     names = [".lock", "errors.jsonl", "manifest.json", "plan.arrow", *(f"shard-{n:05d}.parquet" for n in range(SHARDS))]
     assert sorted(path.name for path in out.iterdir()) == names

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from coda_runtime.bulk import TokenFolder, tokenize
-from tests.runtime.bulk.conftest import expected, found, save_pictures
+from tests.runtime.bulk.conftest import expected, found, save_images
 
 # Ray warns of its own future.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -57,17 +57,17 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """36 pictures, and one that is none."""
     folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder, 36)
+    save_images(folder, 36)
     (folder / "g1" / "broken.png").write_bytes(b"no picture")
     return folder
 
 
 @pytest.fixture
-def gate(pictures: Path) -> Iterator[Gate]:
-    server = Gate(pictures)
+def gate(images: Path) -> Iterator[Gate]:
+    server = Gate(images)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -79,15 +79,15 @@ def gate(pictures: Path) -> Iterator[Gate]:
 
 def children(parent: int) -> Iterator[tuple[int, str]]:
     """The (process id, name) of a process' children."""
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit():
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
             try:
-                status = (place / "stat").read_text()
-                name = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                status = (path / "stat").read_text()
+                name = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:  # it has ended
                 continue
             if int(status.rpartition(")")[2].split()[1]) == parent:
-                yield int(place.name), name
+                yield int(path.name), name
 
 
 def raylet(node: Any) -> int:
@@ -120,8 +120,8 @@ class Once:
             self._act()
 
 
-def check(bundle: Path, pictures: Path, out: Path) -> None:
-    assert found(out) == expected(bundle, pictures)
+def check(bundle: Path, images: Path, out: Path) -> None:
+    assert found(out) == expected(bundle, images)
     (error,) = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert error["path"] == "g1/broken.png"
     folder = TokenFolder(out)
@@ -129,15 +129,15 @@ def check(bundle: Path, pictures: Path, out: Path) -> None:
     assert (len(folder), folder.manifest["errors"]) == (36, 1)
 
 
-def test_local_files(sealed: Path, pictures: Path, tmp_path: Path, ray_nodes: Any) -> None:
-    done = tokenize(sealed, pictures, tmp_path / "out", shard_size=8, label="folder", original_size=True)
+def test_local_files(sealed: Path, images: Path, tmp_path: Path, ray_nodes: Any) -> None:
+    done = tokenize(sealed, images, tmp_path / "out", shard_size=8, label="folder", original_size=True)
     assert (done.images, done.errors, done.shards, done.computed) == (36, 1, 5, 37)
-    check(sealed, pictures, tmp_path / "out")
+    check(sealed, images, tmp_path / "out")
     row = TokenFolder(tmp_path / "out")[20]
     assert (row["label"], row["width"], row["height"]) == (row["path"].split("/")[0], 60, 40)
 
 
-def test_workers_are_killed(sealed: Path, pictures: Path, gate: Gate, tmp_path: Path, ray_nodes: Any) -> None:
+def test_workers_are_killed(sealed: Path, images: Path, gate: Gate, tmp_path: Path, ray_nodes: Any) -> None:
     def kill() -> None:
         wait_for(lambda: gate.waiting)
         for pid in wait_for(lambda: workers(ray_nodes.head_node, "MapBatches(read")):  # they wait for the gate
@@ -155,10 +155,10 @@ def test_workers_are_killed(sealed: Path, pictures: Path, gate: Gate, tmp_path: 
     done = tokenize(sealed, gate.url, tmp_path / "out", shard_size=8, chunk=2, report=report)
     assert report.done
     assert (done.images, done.errors, done.shards, done.computed) == (36, 1, 5, 37)
-    check(sealed, pictures, tmp_path / "out")
+    check(sealed, images, tmp_path / "out")
 
 
-def test_a_node_is_killed(sealed: Path, pictures: Path, gate: Gate, tmp_path: Path, ray_nodes: Any) -> None:
+def test_a_node_is_killed(sealed: Path, images: Path, gate: Gate, tmp_path: Path, ray_nodes: Any) -> None:
     import ray
 
     alive = lambda: [1 for one in ray.nodes() if one["Alive"]]  # noqa: E731
@@ -175,4 +175,4 @@ def test_a_node_is_killed(sealed: Path, pictures: Path, gate: Gate, tmp_path: Pa
     tokenize(sealed, gate.url, tmp_path / "out", shard_size=8, chunk=2, report=report)
     assert report.done
     wait_for(lambda: len(alive()) == 1)
-    check(sealed, pictures, tmp_path / "out")
+    check(sealed, images, tmp_path / "out")

@@ -22,24 +22,24 @@ from coda_runtime.bulk import TokenFolder, tokenize
 from coda_runtime.bulk.destination import Destination
 from coda_runtime.bulk.run import _own
 from tests.runtime import tiny
-from tests.runtime.bulk.conftest import expected, found, png, save_pictures, save_tar
-from tests.runtime.bulk.pieces import Here, without_ray
+from tests.runtime.bulk.conftest import expected, found, png, save_images, save_tar
+from tests.runtime.bulk.local_pipeline import Here, without_ray
 
 IMAGES, BROKEN = 22, ("g0/010b.png", "g2/last.png")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    save_pictures(folder, IMAGES)
+    save_images(folder, IMAGES)
     for name in BROKEN:
         (folder / name).write_bytes(b"no picture")
     return folder
 
 
 @pytest.fixture(scope="module")
-def ids(sealed: Path, pictures: Path) -> dict[str, list[int]]:
-    return expected(sealed, pictures)
+def ids(sealed: Path, images: Path) -> dict[str, list[int]]:
+    return expected(sealed, images)
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def here() -> Iterator[Here]:
         yield pipeline
 
 
-def test_result(sealed: Path, pictures: Path, ids: dict[str, list[int]], here: Here, tmp_path: Path) -> None:
+def test_result(sealed: Path, images: Path, ids: dict[str, list[int]], here: Here, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    done = tokenize(sealed, pictures, tmp_path / "out", shard_size=7, report=lambda *now: told.append(now))
+    done = tokenize(sealed, images, tmp_path / "out", shard_size=7, report=lambda *now: told.append(now))
     assert found(tmp_path / "out") == ids
     assert (done.images, done.errors, done.shards, done.computed) == (IMAGES, 2, 4, IMAGES + 2)
     assert done.tokens == IMAGES * tiny.TOKENS
@@ -68,25 +68,23 @@ def test_result(sealed: Path, pictures: Path, ids: dict[str, list[int]], here: H
     assert {part["part"] for part in manifest["made_by"]} == {"encoder", "quantizer"}
 
 
-def test_again_does_nothing(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+def test_again_does_nothing(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    tokenize(sealed, pictures, out, shard_size=7)
+    tokenize(sealed, images, out, shard_size=7)
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     here.positions.clear()
-    done = tokenize(sealed, pictures, out, shard_size=7)
+    done = tokenize(sealed, images, out, shard_size=7)
     assert (done.computed, done.images, here.positions) == (0, IMAGES, [])
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_shard_that_was_taken_away(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+def test_a_shard_that_was_taken_away(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     """Until it is back, there is no manifest, which would say that all is there."""
     out = tmp_path / "out"
-    tokenize(sealed, pictures, out, shard_size=7)
+    tokenize(sealed, images, out, shard_size=7)
     (out / "shard-00001.parquet").unlink()
     told: list[bool] = []
-    done = tokenize(
-        sealed, pictures, out, shard_size=7, report=lambda *_: told.append((out / "manifest.json").exists())
-    )
+    done = tokenize(sealed, images, out, shard_size=7, report=lambda *_: told.append((out / "manifest.json").exists()))
     assert (done.computed, any(told[1:])) == (7, False)
     TokenFolder(out).verify()
 
@@ -112,7 +110,7 @@ class Killed(BaseException):
 )
 def test_killed_anywhere(
     sealed: Path,
-    pictures: Path,
+    images: Path,
     ids: dict[str, list[int]],
     tmp_path_factory: pytest.TempPathFactory,
     shard_size: int,
@@ -141,10 +139,10 @@ def test_killed_anywhere(
         with without_ray(pipeline), pytest.MonkeyPatch.context() as patch:
             patch.setattr(Destination, "write", dying)
             with contextlib.suppress(Killed):
-                tokenize(sealed, pictures, out, shard_size=shard_size, chunk=chunk, report=lambda *_, s=step: s())
+                tokenize(sealed, images, out, shard_size=shard_size, chunk=chunk, report=lambda *_, s=step: s())
         computed += pipeline.positions
         assert not there & {position // shard_size for position in pipeline.positions}
-    tokenize(sealed, pictures, out, shard_size=shard_size)
+    tokenize(sealed, images, out, shard_size=shard_size)
     assert found(out) == ids
     assert set(computed) == set(range(IMAGES + 2))
     assert len(list(out.glob("*.parquet"))) == -(-(IMAGES + 2) // shard_size)
@@ -154,14 +152,14 @@ def test_killed_anywhere(
     shutil.rmtree(out.parent)
 
 
-def test_strict(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+def test_strict(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ImageError, match=r"'g\d/\w+\.png' is not an image"):
-        tokenize(sealed, pictures, out, shard_size=4, strict=True)
+        tokenize(sealed, images, out, shard_size=4, strict=True)
     assert not (out / "manifest.json").exists()
-    tokenize(sealed, pictures, out, shard_size=4)
+    tokenize(sealed, images, out, shard_size=4)
     with pytest.raises(ImageError, match=r"'g0/010b\.png' is not an image .* \(in shard-0000\d\.parquet"):
-        tokenize(sealed, pictures, out, shard_size=4, strict=True)
+        tokenize(sealed, images, out, shard_size=4, strict=True)
 
 
 def test_only_unreadable_images(sealed: Path, here: Here, tmp_path: Path) -> None:
@@ -173,8 +171,8 @@ def test_only_unreadable_images(sealed: Path, here: Here, tmp_path: Path) -> Non
     assert len(TokenFolder(tmp_path / "out")) == 0
 
 
-def test_columns(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
-    tokenize(sealed, pictures, tmp_path / "out", label="folder", original_size=True)
+def test_columns(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, images, tmp_path / "out", label="folder", original_size=True)
     rows = list(TokenFolder(tmp_path / "out"))
     assert len(rows) == IMAGES
     for row in rows:
@@ -192,45 +190,45 @@ def test_columns(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> No
         ({"original_size": True}, "original size"),
     ],
 )
-def test_other_settings_are_refused(
-    sealed: Path, pictures: Path, here: Here, tmp_path: Path, change: dict[str, Any], told: str
+def test_other_settings_are_rejected(
+    sealed: Path, images: Path, here: Here, tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
-    tokenize(sealed, pictures, tmp_path / "out", shard_size=7)
+    tokenize(sealed, images, tmp_path / "out", shard_size=7)
     with pytest.raises(InputError, match=f"was begun with other settings: {told}.*choose another --out"):
-        tokenize(sealed, pictures, tmp_path / "out", **{"shard_size": 7, **change})
+        tokenize(sealed, images, tmp_path / "out", **{"shard_size": 7, **change})
 
 
-def test_another_source_is_refused(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
-    tokenize(sealed, pictures, tmp_path / "out")
+def test_another_source_is_rejected(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, images, tmp_path / "out")
     with pytest.raises(InputError, match=r"other settings: source .*g0' now"):
-        tokenize(sealed, pictures / "g0", tmp_path / "out")
+        tokenize(sealed, images / "g0", tmp_path / "out")
 
 
-def test_another_bundle_is_refused(
-    sealed: Path, pictures: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_bundle_is_rejected(
+    sealed: Path, images: Path, here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenize(sealed, pictures, tmp_path / "out")
+    tokenize(sealed, images, tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr(tiny, "MIX", tiny.MIX + np.float32(0.5))
         other = tiny.make_bundle(tmp_path / "other")
     with pytest.raises(InputError, match="other settings: tokenizer; run with"):
-        tokenize(other, pictures, tmp_path / "out")
+        tokenize(other, images, tmp_path / "out")
     same = shutil.copytree(sealed, tmp_path / "copy")
-    assert tokenize(same, pictures, tmp_path / "out").computed == 0
+    assert tokenize(same, images, tmp_path / "out").computed == 0
 
 
-def test_files_that_came_later_are_told(sealed: Path, here: Here, tmp_path: Path) -> None:
+def test_files_that_came_later_are_reported(sealed: Path, here: Here, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    save_pictures(photos, 5)
+    save_images(photos, 5)
     assert tokenize(sealed, photos, tmp_path / "out").left_out == 0
-    save_pictures(photos, 7)
+    save_images(photos, 7)
     done = tokenize(sealed, photos, tmp_path / "out")
     assert (done.left_out, done.images) == (2, 5)
 
 
 def test_files_that_went_are_errors(sealed: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    save_pictures(photos, 5)
+    save_images(photos, 5)
     gone = photos / "g0" / "003.png"
     with without_ray():
         done = tokenize(sealed, photos, tmp_path / "out", report=lambda *_: gone.unlink(missing_ok=True))
@@ -241,8 +239,8 @@ def test_files_that_went_are_errors(sealed: Path, tmp_path: Path) -> None:
 def test_tars_that_change_between_runs(sealed: Path, here: Here, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
-    pictures = [png(picture) for picture in tiny.photos(6)]
-    save_tar(shards / "a.tar", {f"{number}.png": data for number, data in enumerate(pictures)})
+    images = [png(image) for image in tiny.photos(6)]
+    save_tar(shards / "a.tar", {f"{number}.png": data for number, data in enumerate(images)})
 
     def stop(done: int, total: int) -> None:
         if done:
@@ -250,7 +248,7 @@ def test_tars_that_change_between_runs(sealed: Path, here: Here, tmp_path: Path)
 
     with pytest.raises(Killed):
         tokenize(sealed, shards, tmp_path / "out", shard_size=2, report=stop)
-    save_tar(shards / "a.tar", {f"{number}.png": data for number, data in enumerate(reversed(pictures))})
+    save_tar(shards / "a.tar", {f"{number}.png": data for number, data in enumerate(reversed(images))})
     with pytest.raises(InputError, match=r"a\.tar has changed since the plan was made"):
         tokenize(sealed, shards, tmp_path / "out", shard_size=2)
     shutil.copy(shards / "a.tar", shards / "b.tar")
@@ -260,38 +258,38 @@ def test_tars_that_change_between_runs(sealed: Path, here: Here, tmp_path: Path)
 
 
 @pytest.mark.parametrize("inside", ["", "g0", "g0/*.png"])
-def test_the_images_do_not_lie_in_the_destination(sealed: Path, pictures: Path, inside: str) -> None:
-    before = sorted(pictures.rglob("*"))
+def test_the_images_do_not_lie_in_the_destination(sealed: Path, images: Path, inside: str) -> None:
+    before = sorted(images.rglob("*"))
     with pytest.raises(InputError, match="holds the images; choose another --out"):
-        tokenize(sealed, pictures / inside, pictures)
-    assert sorted(pictures.rglob("*")) == before
+        tokenize(sealed, images / inside, images)
+    assert sorted(images.rglob("*")) == before
 
 
-def test_a_second_run_is_refused(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+def test_a_second_run_is_rejected(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     with (
         Destination(str(tmp_path / "out")).held(),
         pytest.raises(InputError, match=r"another run is writing to .*wait for its end"),
     ):
-        tokenize(sealed, pictures, tmp_path / "out")
+        tokenize(sealed, images, tmp_path / "out")
 
 
-def test_foreign_and_damaged_shards(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
-    tokenize(sealed, pictures, tmp_path / "one", shard_size=12)
-    tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+def test_foreign_and_damaged_shards(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, images, tmp_path / "one", shard_size=12)
+    tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     shard = tmp_path / "two" / "shard-00000.parquet"
     whole = shard.read_bytes()
     shutil.copy(tmp_path / "one" / shard.name, shard)
     with pytest.raises(OutputError, match="belongs to another run"):
-        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+        tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     shard.write_bytes(whole[:-9])
     with pytest.raises(OutputError, match=r"is damaged, or not of coda .*remove it and run again"):
-        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+        tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     (tmp_path / "two" / "plan.arrow").write_bytes(b"ARROW1")
     with pytest.raises(OutputError, match="is no plan that this coda knows"):
-        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+        tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     (tmp_path / "two" / "plan.arrow").unlink()
     with pytest.raises(InputError, match=r"holds manifest\.json and no plan|holds shard-00000\.parquet and no plan"):
-        tokenize(sealed, pictures / "g0", tmp_path / "two", shard_size=12)
+        tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
 
 
 @pytest.mark.parametrize(
@@ -307,25 +305,25 @@ def test_foreign_and_damaged_shards(sealed: Path, pictures: Path, here: Here, tm
     ],
 )
 def test_wrong_arguments_leave_nothing(
-    sealed: Path, pictures: Path, tmp_path: Path, changes: dict[str, Any], told: str
+    sealed: Path, images: Path, tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(InputError, match=told):
-        tokenize(sealed, **{"source": pictures, "out": tmp_path / "out", **changes})
+        tokenize(sealed, **{"source": images, "out": tmp_path / "out", **changes})
     assert not (tmp_path / "out").exists()
 
 
-def test_engine_failures_keep_their_class(sealed: Path, pictures: Path, here: Here, tmp_path: Path) -> None:
+def test_engine_failures_keep_their_class(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     from coda_runtime import BackendError
 
     with pytest.raises(BackendError, match="nonsense"):
-        tokenize(sealed, pictures, tmp_path / "out", backend="nonsense")
+        tokenize(sealed, images, tmp_path / "out", backend="nonsense")
 
 
-def test_to_a_url(sealed: Path, pictures: Path, ids: dict[str, list[int]], here: Here) -> None:
+def test_to_a_url(sealed: Path, images: Path, ids: dict[str, list[int]], here: Here) -> None:
     """An object store in memory: there is no rename, an upload is whole or nothing."""
-    done = tokenize(sealed, pictures, "memory://bucket/tokens", shard_size=9)
+    done = tokenize(sealed, images, "memory://bucket/tokens", shard_size=9)
     assert done.images == IMAGES
-    again = tokenize(sealed, pictures, "memory://bucket/tokens", shard_size=9)
+    again = tokenize(sealed, images, "memory://bucket/tokens", shard_size=9)
     assert (again.computed, again.images) == (0, IMAGES)
     folder = TokenFolder("memory://bucket/tokens")
     assert {row["path"]: row["ids"].tolist() for row in folder} == ids

@@ -27,9 +27,9 @@ from coda_runtime.bulk.sources.fetching import read_local, read_remote
 from coda_runtime.bulk.tars import expand_braces
 from coda_runtime.io.remote import redacted
 from tests.runtime import tiny
-from tests.runtime.bulk.conftest import png, save_pictures, save_tar
+from tests.runtime.bulk.conftest import png, save_images, save_tar
 
-PNGS = [png(picture) for picture in tiny.photos(12)]
+PNGS = [png(image) for image in tiny.photos(12)]
 
 
 def read(where: object, **options: Any) -> tuple[list[str], list[bytes | ImageError], pa.Table]:
@@ -141,12 +141,12 @@ def test_tars_that_change(tars: Path) -> None:
 
 
 def test_members_of_absurd_size(tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    most = min(map(len, PNGS[:2]))
+    max_bytes = min(map(len, PNGS[:2]))
     for module in (fetching, tar_source):
-        monkeypatch.setattr(module, "MOST_BYTES", most)
+        monkeypatch.setattr(module, "MAX_BYTES", max_bytes)
     _, files, _ = read(tars / "train-000.tar")
-    assert [isinstance(file, ImageError) for file in files] == [len(data) > most for data in PNGS[:2]]
-    assert f"and {most} is the most that is read; leave it out" in "".join(map(str, files))
+    assert [isinstance(file, ImageError) for file in files] == [len(data) > max_bytes for data in PNGS[:2]]
+    assert f"and {max_bytes} is the most that is read; leave it out" in "".join(map(str, files))
 
 
 def test_tars_that_are_none(tars: Path) -> None:
@@ -159,7 +159,7 @@ def test_tars_that_are_none(tars: Path) -> None:
         read(tars)
 
 
-def test_compressed_tars_are_refused(tmp_path: Path) -> None:
+def test_compressed_tars_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(b""))
     with pytest.raises(InputError, match=r"a\.tar\.gz is a compressed tar file.*decompress it to \.tar"):
         read(tmp_path)
@@ -269,7 +269,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     """An HTTP server of a folder with pictures."""
-    save_pictures(tmp_path / "site", 5)
+    save_images(tmp_path / "site", 5)
     handler = functools.partial(Quiet, directory=str(tmp_path / "site"))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -358,7 +358,7 @@ def test_trouble_that_is_not_the_files(tmp_path: Path, monkeypatch: pytest.Monke
     fail(errno.EIO)
     assert isinstance(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)), ImageError)
     monkeypatch.undo()
-    monkeypatch.setattr(fetching, "MOST_BYTES", 10)
+    monkeypatch.setattr(fetching, "MAX_BYTES", 10)
     assert "10 is the most that is read" in str(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)))
 
 
@@ -372,19 +372,19 @@ def test_trouble_that_is_not_the_files(tmp_path: Path, monkeypatch: pytest.Monke
         ("s3://key:secret@bucket/a?.tar", "s3://bucket/a?.tar"),
     ],
 )
-def test_secrets_are_not_told(url: str, told: str) -> None:
+def test_secrets_are_not_printed(url: str, told: str) -> None:
     assert redacted(url) == told
 
 
 @given(st.lists(st.sampled_from(["a", "-", "{1..3}", "{x,y}", "{08..10}", "{", "}", "*"]), max_size=6))
-def test_braces(pieces: list[str]) -> None:
+def test_braces(components: list[str]) -> None:
     known = {"{1..3}": 3, "{x,y}": 2, "{08..10}": 3}
-    stray = any(piece in "{}" for piece in pieces)
-    expanded = list(expand_braces("".join(pieces)))
+    stray = any(component in "{}" for component in components)
+    expanded = list(expand_braces("".join(components)))
     if not stray:
         count = 1
-        for piece in pieces:
-            count *= known.get(piece, 1)
+        for component in components:
+            count *= known.get(component, 1)
         assert len(expanded) == len(set(expanded)) == count
         assert not any("{" in text for text in expanded)
-    assert all(text.count("*") == pieces.count("*") for text in expanded)
+    assert all(text.count("*") == components.count("*") for text in expanded)

@@ -78,7 +78,7 @@ def test_a_regression_is_exit_code_1(coda: Run, bundle: Path, tmp_path: Path) ->
     assert coda("bench", "compare", tmp_path / "b.json", tmp_path / "a.json").returncode == 0
 
 
-def refused(*arguments: object) -> str:
+def rejected(*arguments: object) -> str:
     done = CliRunner().invoke(app.cli, ["bench", *map(str, arguments)])
     assert done.exit_code == 1, done.output
     assert done.stdout == ""
@@ -87,22 +87,22 @@ def refused(*arguments: object) -> str:
     return done.stderr
 
 
-def test_what_cannot_be_is_told_in_one_line(bundle: Path, sealed: Path, tmp_path: Path) -> None:
-    assert "--images DIR" in refused("run", sealed)
-    assert "there is no folder" in refused("run", "missing/")
-    assert "operation is 'x'" in refused("run", bundle, "--operation", "x")
-    assert "--batch is '1,many'; expected whole numbers" in refused("run", bundle, "--batch", "1,many")
-    assert "--backend is ','" in refused("run", bundle, "--backend", ",")
-    assert "--latency-bound MS" in refused("run", bundle, "--scenario", "server")
-    assert "--timeout is 0" in refused("run", bundle, "--timeout", "0")
-    assert "nothing of" in refused("run", bundle, "--precision", "fp16", "--seconds", "0.02")
+def test_what_cannot_be_is_reported_in_one_line(bundle: Path, sealed: Path, tmp_path: Path) -> None:
+    assert "--images DIR" in rejected("run", sealed)
+    assert "there is no folder" in rejected("run", "missing/")
+    assert "operation is 'x'" in rejected("run", bundle, "--operation", "x")
+    assert "--batch is '1,many'; expected whole numbers" in rejected("run", bundle, "--batch", "1,many")
+    assert "--backend is ','" in rejected("run", bundle, "--backend", ",")
+    assert "--latency-bound MS" in rejected("run", bundle, "--scenario", "server")
+    assert "--timeout is 0" in rejected("run", bundle, "--timeout", "0")
+    assert "nothing of" in rejected("run", bundle, "--precision", "fp16", "--seconds", "0.02")
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refused("run", bundle, "--out", tmp_path / "file" / "out.json")
+    assert "cannot be written" in rejected("run", bundle, "--out", tmp_path / "file" / "out.json")
     picture = tmp_path / "a.png"
     Image.fromarray(tiny.photos(1)[0]).save(picture)
-    assert "would overwrite it" in refused("run", bundle, "--images", picture, "--out", picture)
-    assert "--threshold is 'much'" in refused("compare", "a", "b", "--threshold", "much")
-    assert "cannot be read" in refused("compare", "a", "b")
+    assert "would overwrite it" in rejected("run", bundle, "--images", picture, "--out", picture)
+    assert "--threshold is 'much'" in rejected("compare", "a", "b", "--threshold", "much")
+    assert "cannot be read" in rejected("compare", "a", "b")
     assert CliRunner().invoke(app.cli, ["bench", "run", str(bundle), "--nothing"]).exit_code == 2
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.png", "file"]
 

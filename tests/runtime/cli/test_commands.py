@@ -84,7 +84,7 @@ class TestEncode:
 
 
 class TestDecode:
-    def test_pictures_are_what_the_runtime_decodes(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
+    def test_images_are_what_the_runtime_decodes(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
         done = _in_process("decode", sealed, tokens, "--out", tmp_path / "out")
         assert done.stdout == f"5 images: {tmp_path / 'out'}\n"
         with np.load(tokens) as data, coda_runtime.load(sealed) as tok:
@@ -99,7 +99,7 @@ class TestDecode:
             "decode", sealed, tokens, "--out", "o", "--scales", 4
         )
 
-    def test_another_tokenizers_tokens_are_refused(
+    def test_another_tokenizers_tokens_are_rejected(
         self, fails: Fails, sealed: Path, minimal: Path, tokens: Path, tmp_path: Path
     ) -> None:
         # The same quantizer is the same tokenizer, whether or not the value table is there.
@@ -116,7 +116,7 @@ class TestDecode:
         assert "tokens.npz is not a .npz file, or it is cut" in done.stderr
         assert not (tmp_path / "o").exists()
 
-    def test_flipped_bytes_never_crash_or_change_a_picture(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
+    def test_flipped_bytes_never_crash_or_change_an_image(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
         with coda_runtime.load(sealed) as tok, np.load(tokens) as data:
             whole, ids = tokens.read_bytes(), data["ids"]
             for at in range(0, len(whole), 7):
@@ -171,7 +171,7 @@ class TestDecode:
         with coda_runtime.load(sealed) as tok:
             np.testing.assert_array_equal(_pixels(tmp_path / "out" / "00003.png"), tok.decode(ids[3:4, :5])[0])
 
-    def test_other_files_are_refused(self, fails: Fails, sealed: Path, photos: Path, tmp_path: Path) -> None:
+    def test_other_files_are_rejected(self, fails: Fails, sealed: Path, photos: Path, tmp_path: Path) -> None:
         np.save(tmp_path / "plain.npy", np.zeros((1, 21), np.int32))
         assert "is not a .npz file" in fails("decode", sealed, tmp_path / "plain.npy", "--out", "o")
         assert "there is no file" in fails("decode", sealed, tmp_path / "none.npz", "--out", "o")
@@ -190,7 +190,7 @@ class TestDecode:
 
 
 class TestReconstruct:
-    def test_pictures_and_figures(self, coda: Run, sealed: Path, photos: Path, tmp_path: Path) -> None:
+    def test_images_and_metrics(self, coda: Run, sealed: Path, photos: Path, tmp_path: Path) -> None:
         done = coda("reconstruct", sealed, photos, "--out", "out", "--json")
         assert (done.returncode, done.stderr) == (0, "")
         report = json.loads(done.stdout)

@@ -12,7 +12,7 @@ from coda_runtime.errors import InputError, OutputError
 from coda_runtime.io.atomic_files import staged_file, staged_folder
 
 
-def test_a_target_among_the_images_is_refused(tmp_path: Path) -> None:
+def test_a_target_among_the_images_is_rejected(tmp_path: Path) -> None:
     image = tmp_path / "cat.png"
     image.write_bytes(b"x")
     (tmp_path / "link.png").symlink_to(image)

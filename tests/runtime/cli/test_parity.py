@@ -131,8 +131,8 @@ class TestVerify:
         assert "and parity holds" in done.stdout
         assert fake.sizes == [1] * 5 + [2] * 3 + [4] * 2
 
-    def test_an_engine_for_another_gpu_is_told_and_no_failure(self, with_engine: Path, fake: FakeBackend) -> None:
-        fake.refuses = EngineMismatchError("it was built for sm89, and this GPU is sm90")
+    def test_an_engine_for_another_gpu_is_reported_and_no_failure(self, with_engine: Path, fake: FakeBackend) -> None:
+        fake.rejects = EngineMismatchError("it was built for sm89, and this GPU is sm90")
         done = coda("verify", with_engine, "--parity")
         assert "and parity holds" not in done.stdout
         assert "parity holds for 3 of 4 graphs, the others were not measured: " in done.stdout
@@ -176,8 +176,8 @@ class TestVerify:
         assert "the fp32 decoder could not be run, so its parity is unknown: at a batch of 1: no memory" in done.stderr
 
     def test_more_than_one_failure(self, bundle: Path, tmp_path: Path) -> None:
-        floors = {"fp32": {"min_agreement": 0, "min_psnr": 0}}
-        lenient = reseal(bundle, tmp_path / "lenient", lambda artifact: artifact, floors=floors)
+        thresholds = {"fp32": {"min_agreement": 0, "min_psnr": 0}}
+        lenient = reseal(bundle, tmp_path / "lenient", lambda artifact: artifact, thresholds=thresholds)
         swapped = np.load(lenient / "codebook.fp32.npy")[::-1].copy()
         np.save(lenient / "codebook.fp32.npy", swapped)
 
@@ -193,11 +193,11 @@ class TestVerify:
         # Floors that the bundle was exported with are those that count.
         assert (
             "parity holds"
-            in coda("verify", reseal(lenient, tmp_path / "again", described, floors=floors), "--parity").stdout
+            in coda("verify", reseal(lenient, tmp_path / "again", described, thresholds=thresholds), "--parity").stdout
         )
 
-    @pytest.mark.parametrize("said", ["refuses", "fails"])
-    def test_a_bf16_graph_that_a_backend_cannot_load_is_told(
+    @pytest.mark.parametrize("said", ["rejects", "fails"])
+    def test_a_bf16_graph_that_a_backend_cannot_load_is_reported(
         self, bundle: Path, tmp_path: Path, fake: FakeBackend, said: str
     ) -> None:
         """An ONNX file: a library may lack the precision."""
@@ -255,7 +255,7 @@ class TestVerify:
         coda("verify", with_engine, "--parity", "--backend", "fake", "--allow-host-code")
         assert [options.allow_host_code for options in fake.options] == [True, True], "when asked, and when loaded"
 
-    def test_one_black_picture_is_shown_and_fails(self, with_engine: Path, fake: FakeBackend) -> None:
+    def test_one_black_image_is_shown_and_fails(self, with_engine: Path, fake: FakeBackend) -> None:
         def blacken(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             out = out.copy()
             out[:, 0, 0, 0] ^= 1
@@ -270,7 +270,7 @@ class TestVerify:
         assert float(mean) > 55 > 20 > float(worst)
         assert (unit, sizes) == ("dB", "1,2,4")
 
-    def test_a_precision_without_a_floor(self, bundle: Path, tmp_path: Path) -> None:
+    def test_a_precision_without_a_threshold(self, bundle: Path, tmp_path: Path) -> None:
         def to_int8(artifact: Artifact) -> Artifact:
             return dataclasses.replace(artifact, precision="int8") if artifact.part == "encoder" else artifact
 
@@ -278,7 +278,7 @@ class TestVerify:
         reason = report("verify", folder, "--parity")["unmeasured"]["encoder.fp32.onnx"]
         assert reason.startswith("onnxruntime:auto: there is no floor for the precision 'int8' to hold it to, only for")
 
-    def test_a_search_table_in_a_precision_without_a_floor(self, bundle: Path, tmp_path: Path) -> None:
+    def test_a_search_table_in_a_precision_without_a_threshold(self, bundle: Path, tmp_path: Path) -> None:
         def to_fp64(artifact: Artifact) -> Artifact:
             return dataclasses.replace(artifact, precision="fp64") if artifact.part == "search" else artifact
 

@@ -116,7 +116,7 @@ def test_json_names_what_was_recorded(folder: Path, fake: FakeBackend) -> None:
 
 
 def test_what_was_not_measured_is_not_recorded(folder: Path, fake: FakeBackend) -> None:
-    fake.refuses = EngineMismatchError("it was built for another GPU")
+    fake.rejects = EngineMismatchError("it was built for another GPU")
     done = coda("verify", folder, "--parity", "--record")
     assert "recorded in " in done.stdout
     assert engine(folder).parity == {"fake:cuda": NOT_RUN, **OTHER}
@@ -130,7 +130,7 @@ def test_without_record_nothing_is_written(folder: Path, fake: FakeBackend) -> N
     assert state(folder) == before
 
 
-def test_a_floor_that_is_missed_leaves_the_bundle_as_it_was(folder: Path, fake: FakeBackend) -> None:
+def test_a_threshold_that_is_missed_leaves_the_bundle_as_it_was(folder: Path, fake: FakeBackend) -> None:
     before = state(folder)
     fake.spoil = lambda out: out // 2
     assert "the floor is" in coda("verify", folder, "--parity", "--record", code=1).stderr
@@ -144,7 +144,7 @@ def test_a_broken_file_leaves_the_bundle_as_it_was(folder: Path, fake: FakeBacke
     assert state(folder) == before
 
 
-def refused(folder: Path, fake: FakeBackend, match: str) -> None:
+def rejected(folder: Path, fake: FakeBackend, match: str) -> None:
     before = state(folder)
     assert match in coda("verify", folder, "--parity", "--record", code=1).stderr
     assert state(folder) == before
@@ -155,7 +155,7 @@ def test_the_hub_s_cache_is_not_changed(folder: Path, fake: FakeBackend, tmp_pat
     repo = tmp_path / "models--org--name"
     (repo / "blobs").mkdir(parents=True)
     snapshot = Path(shutil.copytree(folder, repo / "snapshots" / "abc"))
-    refused(snapshot, fake, "is the Hub's cache or a folder of links")
+    rejected(snapshot, fake, "is the Hub's cache or a folder of links")
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS"])
@@ -163,7 +163,7 @@ def test_a_list_that_is_a_link_is_not_followed(folder: Path, fake: FakeBackend, 
     (folder / name).rename(tmp_path / name)
     (folder / name).symlink_to(tmp_path / name)
     before = (tmp_path / name).read_bytes()
-    refused(folder, fake, "cp -rL")
+    rejected(folder, fake, "cp -rL")
     assert (tmp_path / name).read_bytes() == before
 
 
@@ -171,7 +171,7 @@ def test_a_bundle_that_nobody_sealed_is_not_sealed_by_the_way(folder: Path, fake
     manifest = dataclasses.replace(Bundle.open(folder).manifest, checksums=None)
     (folder / "manifest.json").write_bytes(manifest.dump())
     (folder / "SHA256SUMS").unlink()
-    refused(folder, fake, "is not sealed (no SHA256SUMS)")
+    rejected(folder, fake, "is not sealed (no SHA256SUMS)")
 
 
 def test_a_manifest_that_changed_meanwhile_is_kept(folder: Path) -> None:

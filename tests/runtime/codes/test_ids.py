@@ -70,7 +70,7 @@ def test_large_values_do_not_wrap_into_range() -> None:
 @given(
     hnp.arrays(st.sampled_from([np.int32, np.int64, np.uint8, np.float32]), hnp.array_shapes(min_dims=1, max_dims=3))
 )
-def test_any_array_passes_whole_or_is_refused(ids: Any) -> None:
+def test_any_array_passes_whole_or_is_rejected(ids: Any) -> None:
     try:
         checked = check_ids(ids, SPEC)
     except TokenError:

@@ -38,7 +38,7 @@ def test_identical_images_are_infinite_and_null_in_json() -> None:
     assert json_number(3) == 3.0
 
 
-def test_other_arrays_are_refused() -> None:
+def test_other_arrays_are_rejected() -> None:
     a = tiny.photos(2)
     for wrong in (a[:1], a.astype(np.float32), a[0]):
         with pytest.raises(ImageError, match="expected two uint8 arrays"):

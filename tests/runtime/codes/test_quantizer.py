@@ -83,7 +83,7 @@ def test_the_first_of_equal_codes_wins() -> None:
     assert set(ids.ravel()) == {0, 1}
 
 
-def test_what_is_refused() -> None:
+def test_what_is_rejected() -> None:
     quantizer = NumpyQuantizer(SPEC, TABLES, VALUES)
     ids = quantizer.ids(LATENT)
     for latent in (LATENT[:0], LATENT[0], LATENT[:, :2], LATENT.astype(np.float64), LATENT[..., :3]):

@@ -49,7 +49,7 @@ def test_what_is_saved_is_loaded(tables: SearchTables, tmp_path: Path) -> None:
         ({"table": np.array([{}], object)}, "not a readable"),
     ],
 )
-def test_another_archive_is_refused(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_another_archive_is_rejected(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
     path = tmp_path / "search.fp32.npz"
     np.savez(path, **arrays)
     with pytest.raises(ArtifactError, match=words) as caught:
@@ -58,7 +58,7 @@ def test_another_archive_is_refused(arrays: dict[str, Any], words: str, tmp_path
     assert "export the bundle again" in str(caught.value)
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
+def test_another_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "search.fp32.npz"
     with pytest.raises(ArtifactError, match="not a readable"):
         SearchTables.load(path, SPEC)

@@ -97,7 +97,7 @@ def test_messages_say_which_file_and_what_to_do(minimal: Path, copy: Copy) -> No
     assert f"{path} is missing" in _problems(folder)[0]
 
 
-def test_links_out_of_the_bundle_are_refused(minimal: Path, copy: Copy, tmp_path: Path) -> None:
+def test_links_out_of_the_bundle_are_rejected(minimal: Path, copy: Copy, tmp_path: Path) -> None:
     folder = copy(minimal)
     path = folder / tiny.FILES[0]
     path.rename(tmp_path / "outside.onnx")
@@ -204,7 +204,7 @@ class TestSeal:
         assert sealed.checksums == "SHA256SUMS"
         assert Bundle.open(tmp_path).manifest == sealed
 
-    def test_it_refuses_what_would_not_load(self, tmp_path: Path) -> None:
+    def test_it_rejects_what_would_not_load(self, tmp_path: Path) -> None:
         artifacts = tiny.write_files(tmp_path)
         spec = dataclasses.replace(tiny.SPEC, num_tokens=3)
         with pytest.raises(coda_runtime.ManifestError, match="21 tokens"):
@@ -254,7 +254,7 @@ seal({str(folder)!r}, dataclasses.replace(Bundle.open({str(folder)!r}).manifest,
     "table",
     [np.zeros((3, 4), np.float32), np.zeros((16, 4)), np.array([None, {}]), "text"],
 )
-def test_a_value_table_of_another_kind_is_refused(tmp_path: Path, table: object) -> None:
+def test_a_value_table_of_another_kind_is_rejected(tmp_path: Path, table: object) -> None:
     artifacts = tiny.write_files(tmp_path)
     path = tmp_path / tiny.FILES[3]
     if isinstance(table, str):

@@ -10,7 +10,7 @@ import pytest
 
 from coda_runtime import EngineMismatchError
 from coda_runtime.build.options import BuildOptions
-from coda_runtime.format.engine_key import BuildFlags, Capability, EngineKey, OnnxSource, refusal, system
+from coda_runtime.format.engine_key import BuildFlags, Capability, EngineKey, OnnxSource, incompatibility, system
 from coda_runtime.format.manifest import Artifact, Manifest
 from tests.runtime import tiny
 
@@ -48,7 +48,7 @@ def engine(
 
 def message(artifact: Artifact, manifest: Manifest | None = MANIFEST, **here: Any) -> str:
     """Why it may not load; empty where it may."""
-    problem = refusal(artifact, manifest, **(HERE | here))
+    problem = incompatibility(artifact, manifest, **(HERE | here))
     assert problem is None or isinstance(problem, EngineMismatchError)
     return "" if problem is None else str(problem)
 

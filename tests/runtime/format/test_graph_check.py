@@ -68,7 +68,7 @@ def _nested(tensor: Any, depth: int) -> Any:
     return helper.make_model(graph)
 
 
-PLACES: dict[str, Callable[[Any], Any]] = {
+POSITIONS: dict[str, Callable[[Any], Any]] = {
     "initializer": lambda tensor: _model(constants=[tensor]),
     "sparse initializer": lambda tensor: _sparse_model(tensor),
     "attribute": lambda tensor: _model(_constant(value=tensor)),
@@ -89,15 +89,15 @@ def _sparse_model(tensor: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "weights.bin", ""])
-def test_weights_in_another_file_are_refused_wherever_they_stand(tmp_path: Path, place: str, location: str) -> None:
-    _check(PLACES[place](_tensor()), tmp_path)
+def test_weights_in_another_file_are_rejected_wherever_they_stand(tmp_path: Path, position: str, location: str) -> None:
+    _check(POSITIONS[position](_tensor()), tmp_path)
     with pytest.raises(ArtifactError, match=EXTERNAL):
-        _check(PLACES[place](_tensor(location)), tmp_path)
+        _check(POSITIONS[position](_tensor(location)), tmp_path)
 
 
-def test_each_half_of_an_external_tensor_is_refused(tmp_path: Path) -> None:
+def test_each_half_of_an_external_tensor_is_rejected(tmp_path: Path) -> None:
     only_named, only_marked = _tensor("x"), _tensor("x")
     only_named.ClearField("data_location")
     del only_marked.external_data[:]
@@ -163,13 +163,13 @@ def test_the_parts_of_a_graph_that_is_written_in_two_are_both_read(tmp_path: Pat
         (_nest(*LOCATION_IN_GRAPH, value=_field(13, 0, b"\x00")), "field 13 has wire type 0"),
     ],
 )
-def test_what_is_no_model_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+def test_what_is_no_model_is_rejected(tmp_path: Path, data: bytes, words: str) -> None:
     with pytest.raises(ArtifactError, match=words) as caught:
         _check(data, tmp_path)
     assert "again" in str(caught.value)
 
 
-def test_graphs_that_lie_too_deep_are_refused_without_recursion(tmp_path: Path) -> None:
+def test_graphs_that_lie_too_deep_are_rejected_without_recursion(tmp_path: Path) -> None:
     _check(_nested(_tensor(), 10), tmp_path)
     deep = _nest(*(7, 1, 5), *((6, 1, 5) * 5000), value=b"")
     with pytest.raises(ArtifactError, match="lie more than 64 deep"):
@@ -177,7 +177,7 @@ def test_graphs_that_lie_too_deep_are_refused_without_recursion(tmp_path: Path) 
 
 
 def test_the_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_runtime.format.graph_check._MOST_FIELDS", 1000)
+    monkeypatch.setattr("coda_runtime.format.graph_check._MAX_FIELDS", 1000)
     with pytest.raises(ArtifactError, match="more than 1000 fields"):
         _check(_nest(7, value=_field(1, 2, b"\x00") * 1000), tmp_path)
 
@@ -188,7 +188,7 @@ def test_operators_of_known_domains_pass(tmp_path: Path, domain: str) -> None:
 
 
 @pytest.mark.parametrize("domain", ["evil.ops", "ai.onnx.contrib", "com.microsoft.nchwc", "AI.ONNX", "ai.onnx\0"])
-def test_operators_of_other_domains_are_refused(tmp_path: Path, domain: str) -> None:
+def test_operators_of_other_domains_are_rejected(tmp_path: Path, domain: str) -> None:
     with pytest.raises(ArtifactError, match="uses 'Run' of the domain"):
         _check(_model(helper.make_node("Run", ["x"], ["y"], domain=domain)), tmp_path)
 
@@ -203,13 +203,13 @@ def test_a_function_of_the_file_s_own_allows_itself_and_nothing_else(tmp_path: P
 
 @pytest.mark.parametrize("domain", ["com.microsoft", "", "mine"])
 @pytest.mark.parametrize("name", ["EPContext", "PythonOp", "TritonOp", "ATen"])
-def test_code_in_a_node_is_refused(tmp_path: Path, name: str, domain: str) -> None:
+def test_code_in_a_node_is_rejected(tmp_path: Path, name: str, domain: str) -> None:
     node = helper.make_node(name, ["x"], ["y"], domain=domain, ep_cache_context="../engine", embed_mode=0)
     with pytest.raises(ArtifactError, match=f"holds a node {name}, .* that no check here covers"):
         _check(_model(node), tmp_path)
 
 
-def test_onnxruntime_s_own_format_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_onnxruntime_s_own_format_is_rejected_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="onnxruntime's own format"):
         _check(_model(), tmp_path, "g.ORT")
 

@@ -116,7 +116,7 @@ def test_other_words_for_the_same_rule_are_taken(data: dict[str, Any]) -> None:
     assert Manifest.parse(json.dumps(data)).spec.crop == "centre"
 
 
-def test_duplicates_are_refused_but_not_engines_for_other_gpus(data: dict[str, Any]) -> None:
+def test_duplicates_are_rejected_but_not_engines_for_other_gpus(data: dict[str, Any]) -> None:
     twin = copy.deepcopy(data["artifacts"][0])
     data["artifacts"].append({**twin, "file": "other.onnx"})
     _fails(data, r"artifacts\[0\] and artifacts\[3\] are the same")
@@ -139,7 +139,7 @@ def test_a_missing_part_is_named(data: dict[str, Any]) -> None:
     "text",
     [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"format_version": NaN}', b'{"a": 1, "a": 2}', b"[" * 100_000],
 )
-def test_what_is_not_a_json_object_is_refused(text: bytes) -> None:
+def test_what_is_not_a_json_object_is_rejected(text: bytes) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json"):
         Manifest.parse(text)
 

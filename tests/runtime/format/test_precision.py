@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from coda_runtime import InputError
-from coda_runtime.format.precision import DEFAULT_FLOORS, PRECISIONS, Floor, precision_of
+from coda_runtime.format.precision import DEFAULT_THRESHOLDS, PRECISIONS, Threshold, precision_of
 
 
 def test_every_precision_is_held_to_something() -> None:
-    assert list(DEFAULT_FLOORS) == list(PRECISIONS)
-    agreements = [floor.min_agreement for floor in DEFAULT_FLOORS.values()]
+    assert list(DEFAULT_THRESHOLDS) == list(PRECISIONS)
+    agreements = [threshold.min_agreement for threshold in DEFAULT_THRESHOLDS.values()]
     assert agreements == sorted(agreements, reverse=True)
 
 
@@ -21,12 +21,12 @@ def test_only_float32_is_not_lowered() -> None:
 
 def test_an_unknown_precision_has_no_exceptions() -> None:
     unknown = precision_of("int4")
-    assert (unknown.name, unknown.floor, unknown.openvino_hint) == ("int4", None, None)
+    assert (unknown.name, unknown.threshold, unknown.openvino_hint) == ("int4", None, None)
     assert (unknown.onnxruntime_cpu, unknown.is_float32, unknown.is_lowered) == (True, False, False)
     assert precision_of("bf16") is PRECISIONS["bf16"]
 
 
 @pytest.mark.parametrize("bad", [(1.1, 50.0), (-0.1, 50.0), (0.9, float("nan")), (0.9, float("inf"))])
-def test_a_floor_that_lets_everything_through(bad: tuple[float, float]) -> None:
+def test_a_threshold_that_lets_everything_through(bad: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="a floor must be an agreement from 0 to 1 and a finite PSNR"):
-        Floor(*bad)
+        Threshold(*bad)

@@ -20,7 +20,7 @@ from coda_runtime import (
     ManifestError,
     load,
 )
-from coda_runtime.format.manifest import MOST_BYTES
+from coda_runtime.format.manifest import MAX_BYTES
 from coda_runtime.hub_source import find_bundle
 from tests.hub_server import Hub, point_at, serving
 from tests.runtime import tiny
@@ -127,8 +127,8 @@ def test_a_listing_that_lies_is_found_out_by_the_file(hub: Hub, sealed: Path) ->
 def test_lists_of_any_size_are_not_downloaded(hub: Hub, sealed: Path) -> None:
     hub.push_folder(REPO, sealed)
     for name in ("manifest.json", "SHA256SUMS"):
-        hub.lying_sizes = {name: MOST_BYTES + 1}
-        with pytest.raises(HubError, match=f"has a {name} of {MOST_BYTES + 1} bytes, expected {MOST_BYTES} at most"):
+        hub.lying_sizes = {name: MAX_BYTES + 1}
+        with pytest.raises(HubError, match=f"has a {name} of {MAX_BYTES + 1} bytes, expected {MAX_BYTES} at most"):
             load(REPO)
         assert name not in asked_for(hub)
 
@@ -149,7 +149,7 @@ def test_a_manifest_that_would_leave_the_folder_ends_it(hub: Hub, sealed: Path) 
     assert asked_for(hub) == {"manifest.json"}
 
 
-def test_a_graph_with_weights_elsewhere_is_refused(
+def test_a_graph_with_weights_elsewhere_is_rejected(
     hub: Hub, tmp_path: Path, external_bundle: Callable[[Path, str], Path]
 ) -> None:
     hub.push_folder(REPO, external_bundle(tmp_path / "evil", "../../../../etc/passwd"))

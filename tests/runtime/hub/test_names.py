@@ -36,7 +36,7 @@ def test_a_name_is_read_back_from_its_text(org: str, name: str, revision: str) -
         7,
     ],
 )
-def test_what_is_no_name_is_refused(text: object) -> None:
+def test_what_is_no_name_is_rejected(text: object) -> None:
     assert not is_hub_name(text)
     with pytest.raises(InputError, match="is no Hub id; expected org/name"):
         parse_hub_name(text)

@@ -90,7 +90,7 @@ def test_a_broken_bundle_does_not_go(hub: Hub, sealed: Path, copy: Copy) -> None
     assert hub.asked == []
 
 
-def test_a_file_where_the_card_goes_is_refused(hub: Hub, sealed: Path, copy: Copy) -> None:
+def test_a_file_where_the_card_goes_is_rejected(hub: Hub, sealed: Path, copy: Copy) -> None:
     folder = copy(sealed)
     manifest = Bundle.open(folder).manifest
     (folder / tiny.FILES[3]).rename(folder / "readme.MD")

@@ -118,7 +118,7 @@ class TestModes:
         Image.fromarray(values).save(tmp_path / "deep.png")
         np.testing.assert_array_equal(fit(tmp_path / "deep.png", 32)[..., 0], values >> 8)
 
-    def test_float_grey_is_refused(self) -> None:
+    def test_float_grey_is_rejected(self) -> None:
         with pytest.raises(ImageError, match="32-bit grey values of unknown range"):
             fit(Image.fromarray(np.zeros((4, 4), np.float32)), 32)
 
@@ -186,14 +186,14 @@ def _whole(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
 @pytest.mark.parametrize("keep", [0.02, 0.5, 0.9])
-def test_cut_files_are_refused_by_name(tmp_path: Path, kind: str, keep: float) -> None:
+def test_cut_files_are_rejected_by_name(tmp_path: Path, kind: str, keep: float) -> None:
     path = tmp_path / f"cut.{kind.lower()}"
     path.write_bytes(_whole(kind)[: int(len(_whole(kind)) * keep)])
     with pytest.raises(ImageError, match=r"cut\."):
         fit(path, 32)
 
 
-def test_a_cut_file_that_pillow_opened_is_refused_too(tmp_path: Path) -> None:
+def test_a_cut_file_that_pillow_opened_is_rejected_too(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(_whole("JPEG")[:2000])
     with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(ImageError, match=r"images\[0\].* is it cut"):
         Batches([image], 32).take(slice(0, 1))
@@ -213,7 +213,7 @@ def _noise(path: Path) -> None:
         (lambda path: None, "there is no image"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name(tmp_path: Path, make: Callable[[Path], Any], match: str) -> None:
+def test_what_is_no_image_is_rejected_by_name(tmp_path: Path, make: Callable[[Path], Any], match: str) -> None:
     make(tmp_path / "thing.jpg")
     with pytest.raises(ImageError, match=match) as caught:
         fit(tmp_path / "thing.jpg", 32)
@@ -235,7 +235,7 @@ def test_damaged_files_give_pixels_or_an_image_error(tmp_path_factory: Any, at: 
         assert shape == (32, 32, 3) or kind in message
 
 
-def test_a_decompression_bomb_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_rejected_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bomb.png").write_bytes(_whole("PNG"))
     for limit in (25_000, 1_000):  # a warning and an error, in Pillow's terms
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)

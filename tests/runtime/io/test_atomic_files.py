@@ -91,7 +91,7 @@ def test_what_is_in_the_way_is_named_before_anything_moves(tmp_path: Path) -> No
         assert _tree(tmp_path) == {"out": "/", "out/b": "/", "out/c": "old"}
 
 
-def test_the_wrong_kind_of_target_is_refused(tmp_path: Path) -> None:
+def test_the_wrong_kind_of_target_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a folder; expected"), staged_file(tmp_path):
         pass

@@ -19,13 +19,13 @@ def _touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_images_are_told_by_their_names() -> None:
+def test_images_are_reported_by_their_names() -> None:
     assert all(map(is_image, ("a.jpg", "b/c.JPEG", "d.tar.png", "é/ü.webp")))
     assert not any(map(is_image, ("a.txt", "png", "._a.jpg", ".hidden/a.jpg", "a/.b/c.png", "a.jpg/b")))
     assert has_image_suffix("._a.jpg")
 
 
-def test_the_order_is_that_of_the_pieces_of_paths(tmp_path: Path) -> None:
+def test_the_order_is_that_of_the_chunks_of_paths(tmp_path: Path) -> None:
     names = ["a/b/deep.webp", "a/two.JPG", "a-b/x.png", "a.png", "b.jpeg"]
     _touch(tmp_path, *reversed(names), "a/notes.txt")
     found = find_images(tmp_path).images
@@ -33,7 +33,7 @@ def test_the_order_is_that_of_the_pieces_of_paths(tmp_path: Path) -> None:
     assert found == [path.relative_to(tmp_path).as_posix() for path in sorted(map(tmp_path.joinpath, names))]
 
 
-def test_what_is_left_out_is_told_by_kind(tmp_path: Path) -> None:
+def test_what_is_left_out_is_reported_by_kind(tmp_path: Path) -> None:
     _touch(tmp_path, "a.jpg", "._a.jpg", ".DS_Store", ".trash/b.jpg", "in/._b.png")
     (tmp_path / "gone.png").symlink_to("nowhere.png")
     (tmp_path / "device.png").symlink_to("/dev/null")

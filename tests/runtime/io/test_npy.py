@@ -58,7 +58,7 @@ def test_there_and_back(tmp_path: Path, shape: list[int], dtype: Any, order: Any
         (b"\x93NUMPY\x03\x00" + _header("(1,)", data=b"\0" * 4)[8:], r"\.npy version \(3, 0\)"),
     ],
 )
-def test_a_file_that_lies_is_refused_before_anything_is_allocated(tmp_path: Path, data: bytes, words: str) -> None:
+def test_a_file_that_lies_is_rejected_before_anything_is_allocated(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "a.npy").write_bytes(data)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a.npy", data)
@@ -68,7 +68,7 @@ def test_a_file_that_lies_is_refused_before_anything_is_allocated(tmp_path: Path
         read_npz(tmp_path / "a.npz")
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coda_runtime.io.npy._FREE", 1 << 20)
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -92,14 +92,14 @@ def test_a_bomb_that_says_it_is_small_is_only_read_as_far_as_it_says(tmp_path: P
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_ways_to_pack_are_refused(tmp_path: Path, method: int) -> None:
+def test_other_ways_to_pack_are_rejected(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
         archive.writestr("a.npy", _npy(np.zeros(3)))
     with pytest.raises(ValueError, match="expected none or deflate"):
         read_npz(tmp_path / "a.npz")
 
 
-def test_what_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_archive_of_arrays_is_rejected(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(3))
     with zipfile.ZipFile(tmp_path / "text.npz", "w") as archive:
         archive.writestr("../../evil.sh", "rm")

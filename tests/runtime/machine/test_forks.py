@@ -40,7 +40,7 @@ if "busy" in sys.argv:
 assert tok.encode(images).shape == (4, 21)  # the parent's is whole
 sys.exit(code)
 """
-REFUSED = """
+REJECTED = """
     for use in (lambda: tok.encode(images), lambda: tok.decode(np.zeros((1, 21), np.int32)), lambda: tok.codebook):
         try:
             use()
@@ -55,8 +55,8 @@ REFUSED = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("busy", ["", "busy"])
-@pytest.mark.parametrize("does", ["pass", "tok.close()", REFUSED.strip()], ids=["nothing", "close", "use"])
-def test_a_child_is_refused_and_ends(sealed: Path, does: str, busy: str) -> None:
+@pytest.mark.parametrize("does", ["pass", "tok.close()", REJECTED.strip()], ids=["nothing", "close", "use"])
+def test_a_child_is_rejected_and_ends(sealed: Path, does: str, busy: str) -> None:
     # From 3.12 on Python warns of what is tried here, a fork beside threads.
     python = [sys.executable, "-W", "ignore:This process:DeprecationWarning"]
     # A child that waits for its parent's threads waits for ever: 120 s are much more than the others take.
@@ -70,6 +70,6 @@ def test_a_child_is_refused_and_ends(sealed: Path, does: str, busy: str) -> None
     assert (done.returncode, done.stderr) == (7, "")
 
 
-def test_a_pickle_is_refused_with_the_way_out(tok: coda_runtime.Tokenizer) -> None:
+def test_a_pickle_is_rejected_with_the_way_out(tok: coda_runtime.Tokenizer) -> None:
     with pytest.raises(TypeError, match=r"pass the path .* and call coda_runtime\.load in each process"):
         pickle.dumps(tok)

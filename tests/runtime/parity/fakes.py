@@ -27,7 +27,7 @@ class FakeBackend:
     device: str = "cuda:3"
     spoil: Callable[[Array], Array] = lambda out: out
     lacks: MissingDependencyError | None = None
-    refuses: CodaError | None = None
+    rejects: CodaError | None = None
     fails: CodaError | None = None
     only: str | None = None
     """The precision that has the faults."""
@@ -42,7 +42,7 @@ class FakeBackend:
         if self.lacks is not None:
             return self.lacks
         self.options.append(options)
-        return self.refuses if self.only in (None, artifact.precision) else None
+        return self.rejects if self.only in (None, artifact.precision) else None
 
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> FakeSession:
         assert bundle.path(artifact).is_file()

@@ -59,7 +59,7 @@ def test_pixel_parity() -> None:
     assert numbers["psnr_to_input"] == numbers["reference_psnr_to_input"] == pytest.approx(10 * math.log10(255**2 / 4))
 
 
-def test_one_black_picture_shows_in_the_least_not_in_the_mean() -> None:
+def test_one_black_image_shows_in_the_minimum_not_in_the_mean() -> None:
     reference = pictures(*[200] * 8)
     decoded = pictures(*[201] * 8)
     decoded[5] = 0

@@ -25,7 +25,7 @@ from coda_runtime.errors import (
 )
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
-from coda_runtime.parity import Floor, NotMeasured, ParityError, ParityImages, ParityMeter, check_floor
+from coda_runtime.parity import NotMeasured, ParityError, ParityImages, ParityMeter, Threshold, check_threshold
 from tests.runtime import measurable, tiny
 from tests.runtime.parity.fakes import FakeBackend, from_size, no_memory
 
@@ -76,9 +76,7 @@ def test_the_search_table_is_measured_by_the_reference_s_own_ids(bundle: Bundle,
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_profile_is_run_at_its_least_best_and_most(
-    bundle: Bundle, graphs: Graphs, fake: FakeBackend, part: str
-) -> None:
+def test_a_profile_is_run_at_its_min_opt_and_max(bundle: Bundle, graphs: Graphs, fake: FakeBackend, part: str) -> None:
     found = ParityMeter.of_bundle(bundle).measure(profiled(graphs[part], 1, 4, 8), LoadOptions("cuda", "fake"))
     numbers = found["fake:cuda:3"].to_json()
     assert list(found) == ["fake:cuda:3"], "the device that the session names"
@@ -143,7 +141,7 @@ def test_the_worst_size_and_the_worst_copy_count(bundle: Bundle, graphs: Graphs,
     assert numbers["step_agreement_per_scale"] == [1.0, 1.0, pytest.approx(79 / 80)]
 
 
-def test_the_worst_copy_of_a_picture_counts(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
+def test_the_worst_copy_of_an_image_counts(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
     def darken(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         out[-1] //= 2
         return out
@@ -156,7 +154,7 @@ def test_the_worst_copy_of_a_picture_counts(bundle: Bundle, graphs: Graphs, fake
     assert numbers["psnr_to_input"] != numbers["reference_psnr_to_input"]
 
 
-def test_one_black_picture_at_one_size_falls_though_the_mean_does_not(
+def test_one_black_image_at_one_size_falls_though_the_mean_does_not(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend
 ) -> None:
     known = ParityMeter.of_bundle(bundle).samples.decoded
@@ -178,7 +176,7 @@ def test_one_black_picture_at_one_size_falls_though_the_mean_does_not(
     assert numbers["psnr_min"] == numbers["batches"]["8"]["psnr_min"] == pytest.approx(black)
     assert numbers["psnr"] == numbers["batches"]["8"]["psnr"] > numbers["batches"]["1"]["psnr"] > 50
     with pytest.raises(ParityError, match="the worst image of the fp32 decoder is"):
-        check_floor("decoder", "fp32", record, Floor(0.999, 50.0))
+        check_threshold("decoder", "fp32", record, Threshold(0.999, 50.0))
 
 
 def test_a_size_that_cannot_run(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:

@@ -113,7 +113,7 @@ def test_steps_are_searched_for_any_ids(bundle: Bundle, samples: ParitySamples) 
 
 
 @pytest.mark.parametrize("part", ["parity", "search"])
-def test_a_bundle_without_a_yardstick(folder: Path, copy: Callable[[Path], Path], part: str) -> None:
+def test_a_bundle_without_a_reference(folder: Path, copy: Callable[[Path], Path], part: str) -> None:
     changed = copy(folder)
     (changed / "SHA256SUMS").unlink()
 

@@ -7,13 +7,13 @@ import pytest
 from coda_runtime import CodaError
 from coda_runtime.format.parity import parity_record
 from coda_runtime.parity import (
-    DEFAULT_FLOORS,
-    Floor,
+    DEFAULT_THRESHOLDS,
     Measured,
     NotMeasured,
     ParityError,
-    check_floor,
-    floor_of,
+    Threshold,
+    check_threshold,
+    threshold_of,
     unmeasured,
 )
 
@@ -21,52 +21,52 @@ BLACK = Measured({"psnr": 65.0, "psnr_min": 5.5})
 
 
 def test_fp32_is_held_to_the_contract() -> None:
-    assert DEFAULT_FLOORS["fp32"] == Floor(0.999, 55.0)
-    assert DEFAULT_FLOORS.keys() == {"fp32", "fp16", "bf16"}
+    assert DEFAULT_THRESHOLDS["fp32"] == Threshold(0.999, 55.0)
+    assert DEFAULT_THRESHOLDS.keys() == {"fp32", "fp16", "bf16"}
     assert issubclass(ParityError, CodaError)
 
 
-def test_at_or_over_the_floor() -> None:
-    check_floor("encoder", "fp32", Measured({"step_agreement": 0.999}), Floor(0.999, 55))
-    check_floor("decoder", "fp32", Measured({"psnr": 55.0}), Floor(0.999, 55))
+def test_at_or_over_the_threshold() -> None:
+    check_threshold("encoder", "fp32", Measured({"step_agreement": 0.999}), Threshold(0.999, 55))
+    check_threshold("decoder", "fp32", Measured({"psnr": 55.0}), Threshold(0.999, 55))
 
 
 def test_identical_images_and_what_was_not_run_are_not_judged() -> None:
-    check_floor("decoder", "fp32", Measured({"psnr": None}), Floor(1, 200))
-    check_floor("encoder", "bf16", NotMeasured("no bf16 here", "step_agreement"), Floor(1, 200))
+    check_threshold("decoder", "fp32", Measured({"psnr": None}), Threshold(1, 200))
+    check_threshold("encoder", "bf16", NotMeasured("no bf16 here", "step_agreement"), Threshold(1, 200))
 
 
-def test_tokens_under_the_floor() -> None:
+def test_tokens_under_the_threshold() -> None:
     with pytest.raises(
         ParityError,
         match=r"the fp16 encoder agrees with the tokenizer on 97\.500 % of the tokens, the floor is 98\.000 % "
         r"\(0\.500 % short\): .*--min-agreement",
     ):
-        check_floor("encoder", "fp16", Measured({"step_agreement": 0.975, "agreement": 1.0}), Floor(0.98, 45))
+        check_threshold("encoder", "fp16", Measured({"step_agreement": 0.975, "agreement": 1.0}), Threshold(0.98, 45))
 
 
-def test_pixels_under_the_floor() -> None:
+def test_pixels_under_the_threshold() -> None:
     with pytest.raises(
         ParityError,
         match=r"the bf16 decoder is 30\.25 dB from the tokenizer's images, the floor is 35\.00 dB \(4\.75 dB short\)"
         r".*--min-psnr",
     ):
-        check_floor("decoder", "bf16", Measured({"psnr": 30.25}), Floor(0.85, 35))
+        check_threshold("decoder", "bf16", Measured({"psnr": 30.25}), Threshold(0.85, 35))
 
 
-def test_the_worst_picture_under_the_floor() -> None:
+def test_the_worst_image_under_the_threshold() -> None:
     with pytest.raises(
         ParityError,
         match=r"the worst image of the fp32 decoder is 5\.50 dB from the tokenizer's, the floor is 55\.00 dB "
         r"\(49\.50 dB short\)",
     ):
-        check_floor("decoder", "fp32", BLACK, DEFAULT_FLOORS["fp32"])
+        check_threshold("decoder", "fp32", BLACK, DEFAULT_THRESHOLDS["fp32"])
     with pytest.raises(ParityError, match="the worst image of the fp32 decoder at a batch of 8 is 5"):
-        check_floor("decoder", "fp32", Measured({"psnr": 65.0}, {"8": BLACK}), DEFAULT_FLOORS["fp32"])
-    check_floor("decoder", "fp32", Measured({"psnr": 65.0, "psnr_min": 55.0}), DEFAULT_FLOORS["fp32"])
-    check_floor("decoder", "fp32", Measured({"psnr": None, "psnr_min": None}), DEFAULT_FLOORS["fp32"])
+        check_threshold("decoder", "fp32", Measured({"psnr": 65.0}, {"8": BLACK}), DEFAULT_THRESHOLDS["fp32"])
+    check_threshold("decoder", "fp32", Measured({"psnr": 65.0, "psnr_min": 55.0}), DEFAULT_THRESHOLDS["fp32"])
+    check_threshold("decoder", "fp32", Measured({"psnr": None, "psnr_min": None}), DEFAULT_THRESHOLDS["fp32"])
     # As recorded before there was one.
-    check_floor("decoder", "fp32", Measured({"psnr": 65.0}), DEFAULT_FLOORS["fp32"])
+    check_threshold("decoder", "fp32", Measured({"psnr": 65.0}), DEFAULT_THRESHOLDS["fp32"])
 
 
 def test_the_way_out_is_one_that_an_engine_s_builder_has_too() -> None:
@@ -77,21 +77,21 @@ def test_the_way_out_is_one_that_an_engine_s_builder_has_too() -> None:
         ("decoder", BLACK),
     ):
         with pytest.raises(ParityError, match=r"accept it with --min-(agreement|psnr) when exporting") as caught:
-            check_floor(part, "fp32", numbers, DEFAULT_FLOORS["fp32"])
+            check_threshold(part, "fp32", numbers, DEFAULT_THRESHOLDS["fp32"])
         assert "coda export" not in str(caught.value)
 
 
 def test_where_nothing_stands_in_the_way_bf16_has_to_run_too() -> None:
     numbers = NotMeasured("an illegal memory access", "step_agreement")
-    check_floor("encoder", "bf16", numbers, DEFAULT_FLOORS["bf16"])
+    check_threshold("encoder", "bf16", numbers, DEFAULT_THRESHOLDS["bf16"])
     with pytest.raises(ParityError, match="the bf16 encoder could not be run, so its parity is unknown: an illegal"):
-        check_floor("encoder", "bf16", numbers, DEFAULT_FLOORS["bf16"], must_run=True)
+        check_threshold("encoder", "bf16", numbers, DEFAULT_THRESHOLDS["bf16"], must_run=True)
 
 
-def test_the_floor_of_a_precision() -> None:
-    assert floor_of(DEFAULT_FLOORS, "bf16") == Floor(0.93, 45.0)
+def test_the_threshold_of_a_precision() -> None:
+    assert threshold_of(DEFAULT_THRESHOLDS, "bf16") == Threshold(0.93, 45.0)
     with pytest.raises(ParityError, match=r"no floor for the precision 'int8' .*, only for fp32, fp16, bf16"):
-        floor_of(DEFAULT_FLOORS, "int8")
+        threshold_of(DEFAULT_THRESHOLDS, "int8")
 
 
 def test_sizes_that_ran_are_judged_where_another_did_not() -> None:
@@ -99,10 +99,10 @@ def test_sizes_that_ran_are_judged_where_another_did_not() -> None:
     parity = parity_record({"step_agreement": None, "reason": "at a batch of 8: no memory", "batches": batches})
     assert parity is not None
     with pytest.raises(ParityError, match=r"the bf16 encoder at a batch of 1 agrees with the tokenizer on 50\.000 %"):
-        check_floor("encoder", "bf16", parity, Floor(0.93, 45))
-    check_floor("encoder", "bf16", parity, Floor(0.5, 45))
+        check_threshold("encoder", "bf16", parity, Threshold(0.93, 45))
+    check_threshold("encoder", "bf16", parity, Threshold(0.5, 45))
     with pytest.raises(ParityError, match="could not be run, so its parity is unknown: at a batch of 8"):
-        check_floor("encoder", "fp16", parity, Floor(0.5, 45))
+        check_threshold("encoder", "fp16", parity, Threshold(0.5, 45))
 
 
 def test_where_something_was_not_measured() -> None:

@@ -31,7 +31,7 @@ def test_table_has_headings() -> None:
     )
 
 
-def test_pictures_are_png_inside_the_page() -> None:
+def test_images_are_png_inside_the_page() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     head, _, data = png_uri(pixels).partition(",")
     assert head == "data:image/png;base64"

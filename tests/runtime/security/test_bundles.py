@@ -14,7 +14,7 @@ import pytest
 import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, Manifest, ManifestError
 from coda_runtime.format.bundle import Bundle
-from coda_runtime.format.manifest import MOST_BYTES
+from coda_runtime.format.manifest import MAX_BYTES
 from coda_runtime.parity import SavedReference
 from tests.runtime import graphs, measurable, tiny
 
@@ -52,7 +52,7 @@ class TestFiles:
     """What a name leads to. A read of a pipe or of a device might never come back."""
 
     @pytest.fixture
-    def refused(self, minimal: Path, copy: Copy) -> Callable[[Callable[[Path], Any]], str]:
+    def rejected(self, minimal: Path, copy: Copy) -> Callable[[Callable[[Path], Any]], str]:
         folder = copy(minimal)
 
         def run(put: Callable[[Path], Any]) -> str:
@@ -67,14 +67,14 @@ class TestFiles:
 
         return run
 
-    def test_links_to_elsewhere(self, refused: Callable[[Any], str], tmp_path: Path) -> None:
+    def test_links_to_elsewhere(self, rejected: Callable[[Any], str], tmp_path: Path) -> None:
         (tmp_path / "outside.onnx").write_bytes(b"x")
         for target in ("/etc/passwd", "../outside.onnx", "/proc/self/environ"):
-            assert "is a link that leaves the bundle" in refused(lambda path, target=target: path.symlink_to(target))
+            assert "is a link that leaves the bundle" in rejected(lambda path, target=target: path.symlink_to(target))
 
-    def test_a_link_that_turns_in_a_circle_or_leads_nowhere(self, refused: Callable[[Any], str]) -> None:
+    def test_a_link_that_turns_in_a_circle_or_leads_nowhere(self, rejected: Callable[[Any], str]) -> None:
         for target in (ENCODER, "nowhere"):
-            assert "is missing" in refused(lambda path, target=target: path.symlink_to(target))
+            assert "is missing" in rejected(lambda path, target=target: path.symlink_to(target))
 
     def test_a_folder_that_is_a_link(self, minimal: Path, copy: Copy, tmp_path: Path) -> None:
         folder, outside = copy(minimal), tmp_path / "outside"
@@ -86,10 +86,10 @@ class TestFiles:
             coda_runtime.load(folder)
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-    def test_pipes_and_devices(self, refused: Callable[[Any], str]) -> None:
-        assert "is missing" in refused(os.mkfifo)
+    def test_pipes_and_devices(self, rejected: Callable[[Any], str]) -> None:
+        assert "is missing" in rejected(os.mkfifo)
         for device in ("/dev/zero", "/dev/stdin"):
-            assert "is missing" in refused(lambda path, device=device: path.symlink_to(device))
+            assert "is missing" in rejected(lambda path, device=device: path.symlink_to(device))
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
     @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS"])
@@ -105,7 +105,7 @@ class TestFiles:
     def test_lists_of_gigabytes(self, sealed: Path, copy: Copy, name: str) -> None:
         path = copy(sealed) / name
         os.truncate(path, 64 << 30)  # a sparse file
-        with pytest.raises(BundleError, match=rf"cannot be read \(it has {64 << 30} bytes, and at most {MOST_BYTES}"):
+        with pytest.raises(BundleError, match=rf"cannot be read \(it has {64 << 30} bytes, and at most {MAX_BYTES}"):
             coda_runtime.load(path.parent)
 
 
@@ -131,7 +131,7 @@ class TestNumbers:
     def test_the_spec(self, minimal: Path, changes: dict[str, Any]) -> None:
         data = data_of(minimal)
         data["spec"].update(changes)
-        self._refused(data)
+        self._rejected(data)
 
     @pytest.mark.parametrize(
         "changes",
@@ -146,7 +146,7 @@ class TestNumbers:
     def test_an_artifact(self, minimal: Path, changes: dict[str, Any]) -> None:
         data = data_of(minimal)
         data["artifacts"][0].update(changes)
-        self._refused(data)
+        self._rejected(data)
 
     def test_what_a_real_tokenizer_might_have_is_taken(self, minimal: Path) -> None:
         data = data_of(minimal)
@@ -157,7 +157,7 @@ class TestNumbers:
         }  # fmt: skip
         assert Manifest.parse(json.dumps(data)).spec.latent_size == 128
 
-    def _refused(self, data: dict[str, Any]) -> None:
+    def _rejected(self, data: dict[str, Any]) -> None:
         with pytest.raises(ManifestError) as caught:
             Manifest.parse(json.dumps(data))
         assert len(str(caught.value)) < 500
@@ -175,7 +175,7 @@ class TestText:
             '{"format_version": Infinity}',
             '{"format_version": 1, "artifacts": [' + "0," * 5000 + "0]}",
             '{"format_version": 1, "x": ' + "[" * 65 + "]" * 65 + "}",
-            " " * (MOST_BYTES + 1),
+            " " * (MAX_BYTES + 1),
         ],
         ids=range(9),
     )

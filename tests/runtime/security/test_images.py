@@ -38,7 +38,7 @@ def pixels(data: bytes, **how: Any) -> np.ndarray[Any, Any]:
     return fit_bytes(data, SIZE, name="it", **how)
 
 
-def refused(data: bytes, **how: Any) -> str:
+def rejected(data: bytes, **how: Any) -> str:
     with pytest.raises(ImageError, match="'it'") as caught:
         pixels(data, **how)
     return str(caught.value)
@@ -129,19 +129,19 @@ assert grown < 50 << 20, grown
 
     def test_the_default_is_where_pillow_begins_to_warn(self) -> None:
         assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
-        message = refused(png(MAX_PIXELS // 5 + 1, 5, b""))
+        message = rejected(png(MAX_PIXELS // 5 + 1, 5, b""))
         assert f"17895698 x 5: {MAX_PIXELS} is the most" in message
         assert "pass the PIL image" in message
-        assert "is it cut" in refused(png(MAX_PIXELS // 5, 5, b""))  # it went on to decode it
+        assert "is it cut" in rejected(png(MAX_PIXELS // 5, 5, b""))  # it went on to decode it
 
     def test_an_argument_raises_and_lowers_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as lower:  # than the picture, so that it need not have 90 million pixels
             lower.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
             lower.setattr("coda_runtime.images.opening.MAX_PIXELS", 3000)
-            assert "3000 is the most" in refused(saved())
+            assert "3000 is the most" in rejected(saved())
             # And it warns of nothing: a warning is an error here.
             np.testing.assert_array_equal(pixels(saved(), max_pixels=4000), fit(PHOTO, SIZE))
-        message = refused(saved(), max_pixels=48 * 80 - 1)
+        message = rejected(saved(), max_pixels=48 * 80 - 1)
         assert "80 x 48: 3839 is the most that is taken here; scale it down" in message
         assert "PIL" not in message  # who set the limit may be far from who reads this
         assert pixels(saved(), max_pixels=48 * 80).shape == (SIZE, SIZE, 3)
@@ -150,16 +150,16 @@ assert grown < 50 << 20, grown
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
-        assert "3000 is the most" in refused(saved())
+        assert "3000 is the most" in rejected(saved())
         assert pixels(saved(), max_pixels=4000).shape == (SIZE, SIZE, 3)
         for more in (None, 10**12):
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", more)
-            assert f"{MAX_PIXELS} is the most" in refused(png(50_000, 50_000, b""))
+            assert f"{MAX_PIXELS} is the most" in rejected(png(50_000, 50_000, b""))
 
     def test_a_pil_image_is_its_openers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Image.open(io.BytesIO(saved())) as image:
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-            assert "2000 is the most" in refused(saved())
+            assert "2000 is the most" in rejected(saved())
             np.testing.assert_array_equal(fit(image, SIZE), fit(PHOTO, SIZE))
 
     @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ assert grown < 50 << 20, grown
         ],
         ids=["png", "png-most", "gif", "gif-frame", "bmp", "ppm", "jpeg", "webp", "tiff"],
     )
-    def test_every_format_is_refused_by_its_header(self, data: bytes) -> None:
-        assert "too many pixels to be safe" in refused(data)
+    def test_every_format_is_rejected_by_its_header(self, data: bytes) -> None:
+        assert "too many pixels to be safe" in rejected(data)
 
-    def test_the_webp_of_that_kind_is_a_picture_when_its_canvas_is_small(self) -> None:
+    def test_the_webp_of_that_kind_is_an_image_when_its_canvas_is_small(self) -> None:
         np.testing.assert_array_equal(pixels(webp_canvas(80, 48)), fit(PHOTO, SIZE))
 
     @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
     @pytest.mark.parametrize("after", [False, True])
-    def test_compressed_text_that_fills_memory_is_refused(self, kind: bytes, after: bool) -> None:
+    def test_compressed_text_that_fills_memory_is_rejected(self, kind: bytes, after: bool) -> None:
         packed = zlib.compress(bytes(16 << 20), 1)  # 16 MB in some kB
         head = {b"zTXt": b"key\0\0", b"iTXt": b"key\0\1\0\0\0", b"iCCP": b"key\0\0"}[kind]
         bomb = chunk(kind, head + packed)
@@ -194,17 +194,17 @@ assert grown < 50 << 20, grown
             data = png(32, 32, body)[:-12] + bomb + chunk(b"IEND", b"")
         else:
             data = png(32, 32, body, bomb)
-        assert "Decompressed data too large" in refused(data)
+        assert "Decompressed data too large" in rejected(data)
 
-    def test_many_small_texts_are_refused_together(self) -> None:
+    def test_many_small_texts_are_rejected_together(self) -> None:
         text = chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(1_000_000), 9))
-        assert "Too much memory used in text chunks" in refused(
+        assert "Too much memory used in text chunks" in rejected(
             png(32, 32, zlib.compress(bytes(33 * 32)), *[text] * 80)
         )
 
-    def test_a_tile_larger_than_the_picture_is_refused(self) -> None:
+    def test_a_tile_larger_than_the_image_is_rejected(self) -> None:
         tags = {256: 32, 257: 32, 258: 8, 259: 5, 262: 1, 322: 32, 323: 2**31 - 16, 324: 8, 325: 64}
-        refused(little_tiff([(tag, 4, 1, value) for tag, value in tags.items()], bytes(64)))
+        rejected(little_tiff([(tag, 4, 1, value) for tag, value in tags.items()], bytes(64)))
 
     def test_a_long_strip_is_read(self) -> None:
         assert not pixels(black_png(1_000_000, 1)).any()
@@ -226,15 +226,15 @@ def black_jpeg(side: int, scans: int) -> bytes:
     return plain[:-2] + table + (segment(0xDA, b"\1\1\0\1\x3f\x10") + body) * scans + b"\xff\xd9"
 
 
-class TestEffort:
+class TestCost:
     """Small files that take hours of a processor."""
 
     def test_a_jpeg_of_many_scans(self) -> None:
         own = black_jpeg(64, 0).count(b"\xff\xda")
         assert not pixels(black_jpeg(64, 100 - own)).any()
-        assert "over its pixels in more than 100 scans" in refused(black_jpeg(64, 101 - own))
+        assert "over its pixels in more than 100 scans" in rejected(black_jpeg(64, 101 - own))
         assert len(black_jpeg(5000, 10_000)) < 600_000  # five minutes of work
-        assert "over its pixels in more than 100 scans" in refused(black_jpeg(5000, 10_000))
+        assert "over its pixels in more than 100 scans" in rejected(black_jpeg(5000, 10_000))
 
     def test_scans_that_are_none(self) -> None:
         """In metadata, and after the picture, as in the films that telephones append."""
@@ -248,7 +248,7 @@ class TestEffort:
         at = data.index(b"\xff\xda")
         for colours in (b"\1", b"\1\1\0"):
             scan = segment(0xDA, colours[:1] + b"\1\0" * colours[0] + b"\0\x3f\0")
-            message = refused(data[:at] + scan * 101 + b"\xff\xd9")
+            message = rejected(data[:at] + scan * 101 + b"\xff\xd9")
             assert "over its pixels in more than 100 scans" in message
 
     def test_scans_behind_what_a_reader_skips(self) -> None:
@@ -256,18 +256,18 @@ class TestEffort:
         own = black_jpeg(64, 0)[:-2]
         scan = black_jpeg(64, 1)[len(own) : -2]
         for between in (b"\xff\xd0" * 9, b"\xff" * 7, segment(0xFE, b"\xff\xd9"), segment(0xFE, bytes(16_001))):
-            assert "100 scans" in refused(own + (between + scan) * 101 + b"\xff\xd9")
+            assert "100 scans" in rejected(own + (between + scan) * 101 + b"\xff\xd9")
 
     @pytest.mark.parametrize("piece", [segment(0xE1, b"Exif\0\0"), segment(0xFE), segment(0xED, b"Photoshop")])
-    def test_a_jpeg_in_very_many_pieces(self, piece: bytes) -> None:
+    def test_a_jpeg_in_very_many_segments(self, piece: bytes) -> None:
         data = saved(PHOTO, "JPEG")
         np.testing.assert_array_equal(pixels(data[:2] + piece * 900 + data[2:]), pixels(data))
-        assert "more than 1000 pieces of metadata" in refused(data[:2] + piece * 1001 + data[2:])
+        assert "more than 1000 pieces of metadata" in rejected(data[:2] + piece * 1001 + data[2:])
 
     def test_a_ppm_of_comments(self) -> None:
         head, body = b"P2 8 8 255\n", b"#\n7 " * 64
         assert (pixels(head + b"#\n" * 900 + body) == 7).all()
-        assert "has 1065 comments, and 1000 are the most" in refused(head + b"#\n" * 1001 + body)
+        assert "has 1065 comments, and 1000 are the most" in rejected(head + b"#\n" * 1001 + body)
         assert (pixels(b"P5 64 64 255\n" + b"#" * 4096) == ord("#")).all()
 
     @given(start=st.sampled_from(["progressive", "JPEG"]), cut=st.integers(0, 4000), rest=st.binary(max_size=40))
@@ -281,7 +281,7 @@ class TestEffort:
         )
 
 
-class TestNotPictures:
+class TestNotImages:
     @pytest.mark.parametrize("shape", [(0, 32), (32, 0), (0, 0)])
     @pytest.mark.parametrize("kind", ["png", "bmp", "ppm", "gif", "jpeg"])
     def test_no_pixels(self, kind: str, shape: tuple[int, int]) -> None:
@@ -293,7 +293,7 @@ class TestNotPictures:
             "gif": b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0) + b";",
             "jpeg": saved(PHOTO, "JPEG").replace(struct.pack(">HH", 48, 80), struct.pack(">HH", height, width)),
         }[kind]
-        refused(data)
+        rejected(data)
 
     @pytest.mark.parametrize("kind", ["EPS", "ICO", "TGA", "PCX", "SGI", "ICNS", "JPEG2000", "DDS", "PDF"])
     def test_other_formats(self, kind: str, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ except Exception as error:
             if allowed:
                 assert pixels(saved(PHOTO, kind), formats=("JPEG", "PNG")).shape == (SIZE, SIZE, 3)
             else:
-                assert "can read as JPEG, PNG;" in refused(saved(PHOTO, kind), formats=("JPEG", "PNG"))
+                assert "can read as JPEG, PNG;" in rejected(saved(PHOTO, kind), formats=("JPEG", "PNG"))
         assert pixels(saved(PHOTO.resize((32, 32)), "ICO"), formats=("ICO",)).shape == (SIZE, SIZE, 3)
 
     def test_every_suffix_is_of_a_format_that_is_read(self) -> None:
@@ -450,7 +450,7 @@ class TestColours:
         data = saved(Image.fromarray(transparent()), kind, **how)
         assert np.abs(pixels(data) - over_white(transparent())).max() <= 1
 
-    def test_a_large_transparent_picture_is_laid_over_white_in_bands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_large_transparent_image_is_laid_over_white_in_bands(self, monkeypatch: pytest.MonkeyPatch) -> None:
         image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 37, 4), dtype=np.uint8))
         whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
         for pixels_at_once in (1, 37 * 7, 1 << 20):
@@ -510,12 +510,12 @@ class TestColours:
     @pytest.mark.parametrize(
         ("bits", "message"), [(32, "32-bit grey values of unknown range"), (64, "is not an image that Pillow can read")]
     )
-    def test_floating_point_tiff_is_refused(self, bits: int, message: str) -> None:
+    def test_floating_point_tiff_is_rejected(self, bits: int, message: str) -> None:
         values = np.zeros((SIZE, SIZE), f"<f{bits // 8}").tobytes()
         start = 8 + 2 + 10 * 12 + 4
         shape = {256: SIZE, 257: SIZE, 258: bits, 277: 1, 339: 3}
         tags = {**shape, 259: 1, 262: 1, 273: start, 278: SIZE, 279: len(values)}
-        assert message in refused(little_tiff([(tag, 4, 1, value) for tag, value in tags.items()], values))
+        assert message in rejected(little_tiff([(tag, 4, 1, value) for tag, value in tags.items()], values))
 
 
 class TestFrames:
@@ -571,14 +571,14 @@ class TestMetadata:
         ids=["garbage", "nowhere", "65535-entries", "loop", "long", "rational", "empty"],
     )
     @pytest.mark.filterwarnings("ignore::UserWarning")
-    def test_damaged_exif_leaves_the_picture(self, exif: bytes) -> None:
+    def test_damaged_exif_leaves_the_image(self, exif: bytes) -> None:
         got = pixels(saved(PHOTO, "JPEG", exif=exif))
         lying = Image.open(io.BytesIO(saved(PHOTO, "JPEG")))
         turned = exif.startswith(b"Exif\0\0II*\0\x08\0\0\0\x03\0")  # the one whose orientation can be read
         expected = fit(lying.transpose(Image.Transpose.ROTATE_270) if turned else lying, SIZE)
         np.testing.assert_array_equal(got, expected)
 
-    def test_a_turned_picture_with_more_exif_than_can_be_written(self) -> None:
+    def test_a_turned_image_with_more_exif_than_can_be_written(self) -> None:
         """Whoever removes the orientation writes the rest of the EXIF anew, which need not be possible."""
         entries = [(0x0112, 3, 1, 3), (0x010E, 2, 30, 100), (0x9999, 7, 10, 60), (0x8769, 4, 1, 9999)]
         data = saved(PHOTO, "JPEG", exif=b"Exif\0\0" + little_tiff(entries, bytes(200)))
@@ -592,7 +592,7 @@ class TestMetadata:
 
     def test_a_tiff_with_a_million_entries(self) -> None:
         entries = struct.pack("<HHII", 65000, 4, 1, 0) * 65535
-        refused(b"II*\0" + struct.pack("<IH", 8, 65535) + entries + struct.pack("<I", 8))
+        rejected(b"II*\0" + struct.pack("<IH", 8, 65535) + entries + struct.pack("<I", 8))
 
 
 def pixels_or_image_error(data: bytes) -> None:

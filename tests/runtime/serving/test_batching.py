@@ -219,7 +219,7 @@ def test_what_is_being_prepared_has_its_room() -> None:
         assert queue.submit("encode", column(1, 2, 3)).future.result(LIMIT).tolist() == [[2], [4], [6]]
 
 
-def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room() -> None:
+def test_a_full_queue_rejects_at_once_and_takes_again_when_there_is_room() -> None:
     held = Held()
     with batcher(held, max_waiting=3) as queue:
         jobs = [queue.submit("encode", column(0))]
@@ -227,9 +227,9 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_there_is_room() -> No
         jobs.append(queue.submit("encode", column(1, 2)))
         with queue.room(1):
             pass
-        for refuse in (keep, lambda queue, count: queue.submit("encode", np.zeros((count, 1), np.int32))):
+        for reject in (keep, lambda queue, count: queue.submit("encode", np.zeros((count, 1), np.int32))):
             with pytest.raises(QueueFullError, match="2 images wait and 2 more would be over the limit of 3"):
-                refuse(queue, 2)
+                reject(queue, 2)
         held.go.set()
         assert jobs[1].future.result(LIMIT).tolist() == [[2], [4]]
         assert queue.submit("encode", column(4, 5, 6)).future.result(LIMIT).tolist() == [[8], [10], [12]]

@@ -18,8 +18,8 @@ from PIL import Image
 from coda_runtime.cli.options import load_options
 from coda_runtime.cli.serve import command
 from coda_runtime.errors import InputError
+from coda_runtime.serving.errors import KINDS
 from coda_runtime.serving.options import ServeOptions
-from coda_runtime.serving.refusals import KINDS
 from tests.runtime import tiny
 from tests.runtime.serving.process import LIMIT, Server, run_serve
 
@@ -121,7 +121,7 @@ def test_wrong_usage_is_exit_code_2() -> None:
     assert CliRunner().invoke(command, ["bundle", "--http-port", "70000"]).exit_code == 2
 
 
-def test_limits_that_contradict_each_other_are_refused() -> None:
+def test_limits_that_contradict_each_other_are_rejected() -> None:
     with pytest.raises(InputError, match="raise max-queue or lower max-images"):
         ServeOptions(max_images=10, max_queue=9)
     with pytest.raises(InputError, match="both 8080"):

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as messages
 
 from coda_runtime.errors import CodaError, InputError
+from coda_runtime.serving.errors import RequestError
 from coda_runtime.serving.options import MAX_TEXT_BYTES
-from coda_runtime.serving.outline import MOST_FIELDS, outline
-from coda_runtime.serving.refusals import RefusedError
+from coda_runtime.serving.outline import MAX_FIELDS, outline
 
 TENSOR = {"name": "ids", "datatype": "INT32", "shape": [1, 1]}
 
@@ -36,13 +36,13 @@ def test_text_is_bounded_and_raw_contents_are_not_text() -> None:
     raw = messages.ModelInferRequest(inputs=[TENSOR], raw_input_contents=[bytes(MAX_TEXT_BYTES + 1)])
     outline(raw.SerializeToString()).check()
     tensor = TENSOR | {"contents": {"bytes_contents": [bytes(MAX_TEXT_BYTES)]}}
-    with pytest.raises(RefusedError, match="send raw_input_contents") as refused:
+    with pytest.raises(RequestError, match="send raw_input_contents") as failure:
         outline(messages.ModelInferRequest(inputs=[tensor]).SerializeToString()).check()
-    assert refused.value.code == "RESOURCE_EXHAUSTED"
+    assert failure.value.code == "RESOURCE_EXHAUSTED"
 
 
 def test_fields_are_counted_no_further_than_may_be() -> None:
     empty_input = b"\x2a\x00"
-    outline(empty_input * MOST_FIELDS).check()
-    with pytest.raises(InputError, match=f"more than {MOST_FIELDS} fields"):
-        outline(empty_input * (MOST_FIELDS + 1)).check()
+    outline(empty_input * MAX_FIELDS).check()
+    with pytest.raises(InputError, match=f"more than {MAX_FIELDS} fields"):
+        outline(empty_input * (MAX_FIELDS + 1)).check()

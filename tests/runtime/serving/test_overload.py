@@ -42,7 +42,7 @@ def decode_by_grpc(server: Server, rows: int) -> tuple[str, str]:
     return "OK", ""
 
 
-def test_full_is_refused_at_once_and_stopping_finishes_what_was_taken(patient: Server) -> None:
+def test_full_is_rejected_at_once_and_stopping_finishes_what_was_taken(patient: Server) -> None:
     slow = http.client.HTTPConnection(patient.http, timeout=LIMIT)
     with ThreadPoolExecutor(1) as pool, closing(slow):
         waiting = pool.submit(patient.post, DECODE, ids_body(WAITING))

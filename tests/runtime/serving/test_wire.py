@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as messages
 
 from coda_runtime.errors import ImageError, InputError
+from coda_runtime.serving.errors import RequestError
 from coda_runtime.serving.options import MAX_TEXT_BYTES
-from coda_runtime.serving.refusals import RefusedError
 from coda_runtime.serving.tensors import only_input, read_files, read_ids, read_pixels
 from coda_runtime.serving.wire import Request, Response, request_from_grpc, request_from_http, response_to_http
 
-MOST = 8
-IDS = st_numpy.arrays(np.int32, st.tuples(st.integers(1, MOST), st.integers(1, 5)))
+MAX_ITEMS = 8
+IDS = st_numpy.arrays(np.int32, st.tuples(st.integers(1, MAX_ITEMS), st.integers(1, 5)))
 IMAGES = st_numpy.arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.just(3)))
 
 
@@ -55,7 +55,7 @@ def test_ids_survive_every_way_of_sending_them(ids: NDArray[np.int32], datatype:
         request = rpc(tensor | {"contents": {field: ids.ravel().tolist()}})
     else:
         request = http(tensor | {"data": ids.ravel().tolist() if way == "flat" else ids.tolist()})
-    np.testing.assert_array_equal(read_ids(only_input(request.inputs, "ids", ["INT32", "INT64"]), MOST), ids)
+    np.testing.assert_array_equal(read_ids(only_input(request.inputs, "ids", ["INT32", "INT64"]), MAX_ITEMS), ids)
 
 
 @given(IMAGES, st.sampled_from(["flat", "nested", "raw", "grpc", "grpc raw"]))
@@ -67,17 +67,17 @@ def test_images_survive_every_way_of_sending_them(images: NDArray[np.uint8], way
         request = rpc(tensor | {"contents": {"uint_contents": images.ravel().tolist()}})
     else:
         request = http(tensor | {"data": images.ravel().tolist() if way == "flat" else images.tolist()})
-    np.testing.assert_array_equal(read_pixels(only_input(request.inputs, "image", ["UINT8"]), MOST), images)
+    np.testing.assert_array_equal(read_pixels(only_input(request.inputs, "image", ["UINT8"]), MAX_ITEMS), images)
 
 
-@given(st.lists(st.binary(max_size=20), min_size=1, max_size=MOST), st.sampled_from(["raw", "grpc", "grpc raw"]))
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=MAX_ITEMS), st.sampled_from(["raw", "grpc", "grpc raw"]))
 def test_files_survive_every_way_of_sending_them(files: list[bytes], way: str) -> None:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [len(files)]}
     if way == "grpc":
         request = rpc(tensor | {"contents": {"bytes_contents": files}})
     else:
         request = (http if way == "raw" else rpc)(tensor, packed(*files))
-    assert read_files(only_input(request.inputs, "image", ["BYTES"]), MOST) == files
+    assert read_files(only_input(request.inputs, "image", ["BYTES"]), MAX_ITEMS) == files
 
 
 @given(IDS, st.booleans(), st.booleans())
@@ -114,7 +114,7 @@ FILES_1 = {"name": "image", "datatype": "BYTES", "shape": [1]}
 def read(request: Request) -> object:
     tensor = only_input(request.inputs, request.inputs[0].name, ["INT32", "INT64", "UINT8", "BYTES"])
     reader: Any = {"UINT8": read_pixels, "BYTES": read_files}.get(tensor.datatype, read_ids)
-    return reader(tensor, MOST)
+    return reader(tensor, MAX_ITEMS)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def read(request: Request) -> object:
         (IMAGE_1 | {"shape": [1, 3, 1, 1]}, b"123", "channels first"),
         (IMAGE_1 | {"shape": [0, 1, 1, 3]}, b"", "at least one pixel"),
         (IMAGE_1 | {"shape": [1, 0, 1, 3]}, b"", "at least one pixel"),
-        (IMAGE_1 | {"shape": [MOST + 1, 1, 1, 3]}, b"", "one request may have 8"),
+        (IMAGE_1 | {"shape": [MAX_ITEMS + 1, 1, 1, 3]}, b"", "one request may have 8"),
         (IDS_1 | {"shape": [1]}, b"1234", "add the batch axis"),
         (IDS_1 | {"shape": [1, 0]}, b"", "at least one token"),
         (IDS_1, b"12345", "5 bytes"),
@@ -150,7 +150,7 @@ def read(request: Request) -> object:
         (FILES_1 | {"shape": [2**30]}, packed(b"a"), "one request may have 8"),
     ],
 )
-def test_raw_tensors_that_lie_are_refused(tensor: dict[str, Any], raw: bytes, words: str) -> None:
+def test_raw_tensors_that_lie_are_rejected(tensor: dict[str, Any], raw: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read(http(tensor, raw))
 
@@ -175,12 +175,12 @@ def test_raw_tensors_that_lie_are_refused(tensor: dict[str, Any], raw: bytes, wo
         (None, "neither data nor binary_data_size"),
     ],
 )
-def test_json_tensors_that_lie_are_refused(data: Any, words: str) -> None:
+def test_json_tensors_that_lie_are_rejected(data: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         read(http(IDS_1 | {"data": data}))
 
 
-def test_deeply_nested_data_is_refused() -> None:
+def test_deeply_nested_data_is_rejected() -> None:
     for depth in (70, 5000):
         text = json.dumps({"inputs": [IDS_1 | {"data": "X"}]}).replace('"X"', "[" * depth + "]" * depth)
         with pytest.raises(InputError):
@@ -201,13 +201,13 @@ def test_text_in_place_of_numbers_takes_no_memory(count: int) -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "0x10", "1e2", "", "999999", "9" * 30, "²", "+5"])
-def test_a_header_that_lies_about_the_json_is_refused(length: str) -> None:
+def test_a_header_that_lies_about_the_json_is_rejected(length: str) -> None:
     with pytest.raises(InputError, match="Inference-Header-Content-Length is"):
         request_from_http(b'{"inputs":[]}', length)
 
 
 @pytest.mark.parametrize("size", [-1, 4, 2**63, "3", 1.0, True])
-def test_a_binary_size_that_lies_is_refused(size: Any) -> None:
+def test_a_binary_size_that_lies_is_rejected(size: Any) -> None:
     with pytest.raises(InputError, match=r"binary_data_size .*, and 3 bytes are left|bytes follow"):
         http(IMAGE_1 | {"parameters": {"binary_data_size": size}}, b"123")
 
@@ -232,7 +232,7 @@ def test_a_binary_size_that_lies_is_refused(size: Any) -> None:
         (b'{"inputs": [{"name": "ids", "datatype": "INT32", "shape": [1, 1], "data": [NaN]}]}', "no JSON"),
     ],
 )
-def test_what_is_no_request_is_refused(head: bytes, words: str) -> None:
+def test_what_is_no_request_is_rejected(head: bytes, words: str) -> None:
     with pytest.raises(InputError, match=words):
         request_from_http(head, None)
 
@@ -254,21 +254,21 @@ def test_a_tensor_comes_once_in_one_way() -> None:
         request_from_grpc(both)
 
 
-def test_grpc_contents_of_another_type_are_refused() -> None:
+def test_grpc_contents_of_another_type_are_rejected() -> None:
     with pytest.raises(InputError, match="0 numbers"):
         read(rpc(IDS_1 | {"contents": {"fp32_contents": [1.0]}}))
     with pytest.raises(InputError, match="0 elements"):
         read(rpc(FILES_1))
     with pytest.raises(ImageError, match="empty"):
         read(rpc(FILES_1 | {"shape": [0]}))
-    with pytest.raises(RefusedError, match="no version '3'") as refused:
+    with pytest.raises(RequestError, match="no version '3'") as failure:
         request_from_grpc(messages.ModelInferRequest(model_version="3"))
-    assert refused.value.status == 404
+    assert failure.value.status == 404
     with pytest.raises(InputError, match="shared_memory_region"):
         rpc(IDS_1 | {"parameters": {"shared_memory_region": {"string_param": "x"}}}, b"1234")
 
 
 def test_numbers_as_text_are_bounded() -> None:
-    with pytest.raises(RefusedError, match="send tensors as binary data") as http_refused:
+    with pytest.raises(RequestError, match="send tensors as binary data") as http_rejected:
         request_from_http(b" " * (MAX_TEXT_BYTES + 1), None)
-    assert http_refused.value.status == 413
+    assert http_rejected.value.status == 413

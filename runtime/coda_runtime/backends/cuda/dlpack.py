@@ -13,7 +13,7 @@ from .array import DLPACK_CUDA, CudaArray
 from .layer import DeviceLayer, Event, Stream
 from .staging import StagingPool
 
-_PLACES = {1: "the CPU", 3: "page-locked host memory", 10: "a ROCm GPU", 13: "managed memory"}
+_MEMORY_KINDS = {1: "the CPU", 3: "page-locked host memory", 10: "a ROCm GPU", 13: "managed memory"}
 
 
 class Kept:
@@ -116,9 +116,9 @@ def _check_device(found: tuple[Any, int], index: int) -> None:
     kind, number = int(found[0]), int(found[1])
     if (kind, number) == (DLPACK_CUDA, index):
         return
-    place = f"cuda:{number}" if kind == DLPACK_CUDA else _PLACES.get(kind, f"a device of DLPack's kind {kind}")
+    location = f"cuda:{number}" if kind == DLPACK_CUDA else _MEMORY_KINDS.get(kind, f"a device of DLPack's kind {kind}")
     raise DeviceError(
-        f"the array lies on {place}, and this part runs on cuda:{index}; move it there, or pass a numpy array"
+        f"the array lies on {location}, and this part runs on cuda:{index}; move it there, or pass a numpy array"
     )
 
 

@@ -24,7 +24,7 @@ _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "Gro
 # waking them costs more; but not once the run has ended, where they would hold the cores that the next part needs.
 # benchmarks/bench_spinning.py compares the ways.
 SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_us": "1000"}
-_REFUSED = "fallback to CPU EP has been explicitly disabled"
+_FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
 
 
 class OnnxRuntimeBackend(Backend):
@@ -134,7 +134,7 @@ def _load_error(
         return DeviceMemoryError(
             f"{choices[0].device} has no memory left to load {path} ({told}); close what else uses its memory"
         )
-    if _REFUSED in str(error):
+    if _FALLBACK_DISABLED in str(error):
         try:
             left = _left_to_cpu(_make(ort, path, choices, options, strict=False))
         except Exception:  # it is made only to name the operators

@@ -70,7 +70,7 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
     """
     kernels.check(spec)
     size, padded = spec.latent_size, padded_channels(spec.latent_channels)
-    most = batch * spec.scales[-1] ** 2
+    max_rows = batch * spec.scales[-1] ** 2
     if batch < 1 or programs < 1:
         raise InputError(f"batch is {batch} and programs {programs}; expected 1 or more of each")
     launches: list[Launch] = []
@@ -114,8 +114,8 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
     buffers = {
         "latent": latent,
         "residual": latent,
-        "rows": Buffer((most, padded), "float32"),
-        "grid": Buffer((most, padded), "float32"),
+        "rows": Buffer((max_rows, padded), "float32"),
+        "grid": Buffer((max_rows, padded), "float32"),
         "scores": Buffer((partials,), "float32"),
         "codes": Buffer((partials,), "int32"),
         "ids": Buffer(IDS.shape(spec, batch), "int32"),
@@ -141,7 +141,7 @@ def _blocks(count: int, size: int) -> int:
 
 def window(size: int, side: int) -> int:
     """The widest pooling window from `size` to `side` places, in places."""
-    return max(-(-(place + 1) * size // side) - place * size // side for place in range(side))
+    return max(-(-(position + 1) * size // side) - position * size // side for position in range(side))
 
 
 def _pool_kernel(kernels: KernelSet, size: int, side: int) -> Kernel:

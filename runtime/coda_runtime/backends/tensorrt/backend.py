@@ -68,7 +68,7 @@ class TensorRTBackend(Backend):
             trt = self._module(artifact)
         except CodaError as error:
             return error
-        mismatch = key.refusal(
+        mismatch = key.incompatibility(
             artifact,
             bundle.manifest,
             library=self.name,

@@ -18,17 +18,17 @@ from ..cuda.dlpack import Kept, borrow
 from ..cuda.layer import DeviceLayer, Stream
 from ..cuda.staging import StagingPool
 from .engine import Engine
-from .lane import Lane
+from .executor import Executor
 
-MAX_LANES = 4
+MAX_EXECUTORS = 4
 """Lanes of one session: further threads wait. Each has the engine's scratch memory once more."""
 
 
 class TensorRTSession:
     """Implements `DeviceSession`. Not run on a GPU yet; its logic is tested with the host's memory.
 
-    `device` is "cuda:N", `batch` the engine's (min, opt, max), `max_lanes` how many threads run at once: it falls to
-    the number there is when the GPU's memory does not suffice for one more.
+    `device` is "cuda:N", `batch` the engine's (min, opt, max), `max_executors` how many threads run at once: it falls
+    to the number there is when the GPU's memory does not suffice for one more.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class TensorRTSession:
         layer: DeviceLayer,
         *,
         library: str,
-        max_lanes: int = MAX_LANES,
+        max_executors: int = MAX_EXECUTORS,
         staging: StagingPool | None = None,
     ) -> None:
         self.device = f"cuda:{layer.index}"
         self.batch = engine.batch
-        self.max_lanes = max_lanes
+        self.max_executors = max_executors
         self._engine = engine
         self._layer = layer
         self._library = library
         self._staging = staging or StagingPool(layer)
         self._kept = Kept()
-        self._intake: Stream | None = None
+        self._dlpack_stream: Stream | None = None
         self._change = threading.Condition()
-        self._lanes: list[Lane] = []
-        self._free: list[Lane] = []
+        self._executors: list[Executor] = []
+        self._free: list[Executor] = []
         self._making = 0
         self._closed = False
 
@@ -59,14 +59,14 @@ class TensorRTSession:
     def graphs(self) -> Mapping[int, tuple[str, ...]]:
         """For each batch size that is to have a CUDA graph, per lane: whether it is recorded, or why there is none."""
         with self._change:
-            lanes = [lane.graphs for lane in self._lanes]
-        return {count: tuple(states[count] for states in lanes) for count in sorted(set(self.batch))}
+            executors = [executor.graphs for executor in self._executors]
+        return {count: tuple(states[count] for states in executors) for count in sorted(set(self.batch))}
 
     @property
-    def lanes(self) -> int:
+    def executors(self) -> int:
         """How many lanes there are."""
         with self._change:
-            return len(self._lanes)
+            return len(self._executors)
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Run [B, ...] through the engine and return its output, a new array.
@@ -75,8 +75,8 @@ class TensorRTSession:
         ClosedError.
         """
         self._check(batch.shape, batch.dtype)
-        with self._lane() as lane:
-            out = lane.run(batch)
+        with self._executor() as executor:
+            out = executor.run(batch)
             self._kept.collect()
             return out
 
@@ -90,9 +90,9 @@ class TensorRTSession:
             with self._change:
                 if self._closed:
                     raise self._closed_error()
-                if self._intake is None:
-                    self._intake = self._layer.create_stream()
-                stream = self._intake
+                if self._dlpack_stream is None:
+                    self._dlpack_stream = self._layer.create_stream()
+                stream = self._dlpack_stream
             self._kept.collect()
             return borrow(array, self._layer, stream, self._staging, self._kept)
 
@@ -104,9 +104,9 @@ class TensorRTSession:
         """
         checked = batch if isinstance(batch, np.ndarray) else self.take(batch)
         self._check(checked.shape, checked.dtype)
-        with self._lane() as lane:
+        with self._executor() as executor:
             self._kept.collect()
-            return lane.run_on_device(checked)
+            return executor.run_on_device(checked)
 
     def close(self) -> None:
         """Free the contexts, graphs, buffers and the engine. Arrays that were returned stay. May be called twice."""
@@ -114,12 +114,12 @@ class TensorRTSession:
             if self._closed:
                 return
             self._closed = True
-            lanes, self._lanes, self._free = self._lanes, [], []
+            executors, self._executors, self._free = self._executors, [], []
             self._change.notify_all()
         with self._layer.active():
-            for lane in lanes:
-                lane.close()
-            lanes.clear()
+            for executor in executors:
+                executor.close()
+            executors.clear()
             self._kept.collect()
             self._engine.close()
 
@@ -146,15 +146,15 @@ class TensorRTSession:
             )
 
     @contextmanager
-    def _lane(self) -> Iterator[Lane]:
+    def _executor(self) -> Iterator[Executor]:
         with self._layer.active(), self._explained():
-            lane = self._acquire()
+            executor = self._acquire()
             try:
-                yield lane
+                yield executor
             finally:
                 with self._change:
                     # Last in, first out: the lane that ran last has its graphs, and the others may stay unused.
-                    self._free.append(lane)
+                    self._free.append(executor)
                     self._change.notify()
 
     @contextmanager
@@ -170,29 +170,29 @@ class TensorRTSession:
                 "memory: `nvidia-smi` lists who holds it"
             ) from error
 
-    def _acquire(self) -> Lane:
+    def _acquire(self) -> Executor:
         while True:
             with self._change:
-                while not self._free and len(self._lanes) + self._making >= self.max_lanes and not self._closed:
+                while not self._free and len(self._executors) + self._making >= self.max_executors and not self._closed:
                     self._change.wait()
                 if self._closed:
                     raise self._closed_error()
                 if self._free:
                     return self._free.pop()
                 self._making += 1
-            lane = None
+            executor = None
             try:
-                lane = Lane(self._engine, self._layer, self._staging)
+                executor = Executor(self._engine, self._layer, self._staging)
             except DeviceMemoryError:
                 with self._change:
-                    if not self._lanes:
+                    if not self._executors:
                         raise
-                    self.max_lanes = len(self._lanes)
+                    self.max_executors = len(self._executors)
             finally:
                 with self._change:
                     self._making -= 1
-                    if lane is not None:
-                        self._lanes.append(lane)
+                    if executor is not None:
+                        self._executors.append(executor)
                     self._change.notify_all()
-            if lane is not None:
-                return lane
+            if executor is not None:
+                return executor

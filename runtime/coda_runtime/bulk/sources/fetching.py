@@ -17,7 +17,7 @@ Fetched = bytes | ImageError
 """An image's file, or why there is none."""
 
 AT_ONCE = 16  # files fetched together, so encoded images in memory
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 """Of one encoded image on this machine: no picture of the pixels that are taken needs as many."""
 _NOT_THE_FILES = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PAUSES = (1.0, 4.0)  # seconds before the second and the third try
@@ -29,7 +29,7 @@ def read_local(path: str, name: str, root: str) -> Fetched:
     try:
         if not file.is_file() and file.exists():  # reading a pipe would wait for ever
             return ImageError(f"{name!r} is no regular file; leave it out")
-        if (size := file.stat().st_size) > MOST_BYTES:
+        if (size := file.stat().st_size) > MAX_BYTES:
             return ImageError(too_large(name, size))
         return file.read_bytes()
     except FileNotFoundError:
@@ -54,13 +54,13 @@ def read_remote(fs: Any, paths: Sequence[str], names: Sequence[str]) -> list[Fet
     return _remote(fetch, list(paths), names)
 
 
-def read_pieces(fs: Any, path: str, places: Sequence[tuple[int, int]], names: Sequence[str]) -> list[Fetched]:
+def read_ranges(fs: Any, path: str, ranges: Sequence[tuple[int, int]], names: Sequence[str]) -> list[Fetched]:
     """The (offset, size) pieces of one file, sizes in bytes. Raises as `read_remote`, and when a local file fails."""
     if is_local(fs):
         try:
             with Path(path).open("rb", buffering=0) as file:
                 out: list[Fetched] = []
-                for offset, size in places:
+                for offset, size in ranges:
                     file.seek(offset)
                     out.append(file.read(size))
                 return out
@@ -71,7 +71,7 @@ def read_pieces(fs: Any, path: str, places: Sequence[tuple[int, int]], names: Se
         starts, ends = [offset for offset, _ in some], [offset + size for offset, size in some]
         return list(fs.cat_ranges([path] * len(some), starts, ends, on_error="return"))
 
-    return _remote(fetch, list(places), names)
+    return _remote(fetch, list(ranges), names)
 
 
 def state(fs: Any, path: str) -> str:
@@ -96,7 +96,7 @@ def check_state(fs: Any, path: str, expected: str) -> None:
 
 def too_large(name: str, size: int) -> str:
     """Why an encoded image of so many bytes is not read."""
-    return f"{name!r} has {size} bytes, and {MOST_BYTES} is the most that is read; leave it out"
+    return f"{name!r} has {size} bytes, and {MAX_BYTES} is the most that is read; leave it out"
 
 
 def _check_mounted(root: str) -> None:

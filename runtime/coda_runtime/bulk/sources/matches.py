@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import InputError, one_line
 from ...io.image_files import is_hidden, walk
-from ...io.remote import is_local, open_place, redacted
+from ...io.remote import is_local, open_filesystem, redacted
 from ..tars import expand_braces
 
 _MAGIC = frozenset("*?[{")
@@ -40,7 +40,7 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
     What lies under the path `leave_out`, on the same file system, is none of them. Raises InputError when there is
     nothing, MissingDependencyError for a URL whose package is missing.
     """
-    fs, path = open_place(where)
+    fs, path = open_filesystem(where)
     path = path.rstrip("/")
     try:
         if fs.isdir(path):
@@ -61,11 +61,11 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
 def _glob(fs: Any, where: str) -> tuple[str, list[str]]:
     found: list[str] = []
     fixed = []
-    for piece in expand_braces(where):
-        _, path = open_place(piece)
+    for expanded in expand_braces(where):
+        _, path = open_filesystem(expanded)
         matches = [path] if fs.exists(path) else _files(fs.glob(path, detail=True))
         if not matches:
-            raise InputError(f"nothing matches {redacted(piece)!r}; check the path and the range")
+            raise InputError(f"nothing matches {redacted(expanded)!r}; check the path and the range")
         found += matches
         folders = path.split("/")[:-1]
         magic = next((i for i, folder in enumerate(folders) if _MAGIC & set(folder)), len(folders))

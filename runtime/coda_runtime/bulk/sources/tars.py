@@ -11,7 +11,7 @@ from ...errors import ImageError, InputError, one_line
 from ...io.image_files import is_image
 from ..tars import members
 from .base import by_file, printable, table
-from .fetching import AT_ONCE, MOST_BYTES, Fetched, check_state, read_pieces, state, too_large
+from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, read_ranges, state, too_large
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -35,16 +35,16 @@ class TarFiles:
     def listing(self) -> pa.Table:
         paths: list[str] = []
         files: list[str] = []
-        places: list[tuple[int, int]] = []
+        ranges: list[tuple[int, int]] = []
         labels: list[str | None] = []
         for name, path in self._shards.items():
             found, labelled = self._members(path)
             images = [member for member in found if is_image(member[0])]
             paths += [f"{name}/{member}" for member, _, _ in images]
             files += [path] * len(images)
-            places += [(offset, size) for _, offset, size in images]
+            ranges += [(offset, size) for _, offset, size in images]
             labels += [labelled.get(_sample(member)) for member, _, _ in images]
-        offsets, sizes = [offset for offset, _ in places], [size for _, size in places]
+        offsets, sizes = [offset for offset, _ in ranges], [size for _, size in ranges]
         return table(paths, files, labels if self._label else None, offset=offsets, size=sizes)
 
     def reader(self, files: dict[str, str]) -> TarReader:
@@ -76,14 +76,14 @@ class TarReader:
         for path, part in by_file(rows):
             check_state(self.fs, path, self.states[path])
             names = part.column("path").to_pylist()
-            places = list(zip(part.column("offset").to_pylist(), part.column("size").to_pylist(), strict=True))
-            for start in range(0, len(places), AT_ONCE):
+            ranges = list(zip(part.column("offset").to_pylist(), part.column("size").to_pylist(), strict=True))
+            for start in range(0, len(ranges), AT_ONCE):
                 some = slice(start, start + AT_ONCE)
-                wanted = [(offset, size if size <= MOST_BYTES else 0) for offset, size in places[some]]
+                wanted = [(offset, size if size <= MAX_BYTES else 0) for offset, size in ranges[some]]
                 for name, (_, size), item in zip(
-                    names[some], places[some], read_pieces(self.fs, path, wanted, names[some]), strict=True
+                    names[some], ranges[some], read_ranges(self.fs, path, wanted, names[some]), strict=True
                 ):
-                    if size > MOST_BYTES:
+                    if size > MAX_BYTES:
                         yield ImageError(too_large(name, size))
                     elif isinstance(item, bytes) and len(item) != size:
                         yield ImageError(f"{name!r} is cut: {path} ended before it did")

@@ -46,7 +46,7 @@ def test_the_samples_is_the_network_that_ships() -> None:
         ("vae.block_out_channels=[0, 4]", r"expected widths of 1 or more"),
     ],
 )
-def test_settings_that_are_refused(override: str, message: str) -> None:
+def test_settings_that_are_rejected(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_config("photos", [override])
 

@@ -55,7 +55,7 @@ def test_what_it_leaves(whole: Path) -> None:
         assert AutoencoderKL.from_pretrained(folder).config.latent_channels == 4
 
 
-def test_its_pictures_are_what_comes_back(whole: Path) -> None:
+def test_its_images_are_what_comes_back(whole: Path) -> None:
     assert [path.name for path in sorted((whole / "pictures").iterdir())] == ["step-00000003.png", "step-00000006.png"]
     with Image.open(whole / "pictures" / "step-00000006.png") as image:
         grid = np.asarray(image)
@@ -82,7 +82,7 @@ def test_it_begins_with_the_weights_of_another(photos: Path, whole: Path, tmp_pa
         torch.testing.assert_close(tensor, after.state_dict()[name], msg=name)
 
 
-def test_a_vae_of_another_network_is_told_by_the_setting_that_differs(
+def test_a_vae_of_another_network_is_named_by_the_setting_that_differs(
     photos: Path, whole: Path, tmp_path: Path
 ) -> None:
     config = trainings.config(vae={"block_out_channels": [4, 16]})
@@ -168,11 +168,11 @@ def test_all_terms_train(photos: Path, tmp_path: Path, monkeypatch: pytest.Monke
     config = trainings.config(
         loss={"lpips": 1.0, "gan": 0.5, **files}, optim={"steps": 2, "precision": "bf16"}, save={"log": 1, "every": 1}
     )
-    figures = train_vae(config, photos, tmp_path / "out")
-    assert {"lpips", "gan", "critic", "kl", "adaptive"} < figures.keys()
+    metrics = train_vae(config, photos, tmp_path / "out")
+    assert {"lpips", "gan", "critic", "kl", "adaptive"} < metrics.keys()
     assert unaligned == []
     shutil.rmtree(list_checkpoints(tmp_path / "out")[-1])
-    assert train_vae(config, photos, tmp_path / "out", resume=True)["critic"] == figures["critic"]
+    assert train_vae(config, photos, tmp_path / "out", resume=True)["critic"] == metrics["critic"]
 
 
 def test_nothing_is_begun_without_what_it_needs(photos: Path, whole: Path, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_nothing_is_begun_without_what_it_needs(photos: Path, whole: Path, tmp_p
     assert not out.exists()
 
 
-def test_places_that_are_taken(photos: Path, whole: Path, tmp_path: Path) -> None:
+def test_folders_that_are_taken(photos: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a training already: give --resume to go on with it, or another"):
         train_vae(trainings.config(), photos, whole)
     vae = Path(shutil.copytree(whole, tmp_path / "vae", ignore=shutil.ignore_patterns("checkpoints")))

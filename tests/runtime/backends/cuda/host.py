@@ -122,7 +122,7 @@ class HostGraph:
 
 
 class HostLayer:
-    """`limit` bytes of memory; `index` as a GPU's; `refuse_capture` makes every recording fail."""
+    """`limit` bytes of memory; `index` as a GPU's; `reject_capture` makes every recording fail."""
 
     def __init__(self, index: int = 0, limit: int = 1 << 30) -> None:
         self.index = index
@@ -130,7 +130,7 @@ class HostLayer:
         self.live = 0
         self.locked: list[int] = []  # sizes of all page-locked memory that was ever asked for
         self.unreleased: list[tuple[Any, HostStream]] = []
-        self.refuse_capture = False
+        self.reject_capture = False
         self.graphs: list[HostGraph] = []
         self.foreign_waits: list[int] = []
         self.depth = threading.local()
@@ -185,7 +185,7 @@ class HostLayer:
         stream = HostStream()
         stream.recording = []
         recorded = work(stream.handle)
-        if self.refuse_capture:
+        if self.reject_capture:
             raise BackendError("the CUDA driver failed while recording a CUDA graph (unsupported)")
         graph = HostGraph(stream.recording)
         if not recorded:

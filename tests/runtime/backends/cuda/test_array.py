@@ -65,7 +65,7 @@ def test_whose_stream_waits(stream: Any, waits: list[int]) -> None:
     assert layer.foreign_waits == waits
 
 
-def test_dlpack_refuses() -> None:
+def test_dlpack_rejects() -> None:
     array, _ = make(np.zeros(3, np.float32), HostLayer(1))
     assert array.__dlpack_device__() == (2, 1)
     with pytest.raises(ValueError, match="and not 0"):

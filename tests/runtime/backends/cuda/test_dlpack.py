@@ -84,7 +84,7 @@ def test_an_older_producer() -> None:
         ([1, 2, 3], InputError, "got a list"),
     ],
 )
-def test_refused(array: Any, kind: type[Exception], text: str) -> None:
+def test_rejected(array: Any, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=text):
         take(array)
 

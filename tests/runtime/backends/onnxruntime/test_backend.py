@@ -24,7 +24,7 @@ from tests.runtime.backends.onnxruntime import graphs
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
-def test_cuda_is_refused_here(sealed: Path) -> None:
+def test_cuda_is_rejected_here(sealed: Path) -> None:
     for device in ("cuda", "cuda:1"):
         with pytest.raises(DeviceError, match=r'pass device="cpu", or .*pip install .*onnxruntime-gpu>='):
             load(sealed, device, "onnxruntime")
@@ -170,7 +170,7 @@ def test_files_that_do_not_load_give_one_line(tmp_path: Path, case: str, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_graph_with_two_inputs_is_refused(tmp_path: Path) -> None:
+def test_a_graph_with_two_inputs_is_rejected(tmp_path: Path) -> None:
     path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, inputs=2, op="Add")
     with pytest.raises(ArtifactError, match="has 2 inputs and 1 outputs"):
         load_alone(path)

@@ -72,7 +72,7 @@ def test_bf16_goes_to_it_by_itself(tmp_path: Path, expected: npt.NDArray[Any]) -
     assert load(tmp_path, "fp16").device == "cpu"
 
 
-def test_bf16_without_it_is_refused_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_without_it_is_rejected_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle, artifact = graphs.write_convolutions(tmp_path, "bf16")
     backend = OnnxRuntimeBackend()
     assert backend.check(bundle, artifact, LoadOptions()) is None
@@ -102,7 +102,7 @@ def test_a_graph_that_it_takes_in_part_is_an_error(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run(np.eye(4, dtype=np.float32)[None]), [1.0])
 
 
-def test_heavy_operators_on_the_cpu_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heavy_operators_on_the_cpu_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coda_runtime.backends.onnxruntime.backend._HEAVY", frozenset({"Det"}))
     bundle, artifact = graphs.write_partly_taken(tmp_path)
     session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=[OPENVINO, CPU]))
@@ -122,7 +122,7 @@ def test_a_quantizer_that_it_cannot_load_runs_on_the_cpu_and_says_so(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_bad_property_is_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_property_is_reported_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bad = (OPENVINO, {"load_config": '{"CPU": {"NO_SUCH_PROPERTY": 1}}'})
     with pytest.raises(ArtifactError, match="Unsupported property NO_SUCH_PROPERTY") as caught:
         load(tmp_path, "fp32", bad)
@@ -164,9 +164,9 @@ assert all(devices == found[0] == sorted(set(found[0])) for devices in found), f
 
 
 def test_it_leaves_no_file_behind(tmp_path: Path) -> None:
-    places = {name: tmp_path / name for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "work")}
-    for place in places.values():
-        place.mkdir()
+    folders = {name: tmp_path / name for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "work")}
+    for folder in folders.values():
+        folder.mkdir()
     _, artifact = graphs.write_convolutions(tmp_path, "bf16")
     code = f"""
 from pathlib import Path
@@ -180,13 +180,13 @@ session = OnnxRuntimeBackend().load(tiny.alone(folder, artifact), artifact, Load
 session.run(graphs.images())
 assert session.device == "openvino:cpu"
 """
-    environment = {**os.environ, **{name: str(place) for name, place in places.items()}}
+    environment = {**os.environ, **{name: str(folder) for name, folder in folders.items()}}
     environment["PYTHONPATH"] = str(Path(__file__).parents[4])
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=places["work"], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=folders["work"], env=environment, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    left = [file for place in places.values() for file in place.rglob("*") if file.is_file()]
+    left = [file for folder in folders.values() for file in folder.rglob("*") if file.is_file()]
     assert left == []
 
 

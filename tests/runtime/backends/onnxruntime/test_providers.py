@@ -172,7 +172,7 @@ def test_a_numbered_device_of_a_plugin(machine: Any, monkeypatch: pytest.MonkeyP
         (LoadOptions(providers=[7]), "expected names, or"),  # type: ignore[list-item]
     ],
 )
-def test_contradictions_are_refused(machine: Any, options: LoadOptions, told: str) -> None:
+def test_contradictions_are_rejected(machine: Any, options: LoadOptions, told: str) -> None:
     with pytest.raises(InputError, match=told):
         choose(machine([CUDA, CPU], gpus=2, devices=[device(OPENVINO)]), options, FP32)
 
@@ -221,6 +221,6 @@ def test_what_the_user_says_of_openvino_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["not json", "{", "[]", '{"CPU": 1}', "/no/such/file.json"])
-def test_a_load_config_that_is_no_json_is_refused(given: str) -> None:
+def test_a_load_config_that_is_no_json_is_rejected(given: str) -> None:
     with pytest.raises(InputError, match="load_config is"):
         openvino_options({"load_config": given}, "fp32", None)

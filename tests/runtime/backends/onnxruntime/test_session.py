@@ -85,7 +85,7 @@ def test_eight_threads_at_once(session: OrtDeviceSession) -> None:
     assert not np.array_equal(wanted[0], wanted[3])
 
 
-def test_arrays_it_cannot_take_are_refused(session: OrtDeviceSession) -> None:
+def test_arrays_it_cannot_take_are_rejected(session: OrtDeviceSession) -> None:
     with pytest.raises(InputError, match=r"by DLPack .*C-contiguous"):
         session.take(torch.from_numpy(graphs.images()).permute(0, 3, 1, 2))
     with pytest.raises(DeviceError, match=r"lies on device \(2, 0\) of DLPack, and the session runs on cpu"):

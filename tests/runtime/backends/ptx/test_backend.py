@@ -103,7 +103,7 @@ def test_threads_take_turns() -> None:
 @pytest.mark.parametrize(
     "latent", [latents(5), latents(1)[:0], latents(1)[:, :2], latents(1).astype(np.float64), latents(1)[0]]
 )
-def test_other_latents_are_refused(latent: Any) -> None:
+def test_other_latents_are_rejected(latent: Any) -> None:
     subject, _, launcher = session()
     with pytest.raises(InputError, match=r"expected float32 \[B, 3, 4, 4\] with B from 1 to 4"):
         subject.run(latent)
@@ -113,11 +113,11 @@ def test_other_latents_are_refused(latent: Any) -> None:
 def test_where_nothing_can_be_recorded_every_kernel_is_launched() -> None:
     subject, host, _ = session()
     expected = subject.run(latents(2))
-    host.refuse_capture = True
+    host.reject_capture = True
     for _ in range(2):
         np.testing.assert_array_equal(subject.run(latents(2)), expected)
     assert subject.graphs[2].startswith("none: the CUDA driver failed while recording")
-    host.refuse_capture = False
+    host.reject_capture = False
     assert subject.run(latents(1)).shape == (1, 21)
     assert "its first batch" in subject.graphs[1]
 

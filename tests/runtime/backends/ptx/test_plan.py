@@ -104,7 +104,7 @@ def test_the_widest_window(size: int) -> None:
         assert window(size, side) == (area_matrix(size, side) > 0).sum(1).max()
 
 
-def test_what_is_refused() -> None:
+def test_what_is_rejected() -> None:
     kernels = kernel_set(SPEC, 32)
     for batch, programs in ((0, 1), (-1, 1), (1, 0)):
         with pytest.raises(InputError, match="expected 1 or more"):

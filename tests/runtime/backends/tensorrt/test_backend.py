@@ -17,8 +17,8 @@ import pytest
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.tensorrt import backend as tensorrt_backend
 from coda_runtime.backends.tensorrt import engine as tensorrt_engine
+from coda_runtime.backends.tensorrt import executor as tensorrt_executor
 from coda_runtime.backends.tensorrt import inspection
-from coda_runtime.backends.tensorrt import lane as tensorrt_lane
 from coda_runtime.backends.tensorrt import messages as tensorrt_messages
 from coda_runtime.backends.tensorrt.backend import TensorRTBackend, TensorRTRTXBackend
 from coda_runtime.build.options import BuildOptions
@@ -106,9 +106,9 @@ class TestLoad:
         artifact = machine.artifact(tmp_path, sealed)
         assert artifact.engine is not None
         artifact.engine["flags"]["version_compatible"] = True
-        refused = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
-        assert isinstance(refused, EngineMismatchError)
-        assert "allow_host_code=True" in str(refused)
+        rejected = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
+        assert isinstance(rejected, EngineMismatchError)
+        assert "allow_host_code=True" in str(rejected)
         with pytest.raises(EngineMismatchError, match="code for the CPU"):
             machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
         machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions(allow_host_code=True)).close()
@@ -152,7 +152,7 @@ class TestLoad:
             machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
 
 
-class TestRefusal:
+class TestIncompatibility:
     @pytest.mark.parametrize(
         ("options", "kind", "text"),
         [
@@ -164,25 +164,25 @@ class TestRefusal:
     def test_options_and_gpu(
         self, machine: Machine, tmp_path: Path, sealed: Path, options: LoadOptions, kind: type[CodaError], text: str
     ) -> None:
-        refused = machine.backend.check(engine_bundle(tmp_path, sealed), machine.artifact(tmp_path, sealed), options)
-        assert isinstance(refused, kind)
+        rejected = machine.backend.check(engine_bundle(tmp_path, sealed), machine.artifact(tmp_path, sealed), options)
+        assert isinstance(rejected, kind)
         with pytest.raises(kind, match=text):
-            raise refused
+            raise rejected
 
     def test_another_version(self, machine: Machine, tmp_path: Path, sealed: Path) -> None:
         machine.trt.__version__ = "11.5.0"
         artifact = machine.artifact(tmp_path, sealed)
-        refused = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
-        assert "11.5.0 is installed" in str(refused)
+        rejected = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
+        assert "11.5.0 is installed" in str(rejected)
 
     @pytest.mark.skipif(count_cuda_devices() > 0, reason="there is a GPU")
     def test_no_gpu(self, tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tensorrt_backend, "module_name", lambda name: "tensorrt")
         monkeypatch.setattr(tensorrt_backend, "missing", lambda extra: None)
         artifact = engines.write(tmp_path, sealed, "decoder", (1, 2, 4))
-        refused = TensorRTBackend().check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
-        assert isinstance(refused, DeviceError)
-        assert str(refused).endswith('to run on the CPU pass device="cpu"')
+        rejected = TensorRTBackend().check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
+        assert isinstance(rejected, DeviceError)
+        assert str(rejected).endswith('to run on the CPU pass device="cpu"')
         with pytest.raises(DeviceError):
             TensorRTBackend().load(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
 
@@ -217,9 +217,9 @@ class TestLibraries:
             assert machine.backend.missing() is not None
             return
         assert machine.backend.missing() is None
-        refused = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
-        assert isinstance(refused, MissingDependencyError)
-        assert "lean" in str(refused)
+        rejected = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions())
+        assert isinstance(rejected, MissingDependencyError)
+        assert "lean" in str(rejected)
         assert artifact.engine is not None
         artifact.engine["flags"]["version_compatible"] = True
         machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions(allow_host_code=True)).close()
@@ -282,7 +282,7 @@ ROOTS = {"trt", "raw", "context", "config", "runtime", "inspector", "engine", "s
 OURS = {
     *("batch", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes", "close"),
 }
-MODULES = (tensorrt_backend, tensorrt_engine, tensorrt_lane, tensorrt_messages, inspection)
+MODULES = (tensorrt_backend, tensorrt_engine, tensorrt_executor, tensorrt_messages, inspection)
 
 
 def _used() -> set[str]:

@@ -96,7 +96,7 @@ class TestGraphs:
         self, tmp_path: Path, sealed: Path, reference: dict[str, Session], how: str
     ) -> None:
         layer, trt = HostLayer(), fake_trt.make(rtx=how == "asked")
-        layer.refuse_capture = how == "driver"
+        layer.reject_capture = how == "driver"
         trt.fail_recorded = how == "library"
         trt.capturable = how != "asked"
         session = engines.session(tmp_path, sealed, layer=layer, trt=trt)
@@ -120,9 +120,11 @@ class TestGraphs:
 
 
 class TestThreads:
-    def test_sixteen_threads_share_the_lanes(self, tmp_path: Path, sealed: Path, reference: dict[str, Session]) -> None:
+    def test_sixteen_threads_share_the_executors(
+        self, tmp_path: Path, sealed: Path, reference: dict[str, Session]
+    ) -> None:
         trt = fake_trt.make()
-        session = engines.session(tmp_path, sealed, trt=trt, max_lanes=3)
+        session = engines.session(tmp_path, sealed, trt=trt, max_executors=3)
         batches = [engines.ids(1 + seed % 4, seed) for seed in range(64)]
         barrier = threading.Barrier(16)
 
@@ -135,35 +137,35 @@ class TestThreads:
         for start, results in enumerate(found):
             for batch, result in zip(batches[start::16], results, strict=True):
                 np.testing.assert_array_equal(result, reference["decoder"].run(batch))
-        assert 1 <= session.lanes <= 3
+        assert 1 <= session.executors <= 3
         assert len(trt.runs) == 64
         session.close()
 
-    def test_one_thread_needs_one_lane(self, tmp_path: Path, sealed: Path) -> None:
+    def test_one_thread_needs_one_executor(self, tmp_path: Path, sealed: Path) -> None:
         session = engines.session(tmp_path, sealed)
         for _ in range(5):
             session.run(engines.ids(1))
-        assert session.lanes == 1
+        assert session.executors == 1
         session.close()
 
-    def test_threads_wait_where_memory_has_room_for_one_lane(self, tmp_path: Path, sealed: Path) -> None:
+    def test_threads_wait_where_memory_has_room_for_one_executor(self, tmp_path: Path, sealed: Path) -> None:
         layer = HostLayer()
         session = engines.session(tmp_path, sealed, layer=layer)
         done = threading.Event()
 
-        def wait_for_a_lane() -> None:
-            with session._lane():
+        def wait_for_an_executor() -> None:
+            with session._executor():
                 done.set()
 
-        thread = threading.Thread(target=wait_for_a_lane)
-        with session._lane():
+        thread = threading.Thread(target=wait_for_an_executor)
+        with session._executor():
             layer.limit = layer.live  # nothing is left for a second one
             thread.start()
             assert not done.wait(0.2)
-            assert session.max_lanes == 1
+            assert session.max_executors == 1
         assert done.wait(10)
         thread.join()
-        assert session.lanes == 1
+        assert session.executors == 1
         session.close()
 
     def test_two_devices_are_used_from_the_same_threads(
@@ -245,7 +247,7 @@ class TestInputs:
         producer: Any = Producer(values)
         array = session.run_on_device(producer)
         (asked,) = producer.asked
-        assert asked["stream"] == session._intake.handle  # type: ignore[union-attr]
+        assert asked["stream"] == session._dlpack_stream.handle  # type: ignore[union-attr]
         np.testing.assert_array_equal(array.numpy(), reference["decoder"].run(values))
         session.close()
 
@@ -286,7 +288,7 @@ class TestInputs:
         latent = np.random.default_rng(0).normal(size=(2, tiny.CHANNELS, tiny.SIDE, tiny.SIDE)).astype(np.float32)
         images = second.run_on_device(first.run_on_device(latent))
         gc.collect()
-        first._lanes[0].stream.sync()  # frees the ids, and must run the decoder's copy of them before
+        first._executors[0].stream.sync()  # frees the ids, and must run the decoder's copy of them before
         np.testing.assert_array_equal(images.numpy(), reference["decoder"].run(reference["quantizer"].run(latent)))
         first.close()
         second.close()
@@ -335,7 +337,7 @@ SMALLER_MAX = (
 
 
 class TestErrors:
-    def test_the_library_s_first_error_is_told(self, tmp_path: Path, sealed: Path) -> None:
+    def test_the_library_s_first_error_is_reported(self, tmp_path: Path, sealed: Path) -> None:
         trt = fake_trt.make()
         session = engines.session(tmp_path, sealed, trt=trt)
         trt.fail_execute = "[executionContext.cpp] Error Code 3: bad address\nmore"
@@ -356,11 +358,11 @@ class TestErrors:
         assert "smaller batches" not in str(raised.value)
         session.close()
 
-    def test_no_memory_for_the_first_lane(self, tmp_path: Path, sealed: Path) -> None:
+    def test_no_memory_for_the_first_executor(self, tmp_path: Path, sealed: Path) -> None:
         session = engines.session(tmp_path, sealed, layer=HostLayer(limit=600))
         with pytest.raises(DeviceMemoryError, match=f"allocating.*{SMALLER_MAX}"):
             session.run(engines.ids(2))
-        assert session.max_lanes == 4
+        assert session.max_executors == 4
         session.close()
 
     def test_closed(self, tmp_path: Path, sealed: Path) -> None:

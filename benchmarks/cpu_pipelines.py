@@ -1,0 +1,225 @@
+"""The roads from image to ids and back on a CPU: by hand in PyTorch and ONNX, and coda's runtime.
+
+A road takes and gives numpy arrays: uint8 [B, H, W, 3] and int32 [B, L], with the B it was made for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import io
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import coda_runtime
+from benchmarks.bench_quantizer import textbook, textbook_rows
+from benchmarks.gpu.shapes import images, make_tokenizer
+from coda_deploy import CodaTokenizer
+from coda_deploy.folding import fold_tokenizer
+from coda_deploy.reference import TorchReference
+from coda_deploy.tokenizer.pixels import to_pixels
+from coda_export import DEFAULT_THRESHOLDS, ParityImages, Threshold, export_bundle
+from coda_runtime.backends.base import Provider
+
+Encode = Callable[[NDArray[np.uint8]], NDArray[np.int32]]
+Decode = Callable[[NDArray[np.int32]], NDArray[np.uint8]]
+
+CHANNELS_FIRST = "textbook PyTorch, channels first"
+ROWS = "textbook PyTorch, rows"
+FOLDED = "folded modules, PyTorch"
+COMPILED = "textbook PyTorch, torch.compile"
+NAIVE = "plain torch.onnx.export, onnxruntime"
+CODA = "coda_runtime fp32, CPU provider"
+CODA_OPENVINO = "coda_runtime fp32, OpenVINO"
+CODA_BF16 = "coda_runtime bf16, OpenVINO"
+AUTOCAST = "textbook PyTorch, bf16 autocast, channels last"
+
+# The decoded quantizer has one form, so PyTorch's eager decoder is one road.
+EAGER_DECODE = "unfolded PyTorch"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One way to encode and decode."""
+
+    encode: Encode
+    decode: Decode
+
+
+class Shape:
+    """A tokenizer, its bundle and its graphs, which are kept in ``work`` for the next run."""
+
+    def __init__(self, name: str, batch: int, work: Path) -> None:
+        self.name, self.batch, self.work = name, batch, work / name
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.tokenizer: CodaTokenizer = make_tokenizer(name)
+        self.images = images(self.tokenizer.spec.image_size)
+
+    @property
+    def bundle(self) -> Path:
+        """Exported in fp32 and bf16. Random weights promise no parity, so they are held to no floor."""
+        out = self.work / "bundle"
+        if not out.exists():
+            none = {precision: Threshold(0.0, 0.0) for precision in ("fp32", "bf16")}
+            export_bundle(
+                fold_tokenizer(self.tokenizer),
+                TorchReference(self.tokenizer),
+                out,
+                ParityImages(self.images[:1], "a photograph shipped with coda-deploy"),
+                precisions=("fp32", "bf16"),
+                thresholds=DEFAULT_THRESHOLDS if self.name == "sample" else none,
+            )
+        return out
+
+
+class _Encode(nn.Module):
+    def __init__(self, tokenizer: CodaTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, image: Tensor) -> Tensor:
+        latent = self.tokenizer.encode_latent(image)
+        # Without its inference mode, which the exporter does not trace.
+        return cast(Tensor, inspect.unwrap(textbook_rows)(self.tokenizer.quantizer, latent))
+
+
+class _Decode(nn.Module):
+    def __init__(self, tokenizer: CodaTokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, ids: Tensor) -> Tensor:
+        # int64: exported with int32, PyTorch's indexing makes a graph that onnxruntime refuses.
+        return to_pixels(self.tokenizer.decode_latent(self.tokenizer.quantizer.embed(ids.long())))
+
+
+def _torch_pipeline(encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]) -> Pipeline:
+    def through(run: Callable[[Tensor], Tensor], given: NDArray[Any]) -> NDArray[Any]:
+        with torch.no_grad():
+            return run(torch.from_numpy(given)).numpy()
+
+    return Pipeline(lambda given: through(encode, given), lambda given: through(decode, given))
+
+
+def _channels_first(shape: Shape) -> Iterator[Pipeline]:
+    tokenizer = shape.tokenizer
+
+    def encode(image: Tensor) -> Tensor:
+        # As a loader for training gives them, with each channel's plane for itself.
+        pixels = (image.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
+        return textbook(tokenizer.quantizer, tokenizer.encode_latent(pixels))
+
+    yield _torch_pipeline(encode, _Decode(tokenizer))
+
+
+def _rows(shape: Shape) -> Iterator[Pipeline]:
+    yield _torch_pipeline(_Encode(shape.tokenizer), _Decode(shape.tokenizer))
+
+
+def _folded(shape: Shape) -> Iterator[Pipeline]:
+    folded = fold_tokenizer(shape.tokenizer)
+    yield _torch_pipeline(lambda image: folded.quantizer(folded.encoder(image)), folded.decoder)
+
+
+def _compiled(shape: Shape) -> Iterator[Pipeline]:
+    """The VAE alone is compiled: the textbook's quantizer, unrolled over its scales, takes the compiler ten minutes."""
+    torch._dynamo.reset()
+    options: dict[str, Any] = {"freezing": True}  # weights laid out for oneDNN, once
+    tokenizer = shape.tokenizer
+    encode_latent = torch.compile(tokenizer.encode_latent, dynamic=False, options=options)
+    decode_latent = torch.compile(tokenizer.decode_latent, dynamic=False, options=options)
+    yield _torch_pipeline(
+        lambda image: textbook_rows(tokenizer.quantizer, encode_latent(image)),
+        lambda ids: to_pixels(decode_latent(tokenizer.quantizer.embed(ids))),
+    )
+
+
+def _naive(shape: Shape) -> Iterator[Pipeline]:
+    size, tokens = shape.tokenizer.spec.image_size, shape.tokenizer.spec.num_tokens
+    image = torch.zeros(shape.batch, size, size, 3, dtype=torch.uint8)
+    ids = torch.zeros(shape.batch, tokens, dtype=torch.int32)
+    runs = []
+    for module, example in ((_Encode(shape.tokenizer), image), (_Decode(shape.tokenizer), ids)):
+        file = shape.work / f"naive-{type(module).__name__[1:].lower()}-{shape.batch}.onnx"
+        if not file.exists():
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+                warnings.simplefilter("ignore")
+                made = torch.onnx.export(module.eval(), (example,), dynamo=True, verbose=False)
+                assert made is not None
+                made.save(file, external_data=True)
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        runs.append(_session_run(session))
+    yield Pipeline(runs[0], runs[1])
+
+
+def _session_run(session: onnxruntime.InferenceSession) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    name = session.get_inputs()[0].name
+    return lambda given: np.asarray(session.run(None, {name: given})[0])
+
+
+def _autocast(shape: Shape) -> Iterator[Pipeline]:
+    tokenizer = copy.deepcopy(shape.tokenizer)
+    tokenizer.vae.to(memory_format=torch.channels_last)
+
+    def encode(image: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = tokenizer.encode_latent(image)
+        return textbook_rows(tokenizer.quantizer, latent.float())
+
+    def decode(ids: Tensor) -> Tensor:
+        latent = tokenizer.quantizer.embed(ids)
+        with torch.autocast("cpu", torch.bfloat16):
+            decoded = tokenizer.decode_latent(latent)
+        return to_pixels(decoded.float())
+
+    yield _torch_pipeline(encode, decode)
+
+
+def _coda(precision: str, providers: list[Provider] | None) -> Callable[[Shape], Iterator[Pipeline]]:
+    def pipeline(shape: Shape) -> Iterator[Pipeline]:
+        device = "cpu" if precision == "fp32" and providers is None else "auto"
+        with coda_runtime.load(shape.bundle, device=device, precision=precision, providers=providers) as tokenizer:
+            yield Pipeline(tokenizer.encode, tokenizer.decode)
+
+    return pipeline
+
+
+PIPELINES: dict[str, Callable[[Shape], Iterator[Pipeline]]] = {
+    CHANNELS_FIRST: _channels_first,
+    ROWS: _rows,
+    FOLDED: _folded,
+    COMPILED: _compiled,
+    AUTOCAST: _autocast,
+    NAIVE: _naive,
+    CODA: _coda("fp32", None),
+    CODA_OPENVINO: _coda("fp32", ["OpenVINOExecutionProvider"]),
+    CODA_BF16: _coda("bf16", None),
+}
+
+
+@contextmanager
+def limited(seconds: int, what: str) -> Iterator[None]:
+    """Raise TimeoutError inside the block after ``seconds``. In the main thread, on Unix."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"{what} took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,67 @@
+"""Figures between two log lines, over all processes, with one small exchange a step."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from coda_deploy import distributed
+
+
+class Window:
+    """Means of the terms since the last ``read``, and what every process must agree on: to stop, or that it diverged.
+
+    ``stop`` is the number of the signal that any process got, or 0; ``diverged`` the first term that was not finite,
+    or "".
+    """
+
+    def __init__(self, seen: Tensor, images_per_step: int, state: Mapping[str, Any] | None = None) -> None:
+        """Begin anew, or from ``state()``; ``seen`` [V] counts the codes that this process has seen."""
+        self._seen, self._images_per_step = seen, images_per_step
+        kept = state or {"steps": 0, "sums": {}}
+        self._steps, self._sums = int(kept["steps"]), dict[str, float](kept["sums"])
+        self._fresh, self._begun = 0, time.monotonic()
+        self.stop, self.diverged = 0, ""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides ``seen``, which is brought together in the first process. All call it."""
+        if distributed.world() > 1:
+            dist.all_reduce(self._seen)
+            if distributed.rank():
+                self._seen.zero_()
+        return {"steps": self._steps, "sums": dict(self._sums)}
+
+    def add(self, terms: dict[str, Tensor], stop: int) -> None:
+        """One step's terms on this process, and the signal it got."""
+        flag = torch.tensor(float(bool(stop)), device=self._seen.device)
+        values = distributed.mean_detached(torch.stack([*(term.float() for term in terms.values()), flag])).tolist()
+        if values.pop() > 0:
+            self.stop = stop or int(signal.SIGTERM)
+        for name, value in zip(terms, values, strict=True):
+            if not math.isfinite(value) and not self.diverged:
+                self.diverged = name
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps, self._fresh = self._steps + 1, self._fresh + 1
+
+    def read(self) -> dict[str, float]:
+        """Each term's mean; PSNR in dB of the mean squared error; the share of codes seen, if any; images a second."""
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        if distributed.world() > 1:
+            dist.all_reduce(self._seen)
+        now = time.monotonic()
+        metrics = {
+            **means,
+            "psnr": 10 * math.log10(4 / max(means["l2"], 1e-12)),
+            **({"utilization": float((self._seen > 0).float().mean())} if len(self._seen) else {}),
+            "images_per_second": self._fresh * self._images_per_step / max(now - self._begun, 1e-9),
+        }
+        self._seen.zero_()
+        self._sums, self._steps, self._fresh, self._begun = {}, 0, 0, now
+        return metrics

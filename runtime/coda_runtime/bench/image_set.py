@@ -1,0 +1,52 @@
+"""The pictures that are measured with: the user's, or those that the bundle carries. Never made up."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ArtifactError, InputError
+from ..format.bundle import Bundle
+from ..images import Batches
+from ..parity import SavedReference
+from .results import ImageFacts
+
+MAX_IMAGES = 64
+"""Of more pictures the first so many are taken."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """`images`, uint8 [N,S,S,3] of the tokenizer's size, and where they are from."""
+
+    images: npt.NDArray[np.uint8] = field(repr=False)
+    source: str
+
+    def facts(self) -> ImageFacts:
+        """The `images` of results.json. The checksum is that of the pixels."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        return {"count": len(self.images), "source": self.source, "sha256": digest}
+
+
+def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "") -> ImageSet:
+    """The pictures at `paths`, resized by the bundle's rule, or where there are none the bundle's samples.
+
+    Raises InputError for a bundle without samples, ImageError, MissingDependencyError without Pillow.
+    """
+    if paths:
+        first = list(paths[:MAX_IMAGES])
+        return ImageSet(Batches(first, bundle.spec.image_size).take(slice(0, len(first))), source)
+    try:
+        return ImageSet(SavedReference.open(bundle).samples.images[:MAX_IMAGES], "samples of the bundle")
+    except ArtifactError as error:
+        if bundle.manifest.find("parity", format="npz"):
+            raise
+        raise InputError(
+            f"{bundle.folder} carries no sample pictures, and speed is measured on real ones; name a folder of them: "
+            "--images DIR"
+        ) from error

@@ -1,0 +1,70 @@
+"""The first step of the pipeline: from rows of the plan to pixels, in any of Ray's processes."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from ..errors import CodaError, ImageError, one_line
+from ..images import fit, fit_bytes, open_rgb
+from . import failures
+from .sources import Reader
+from .sources.fetching import Fetched
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def pack_rows(start: int, rows: pa.Table) -> dict[str, object]:
+    """Rows of the plan, from position `start` on, as what travels to `read_pixels`."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    # A dictionary would be that of the whole plan.
+    plain = rows.set_column(rows.schema.get_field_index("file"), "file", rows.column("file").cast(pa.binary()))
+    with pa.ipc.new_stream(sink, plain.schema) as writer:
+        writer.write_table(plain)
+    return {"start": start, "rows": sink.getvalue().to_pybytes()}
+
+
+def read_pixels(chunk: pa.Table, *, reader: Reader, size: int, original_size: bool) -> pa.Table:
+    """Packed rows -> one row an image.
+
+    Columns: `position` in the plan (int64), `pixels` (binary: uint8 [size,size,3], or null), `width` and `height` of
+    the upright picture (int32, null unless `original_size`), `error` (string: why there are no pixels), and `failure`,
+    which is set in a single row if the source itself failed.
+    """
+    import pyarrow as pa
+
+    schema = pa.schema(
+        {
+            "position": pa.int64(),
+            "pixels": pa.binary(),
+            "width": pa.int32(),
+            "height": pa.int32(),
+            "error": pa.string(),
+            "failure": pa.string(),
+        }
+    )
+    out: list[dict[str, object]] = []
+    for start, packed in zip(chunk.column("start").to_pylist(), chunk.column("rows"), strict=True):
+        rows = pa.ipc.open_stream(packed.as_buffer()).read_all()
+        names = rows.column("path").to_pylist()
+        try:
+            for number, item in enumerate(reader.read(rows)):
+                out.append({"position": start + number, **_pixels(item, names[number], size, original_size)})
+        except CodaError as error:
+            return pa.Table.from_pylist([{"position": start, "failure": failures.pack(error)}], schema)
+    return pa.Table.from_pylist(out, schema)
+
+
+def _pixels(item: Fetched, name: str, size: int, original_size: bool) -> dict[str, object]:
+    if isinstance(item, ImageError):
+        return {"error": one_line(item, limit=None)}
+    try:
+        if not original_size:
+            return {"pixels": fit_bytes(item, size, name=name).data}
+        image = open_rgb(io.BytesIO(item), name=name)
+        return {"pixels": fit(image, size, name=name).data, "width": image.width, "height": image.height}
+    except ImageError as error:
+        return {"error": one_line(error, limit=None)}

@@ -1,0 +1,136 @@
+"""Inference requests of both protocols from arrival to answer: admitted, timed, counted, logged, and drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .errors import RequestError, request_error
+from .metrics import MODELS, Metrics
+from .options import MAX_TEXTS, SMALL_TEXT_BYTES, ServeOptions
+
+T = TypeVar("T")
+_LOG = logging.getLogger("coda.serve")
+
+
+@dataclass
+class Record:
+    """What is known of one request; its line in the log."""
+
+    protocol: str
+    model: str
+    id: str = ""
+    images: int = 0
+    queue_ms: float | None = None
+    run_ms: float | None = None
+    failure: RequestError | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def fields(self, code: str) -> dict[str, Any]:
+        """For the log; `code` is "OK" or a gRPC status."""
+        milliseconds = {"queue_ms": self.queue_ms, "run_ms": self.run_ms, "total_ms": self.seconds * 1e3}
+        known = {name: round(value, 2) for name, value in milliseconds.items() if value is not None}
+        about = {"id": self.id, "model": self.model, "protocol": self.protocol, "images": self.images}
+        why = {} if self.failure is None else {"kind": self.failure.kind, "error": str(self.failure)}
+        return {**about, **known, "status": code, **why}
+
+    @property
+    def seconds(self) -> float:
+        """Since it arrived."""
+        return time.monotonic() - self.began
+
+
+current_record: ContextVar[Record] = ContextVar("current_record")
+"""The request that the running task works on."""
+
+
+class Admission:
+    """Takes inference requests while the server is ready and has room for them.
+
+    `active` is how many are under way. All of it runs on the event loop.
+    """
+
+    def __init__(self, options: ServeOptions, metrics: Metrics) -> None:
+        self._options, self._metrics = options, metrics
+        self._why_not = "the server is loading the bundle; wait until it is ready"
+        self._ready = False
+        self.active = 0
+        self._texts = asyncio.Semaphore(MAX_TEXTS)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def open(self) -> None:
+        """Take requests from now on."""
+        self._ready = True
+
+    def shut(self) -> None:
+        """Take no more requests; those under way go on."""
+        self._ready, self._why_not = False, "the server is stopping; send the request to another one"
+
+    async def idle(self, seconds: float) -> bool:
+        """Wait until no request is under way. False when one still is after `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def take(self, protocol: str, model: str, work: Callable[[Record], Awaitable[T]]) -> T:
+        """Do the work of one request. Raises RefusedError, whatever went wrong."""
+        record = Record(protocol, model if model in MODELS else "other")
+        current_record.set(record)
+        code = "CANCELLED"
+        try:
+            with self._admitted():
+                out = await work(record)
+            code = "OK"
+            return out
+        except Exception as error:
+            failure = request_error(error)
+            code, record.failure = failure.code, failure
+            self._metrics.errors.labels(failure.kind).inc()
+            raise failure from error
+        finally:
+            self._metrics.requests.labels(record.model, protocol, code).inc()
+            self._metrics.request_seconds.labels(record.model).observe(record.seconds)
+            _LOG.info("request", extra={"fields": record.fields(code)})
+
+    async def in_time(self, work: Awaitable[T], *, kind: str = "timeout", what: str = "no answer") -> T:
+        """Wait for a step of a request as long as a request may take. Raises RefusedError of `kind` after that."""
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                return await work
+        except TimeoutError as error:
+            raise RequestError(
+                kind, f"{what} within {self._options.timeout:g} s; send fewer images, or send them again later"
+            ) from error
+
+    def room_for_text(self, size: int) -> AbstractAsyncContextManager[Any]:
+        """Held while a request of `size` bytes of text is under way: read, it takes many times its size."""
+        return nullcontext() if size <= SMALL_TEXT_BYTES else self._texts
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if not self._ready:
+            raise RequestError("unavailable", self._why_not)
+        if self.active >= self._options.max_requests:
+            raise RequestError(
+                "busy", f"{self.active} requests are under way, the most there may be; send it again a little later"
+            )
+        self.active += 1
+        self._metrics.active.set(self.active)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.active -= 1
+            self._metrics.active.set(self.active)
+            if not self.active:
+                self._idle.set()

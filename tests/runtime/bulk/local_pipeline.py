@@ -1,0 +1,61 @@
+"""The pipeline without Ray: the same steps in this process, in an order that a test chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from coda_runtime.backends.base import LoadOptions
+from coda_runtime.bulk import failures, pipeline, run
+from coda_runtime.bulk.encoder import Encoder
+from coda_runtime.bulk.plan import Plan
+from coda_runtime.bulk.preprocess import read_pixels
+from coda_runtime.bulk.sources import Reader
+
+
+class Here:
+    """Takes the place of `encode_shards`. Gives the chunks in an order drawn from `seed`, `twice` some of them."""
+
+    def __init__(self, seed: int = 0, *, twice: bool = False) -> None:
+        self._random = random.Random(seed)
+        self._twice = twice
+        self.positions: list[int] = []
+
+    def __call__(
+        self,
+        ray: Any,
+        plan: Plan,
+        shards: Sequence[int],
+        reader: Reader,
+        bundle: str,
+        options: LoadOptions,
+        chunk: int | None,
+    ) -> Iterator[pa.Table]:
+        encode = Encoder(bundle, options, plan.settings.tokenizer)
+        items = list(pipeline.chunks(plan, shards, chunk or 4))
+        items += items[:2] if self._twice else []
+        self._random.shuffle(items)
+        side = plan.settings.spec["image_size"]
+        for item in items:
+            packed = pa.Table.from_pylist([item])
+            read = read_pixels(packed, reader=reader, size=side, original_size=plan.settings.original_size)
+            table = encode(read)
+            if table.column("failure").null_count < len(table):
+                raise failures.unpack(table.column("failure").drop_null()[0].as_py())
+            self.positions += table.column("position").to_pylist()
+            yield table
+
+
+@contextlib.contextmanager
+def without_ray(here: Here | None = None) -> Iterator[Here]:
+    """`tokenize` runs its steps in this process while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = here or Here()
+        patch.setattr(run, "cluster", lambda address: contextlib.nullcontext())
+        patch.setattr(run, "encode_shards", here)
+        yield here
