@@ -109,7 +109,7 @@ def _with_provenance(bundle: Path, folder: Path, **changes: object) -> Path:
 
 def test_verify_under_the_threshold_it_was_exported_with(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
     thresholds = {name: {"min_agreement": 0, "min_psnr": 200} for name in ("fp32", "fp16", "bf16")}
-    copy = _with_provenance(tiny_bundle, tmp_path / "bundle", thresholds=thresholds)
+    copy = _with_provenance(tiny_bundle, tmp_path / "bundle", floors=thresholds)
     with pytest.raises(ParityError, match=r"the \w+ decoder is .* dB from the tokenizer's images, the floor is 200"):
         verify_parity(copy, tiny_folder)
 

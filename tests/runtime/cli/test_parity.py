@@ -177,7 +177,7 @@ class TestVerify:
 
     def test_more_than_one_failure(self, bundle: Path, tmp_path: Path) -> None:
         thresholds = {"fp32": {"min_agreement": 0, "min_psnr": 0}}
-        lenient = reseal(bundle, tmp_path / "lenient", lambda artifact: artifact, thresholds=thresholds)
+        lenient = reseal(bundle, tmp_path / "lenient", lambda artifact: artifact, floors=thresholds)
         swapped = np.load(lenient / "codebook.fp32.npy")[::-1].copy()
         np.save(lenient / "codebook.fp32.npy", swapped)
 
@@ -193,7 +193,7 @@ class TestVerify:
         # Floors that the bundle was exported with are those that count.
         assert (
             "parity holds"
-            in coda("verify", reseal(lenient, tmp_path / "again", described, thresholds=thresholds), "--parity").stdout
+            in coda("verify", reseal(lenient, tmp_path / "again", described, floors=thresholds), "--parity").stdout
         )
 
     @pytest.mark.parametrize("said", ["rejects", "fails"])
