@@ -1,4 +1,4 @@
-"""Draw tokenizers side by side: ``python docs/make_card_picture.py OUT.webp LABEL=TOKENIZER ...``.
+"""Draw tokenizers side by side: ``python docs/make_card_image.py OUT.webp LABEL=TOKENIZER ...``.
 
 Rows: the eight photographs, the last tokenizer's continuous VAE, and what each tokenizer makes of its tokens; then what
 the last one shows after its first scales. Each image is drawn at twice its size.
