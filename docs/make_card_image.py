@@ -22,17 +22,17 @@ PREFIX_SCALES = (1, 2, 3, 5, 7)
 
 
 def main(out: str, *asked: str) -> None:
-    """Write the picture."""
+    """Write the image."""
     files = sorted(Path(photographs.__file__).parent.glob("*.jpg"))
     rows: dict[str, np.ndarray] = {"photograph": np.empty(0), "continuous VAE": np.empty(0)}
     for label, _, place in (argument.partition("=") for argument in asked):
-        with open_target(place) as subject:
-            originals = np.stack([fit(file, subject.spec.image_size) for file in files])
-            ids = subject.encode(originals)
-            rows[label] = subject.decode(ids)
-            rows["photograph"], rows["continuous VAE"] = originals, subject.continuous(originals)
-            lengths = [subject.spec.prefix_lengths[scales - 1] for scales in PREFIX_SCALES]
-            growing = {f"{n} token{'s' * (n > 1)}": subject.decode(ids[:, :n]) for n in lengths}
+        with open_target(place) as target:
+            originals = np.stack([fit(file, target.spec.image_size) for file in files])
+            ids = target.encode(originals)
+            rows[label] = target.decode(ids)
+            rows["photograph"], rows["continuous VAE"] = originals, target.continuous(originals)
+            lengths = [target.spec.prefix_lengths[scales - 1] for scales in PREFIX_SCALES]
+            growing = {f"{n} token{'s' * (n > 1)}": target.decode(ids[:, :n]) for n in lengths}
     rows |= growing
     canvas = Image.new("RGB", (LEFT + len(files) * (SIDE + GAP), len(rows) * (SIDE + GAP)), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(17)

@@ -35,8 +35,7 @@ def run_in_chunks(
     if count < min_batch:
         raise InputError(
             f"the engines take batches from {min_batch} to {max_batch} images, and this call has {count}; pass more, "
-            f"or build "
-            f"engines that take fewer: coda build --batch {count},{max_batch},{max_batch}"
+            f"or build engines that take fewer: coda build --batch {count},{max_batch},{max_batch}"
         )
     out: npt.NDArray[Any] | None = None
     start = 0

@@ -12,12 +12,10 @@ import numpy.typing as npt
 from ..errors import CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
 from ..format.checksums import Verify
-from ..format.manifest import Artifact
+from ..format.manifest import Artifact, Batch
 from ..format.precision import PRECISIONS
 
 Provider = str | tuple[str, Mapping[str, Any]]
-Batch = tuple[int, int, int]
-"""A batch profile: the least, the best and the largest number of images."""
 
 MAX_THREADS = 1024
 

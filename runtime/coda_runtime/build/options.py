@@ -9,8 +9,7 @@ from pathlib import Path
 from ..backends.tensorrt.library import EngineLibrary
 from ..errors import InputError
 from ..format.engine_key import BuildFlags, Capability
-
-Batch = tuple[int, int, int]
+from ..format.manifest import Batch
 
 HARDWARE = {"none": "NONE", "same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
 """Which other GPUs an engine of TensorRT may run on: names here and in the library's HardwareCompatibilityLevel."""

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ..build.options import Batch
 from ..errors import InputError
+from ..format.manifest import Batch
 from ..triton import Repository, RepositoryOptions, check_destination, check_request, write_repository
 from ..triton.options import DEVICES, FORMATS
 from .base import printable

@@ -34,6 +34,9 @@ from .parts import PARTS, has_precisions
 from .precision import FP32
 from .spec import Spec
 
+Batch = tuple[int, int, int]
+"""A batch profile: the smallest, the best and the largest number of images."""
+
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CHECKSUMS_NAME = "SHA256SUMS"
@@ -63,7 +66,7 @@ class Artifact:
     file: str
     sha256: str
     bytes: int
-    batch: tuple[int, int, int] | None = None
+    batch: Batch | None = None
     engine: Mapping[str, Any] | None = None
     parity: Mapping[str, Any] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -57,9 +57,8 @@ def _check_numbers(what: str, record: ParityRecord, threshold: Threshold) -> Non
         )
     if worst is not None and worst < threshold.min_psnr:
         raise ParityError(
-            f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, the floor is {threshold.min_psnr:.2f} "
-            f"dB"
-            f" ({threshold.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
+            f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, "
+            f"the floor is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
         )
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..build.options import Batch
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
 from ..format.bundle import Bundle
 from ..format.engine_key import Capability, EngineKey, incompatibility
-from ..format.manifest import Artifact
+from ..format.manifest import Artifact, Batch
 from ..format.parts import PARTS
 from .parts import ServedFile, ServedPart, find
 

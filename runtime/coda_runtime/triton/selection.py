@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..build.options import Batch
 from ..errors import BundleError, CodaError, InputError
 from ..format.bundle import Bundle
+from ..format.manifest import Batch
 from ..format.parts import PARTS
 from ..tokenizer import MAX_PIXELS_PER_GPU_RUN, MAX_PIXELS_PER_RUN
 from .options import RepositoryOptions

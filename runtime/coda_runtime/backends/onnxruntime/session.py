@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import BackendError, CodaError, DeviceError, InputError
-from ..base import Batch, DeviceArray
+from ...format.manifest import Batch
+from ..base import DeviceArray
 from .library import SILENT, cause, run_error
 
 # kDLCPU and kDLCUDA of dlpack.h, under onnxruntime's names for them.

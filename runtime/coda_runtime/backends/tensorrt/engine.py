@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArtifactError, EngineMismatchError
-from ...format.manifest import Artifact
+from ...format.manifest import Artifact, Batch
 from ...format.parts import PARTS
 from .messages import Messages
 
@@ -89,9 +89,7 @@ class Engine:
         self._runtime = None
 
 
-def _read(
-    trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str
-) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
+def _read(trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str) -> tuple[Tensor, Tensor, Batch]:
     names = [raw.get_tensor_name(i) for i in range(raw.num_io_tensors)]
     inputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
