@@ -102,6 +102,10 @@ def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: s
 
 def _configure(trt: Any, builder: Any, network: Any, config: Any, options: BuildOptions) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)
+    # TensorRT-RTX only: otherwise its engines allocate for themselves, which a CUDA graph cannot record.
+    user_allocation = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if user_allocation is not None:
+        config.set_flag(user_allocation)
     # What the inspector is asked for after the build.
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.targets:

@@ -15,7 +15,6 @@ from cuda.core import (
     PER_THREAD_DEFAULT_STREAM,
     Buffer,
     Device,
-    LegacyPinnedMemoryResource,
     Stream,
     StreamOptions,
 )
@@ -73,7 +72,15 @@ class CudaDevice:
     def allocate_host(self, nbytes: int) -> CudaHostMemory:
         """See DeviceLayer."""
         with failures(f"locking {nbytes} bytes of host memory"), self.beside_recordings():
-            return CudaHostMemory(self, LegacyPinnedMemoryResource().allocate(nbytes), nbytes)
+            result, address = driver.cuMemAllocHost(nbytes)
+            if result != driver.CUresult.CUDA_SUCCESS:
+                raise RuntimeError(result.name)
+            return CudaHostMemory(self, int(address), nbytes)
+
+    def free_host(self, address: int) -> None:
+        """Unlock pages. cuda.core would wait for the legacy stream first, which breaks off others' recordings."""
+        with self.active(), self.beside_recordings():
+            _checked(driver.cuMemFreeHost(address))
 
     def copy(self, target: int, source: int, nbytes: int, stream: layer.Stream) -> None:
         """See DeviceLayer."""
@@ -119,7 +126,11 @@ class CudaDevice:
 
     @contextmanager
     def beside_recordings(self) -> Iterator[None]:
-        """Around page-locking: it is no work of a stream, and would break off others' recordings of graphs."""
+        """Around what is no work of a recorded stream, and would all the same break off others' recordings of graphs.
+
+        Page-locking is that, and so are events and frees of other streams in a thread that records as
+        `torch.cuda.graph` does.
+        """
         relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         before = _checked(driver.cuThreadExchangeStreamCaptureMode(relaxed))
         try:
@@ -137,7 +148,7 @@ class CudaDevice:
         """
         if sys.is_finalizing():
             return  # the driver is going, too, and takes its memory back
-        with self.active():
+        with self.active(), self.beside_recordings():
             for event in readers:
                 stream.wait(event)
             left: set[int] = set()

@@ -6,7 +6,6 @@ import ctypes
 import sys
 import threading
 from collections.abc import Collection
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +21,8 @@ from .streams import CudaEvent, CudaStream
 class Place(Protocol):
     """The device that memory is of, as far as freeing it goes; `CudaDevice` says what each does."""
 
-    def active(self) -> AbstractContextManager[None]:
-        """Make the device current."""
-        ...
-
-    def beside_recordings(self) -> AbstractContextManager[None]:
-        """Leave others' recordings of graphs whole."""
+    def free_host(self, address: int) -> None:
+        """Free page-locked memory."""
         ...
 
     def release(
@@ -73,17 +68,15 @@ class CudaMemory:
 class CudaHostMemory:
     """See layer.HostMemory."""
 
-    def __init__(self, device: Place, buffer: Buffer, nbytes: int) -> None:
+    def __init__(self, device: Place, address: int, nbytes: int) -> None:
         self._device = device
-        self._buffer = buffer
-        self.address = int(buffer.handle)
+        self.address = address
         self.array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self.address))
 
     def __del__(self) -> None:
         # Freeing needs a current context, and the thread that drops the last reference may have none.
         if not sys.is_finalizing():
-            with self._device.active(), self._device.beside_recordings():
-                self._buffer.close()
+            self._device.free_host(self.address)
 
 
 class Owner(MemoryResource):  # type: ignore[misc] # Any to mypy where cuda-core's stubs are not found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 SUCCESS, IMPLICIT, GONE = "SUCCESS", "STREAM_CAPTURE_IMPLICIT", "CONTEXT_IS_DESTROYED"
 
 
@@ -48,6 +50,7 @@ class FakeBuffer:
 
     def close(self, stream: Any = None) -> None:
         self.core.calls.append(("free", self.handle, stream.name if stream else None))
+        self.core.modes.append(self.core.mode)
 
     def copy_from(self, source: FakeBuffer, *, stream: Any) -> None:
         self.core.calls.append(("copy", self.handle, source.handle, self.size, stream.name))
@@ -84,6 +87,9 @@ class FakeCore:
         self.gone: set[int] = set()
         self.begins_after = -1  # a recording begins at the stream of this handle once it was asked
         self.mode = "GLOBAL"
+        self.modes: list[str] = []
+        """The mode of the thread at each call that may break off somebody's recording."""
+        self.pages: dict[int, np.ndarray[Any, Any]] = {}
         self.streams = 0
         self.next_address = 4096
         self.out_of_memory = False
@@ -95,6 +101,8 @@ class FakeCore:
             cuCtxSetCurrent=self._set_current,
             cuStreamIsCapturing=self._is_capturing,
             cuEventRecord=self._record,
+            cuMemAllocHost=self._lock,
+            cuMemFreeHost=self._unlock,
             cuThreadExchangeStreamCaptureMode=self._exchange_mode,
         )
 
@@ -141,6 +149,20 @@ class FakeCore:
 
     def _record(self, event: str, handle: int) -> tuple[str]:
         self.calls.append(("record", handle, int(event.split()[1])))
+        self.modes.append(self.mode)
+        return (SUCCESS,)
+
+    def _lock(self, size: int) -> tuple[Any, int | None]:
+        if self.out_of_memory:
+            return Result("OUT_OF_MEMORY"), None
+        self.modes.append(self.mode)
+        page = np.zeros(size, np.uint8)
+        self.pages[page.ctypes.data] = page
+        return SUCCESS, page.ctypes.data
+
+    def _unlock(self, address: int) -> tuple[str]:
+        self.modes.append(self.mode)
+        del self.pages[address]
         return (SUCCESS,)
 
     def _exchange_mode(self, mode: str) -> tuple[str, str]:

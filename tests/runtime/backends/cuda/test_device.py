@@ -231,24 +231,21 @@ class TestCalls:
         assert [call[0] for call in fake.calls] == ["begin", "record", "stream 2", "free", "end", "close"]
 
     def test_pages_are_locked_and_freed_beside_the_recordings_of_others(
-        self, fake: fake_core.FakeCore, layer: Any, monkeypatch: pytest.MonkeyPatch
+        self, fake: fake_core.FakeCore, layer: Any
     ) -> None:
-        from coda_runtime.backends.cuda import device
-
-        page, modes = np.zeros(64, np.uint8), []
-        buffer = SimpleNamespace(handle=page.ctypes.data, close=lambda: modes.append(fake.mode))
-
-        def allocate(nbytes: int) -> Any:
-            modes.append(fake.mode)
-            return buffer
-
-        monkeypatch.setattr(device, "LegacyPinnedMemoryResource", lambda: SimpleNamespace(allocate=allocate))
         with layer.active():
             memory = layer.allocate_host(64)
-        assert (modes, fake.mode) == (["RELAXED"], "GLOBAL")
+        assert list(fake.pages) == [memory.address]
         del memory
         gc.collect()
-        assert (modes, fake.mode) == (["RELAXED", "RELAXED"], "GLOBAL")
+        assert (fake.pages, fake.modes, fake.mode) == ({}, ["RELAXED", "RELAXED"], "GLOBAL")
+        fake.out_of_memory = True
+        with layer.active(), pytest.raises(DeviceMemoryError, match="locking 99 bytes"):
+            layer.allocate_host(99)
+
+    def test_memory_is_freed_beside_the_recordings_of_others(self, fake: fake_core.FakeCore, layer: Any) -> None:
+        _hand_out(layer, 1, 5)
+        assert (fake.modes, fake.mode) == (["RELAXED"] * 3, "GLOBAL")
 
     @pytest.mark.parametrize("failing", [True, False])
     def test_a_recording_ends_in_any_case(self, fake: fake_core.FakeCore, layer: Any, failing: bool) -> None:
