@@ -17,7 +17,7 @@ import coda_runtime
 from coda_export.flops import graph_flops, search_flops
 from coda_export.folding import Folded
 from coda_export.folding.precision import DTYPES
-from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, quantizer_graph
+from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, graph_opset, quantizer_graph
 from coda_export.kernels import import_triton, write_kernels, write_search
 from coda_runtime.build.bundle import EngineRequest, build_into, check_request
 from coda_runtime.build.measuring import with_parity
@@ -26,7 +26,7 @@ from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.format.parity import parity_json
 from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
-from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, PRECISIONS, Threshold
+from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, Threshold
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_threshold
 from coda_runtime.parity.samples import PARITY_FILE
@@ -66,22 +66,17 @@ def check_precisions(precisions: Sequence[str]) -> None:
         raise InputError(f"name each precision once and at least one, found {','.join(precisions) or 'none'}")
 
 
-def graph_opset(precision: str, opset: int) -> int:
-    """The opset of a precision's encoder and decoder, where ``opset`` is asked for."""
-    return max(opset, PRECISIONS[precision].min_opset)
-
-
 def _graphs(
     folded: Folded, precisions: Sequence[str], opset: int, progress: Progress
 ) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     for precision in precisions:
         progress(f"exporting the {precision} encoder")
-        yield ENCODER.name, precision, encoder_graph(folded, precision, graph_opset(precision, opset))
+        yield ENCODER.name, precision, encoder_graph(folded, precision, opset)
     progress("building the quantizer")
     yield QUANTIZER.name, FP32, quantizer_graph(folded.quantizer)
     for precision in precisions:
         progress(f"exporting the {precision} decoder")
-        yield DECODER.name, precision, decoder_graph(folded, precision, graph_opset(precision, opset))
+        yield DECODER.name, precision, decoder_graph(folded, precision, opset)
 
 
 def _write(

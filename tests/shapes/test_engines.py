@@ -17,7 +17,6 @@ from coda_deploy.folding import fold_tokenizer
 from coda_deploy.official import import_official
 from coda_deploy.sample import tokenizer_path
 from coda_export import DEFAULT_OPSET, Folded
-from coda_export.bundle import graph_opset
 from coda_export.graphs import decoder_graph, encoder_graph, quantizer_graph
 from coda_runtime.backends.tensorrt.library import find_library
 from coda_runtime.build.builder import BuiltEngine, build_engine
@@ -48,7 +47,7 @@ def build(model: onnx.ModelProto, folder: Path, precision: str) -> BuiltEngine:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_part_builds(folded: Folded, tmp_path: Path, part: str, precision: str) -> None:
-    made = build(GRAPHS[part](folded, precision, graph_opset(precision, DEFAULT_OPSET)), tmp_path, precision)
+    made = build(GRAPHS[part](folded, precision, DEFAULT_OPSET), tmp_path, precision)
     convolutions = made.layers["CONVOLUTION"]
     if precision == "bf16":
         assert convolutions["FLOAT"] == 1, "the last one"

@@ -29,8 +29,8 @@ def _in(module: str, name: str) -> Callable[[], Backend]:
     return make
 
 
-# In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels have not run on a GPU yet,
-# so only who asks for them by name gets them.
+# In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels, much faster than
+# onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who asks for them by name gets them.
 _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
     "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),

@@ -13,7 +13,7 @@ import coda_export
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
-from coda_export.graphs import decoder_graph, encoder_graph
+from coda_export.graphs import decoder_graph, encoder_graph, graph_opset
 from coda_runtime.format.bundle import Bundle
 from tests.export import onnx_tools
 from tests.tiny_tokenizers import images, make
@@ -91,6 +91,16 @@ def test_contract(tok: CodaTokenizer, encoder: onnx.ModelProto, decoder: onnx.Mo
         assert not model.functions
         # PyTorch notes its stack traces on every node.
         assert str(Path(coda_export.__file__).parent).encode() not in model.SerializeToString()
+
+
+def test_normalisations_of_bf16_are_those_of_float32() -> None:
+    """Opset 22, which bf16 needs, has GroupNormalization too, and onnxruntime has no CUDA kernel for that."""
+    model = decoder_graph(fold_tokenizer(make("sd")), "bf16", 20)
+    kinds = {node.op_type for node in model.graph.node}
+    assert "InstanceNormalization" in kinds
+    assert "GroupNormalization" not in kinds
+    onnx.checker.check_model(model, full_check=True)
+    assert [opset.version for opset in model.opset_import] == [graph_opset("bf16", 20)] == [22]
 
 
 def test_each_table_is_stored_once(encoder: onnx.ModelProto, decoder: onnx.ModelProto) -> None:

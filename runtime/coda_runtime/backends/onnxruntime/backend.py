@@ -15,7 +15,7 @@ from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
 from . import library
 from .plugins import OPENVINO, canonical
-from .providers import CPU, CUDA, TENSORRT, Choice, choose, follow_device, names
+from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
 from .session import OrtDeviceSession, OrtSession
 
 # What takes the time: these may never end up on the CPU when a GPU was asked for. Sums over shapes may.
@@ -105,6 +105,8 @@ def _open(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions,
 def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = library.SILENT
+    if choices[0].name in NVIDIA:
+        library.silence(ort)
     for entry, value in SPINNING.items():
         settings.add_session_config_entry(entry, value)
     if options.threads is not None:

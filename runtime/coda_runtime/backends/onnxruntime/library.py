@@ -60,6 +60,15 @@ def load_library() -> Any:
         raise BackendError(f"onnxruntime is installed but does not import ({cause(error)}); {_reinstall()}") from error
 
 
+def silence(ort: Any) -> None:
+    """Keep what no session owns off stderr, for the whole process: there is no narrower switch.
+
+    NVIDIA's providers write warnings there with every session, and errors with every convolution that they then run
+    in another way. What really fails is raised.
+    """
+    ort.set_default_logger_severity(SILENT)
+
+
 def preload_cuda(ort: Any) -> None:
     """Let onnxruntime find the libraries of CUDA and cuDNN in pip's packages, once. Not run on a GPU yet.
 

@@ -63,6 +63,8 @@ def _fake(monkeypatch: pytest.MonkeyPatch, make: Any) -> SimpleNamespace:
 
     names = ("SessionOptions", "RunOptions", "OrtValue", "__version__", "get_ep_devices")
     fake = SimpleNamespace(InferenceSession=session, made=made, **{name: getattr(real, name) for name in names})
+    fake.severities = []
+    fake.set_default_logger_severity = fake.severities.append
     fake.get_available_providers = lambda: [CUDA, CPU]
     monkeypatch.setattr(library, "load_library", lambda: fake)
     monkeypatch.setattr(providers, "count_cuda_devices", lambda: 1)
@@ -102,6 +104,7 @@ def test_cuda_gets_a_session_that_keeps_arrays_on_the_gpu(sealed: Path, monkeypa
     assert made.providers == [(CUDA, {"device_id": 0, "use_tf32": 0}), CPU]
     assert made.enable_fallback == 0
     assert made.settings.intra_op_num_threads == 2
+    assert fake.severities == [library.SILENT], "what no session owns would be written to stderr"
 
 
 @pytest.mark.parametrize(("named", "strict"), [([CUDA], "1"), ([CUDA, CPU], "0")])
