@@ -10,6 +10,7 @@ import pytest
 from tests.docs.pages import ROOT, pages
 
 _LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)]*))?\)")
+_FILE_LINK = re.compile(r"\[`?([\w/]+\.py)`?\]\(([^)\s#]+)")
 
 
 def anchors(page: Path) -> set[str]:
@@ -29,3 +30,9 @@ def test_page(page: Path) -> None:
         assert path.exists(), f"{target} is not there"
         if anchor and path.suffix == ".md":
             assert anchor in anchors(path), f"{target or page.name} has no heading #{anchor}"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_file_is_called_by_its_name(page: Path) -> None:
+    for label, target in _FILE_LINK.findall(page.read_text(encoding="utf-8")):
+        assert target.endswith(label), f"the link to {target} calls it {label}"
