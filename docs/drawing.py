@@ -1,0 +1,43 @@
+"""What the scripts beside this module share: rows of labelled images on white, each drawn larger than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GAP, CAPTION = 6, 20
+INK, PAPER = (70, 74, 84), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Images uint8 [H, W, 3] behind a label; captions, if there are any, stand under them."""
+
+    label: str
+    images: Sequence[np.ndarray]
+    captions: Sequence[str] = ()
+
+
+def count_tokens(count: int) -> str:
+    """Return the number in words that suit it."""
+    return f"{count} token{'s' * (count > 1)}"
+
+
+def draw_rows(rows: Sequence[Row], *, side: int, left: int, font_size: int) -> Image.Image:
+    """Draw the rows one under the other: labels in the first ``left`` pixels, then images of ``side`` pixels."""
+    tops = [0]
+    for row in rows:
+        tops.append(tops[-1] + side + GAP + CAPTION * bool(row.captions))
+    canvas = Image.new("RGB", (left + max(len(row.images) for row in rows) * (side + GAP), tops[-1]), PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(font_size)
+    for top, row in zip(tops, rows, strict=False):
+        draw.text((8, top + side // 2 - 8), row.label, INK, font)
+        for x, image in enumerate(row.images):
+            tile = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+            canvas.paste(tile, (left + x * (side + GAP), top))
+        for x, caption in enumerate(row.captions):
+            draw.text((left + x * (side + GAP), top + side + 2), caption, INK, font)
+    return canvas
