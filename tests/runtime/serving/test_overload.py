@@ -54,7 +54,7 @@ def test_full_is_rejected_at_once_and_stopping_finishes_what_was_taken(patient: 
         slow.endheaders()
         patient.wait_for_metric("coda_requests_active", 2)
         status, text = patient.post(DECODE, ids_body())
-        assert (status, "2 requests are under way" in text) == (503, True)
+        assert (status, "2 requests are in progress" in text) == (503, True)
         assert decode_by_grpc(patient, 1)[0] == "RESOURCE_EXHAUSTED"
         assert patient.get("/v2/health/ready")[0] == 200
 
