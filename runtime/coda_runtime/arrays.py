@@ -14,12 +14,12 @@ _CUDA = 2
 
 
 def on_gpu(value: object) -> bool:
-    """True for an array that says by DLPack that it lies on a CUDA device."""
+    """Return True for an array that says by DLPack that it is on a CUDA device."""
     return not isinstance(value, np.ndarray) and _device(value) == _CUDA
 
 
 def host_view(value: Any, name: str) -> Any:
-    """A numpy array for an array in host memory of any library that speaks DLPack; anything else as it is.
+    """Return a numpy array for an array in host memory of any library that speaks DLPack; anything else as it is.
 
     Nothing is copied. Raises InputError for what numpy cannot see, such as bfloat16, and for arrays on a device that
     is neither the host nor a CUDA GPU.
@@ -28,7 +28,7 @@ def host_view(value: Any, name: str) -> Any:
         return value
     device = _device(value)
     if device not in (*_CPU_DEVICES, _CUDA):
-        raise InputError(f"{name} lies on a device that is neither the host nor a CUDA GPU; copy it to the host first")
+        raise InputError(f"{name} is on a device that is neither the host nor a CUDA GPU; copy it to the host first")
     try:
         out: npt.NDArray[Any] = np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:

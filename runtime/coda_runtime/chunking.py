@@ -14,9 +14,9 @@ from .errors import DeviceMemoryError, InputError
 def run_in_chunks(
     count: int, max_batch: int, min_batch: int, run: Callable[[slice], npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[Any], int]:
-    """Run `count` items in pieces of `min_batch` to `max_batch`, and join the results along the first axis.
+    """Run `count` items in chunks of `min_batch` to `max_batch`, and join the results along the first axis.
 
-    A piece for which the device has no memory is halved, as are those after it. A last piece that would be too small
+    A chunk for which the device has no memory is halved, as are those after it. A last chunk that would be too small
     reaches back over items that have been run already.
 
     Args:

@@ -23,7 +23,7 @@ _OF_COMMANDS = {"kserve": ("serve", "coda serve"), "ray": ("bulk", "coda tokeniz
 
 
 def diagnose() -> dict[str, Any]:
-    """All that decides how a bundle runs here, as JSON holds it; `advice` lists what to do, most urgent first."""
+    """Return all that decides how a bundle runs here, as JSON holds it; `advice` is what to do, most urgent first."""
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "executable": sys.executable,
@@ -43,7 +43,7 @@ def diagnose() -> dict[str, Any]:
 
 
 def _onnxruntime() -> dict[str, Any] | None:
-    """What importing onnxruntime gives, which two distributions of one name decide together; None if not installed."""
+    """Return what importing onnxruntime gives, which two distributions may share; None if not installed."""
     try:
         library = load_library()
         return {"version": library.__version__, "providers": list(library.get_available_providers()), "problem": None}
@@ -54,7 +54,7 @@ def _onnxruntime() -> dict[str, Any] | None:
 
 
 def _plugins() -> list[dict[str, Any]]:
-    """Plugins of onnxruntime: name, version, providers, devices, problem.
+    """Return the plugins of onnxruntime: name, version, providers, devices, problem.
 
     A process of its own asks them, since a library that does not fit may end the process that loads it.
     """
@@ -143,7 +143,7 @@ def _advise(report: dict[str, Any]) -> list[str]:
 
 
 def _lacks_openvino(report: dict[str, Any]) -> bool:
-    """Whether the plugin would bring bf16 to this processor; where it is installed, its devices say what it brings."""
+    """Return whether the plugin would bring bf16 to this processor; once installed, its devices say what it brings."""
     cpu = report["cpu"]
     return (
         may_take(cpu)

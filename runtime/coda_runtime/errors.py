@@ -155,7 +155,7 @@ def missing_module(what: str, error: ImportError) -> MissingDependencyError | No
     package = package_of(error.name or "")
     if package is None:
         return None
-    return MissingDependencyError(f"{what} needs {package}, which is not installed or lacks a part ({error})", package)
+    return MissingDependencyError(f"{what} needs {package}, which is not installed or is incomplete ({error})", package)
 
 
 class ClosedError(CodaError):

@@ -67,7 +67,7 @@ def open_tokenizer(
                 session = sessions[part] = chosen.backend.load(bundle, artifact, options)
             except CodaError as error:
                 if chosen.passed_over:
-                    error.args = (f"{error} (passed over before: {'; '.join(chosen.passed_over)})",)
+                    error.args = (f"{error} (skipped before: {'; '.join(chosen.passed_over)})",)
                 raise
             about = (artifact.format, artifact.precision, chosen.backend.name, session.device, artifact.file)
             loaded.append(LoadedArtifact(part, *about, chosen.passed_over))
@@ -80,12 +80,12 @@ def open_tokenizer(
 
 
 def _warn_of_idle_gpu(loaded: Sequence[LoadedArtifact]) -> None:
-    """Say that a GPU is here and an engine for one was passed over, and that a part runs on the CPU instead."""
+    """Say that a GPU is here and an engine for one was skipped, and that a part runs on the CPU instead."""
     for artifact in loaded:
         if artifact.passed_over and not artifact.device.startswith("cuda") and count_cuda_devices() > 0:
             warnings.warn(
                 f"the {artifact.part} runs on {artifact.device}, although there is a GPU: "
-                f'{"; ".join(artifact.passed_over)} (device="cpu" says that this is wanted)',
+                f'{"; ".join(artifact.passed_over)} (pass device="cpu" if this is intended)',
                 RuntimeWarning,
                 stacklevel=4,  # who called load
             )

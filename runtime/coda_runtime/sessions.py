@@ -52,7 +52,7 @@ class Sessions:
             return _host(value)
 
     def run_on_device(self, array: Any, check: Callable[[DeviceArray], DeviceArray], *parts: str) -> DeviceArray:
-        """As `run`, from an array of any library on the GPU to one there. `check` sees the input as ours first.
+        """Do as `run` does, from an array of any library on the GPU to one there. `check` sees the input as ours first.
 
         Raises DeviceError unless all parts run on the GPU the array lies on.
         """
@@ -64,7 +64,7 @@ class Sessions:
                     taken.append(session)
                 else:
                     raise DeviceError(
-                        f"the array lies on a GPU, and the {part} runs on {session.device}; load the bundle with "
+                        f"the array is on a GPU, and the {part} runs on {session.device}; load the bundle with "
                         'device="cuda", or pass a numpy array'
                     )
             value = check(taken[0].take(array))
@@ -75,7 +75,7 @@ class Sessions:
 
     @contextmanager
     def replaced(self, change: Callable[[str, Session], Session]) -> Iterator[None]:
-        """Inside the block, parts run on what `change(part, session)` gives. No other thread may run them meanwhile."""
+        """Run parts on what `change(part, session)` gives, inside the block. No other thread may run them meanwhile."""
         before = self._sessions
         self._sessions = {part: change(part, session) for part, session in before.items()}
         try:
@@ -84,7 +84,7 @@ class Sessions:
             self._sessions = before
 
     def limits(self, *parts: str) -> tuple[int, int | None]:
-        """The smallest and the largest batch that all of `parts` take; None where there is no largest."""
+        """Return the smallest and the largest batch that all of `parts` take; None if there is no largest."""
         profiles = [profile for part in parts if (profile := self._sessions[part].batch) is not None]
         min_batch = max((profile[0] for profile in profiles), default=1)
         return min_batch, min((profile[2] for profile in profiles), default=None)
@@ -115,12 +115,12 @@ class Sessions:
             session.close()
 
     def sessions(self) -> dict[str, Session]:
-        """What `forks` keeps alive."""
+        """Return what `forks` keeps alive."""
         return self._sessions
 
     @contextmanager
     def _open(self) -> Iterator[dict[str, Session]]:
-        """The sessions, kept from closing for as long as one run takes."""
+        """Yield the sessions, kept from closing for as long as one run takes."""
         self.check_open()  # before the lock, which another thread of the parent may have held during a fork
         with self._state:
             self.check_open()

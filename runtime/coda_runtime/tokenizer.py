@@ -25,7 +25,7 @@ from .images import Batches, Images
 from .sessions import Sessions
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
-"""Larger batches run on the CPU in pieces of at most this many pixels, so that their size costs no memory."""
+"""Larger batches run on the CPU in chunks of at most this many pixels, so that their size costs no memory."""
 MAX_PIXELS_PER_GPU_RUN = 32 * 256 * 256
 """As MAX_PIXELS_PER_RUN, on a GPU, where no engine's batch profile says another number."""
 
@@ -80,7 +80,7 @@ class Tokenizer:
     @overload
     def encode(self, images: DeviceArray) -> DeviceArray: ...
     def encode(self, images: Images | DeviceArray) -> npt.NDArray[np.int32] | DeviceArray:
-        """Images to ids.
+        """Turn images into ids.
 
         Args:
             images: uint8 [B,H,W,3] in RGB, or a list of paths, PIL images or uint8 [H,W,3] arrays of any sizes. What
@@ -116,10 +116,10 @@ class Tokenizer:
     @overload
     def decode(self, ids: DeviceArray) -> DeviceArray: ...
     def decode(self, ids: npt.NDArray[np.integer[Any]] | DeviceArray) -> npt.NDArray[np.uint8] | DeviceArray:
-        """Ids to images.
+        """Turn ids into images.
 
         Args:
-            ids: int32 [B,n], each in [0, V); n is a whole number of scales, L for the whole picture. Other integer
+            ids: int32 [B,n], each in [0, V); n is a whole number of scales, L for the whole image. Other integer
                 dtypes are taken too, as are arrays of any library that speaks DLPack. Ids on a GPU must be int32
                 [B,L], a batch that the decoder takes at once; they are copied to the host once, to be checked.
 
@@ -142,7 +142,7 @@ class Tokenizer:
     @overload
     def reconstruct(self, images: DeviceArray) -> DeviceArray: ...
     def reconstruct(self, images: Images | DeviceArray) -> npt.NDArray[np.uint8] | DeviceArray:
-        """`decode(encode(images))`: uint8 [B,H,W,3]. Takes and raises what `encode` does."""
+        """Return `decode(encode(images))`: uint8 [B,H,W,3]. Takes and raises what `encode` does."""
         if on_gpu(images):
             return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["reconstruct"])
         ids = self.encode(images)
@@ -157,7 +157,7 @@ class Tokenizer:
         Args:
             batch: what the first part takes: images uint8 [B,S,S,3] of image_size, a latent float32 [B,C,h,w], or ids
                 int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than `images_per_run` run in
-                pieces.
+                chunks.
             *parts: one of "encoder", "quantizer", "decoder", or several that follow each other.
 
         Raises:
@@ -181,7 +181,7 @@ class Tokenizer:
 
     @contextmanager
     def replaced_parts(self, change: Callable[[str, Session], Session]) -> Iterator[None]:
-        """Inside the block, run each part on the session that `change(part, session)` gives, to time or to watch it.
+        """Run each part on the session that `change(part, session)` gives inside the block, to time or to watch it.
 
         No other thread may use the tokenizer meanwhile. The sessions themselves stay open.
         """
@@ -189,11 +189,14 @@ class Tokenizer:
             yield
 
     def split(self, ids: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.int32]]:
-        """Ids int32 [B,n] as one int32 [B,s,s] a scale, coarse to fine. Raises TokenError as `decode` does."""
+        """Split ids, int32 [B,n], into one int32 [B,s,s] a scale, coarse to fine.
+
+        Raises TokenError as `decode` does.
+        """
         return split_ids(check_ids(host_view(ids, "ids"), self.spec), self.spec)
 
     def embed(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """Ids to the quantised latent, float32 [B,C,h,w]: the values of every scale, bicubic-upsampled and summed.
+        """Return ids' quantised latent, float32 [B,C,h,w]: the values of every scale, bicubic-upsampled and summed.
 
         Takes ids as `decode` does. Raises TokenError, ArtifactError for a bundle without a value table, ClosedError.
         """

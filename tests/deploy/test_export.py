@@ -110,7 +110,9 @@ def _with_provenance(bundle: Path, folder: Path, **changes: object) -> Path:
 def test_verify_under_the_threshold_it_was_exported_with(tiny_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
     thresholds = {name: {"min_agreement": 0, "min_psnr": 200} for name in ("fp32", "fp16", "bf16")}
     copy = _with_provenance(tiny_bundle, tmp_path / "bundle", floors=thresholds)
-    with pytest.raises(ParityError, match=r"the \w+ decoder is .* dB from the tokenizer's images, the floor is 200"):
+    with pytest.raises(
+        ParityError, match=r"the \w+ decoder is .* dB from the tokenizer's images, the threshold is 200"
+    ):
         verify_parity(copy, tiny_folder)
 
 
@@ -130,5 +132,5 @@ def test_verify_a_precision_without_a_threshold(tiny_bundle: Path, tiny_folder: 
     (copy / "manifest.json").write_text(json.dumps(manifest))
     measured = verify_parity(copy, tiny_folder)
     reason = measured["encoder.fp16.onnx"]["onnxruntime:cpu"]["reason"]
-    assert reason.startswith("there is no floor for the precision 'int8' to hold it to, only for fp32, fp16, bf16")
+    assert reason.startswith("there is no threshold for precision 'int8', only for fp32, fp16, bf16")
     assert measured["encoder.fp32.onnx"]["onnxruntime:cpu"]["step_agreement"] >= 0.999

@@ -286,7 +286,7 @@ class Inverted(TorchReference):
         (Flipping, r"the fp32 search agrees with the tokenizer on 99\.0\d\d % of the tokens"),
         (
             Inverted,
-            r"the fp32 decoder is \d+\.\d+ dB from the tokenizer's images, the floor is 55\.00 dB \(\d+\.\d+ dB",
+            r"the fp32 decoder is \d+\.\d+ dB from the tokenizer's images, the threshold is 55\.00 dB \(\d+\.\d+ dB",
         ),
     ],
 )
@@ -305,7 +305,7 @@ def test_an_impossible_threshold(tmp_path: Path, folded: Folded, tiny_folder: Pa
     wrong = Tampered(CodaTokenizer.from_pretrained(tiny_folder))
     old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     before = {path.name: path.read_bytes() for path in old.iterdir()}
-    with pytest.raises(ParityError, match=r"the floor is 100 %"):
+    with pytest.raises(ParityError, match=r"the threshold is 100 %"):
         export_bundle(folded, wrong, old, IMAGES, thresholds={"fp32": Threshold(1.0, 0)})
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
     assert listing(tmp_path) == ["bundle"]

@@ -27,7 +27,7 @@ def test_bf16_may_stay_unmeasured() -> None:
 
 @pytest.mark.parametrize(("agreement", "psnr"), [(math.nan, 50), (0.9, math.nan), (0.9, math.inf), (1.1, 50), (-1, 50)])
 def test_a_threshold_is_a_number(agreement: float, psnr: float) -> None:
-    with pytest.raises(InputError, match="a floor must be an agreement from 0 to 1 and a finite PSNR"):
+    with pytest.raises(InputError, match="a threshold must be an agreement from 0 to 1 and a finite PSNR"):
         Threshold(agreement, psnr)
 
 

@@ -84,7 +84,7 @@ def test_wrong_ids(tok: Tokenizer) -> None:
 
 @pytest.mark.parametrize("name", ["encode", "decode", "reconstruct"])
 def test_an_array_on_a_gpu_needs_engines_there(tok: Tokenizer, name: str) -> None:
-    with pytest.raises(DeviceError, match=r'lies on a GPU, and the \w+ runs on cpu; load .* device="cuda", or pass'):
+    with pytest.raises(DeviceError, match=r'is on a GPU, and the \w+ runs on cpu; load .* device="cuda", or pass'):
         getattr(tok, name)(OnGpu())
 
 

@@ -47,7 +47,7 @@ def test_missing_dependency_is_the_same_in_another_process(error: errors.Missing
 def test_a_module_that_fails_to_import_is_named_by_its_package() -> None:
     missing = errors.missing_module("`coda x`", ImportError("no such thing", name="PIL.Image"))
     assert str(missing) == (
-        "`coda x` needs pillow, which is not installed or lacks a part (no such thing); "
+        "`coda x` needs pillow, which is not installed or is incomplete (no such thing); "
         'install it: pip install "pillow>=10.3"'
     )
     for name in ("coda_runtime.absent", "json", None):

@@ -137,7 +137,7 @@ def test_an_error_says_what_was_skipped(sealed: Path, tmp_path: Path, gpu: dict[
     """Without it the user of device="cuda" would be sent to another onnxruntime, and not to the engine."""
     folder = bundle(sealed, tmp_path / "b", **everywhere())
     gpu["tensorrt"].rejected = EngineMismatchError("it was built for sm90")
-    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider.*\(passed over before: it was built for sm90\)"):
+    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider.*\(skipped before: it was built for sm90\)"):
         load(folder, device="cuda")
 
 

@@ -35,7 +35,7 @@ class LoadOptions:
     """"cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one."""
     backend: str | Backend = field(default="auto", metadata={"help": "auto, or an engine library's name."})
     """A backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has and was
-    measured; `artifacts` of the tokenizer says what that was, and what it passed over and why. "cuda" is for the
+    measured; `artifacts` of the tokenizer says what that was, and what it skipped and why. "cuda" is for the
     quantizer alone, the other parts go by "auto"."""
     precision: str = field(default="auto", metadata={"help": f"auto (the bundle's), {', '.join(PRECISIONS)}."})
     """A precision's name, or "auto": the manifest's default on every machine, so that ids do not depend on where they
@@ -121,7 +121,7 @@ class DeviceArray(Protocol):
         ...
 
     def numpy(self) -> npt.NDArray[Any]:
-        """A copy in host memory, complete when this returns."""
+        """Return a copy in host memory, complete when this returns."""
         ...
 
     def __dlpack__(
@@ -132,7 +132,7 @@ class DeviceArray(Protocol):
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A DLPack capsule; work on `stream` (of the consumer) waits until the data is there."""
+        """Return a DLPack capsule; work on `stream` (of the consumer) waits until the data is there."""
         ...
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -175,7 +175,7 @@ class DeviceSession(Session, Protocol):
         ...
 
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> DeviceArray:
-        """As `run`; a `batch` on the same device is read where it lies. Returns before the work is done."""
+        """Do as `run` does; a `batch` on the same device is read where it is. Returns before the work is done."""
         ...
 
 

@@ -45,7 +45,7 @@ def register(name: str, factory: Callable[[], Backend], *, automatic: bool = Tru
     Raises BackendError if the name is taken.
     """
     if name in _ENTRIES:
-        raise BackendError(f"a backend named {name!r} is there already; choose another name, or unregister it first")
+        raise BackendError(f"a backend named {name!r} already exists; choose another name, or unregister it first")
     _ENTRIES[name] = _Entry(factory, automatic=automatic)
 
 

@@ -16,7 +16,7 @@ _LOAD = {"import_s": ("import", "c6"), "load_s": ("load", "c1"), "first_run_s": 
 
 
 def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
-    """Which part of a call takes how much of it, in the smallest and the largest batch of each cell."""
+    """Draw which part of a call takes how much of it, in the smallest and the largest batch of each cell."""
     bars, rows, descriptions = [], [], []
     used: dict[str, str] = {}
     for one in series:
@@ -63,7 +63,7 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
 
 
 def memory_card(series: Sequence[Series]) -> Markup:
-    """The highest peak of each cell, in host and in device memory."""
+    """Draw the highest peak of each cell, in host and in device memory."""
     bars, rows, descriptions = [], [], []
     for one in series:
         load = one.cell["load"]
@@ -90,7 +90,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
 
 
 def load_card(series: Sequence[Series]) -> Markup:
-    """How long a fresh process takes until its first ids."""
+    """Draw how long a fresh process takes until its first ids."""
     bars, rows, descriptions = [], [], []
     for one in series:
         load = one.cell["load"]

@@ -13,7 +13,7 @@ from .series import Series, batches, key_of
 
 
 def latency_card(series: Sequence[Series], operation: str) -> Markup:
-    """The median against the batch, with a band up to the 99th percentile."""
+    """Draw the median against the batch, with a band up to the 99th percentile."""
     shown = [(one, one.of(operation, "single-stream")) for one in series]
     shown = [(one, found) for one, found in shown if found]
     if not shown:
@@ -53,7 +53,7 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
 
 
 def throughput_card(series: Sequence[Series], operation: str) -> Markup:
-    """Images per second against the batch: calls one after another, and all images at once."""
+    """Draw images per second against the batch: calls one after another, and all images at once."""
     kinds = [
         (one, scenario, one.of(operation, scenario)) for one in series for scenario in ("single-stream", "offline")
     ]
@@ -92,7 +92,7 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
 
 
 def server_card(one: Series, of: Measurement) -> Markup:
-    """Latency against the rate at which requests arrive, with the bound."""
+    """Draw latency against the rate at which requests arrive, with the bound."""
     server = of["server"]
     if server is None:
         return Markup("")
@@ -130,7 +130,7 @@ def _best(server: Server) -> str:
 
 
 def roofline_card(series: Sequence[Series], operation: str) -> Markup:
-    """The share of the machine's roofline that is reached, where it is known."""
+    """Draw the share of the machine's roofline that is reached, where it is known."""
     shown = [
         (one, [of for of in one.of(operation, "single-stream") if of["flops_share"] is not None]) for one in series
     ]
@@ -188,7 +188,7 @@ def _batch_axis(series: Sequence[Series], operation: str, scenarios: Sequence[st
 
 
 def _by_batch(rows: _Rows, sizes: Sequence[int], words: Sequence[_Words], corner: str) -> Markup:
-    """A column for each batch. `words` are taken in turn, row by row; a dagger marks what was not warm."""
+    """Make a column for each batch. `words` are taken in turn, row by row; a dagger marks what was not warm."""
     cells, cold = [], False
     for index, (name, found) in enumerate(rows):
         write = words[index % len(words)]
@@ -210,7 +210,7 @@ def _reached(of: Measurement) -> str:
 
 
 def card(title: str, chart: Markup, key: Markup, about: str, data: Markup, *, wide: bool = False) -> Markup:
-    """A chart with its key, a sentence about it and its data; ``wide`` puts the data beside it."""
+    """Return a chart with its key, a sentence about it and its data; ``wide`` puts the data beside it."""
     below = el("p", about, class_="keys below")
     rows = el("div", data, class_="scroll", tabindex=0, role="region", aria_label=f"{title}: table")
     if not wide:

@@ -83,7 +83,7 @@ class Comparison:
         return [row for row in self.rows if row.regression]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON holds it."""
+        """Return all of it, as JSON holds it."""
         rows = [{**asdict(row), "name": row.name, "regression": row.regression} for row in self.rows]
         return {**asdict(self), "rows": rows, "regressions": [row.name for row in self.regressions]}
 
@@ -146,7 +146,7 @@ def _row(key: _Key, a: Measurement, b: Measurement, threshold: float, reason: st
 
 
 def _metrics(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
-    """The metrics that can be compared, the one that the scenario is about first."""
+    """Yield the metrics that can be compared, the one that the scenario is about first."""
     times = list(_times(a, b, threshold))
     yield from reversed(times) if a["scenario"] == "offline" else times
     for name, before, after in (
@@ -205,6 +205,6 @@ def _timed(name: str, a: float, b: float, ci95: tuple[float, float], limit: floa
 
 
 def _problem(results: Results, key: _Key) -> str | None:
-    """Why the other file lacks a measurement, where it says so."""
+    """Return why the other file lacks a measurement, where it says so."""
     problems = [cell["problem"] for cell in results.data["cells"] if _cell_key(cell) == key[:4]]
     return next((problem for problem in problems if problem is not None), None)

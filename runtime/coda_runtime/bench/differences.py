@@ -9,17 +9,17 @@ from .results import Cell, Machine, Results
 
 
 def other_work(a: Results, b: Results) -> tuple[str, ...]:
-    """Why the two did different work, one sentence each; empty if they did the same."""
+    """Return why the two did different work, one sentence each; empty if they did the same."""
     return tuple(_other_work(a, b))
 
 
 def other_circumstances(a: Results, b: Results) -> tuple[str, ...]:
-    """What differs around the same work: another export, machine or library. One sentence each."""
+    """Return what differs around the same work: another export, machine or library. One sentence each."""
     return tuple(_other_circumstances(a, b))
 
 
 def warnings_of(results: Results) -> tuple[str, ...]:
-    """What makes the numbers of a file doubtful, and the cells that did not run."""
+    """Return what makes the numbers of a file doubtful, and the cells that did not run."""
     found = list(results.data["noise"]["warnings"])
     for cell in results.data["cells"]:
         problem = cell["problem"]
@@ -29,7 +29,7 @@ def warnings_of(results: Results) -> tuple[str, ...]:
 
 
 def cell_name(cell: Mapping[str, Any] | Cell) -> str:
-    """A cell in a few words, as in "onnxruntime fp32 cpu 2 threads"."""
+    """Describe a cell in a few words, as in "onnxruntime fp32 cpu 2 threads"."""
     name, threads = f"{cell['backend']} {cell['precision']} {cell['device']}", cell["threads"]
     return name if threads is None else f"{name} {threads} thread{'' if threads == 1 else 's'}"
 
@@ -67,7 +67,7 @@ def _other_circumstances(a: Results, b: Results) -> Iterator[str]:
 
 
 def _facts(machine: Machine) -> dict[str, Any]:
-    """What decides how fast a machine is. Clocks of the moment are left out: they differ from run to run."""
+    """Return what decides how fast a machine is. Clocks of the moment are left out: they differ from run to run."""
     cpu = machine["cpu"]
     facts: dict[str, Any] = {
         "the processor": cpu["model"],

@@ -1,4 +1,4 @@
-"""The pictures that are measured with: the user's, or those that the bundle carries. Never made up."""
+"""The images that are measured with: the user's, or those that the bundle carries. Never made up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..parity import SavedReference
 from .results import ImageFacts
 
 MAX_IMAGES = 64
-"""Of more pictures the first so many are taken."""
+"""Of more images the first so many are taken."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class ImageSet:
     source: str
 
     def facts(self) -> ImageFacts:
-        """The `images` of results.json. The checksum is that of the pixels."""
+        """Return the `images` of results.json. The checksum is that of the pixels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
         return {"count": len(self.images), "source": self.source, "sha256": digest}
 
 
 def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "") -> ImageSet:
-    """The pictures at `paths`, resized by the bundle's rule, or where there are none the bundle's samples.
+    """Read the images at `paths`, resized by the bundle's rule, or the bundle's samples if there are none.
 
     Raises InputError for a bundle without samples, ImageError, MissingDependencyError without Pillow.
     """
@@ -47,6 +47,6 @@ def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "") ->
         if bundle.manifest.find("parity", format="npz"):
             raise
         raise InputError(
-            f"{bundle.folder} carries no sample pictures, and speed is measured on real ones; name a folder of them: "
+            f"{bundle.folder} carries no sample images, and speed is measured on real ones; name a folder of them: "
             "--images DIR"
         ) from error

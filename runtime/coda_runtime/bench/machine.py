@@ -22,7 +22,7 @@ _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
 
 
 def describe() -> dict[str, Any]:
-    """The `machine` of results.json; what is not known is null."""
+    """Return the `machine` of results.json; what is not known is null."""
     cpu = describe_cpu()
     return {
         "cpu": {
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """The `gpus` of results.json, as nvidia-smi tells; empty without it. Not run on a GPU yet."""
+    """Return the `gpus` of results.json, from nvidia-smi; empty without it. Not run on a GPU yet."""
     out = []
     for row in nvidia_smi("--query-gpu=" + ",".join(_GPU_FIELDS)):
         cells = dict(zip(_GPU_FIELDS, row, strict=False))
@@ -61,7 +61,10 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def gpu_slowed(index: int) -> bool | None:
-    """Whether heat or a lack of power holds this GPU's clock back now; None if not known. Not run on a GPU yet."""
+    """Return whether heat or a lack of power holds back this GPU's clock now; None if not known.
+
+    Not run on a GPU yet.
+    """
     # Drivers from 535 on call them event reasons; older ones refuse that name.
     for name in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
         for number, reasons in (row for row in nvidia_smi(f"--query-gpu=index,{name}") if len(row) == 2):
@@ -74,7 +77,7 @@ def gpu_slowed(index: int) -> bool | None:
 
 
 def cpu_throttle_count() -> int | None:
-    """How often heat has held the clocks of this process's CPUs back since boot; None where the kernel does not say."""
+    """Return how often heat has held this process's CPU clocks back since boot; None if the kernel does not say."""
     counts = [_number(_read(_CPUS / f"cpu{cpu}/thermal_throttle/core_throttle_count")) for cpu in usable_cpus()]
     known = [int(count) for count in counts if count is not None]
     return sum(known) if known else None
@@ -100,7 +103,7 @@ class CpuWatch:
         self._start = self._read()
 
     def share(self) -> float | None:
-        """The share since the start, 0 to 1, of all CPUs that this process may use. None where that is not known."""
+        """Return the share since the start, 0 to 1, of all CPUs this process may use. None if that is not known."""
         start, now = self._start, self._read()
         if start is None or now is None or now.all <= start.all:
             return None
@@ -123,7 +126,7 @@ class CpuWatch:
 
 
 def _frequency_mhz() -> float | None:
-    """The mean clock of all CPUs now."""
+    """Return the mean clock of all CPUs now."""
     text = _read(_PROC / "cpuinfo") or ""
     clocks = [_number(line.partition(":")[2]) for line in text.splitlines() if line.startswith("cpu MHz")]
     known = [clock for clock in clocks if clock is not None]

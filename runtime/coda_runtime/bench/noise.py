@@ -19,7 +19,7 @@ def collect_warnings(
     throttled: bool | None,
     failures: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
-    """The `warnings` of results.json: `failures` are (name of a cell, what it could not measure and why)."""
+    """Return the `warnings` of results.json: `failures` are (name of a cell, what it could not measure and why)."""
     out = []
     for load, when in ((load_before, "before"), (load_during, "during")):
         if load is not None and load > BUSY:

@@ -1,4 +1,4 @@
-"""What is timed: an operation of a loaded tokenizer on pictures, as calls that need nothing but their number."""
+"""What is timed: an operation of a loaded tokenizer on images, as calls that need nothing but their number."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Array = npt.NDArray[Any]
 
 
 class Inputs:
-    """What an operation works on: pictures, their latents or their ids. Made once, outside of what is timed.
+    """What an operation works on: images, their latents or their ids. Made once, outside of what is timed.
 
     `images` is uint8 [N,S,S,3], of the tokenizer's size.
     """
@@ -44,7 +44,7 @@ class Inputs:
         return len(self._rows)
 
     def rows(self, start: int, stop: int) -> Array:
-        """Rows `start` to `stop`, round and round through what there is: an array of its own."""
+        """Return rows `start` to `stop`, round and round through what there is: an array of its own."""
         return self._rows[np.arange(start, stop) % len(self._rows)]
 
     def call(self, batch: Array) -> Array:
@@ -59,12 +59,12 @@ class Inputs:
         return tok.run_parts(batch, *OPERATIONS[self.operation])
 
     def batches(self, size: int) -> Run:
-        """Calls of `size` rows, which take a few different batches in turn."""
+        """Return calls of `size` rows, which take a few different batches in turn."""
         sets = [self.rows(index * size, (index + 1) * size) for index in range(_SETS)]
         return lambda number: self.call(sets[number % _SETS])
 
     def passes(self, size: int) -> tuple[Run, int]:
-        """Calls of all rows, and their number, which is filled up to whole batches.
+        """Return calls of all rows, and their number, which is rounded up to whole batches.
 
         `size` go through the engines at once, or fewer where those take no more: that changes `images_per_run`.
         """
@@ -74,7 +74,7 @@ class Inputs:
         return lambda _: self.call(everything), count
 
     def requests(self) -> Callable[[int, int], object]:
-        """Calls of the rows `start` to `stop`."""
+        """Return calls of the rows `start` to `stop`."""
         return lambda start, stop: self.call(self.rows(start, stop))
 
     def _make(self, images: npt.NDArray[np.uint8]) -> Array:

@@ -75,4 +75,4 @@ class Plan:
 def _check_known(what: str, values: Sequence[str], known: Sequence[str]) -> None:
     for value in values:
         if value not in known:
-            raise InputError(f"{what} is {value!r}; expected {', '.join(known)}, or several with commas between")
+            raise InputError(f"{what} is {value!r}; expected {', '.join(known)}, or several, separated by commas")

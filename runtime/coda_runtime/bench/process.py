@@ -24,7 +24,7 @@ _KILLED_BY_MEMORY = 9  # SIGKILL, which the kernel sends when memory runs out
 
 
 def worker_command() -> list[str]:
-    """The command that starts a worker, with this Python."""
+    """Return the command that starts a worker, with this Python."""
     # -P leaves the user's working directory out of the path.
     return [sys.executable, "-P", "-m", "coda_runtime.bench.worker"]
 
@@ -69,7 +69,7 @@ def run_case(
 def _listen(
     child: subprocess.Popen[bytes], case: Mapping[str, Any], hear: Callable[[Message], None], silence_s: float
 ) -> str | None:
-    """None when all went well, a problem, or "" when the process ended before it was done."""
+    """Return None when all went well, a problem, or "" when the process ended before it was done."""
     assert child.stdin is not None  # noqa: S101 - both are pipes
     assert child.stdout is not None  # noqa: S101
     with contextlib.suppress(OSError):  # it died at once; its stderr says why
@@ -89,7 +89,7 @@ def _listen(
             message = json.loads(line)
             kind = message["kind"]
         except (ValueError, TypeError, KeyError):
-            return f"the worker wrote {line[:80]!r}, which is no result"
+            return f"the worker wrote {line[:80]!r}, which is not a result"
         hear(message)
         if kind in ("done", "problem"):
             return None
@@ -103,7 +103,7 @@ def _read(stream: IO[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
 
 
 def _post_mortem(child: subprocess.Popen[bytes], log: Path) -> str:
-    """Why the process ended before it was done: the last line of its stderr, and how it ended."""
+    """Return why the process ended before it was done: the last line of its stderr, and how it ended."""
     code = child.wait()
     last = one_line(log.read_text(encoding="utf-8", errors="replace"), line=-1)
     if code == -_KILLED_BY_MEMORY:

@@ -25,7 +25,7 @@ def write_report(results: Sequence[Results], out: Path) -> None:
 
 
 def render(results: Sequence[Results]) -> str:
-    """The page. Raises InputError for no results."""
+    """Return the page. Raises InputError for no results."""
     if not results:
         raise InputError("there are no results to report; give at least one file that `coda bench run --out` wrote")
     series = all_series(results)
@@ -90,7 +90,7 @@ def _header(results: Sequence[Results], series: Sequence[Series]) -> Markup:
 
 
 def _warnings(results: Sequence[Results]) -> Markup:
-    """Everything that makes the numbers below doubtful, before them."""
+    """Show everything that makes the numbers below doubtful, before them."""
     names = file_names(results)
     found = [
         (f"{name}: {text}" if len(results) > 1 else text)
@@ -111,7 +111,7 @@ def _warnings(results: Sequence[Results]) -> Markup:
 
 
 def _not_warm(results: Results) -> list[str]:
-    """A count, where the file itself says nothing of it."""
+    """Return a count, where the file itself says nothing of it."""
     cold = [of for cell in results.data["cells"] for of in cell["measurements"] if not of["warm"]]
     if not cold or any("warm up" in warning for warning in results.data["noise"]["warnings"]):
         return []
@@ -119,7 +119,7 @@ def _not_warm(results: Results) -> list[str]:
 
 
 def _circumstances(results: Sequence[Results], series: Sequence[Series]) -> Markup:
-    """Machine, bundle and images of each file, and what was loaded."""
+    """Show the machine, bundle and images of each file, and what was loaded."""
     cards = [
         el(
             "div",
@@ -187,7 +187,7 @@ def _operation(series: Sequence[Series], name: str) -> Markup:
 
 
 def _numbers(series: Sequence[Series]) -> Markup:
-    """Every number, in two tables since one would not fit a page."""
+    """Show every number, in two tables since one would not fit a page."""
     return el(
         "section",
         el("h2", "Every number"),

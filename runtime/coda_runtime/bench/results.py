@@ -199,7 +199,7 @@ class Results:
 
     @classmethod
     def check(cls, data: object, source: str = "results") -> Results:
-        """Results of a JSON document. Raises InputError that names the first key that is wrong."""
+        """Return the results in a JSON document. Raises InputError that names the first key that is wrong."""
         _check_version(data, source)
         wrong = find_violation(data, schema())
         if wrong is not None:
@@ -235,13 +235,13 @@ class Results:
 
 @cache
 def schema() -> dict[str, Any]:
-    """results.schema.json."""
+    """Read results.schema.json."""
     found: dict[str, Any] = json.loads(files(__package__).joinpath("results.schema.json").read_text(encoding="utf-8"))
     return found
 
 
 def _check_version(data: object, source: str) -> None:
-    """First of all, since a file of another kind or version may differ in everything else."""
+    """Check kind and version first, since a file of another kind or version may differ in everything else."""
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else data
         raise _unusable(source, "format", describe(found), repr(FORMAT))
@@ -254,7 +254,7 @@ def _check_version(data: object, source: str) -> None:
 
 
 def _check_cells(cells: list[Cell], source: str) -> None:
-    """What a schema cannot say."""
+    """Check what a schema cannot say."""
     seen = set()
     for index, cell in enumerate(cells):
         key = (cell["backend"], cell["precision"], cell["device"], cell["threads"])
@@ -276,7 +276,7 @@ def _check_cell(cell: Cell, where: str, source: str) -> None:
         seen.add(key)
         if (measurement["scenario"] == "server") != (measurement["server"] is not None):
             raise _unusable(
-                source, f"{here}.server", describe(measurement["server"]), "an object in the scenario server alone"
+                source, f"{here}.server", describe(measurement["server"]), "an object, only in the server scenario"
             )
         _check_latency(measurement["latency_s"], f"{here}.latency_s", source)
 

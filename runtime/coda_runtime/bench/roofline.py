@@ -15,7 +15,7 @@ _SIDE, _RUNS = 1536, 5
 
 
 def peak_flops() -> float:
-    """Float32 operations a second of the best of a few large matrix products by NumPy, on the threads its BLAS has."""
+    """Return float32 operations a second of the best of a few large matrix products by NumPy, on its BLAS's threads."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(2))
     out = np.empty_like(a)
@@ -28,7 +28,7 @@ def peak_flops() -> float:
 
 
 def work_of(provenance: Mapping[str, Any], artifacts: Iterable[LoadedArtifact], parts: Sequence[str]) -> float | None:
-    """Operations for one image in `parts`, None where the bundle does not say, or where they are not float32 on a CPU.
+    """Return operations for one image in `parts`, None if the bundle does not say or they are not float32 on a CPU.
 
     For a GPU or a lower precision there is no ceiling that could be measured by NumPy.
     """

@@ -45,7 +45,7 @@ class Hooks:
 
 
 def steps(plan: Plan, bundle: Bundle) -> int:
-    """Measurements in all."""
+    """Return the number of measurements in all."""
     return len(plan.cells(bundle.manifest.default_precision)) * len(plan.measurements()) * plan.repeat_process
 
 
@@ -126,11 +126,11 @@ class _CellLog:
         self.problem: str | None = None
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The messages of a kind."""
+        """Yield the messages of a kind."""
         return (message for run in self.runs for message in run if message["kind"] == kind)
 
     def failures(self) -> Iterator[str]:
-        """What was not measured, and why, in a cell where something was."""
+        """Yield what was not measured, and why, in a cell where something was."""
         measured = any(self.of("measured"))
         if measured:
             for message in self.of("skipped"):
@@ -143,7 +143,7 @@ class _CellLog:
 def _run_cells(
     bundle: Bundle, image_set: ImageSet, plan: Plan, folder: Path, silence_s: float, hooks: Hooks
 ) -> list[_CellLog]:
-    """All cells, and then all again as often as the plan says, so that a slow hour does not hit one cell alone."""
+    """Run all cells, and then all again as often as the plan says, so that a slow hour does not hit one cell alone."""
     images = folder / "images.npy"
     np.save(images, image_set.images, allow_pickle=False)
     measurements = plan.measurements()
@@ -192,7 +192,7 @@ def _run_cell(entry: _CellLog, case: dict[str, Any], folder: Path, silence_s: fl
 
 
 def _throttled(log: Sequence[_CellLog], count_before: int | None) -> bool | None:
-    """Whether heat or lack of power held a clock back, None where neither the kernel nor a driver tells."""
+    """Return whether heat or lack of power held a clock back, None if neither the kernel nor a driver says."""
     told = [message["throttled"] for entry in log for message in entry.of("done")]
     known = [bool(value) for value in told if value is not None]
     count = machine.cpu_throttle_count()

@@ -45,13 +45,13 @@ class Measured:
 
 
 def single_stream(run: Run, batch: int, seconds: float, *, clock: Clock = time.perf_counter) -> Measured:
-    """One call of `batch` images after another; a sample is a call."""
+    """Measure one call of `batch` images after another; a sample is a call."""
     timing = warm_and_measure(run, seconds, clock=clock)
     return Measured(timing.warm_up, timing.samples, batch)
 
 
 def offline(run: Run, images: int, seconds: float, *, clock: Clock = time.perf_counter) -> Measured:
-    """All `images` at hand at once, which `run` puts through; a sample is a pass over all of them."""
+    """Measure all `images` at hand at once, which `run` puts through; a sample is a pass over all of them."""
     timing = warm_and_measure(run, seconds, repeats=OFFLINE_REPEATS, clock=clock)
     return Measured(timing.warm_up, timing.samples, images)
 
@@ -81,7 +81,7 @@ def server(
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
 ) -> Measured:
-    """The highest rate of single images, coming at random, whose 99th percentile of latency stays under a bound.
+    """Find the highest rate of single images, arriving at random, whose 99th percentile of latency stays under a bound.
 
     Requests come as a Poisson process, always of one seed; one worker takes what waits, up to `batch` at once; latency
     is from arrival to done. Rates are tried around what full batches allow, then in between, `PROBES` at most, each for
@@ -133,7 +133,7 @@ def ask(
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
 ) -> Probe:
-    """Requests at `rate` a second; it ends early once more of them are late than a 99th percentile forgives."""
+    """Send requests at `rate` a second; it ends early once more of them are late than a 99th percentile forgives."""
     arrivals = arrive(rate, seconds)
     count = len(arrivals)
     forgiven = count - 1 - (99 * (count - 1)) // 100
@@ -158,7 +158,7 @@ def ask(
 
 
 def arrive(rate: float, seconds: float) -> npt.NDArray[np.float64]:
-    """Times of a Poisson process, ascending seconds, the first 0: always of one seed, and of exactly that mean rate."""
+    """Return times of a Poisson process, ascending seconds from 0: always of one seed, at exactly that mean rate."""
     count = max(1, round(rate * seconds), min(_FEW, int(rate * seconds * STRETCH)))
     gaps = np.random.default_rng(_SEED).exponential(1 / rate, count)
     gaps[0] = 0

@@ -52,7 +52,7 @@ class Violation:
 
 
 def find_violation(data: object, schema: Mapping[str, Any]) -> Violation | None:
-    """The first thing in `data` that `schema` does not allow, None where there is none.
+    """Return the first thing in `data` that `schema` does not allow, None if there is none.
 
     Raises ValueError if the schema uses a keyword that is not understood here, rather than ignoring it.
     """
@@ -86,7 +86,7 @@ def _check_object(
     named: Mapping[str, Any] = schema.get("properties", {})
     for key in schema.get("required", ()):
         if key not in value:
-            return Violation(f"{prefix}{key}", "nothing", "the key to be there")
+            return Violation(f"{prefix}{key}", "nothing", "the key to be present")
     for key, item in value.items():
         inner = named.get(key, schema.get("additionalProperties"))
         found = _check(item, inner, root, f"{prefix}{key}") if inner is not None else None
@@ -96,7 +96,7 @@ def _check_object(
 
 
 def _expected(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """What `value` itself, apart from what it holds, ought to be; None where it is that."""
+    """Return what `value` itself, apart from what it holds, ought to be; None if it is that."""
     types = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", [])
     if types and not any(_is(value, name) for name in types):
         return " or ".join(_TYPES[name][1] for name in types)
@@ -134,6 +134,6 @@ def _is_bool(value: object) -> bool:
 
 
 def describe(value: object) -> str:
-    """A value in an error message, cut to one short line."""
+    """Describe a value in an error message, cut to one short line."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

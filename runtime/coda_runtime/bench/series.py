@@ -23,13 +23,13 @@ class Series:
     cell: Cell
 
     def of(self, operation: str, scenario: str) -> list[Measurement]:
-        """Its measurements of an operation in a scenario, by rising batch."""
+        """Return its measurements of an operation in a scenario, by ascending batch."""
         found = [of for of in self.cell["measurements"] if of["operation"] == operation and of["scenario"] == scenario]
         return sorted(found, key=lambda of: of["batch"])
 
 
 def all_series(results: Sequence[Results]) -> list[Series]:
-    """One for each cell that measured something, in the order of the files."""
+    """Return one series for each cell that measured something, in the order of the files."""
     names = file_names(results)
     cells = [
         (f"{_title(cell)}, {name}" if len(results) > 1 else _title(cell), cell)
@@ -41,13 +41,13 @@ def all_series(results: Sequence[Results]) -> list[Series]:
 
 
 def _title(cell: Cell) -> str:
-    """With what "auto" became."""
+    """Return the title, with what "auto" became."""
     ran = ", ".join(dict.fromkeys(of["backend"] for of in cell["artifacts"]))
     return f"{cell_name(cell)} ({ran})" if cell["backend"] == "auto" and ran else cell_name(cell)
 
 
 def file_names(results: Sequence[Results]) -> list[str]:
-    """What to call each file: its name, or its path and place where two have the same."""
+    """Return what to call each file: its name, or its path and position if two have the same."""
     short = [PurePath(found.source).name for found in results]
     if len(set(short)) == len(short):
         return short
@@ -55,16 +55,16 @@ def file_names(results: Sequence[Results]) -> list[str]:
 
 
 def operations(series: Sequence[Series]) -> list[str]:
-    """The operations that any of them measured, in the order of a request."""
+    """Return the operations that any of them measured, in the order of a request."""
     there = {of["operation"] for one in series for of in one.cell["measurements"]}
     return [name for name in ("encode", "quantise", "decode", "round-trip") if name in there]
 
 
 def batches(series: Sequence[Series], operation: str, scenario: str) -> list[int]:
-    """The batch sizes that any of them has for it, rising."""
+    """Return the batch sizes that any of them has for it, ascending."""
     return sorted({of["batch"] for one in series for of in one.of(operation, scenario)})
 
 
 def key_of(series: Sequence[Series], *more: tuple[str, str]) -> Markup:
-    """The key of a chart of these series."""
+    """Draw the key of a chart of these series."""
     return keys(*((one.name, one.style) for one in series), *more)

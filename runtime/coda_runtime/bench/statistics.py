@@ -26,7 +26,7 @@ _CHUNK = 1 << 21  # indices at a time: 16 MiB
 
 
 def percentile(samples: Samples, q: float) -> float:
-    """The q-th percentile, q from 0 to 100, interpolated linearly between samples, as numpy.percentile.
+    """Return the q-th percentile, q from 0 to 100, interpolated linearly between samples, as numpy.percentile.
 
     Raises InputError for no samples, for values that are not finite, and for q outside 0 to 100.
     """
@@ -37,7 +37,7 @@ def percentile(samples: Samples, q: float) -> float:
 
 
 def median_ci(samples: Samples, level: float = 0.95) -> tuple[float, float]:
-    """A confidence interval of the median: the two order statistics that enclose it with at least `level`.
+    """Return a confidence interval of the median: the two order statistics that enclose it with at least `level`.
 
     Whatever the distribution, for samples that do not depend on each other. Fewer than `MIN_SAMPLES` samples cannot
     reach 95 %: their extremes are returned, which enclose the median with 1 - 2 / 2**n. Raises InputError as
@@ -56,7 +56,7 @@ def median_ci(samples: Samples, level: float = 0.95) -> tuple[float, float]:
 
 
 def outliers(samples: Samples) -> int:
-    """How many lie more than three interquartile ranges outside the quartiles (Tukey's outer fence)."""
+    """Count those that lie more than three interquartile ranges outside the quartiles (Tukey's outer fence)."""
     values = _checked(samples)
     low, high = np.percentile(values, [25, 75])
     reach = 3 * (high - low)
@@ -64,7 +64,7 @@ def outliers(samples: Samples) -> int:
 
 
 def is_stable(samples: Samples, *, block: int | None = None, tolerance: float = 0.02) -> bool:
-    """Whether the medians of the last two blocks are within `tolerance` of the smaller: the warm-up is over.
+    """Return whether the medians of the last two blocks are within `tolerance` of the smaller: the warm-up is over.
 
     A block is a quarter of the samples, at least 5, so that what is noisy gets longer blocks until they agree; or
     `block` of them. False while there are fewer than two blocks.
@@ -80,7 +80,7 @@ def is_stable(samples: Samples, *, block: int | None = None, tolerance: float = 
 
 
 def ratio_ci(a: Samples, b: Samples, level: float = 0.95) -> tuple[float, float]:
-    """A confidence interval of median(b) / median(a), for positive samples; it holds the ratio that was measured.
+    """Return a confidence interval of median(b) / median(a), for positive samples; it holds the measured ratio.
 
     A bootstrap of `a` and of `b` in blocks of neighbours, as long as the cube root of their number: slow drifts then
     widen the interval, as they should. Under `_BOOTSTRAP` samples it would be too narrow: there it is the quotient of
@@ -102,7 +102,7 @@ def ratio_ci(a: Samples, b: Samples, level: float = 0.95) -> tuple[float, float]
 
 
 def _medians(values: npt.NDArray[np.float64], random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Medians of resampled series, float64 [_RESAMPLES]. Blocks wrap around, so that each sample is drawn alike."""
+    """Return medians of resampled series, float64 [_RESAMPLES]. Blocks wrap around: each sample is drawn alike."""
     n = len(values)
     length = max(1, round(n ** (1 / 3)))
     blocks = -(-n // length)

@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 
 
 def summarise_cell(asked: Mapping[str, Any], runs: Sequence[Sequence[Message]], problem: str | None) -> Cell:
-    """A cell of what its processes sent, a list of messages each. `problem` counts only where nothing was measured."""
+    """Make a cell of its processes' messages, a list each. `problem` counts only if nothing was measured."""
     loaded = [message for run in runs for message in run if message["kind"] == "loaded"]
     measured: dict[tuple[str, str, int], list[Message]] = {}
     for message in (message for run in runs for message in run if message["kind"] == "measured"):
@@ -37,7 +37,7 @@ def summarise_cell(asked: Mapping[str, Any], runs: Sequence[Sequence[Message]], 
 
 
 def summarise(messages: Sequence[Message]) -> Measurement:
-    """One measurement of what each process sent about it: samples together, peaks the highest, parts the median.
+    """Make one measurement of what each process sent about it: samples together, the highest peaks, the median parts.
 
     Of several server runs, all numbers are those of the one with the median rate.
     """
@@ -95,7 +95,7 @@ def _load(loads: Sequence[Mapping[str, Any]]) -> Load:
 
 
 def _medians(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, float | None] | None:
-    """The median of each number over the rows; null where a row lacks it, and for no rows."""
+    """Return the median of each number over the rows; null where a row lacks it, and for no rows."""
     there = [row for row in rows if row is not None]
     if not there:
         return None

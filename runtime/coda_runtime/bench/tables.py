@@ -18,7 +18,7 @@ METRICS = (
 
 
 def loaded(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: for each cell the file of each part, what ran it and where."""
+    """Return columns and rows: for each cell the file of each part, what ran it and where."""
     parts = list(dict.fromkeys(of["part"] for one in series for of in one.cell["artifacts"]))
     rows = []
     for one in series:
@@ -31,7 +31,7 @@ def loaded(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
 
 
 def measured_rows(series: Sequence[Series]) -> list[list[str]]:
-    """Durations of each measurement, under `MEASURED`."""
+    """Return durations of each measurement, under `MEASURED`."""
     rows = []
     for name, of in _all(series):
         latency = of["latency_s"]
@@ -45,7 +45,7 @@ def measured_rows(series: Sequence[Series]) -> list[list[str]]:
 
 
 def metric_rows(series: Sequence[Series]) -> list[list[str]]:
-    """Everything else of each measurement, under `METRICS`."""
+    """Return everything else of each measurement, under `METRICS`."""
     rows = []
     for name, of in _all(series):
         edges, parts = of["throughput_ci95"], of["parts_s"] or {}

@@ -58,7 +58,10 @@ def warm_up(run: Run, limit_s: float, *, clock: Clock = time.perf_counter) -> Wa
 def measure(
     run: Run, seconds: float, *, repeats: int = MIN_REPEATS, clock: Clock = time.perf_counter, first: int = 0
 ) -> list[float]:
-    """Seconds of calls in a row: at least `repeats` of them, and at least `seconds` in all. They count from `first`."""
+    """Time calls in a row, in seconds: at least `repeats` of them, and at least `seconds` in all.
+
+    They count from `first`.
+    """
     samples: list[float] = []
     gc.collect()
     start = clock()
@@ -115,6 +118,6 @@ def interleave(
 def warm_and_measure(
     run: Run, seconds: float, *, repeats: int = MIN_REPEATS, clock: Clock = time.perf_counter
 ) -> Timing:
-    """`warm_up` for `seconds` at most, then `measure`."""
+    """Run `warm_up` for `seconds` at most, then `measure`."""
     warmed = warm_up(run, seconds, clock=clock)
     return Timing(warmed, measure(run, seconds, repeats=repeats, clock=clock, first=warmed.runs))

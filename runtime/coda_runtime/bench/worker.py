@@ -43,7 +43,7 @@ class Channel:
         self._last = time.perf_counter()
 
     def ticking(self, run: Run) -> Run:
-        """`run`, followed by a sign of life where the last is a while ago."""
+        """Return `run`, followed by a sign of life if the last is a while ago."""
 
         def call(number: int) -> object:
             out = run(number)
@@ -143,7 +143,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
 def _measure(
     tok: Tokenizer, inputs: Any, scenario: str, batch: int, case: dict[str, Any], channel: Channel
 ) -> dict[str, Any]:
-    """One measurement: what it took, and its samples."""
+    """Take one measurement: what it took, and its samples."""
     from ..machine import memory
     from . import scenarios
     from .operations import OPERATIONS, time_parts
@@ -181,7 +181,7 @@ def _ticking_requests(serve: Callable[[int, int], object], channel: Channel) -> 
 
 
 def _first_run(tok: Tokenizer, images: npt.NDArray[np.uint8]) -> float:
-    """Seconds of the first call: one image, or as many as the engines take at least."""
+    """Return the seconds of the first call: one image, or as many as the engines take at least."""
     import numpy as np
 
     batch = images[np.arange(tok.min_images_per_run) % len(images)]

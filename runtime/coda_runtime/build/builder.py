@@ -76,7 +76,7 @@ def build_engine(
 
 
 def layer_types(network: Any) -> dict[str, dict[str, int]]:
-    """How many layers of each kind a network has for each data type of their first output."""
+    """Count the layers of each kind in a network, for each data type of their first output."""
     counts: dict[str, Counter[str]] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -136,7 +136,7 @@ def _use_timing_cache(config: Any, file: Path) -> None:
     # False: do not take over what another GPU measured.
     if not config.set_timing_cache(config.create_timing_cache(measured), False):
         raise BuildError(
-            f"the timing cache {file} is of another version or GPU, or damaged; remove it, or name another file"
+            f"the timing cache {file} is for another version or GPU, or damaged; remove it, or name another file"
         )
 
 

@@ -37,7 +37,7 @@ class EngineRequest:
 
 
 def check_request(request: EngineRequest) -> tuple[EngineLibrary, BuildOptions, Gpu | None]:
-    """The library, the options with their targets, and the GPU they are built on, None where none is needed.
+    """Return the library, the options with their targets, and the GPU they are built on, None if none is needed.
 
     Raises InputError, MissingDependencyError, BackendError, and BuildError where the library needs a GPU.
     """
@@ -123,14 +123,14 @@ def add_engines(
     else:
         target = Path(out)
         if target.exists():
-            raise InputError(f"{target} exists; name a folder that does not, or leave --out away to extend the bundle")
+            raise InputError(f"{target} exists; name a folder that does not, or omit --out to extend the bundle")
     before = (source.folder / MANIFEST_NAME).read_bytes()
     with staged_folder(target, replace=True) as folder:
         (copy_bundle if out is not None else link_bundle)(source, folder)
         made = build_into(folder, source.manifest, request, measure=measure, progress=progress, watch=watch)
         if (source.folder / MANIFEST_NAME).read_bytes() != before:
             raise OutputError(
-                f"{source.folder} was changed while its engines were built, by another build say; run again"
+                f"{source.folder} was changed while its engines were built, perhaps by another build; run again"
             )
         return seal(folder, made)
 
@@ -158,7 +158,7 @@ def build_into(
 
 
 def with_engines(manifest: Manifest, engines: Sequence[Artifact]) -> Manifest:
-    """The manifest with these engines, in place of those they supersede."""
+    """Return the manifest with these engines, in place of those they supersede."""
     files = {engine.file for engine in engines}
     kept = tuple(artifact for artifact in manifest.artifacts if artifact.file not in files)
     return dataclasses.replace(manifest, artifacts=(*kept, *engines))
@@ -195,20 +195,20 @@ def _check_destination(folder: Path) -> None:
     """Raise OutputError where a bundle could not be replaced after its engines have been built, which takes minutes."""
     if Path.cwd().is_relative_to(folder):
         raise OutputError(
-            f"{folder} is going to be replaced as a whole, and is the current folder; run this from outside of it, or "
+            f"{folder} is going to be replaced as a whole, and is the current folder; run this from outside it, or "
             "write the new bundle elsewhere with --out"
         )
     if os.path.ismount(folder) or not os.access(folder.parent, os.W_OK):
         raise OutputError(
-            f"{folder} cannot be replaced as a whole, for it is a mount point or its parent folder is read-only; write "
-            "the new bundle elsewhere with --out"
+            f"{folder} cannot be replaced as a whole, because it is a mount point or its parent folder is read-only; "
+            "write the new bundle elsewhere with --out"
         )
 
 
 def _file(
     source: Artifact, library: EngineLibrary, targets: Sequence[str], options: BuildOptions, gpu: Gpu | None
 ) -> str:
-    """An engine's name in the bundle: engines that may both be wanted have different ones."""
+    """Return an engine's name in the bundle: engines that may both be wanted have different ones."""
     words = [library.name, *targets]
     if gpu is not None and options.hardware == "none":  # it fits this model alone
         words.append(re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-"))
@@ -220,7 +220,7 @@ def _file(
 
 
 def _own_options(manifest: Manifest, source: Artifact, file: str, options: BuildOptions) -> BuildOptions:
-    """The options for one part. The quantizer serves every precision, so a new one also takes the old one's batches."""
+    """Return one part's options. The quantizer serves every precision: a new one also takes the old one's batches."""
     old = next((artifact for artifact in manifest.artifacts if artifact.file == file), None)
     if has_precisions(source.part) or old is None or old.batch is None:
         return options
@@ -229,7 +229,7 @@ def _own_options(manifest: Manifest, source: Artifact, file: str, options: Build
 
 
 def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
-    """The ONNX files to build from, in the order of the data."""
+    """Return the ONNX files to build from, in the order of the data."""
     for precision in precisions:
         if precision not in PRECISIONS:
             raise InputError(f"precision {precision!r} is unknown, expected some of {', '.join(PRECISIONS)}")

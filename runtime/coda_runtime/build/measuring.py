@@ -18,11 +18,11 @@ from ..select import candidates
 
 
 def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Artifact:
-    """The artifact with its parity, measured on `device` at MIN, OPT and MAX of its profile.
+    """Return the artifact with its parity, measured on `device` at MIN, OPT and MAX of its profile.
 
     What may not load on this machine, or has no samples to be measured with, gets null and the reason. Raises
     BuildError when the inspector finds an engine in another precision than it is called, ParityError when an engine
-    that may load here does not run, or falls under its precision's floor.
+    that may load here does not run, or falls below its precision's threshold.
     """
     # An engine that was just built here, with host code or without, is ours to run.
     options = LoadOptions(device, backend=name_for(artifact.format), allow_host_code=True)

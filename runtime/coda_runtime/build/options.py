@@ -40,9 +40,9 @@ class BuildOptions:
         if not 1 <= low <= best <= high:
             raise InputError(f"batch is {low},{best},{high}; expected MIN,OPT,MAX, rising, from 1")
         if len(set(self.targets)) != len(self.targets):
-            raise InputError(f"targets names one twice: {', '.join(self.targets)}")
+            raise InputError(f"targets lists one twice: {', '.join(self.targets)}")
         if self.workspace_gib is not None and not 0 < self.workspace_gib <= 1024:
-            raise InputError(f"workspace is {self.workspace_gib} GiB; expected more than 0, 1024 at most")
+            raise InputError(f"workspace is {self.workspace_gib} GiB; expected more than 0 and at most 1024")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"optimization level is {self.optimization_level}; expected 0 to 5")
         if self.hardware not in HARDWARE:
@@ -78,7 +78,7 @@ class BuildOptions:
 
 
 def parse_batch(text: str) -> Batch:
-    """A profile as typed, "1,4,8" or "8" -> (MIN, OPT, MAX). Raises InputError."""
+    """Parse a profile as typed, "1,4,8" or "8" -> (MIN, OPT, MAX). Raises InputError."""
     values = [value.strip() for value in text.split(",")]
     if len(values) == 1:
         values *= 3
@@ -89,7 +89,7 @@ def parse_batch(text: str) -> Batch:
 
 
 def parse_targets(text: str) -> tuple[str, ...]:
-    """GPUs as typed, "SM120,8.9" -> ("sm89", "sm120"), rising. Raises InputError."""
+    """Parse GPUs as typed, "SM120,8.9" -> ("sm89", "sm120"), ascending. Raises InputError."""
     targets = []
     for value in filter(None, (value.strip().lower() for value in text.split(","))):
         found = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", value)

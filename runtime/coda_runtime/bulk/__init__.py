@@ -1,6 +1,6 @@
 """Tokens of whole datasets: images in, Parquet files of ids out, on one machine or a Ray cluster.
 
-One road: `sources` lists and reads the images, `plan` fixes their order and shards, `pictures` makes them ready,
+One pipeline: `sources` lists and reads the images, `plan` fixes their order and shards, `preprocess` prepares them,
 `encoder` turns them into ids, `pipeline` runs these two on Ray Data, `shards` and `manifest` write the result, `run`
 drives it all; `folder` reads a result without Ray.
 """

@@ -36,7 +36,7 @@ _ENVIRONMENT = {
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[Any]:
-    """The module ray, connected while the block runs.
+    """Yield the module ray, connected while the block runs.
 
     A Ray that this process is connected to already is used, and stays. Else one is started on this machine for the
     block, or with `address` ("host:port", "auto", "ray://...") an existing one is used. Raises BackendError when it
@@ -54,7 +54,7 @@ def cluster(address: str | None) -> Iterator[Any]:
             ray.data.DataContext.get_current()
         if ray.is_initialized():
             if address is not None:
-                raise InputError(f"Ray is connected in this process already; leave out the address {address!r}")
+                raise InputError(f"Ray is already connected in this process; leave out the address {address!r}")
             with _quiet(ray):
                 yield ray
             return
@@ -82,13 +82,13 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             "_node_ip_address": "127.0.0.1",
             "_temp_dir": f"{folder}/ray",  # which Ray opens to everyone; the folder above stays ours alone
         }
-        with _started(ray, "Ray does not start here", **here):
+        with _started(ray, "Ray could not be started here", **here):
             yield
 
 
 @contextmanager
 def _temporary_folder() -> Iterator[str]:
-    """A folder for Ray's logs and spilled pixels, gone with the block; those of runs that were killed go first.
+    """Make a folder for Ray's logs and spilled pixels, gone with the block; those of runs that were killed go first.
 
     In /tmp, since the paths of Ray's sockets in it must be short.
     """
@@ -149,7 +149,7 @@ def _keep_private() -> None:
 
 @contextmanager
 def _notes_dropped() -> Iterator[None]:
-    """Without what Ray's C++ part writes to stderr as it starts, which no log level silences."""
+    """Drop what Ray's C++ part writes to stderr as it starts, which no log level silences."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -163,7 +163,7 @@ def _notes_dropped() -> Iterator[None]:
 
 @contextmanager
 def _quiet(ray: Any) -> Iterator[None]:
-    """Ray Data without its progress bars and its notes, which would mix with ours."""
+    """Silence Ray Data's progress bars and notes, which would mix with ours."""
     context = ray.data.DataContext.get_current()
     logger = logging.getLogger("ray.data")
     level, bars = logger.level, context.enable_progress_bars

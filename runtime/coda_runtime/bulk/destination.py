@@ -39,7 +39,7 @@ class Destination:
         return self._local
 
     def holds(self, source: str) -> bool:
-        """Whether a source, a path or a pattern on this machine, is this folder or lies in it; of URLs, never."""
+        """Return whether a source, a path or a pattern on this machine, is this folder or is in it; False for URLs."""
         return (
             self._local is not None
             and ":" not in source
@@ -47,7 +47,7 @@ class Destination:
         )
 
     def names(self) -> list[str]:
-        """The files in the folder, sorted; none if there is no folder."""
+        """Return the files in the folder, sorted; none if there is no folder."""
         with self._explained("listed"):
             self._fs.invalidate_cache(self.path)
             if not self._fs.exists(self.path):
@@ -55,18 +55,18 @@ class Destination:
             return sorted(str(path).rstrip("/").rpartition("/")[2] for path in self._fs.ls(self.path, detail=False))
 
     def read(self, name: str) -> bytes:
-        """A file's bytes."""
+        """Return a file's bytes."""
         with self._explained("read"):
             return bytes(self._fs.cat_file(self._at(name)))
 
     def open(self, name: str) -> IO[bytes]:
-        """A file, to read at random places."""
+        """Open a file for random access."""
         with self._explained("read"):
             file: IO[bytes] = self._fs.open(self._at(name), "rb")
             return file
 
     def size(self, name: str) -> int:
-        """A file's size in bytes."""
+        """Return a file's size in bytes."""
         with self._explained("read"):
             return int(self._fs.info(self._at(name))["size"])
 
@@ -115,7 +115,7 @@ class Destination:
                     raise FileNotFoundError(f"{path} was put there anew")
             except OSError as error:
                 raise InputError(
-                    f"another run is writing to {self.url}; wait for its end, stop it, or choose another --out"
+                    f"another run is writing to {self.url}; wait for it to end, stop it, or choose another --out"
                 ) from error
             try:
                 for name in self.names():
@@ -141,5 +141,5 @@ class Destination:
         except Exception as error:  # each file system's package has errors of its own
             raise OutputError(
                 f"{self.url} cannot be {what} ({one_line(error, named=True)}); choose another place, or check "
-                "the rights to it"
+                "its permissions"
             ) from error

@@ -36,7 +36,7 @@ class Encoder:
         self._made_by = ""
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """What `read_pictures` gave, with `ids` (list<int32>, empty on errors) and `made_by` instead of `pixels`.
+        """Return what `read_pixels` gave, with `ids` (list<int32>, empty on errors) and `made_by` instead of `pixels`.
 
         `made_by` is JSON, a list of what each part ran on.
         """
@@ -57,7 +57,7 @@ class Encoder:
         return pa.table({**columns, "failure": failure})
 
     def _encode(self, column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-        """A column of pixels -> int32 [n,L], n without the nulls. Raises CodaError."""
+        """Encode a column of pixels -> int32 [n,L], n without the nulls. Raises CodaError."""
         tok = self._open() if self._tok is None else self._tok
         side = tok.spec.image_size
         pixels = _bytes_of(column).reshape(-1, side, side, 3)
@@ -68,8 +68,8 @@ class Encoder:
         found = tokenizer_files(Bundle.open(tok.folder), self._options.precision)
         if found != self._expected:
             raise ChecksumError(
-                f"{tok.folder} holds another tokenizer on this node than where the run was started; copy the bundle "
-                "there again"
+                f"{tok.folder} holds another tokenizer on this node than on the one that started the run; copy the "
+                "bundle there again"
             )
         parts = [artifact for artifact in tok.artifacts if artifact.part in OPERATIONS["encode"]]
         keys = ("part", "format", "precision", "backend", "device")
@@ -78,7 +78,7 @@ class Encoder:
 
 
 def _bytes_of(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
-    """The bytes of all values of a binary column, one after the other, without a copy where that can be."""
+    """Return the bytes of all values of a binary column, one after the other, without a copy where possible."""
     arrays: list[Any] = []
     for chunk in column.chunks:
         values = chunk.drop_null() if chunk.null_count else chunk

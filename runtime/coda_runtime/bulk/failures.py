@@ -7,12 +7,12 @@ from ..errors import BackendError, CodaError, one_line
 
 
 def pack(error: CodaError) -> str:
-    """The error's class and message in one line."""
+    """Return the error's class and message in one line."""
     return one_line(error, named=True, limit=None)
 
 
 def unpack(text: str) -> CodaError:
-    """The error again, as its own class where that takes a message alone."""
+    """Return the error again, as its own class if that takes a message alone."""
     name, _, message = text.partition(": ")
     kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, CodaError):

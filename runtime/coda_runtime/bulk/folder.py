@@ -44,7 +44,7 @@ class TokenFolder:
         self._where = os.fspath(where) if self._folder.local is None else str(self._folder.local)
         names = self._folder.names()
         if not names:
-            raise OutputError(f"{self._folder.url} is not there or empty; expected what `coda tokenize` wrote")
+            raise OutputError(f"{self._folder.url} does not exist or is empty; expected what `coda tokenize` wrote")
         if NAME not in names:
             raise OutputError(
                 f"{self._folder.url} has no {NAME}, so its run is not finished; run the same `coda tokenize` again"
@@ -73,7 +73,7 @@ class TokenFolder:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """A row: `ids` is int32 [L], read-only, the others are Python values. Negative numbers count from the end.
+        """Return a row: `ids` is int32 [L], read-only, the others Python values. Negative numbers count from the end.
 
         Raises IndexError, TokenError for ids that do not fit the spec, OutputError for a shard that is damaged.
         """
@@ -102,19 +102,19 @@ class TokenFolder:
                 table = self._open(shard["file"]).read(columns=["ids"])
             if table.num_rows != shard["images"] or ids_sha256(table) != shard["ids_sha256"]:
                 raise OutputError(
-                    f"{self._folder.url}/{shard['file']} is not the file that manifest.json tells of; remove both and "
+                    f"{self._folder.url}/{shard['file']} is not the file that manifest.json describes; remove both and "
                     "run `coda tokenize` again"
                 )
 
     def reopened(self) -> TokenFolder:
-        """The same folder with files of its own: what a forked process needs."""
+        """Return the same folder with files of its own: what a forked process needs."""
         return TokenFolder(self._where)
 
     def __reduce__(self) -> tuple[type[TokenFolder], tuple[str]]:
         return TokenFolder, (self._where,)
 
     def _group(self, file: str, group: int, rows: int) -> _Group:
-        """A row group of so many rows, decoded; the last few are kept."""
+        """Return a row group of so many rows, decoded; the last few are kept."""
         found = self._groups.pop((file, group), None)
         if found is None:
             with self._explained(file):

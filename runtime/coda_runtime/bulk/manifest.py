@@ -37,7 +37,7 @@ class Result:
 
 
 def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> bytes:
-    """The bytes of manifest.json, for the finished shards of a whole plan."""
+    """Return the bytes of manifest.json, for the finished shards of a whole plan."""
     settings = plan.settings
     images = sum(shard.images for shard in shards)
     made_by = {json.dumps(part, sort_keys=True): part for shard in shards for part in shard.made_by}
@@ -81,7 +81,7 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
 
 
 def read_manifest(data: bytes, where: str) -> Result:
-    """What is in manifest.json. Raises OutputError where it is damaged, or of a newer coda."""
+    """Read manifest.json. Raises OutputError if it is damaged, or of a newer coda."""
     try:
         content = json.loads(data)
         version = content["format_version"]

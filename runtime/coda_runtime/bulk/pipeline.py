@@ -36,7 +36,7 @@ class Workers:
 
 
 def choose_workers(ray: Any, device: str) -> Workers:
-    """One encoder a GPU, or where there is none, or `device` is "cpu", one a node. Raises DeviceError."""
+    """Choose one encoder a GPU, or if there is none, or `device` is "cpu", one a node. Raises DeviceError."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if device == "cuda" and gpus == 0:
         raise DeviceError('device is "cuda", and Ray sees no GPU here; use device="cpu", or a cluster with GPUs')
@@ -92,18 +92,18 @@ def encode_shards(
             yield table
     except ray.exceptions.RayError as error:
         raise BackendError(
-            f"Ray failed ({one_line(error, named=True, line=-1)}); run the same command again to go on, "
-            "with --debug for all of it"
+            f"Ray failed ({one_line(error, named=True, line=-1)}); run the same command again to continue, "
+            "with --debug for the traceback"
         ) from error
 
 
 def _object_store(ray: Any) -> int:
-    """Bytes of the shared memory of all nodes; what does not fit goes to disk."""
+    """Return the bytes of shared memory of all nodes; what does not fit goes to disk."""
     return int(ray.cluster_resources().get("object_store_memory", 2 * _BYTES_UNDER_WAY))
 
 
 def chunks(plan: Plan, shards: Sequence[int], size: int) -> Iterator[dict[str, object]]:
-    """What goes through the pipeline: at most `size` neighbours of one shard each, as `read_pixels` takes them."""
+    """Yield what enters the pipeline: at most `size` neighbours of one shard each, as `read_pixels` takes them."""
     for number in shards:
         rows = plan.shard(number)
         first = number * plan.settings.shard_size

@@ -47,7 +47,7 @@ class Settings:
     format_version: int = FORMAT_VERSION
 
     def differences(self, other: Settings) -> list[str]:
-        """What differs in `other`, in words."""
+        """Return what differs in `other`, in words."""
         out = []
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
@@ -70,7 +70,7 @@ class Plan:
     digest: str
 
     def left_out(self, files: Iterable[str]) -> int:
-        """How many of a source's files the plan does not know."""
+        """Count the source's files that the plan does not know."""
         known = set(self.files)
         if not known:
             known = {os.fsdecode(file) for file in self.images.column("file").unique().to_pylist()}
@@ -82,12 +82,12 @@ class Plan:
         return -(-int(self.images.num_rows) // self.settings.shard_size)
 
     def shard(self, number: int) -> pa.Table:
-        """The images of a shard."""
+        """Return the images of a shard."""
         return self.images.slice(number * self.settings.shard_size, self.settings.shard_size)
 
 
 def tokenizer_files(bundle: Bundle, precision: str) -> dict[str, str]:
-    """{file: sha256} of what makes ids: the ONNX graphs of encoder and quantizer, and the value table."""
+    """Return {file: sha256} of what makes ids: the ONNX graphs of encoder and quantizer, and the value table."""
     wanted = {(part, PARTS[part].precision_in(precision)) for part in OPERATIONS["encode"]} | {("codebook", FP32)}
     artifacts = [a for a in bundle.manifest.artifacts if (a.part, a.precision) in wanted]
     portable = [a for a in artifacts if a.format in ("onnx", "npy")] or artifacts
@@ -95,7 +95,7 @@ def tokenizer_files(bundle: Bundle, precision: str) -> dict[str, str]:
 
 
 def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str]) -> tuple[Plan, bytes]:
-    """A plan, and the file that holds it."""
+    """Make a plan, and the file that holds it."""
     import pyarrow as pa
 
     content = json.dumps(
@@ -111,7 +111,7 @@ def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str]) ->
 
 
 def read_plan(data: bytes, where: str) -> Plan:
-    """The plan in a file's bytes. Raises OutputError where it is damaged or of another coda."""
+    """Read the plan in a file's bytes. Raises OutputError if it is damaged or of another coda."""
     import pyarrow as pa
 
     try:
@@ -119,7 +119,7 @@ def read_plan(data: bytes, where: str) -> Plan:
         content = json.loads(table.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{where} is no plan that this coda knows ({error}); choose another --out") from error
+        raise OutputError(f"{where} is not a plan that this coda knows ({error}); choose another --out") from error
     return Plan(settings, table, content["files"], hashlib.sha256(data).hexdigest())
 
 
@@ -128,6 +128,6 @@ def check_same(plan: Plan, settings: Settings, where: str) -> None:
     differences = plan.settings.differences(settings)
     if differences:
         raise InputError(
-            f"{where} was begun with other settings: {', '.join(differences)}; run with the same ones, or choose "
+            f"{where} was started with other settings: {', '.join(differences)}; run with the same ones, or choose "
             "another --out"
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pack_rows(start: int, rows: pa.Table) -> dict[str, object]:
-    """Rows of the plan, from position `start` on, as what travels to `read_pixels`."""
+    """Return rows of the plan, from position `start` on, as what travels to `read_pixels`."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -28,10 +28,10 @@ def pack_rows(start: int, rows: pa.Table) -> dict[str, object]:
 
 
 def read_pixels(chunk: pa.Table, *, reader: Reader, size: int, original_size: bool) -> pa.Table:
-    """Packed rows -> one row an image.
+    """Turn packed rows into one row an image.
 
     Columns: `position` in the plan (int64), `pixels` (binary: uint8 [size,size,3], or null), `width` and `height` of
-    the upright picture (int32, null unless `original_size`), `error` (string: why there are no pixels), and `failure`,
+    the upright image (int32, null unless `original_size`), `error` (string: why there are no pixels), and `failure`,
     which is set in a single row if the source itself failed.
     """
     import pyarrow as pa

@@ -41,7 +41,7 @@ class Summary:
     `images` have ids, `errors` could not be read, `tokens` are the ids of all; `computed` is how many images, readable
     or not, this run worked through; `images_per_second` is taken from the first result on, without the start of Ray and
     the engines, None where there was no second one; `shards` is the number of files; `left_out` counts files of SRC
-    that the plan does not know, since they came after it.
+    that the plan does not know, since they were added later.
     """
 
     out: str
@@ -81,7 +81,7 @@ def tokenize(
         out: a local folder or a URL.
         shard_size: images in each file, those that cannot be read included; at least 1.
         label: adds the column `label`: "folder" for image files, a suffix such as "cls" for .tar, a Parquet column.
-        original_size: adds the columns `width` and `height`, int32, of the picture upright.
+        original_size: adds the columns `width` and `height`, int32, of the upright image.
         image_column: the Parquet column with encoded images.
         key_column: the Parquet column whose values become `path`.
         strict: raise at the first image that cannot be read. Finished shards stay.
@@ -113,7 +113,7 @@ def tokenize(
     everywhere = str(opened.folder.absolute()) if Path(bundle).expanduser().exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
-        raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside of {source}")
+        raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside {source}")
     with destination.held():
         images = open_source(os.fspath(source), source_options, leave_out=str(destination.path))
         plan = _start(destination, settings, images)
@@ -197,7 +197,7 @@ class _Run:
         errors = table.column("error").drop_null()
         if len(errors):
             raise ImageError(
-                f"{errors[0].as_py()} (without --strict it is left out, and told in {manifest.ERRORS_NAME})"
+                f"{errors[0].as_py()} (without --strict it is skipped, and listed in {manifest.ERRORS_NAME})"
             )
 
     def _reject_errors(self) -> None:
@@ -224,7 +224,7 @@ class _Clock:
 
 
 def _own(table: pa.Table) -> pa.Table:
-    """A copy in this process' memory: what waits for the rest of its shard must not fill the memory of Ray."""
+    """Return a copy in this process's memory: what waits for the rest of its shard must not fill the memory of Ray."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -261,7 +261,7 @@ def _settings(
 
 
 def _start(destination: Destination, settings: Settings, source: Source) -> Plan:
-    """The plan of the run that was begun in the destination, or a new one."""
+    """Return the plan of the run that was begun in the destination, or a new one."""
     names = destination.names()
     if PLAN in names:
         plan = read_plan(destination.read(PLAN), f"{destination.url}/{PLAN}")

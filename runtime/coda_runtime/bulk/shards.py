@@ -36,7 +36,7 @@ class Finished:
 
 
 def shard_name(number: int) -> str:
-    """The file name of a shard."""
+    """Return the file name of a shard."""
     return f"shard-{number:05d}.parquet"
 
 
@@ -76,7 +76,7 @@ def write_shard(destination: Destination, plan: Plan, number: int, results: list
 
 
 def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
-    """The account of a finished shard. Raises OutputError if it is damaged, or of another run."""
+    """Read the account of a finished shard. Raises OutputError if it is damaged, or of another run."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -89,14 +89,16 @@ def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
         finished = _finished(name, metadata.num_rows, destination.size(name), account)
         known = account["plan"] == plan.digest
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{where} is damaged, or not of coda ({one_line(error)}); remove it and run again") from error
+        raise OutputError(
+            f"{where} is damaged, or was not written by coda ({one_line(error)}); remove it and run again"
+        ) from error
     if not known:
         raise OutputError(f"{where} belongs to another run than {destination.url}; remove it, or choose another --out")
     return finished
 
 
 def ids_sha256(table: pa.Table) -> str:
-    """SHA-256 of the ids of all rows, as little-endian int32."""
+    """Return the SHA-256 of the ids of all rows, as little-endian int32."""
     digest = hashlib.sha256()
     for chunk in table.column("ids").chunks:
         digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i4", copy=False).tobytes())

@@ -14,7 +14,7 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """The texts that a pattern with `{000..012}` or `{a,b}` stands for, in order; `*` and `?` are left alone."""
+    """Yield the texts that a pattern with `{000..012}` or `{a,b}` stands for, in order; `*` and `?` are left alone."""
     found = _BRACES.search(pattern)
     if found is None:
         yield pattern
@@ -30,7 +30,7 @@ def expand_braces(pattern: str) -> Iterator[str]:
 
 
 def members(file: IO[bytes], size: int, path: str) -> Iterator[tuple[str, int, int]]:
-    """The (name, offset, size) in bytes of each regular member of an open tar file, in order.
+    """Yield the (name, offset, size) in bytes of each regular member of an open tar file, in order.
 
     Only headers are read. `size` is the whole file's, `path` what messages call it. Raises InputError for a file that
     is no tar, compressed, cut or damaged; OSError.
@@ -40,7 +40,7 @@ def members(file: IO[bytes], size: int, path: str) -> Iterator[tuple[str, int, i
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
                 if not 0 <= member.size <= size - member.offset_data:
-                    raise InputError(f"{path} is cut inside {member.name!r}; copy or download it again")
+                    raise InputError(f"{path} is truncated inside {member.name!r}; copy or download it again")
                 if member.isreg() and not member.issparse():
                     yield member.name, member.offset_data, member.size
             _check_end(path, file, archive.offset)
@@ -55,11 +55,11 @@ def _check_end(path: str, file: IO[bytes], end: int) -> None:
     file.seek(end)
     rest = file.read(1 << 16)
     if len(rest) < tarfile.BLOCKSIZE:
-        raise InputError(f"{path} is cut: a tar file ends with two blocks of zeros; copy or download it again")
+        raise InputError(f"{path} is truncated: a tar file ends with two blocks of zeros; copy or download it again")
     if rest.strip(b"\0"):
         raise InputError(
             f"{path} has a damaged header at byte {end}, or is several tar files in one; copy or download it again, "
-            "or pack its files anew"
+            "or pack its files again"
         )
 
 
@@ -67,5 +67,5 @@ def _not_a_tar(path: str, file: IO[bytes], error: Exception) -> str:
     file.seek(0)
     kind = _COMPRESSED.get(file.read(2))
     if kind is not None:
-        return f"{path} is compressed with {kind}, and cannot be read at random places; decompress it to a plain .tar"
+        return f"{path} is compressed with {kind}, which allows no random access: decompress it to a plain .tar"
     return f"{path} is not a tar file, or is damaged ({error}); copy or download it again"

@@ -16,28 +16,28 @@ _GROUP = "coda.commands"
 
 # name: what --help says. Each lives in the module of its name, as `command`.
 _OWN = {
-    "bench": "How fast a bundle is here: measure, report, compare.",
-    "build": "Engines for a bundle: TensorRT, TensorRT-RTX; a model repository for Triton.",
-    "decode": "Tokens to images.",
-    "doctor": "What is installed here, what conflicts, what to install.",
-    "encode": "Images to tokens.",
-    "inspect": "What a bundle holds.",
-    "pull": "A bundle from the Hugging Face Hub, every file checked.",
-    "push": "A bundle to the Hugging Face Hub, with a model card.",
-    "reconstruct": "Images to tokens and back, with their PSNR.",
-    "serve": "A bundle behind the Open Inference Protocol, over REST and gRPC.",
-    "tokenize": "Many images to tokens in Parquet files, on this machine or a Ray cluster.",
-    "verify": "Check a bundle's files, and with --parity what it computes on this machine.",
+    "bench": "Measure, report and compare how fast a bundle is here.",
+    "build": "Build TensorRT or TensorRT-RTX engines, or a Triton model repository.",
+    "decode": "Turn tokens into images.",
+    "doctor": "Report what is installed here, what conflicts, what to install.",
+    "encode": "Turn images into tokens.",
+    "inspect": "Show what a bundle holds.",
+    "pull": "Download a bundle from the Hugging Face Hub, every file checked.",
+    "push": "Upload a bundle to the Hugging Face Hub, with a model card.",
+    "reconstruct": "Turn images into tokens and back, with their PSNR.",
+    "serve": "Serve a bundle with the Open Inference Protocol, over REST and gRPC.",
+    "tokenize": "Turn many images into tokens in Parquet files, here or on a Ray cluster.",
+    "verify": "Check a bundle's files, and with --parity what it computes here.",
 }
 # Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.
 _DEPLOY = {
-    "demo": "The whole road on sample photographs, with a report.",
-    "eval": "Quality of a tokenizer or a bundle on your images.",
-    "export": "A tokenizer to a bundle.",
-    "import-official": "A published CODA checkpoint to a tokenizer.",
-    "train": "A continuous VAE and images to a tokenizer.",
-    "train-vae": "Images to a continuous VAE, for `coda train --vae`.",
-    "weights": "The published networks that LPIPS and DISTS read: what is here, and fetching it.",
+    "demo": "Run the whole pipeline on sample photographs, with a report.",
+    "eval": "Measure the quality of a tokenizer or a bundle on your images.",
+    "export": "Export a tokenizer to a bundle.",
+    "import-official": "Turn a published CODA checkpoint into a tokenizer.",
+    "train": "Train a tokenizer from a continuous VAE and images.",
+    "train-vae": "Train a continuous VAE on images, for `coda train --vae`.",
+    "weights": "Show or fetch the published networks that LPIPS and DISTS read.",
 }
 
 
@@ -45,7 +45,7 @@ class CodaGroup(click.Group):
     """Finds commands here and under the entry-point group `coda.commands`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, those that need coda-deploy too."""
+        """Return all names, those that need coda-deploy too."""
         return sorted({*_OWN, *_DEPLOY, *_plugins()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -61,7 +61,9 @@ class CodaGroup(click.Group):
         else:
             return None
         if not isinstance(found, click.Command):
-            raise CodaError(f"`coda {cmd_name}` is not a click command but {found!r}; reinstall the package it is from")
+            raise CodaError(
+                f"`coda {cmd_name}` is not a click command but {found!r}; reinstall the package it comes from"
+            )
         return found
 
     def resolve_command(
@@ -77,13 +79,13 @@ class CodaGroup(click.Group):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in --help, without importing any."""
+        """Write the list of commands in --help, without importing any."""
         rows = [(name, _short_help(name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Names for the shell, without importing any."""
+        """Return names for the shell, without importing any command."""
         names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
         return [CompletionItem(name, help=_short_help(name)) for name in names]
 

@@ -40,7 +40,7 @@ _DEBUG = "coda.debug"
 
 
 def debug_option() -> click.Option:
-    """The --debug of the `coda` group and of every command, so that it may stand before or after the command."""
+    """Return the --debug of the `coda` group and of every command, so that it may come before or after the command."""
 
     def remember(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.meta[_DEBUG] = value or ctx.meta.get(_DEBUG, False)
@@ -88,12 +88,12 @@ class CodaCommand(click.Command):
 
 
 def command(*, example: str, name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], CodaCommand]:
-    """Decorator: a function with click options becomes a `coda` command. `settings` go to `click.command`."""
+    """Decorate a function with click options as a `coda` command. `settings` go to `click.command`."""
     return click.command(name, cls=CodaCommand, example=example, **settings)
 
 
 def json_option(function: F) -> F:
-    """Decorator: --json, passed as `as_json: bool`."""
+    """Add --json, passed as `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
 
 
@@ -103,7 +103,7 @@ def print_json(data: object) -> None:
 
 
 def printable(text: object) -> str:
-    """What a terminal may be shown: escape sequences and their like, in text from a file, become U+FFFD."""
+    """Return text that is safe on a terminal: control characters, as in text from a file, become U+FFFD."""
     return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
 
 

@@ -47,7 +47,7 @@ class _Group(click.Group):
 
 command = _Group(
     "bench",
-    help="How fast a bundle is on this machine: measure it, show it, compare two measurements.",
+    help="Measure a bundle's speed on this machine, show it, compare two measurements.",
     params=[debug_option()],
     epilog="\b\nExample:\n" + "\n".join(f"  {line}" for line in _EXAMPLE.splitlines()),
 )
@@ -55,19 +55,28 @@ command = _Group(
 
 @coda_command(name="run", example=_RUN_EXAMPLE)
 @bundle_argument
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Pictures; else the bundle's samples.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Images to measure with; by default the bundle's samples.",
+)
 @click.option("--operation", default="encode,decode", show_default=True, help="encode, quantise, decode, round-trip.")
 @click.option("--scenario", default="single-stream", show_default=True, help="single-stream, offline, server.")
-@click.option("--batch", default="1,8", show_default=True, help="Images in a call; for server, at most.")
+@click.option("--batch", default="1,8", show_default=True, help="Images per call; for server, the maximum.")
 @click.option("--backend", default="auto", show_default=True, help="auto, or engine libraries' names.")
 @click.option("--precision", default="auto", show_default=True, help=f"auto (the bundle's), {', '.join(PRECISIONS)}.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N; measured one by one.")
 @click.option("--threads", help="CPU threads for one run, as 1,2,4; the engine library's choice by default.")
 @load_options(but=AXES)
-@click.option("--seconds", type=float, default=3.0, show_default=True, help="Least time of each measurement.")
-@click.option("--latency-bound", type=float, metavar="MS", help="server: what the 99th percentile must stay under.")
-@click.option("--repeat-process", type=click.IntRange(1, 100), default=1, show_default=True, help="Processes a cell.")
-@click.option("--timeout", type=float, default=600.0, show_default=True, help="Most seconds for one call, or loading.")
+@click.option(
+    "--seconds", type=float, default=3.0, show_default=True, help="Minimum time of each measurement, in seconds."
+)
+@click.option("--latency-bound", type=float, metavar="MS", help="server: the bound on the 99th percentile.")
+@click.option("--repeat-process", type=click.IntRange(1, 100), default=1, show_default=True, help="Processes per cell.")
+@click.option(
+    "--timeout", type=float, default=600.0, show_default=True, help="Maximum seconds for one call, or for loading."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here, as JSON.")
 @json_option
 def run(
@@ -90,7 +99,7 @@ def run(
 ) -> None:
     """Measure BUNDLE: every backend, precision, device and number of threads, each in a process of its own.
 
-    Options that take several values take them with commas between. What cannot run here is told and left out.
+    Options that take several values take them separated by commas. What cannot run here is reported and skipped.
     """
     from ..bench.image_set import take_images
     from ..bench.run import Hooks, run_bench, steps
@@ -150,7 +159,7 @@ def report(results: tuple[Path, ...], out: Path) -> None:
 @coda_command(name="compare", example="coda bench compare before.json after.json --threshold 3%")
 @click.argument("before", metavar="A", type=click.Path(path_type=Path))
 @click.argument("after", metavar="B", type=click.Path(path_type=Path))
-@click.option("--threshold", default="5%", show_default=True, help="What may be lost without being a regression.")
+@click.option("--threshold", default="5%", show_default=True, help="How much slower is not yet a regression.")
 @json_option
 @click.pass_context
 def compare(ctx: click.Context, before: Path, after: Path, threshold: str, as_json: bool) -> None:
@@ -181,13 +190,13 @@ for _command in (run, report, compare):
 
 
 def _several(option: str, text: str, kind: Callable[[str], T]) -> tuple[T, ...]:
-    """The values between commas. Raises InputError for none, and for what is no number where one is due."""
+    """Return the values between commas. Raises InputError for none, and for anything but a number where one is due."""
     try:
         values = tuple(kind(value.strip()) for value in text.split(",") if value.strip())
     except ValueError:
         values = ()
     if not values:
-        example = "whole numbers, such as 1,4,8" if kind is int else "one name, or several with commas between"
+        example = "whole numbers, such as 1,4,8" if kind is int else "one name, or several, separated by commas"
         raise InputError(f"{option} is {text!r}; expected {example}")
     return values
 
@@ -225,7 +234,7 @@ def _rows(results: Results) -> Iterator[Sequence[object]]:
 
 
 def _name(cell: Cell) -> str:
-    """As in "auto, fp32, cpu (onnxruntime)": what was asked for, and where that was left open what it became."""
+    """Name a cell, as in "auto, fp32, cpu (onnxruntime)": what was asked for, and what it became where left open."""
     from ..bench.differences import cell_name
 
     ran = ", ".join(dict.fromkeys(artifact["backend"] for artifact in cell["artifacts"]))

@@ -32,10 +32,10 @@ coda build bundle --triton models/"""
 @coda_command(name="build", example=_EXAMPLE)
 @bundle_argument
 @click.option("--engine", type=click.Choice(LIBRARIES), help="The library to build with.")
-@click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
+@click.option("--target", help="GPUs to build for, such as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
 @click.option("--batch", default="1,4,8", show_default=True, metavar="MIN,OPT,MAX", help="Batch profile, in images.")
 @click.option("--precision", help=f"{', '.join(PRECISIONS)}, or several; all that the bundle has by default.")
-@click.option("--workspace", type=float, metavar="GIB", help="Most scratch memory for a layer.")
+@click.option("--workspace", type=float, metavar="GIB", help="Maximum scratch memory for a layer.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds quickly, 5 searches longest.")
 @click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), help="File of measured tactics.")
 @click.option("--hardware", type=click.Choice(list(HARDWARE)), default="none", help="Other GPUs the engine may run on.")
@@ -85,9 +85,7 @@ def command(
     request = EngineRequest(engine, options, precisions)
     folder = find_bundle(bundle)
     if out is None and not Path(bundle).expanduser().exists():
-        raise InputError(
-            f"{bundle} came from the Hub, and its copy here is not to be changed; name a folder with --out"
-        )
+        raise InputError(f"{bundle} came from the Hub, and its copy here must not be changed; name a folder with --out")
     before = Bundle.open(folder).manifest
     destination = out or folder
     if triton is not None:
@@ -100,11 +98,11 @@ def command(
 def _check_nothing_to_build(ctx: click.Context, triton: TritonRequest | None) -> None:
     """Raise UsageError where neither engines nor a repository are asked for, InputError for engines' options alone."""
     if triton is None:
-        raise click.UsageError("name what to make: --engine or --triton", ctx)
+        raise click.UsageError("say what to make: --engine or --triton", ctx)
     for name in ("target", "batch", "precision", "workspace", "optimization_level", "timing_cache", "hardware", "out"):
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise InputError(
-                f"--{name.replace('_', '-')} says how engines are built, and none is asked for: add --engine tensorrt"
+                f"--{name.replace('_', '-')} says how engines are built, and none is requested: add --engine tensorrt"
             )
 
 

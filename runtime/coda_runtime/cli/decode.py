@@ -35,7 +35,7 @@ def command(bundle: str, tokens: Path, out: Path, scales: int | None, options: L
     with open_tokenizer(bundle, options) as tok:
         file = read_tokens(tokens, tok)
         if not file.known:
-            told = "does not say which tokenizer its tokens are of; with another than this one's they mean other images"
+            told = "does not say which tokenizer made its tokens; unless it was this one, they stand for other images"
             click.echo(f"warning: {printable(tokens)} {told}", err=True)
         ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
         with staged_folder(out) as folder, progress("decoding", len(ids)) as bar:

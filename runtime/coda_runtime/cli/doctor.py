@@ -14,7 +14,7 @@ from .base import json_option, print_json, table
 @coda_command(name="doctor", example="coda doctor\ncoda doctor --json")
 @json_option
 def command(as_json: bool) -> None:
-    """Tell what engine libraries, devices and conflicts are here, and what to install."""
+    """Report the engine libraries, devices and conflicts found here, and what to install."""
     report = diagnose()
     if as_json:
         print_json(report)

@@ -25,7 +25,7 @@ images_argument = click.argument(
 
 
 def load_options(*, but: Collection[str] = ()) -> Callable[[F], F]:
-    """Decorator: an option for each field of LoadOptions that has a `help`, passed together as `options: LoadOptions`.
+    """Add an option for each field of LoadOptions that has a `help`, passed together as `options: LoadOptions`.
 
     The fields in `but` get none and keep their defaults, for a command with an option of its own or no use for them.
     """

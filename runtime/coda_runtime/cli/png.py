@@ -1,4 +1,4 @@
-"""Pictures out."""
+"""Images out."""
 
 from __future__ import annotations
 

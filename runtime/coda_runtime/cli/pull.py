@@ -18,7 +18,7 @@ from .base import json_option, print_json
 )
 @click.argument("hub_id", metavar="ORG/NAME")
 @click.option("--revision", help="A branch, a tag or a commit hash.  [default: main]")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to create.")
 @json_option
 def command(hub_id: str, revision: str | None, out: Path, as_json: bool) -> None:
     """Download the bundle ORG/NAME from the Hugging Face Hub: its own files only, every one of them checked."""

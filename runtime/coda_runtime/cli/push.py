@@ -18,8 +18,8 @@ from .base import json_option, print_json
 )
 @click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.argument("hub_id", metavar="ORG/NAME")
-@click.option("--revision", help="The branch; made from main if there is none.  [default: main]")
-@click.option("--private", is_flag=True, help="Make the repository private, where it has to be made.")
+@click.option("--revision", help="The branch; created from main if it does not exist.  [default: main]")
+@click.option("--private", is_flag=True, help="Make the repository private, if it has to be created.")
 @click.option("--message", default="", help="The commit's message.")
 @click.option("--card", is_flag=True, help="Write the model card over a README.md that somebody else wrote.")
 @json_option
@@ -28,7 +28,8 @@ def command(
 ) -> None:
     """Upload the folder BUNDLE to ORG/NAME on the Hugging Face Hub, with a model card, in one commit.
 
-    Every file is checked first, and only the bundle's own files go. Log in with `hf auth login`, or set HF_TOKEN.
+    Every file is checked first, and only the bundle's own files are uploaded. Log in with `hf auth login`, or set
+    HF_TOKEN.
     """
     done = push(bundle, hub_id, revision=revision, private=private, message=message, overwrite_card=card)
     if as_json:

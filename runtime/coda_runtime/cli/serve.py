@@ -26,9 +26,9 @@ _DELAY = click.FloatRange(0, 60_000)
 
 @coda_command(name="serve", example="coda serve bundle/ --host 127.0.0.1 --http-port 8080 --grpc-port 8081")
 @bundle_argument
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
-@click.option("--http-port", type=_PORT, default=8080, show_default=True, help="0 takes a free one.")
-@click.option("--grpc-port", type=_PORT, default=8081, show_default=True, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
+@click.option("--http-port", type=_PORT, default=8080, show_default=True, help="0 picks a free port.")
+@click.option("--grpc-port", type=_PORT, default=8081, show_default=True, help="0 picks a free port.")
 @click.option("--max-batch", type=_COUNT, help="Images in one run; by default what the engines take at once.")
 @click.option(
     "--max-delay-ms",
@@ -37,38 +37,46 @@ _DELAY = click.FloatRange(0, 60_000)
     show_default=True,
     help="How long an incomplete batch waits for more while a device is free.",
 )
-@click.option("--max-queue", type=_COUNT, default=256, show_default=True, help="Images that may wait for a device.")
-@click.option("--max-images", type=_COUNT, default=64, show_default=True, help="Images in one request.")
+@click.option("--max-queue", type=_COUNT, default=256, show_default=True, help="Maximum images waiting for a device.")
+@click.option("--max-images", type=_COUNT, default=64, show_default=True, help="Maximum images in one request.")
 @click.option(
-    "--max-pixels", type=_COUNT, default=50_000_000, show_default=True, help="Width times height of one picture."
+    "--max-pixels", type=_COUNT, default=50_000_000, show_default=True, help="Maximum width times height of an image."
 )
-@click.option("--max-request-mb", type=click.IntRange(1, 1024), default=32, show_default=True, help="MiB of a request.")
-@click.option("--max-requests", type=_COUNT, default=64, show_default=True, help="Requests under way at a time.")
+@click.option(
+    "--max-request-mb",
+    type=click.IntRange(1, 1024),
+    default=32,
+    show_default=True,
+    help="Maximum size of a request, in MiB.",
+)
+@click.option(
+    "--max-requests", type=_COUNT, default=64, show_default=True, help="Maximum requests in progress at a time."
+)
 @click.option(
     "--timeout",
     type=_SECONDS,
     default=30.0,
     show_default=True,
-    help="Seconds for a body to arrive, and as many for its answer.",
+    help="Seconds for a request body to arrive, and again for its response.",
 )
 @click.option(
     "--drain-seconds",
     type=_SECONDS,
     default=30.0,
     show_default=True,
-    help="Seconds that requests under way get after SIGTERM.",
+    help="Seconds that requests in progress get after SIGTERM.",
 )
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; several with commas between."
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; several, separated by commas."
 )
 @load_options(but=["device"])
 def command(bundle: str, device: str, log_format: str, options: LoadOptions, **settings: Any) -> None:
-    """Serve BUNDLE by the Open Inference Protocol (KServe V2), over REST and gRPC.
+    """Serve BUNDLE with the Open Inference Protocol (KServe V2), over REST and gRPC.
 
     Model `encode` takes `image`, UINT8 [N,H,W,3] or BYTES [N] of JPEG or PNG files, and gives `ids`, INT32 [N,L].
     Model `decode` takes `ids`, INT32 [N,n], and gives `image`, UINT8 [N,H,W,3]. --device cuda:0,cuda:1 serves from
-    several devices. SIGTERM ends it after the requests under way; logs are on stderr, metrics at /metrics.
+    several devices. On SIGTERM it finishes the requests in progress; logs go to stderr, metrics at /metrics.
     """
     require("`coda serve`", "serve")
     server_options = ServeOptions(**settings)

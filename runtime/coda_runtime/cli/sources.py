@@ -20,7 +20,10 @@ class Source:
 
 
 def collect(paths: Sequence[Path]) -> list[Source]:
-    """Every image among files and folders, folders in sorted order. Raises ImageError for a missing or empty one."""
+    """Find every image among files and folders, folders in sorted order.
+
+    Raises ImageError for a missing or empty one.
+    """
     out: list[Source] = []
     for path in paths:
         if path.is_dir():
@@ -54,5 +57,5 @@ def _search(folder: Path) -> list[Source]:
 
 
 def _printable(name: str) -> str:
-    """A name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
+    """Return a name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
     return os.fsencode(name).decode(errors="replace")

@@ -33,7 +33,7 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
     "--shard-size", type=click.IntRange(1), default=SHARD_SIZE, show_default=True, help="Images in each Parquet file."
 )
 @click.option("--label", help="Add a column `label`: folder, a suffix such as cls in tar files, or a Parquet column.")
-@click.option("--original-size", is_flag=True, help="Add columns `width` and `height` of the upright picture.")
+@click.option("--original-size", is_flag=True, help="Add columns `width` and `height` of the upright image.")
 @click.option(
     "--image-column", default=SourceOptions.image_column, show_default=True, help="Parquet column with encoded images."
 )
@@ -48,14 +48,14 @@ def command(bundle: str, source: str, out: str, as_json: bool, options: LoadOpti
     SRC is a folder of images, .tar shards or Parquet files, one such file, or a pattern in quotes: "*.tar",
     "train-{000..146}.tar"; a path, or a URL that fsspec knows.
 
-    Stopped or killed, the same command goes on where it was: finished shards stay. Images that cannot be read are
-    listed in DST/errors.jsonl.
+    If it is stopped or killed, the same command resumes where it was: finished shards stay. Images that cannot be read
+    are listed in DST/errors.jsonl.
     """
     with _reporting() as report:
         done = tokenize(bundle, source, out, report=report, **settings, **options.arguments())
     if done.left_out:
         click.echo(
-            f"warning: {source} has files that are not in the plan of {done.out}, since they came after it "
+            f"warning: {source} has files that are not in the plan of {done.out}, since they were added later "
             f"({done.left_out}); tokenize them to another folder",
             err=True,
         )
@@ -75,7 +75,7 @@ def _reporting() -> Iterator[_Report]:
         try:
             yield report
         except KeyboardInterrupt:
-            click.echo("stopped; the same command goes on from the shards that are finished", err=True)
+            click.echo("stopped; run the same command again to resume from the finished shards", err=True)
             raise
 
 
@@ -95,7 +95,7 @@ class _Report:
             self._bar = self._stack.enter_context(progress("starting Ray and the engines", total))
             self._bar.advance(done)
             if done and not sys.stderr.isatty():
-                click.echo(f"going on: {done} of {total} images are done", err=True)
+                click.echo(f"resuming: {done} of {total} images are done", err=True)
         elif not self._first:  # before it, Ray and the engines started
             self._bar.advance(done - self._last)
             self._bar.describe("tokenizing")

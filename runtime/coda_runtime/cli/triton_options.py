@@ -24,7 +24,7 @@ _OPTIONS = (
     click.option("--triton-format", type=click.Choice(FORMATS), help="Files to serve: engines if measured, or ONNX."),
     click.option("--triton-precision", metavar="NAME", help="Precision to serve; the bundle's default by default."),
     click.option("--triton-device", type=click.Choice(DEVICES), help="Where ONNX files run.  [default: gpu]"),
-    click.option("--triton-max-batch", type=click.IntRange(1, 4096), help="Most images in a batch."),
+    click.option("--triton-max-batch", type=click.IntRange(1, 4096), help="Maximum images in a batch."),
 )
 
 
@@ -42,7 +42,7 @@ class TritonRequest:
 
 
 def triton_options(function: F) -> F:
-    """Decorator: --triton and --triton-..., passed together as `triton: TritonRequest | None`."""
+    """Add --triton and --triton-..., passed together as `triton: TritonRequest | None`."""
 
     @functools.wraps(function)
     def with_request(*args: Any, triton: Path | None, **settings: Any) -> Any:
@@ -50,7 +50,7 @@ def triton_options(function: F) -> F:
         chosen = {name: value for name, value in given.items() if value is not None}
         if triton is None and chosen:
             option = f"--triton-{min(chosen).replace('_', '-')}"
-            raise InputError(f"{option} says how Triton is to serve, and no repository is asked for: add --triton REPO")
+            raise InputError(f"{option} says how Triton is to serve, and no repository is requested: add --triton REPO")
         request = None if triton is None else TritonRequest(triton, RepositoryOptions(**chosen))
         return function(*args, triton=request, **settings)
 
@@ -74,7 +74,7 @@ def write_if_asked(request: TritonRequest | None, bundle: str | Path) -> Reposit
 
 
 def summary(made: Repository) -> str:
-    """One line about a repository."""
+    """Return one line about a repository."""
     batches = ", ".join(
         f"{model} up to {size}" for model, size in made.max_batch.items() if model in ("encode", "decode")
     )

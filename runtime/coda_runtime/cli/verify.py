@@ -54,15 +54,15 @@ def command(
     as_json: bool,
     options: LoadOptions,
 ) -> None:
-    """Check every file of BUNDLE, reading all of it; then measure parity again, where that is asked for.
+    """Check every file of BUNDLE, reading all of it; then measure parity again, if that is asked for.
 
     --parity runs every graph and engine that may load here on the photographs in BUNDLE, and needs nothing else;
     --device, --backend and the like say where, and --allow-host-code is only for a BUNDLE that you trust.
     --tokenizer runs the ONNX files beside the tokenizer itself, and needs coda-deploy. Both fail when a part falls
-    under the floor of its precision, and name what could not be measured.
+    below the threshold of its precision, and name what could not be measured.
 
     --record is for engines that were built where they could not run: it adds their parity to manifest.json, and writes
-    nothing when a part falls under its floor.
+    nothing when a part falls below its threshold.
     """
     only_with_parity = [*typed_load_options(ctx), *(["--record"] if record else [])]
     _check_usage(measure, only_with_parity, tokenizer, parity_images)
@@ -100,7 +100,7 @@ def command(
             click.echo()
             table(rows, columns=PARITY_COLUMNS)
         if failure is None:
-            click.echo(f"all files are whole{', and parity holds' if note is None else f'; {printable(note)}'}")
+            click.echo(f"all files are intact{', and parity holds' if note is None else f'; {printable(note)}'}")
         if recorded:
             click.echo(f"recorded in {opened.folder / MANIFEST_NAME}: {', '.join(recorded)}")
     if failure is not None:
@@ -118,7 +118,7 @@ def _check_usage(measure: bool, only_with_parity: list[str], tokenizer: str | No
 
 
 def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
-    """What is to be said beside "parity holds", None where all was measured."""
+    """Return what is to be said beside "parity holds", None if all was measured."""
     if not missing:
         return None
     total = _graphs(manifest)
@@ -131,7 +131,7 @@ def _graphs(manifest: Manifest) -> int:
 
 
 def _reasons_text(missing: dict[str, str]) -> str:
-    """Each reason once, with the files it holds for."""
+    """Return each reason once, with the files it holds for."""
     files: dict[str, list[str]] = {}
     for file, reason in missing.items():
         files.setdefault(reason, []).append(file)
@@ -143,7 +143,7 @@ def _first(problems: list[str]) -> str:
 
 
 def _by_samples(bundle: Bundle, options: LoadOptions) -> tuple[Parity, list[str]]:
-    """{artifact file: its parity}, and the floors that were missed. Raises CodaError."""
+    """Return {artifact file: its parity}, and the thresholds that were missed. Raises CodaError."""
     parity: Parity = {}
     missed = []
     with progress("measuring", total=None) as bar:
@@ -159,7 +159,7 @@ def _by_samples(bundle: Bundle, options: LoadOptions) -> tuple[Parity, list[str]
 
 
 def _by_tokenizer(bundle: Path, tokenizer: str, images: Path | None) -> Parity:
-    """{artifact file: its parity}. Raises CodaError when a floor is missed."""
+    """Return {artifact file: its parity}. Raises CodaError when a threshold is missed."""
     plugins = metadata.entry_points(group="coda.verify", name="parity")
     if not plugins:
         raise MissingDependencyError(

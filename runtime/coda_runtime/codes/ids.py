@@ -54,7 +54,7 @@ def pad_ids(ids: Ids, spec: Spec) -> Ids:
 
 
 def split_ids(ids: Ids, spec: Spec) -> list[Ids]:
-    """Views of int32 [B,n] as one [B,s,s] a scale, coarse to fine, row-major inside a scale."""
+    """Return views of int32 [B,n] as one [B,s,s] a scale, coarse to fine, row-major inside a scale."""
     out, start = [], 0
     for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
         if stop > ids.shape[1]:

@@ -11,7 +11,7 @@ from ..errors import ImageError
 
 
 def psnr_per_image(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """PSNR of each pair of images in dB, float64 [B], from uint8 [B,H,W,3]; identical images give inf.
+    """Return the PSNR of each pair of images in dB, float64 [B], from uint8 [B,H,W,3]; identical images give inf.
 
     Raises ImageError unless both are uint8 of the same shape with at least one image.
     """
@@ -26,7 +26,7 @@ def psnr_per_image(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> npt.ND
 
 
 def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
-    """Mean PSNR over the images of a batch in dB, from uint8 [B,H,W,3]; inf when a pair is identical.
+    """Return the mean PSNR over the images of a batch in dB, from uint8 [B,H,W,3]; inf when a pair is identical.
 
     Raises ImageError unless both are uint8 of the same shape with at least one image.
     """
@@ -34,7 +34,7 @@ def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
 
 
 def json_number(value: float) -> float | None:
-    """A number as JSON holds it: None (null) for inf, which is how identical images are reported, and for NaN."""
+    """Return a number as JSON holds it: None (null) for NaN and for inf, which is how identical images are reported."""
     return float(value) if math.isfinite(value) else None
 
 

@@ -33,11 +33,11 @@ class NumpyQuantizer:
         self.spec, self._tables, self._values = spec, tables, values
 
     def ids(self, latent: npt.NDArray[Any]) -> Ids:
-        """Latent float32 [B, C, h, w] -> ids int32 [B, L], free-running. Raises InputError."""
+        """Quantize latents, float32 [B, C, h, w] -> ids int32 [B, L], free-running. Raises InputError."""
         return self._run(latent, None)
 
     def step(self, latent: npt.NDArray[Any], ids: npt.NDArray[Any]) -> Ids:
-        """At each scale, the ids found in the residual that `ids`' own earlier scales leave: int32 [B, L].
+        """Return, at each scale, the ids found in the residual that `ids`' own earlier scales leave: int32 [B, L].
 
         `ids` are [B, L], each in [0, V). Raises InputError, TokenError.
         """
@@ -50,7 +50,7 @@ class NumpyQuantizer:
         return self._run(latent, given)
 
     def search(self, rows: Float32) -> Ids:
-        """The best code of each row, float32 [N, C] -> int32 [N]; the first of equals."""
+        """Find the best code of each row, float32 [N, C] -> int32 [N]; the first of equals."""
         out = np.zeros(len(rows), np.int32)
         for start in range(0, len(rows), _ROWS):
             out[start : start + _ROWS] = self._search(rows[start : start + _ROWS])

@@ -12,9 +12,9 @@ _A = -0.75  # PyTorch's bicubic; many libraries take -0.5
 
 @cache
 def area_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
-    """P, float32 [side, size], read-only: adaptive average pooling from `size` to `side` places along one axis.
+    """Return P, float32 [side, size], read-only: adaptive average pooling from `size` to `side` points along one axis.
 
-    Place i is the mean of [floor(i size / side), ceil((i + 1) size / side)).
+    Point i is the mean of [floor(i size / side), ceil((i + 1) size / side)).
     """
     matrix = np.zeros((side, size), dtype=np.float64)
     for position in range(side):
@@ -25,7 +25,7 @@ def area_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
 
 @cache
 def upsample_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
-    """U, float32 [size, side], read-only: PyTorch's bicubic from `side` to `size` points along one axis.
+    """Return U, float32 [size, side], read-only: PyTorch's bicubic from `side` to `size` points along one axis.
 
     align_corners False, a = -0.75, no antialias, the border value repeated outside.
     """
@@ -36,9 +36,9 @@ def upsample_matrix(size: int, side: int) -> npt.NDArray[np.float32]:
 
 
 def upsample_taps(size: int, side: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """U as four taps a point: places, int32 [4, size] in [0, side), and weights, float32 [4, size].
+    """Return U as four taps a point: indices, int32 [4, size] in [0, side), and weights, float32 [4, size].
 
-    A place stands more than once where the border is repeated; its weights add up to U's entry.
+    An index appears more than once where the border is repeated; its weights add up to U's entry.
     """
     positions, weights = _taps(size, side)
     return positions.astype(np.int32), weights.astype(np.float32)

@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
-                raise TokenError(f"{path} is not a .npz file, or it is cut; expected what `coda encode` writes")
+                raise TokenError(f"{path} is not a .npz file, or it is truncated; expected what `coda encode` writes")
         data = read_npz(path, NUMBERS + "U")
     except FileNotFoundError as error:
         raise TokenError(f"there is no file {str(path)!r}; expected what `coda encode` writes") from error

@@ -77,7 +77,7 @@ class Bundle:
         return cls(root, Manifest.parse(data), data)
 
     def path(self, artifact: Artifact) -> Path:
-        """Where an artifact lies. Raises ChecksumError when it is missing or leaves the bundle through a link."""
+        """Return an artifact's path. Raises ChecksumError when it is missing or leaves the bundle through a link."""
         path = self.folder / artifact.file
         try:
             real = path.resolve()
@@ -119,14 +119,14 @@ class Bundle:
                 yield artifact.file, None
 
     def check_artifact(self, artifact: Artifact, mode: Verify = "always") -> None:
-        """`check` for one file. Raises ChecksumError, ArtifactError."""
+        """Do what `check` does for one file. Raises ChecksumError, ArtifactError."""
         path = self.path(artifact)
         checksums.check_file(path, artifact.sha256, artifact.bytes, verify=mode)
         if artifact.format == "onnx":
             check_graph(path)
 
     def load_codebook(self) -> npt.NDArray[np.float32]:
-        """The value table, float32 [V, C], read-only. Raises ArtifactError."""
+        """Load the value table, float32 [V, C], read-only. Raises ArtifactError."""
         artifact = self.codebook
         if artifact is None:
             raise ArtifactError(
@@ -171,12 +171,12 @@ class Bundle:
             # Quoted: this is copied into a shell, and who made the folder chose the name.
             finish = shlex.join(["mv", "--", str(left), str(path)])
             return ChecksumError(
-                f"{self.folder}: {problem_text}, for writing the two was interrupted; finish it: {finish}"
+                f"{self.folder}: {problem_text}, because writing the two was interrupted; finish it: {finish}"
             )
         return ChecksumError(f"{self.folder}: {problem_text}; copy, download or export the bundle again")
 
     def _unfinished(self, expected: Mapping[str, str]) -> Path | None:
-        """What `seal` left beside SHA256SUMS when it was killed after it had replaced the manifest."""
+        """Return what `seal` left beside SHA256SUMS when it was killed after it had replaced the manifest."""
         for path in self.folder.glob(f".{CHECKSUMS_NAME}.*.part"):
             try:
                 if checksums.parse_sums(_read_list(path), path) == expected:
@@ -187,10 +187,10 @@ class Bundle:
 
 
 def _read_list(path: Path) -> bytes:
-    """The bytes of manifest.json or SHA256SUMS. Raises OSError, also for what a read might not come back from."""
+    """Read manifest.json or SHA256SUMS. Raises OSError, also for what a read might not come back from."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -199,7 +199,7 @@ def _read_list(path: Path) -> bytes:
 
 
 def describe_file(folder: Path, file: str) -> tuple[str, int]:
-    """The (SHA-256, size in bytes) of a file of the bundle, for its Artifact. Raises OSError."""
+    """Return the (SHA-256, size in bytes) of a file of the bundle, for its Artifact. Raises OSError."""
     path = folder / file
     return checksums.sha256_file(path), path.stat().st_size
 

@@ -23,7 +23,7 @@ _SETTLED_NS = 2_000_000_000
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, 64 lower-case hexadecimal digits. Raises OSError."""
+    """Return the SHA-256 of a file's bytes, 64 lower-case hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -38,7 +38,8 @@ def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached")
         stat = path.stat()
         if stat.st_size != size:
             raise ChecksumError(
-                f"{path} has {stat.st_size} bytes, and the manifest says {size}: it is cut or altered; {_GET_AGAIN}"
+                f"{path} has {stat.st_size} bytes, but the manifest says {size}: it is truncated or altered; "
+                f"{_GET_AGAIN}"
             )
         found = _cache_get(path, stat) if verify == "cached" else None
         if found is None:
@@ -48,12 +49,12 @@ def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached")
         raise ChecksumError(f"{path} cannot be read ({one_line(error)}); {_GET_AGAIN}") from error
     if found != sha256:
         raise ChecksumError(
-            f"{path} has SHA-256 {found[:12]}..., and the manifest says {sha256[:12]}...: it was altered; {_GET_AGAIN}"
+            f"{path} has SHA-256 {found[:12]}..., but the manifest says {sha256[:12]}...: it was altered; {_GET_AGAIN}"
         )
 
 
 def format_sums(digests: Mapping[str, str]) -> bytes:
-    """The bytes of SHA256SUMS for {file name: SHA-256}, as `sha256sum -c` reads them."""
+    """Return the bytes of SHA256SUMS for {file name: SHA-256}, as `sha256sum -c` reads them."""
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()
 
 
@@ -65,7 +66,7 @@ def parse_sums(data: bytes, path: Path) -> dict[str, str]:
         raise ChecksumError(f"{path} is not UTF-8 text ({error.reason}): it was altered; {_GET_AGAIN}") from error
     *lines, rest = text.split("\n")
     if rest or not lines:
-        raise ChecksumError(f"{path} does not end with a whole line: it is cut; {_GET_AGAIN}")
+        raise ChecksumError(f"{path} does not end with a whole line: it is truncated; {_GET_AGAIN}")
     out: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = _SUMS_LINE.fullmatch(line)
@@ -92,7 +93,7 @@ def _cache_key(stat: os.stat_result) -> list[int]:
 
 
 def _cache_read() -> dict[str, list[object]]:
-    """The whole cache; a missing or broken one counts as empty, since it only ever saves time."""
+    """Read the whole cache; a missing or broken one counts as empty, since it only ever saves time."""
     try:
         data = json.loads(_cache_path().read_bytes())
     except (OSError, ValueError, RecursionError, RuntimeError):  # RuntimeError: there is no home directory
@@ -126,7 +127,7 @@ def _cache_put(path: Path, stat: os.stat_result, digest: str) -> None:
 
 
 def sums_problem(listed: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
-    """How SHA256SUMS differs from what it should list, in words, or None when it does not."""
+    """Return how SHA256SUMS differs from what it should list, in words, or None when it does not."""
     if missing := sorted(expected.keys() - listed.keys()):
         return f"{CHECKSUMS_NAME} does not list {', '.join(missing)}"
     if unknown := sorted(listed.keys() - expected.keys()):

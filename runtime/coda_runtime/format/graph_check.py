@@ -86,7 +86,7 @@ class _Walk:
         while todo:
             kind, buffer, start, end, depth = todo.pop()
             if depth > _MAX_DEPTH:
-                raise WireError(f"its messages lie more than {_MAX_DEPTH} deep in each other")
+                raise WireError(f"its messages are nested more than {_MAX_DEPTH} deep")
             if end - start <= _COPIED and not isinstance(buffer, bytes):
                 buffer, start, end = buffer[start:end], 0, end - start
             graphs += kind == _GRAPH
@@ -146,4 +146,4 @@ def _text(name: bytes) -> str:
 
 
 def _reject(path: Path, what: str) -> NoReturn:
-    raise ArtifactError(f"{path} {what}; export it again, and do not load it from a maker whom you do not trust")
+    raise ArtifactError(f"{path} {what}; export it again, and do not load it from a source that you do not trust")

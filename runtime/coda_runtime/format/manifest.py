@@ -80,7 +80,7 @@ class Artifact:
     def from_json(cls, data: object, where: str = "artifacts[0]") -> Artifact:
         """Read one entry of `artifacts`. Raises ManifestError."""
         fields = Fields(data, where)
-        batch = fields.take("batch", _is_batch, f"null or rising [min, opt, max], from 1 to {_MAX_BATCH}", None)
+        batch = fields.take("batch", _is_batch, f"null or ascending [min, opt, max], from 1 to {_MAX_BATCH}", None)
         return cls(
             part=fields.string("part"),
             format=fields.string("format"),
@@ -95,7 +95,7 @@ class Artifact:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """One entry of `artifacts`; `batch` and `engine` are left out where they say nothing."""
+        """Return one entry of `artifacts`; `batch` and `engine` are left out where they say nothing."""
         out: dict[str, Any] = {
             name: getattr(self, name) for name in ("part", "format", "precision", "file", "sha256", "bytes")
         }
@@ -167,7 +167,7 @@ class Manifest:
         return cls.from_json(data)
 
     def to_json(self) -> dict[str, Any]:
-        """The object to write as manifest.json."""
+        """Return the object to write as manifest.json."""
         out: dict[str, Any] = {"format_version": self.format_version, "spec": self.spec.to_json()}
         out["provenance"] = dict(self.provenance)
         out["default_precision"] = self.default_precision
@@ -179,7 +179,10 @@ class Manifest:
         return out
 
     def dump(self) -> bytes:
-        """The bytes of manifest.json: indented, in a fixed order. Raises ManifestError for what JSON cannot hold."""
+        """Return the bytes of manifest.json: indented, in a fixed order.
+
+        Raises ManifestError for what JSON cannot hold.
+        """
         try:
             text = json.dumps(self.to_json(), indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -193,7 +196,7 @@ class Manifest:
         return tuple(sorted(found, key=lambda name: (name != self.default_precision, name)))
 
     def find(self, part: str, *, format: str | None = None, precision: str | None = None) -> list[Artifact]:
-        """Artifacts of a part, in the manifest's order, of one format and precision where given."""
+        """Return the artifacts of a part, in the manifest's order, of one format and precision where given."""
         return [
             artifact
             for artifact in self.artifacts

@@ -115,7 +115,7 @@ def unmeasured(parity: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def _rest(record: ParityRecord) -> dict[str, Any]:
-    """What follows the numbers."""
+    """Return what follows the numbers."""
     out: dict[str, Any] = {}
     if record.batches:
         out[_BATCHES] = {size: found.to_json() for size, found in record.batches.items()}

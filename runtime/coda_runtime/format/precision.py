@@ -28,7 +28,7 @@ class Threshold:
         """Refuse what every comparison would let through."""
         if not (0 <= self.min_agreement <= 1 and math.isfinite(self.min_psnr)):
             raise InputError(
-                f"a floor must be an agreement from 0 to 1 and a finite PSNR, found {self.min_agreement} and "
+                f"a threshold must be an agreement from 0 to 1 and a finite PSNR, found {self.min_agreement} and "
                 f"{self.min_psnr} dB"
             )
 
@@ -71,7 +71,7 @@ class Precision:
 # Of a lowered graph's products a few stay in float32: the last one, and those of attention's scores.
 _LOWERED_SHARE = 0.5
 
-# fp32's floor is the contract. The others stand below what the sample tokenizer gave on the shipped photographs:
+# fp32's threshold is the contract. The others stand below what the sample tokenizer gave on the shipped photographs:
 # benchmarks/bench_precision.py measures it, docs/precision.md tells it.
 # Left to itself OpenVINO computes float32 and fp16 graphs in bf16 on a CPU with AMX.
 PRECISIONS: Mapping[str, Precision] = {

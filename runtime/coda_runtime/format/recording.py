@@ -18,12 +18,12 @@ def check_recordable(bundle: Bundle) -> None:
     folder = bundle.folder.resolve()
     if blobs_of(folder) is not None or any((folder / name).is_symlink() for name in (MANIFEST_NAME, CHECKSUMS_NAME)):
         raise InputError(
-            f"{bundle.folder} is the Hub's cache or a folder of links, whose files are not to be changed; copy it "
+            f"{bundle.folder} is the Hub's cache or a folder of links, whose files must not be changed; copy it "
             f"(cp -rL {bundle.folder} COPY), and record in the copy: coda verify COPY --parity --record"
         )
     if bundle.manifest.checksums is None:
         raise InputError(
-            f"{bundle.folder} is not sealed (no {CHECKSUMS_NAME}): to record would vouch for files that nobody sealed; "
+            f"{bundle.folder} is not sealed (no {CHECKSUMS_NAME}): recording would vouch for files that nobody sealed; "
             "export it with coda export, or measure without --record"
         )
 

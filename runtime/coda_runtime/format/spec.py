@@ -51,7 +51,7 @@ class Spec:
     def from_json(cls, data: object) -> Spec:
         """Read the `spec` object of manifest.json. Raises ManifestError."""
         fields = Fields(data, "spec")
-        scales = fields.take("scales", _is_scales, f"a rising list of whole numbers from 1 to {_MAX_LATENT}")
+        scales = fields.take("scales", _is_scales, f"an ascending list of whole numbers from 1 to {_MAX_LATENT}")
         spec = cls(
             variant=fields.string("variant"),
             image_size=fields.positive("image_size", _MAX_SIDE),
@@ -87,7 +87,7 @@ class Spec:
         return spec
 
     def to_json(self) -> dict[str, Any]:
-        """The `spec` object of manifest.json."""
+        """Return the `spec` object of manifest.json."""
         names = ("variant", "image_size", "downsample", "latent_channels", "vocab_size", "scales", "num_tokens")
         known = {name: getattr(self, name) for name in (*names, "resize", "crop", "color_order")}
         return {**known, "scales": list(self.scales), **self.extra}

@@ -1,4 +1,4 @@
-"""The model card of a bundle: README.md, written from the manifest alone, and a strip of pictures."""
+"""The model card of a bundle: README.md, written from the manifest alone, and a strip of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURE = "card/reconstructions.png"
 MARK = "<!-- written by coda push; without this line, coda push leaves the card alone -->"
 
 _SHOWN = 8
-_GAP = 4  # pixels between pictures
+_GAP = 4  # pixels between images
 _LICENSES = {
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "cc",
     "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0",
@@ -36,7 +36,7 @@ _LICENSES = {
 
 
 def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
-    """README.md of a bundle in a repository. What a manifest says is quoted, so that none of it becomes markup."""
+    """Write the README.md of a bundle in a repository. What a manifest says is quoted, so that none of it is markup."""
     spec, title = manifest.spec, name.repo.partition("/")[2]
     side = spec.latent_size
     sections = [
@@ -87,20 +87,20 @@ def write_picture(bundle: Bundle, path: Path) -> bool:
     if not found:
         return False
     samples = ParitySamples.load(bundle.path(found[0]), bundle.spec)
-    rows = [_row(pictures[:_SHOWN]) for pictures in (samples.images, samples.decoded)]
+    rows = [_row(images[:_SHOWN]) for images in (samples.images, samples.decoded)]
     gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
     require_pillow().fromarray(np.concatenate([rows[0], gap, rows[1]])).save(path, format="PNG", optimize=True)
     return True
 
 
-def _row(pictures: Any) -> Any:
-    gap = np.full((pictures.shape[1], _GAP, 3), 255, np.uint8)
-    columns = [column for picture in pictures for column in (gap, picture)]
+def _row(images: Any) -> Any:
+    gap = np.full((images.shape[1], _GAP, 3), 255, np.uint8)
+    columns = [column for image in images for column in (gap, image)]
     return np.concatenate(columns[1:], 1)
 
 
 def _front_matter(manifest: Manifest) -> Iterator[str]:
-    """YAML: what is free text is written as JSON, which is YAML too."""
+    """Yield lines of YAML: free text is written as JSON, which is YAML too."""
     if manifest.license is not None:
         known = manifest.license.lower() in _LICENSES
         yield f"license: {manifest.license.lower() if known else 'other'}"

@@ -42,7 +42,7 @@ def push(
 ) -> Pushed:
     """Upload a bundle to a model repository, which is made if there is none, in one commit.
 
-    Every file is read and checked first. Only the bundle's own files go, and the model card with its pictures. What
+    Every file is read and checked first. Only the bundle's own files go, and the model card with its images. What
     the manifest of the commit before lists and this one does not is deleted; other files stay.
 
     Args:
@@ -61,7 +61,7 @@ def push(
     """
     name, source = parse_hub_name(hub_id, revision), Bundle.open(bundle)
     if name.pinned:
-        raise InputError(f"{name.revision!r} is a commit, and nothing can be added to one; name a branch")
+        raise InputError(f"{name.revision!r} is a commit, and cannot be added to; name a branch")
     taken = {README.casefold(), PICTURE.casefold()}
     clash = [artifact.file for artifact in source.manifest.artifacts if artifact.file.casefold() in taken]
     if clash:
@@ -107,7 +107,7 @@ def _commit(
 
 
 def _files(bundle: Bundle) -> dict[str, str]:
-    """{name in the repository: path}, links followed."""
+    """Return {name in the repository: path}, links followed."""
     lists = [file for file in (MANIFEST_NAME, CHECKSUMS_NAME) if (bundle.folder / file).exists()]
     out = {file: bundle.folder / file for file in lists}
     out |= {artifact.file: bundle.path(artifact) for artifact in bundle.manifest.artifacts}
@@ -115,14 +115,14 @@ def _files(bundle: Bundle) -> dict[str, str]:
 
 
 def _may_write_card(hub: Any, name: HubName, before: Listing) -> bool:
-    """Whether there is no README yet, or one of ours, which nobody has taken over."""
+    """Return whether there is no README yet, or one of ours that nobody has taken over."""
     if README not in before.sizes:
         return True
     return MARK in download_small(hub, name, before, README).read_text(encoding="utf-8", errors="replace")
 
 
 def _superseded(hub: Any, name: HubName, before: Listing) -> set[str]:
-    """The bundle's files of the commit before. Raises HubError where its manifest.json is of something else."""
+    """Return the bundle's files of the commit before. Raises HubError if its manifest.json is of something else."""
     if MANIFEST_NAME not in before.sizes:
         return set()
     data = download_small(hub, name, before, MANIFEST_NAME).read_bytes()
@@ -130,14 +130,14 @@ def _superseded(hub: Any, name: HubName, before: Listing) -> set[str]:
         listed = {artifact.file for artifact in Manifest.parse(data).artifacts}
     except ManifestError as error:
         raise HubError(
-            f"{name} has a {MANIFEST_NAME} that is no bundle's ({error}); push to another repository or branch, or "
+            f"{name} has a {MANIFEST_NAME} that is not a bundle's ({error}); push to another repository or branch, or "
             "delete that file there"
         ) from error
     return (listed | {CHECKSUMS_NAME}) & before.sizes.keys()
 
 
 def _card(bundle: Bundle, name: HubName, scratch: Path) -> dict[str, str]:
-    """Write the model card and its pictures, where the bundle has any; {name in the repository: path}."""
+    """Write the model card and its image, if the bundle has samples; {name in the repository: path}."""
     out = {README: str(scratch / "README.md")}
     if write_picture(bundle, scratch / "picture.png"):
         out[PICTURE] = str(scratch / "picture.png")

@@ -14,13 +14,13 @@ from .names import HubName
 
 
 def require_hub(name: HubName) -> Any:
-    """The module huggingface_hub. Raises MissingDependencyError."""
+    """Import huggingface_hub. Raises MissingDependencyError."""
     try:
         import huggingface_hub
         import huggingface_hub.errors
     except ImportError as error:
         raise MissingDependencyError(
-            f"{name} is taken for a name on the Hugging Face Hub, which needs huggingface_hub", extra="hub"
+            f"{name} looks like a name on the Hugging Face Hub, which needs huggingface_hub", extra="hub"
         ) from error
     return huggingface_hub
 
@@ -40,7 +40,7 @@ def explained(name: HubName) -> Iterator[None]:
 
 @contextmanager
 def quiet_in_a_pipe() -> Iterator[None]:
-    """No progress bars of an upload where stderr is no terminal; those of a download know it themselves."""
+    """Hide the progress bars of an upload if stderr is no terminal; those of a download know it themselves."""
     bars: Any = import_module("huggingface_hub.utils")
     if sys.stderr.isatty() or bars.are_progress_bars_disabled() or "HF_HUB_DISABLE_PROGRESS_BARS" in os.environ:
         yield
@@ -53,7 +53,7 @@ def quiet_in_a_pipe() -> Iterator[None]:
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether the Hub cannot be asked now: no network, no answer in time, or an answer that it is out of order."""
+    """Return whether the Hub cannot be asked now: no network, no answer in time, or an answer that it is down."""
     errors = _errors()
     if isinstance(error, errors.HfHubHTTPError):
         return _status(error) >= 500
@@ -61,7 +61,7 @@ def is_unreachable(error: Exception) -> bool:
 
 
 def is_offline(error: Exception) -> bool:
-    """Whether the network was not even tried, because HF_HUB_OFFLINE says so."""
+    """Return whether the network was not even tried, because HF_HUB_OFFLINE says so."""
     return isinstance(error, _errors().OfflineModeIsEnabled)
 
 
@@ -80,10 +80,10 @@ def _explain(error: Exception, name: HubName) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{name.repo} has no revision {name.revision!r}; {page}/tree/main lists its branches and tags"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set, so that the Hub is not asked for {name}; unset it"
+        return f"HF_HUB_OFFLINE is set, so the Hub is not asked for {name}; unset it"
     if isinstance(error, errors.HfHubHTTPError) and _status(error) in (401, 403):
         return (
-            f"the Hub refuses your token for {name} ({one_line(error)}); log in with an account that may do this: "
+            f"the Hub rejects your token for {name} ({one_line(error)}); log in with an account that may do this: "
             "hf auth login (or set HF_TOKEN)"
         )
     if isinstance(error, errors.LocalEntryNotFoundError) or (

@@ -19,7 +19,7 @@ from .repository import Listing, check_unanswered, list_files, without_the_hub
 
 
 def fetch(name: HubName) -> Path:
-    """The bundle's folder in the Hub's cache, complete; named after its commit.
+    """Return the bundle's folder in the Hub's cache, complete; named after its commit.
 
     A commit that is in the cache is taken from there; of a branch or a tag the Hub is asked. Where it cannot be asked,
     because HF_HUB_OFFLINE says so or because it does not answer, the newest that is in the cache is taken, the latter
@@ -47,11 +47,11 @@ def fetch(name: HubName) -> Path:
 
 
 def download_small(hub: Any, name: HubName, listing: Listing, file: str) -> Path:
-    """A manifest or the like, of this commit and no more than 16 MiB. Raises HubError."""
+    """Download a manifest or the like, of this commit and no more than 16 MiB. Raises HubError."""
     if listing.sizes[file] > MAX_BYTES:
         raise HubError(
-            f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MAX_BYTES} at most: that is no bundle of "
-            "coda's; check the name"
+            f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MAX_BYTES} at most: that is not a coda "
+            "bundle; check the name"
         )
     with explained(name):
         # By the revision's name, not by its commit: so the cache learns the name, and finds it without the Hub.
@@ -71,7 +71,7 @@ def _download(hub: Any, name: HubName, listing: Listing) -> Path:
         if found != artifact.bytes:
             has = "is not there" if found is None else f"has {found} bytes there"
             raise ChecksumError(
-                f"{artifact.file} {has}, and the manifest says {artifact.bytes} bytes; nothing more was downloaded; "
+                f"{artifact.file} {has}, but the manifest says {artifact.bytes} bytes; nothing more was downloaded; "
                 "ask its owner to push it again"
             )
     if CHECKSUMS_NAME in listing.sizes:
@@ -83,7 +83,7 @@ def _download(hub: Any, name: HubName, listing: Listing) -> Path:
 
 
 def _cached(hub: Any, name: HubName) -> Path | None:
-    """The snapshot of a revision in the cache if all of it is there; nothing is asked of the network."""
+    """Return the snapshot of a revision in the cache if all of it is there; the network is not used."""
     found = hub.try_to_load_from_cache(name.repo, MANIFEST_NAME, revision=name.revision)
     if not isinstance(found, str):  # None, or a sign that the file does not exist on the Hub
         return None
@@ -94,7 +94,7 @@ def _cached(hub: Any, name: HubName) -> Path | None:
 
 
 def _pinned(hub: Any, name: HubName) -> Path | None:
-    """The snapshot of a commit in the cache if all of it is there and whole."""
+    """Return the snapshot of a commit in the cache if all of it is there and whole."""
     try:
         folder = _cached(hub, name)
         if folder is not None:

@@ -57,12 +57,12 @@ def fetch_files(name: HubName, choices: Sequence[Choice]) -> Fetched:
 
 
 def first_complete(choices: Sequence[Choice], present: Container[str]) -> Choice | None:
-    """The first choice whose files are all there."""
+    """Return the first choice whose files are all there."""
     return next((choice for choice in choices if all(file in present for file in choice)), None)
 
 
 def lacking(choices: Sequence[Choice], present: Container[str]) -> str:
-    """What is not there, for a message: of the choice that is nearest to complete, and all that were looked for."""
+    """Say what is not there, for a message: of the choice that is nearest to complete, and all that were looked for."""
     missing = [[file for file in choice if file not in present] for choice in choices]
     nearest = min(zip(choices, missing, strict=True), key=lambda pair: len(pair[1]) - len(pair[0]))[1]
     looked_for = ", or for ".join(" and ".join(choice) for choice in choices)
@@ -86,7 +86,7 @@ def _download(hub: Any, name: HubName, listing: Listing, choice: Choice) -> Fetc
 
 
 def _cached(hub: Any, name: HubName, choices: Sequence[Choice]) -> Fetched | None:
-    """What the cache has of a revision if it is complete and whole; nothing is asked of the network."""
+    """Return what the cache has of a revision if it is complete and whole; the network is not used."""
     found = {
         file: Path(path)
         for choice in choices

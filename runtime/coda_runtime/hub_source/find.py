@@ -11,7 +11,7 @@ from .names import HubName, is_hub_name, parse_hub_name
 
 
 def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The bundle's folder: one here, or a snapshot in the Hub's cache.
+    """Find the bundle's folder: one here, or a snapshot in the Hub's cache.
 
     Args:
         path_or_hub_id: a path, or "org/name", or "org/name@revision". A path that exists comes first, and "org/name"
@@ -21,7 +21,7 @@ def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = N
     Raises:
         BundleNotFoundError: there is no such folder, or the repository is no bundle.
         BundleError: what was fetched is broken, altered or made by a newer coda.
-        InputError: a revision of something that is no Hub id.
+        InputError: a revision of something that is not a Hub id.
         HubError, MissingDependencyError: the Hub did not deliver.
     """
     if not isinstance(path_or_hub_id, (str, os.PathLike)) or not os.fspath(path_or_hub_id):
@@ -36,15 +36,15 @@ def find_bundle(path_or_hub_id: str | os.PathLike[str], revision: str | None = N
 
 
 def path_or_name(path_or_hub_id: str | os.PathLike[str], revision: str | None = None) -> Path | HubName | None:
-    """What is meant: a path that exists, a name on the Hub, or None for what is neither; by the rules above.
+    """Return what is meant: a path that exists, a name on the Hub, or None for what is neither; by the rules above.
 
-    Raises InputError for a revision of something that is no Hub id.
+    Raises InputError for a revision of something that is not a Hub id.
     """
     if revision is not None:
         if not is_hub_name(path_or_hub_id):
             raise InputError(
-                f"revision is {revision!r}, and {os.fspath(path_or_hub_id)!r} is no Hub id such as org/name; a folder "
-                "has no revisions: leave it out"
+                f"revision is {revision!r}, and {os.fspath(path_or_hub_id)!r} is not a Hub id such as org/name; a "
+                "folder has no revisions: leave it out"
             )
         return parse_hub_name(path_or_hub_id, revision)
     path = Path(path_or_hub_id).expanduser()

@@ -30,7 +30,7 @@ class HubName:
 
 
 def is_hub_name(text: object) -> bool:
-    """Whether a text is "org/name" or "org/name@revision"."""
+    """Return whether a text is "org/name" or "org/name@revision"."""
     if not isinstance(text, str):
         return False
     repo, at, revision = text.partition("@")
@@ -40,7 +40,7 @@ def is_hub_name(text: object) -> bool:
 def parse_hub_name(text: object, revision: str | None = None) -> HubName:
     """Read "org/name" or "org/name@revision"; `revision` may be given beside the first. Raises InputError."""
     if not is_hub_name(text):
-        raise InputError(f"{text!r} is no Hub id; expected org/name, or org/name@revision")
+        raise InputError(f"{text!r} is not a Hub id; expected org/name, or org/name@revision")
     repo, _, inside = str(text).partition("@")
     if inside and revision is not None:
         raise InputError(f"{text!r} names a revision, and revision is {revision!r} besides; give one of them")

@@ -1,4 +1,4 @@
-"""Images in: checks, and the one official way from any picture to uint8 [S,S,3].
+"""Images in: checks, and the one official way from any image to uint8 [S,S,3].
 
 The rule, as PyTorch's `Resize(S, LANCZOS)` and `CenterCrop(S)` on a PIL image: turn upright by EXIF, convert to RGB
 (transparent pixels over white, 16-bit grey to 8), scale the shorter side to S with Lanczos, cut out the centre. An

@@ -38,7 +38,7 @@ def check_one(image: npt.NDArray[Any], name: str) -> None:
 
 
 def kind(value: object) -> str:
-    """The type of a value, as messages name it."""
+    """Name the type of a value, as in messages."""
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
 Images: TypeAlias = "Pixels | Sequence[ImageLike]"
 
-_MAX_AT_ONCE = 8  # pictures in memory in their own size
+_MAX_AT_ONCE = 8  # images in memory in their own size
 
 
 class Batches:
@@ -48,7 +48,7 @@ class Batches:
         return self._count
 
     def take(self, where: slice) -> Pixels:
-        """The images of a slice, uint8 [b,S,S,3]. Raises ImageError, MissingDependencyError."""
+        """Take the images of a slice, uint8 [b,S,S,3]. Raises ImageError, MissingDependencyError."""
         square = (self._size, self._size)
         if self._array is not None:
             if self._array.shape[1:3] == square:
@@ -57,7 +57,7 @@ class Batches:
         return self._fit_all(self._items[where], where.start)
 
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
-        """As many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
+        """Fit as many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
         workers = min(len(items), len(usable_cpus()), _MAX_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.

@@ -1,7 +1,7 @@
 """Files that take far longer to read than their pixels do: found by how they are built, before Pillow reads them.
 
 A JPEG may go over its pixels in many scans, and each needs a few bytes only: a file of some megabytes would take
-hours. It may also come with millions of pieces of metadata, which Pillow joins one by one. And of a PPM in decimal
+hours. It may also come with millions of metadata segments, which Pillow joins one by one. And of a PPM in decimal
 numbers Pillow cuts out one comment at a time, and copies the rest for each.
 """
 
@@ -14,7 +14,7 @@ from typing import IO
 MAX_SCANS = 100
 """Of a JPEG; encoders make about ten."""
 MAX_SEGMENTS = 1000
-"""Pieces of at most 64 KB that a JPEG has before its pixels; a colour profile of 3 MB takes 46."""
+"""Segments of at most 64 KB that a JPEG has before its pixels; a colour profile of 3 MB takes 46."""
 MAX_COMMENTS = 1000
 """Of a PPM in decimal numbers."""
 
@@ -27,13 +27,13 @@ _CHUNK = 1 << 14
 
 
 def excess(format: str, file: IO[bytes]) -> str | None:
-    """What a file of a format, Pillow's name, has too much of, as words that follow its name; None for a sound one."""
+    """Say what a file of a format, Pillow's name, has too much of, in words to follow its name; None if it is sound."""
     file.seek(0)
     if format == "JPEG":
         return _of_jpeg(file)
     if format == "PPM" and file.read(2) in (b"P1", b"P2", b"P3"):
         comments = sum(chunk.count(b"#") for chunk in iter(lambda: file.read(1 << 20), b""))
-        return f"has {comments} comments, and {MAX_COMMENTS} are the most" if comments > MAX_COMMENTS else None
+        return f"has {comments} comments, more than the limit of {MAX_COMMENTS}" if comments > MAX_COMMENTS else None
     return None
 
 
@@ -43,11 +43,11 @@ def _of_jpeg(file: IO[bytes]) -> str | None:
     for marker, head in _segments(file):
         if marker == _SCAN:
             scans += 1
-            # All of the picture in one scan: libjpeg takes no second one.
+            # All of the image in one scan: libjpeg takes no second one.
             if not progressive and head and head[0] >= components > 0:
                 return None
             if scans > MAX_SCANS:
-                return f"goes over its pixels in more than {MAX_SCANS} scans"
+                return f"has more than {MAX_SCANS} scans"
         elif marker == _END and scans:
             return None
         elif marker in _FRAMES:
@@ -55,7 +55,7 @@ def _of_jpeg(file: IO[bytes]) -> str | None:
             components = head[5] if len(head) > 5 else 0
         segments += marker not in _NO_LENGTH
         if segments > MAX_SEGMENTS + scans * 8:  # tables may stand before each scan
-            return f"has more than {MAX_SEGMENTS} pieces of metadata"
+            return f"has more than {MAX_SEGMENTS} metadata segments"
     return None
 
 

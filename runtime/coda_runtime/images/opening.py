@@ -65,7 +65,7 @@ def explained(name: str) -> Iterator[None]:
 
 
 def require_pillow() -> Any:
-    """The module PIL.Image, imported now. Raises MissingDependencyError."""
+    """Import PIL.Image. Raises MissingDependencyError."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -75,7 +75,7 @@ def require_pillow() -> Any:
 
 
 def _regular_file(source: str | os.PathLike[str], name: str) -> Path:
-    """The path, unless opening it would wait for a writer (a pipe) or never end (/dev/zero)."""
+    """Return the path, unless opening it would wait for a writer (a pipe) or never end (/dev/zero)."""
     path = Path(source)
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
@@ -85,7 +85,7 @@ def _regular_file(source: str | os.PathLike[str], name: str) -> Path:
 
 
 def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
-    """Image.open, which knows no limit but a global one, and prints a warning for half of what is over that."""
+    """Call Image.open, which has only a global limit, and warns of half of what is over that."""
     from PIL import Image
 
     Image.preinit()
@@ -103,7 +103,7 @@ def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pix
             continue
         if (problem := excess(wanted, file)) is not None:
             raise ImageError(
-                f"{name!r} {problem}: it would take very long to decode; save it anew with another program"
+                f"{name!r} {problem}: it would take very long to decode; save it again with another program"
             )
         file.seek(0)
         try:
@@ -126,6 +126,6 @@ def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:
     if image.width * image.height > limit:
         advice = f", or {_OWN_WAY}" if max_pixels is None else ""
         raise ImageError(
-            f"{name!r} has too many pixels to be safe, {image.width} x {image.height}: {limit} is the most that is "
-            f"taken here; scale it down{advice}"
+            f"{name!r} has too many pixels to be safe, {image.width} x {image.height}: {limit} is the limit "
+            f"here; scale it down{advice}"
         )

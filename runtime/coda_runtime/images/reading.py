@@ -1,4 +1,4 @@
-"""A picture's pixels: decoded, turned upright, and in RGB."""
+"""An image's pixels: decoded, turned upright, and in RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .opening import explained, opened, require_pillow
 if TYPE_CHECKING:
     from PIL import Image
 
-_BAND = 1 << 20  # pixels of a transparent picture that are laid over white at a time
+_BAND = 1 << 20  # pixels of a transparent image that are laid over white at a time
 
 
 def open_rgb(
@@ -24,7 +24,7 @@ def open_rgb(
     formats: Sequence[str] | None = None,
     max_pixels: int | None = None,
 ) -> Image.Image:
-    """A path, an open image file or a PIL image -> the picture upright and in RGB, in its own size.
+    """Open a path, an image file or a PIL image -> the image upright and in RGB, in its own size.
 
     Of several frames it is the first. `name`, `formats`, `max_pixels` and the errors are those of `fit_bytes`; a PIL
     image is its opener's, and neither formats nor max_pixels are asked.
@@ -59,7 +59,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As EXIF says; 1, upright, where its EXIF is damaged, as every viewer shows such a picture."""
+    """Return what EXIF says; 1, upright, if its EXIF is damaged, as every viewer shows such an image."""
     from PIL import ExifTags
 
     try:
@@ -85,7 +85,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """Band by band: the whole picture would be in memory five times."""
+    """Lay the image over white band by band: the whole of it would be in memory five times."""
     from PIL import Image
 
     out = Image.new("RGB", image.size)

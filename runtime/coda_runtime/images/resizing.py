@@ -1,4 +1,4 @@
-"""Any picture to S x S: the shorter side to S with Lanczos, and the centre cut out."""
+"""Any image to S x S: the shorter side to S with Lanczos, and the centre cut out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONG_SIDE_LIMIT = 8  # times S; a longer strip is cropped while it is resized, 
 
 
 def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
-    """One path, PIL image or uint8 [H,W,3] array -> uint8 [size,size,3] by the official rule.
+    """Fit one path, PIL image or uint8 [H,W,3] array -> uint8 [size,size,3] by the official rule.
 
     A file may be of FORMATS and have MAX_PIXELS; a PIL image is its opener's, and neither is asked.
 
@@ -44,7 +44,7 @@ def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
 def fit_bytes(
     data: bytes, size: int, *, name: str, formats: Sequence[str] | None = None, max_pixels: int | None = None
 ) -> Pixels:
-    """The bytes of an image file -> uint8 [size,size,3] by the official rule.
+    """Fit the bytes of an image file -> uint8 [size,size,3] by the official rule.
 
     Args:
         data: a whole file, such as a JPEG.

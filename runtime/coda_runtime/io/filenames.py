@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 _UNSAFE = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-_MAX_LENGTH = 120  # bytes for one piece; file systems allow 255
+_MAX_LENGTH = 120  # bytes for one component; file systems allow 255
 
 
 def png_names(names: Sequence[str]) -> list[str]:
-    """One relative .png name for each image name, in order, with forward slashes, no two the same on any system."""
+    """Return a relative .png name for each image name, in order, with forward slashes, all distinct on any system."""
     taken: set[str] = set()
     out = []
     for name in names:
         *folders, file = [
             _component(component) for component in name.split("/") if component not in ("", ".", "..")
         ] or ["image"]
-        # A folder called like a picture could stand in the way of one.
+        # A folder named like an image could stand in the way of one.
         folders = [f"{folder}_" if folder.casefold().endswith(".png") else folder for folder in folders]
         stem = "/".join([*folders, re.sub(r"(?<=.)\.[A-Za-z]{1,5}$", "", file)])
         unique, number = stem, 2

@@ -129,7 +129,7 @@ class _Visited:
         return True
 
     def comes_anyway(self, link: str) -> bool:
-        """Whether what a link leads to lies in the folder that is searched, where it is found under its own name."""
+        """Return whether what a link leads to is in the folder that is searched, and found there under its own name."""
         target = os.path.realpath(link)
         if target == self._root:
             return True

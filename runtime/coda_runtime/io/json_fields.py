@@ -31,11 +31,11 @@ class Fields:
         return value
 
     def string(self, key: str, default: Any = ...) -> str:
-        """Text that can be shown: what is not printable could steer a terminal, or be no Unicode at all."""
+        """Read text that can be shown: what is not printable could steer a terminal, or not be Unicode at all."""
         return str(self.take(key, _is_text, "a non-empty string of printable characters", default))
 
     def positive(self, key: str, maximum: int = 2**53) -> int:
-        """A whole number from 1 to `maximum`."""
+        """Read a whole number from 1 to `maximum`."""
         expected = f"a positive whole number up to {maximum}"
         return int(self.take(key, lambda value: is_int(value) and 0 < value <= maximum, expected))
 
@@ -60,7 +60,7 @@ def no_constant(name: str) -> NoReturn:
 
 
 def finite_float(text: str) -> float:
-    """For json's parse_float: 1e999 would become infinity."""
+    """Parse a float for json's parse_float: 1e999 would become infinity."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:60]} is too large for a number")
@@ -68,7 +68,7 @@ def finite_float(text: str) -> float:
 
 
 def bounded_int(text: str) -> int:
-    """For json's parse_int: 64 bits, beyond which neither numpy nor a float can follow."""
+    """Parse an int for json's parse_int: 64 bits, beyond which neither numpy nor a float can follow."""
     value = int(text) if len(text) <= 20 else None
     if value is None or not -(2**63) <= value < 2**63:
         raise ValueError(f"{_short(text)} is too large for a whole number")
@@ -95,7 +95,7 @@ def check_depth(data: object, maximum: int) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"lists and objects lie more than {maximum} deep in each other")
+    raise ValueError(f"lists and objects are nested more than {maximum} deep")
 
 
 def _is_text(value: object) -> bool:
@@ -103,7 +103,7 @@ def _is_text(value: object) -> bool:
 
 
 def flat_rows(data: Mapping[str, Any], head: str = "") -> Iterator[tuple[str, str]]:
-    """Nested objects as rows of (keys one after the other, value as text)."""
+    """Yield nested objects as rows of (keys one after the other, value as text)."""
     for key, value in data.items():
         name = f"{head} {key}".strip()
         if isinstance(value, Mapping):

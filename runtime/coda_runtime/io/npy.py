@@ -23,7 +23,7 @@ _RATIO = 100
 
 
 def read_npy(path: str | os.PathLike[str]) -> Array:
-    """The one array of a .npy file. Raises ValueError for what is none, or holds more or less than its header says."""
+    """Read the array of a .npy file. Raises ValueError for what is none, or holds more or less than its header says."""
     try:
         with Path(path).open("rb") as file:
             return _read(file, file.seek(0, os.SEEK_END), NUMBERS)
@@ -32,7 +32,7 @@ def read_npy(path: str | os.PathLike[str]) -> Array:
 
 
 def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Array]:
-    """The arrays of a .npz file by name, all of one of these `kinds`.
+    """Read the arrays of a .npz file by name, all of one of these `kinds`.
 
     Raises ValueError for what is none, for members that hold more or less than their headers say, and for an archive
     that would unpack to far more than its own size.
@@ -44,9 +44,7 @@ def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Ar
             total = sum(member.file_size for member in members)
             max_bytes = max(_FREE, _RATIO * os.fstat(file.fileno()).st_size)
             if total > max_bytes:
-                raise ValueError(
-                    f"it unpacks to {total} bytes, and {max_bytes} is the most that is believed of its size"
-                )
+                raise ValueError(f"it unpacks to {total} bytes, more than the limit of {max_bytes} for its size")
             return {_name(member): _member(archive, member, kinds) for member in members}
     except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
         raise ValueError(one_line(error)) from error
@@ -66,7 +64,7 @@ def _name(member: zipfile.ZipInfo) -> str:
 
 
 def _read(file: IO[bytes], size: int, kinds: str) -> Array:
-    """The array in a file of `size` bytes."""
+    """Read the array in a file of `size` bytes."""
     file.seek(0)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):

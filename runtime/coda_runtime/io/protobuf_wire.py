@@ -45,7 +45,7 @@ def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int,
         else:
             raise WireError(f"field {field} has wire type {wire}, which {of} does not use")
         if at > end:
-            raise WireError("it is cut, or a length in it is wrong")
+            raise WireError("it is truncated, or a length in it is wrong")
         yield field, wire, start, at
 
 
@@ -60,4 +60,4 @@ def _varint(data: Buffer, at: int, end: int, longest: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position + 1
         shift += 7
-    raise WireError("it is cut, or a number in it is too long")
+    raise WireError("it is truncated, or a number in it is too long")

@@ -10,7 +10,7 @@ from ..errors import InputError, MissingDependencyError
 
 
 def open_filesystem(where: str) -> tuple[Any, str]:
-    """A path or a URL (s3://, gs://, https://, ...) -> (its fsspec file system, the path on it).
+    """Open a path or a URL (s3://, gs://, https://, ...) -> (its fsspec file system, the path on it).
 
     Local paths become absolute. Raises MissingDependencyError naming the package that speaks the protocol, InputError
     for an unknown one.
@@ -34,7 +34,7 @@ def open_filesystem(where: str) -> tuple[Any, str]:
 
 
 def is_local(fs: Any) -> bool:
-    """Whether a file system is this machine's own."""
+    """Return whether a file system is this machine's own."""
     protocol = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
     return "file" in protocol
 
@@ -49,7 +49,7 @@ def require(*modules: str) -> None:
 
 
 def redacted(where: str) -> str:
-    """A URL, or a chain of them, without passwords and queries, which may be secrets: results are passed on."""
+    """Return a URL, or a chain of them, without passwords and queries, which may be secrets: results are passed on."""
     return "::".join(map(_redacted, where.split("::")))
 
 

@@ -23,7 +23,7 @@ class Gpu:
 
 
 def find_gpu(index: int = 0) -> Gpu | None:
-    """The GPU of this number, None without a driver or a GPU of that number. Makes no CUDA context."""
+    """Find the GPU of this number, None without a driver or a GPU of that number. Makes no CUDA context."""
     driver, version = _cuda_driver(), cuda_driver_version()
     if driver is None or version is None:
         return None
@@ -42,7 +42,7 @@ def find_gpu(index: int = 0) -> Gpu | None:
 
 
 def count_cuda_devices() -> int:
-    """How many GPUs the NVIDIA driver shows to this process; 0 without a driver."""
+    """Count the GPUs that the NVIDIA driver shows to this process; 0 without a driver."""
     driver = _cuda_driver()
     count = ctypes.c_int(0)
     if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
@@ -51,7 +51,7 @@ def count_cuda_devices() -> int:
 
 
 def cuda_driver_version() -> str | None:
-    """The newest CUDA that the NVIDIA driver runs, such as "13.0"; None without a driver."""
+    """Return the newest CUDA that the NVIDIA driver runs, such as "13.0"; None without a driver."""
     driver = _cuda_driver()
     version = ctypes.c_int(0)
     if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
@@ -80,5 +80,5 @@ def _cuda_driver() -> ctypes.CDLL | None:
 
 
 def onnxruntime_conflict() -> bool:
-    """True if onnxruntime and onnxruntime-gpu are both installed: they overwrite each other, and only the CPU works."""
+    """Return True if onnxruntime and onnxruntime-gpu are both installed: they overwrite each other: only CPU works."""
     return installed_version("onnxruntime") is not None and installed_version("onnxruntime-gpu") is not None

@@ -12,14 +12,14 @@ class HoldsSessions(Protocol):
     """An object whose engines may never be freed in a forked child."""
 
     def sessions(self) -> Any:
-        """What holds the engines."""
+        """Return what holds the engines."""
 
 
 _holders: WeakSet[Any] = WeakSet()
 
 
 def guard(holder: HoldsSessions) -> None:
-    """From now on, keep the engines of `holder` from being freed in forked children, when those exit too."""
+    """Keep the engines of `holder` from being freed in forked children from now on, when those exit too."""
     _holders.add(holder)
 
 

@@ -12,7 +12,7 @@ _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16
 
 
 def usable_cpus() -> list[int]:
-    """Their numbers; where the system does not tell which, those of all that there are."""
+    """Return their numbers; if the system does not say which, those of all CPUs."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -22,7 +22,7 @@ def _share(
 def token_parity(
     ids: npt.NDArray[np.int32], reference: npt.NDArray[np.int32], step: npt.NDArray[np.int32], scales: Sequence[int]
 ) -> dict[str, Any]:
-    """Shares of equal tokens, 0 to 1, in all and per scale; all arguments int32 [B,L].
+    """Return the shares of equal tokens, 0 to 1, in all and per scale; all arguments int32 [B,L].
 
     `step_agreement` compares with `step`, the reference's search on the residual that `ids` leave: a near tie
     that fell the other way counts once. `agreement` compares with the free-running `reference`, where it changes
@@ -39,7 +39,7 @@ def token_parity(
 
 
 def mean_psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
-    """Mean PSNR in dB over the pairs of uint8 [B,H,W,3] that differ; None when all are identical."""
+    """Return the mean PSNR in dB over the pairs of uint8 [B,H,W,3] that differ; None when all are identical."""
     return _mean(psnr_per_image(a, b))
 
 
@@ -51,7 +51,7 @@ def _mean(psnr: npt.NDArray[np.float64]) -> float | None:
 def pixel_parity(
     images: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
 ) -> dict[str, float | None]:
-    """PSNR in dB between the two decoded images of the same ids (None: identical), and of both against the input.
+    """Return PSNR in dB between the two decoded images of the same ids (None: identical), and of each to the input.
 
     `psnr` is the mean over the images, `psnr_min` that of the worst one, which the mean of many hides.
     """

@@ -45,13 +45,13 @@ class ParityMeter:
     def __init__(
         self, bundle: Bundle, reference: Reference, images: ParityImages, *, samples: ParitySamples | None = None
     ) -> None:
-        """`samples` is what the reference made of `images`, where that is known already."""
+        """Measure against `reference`; `samples` is what it made of `images`, where that is known already."""
         self._bundle, self._reference, self._images = bundle, reference, images
         self._given = samples
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> ParityMeter:
-        """A meter with the reference that the bundle carries. Raises ArtifactError for a bundle without one."""
+        """Make a meter with the reference that the bundle carries. Raises ArtifactError for a bundle without one."""
         reference = SavedReference.open(bundle)
         images = ParityImages(reference.samples.images, "samples in the bundle")
         return cls(bundle, reference, images, samples=reference.samples)
@@ -114,7 +114,7 @@ class ParityMeter:
         return self._told(NotMeasured(self._reason(why), headline(artifact.part)))
 
     def _told(self, record: ParityRecord) -> ParityRecord:
-        """The record with what it was measured on."""
+        """Return the record with what it was measured on."""
         return dataclasses.replace(record, images=len(self._images.pixels), images_from=self._images.source)
 
     def _reason(self, error: CodaError) -> str:
@@ -171,7 +171,7 @@ class ParityMeter:
         return token_parity(ids[rows], known.ids, step[rows], self._bundle.spec.scales)
 
     def _quantize(self, latent: npt.NDArray[np.float32]) -> Ids:
-        """The bundle's float32 quantizer on the CPU, by onnxruntime where it is installed."""
+        """Run the bundle's float32 quantizer on the CPU, with onnxruntime if it is installed."""
         options = LoadOptions("cpu", "onnxruntime")
         backend, graphs = named_backend(options), self._bundle.manifest.find(QUANTIZER.name, format="onnx")
         missing = backend.missing()
@@ -195,7 +195,7 @@ class ParityMeter:
 
 
 def _rank(record: ParityRecord, name: str) -> tuple[bool, float, float]:
-    """What did not run comes first, then the worst image's lowest, then the lowest; identical images come last."""
+    """Rank what did not run first, then the worst image's lowest, then the lowest; identical images come last."""
     if isinstance(record, NotMeasured):
         return False, np.inf, np.inf
     worst, value = (np.inf if found is None else found for found in (record.psnr_min, record.numbers[name]))
@@ -203,25 +203,25 @@ def _rank(record: ParityRecord, name: str) -> tuple[bool, float, float]:
 
 
 def _short(record: ParityRecord, name: str) -> ParityRecord:
-    """What is told of each batch size."""
+    """Return what is said of each batch size."""
     if isinstance(record, NotMeasured):
         return record
     return Measured({shown: record.numbers[shown] for shown in (name, "psnr_min") if shown in record.numbers})
 
 
 def _cycle(count: int, size: int) -> Ids:
-    """Which image stands in which row of a whole number of batches."""
+    """Return which image is in which row of a whole number of batches."""
     return (np.arange(-(-count // size) * size) % count).astype(np.int32)
 
 
 def _worst_copies(index: Ids, scores: npt.NDArray[np.float64]) -> list[int]:
-    """For each image, the row of its copy with the lowest score."""
+    """Return, for each image, the row of its copy with the lowest score."""
     copies = (np.flatnonzero(index == image) for image in range(int(index.max()) + 1))
     return [int(rows[scores[rows].argmin()]) for rows in copies]
 
 
 def _distinct(function: Callable[..., Ids], *arrays: npt.NDArray[Any]) -> Ids:
-    """`function` of the distinct rows only: in a large batch most are copies, and the search is slow."""
+    """Apply `function` to the distinct rows only: in a large batch most are copies, and the search is slow."""
     first_rows: dict[bytes, int] = {}
     rows = [
         first_rows.setdefault(b"".join(array[row].tobytes() for array in arrays), row) for row in range(len(arrays[0]))

@@ -12,17 +12,17 @@ class Reference(Protocol):
     """The unfolded float32 tokenizer. Images are uint8 [B,H,W,3], ids int32 [B,L], latents float32 [B,C,h,w]."""
 
     def latent(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """The continuous latent the quantizer sees."""
+        """Return the continuous latent that the quantizer sees."""
         ...
 
     def encode(self, latent: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-        """The reference's own ids."""
+        """Return the reference's own ids."""
         ...
 
     def step(self, latent: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """At each scale, the ids the reference finds in the residual that `ids`' own earlier scales leave."""
+        """Return, at each scale, the ids the reference finds in the residual that `ids`' own earlier scales leave."""
         ...
 
     def decode(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """Decoded pixels: clip(round(127.5 x + 127.5))."""
+        """Return the decoded pixels: clip(round(127.5 x + 127.5))."""
         ...

@@ -1,4 +1,4 @@
-"""The bundle's yardstick as a file, part "parity", format "npz": photographs and what the tokenizer made of them."""
+"""The recorded reference as a file, part "parity", format "npz": photographs and what the tokenizer made of them."""
 
 from __future__ import annotations
 

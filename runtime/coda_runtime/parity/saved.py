@@ -28,29 +28,29 @@ class SavedReference:
 
     @classmethod
     def open(cls, bundle: Bundle) -> SavedReference:
-        """The reference that a bundle carries. Raises ArtifactError for a bundle without one."""
+        """Open the reference that a bundle carries. Raises ArtifactError for a bundle without one."""
         artifact = _the(bundle, "parity")
         return cls(ParitySamples.load(bundle.path(artifact), bundle.spec), numpy_quantizer(bundle))
 
     def latent(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Saved images, uint8 [B,H,W,3] -> their latents, float32 [B,C,h,w]."""
+        """Look up saved images, uint8 [B,H,W,3] -> their latents, float32 [B,C,h,w]."""
         return self.samples.latent[_find(self._by_image, images, "images")]
 
     def encode(self, latent: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-        """Saved latents, float32 [B,C,h,w] -> their ids, int32 [B,L]."""
+        """Look up saved latents, float32 [B,C,h,w] -> their ids, int32 [B,L]."""
         return self.samples.ids[_find(self._by_latent, latent, "latents")]
 
     def decode(self, ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-        """Saved ids, int32 [B,L] -> their images, uint8 [B,H,W,3]."""
+        """Look up saved ids, int32 [B,L] -> their images, uint8 [B,H,W,3]."""
         return self.samples.decoded[_find(self._by_ids, ids, "ids")]
 
     def step(self, latent: npt.NDArray[np.float32], ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """At each scale, the ids found in the residual that `ids`' own earlier scales leave: int32 [B,L]."""
+        """Return, at each scale, the ids found in the residual that `ids`' own earlier scales leave: int32 [B,L]."""
         return self.quantizer.step(latent, ids)
 
 
 def numpy_quantizer(bundle: Bundle) -> NumpyQuantizer:
-    """The quantizer in NumPy, of the bundle's search and value tables. Raises ArtifactError where one is missing."""
+    """Make the quantizer in NumPy, of the bundle's search and value tables. Raises ArtifactError if one is missing."""
     tables = SearchTables.load(bundle.path(_the(bundle, "search")), bundle.spec)
     return NumpyQuantizer(bundle.spec, tables, bundle.load_codebook())
 

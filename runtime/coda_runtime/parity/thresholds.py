@@ -14,10 +14,10 @@ _HIGHER_PSNR = "take a higher precision, or accept it with --min-psnr when expor
 
 
 def threshold_of(thresholds: Mapping[str, Threshold], precision: str) -> Threshold:
-    """The floor of a precision. Raises ParityError where there is none."""
+    """Return the threshold of a precision. Raises ParityError if there is none."""
     if precision not in thresholds:
         raise ParityError(
-            f"there is no floor for the precision {precision!r} to hold it to, only for {', '.join(thresholds)}; "
+            f"there is no threshold for precision {precision!r}, only for {', '.join(thresholds)}; "
             "export the bundle again with coda export"
         )
     return thresholds[precision]
@@ -46,26 +46,31 @@ def _check_numbers(what: str, record: ParityRecord, threshold: Threshold) -> Non
     if agreement is not None and agreement < threshold.min_agreement:
         raise ParityError(
             f"{what} agrees with the tokenizer on {percent(agreement)} of the tokens, "
-            f"the floor is {percent(threshold.min_agreement)} "
+            f"the threshold is {percent(threshold.min_agreement)} "
             f"({100 * (threshold.min_agreement - agreement):.3f} % short): take a higher precision, "
             "or accept it with --min-agreement when exporting"
         )
     if psnr is not None and psnr < threshold.min_psnr:
         raise ParityError(
-            f"{what} is {psnr:.2f} dB from the tokenizer's images, the floor is {threshold.min_psnr:.2f} dB"
+            f"{what} is {psnr:.2f} dB from the tokenizer's images, the threshold is {threshold.min_psnr:.2f} dB"
             f" ({threshold.min_psnr - psnr:.2f} dB short): {_HIGHER_PSNR}"
         )
     if worst is not None and worst < threshold.min_psnr:
         raise ParityError(
             f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, "
-            f"the floor is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
+            f"the threshold is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
         )
 
 
 def recorded_thresholds(manifest: Manifest) -> dict[str, Threshold]:
-    """The floors a bundle was exported with, by precision; none for one made by hand. Raises ManifestError."""
+    """Return the thresholds a bundle was exported with, by precision; none for one made by hand.
+
+    Raises ManifestError.
+    """
     recorded = manifest.provenance.get("floors", {})
     try:
         return {name: Threshold(float(f["min_agreement"]), float(f["min_psnr"])) for name, f in recorded.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"provenance.floors is no object of floors ({error}): export the bundle again") from error
+        raise ManifestError(
+            f"provenance.floors is not an object of thresholds ({error}): export the bundle again"
+        ) from error

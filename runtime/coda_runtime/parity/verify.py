@@ -20,12 +20,12 @@ Result = tuple[Artifact, dict[str, ParityRecord], ParityError | None]
 
 
 def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterator[Result]:
-    """Yield (artifact, its parity, the floor it misses or None) for the search table and for each graph.
+    """Yield (artifact, its parity, the threshold it misses or None) for the search table and for each graph.
 
-    The floors are those the bundle was exported with. A backend that `options` name measures what it can load; "auto"
-    measures each graph on every backend that is installed, loads its format and may be chosen unasked. What may not be
-    loaded here, such as an engine for another GPU, is yielded with the reason and misses no floor; what may be and
-    does not run misses it, in every precision. Every precision is measured, whichever `options` name.
+    The thresholds are those the bundle was exported with. A backend that `options` name measures what it can load;
+    "auto" measures each graph on every backend that is installed, loads its format and may be chosen unasked. What may
+    not be loaded here, such as an engine for another GPU, is yielded with the reason and misses no threshold; what may
+    be and does not run misses it, in every precision. Every precision is measured, whichever `options` name.
 
     Raises ArtifactError for a bundle without samples, BackendError for an unknown backend or one that can load nothing
     of the bundle, MissingDependencyError where its library is not installed.
@@ -89,7 +89,7 @@ def _nothing(artifact: Artifact) -> tuple[str, CodaError]:
         name = name_for(artifact.format)
     except BackendError as error:
         return artifact.format, error
-    return name, BackendError(f"{name} runs only where it is asked for: --backend {name}, for a bundle that you trust")
+    return name, BackendError(f"{name} runs only on request: --backend {name}, for a bundle that you trust")
 
 
 def _without_floor(artifact: Artifact, thresholds: Mapping[str, Threshold]) -> CodaError | None:
@@ -102,7 +102,7 @@ def _without_floor(artifact: Artifact, thresholds: Mapping[str, Threshold]) -> C
 
 
 def _may_lack(artifact: Artifact, error: CodaError) -> bool:
-    """Whether an engine library that does not load a file says no more than that it lacks the precision."""
+    """Return whether an engine library that does not load a file says no more than that it lacks the precision."""
     onnx = artifact.format == "onnx" and not precision_of(artifact.precision).onnxruntime_cpu
     return onnx and not isinstance(error, DeviceMemoryError)
 
@@ -115,6 +115,6 @@ def _missed(
         for record in parity.values():
             check_threshold(artifact.part, artifact.precision, record, threshold, must_run=True)
     except ParityError as error:
-        # Nothing was measured of a graph without a floor: its reason is told instead.
+        # Nothing was measured of a graph without a threshold: its reason is given instead.
         return error if parity else None
     return None

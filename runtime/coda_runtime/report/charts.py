@@ -49,7 +49,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Row:
-    """One bar that lies: a label above its beginning, words above its end, and segments (CSS class, value, words)."""
+    """One horizontal bar: a label above its start, words above its end, and segments (CSS class, value, words)."""
 
     label: str
     end: str
@@ -57,7 +57,7 @@ class Row:
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers that cover [low, high], about ``count`` of them; nearly equal ends are spread first."""
+    """Return round numbers that cover [low, high], about ``count`` of them; nearly equal ends are spread first."""
     size = max(abs(low), abs(high))
     if high - low < max(1e-9 * size, 1e-12):
         low, high = low - max(0.5, 1e-3 * size), high + max(0.5, 1e-3 * size)
@@ -69,7 +69,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten, with 2 and 5 times them where there is room, that cover [low, high]; both above 0."""
+    """Return powers of ten, with 2 and 5 times them where there is room, that cover [low, high]; both above 0."""
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     step = max(1, math.ceil((last - first) / 6))
     factors = (1, 2, 5) if last - first <= 2 else (1,)
@@ -82,7 +82,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def line_chart(
     lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, title: str = "", bands: Sequence[Band] = ()
 ) -> Markup:
-    """Lines over two axes, and bands under them. ``alt`` says in words what there is to see, ``title`` names it."""
+    """Draw lines over two axes, and bands under them. ``alt`` says in words what is to be seen, ``title`` names it."""
     kept = [
         replace(line, points=[(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)])
         for line in lines
@@ -135,7 +135,7 @@ def line_chart(
 def bar_chart(
     categories: Sequence[str], groups: Sequence[tuple[str, Sequence[float]]], x_label: str, y: Axis, alt: str
 ) -> Markup:
-    """Upright bars: each category has one bar of every (CSS class, values) group, side by side, from 0."""
+    """Draw upright bars: each category has one bar of every (CSS class, values) group, side by side, from 0."""
     values = [value for _, series in groups for value in series if math.isfinite(value)]
     if not categories or not values:
         return _svg(alt, _nothing())
@@ -158,7 +158,7 @@ def bar_chart(
 
 
 def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Markup:
-    """Bars that lie, one a row under its label, each of segments side by side from 0; as high as the rows need."""
+    """Draw horizontal bars, one a row under its label, of segments side by side from 0; as high as the rows need."""
     totals = [sum(value for _, value, _ in row.segments) for row in rows]
     if not rows or not max(totals) > 0:
         return _svg(alt, _nothing(), title=title)
@@ -187,7 +187,7 @@ def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Mark
 def _scale(
     axis: Axis, values: Sequence[float], start: float, end: float, *, tight: bool = False
 ) -> tuple[list[float], Callable[[float], float]]:
-    """Ticks, and the map from values to coordinates; ``tight`` ends the axis at the values, not at the ticks."""
+    """Return ticks, and the map from values to coordinates; ``tight`` ends the axis at the values, not at the ticks."""
     low, high = min(values), max(values)
     low = min(0.0, low) if axis.zero else low
     chosen = log_ticks if axis.log else nice_ticks
@@ -202,7 +202,7 @@ def _scale(
 
 
 def _closed(line: Line) -> list[tuple[float, float]]:
-    """An area is closed along zero."""
+    """Close an area along zero."""
     if line.style != "area":
         return list(line.points)
     return [(line.points[0][0], 0), *line.points, (line.points[-1][0], 0)]
@@ -246,7 +246,7 @@ def _nothing() -> Markup:
 
 
 def _svg(alt: str, *children: Markup | list[Markup], title: str = "", height: int = HEIGHT) -> Markup:
-    """``alt`` describes the drawing; without a title it is its name too."""
+    """Wrap a drawing. ``alt`` describes it; without a title it is its name too."""
     words = [el("title", title), el("desc", alt)] if title else []
     name = None if title else alt
     return el("svg", words, *children, class_="chart", viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=name)

@@ -8,7 +8,7 @@ from .markup import Child, Markup, el
 
 
 def document(title: str, *sections: Child, footer: Child = "") -> str:
-    """The text of an HTML file: ``sections`` in ``main``, then ``footer``, with the style sheet inside."""
+    """Return the text of an HTML file: ``sections`` in ``main``, then ``footer``, with the style sheet inside."""
     style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     page = el(
         "html",
@@ -26,10 +26,10 @@ def document(title: str, *sections: Child, footer: Child = "") -> str:
 
 
 def tile(name: str, value: str, about: str) -> Markup:
-    """One figure among a ``dl`` of class "tiles": its name, its value, and a few words."""
+    """Return one figure in a ``dl`` of class "tiles": its name, its value, and a few words."""
     return el("div", el("dt", name), el("dd", value), el("dd", about, class_="about"))
 
 
 def keys(*named: tuple[str, str]) -> Markup:
-    """A chart's key: (words, CSS class of the colour) each."""
+    """Return a chart's key: (words, CSS class of the colour) each."""
     return el("p", [el("span", text, class_=f"key {style}") for text, style in named], class_="keys")

@@ -19,7 +19,7 @@ Child = str | Iterable[str]
 
 
 def el(name: str, /, *children: Child, **attributes: object) -> Markup:
-    """One element. ``class_="x"`` is class, ``stroke_width=2`` is stroke-width; None and False leave it out.
+    """Return one element. ``class_="x"`` is class, ``stroke_width=2`` is stroke-width; None and False leave it out.
 
     Children are strings (escaped unless :class:`Markup`) or iterables of them.
     """
@@ -32,12 +32,12 @@ def el(name: str, /, *children: Child, **attributes: object) -> Markup:
 
 
 def join(*children: Child) -> Markup:
-    """Children side by side, without an element around them."""
+    """Join children side by side, without an element around them."""
     return Markup("".join(_text(child) for child in children))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table with a row of headings; the first cell of each row is its heading."""
+    """Return a table with a row of headings; the first cell of each row is its heading."""
     return el(
         "table",
         el("thead", el("tr", [el("th", name, scope="col") for name in columns])),

@@ -8,22 +8,22 @@ from ..codes.metrics import percent
 
 
 def share(value: float | None) -> str:
-    """A share from 0 to 1 in percent, as tables write it; None was not measured."""
+    """Format a share from 0 to 1 in percent, as tables write it; None was not measured."""
     return "not run" if value is None else percent(value)
 
 
 def decibel(value: float | None) -> str:
-    """A PSNR; None and inf both mean identical images."""
+    """Format a PSNR; None and inf both mean identical images."""
     return "identical" if value is None or math.isinf(value) else f"{value:.1f} dB"
 
 
 def milliseconds(value: float) -> str:
-    """Three digits or so."""
+    """Format milliseconds with three digits or so."""
     return f"{_digits(value)} ms"
 
 
 def duration(seconds: float) -> str:
-    """Three digits or so, in the unit that has them."""
+    """Format a duration with three digits or so, in the unit that has them."""
     if seconds >= 1:
         return f"{_digits(seconds)} s"
     if seconds >= 1e-3 or seconds == 0:
@@ -32,22 +32,22 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in MiB or GiB."""
+    """Format bytes in MiB or GiB."""
     return f"{number / 2**30:.2f} GiB" if number >= 2**30 else f"{number / 2**20:,.0f} MiB"
 
 
 def rate(value: float) -> str:
-    """Images per second, without the unit."""
+    """Format images per second, without the unit."""
     return f"{value:,.0f}" if value >= 100 else _digits(value) if value >= 1 or value == 0 else f"{value:.3g}"
 
 
 def times(ratio: float) -> str:
-    """How many times faster; under 1 is slower."""
+    """Format how many times faster something is; under 1 is slower."""
     return f"{ratio:.1f} ×" if ratio >= 10 else f"{ratio:.2f} ×"
 
 
 def count(number: int, singular: str, plural: str | None = None) -> str:
-    """As in "1 token" and "680 tokens"."""
+    """Format a count, as in "1 token" and "680 tokens"."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 

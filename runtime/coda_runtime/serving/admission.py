@@ -33,7 +33,7 @@ class Record:
     began: float = field(default_factory=time.monotonic)
 
     def fields(self, code: str) -> dict[str, Any]:
-        """For the log; `code` is "OK" or a gRPC status."""
+        """Return fields for the log; `code` is "OK" or a gRPC status."""
         milliseconds = {"queue_ms": self.queue_ms, "run_ms": self.run_ms, "total_ms": self.seconds * 1e3}
         known = {name: round(value, 2) for name, value in milliseconds.items() if value is not None}
         about = {"id": self.id, "model": self.model, "protocol": self.protocol, "images": self.images}
@@ -113,7 +113,7 @@ class Admission:
             ) from error
 
     def room_for_text(self, size: int) -> AbstractAsyncContextManager[Any]:
-        """Held while a request of `size` bytes of text is under way: read, it takes many times its size."""
+        """Hold room while a request of `size` bytes of text is under way: read, it takes many times its size."""
         return nullcontext() if size <= SMALL_TEXT_BYTES else self._texts
 
     @contextmanager
@@ -122,7 +122,7 @@ class Admission:
             raise RequestError("unavailable", self._why_not)
         if self.active >= self._options.max_requests:
             raise RequestError(
-                "busy", f"{self.active} requests are under way, the most there may be; send it again a little later"
+                "busy", f"{self.active} requests are in progress, which is the limit; send it again a little later"
             )
         self.active += 1
         self._metrics.active.set(self.active)

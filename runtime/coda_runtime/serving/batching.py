@@ -159,8 +159,8 @@ class Batcher:
             raise ClosedError("the server is stopping; send the request to another one")
         if self._waiting + self._kept + rows > self._max_waiting:
             raise QueueFullError(
-                f"{self._waiting + self._kept} images wait and {rows} more would be over the limit of "
-                f"{self._max_waiting}; send the request again a little later"
+                f"{self._waiting + self._kept} images are waiting, and {rows} more would exceed the limit of "
+                f"{self._max_waiting}; send the request again later"
             )
 
     def submit(self, model: str, rows: Rows) -> Job:
@@ -176,7 +176,7 @@ class Batcher:
         return job
 
     def hurry(self) -> None:
-        """From now on run what waits at once: no more is to come."""
+        """Run what waits at once from now on: no more is to come."""
         with self._changed:
             self._max_delay = 0.0
             self._changed.notify_all()
@@ -201,7 +201,7 @@ class Batcher:
             self._run(run, chunks)
 
     def _next(self) -> list[_Chunk]:
-        """The pieces of the next batch, when it is time for it; none when all is done and the queues are closed."""
+        """Return the chunks of the next batch when it is due; none when all is done and the queues are closed."""
         with self._changed:
             while True:
                 if not self._queues and self._closing:
@@ -214,7 +214,7 @@ class Batcher:
                 self._changed.wait(min(due.values()) - now if due else None)
 
     def _due(self, jobs: deque[Job]) -> float:
-        """When a lane's next batch is to start; in the past if at once."""
+        """Return when a queue's next batch is to start; in the past if at once."""
         full = sum(job.waiting for job in jobs) >= self.max_batch
         return 0.0 if full or self._closing else jobs[0].arrived + self._max_delay
 
@@ -249,7 +249,7 @@ class Batcher:
             problem = error
         report = BatchReport(model, count, time.monotonic() - began, queued, problem)
         if problem is None:
-            with self._changed:  # pieces of one request may come back from several workers
+            with self._changed:  # chunks of one request may come back from several workers
                 start = 0
                 for chunk in chunks:
                     stop = start + chunk.stop - chunk.start

@@ -14,7 +14,7 @@ _MAX_LENGTH = 500  # characters of a message, which may quote the client
 
 
 class Kind(NamedTuple):
-    """A kind of refusal: HTTP status, gRPC status, and whether the same request may be sent again."""
+    """A kind of error: HTTP status, gRPC status, and whether the same request may be sent again."""
 
     status: int
     code: str
@@ -35,7 +35,7 @@ KINDS = {
     "unavailable": Kind(503, "UNAVAILABLE", again=True),
     "timeout": Kind(504, "DEADLINE_EXCEEDED"),
 }
-"""Every kind of refusal; the keys are the label `kind` of coda_errors_total."""
+"""Every kind of error; the keys are the label `kind` of coda_errors_total."""
 
 
 class RequestError(CodaError):
@@ -48,7 +48,7 @@ class RequestError(CodaError):
 
 
 def request_error(error: Exception) -> RequestError:
-    """What an exception means to the client. What tells of the server's inside is logged under an id, and not told."""
+    """Return what an exception means to the client. Internals of the server are logged under an id, and not told."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, InputError):

@@ -58,18 +58,18 @@ class Plane(DataPlane):  # type: ignore[misc] # kserve has no types
         return {"name": "coda-runtime", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     async def ready(self) -> bool:
-        """Whether inference requests are taken."""
+        """Return whether inference requests are taken."""
         return self.is_ready
 
     def get_model_from_registry(self, name: str) -> Any:
-        """The model of this name. Raises RefusedError."""
+        """Return the model of this name. Raises RefusedError."""
         model = self.model_registry.get_model(name)
         if model is None:
             raise RequestError("unknown", f"there is no model {name!r}; there are {' and '.join(MODELS)}")
         return model
 
     async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
-        """Whether a model is ready. Raises RefusedError."""
+        """Return whether a model is ready. Raises RefusedError."""
         return bool(self.get_model_from_registry(model_name).ready)
 
 

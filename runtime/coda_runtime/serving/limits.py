@@ -15,7 +15,7 @@ from .errors import RequestError
 from .options import MAX_CONNECTIONS, MAX_HEADER_BYTES
 
 T = TypeVar("T")
-_SLACK = 2.0  # seconds after which a connection is cut, so that a refusal comes first
+_SLACK = 2.0  # seconds after which a connection is cut, so that an error response comes first
 
 
 def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
@@ -23,7 +23,7 @@ def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise RequestError(
-            "content_encoding", f"the body is compressed ({encoding!r}), which is not taken here; send it as it is"
+            "content_encoding", f"the body is compressed ({encoding!r}), which is not supported; send it uncompressed"
         )
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()) or int(length) > max_bytes:
@@ -31,13 +31,13 @@ def check_headers(headers: Mapping[str, str], max_bytes: int) -> None:
 
 
 async def read_body(receive: Receive, max_bytes: int) -> bytes:
-    """The whole body, of which never more than `max_bytes` bytes are kept. Raises RefusedError."""
+    """Return the whole body, of which never more than `max_bytes` bytes are kept. Raises RefusedError."""
     chunks: list[bytes] = []
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RequestError("client_gone", "the client closed the connection while it sent the request")
+            raise RequestError("client_gone", "the client closed the connection while sending the request")
         size += len(message["body"])
         if size > max_bytes:
             raise _too_large(f"over {max_bytes}", max_bytes)
@@ -63,7 +63,7 @@ async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise RequestError("client_gone", "the client closed the connection before its answer was there")
+        raise RequestError("client_gone", "the client closed the connection before its answer was ready")
     finally:
         gone.cancel()
         task.cancel()
@@ -76,12 +76,13 @@ async def _hang_up(receive: Receive) -> None:
 
 def _too_large(length: str, max_bytes: int) -> RequestError:
     return RequestError(
-        "too_large", f"the body has {length[:30]} bytes, and {max_bytes} is the most; send fewer images in one request"
+        "too_large",
+        f"the body has {length[:30]} bytes, more than the limit of {max_bytes}; send fewer images in one request",
     )
 
 
 def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
-    """HTTP as uvicorn speaks it, with bounds on what it bears: long headers, and clients that neither send nor read.
+    """Return uvicorn's HTTP protocol with bounds on long headers, and on clients that neither send nor read.
 
     Args:
         timeout: seconds from the first byte of a request (or the connection's start) to its last one, and seconds
@@ -89,7 +90,7 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
     """
 
     class BoundedProtocol(HttpToolsProtocol):
-        _head_bytes = 0  # since a head or a piece of a body ended: of headers, also those behind a body in chunks
+        _head_bytes = 0  # since a head or a chunk of a body ended: of headers, also those behind a body in chunks
         _went_on = False
         _sending: TimerHandle | None = None  # while the client is to send
         _reading: TimerHandle | None = None  # while the client is to read
@@ -144,7 +145,7 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
 
 
 def _stopped(timer: TimerHandle | None) -> TimerHandle | None:
-    """None, in place of a timer that is of no more use."""
+    """Stop a timer that is of no more use, and return None in its place."""
     if timer is not None:
         timer.cancel()
     return None

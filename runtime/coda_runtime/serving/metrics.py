@@ -18,7 +18,7 @@ class Metrics:
         by_model = ["model"]
         self.requests = Counter(
             "coda_requests_total",
-            "Inference requests, by how they were answered: OK or a status code's name.",
+            "Inference requests, by the status of the response: OK or a status code's name.",
             ["model", "protocol", "code"],
             registry=registry,
         )
@@ -27,7 +27,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "coda_request_seconds",
-            "Seconds from a request's arrival to its answer, the refused ones too.",
+            "Seconds from a request's arrival to its response, rejected requests included.",
             by_model,
             buckets=_SECONDS,
             registry=registry,
@@ -41,9 +41,9 @@ class Metrics:
         self.batch_size = Histogram(
             "coda_batch_size", "Images in one batch.", by_model, buckets=_IMAGES, registry=registry
         )
-        self.images = Counter("coda_images_total", "Images that devices have run.", by_model, registry=registry)
-        self.queue_images = Gauge("coda_queue_images", "Images that wait for a device.", registry=registry)
-        self.active = Gauge("coda_requests_active", "Inference requests under way.", registry=registry)
+        self.images = Counter("coda_images_total", "Images that devices have processed.", by_model, registry=registry)
+        self.queue_images = Gauge("coda_queue_images", "Images waiting for a device.", registry=registry)
+        self.active = Gauge("coda_requests_active", "Inference requests in progress.", registry=registry)
 
     def batch(self, report: BatchReport) -> None:
         """Count one batch."""

@@ -40,29 +40,29 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
         self._input, self._output = self.tensors()
 
     def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The input and the output as V2 metadata: name, datatype, shape with -1 where any size goes."""
+        """Return the input and the output as V2 metadata: name, datatype, shape with -1 where any size goes."""
         raise NotImplementedError
 
     async def rows(self, tensor: Tensor) -> Rows:
-        """The rows that the engine takes, one for each image."""
+        """Return the rows that the engine takes, one for each image."""
         raise NotImplementedError
 
     def get_input_types(self) -> list[dict[str, Any]]:
-        """The input's metadata."""
+        """Return the input's metadata."""
         return [self._input]
 
     def get_output_types(self) -> list[dict[str, Any]]:
-        """The output's metadata."""
+        """Return the output's metadata."""
         return [self._output]
 
     def load(self) -> bool:
-        """Whether it is ready. kserve calls this for a model that is not, and expects it to be loaded then."""
+        """Return whether it is ready. kserve calls this for a model that is not, and expects it to be loaded then."""
         return bool(self.ready)
 
     async def predict(self, payload: Request, headers: Mapping[str, str] | None = None) -> Response:
         """Answer a request. Raises InputError for what is wrong in it, QueueFullError, and what the engine raises."""
         if self.batcher is None:
-            raise RuntimeError(f"{self.name} is called before the bundle is loaded")
+            raise RuntimeError(f"{self.name} was called before the bundle was loaded")
         self._check_outputs(payload)
         rows = await self.rows(only_input(payload.inputs, self._input["name"], self.datatypes))
         record = current_record.get()
@@ -82,7 +82,10 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
         return self.batcher.room(images)
 
     async def in_pool(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Results of `calls`, each run in the pool. Those not begun are dropped when one fails or we are cancelled."""
+        """Return the results of `calls`, each run in the pool.
+
+        Those not begun are dropped when one fails or we are cancelled.
+        """
         loop = asyncio.get_running_loop()
         futures = [loop.run_in_executor(self._pool, call) for call in calls]
         try:
@@ -92,7 +95,7 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
                 future.cancel()
 
     async def read(self, reader: Callable[[Tensor, int], T], tensor: Tensor) -> T:
-        """What `reader` makes of a tensor; in the pool where it is a list of numbers, which takes long."""
+        """Return what `reader` makes of a tensor; in the pool if it is a list of numbers, which takes long."""
         call = partial(reader, tensor, self._options.max_images)
         return (await self.in_pool([call]))[0] if isinstance(tensor.content, list) else call()
 
@@ -100,7 +103,9 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
         names = [name for name, _ in request.outputs]
         if names not in ([], [self._output["name"]]):
             found = ", ".join(map(repr, names[:5]))
-            raise InputError(f"the outputs are {found}; {self.name} has {self._output['name']!r} alone, once")
+            raise InputError(
+                f"the outputs are {found}; {self.name} has {self._output['name']!r} once, and nothing else"
+            )
 
 
 class Encode(TokenModel):
@@ -109,14 +114,14 @@ class Encode(TokenModel):
     datatypes = (IMAGE.datatype, "BYTES")
 
     def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`image` UINT8 [N,H,W,3], or BYTES [N]; `ids` INT32 [N,L]."""
+        """Return `image` UINT8 [N,H,W,3], or BYTES [N]; `ids` INT32 [N,L]."""
         return (
             {"name": IMAGE.name, "datatype": IMAGE.datatype, "shape": [-1, -1, -1, 3]},
             {"name": IDS.name, "datatype": IDS.datatype, "shape": [-1, *IDS.row(self.spec)]},
         )
 
     async def rows(self, tensor: Tensor) -> Pixels:
-        """uint8 [N,S,S,3], resized by the official rule."""
+        """Return uint8 [N,S,S,3], resized by the official rule."""
         size, max_images = self.spec.image_size, self._options.max_images
         fits: list[Callable[[], Pixels]]
         if tensor.datatype == "BYTES":
@@ -137,8 +142,7 @@ class Encode(TokenModel):
         height, width = pixels.shape[1:3]
         if height * width > self._options.max_pixels:
             raise InputError(
-                f"image has {width} x {height} pixels, and {self._options.max_pixels} is the most that is taken here; "
-                "scale it down"
+                f"image has {width} x {height} pixels, more than the limit of {self._options.max_pixels}; scale it down"
             )
 
 
@@ -148,14 +152,14 @@ class Decode(TokenModel):
     datatypes = (IDS.datatype, "INT64")
 
     def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """`ids` INT32 [N,n]; `image` UINT8 [N,S,S,3]."""
+        """Return `ids` INT32 [N,n]; `image` UINT8 [N,S,S,3]."""
         return (
             {"name": IDS.name, "datatype": IDS.datatype, "shape": [-1, -1]},
             {"name": IMAGE.name, "datatype": IMAGE.datatype, "shape": [-1, *IMAGE.row(self.spec)]},
         )
 
     async def rows(self, tensor: Tensor) -> npt.NDArray[np.int32]:
-        """int32 [N,n], each in [0, V). Rows of different n are never in one batch."""
+        """Return int32 [N,n], each in [0, V). Rows of different n are never in one batch."""
         ids = await self.read(read_ids, tensor)
         with self.expect(len(ids)):
             return check_ids(ids, self.spec)

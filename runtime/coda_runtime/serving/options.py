@@ -24,12 +24,12 @@ class ServeOptions:
 
     Args:
         host: address to listen at.
-        http_port, grpc_port: 0 takes a free one.
+        http_port, grpc_port: 0 picks a free port.
         max_batch: images in one run of a device; None is what the tokenizer takes at once.
         max_delay_ms: milliseconds that an incomplete batch may wait for more.
         max_queue: images that may wait for a device.
         max_images: images in one request.
-        max_pixels: width times height of one picture.
+        max_pixels: width times height of one image.
         max_request_mb: MiB of one request.
         max_requests: requests under way, each of which may hold max_request_mb.
         timeout: seconds for a body to arrive, as many for its answer, and as many for the client to read that.

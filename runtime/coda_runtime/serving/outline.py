@@ -28,23 +28,24 @@ class Outline:
     def check(self) -> None:
         """Raise InputError for what is no request, RefusedError for one that has too much beside raw contents."""
         if self.problem:
-            raise InputError(f"the message is no ModelInferRequest that is taken here: {self.problem}")
+            raise InputError(f"the message is not a ModelInferRequest that is supported here: {self.problem}")
         if self.text_bytes > MAX_TEXT_BYTES:
             raise RequestError(
                 "too_large",
-                f"the contents have {self.text_bytes} bytes, and {MAX_TEXT_BYTES} is the most; send raw_input_contents",
+                f"the contents have {self.text_bytes} bytes, more than the limit of {MAX_TEXT_BYTES}; send "
+                "raw_input_contents",
             )
 
 
 def outline(message: bytes) -> Outline:
-    """Return the outline of a serialised ModelInferRequest. Raises nothing: see `Outline.check`."""
+    """Return what is known of a serialised ModelInferRequest. Raises nothing: see `Outline.check`."""
     model, raw_bytes = "", 0
     try:
         for count, (field, wire, start, stop) in enumerate(read_fields(message, 0, len(message), "a request"), 1):
             if count > MAX_FIELDS:
                 return Outline(model, problem=f"it has more than {MAX_FIELDS} fields")
             if wire != LENGTH_DELIMITED:
-                return Outline(model, problem=f"field {field} is none of its")
+                return Outline(model, problem=f"field {field} is unknown")
             if field == _MODEL:
                 model = message[start : min(stop, start + 100)].decode(errors="replace")
             elif field == _RAW:

@@ -72,12 +72,12 @@ class Inference:
         return Response(content, headers={_JSON_LENGTH: str(length)}, media_type="application/octet-stream")
 
     async def _run(self, call: Callable[[], T], *, small: bool) -> T:
-        """In the pool, so that a large one keeps nobody else waiting."""
+        """Run in the pool, so that a large request keeps nobody else waiting."""
         return call() if small else await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
 def application(plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> Starlette:
-    """Everything that is served over HTTP."""
+    """Return everything that is served over HTTP."""
     endpoints = V2Endpoints(plane)
 
     async def metadata(request: Request) -> Response:
@@ -123,7 +123,7 @@ def application(plane: Plane, admission: Admission, options: ServeOptions, pool:
 
 
 def http_server(app: Starlette, options: ServeOptions) -> uvicorn.Server:
-    """The server of `app`; its sockets are given to `serve`."""
+    """Return the server of `app`; its sockets are given to `serve`."""
     config = uvicorn.Config(
         app,
         http=bounded_protocol(options.timeout),
@@ -156,5 +156,5 @@ async def _not_ready(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    words = {404: "there is nothing at this path", 405: "this path does not take the method"}
+    words = {404: "there is nothing at this path", 405: "method not allowed"}
     return JSONResponse({"error": words.get(error.status_code, error.detail)}, error.status_code, error.headers)

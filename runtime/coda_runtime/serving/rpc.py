@@ -50,19 +50,19 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
         return await _or_abort(answer(), context)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Whether a model is ready."""
+        """Return whether a model is ready."""
         return await _or_abort(super().ModelReady(request, context), context)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Inputs and outputs of a model."""
+        """Return the inputs and outputs of a model."""
         return await _or_abort(super().ModelMetadata(request, context), context)
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:  # noqa: N802
-        """Not offered: anyone who can reach the port could stop the service."""
+        """Refuse: anyone who can reach the port could stop the service."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "models are loaded when the server starts, and only then")
 
     async def RepositoryModelUnload(self, request: Any, context: Any) -> None:  # noqa: N802
-        """Not offered."""
+        """Refuse, as `RepositoryModelLoad` does."""
         await self.RepositoryModelLoad(request, context)
 
     async def _infer(self, request: bytes, about: Outline, record: Record) -> messages.ModelInferResponse:
@@ -84,11 +84,11 @@ def _read(request: bytes) -> Request:
     try:
         return request_from_grpc(messages.ModelInferRequest.FromString(request))
     except DecodeError as error:
-        raise InputError(f"the message is no ModelInferRequest ({error})") from error
+        raise InputError(f"the message is not a ModelInferRequest ({error})") from error
 
 
 async def _or_abort(call: Awaitable[T], context: Any) -> T:
-    """The call's answer, or its error as a gRPC status."""
+    """Return the call's answer, or its error as a gRPC status."""
     try:
         return await call
     except Exception as error:  # all of them mean something to the client
@@ -107,7 +107,7 @@ class _Unread(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no t
 
 
 def grpc_server(service: Service, options: ServeOptions) -> Any:
-    """A grpc.aio server without a port yet."""
+    """Return a grpc.aio server without a port yet."""
     server = grpc.aio.server(
         interceptors=[_Unread()],
         options=[

@@ -27,7 +27,7 @@ from .rpc import Service, grpc_server
 from .sockets import address, bind_grpc
 
 _LOG = logging.getLogger("coda.serve")
-_MAX_THREADS = 8  # pictures in memory in their own size
+_MAX_THREADS = 8  # images in memory in their own size
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LAST_SECONDS = (
     1.0  # for answers that gRPC has to send and runs that nobody waits for, when the drain took all its time
@@ -89,7 +89,7 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
             self._end(drained, _left(end))
         if not drained:
             raise CodaError(
-                f"requests were still under way after {self._options.drain_seconds:g} s and were cut off; give them "
+                f"requests were still in progress after {self._options.drain_seconds:g} s and were cut off; give them "
                 "more time: --drain-seconds"
             )
 
@@ -139,12 +139,12 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
 
 
 def _left(end: float) -> float:
-    """Seconds until `end`, a time.monotonic(), and `_LAST_SECONDS` at least."""
+    """Return the seconds until `end`, a time.monotonic(), and `_LAST_SECONDS` at least."""
     return max(_LAST_SECONDS, end - time.monotonic())
 
 
 def _stop_on_signals() -> asyncio.Task[bool]:
-    """A task that ends at the first SIGTERM or SIGINT; the second one ends the process at once."""
+    """Return a task that ends at the first SIGTERM or SIGINT; the second one ends the process at once."""
     asked = asyncio.Event()
 
     def stop() -> None:
@@ -162,5 +162,5 @@ def _stop_on_signals() -> asyncio.Task[bool]:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The fastest event loop that is installed, as uvicorn chooses it."""
+    """Return the fastest event loop that is installed, as uvicorn chooses it."""
     return uvicorn.Config("", log_config=None).get_loop_factory()

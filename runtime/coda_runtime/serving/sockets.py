@@ -13,7 +13,7 @@ _BACKLOG = 2048  # connections that wait to be accepted
 
 
 def listen(options: ServeOptions) -> socket.socket:
-    """A socket that listens for HTTP; gRPC's port is tried too. Raises CodaError where one is taken."""
+    """Return a socket that listens for HTTP; gRPC's port is tried too. Raises CodaError if one is taken."""
     # gRPC itself says why it cannot listen only in a log line of its own.
     _listen("gRPC", options.host, options.grpc_port).close()
     return _listen("HTTP", options.host, options.http_port)
@@ -29,7 +29,7 @@ def bind_grpc(server: Any, options: ServeOptions) -> str:
 
 
 def address(host: str, port: int) -> str:
-    """As "host:port", with the brackets that IPv6 needs."""
+    """Return "host:port", with the brackets that IPv6 needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -48,6 +48,6 @@ def _listen(what: str, host: str, port: int) -> socket.socket:
 
 def _taken(what: str, host: str, port: int, why: str) -> CodaError:
     return CodaError(
-        f"{what} cannot listen at {address(host, port)} ({why}); stop what listens there, or choose another "
+        f"{what} cannot listen on {address(host, port)} ({why}); stop what is listening there, or choose another "
         f"--{what.lower()}-port or --host"
     )

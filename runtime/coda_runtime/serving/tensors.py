@@ -35,11 +35,11 @@ class Tensor:
 
 
 def only_input(inputs: Sequence[Tensor], name: str, datatypes: Sequence[str]) -> Tensor:
-    """The one input that a model has. Raises InputError for others, for two of them, and for other datatypes."""
+    """Return the one input that a model has. Raises InputError for others, for two of them, and for other datatypes."""
     names = [tensor.name for tensor in inputs]
     if names != [name]:
         found = ", ".join(map(repr, names[:5])) or "none"
-        raise InputError(f"the inputs are {found}; expected {name!r} alone, once")
+        raise InputError(f"the inputs are {found}; expected {name!r} once, and nothing else")
     tensor = inputs[0]
     if tensor.datatype not in datatypes:
         raise InputError(f"{name} has datatype {tensor.datatype!r}; expected {' or '.join(datatypes)}")
@@ -47,7 +47,7 @@ def only_input(inputs: Sequence[Tensor], name: str, datatypes: Sequence[str]) ->
 
 
 def read_pixels(tensor: Tensor, max_items: int) -> npt.NDArray[np.uint8]:
-    """Images, uint8 [N,H,W,3], N up to `max_items`. Raises InputError, ImageError."""
+    """Read images, uint8 [N,H,W,3], N up to `max_items`. Raises InputError, ImageError."""
     shape = _shape(tensor, 4, "[N,H,W,3]", max_items)
     if not all(shape):
         raise ImageError(f"{tensor.name} has shape {list(shape)}; expected [N,H,W,3] with at least one pixel")
@@ -57,7 +57,10 @@ def read_pixels(tensor: Tensor, max_items: int) -> npt.NDArray[np.uint8]:
 
 
 def read_ids(tensor: Tensor, max_items: int) -> npt.NDArray[Any]:
-    """Ids, int32 or int64 [N,n], N up to `max_items`; their values are not checked. Raises InputError, TokenError."""
+    """Read ids, int32 or int64 [N,n], N up to `max_items`; their values are not checked.
+
+    Raises InputError, TokenError.
+    """
     shape = _shape(tensor, 2, "[N,n]", max_items)
     if not all(shape):
         raise TokenError(f"{tensor.name} has shape {list(shape)}; expected [N,n] with at least one token")
@@ -65,7 +68,7 @@ def read_ids(tensor: Tensor, max_items: int) -> npt.NDArray[Any]:
 
 
 def read_files(tensor: Tensor, max_items: int) -> list[bytes]:
-    """The files of a BYTES tensor [N], N up to `max_items`. Raises InputError."""
+    """Read the files of a BYTES tensor [N], N up to `max_items`. Raises InputError."""
     (count,) = _shape(tensor, 1, "[N]", max_items)
     if count == 0:
         raise ImageError(f"{tensor.name} is empty; send at least one JPEG or PNG file")
@@ -73,7 +76,7 @@ def read_files(tensor: Tensor, max_items: int) -> list[bytes]:
     if not isinstance(files, (bytes, memoryview)):
         if not isinstance(files, list) or not all(isinstance(file, bytes) for file in files):
             raise InputError(
-                f"{tensor.name} has BYTES in JSON, which holds text alone; send files as binary data "
+                f"{tensor.name} has BYTES in JSON, which holds only text; send files as binary data "
                 "(binary_data_size), each after its length in 4 bytes, little-endian"
             )
         if len(files) != count:
@@ -111,7 +114,7 @@ def _integers(tensor: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _listed(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A list of numbers, flat or nested as the shape says."""
+    """Read a list of numbers, flat or nested as the shape says."""
     name, kind = tensor.name, tensor.datatype
     if not isinstance(tensor.content, list):
         raise InputError(f"{name} has no data; expected a list of {math.prod(shape)} numbers, or binary data")
@@ -125,13 +128,13 @@ def _listed(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt
 
 
 def _flat(values: list[Any], shape: tuple[int, ...], name: str) -> list[Any]:
-    """As many elements as the shape says, of a list that is flat or nested in its way."""
+    """Return as many elements as the shape says, of a list that is flat or nested in its way."""
     if values and isinstance(values[0], list):
         if len(values) != shape[0]:
             raise InputError(f"{name} has {len(values)} lists of numbers, and its shape says {list(shape)}")
         for side in shape[1:]:
             if not all(isinstance(value, list) and len(value) == side for value in values):
-                raise InputError(f"{name} is nested in another way than its shape says, {list(shape)}")
+                raise InputError(f"{name} is not nested as its shape says, {list(shape)}")
             values = list(chain.from_iterable(values))
     if len(values) != math.prod(shape):
         raise InputError(f"{name} has {len(values)} numbers, and its shape says {list(shape)}")

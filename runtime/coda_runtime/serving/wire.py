@@ -67,14 +67,14 @@ def request_from_http(body: bytes, json_length: str | None) -> Request:
     if length > MAX_TEXT_BYTES:
         raise RequestError(
             "too_large",
-            f"the JSON has {length} bytes, and {MAX_TEXT_BYTES} is the most; send tensors as binary data, which also "
-            "is many times as fast",
+            f"the JSON has {length} bytes, more than the limit of {MAX_TEXT_BYTES}; send tensors as binary data, which "
+            "is also many times faster",
         )
     try:
         head = orjson.loads(memoryview(body)[:length])
     except orjson.JSONDecodeError as error:
         raise InputError(
-            f"the request is no JSON ({error}); with binary data, say the JSON's length in "
+            f"the request is not JSON ({error}); with binary data, give the JSON's length in "
             "Inference-Header-Content-Length"
         ) from error
     fields = _object(head, "the request")
@@ -85,7 +85,7 @@ def request_from_http(body: bytes, json_length: str | None) -> Request:
         tensor, rest = _http_input(entry, rest)
         inputs.append(tensor)
     if len(rest):
-        raise InputError(f"{len(rest)} bytes follow that belong to no input; say their number in binary_data_size")
+        raise InputError(f"{len(rest)} bytes follow that belong to no input; give their number in binary_data_size")
     outputs = [
         (_text(entry, "name"), _parameters(entry, "an output").get("binary_data"))
         for entry in _objects(fields.get("outputs") or [], "outputs")
@@ -138,7 +138,10 @@ def response_to_http(response: Response, *, binary: bool) -> tuple[bytes, int | 
 
 
 def json_bytes(header: str | None, body: int) -> int:
-    """The length of the JSON in a body, by Inference-Header-Content-Length if there is one. Raises InputError."""
+    """Return the length of the JSON in a body, by Inference-Header-Content-Length if there is one.
+
+    Raises InputError.
+    """
     if header is None:
         return body
     if not (header.isascii() and header.isdigit() and len(header) < 19) or int(header) > body:
@@ -150,7 +153,7 @@ def json_bytes(header: str | None, body: int) -> int:
 
 
 def _http_input(entry: dict[str, Any], rest: memoryview) -> tuple[Tensor, memoryview]:
-    """One input, and what follows its raw content in the body."""
+    """Return one input, and what follows its raw content in the body."""
     name, parameters = _text(entry, "name"), _parameters(entry, "an input")
     datatype, size, content = _text(entry, "datatype"), parameters.get("binary_data_size"), entry.get("data")
     if size is None and content is None:
@@ -167,7 +170,7 @@ def _http_input(entry: dict[str, Any], rest: memoryview) -> tuple[Tensor, memory
 
 
 def _grpc_contents(tensor: Any) -> list[Any]:
-    """The typed contents, which are empty where they are of another type than the tensor says."""
+    """Return the typed contents, which are empty where they are of another type than the tensor says."""
     field = _CONTENTS.get(tensor.datatype)
     return list(getattr(tensor.contents, field)) if field else []
 
@@ -209,5 +212,5 @@ def _check_parameters(parameters: Mapping[str, Any], what: str) -> None:
 
 def _id(number: str | None) -> str:
     if number and len(number) > _MAX_ID_LENGTH:
-        raise InputError(f"id has {len(number)} characters; {_MAX_ID_LENGTH} is the most")
+        raise InputError(f"id has {len(number)} characters; the limit is {_MAX_ID_LENGTH}")
     return number or f"{random.getrandbits(128):032x}"  # uuid4 asks the system each time

@@ -21,7 +21,7 @@ ENSEMBLES = {name: OPERATIONS[name] for name in ("encode", "decode")}
 
 
 def part_config(served: ServedPart, spec: Spec, options: RepositoryOptions, provenance: Mapping[str, str]) -> Message:
-    """The config of a part. `provenance` becomes parameters, which clients can read and backends do not know."""
+    """Return the config of a part. `provenance` becomes parameters, which clients can read and backends do not know."""
     part = PARTS[served.part]
     config: dict[str, Value] = {
         "name": served.part,
@@ -48,7 +48,7 @@ def part_config(served: ServedPart, spec: Spec, options: RepositoryOptions, prov
 
 
 def ensemble_config(name: str, parts: Sequence[ServedPart], spec: Spec, provenance: Mapping[str, str]) -> Message:
-    """The config of an ensemble that hands the tensors of `parts`, in order, from one to the next."""
+    """Return the config of an ensemble that hands the tensors of `parts`, in order, from one to the next."""
     steps: list[Value] = []
     for served in parts:
         source, target = PARTS[served.part].input.name, PARTS[served.part].output.name
@@ -67,12 +67,12 @@ def ensemble_config(name: str, parts: Sequence[ServedPart], spec: Spec, provenan
 
 
 def max_batch(parts: Sequence[ServedPart]) -> int:
-    """The most images that go through all of these models at once."""
+    """Return the most images that go through all of these models at once."""
     return min(served.max_batch for served in parts)
 
 
 def _shape(tensor: TensorSpec, spec: Spec) -> dict[str, Value]:
-    """Type and dimensions of a tensor, without the batch."""
+    """Return type and dimensions of a tensor, without the batch."""
     return {"data_type": Symbol(f"TYPE_{tensor.datatype}"), "dims": list(tensor.row(spec))}
 
 

@@ -52,7 +52,7 @@ class RepositoryOptions:
         if self.device == "cpu" and self.format == "tensorrt":
             raise InputError('TensorRT engines do not run on a CPU: take device "gpu", or format "onnx"')
         if self.device == "gpu" and self.threads is not None:
-            raise InputError('threads are those of the CPU, and device is "gpu"; leave them away, or take device "cpu"')
+            raise InputError('threads are those of the CPU, and device is "gpu"; omit them, or take device "cpu"')
         for name, number, minimum, maximum in (
             ("max_batch", self.max_batch, 1, 4096),
             ("instances", self.instances, 1, 64),
@@ -65,7 +65,7 @@ class RepositoryOptions:
                 raise InputError(f"{name} is {number}; expected {minimum} to {maximum}")
 
     def choose_precision(self, available: Sequence[str]) -> str:
-        """The precision to serve, of those that a bundle has, its default first.
+        """Return the precision to serve, of those that a bundle has, its default first.
 
         Raises InputError for one that is not there, and for bf16 on a CPU.
         """

@@ -36,5 +36,5 @@ class ServedPart:
 
 
 def find(bundle: Bundle, part: str, format: str, precision: str) -> list[Artifact]:
-    """The files of a part for a tokenizer in this precision: the quantizer is always float32."""
+    """Return the files of a part for a tokenizer in this precision: the quantizer is always float32."""
     return bundle.manifest.find(part, format=format, precision=PARTS[part].precision_in(precision))

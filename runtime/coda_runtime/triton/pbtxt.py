@@ -18,12 +18,12 @@ Message: TypeAlias = "Mapping[str, Value]"
 
 
 def entries(values: Mapping[str, Value]) -> list[Value]:
-    """A map field: one {key, value} message for each entry."""
+    """Return a map field: one {key, value} message for each entry."""
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
 def render(message: Message, comments: Sequence[str] = ()) -> str:
-    """The text of a message after its comments, in ASCII; every field on a line of its own."""
+    """Return the text of a message after its comments, in ASCII; every field on a line of its own."""
     return "\n".join([*map(_comment, comments), *_lines(message, "")]) + "\n"
 
 

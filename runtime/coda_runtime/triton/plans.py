@@ -13,7 +13,7 @@ from .parts import ServedFile, ServedPart, find
 
 
 def plan_parts(bundle: Bundle, precision: str, max_batch: int | None) -> tuple[ServedPart, ...]:
-    """The bundle's TensorRT engines in a precision, as models.
+    """Return the bundle's TensorRT engines in a precision, as models.
 
     Raises BundleError where a part has none or no server could load them together, EngineMismatchError for one that
     was built from another ONNX file or not for Linux, ArtifactError for one that the manifest does not describe,
@@ -35,7 +35,7 @@ def plan_parts(bundle: Bundle, precision: str, max_batch: int | None) -> tuple[S
 
 
 def largest_batch(batches: Sequence[Batch], wanted: int | None, whose: str) -> int:
-    """The most images that all of these profiles take, or `wanted` if they take that many. Raises InputError."""
+    """Return the most images that all of these profiles take, or `wanted` if they take that many. Raises InputError."""
     smallest, largest = max(batch[0] for batch in batches), min(batch[2] for batch in batches)
     if smallest > 1:
         raise InputError(
@@ -59,7 +59,7 @@ def check_measured(parts: Sequence[ServedPart], bundle: Bundle) -> None:
 
 
 def server_notes(parts: Sequence[ServedPart]) -> tuple[str, ...]:
-    """What whoever starts the server has to know about these engines, a sentence each."""
+    """Return what whoever starts the server has to know about these engines, a sentence each."""
     engines = _engines(parts)
     version, system = _key(engines[0]).library_version, _key(engines[0]).os
     notes = [f"the server needs TensorRT {version} on {system}"]
@@ -118,7 +118,7 @@ def _engines(parts: Sequence[ServedPart]) -> list[Artifact]:
 
 
 def _named(engines: Sequence[Artifact]) -> tuple[ServedFile, ...]:
-    """The engines with their names: model.plan for a single one, else one for each compute capability."""
+    """Return the engines with their names: model.plan for a single one, else one for each compute capability."""
     if len(engines) == 1:
         return (ServedFile(engines[0], "model.plan"),)
     out: dict[str | None, ServedFile] = {}

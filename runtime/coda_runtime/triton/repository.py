@@ -35,7 +35,7 @@ _KEEP = ".gitkeep"  # object stores and git know no empty folders, and an ensemb
 class Repository:
     """A model repository that was written. `format` is "onnx" or "tensorrt"; `max_batch` is by model, in images.
 
-    `notes` are for whoever starts the server: what has to match, and what was passed over.
+    `notes` are for whoever starts the server: what has to match, and what was skipped.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class Repository:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return it as JSON holds it."""
         return {**asdict(self), "folder": str(self.folder), "notes": list(self.notes)}
 
 
@@ -91,12 +91,14 @@ def check_destination(repo: str | os.PathLike[str], bundle: str | os.PathLike[st
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file; expected the name of a folder for Triton's models")
     if _overlap(target.resolve(), source.resolve()):
-        raise OutputError(f"{target} and the bundle {source} are one inside of the other; put them side by side")
+        raise OutputError(f"{target} and the bundle {source} are one inside the other; put them side by side")
     for model in MODELS:
         _check_model(target / model)
     nearest = next(path for path in (target, *target.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise OutputError(f"{target} cannot be written, for {nearest} is no folder or read-only; choose another place")
+        raise OutputError(
+            f"{target} cannot be written, since {nearest} is not a folder or is read-only; choose another place"
+        )
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -112,7 +114,7 @@ def _check_model(folder: Path) -> None:
     except OSError:
         ours = False
     if not ours:
-        raise OutputError(f"{folder} exists and coda did not write it; choose another folder, or remove it first")
+        raise OutputError(f"{folder} exists and was not written by coda; choose another folder, or remove it first")
     versions = [path.name for path in folder.iterdir() if path.is_dir() and path.name != VERSION]
     if versions:
         raise OutputError(
@@ -122,7 +124,7 @@ def _check_model(folder: Path) -> None:
 
 
 def _configs(bundle: Bundle, chosen: Selection, options: RepositoryOptions) -> dict[str, Message]:
-    """{model: its config}."""
+    """Return {model: its config}."""
     digest = sha256_file(bundle.folder / MANIFEST_NAME)
     common = {"coda.manifest_sha256": digest, "coda.precision": chosen.precision}
     parts = {served.part: served for served in chosen.parts}
@@ -138,7 +140,7 @@ def _configs(bundle: Bundle, chosen: Selection, options: RepositoryOptions) -> d
 
 def _comments(bundle: Bundle, chosen: Selection, name: str) -> list[str]:
     about = [
-        f"{_MARK} {__version__}. What is changed here is lost when the repository is written again.",
+        f"{_MARK} {__version__}. Changes here are lost when the repository is written again.",
         f"The bundle is {bundle.spec.variant!r} in {chosen.precision}.",
     ]
     for served in chosen.parts:

@@ -20,7 +20,7 @@ _DEFAULT_MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class Selection:
-    """The models to write, and `notes` for whoever runs the server: what was passed over, what has to match."""
+    """The models to write, and `notes` for whoever runs the server: what was skipped, what has to match."""
 
     precision: str
     parts: tuple[ServedPart, ...]

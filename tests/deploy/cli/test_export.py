@@ -104,7 +104,7 @@ def test_several_precisions_and_what_could_not_be_run(
         (["--engine", "tensorrt-rtx", "--batch", "8,4,1"], "expected MIN,OPT,MAX, rising"),
         (["--batch", "1,4,8"], "--batch says how engines are built, and none is asked for"),
         (["--engine", "ptx", "--target", "sm89"], "--target says how engines are built, and none is asked for"),
-        (["--triton-format", "onnx"], "no repository is asked for: add --triton REPO"),
+        (["--triton-format", "onnx"], "no repository is requested: add --triton REPO"),
     ],
 )
 def test_failures_leave_nothing(tiny_folder: Path, tmp_path: Path, settings: list[object], message: str) -> None:
@@ -158,7 +158,7 @@ def test_a_repository_for_triton(tiny_folder: Path, tmp_path: Path) -> None:
         (["--triton-format", "tensorrt"], "none is built: add --engine tensorrt"),
         (["--triton-precision", "fp16"], "precision is 'fp16', and the bundle has fp32"),
         (["--precision", "bf16,fp32", "--triton-device", "cpu"], "no bf16 convolution for CPUs"),
-        (["--triton", "bundle/models"], "one inside of the other"),
+        (["--triton", "bundle/models"], "one inside the other"),
         (["--triton", "taken"], "taken is a file; expected the name of a folder"),
     ],
 )
@@ -238,7 +238,7 @@ def test_verify_with_its_tokenizer(fp32_bundle: Path, tiny_folder: Path) -> None
 def test_verify_without_its_tokenizer(fp32_bundle: Path) -> None:
     result = coda("verify", fp32_bundle, "--parity", "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("all files are whole, and parity holds\n")
+    assert result.stdout.endswith("all files are intact, and parity holds\n")
 
 
 def test_verify_with_another_tokenizer(fp32_bundle: Path, tmp_path: Path) -> None:

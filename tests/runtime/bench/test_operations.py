@@ -90,7 +90,7 @@ def test_images_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: Pat
     assert taken.images.shape == (MAX_IMAGES, 32, 32, 3)
     assert {"count": MAX_IMAGES, "source": "there"}.items() <= taken.facts().items()
     assert taken.facts()["sha256"] != samples.facts()["sha256"]
-    with pytest.raises(InputError, match=r"carries no sample pictures.*--images DIR"):
+    with pytest.raises(InputError, match=r"carries no sample images.*--images DIR"):
         take_images(Bundle.open(sealed))
 
 

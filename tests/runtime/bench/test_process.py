@@ -62,8 +62,8 @@ def test_numpy_gets_the_engine_s_threads(tmp_path: Path) -> None:
         ("say('loaded'); sys.exit(3)", "the process ended with exit code 3"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "the process was killed (SIGKILL), as the system does when memory"),
         ("os.kill(os.getpid(), signal.SIGTERM)", "the process ended by SIGTERM"),
-        ("print('hello')", "the worker wrote b'hello\\n', which is no result"),
-        ("print('[]')", "which is no result"),
+        ("print('hello')", "the worker wrote b'hello\\n', which is not a result"),
+        ("print('[]')", "which is not a result"),
     ],
 )
 def test_one_that_ends_early_is_explained(code: str, expected: str, tmp_path: Path) -> None:

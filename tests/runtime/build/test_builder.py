@@ -108,7 +108,7 @@ def test_a_timing_cache_of_another_gpu_is_rejected_before_the_build(tmp_path: Pa
     if taken:
         _use_timing_cache(Config(), tmp_path / "cache")
     else:
-        with pytest.raises(BuildError, match="is of another version or GPU, or damaged; remove it"):
+        with pytest.raises(BuildError, match="is for another version or GPU, or damaged; remove it"):
             _use_timing_cache(Config(), tmp_path / "cache")
 
 

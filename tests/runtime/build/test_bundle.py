@@ -129,7 +129,7 @@ def test_the_current_folder_is_not_replaced_under_the_shell(
 ) -> None:
     folder = copy(with_engines)
     monkeypatch.chdir(folder / below)
-    with pytest.raises(OutputError, match="is the current folder; run this from outside of it"):
+    with pytest.raises(OutputError, match="is the current folder; run this from outside it"):
         add_engines(folder, REQUEST)
     add_engines(folder, REQUEST, out=folder.parent / "other")
 
@@ -160,7 +160,9 @@ def test_two_builds_at_once_do_not_lose_engines(sealed: Path, copy: Copy) -> Non
             add_engines(folder, other)
         return artifact
 
-    with pytest.raises(OutputError, match="was changed while its engines were built, by another build say; run again"):
+    with pytest.raises(
+        OutputError, match="was changed while its engines were built, perhaps by another build; run again"
+    ):
         add_engines(folder, REQUEST, measure=meanwhile)
     kept = Bundle.open(folder)
     kept.verify("always")
@@ -219,9 +221,9 @@ def test_measured_parity_is_written_and_a_failed_gate_leaves_nothing(sealed: Pat
     assert parities == [{"tensorrt-rtx:cuda:0": {"psnr": None, "reason": "no GPU"}}] * 3
 
     def fails(*_: object) -> Artifact:
-        raise BuildError("under its floor")
+        raise BuildError("below its threshold")
 
-    with pytest.raises(BuildError, match="under its floor"):
+    with pytest.raises(BuildError, match="below its threshold"):
         add_engines(sealed, REQUEST, out=tmp_path / "b", measure=fails)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

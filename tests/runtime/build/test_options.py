@@ -52,7 +52,7 @@ def test_targets_that_are_none(text: str, match: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"targets": ("sm89", "sm89")}, "names one twice"),
+        ({"targets": ("sm89", "sm89")}, "lists one twice"),
         ({"workspace_gib": 0}, "workspace is 0 GiB"),
         ({"workspace_gib": float("nan")}, "workspace is nan GiB"),
         ({"optimization_level": 6}, "optimization level is 6; expected 0 to 5"),

@@ -76,7 +76,7 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert sum(steps) == 200
     rates = [f"tokenizing, {rate:.1f} images/s" for rate in (5, 10, 2)]
     assert words == ["starting Ray and the engines 300", "tokenizing", *rates]
-    told = "going on: 50 of 300 images are done\n200 of 300 images, 2.0 images/s, 0:00:50 left\n"
+    told = "resuming: 50 of 300 images are done\n200 of 300 images, 2.0 images/s, 0:00:50 left\n"
     assert capsys.readouterr().err == told
 
 
@@ -88,7 +88,7 @@ def test_ctrl_c_says_that_nothing_is_lost(capsys: pytest.CaptureFixture[str]) ->
 
     with pytest.raises(KeyboardInterrupt):
         interrupt()
-    assert capsys.readouterr().err == "stopped; the same command goes on from the shards that are finished\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to resume from the finished shards\n"
 
 
 def test_a_cluster_that_is_not_there(sealed: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_rows(made: Made) -> None:
 
 def test_what_is_not_there_is_distinguished_from_what_is_not_finished(made: Made, tmp_path: Path) -> None:
     for where in (tmp_path / "nope", tmp_path):
-        with pytest.raises(OutputError, match="is not there or empty"):
+        with pytest.raises(OutputError, match="does not exist or is empty"):
             TokenFolder(where)
     shutil.copy(made[0] / "plan.arrow", tmp_path)
     with pytest.raises(OutputError, match="its run is not finished"):
@@ -72,7 +72,7 @@ def test_an_altered_shard(made: Made, tmp_path: Path) -> None:
     rows = table.column("ids").to_pylist()
     rows[2][7] = (rows[2][7] + 1) % tiny.CODES
     pq.write_table(table.set_column(1, "ids", pa.array(rows, pa.list_(pa.int32()))), shard, row_group_size=2)
-    with pytest.raises(OutputError, match=r"shard-00001\.parquet is not the file that manifest\.json tells of"):
+    with pytest.raises(OutputError, match=r"shard-00001\.parquet is not the file that manifest\.json describes"):
         TokenFolder(where).verify()
     rows[2][7] = tiny.CODES
     pq.write_table(table.set_column(1, "ids", pa.array(rows, pa.list_(pa.int32()))), shard, row_group_size=2)

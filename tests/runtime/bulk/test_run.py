@@ -194,7 +194,7 @@ def test_other_settings_are_rejected(
     sealed: Path, images: Path, here: Here, tmp_path: Path, change: dict[str, Any], told: str
 ) -> None:
     tokenize(sealed, images, tmp_path / "out", shard_size=7)
-    with pytest.raises(InputError, match=f"was begun with other settings: {told}.*choose another --out"):
+    with pytest.raises(InputError, match=f"was started with other settings: {told}.*choose another --out"):
         tokenize(sealed, images, tmp_path / "out", **{"shard_size": 7, **change})
 
 
@@ -268,7 +268,7 @@ def test_the_images_do_not_lie_in_the_destination(sealed: Path, images: Path, in
 def test_a_second_run_is_rejected(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     with (
         Destination(str(tmp_path / "out")).held(),
-        pytest.raises(InputError, match=r"another run is writing to .*wait for its end"),
+        pytest.raises(InputError, match=r"another run is writing to .*wait for it to end"),
     ):
         tokenize(sealed, images, tmp_path / "out")
 
@@ -282,10 +282,10 @@ def test_foreign_and_damaged_shards(sealed: Path, images: Path, here: Here, tmp_
     with pytest.raises(OutputError, match="belongs to another run"):
         tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     shard.write_bytes(whole[:-9])
-    with pytest.raises(OutputError, match=r"is damaged, or not of coda .*remove it and run again"):
+    with pytest.raises(OutputError, match=r"is damaged, or was not written by coda .*remove it and run again"):
         tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     (tmp_path / "two" / "plan.arrow").write_bytes(b"ARROW1")
-    with pytest.raises(OutputError, match="is no plan that this coda knows"):
+    with pytest.raises(OutputError, match="is not a plan that this coda knows"):
         tokenize(sealed, images / "g0", tmp_path / "two", shard_size=12)
     (tmp_path / "two" / "plan.arrow").unlink()
     with pytest.raises(InputError, match=r"holds manifest\.json and no plan|holds shard-00000\.parquet and no plan"):

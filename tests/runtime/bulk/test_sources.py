@@ -102,7 +102,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     _, files, _ = read(tmp_path)
     assert [str(file) for file in files] == [
         "there is no image 'gone.png'; check the path",
-        "'pipe.png' is no regular file; leave it out",
+        "'pipe.png' is not a regular file; leave it out",
     ]
 
 
@@ -146,13 +146,13 @@ def test_members_of_absurd_size(tars: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "MAX_BYTES", max_bytes)
     _, files, _ = read(tars / "train-000.tar")
     assert [isinstance(file, ImageError) for file in files] == [len(data) > max_bytes for data in PNGS[:2]]
-    assert f"and {max_bytes} is the most that is read; leave it out" in "".join(map(str, files))
+    assert f"more than the limit of {max_bytes}; leave it out" in "".join(map(str, files))
 
 
 def test_tars_that_are_none(tars: Path) -> None:
     whole = (tars / "train-000.tar").read_bytes()
     (tars / "train-000.tar").write_bytes(whole[:700])
-    with pytest.raises(InputError, match=r"is cut inside 'x/0\.png'; copy or download it again"):
+    with pytest.raises(InputError, match=r"is truncated inside 'x/0\.png'; copy or download it again"):
         read(tars)
     (tars / "train-000.tar").write_bytes(gzip.compress(whole))
     with pytest.raises(InputError, match=r"is compressed with gzip.*decompress it to a plain \.tar"):
@@ -334,10 +334,12 @@ def test_a_node_without_the_folder(folder: Path, tmp_path: Path) -> None:
     source = open_source(str(folder), SourceOptions())
     listing, reader = source.listing(), source.reader(source.files())
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"photos is not there, or is empty, on the node .*mount it, and run the same"):
+    with pytest.raises(
+        InputError, match=r"photos does not exist, or is empty, on the node .*mount it, and run the same"
+    ):
         list(reader.read(listing))
     folder.mkdir()
-    with pytest.raises(InputError, match="photos is not there, or is empty"):
+    with pytest.raises(InputError, match="photos does not exist, or is empty"):
         list(reader.read(listing))
     (folder / "other.txt").touch()
     assert all("there is no image" in str(file) for file in reader.read(listing))
@@ -359,7 +361,7 @@ def test_trouble_that_is_not_the_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)), ImageError)
     monkeypatch.undo()
     monkeypatch.setattr(fetching, "MAX_BYTES", 10)
-    assert "10 is the most that is read" in str(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)))
+    assert "more than the limit of 10" in str(read_local(str(tmp_path / "a.png"), "a.png", str(tmp_path)))
 
 
 @pytest.mark.parametrize(

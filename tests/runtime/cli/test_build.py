@@ -59,7 +59,7 @@ def test_the_wrong_way_round(fails: Fails, coda: Run, sealed: Path) -> None:
     assert "there is no folder" in fails("build", "missing/", "--engine", "tensorrt-rtx")
     neither = coda("build", sealed)
     assert neither.returncode == 2
-    assert "name what to make: --engine or --triton" in neither.stderr
+    assert "say what to make: --engine or --triton" in neither.stderr
     assert coda("build", sealed, "--engine", "openvino").returncode == 2
 
 
@@ -91,10 +91,10 @@ def test_engines_that_triton_cannot_serve_and_a_repository(coda: Run, sealed: Pa
 
 def test_the_wrong_way_round_with_triton(fails: Fails, sealed: Path, tmp_path: Path) -> None:
     asked = ("--triton", tmp_path / "models")
-    assert "no repository is asked for: add --triton REPO" in fails("build", sealed, "--triton-max-batch", 4)
+    assert "no repository is requested: add --triton REPO" in fails("build", sealed, "--triton-max-batch", 4)
     assert "--batch says how engines are built" in fails("build", sealed, *asked, "--batch", "1,2,4")
     assert "--out says how engines are built" in fails("build", sealed, *asked, "--out", tmp_path / "out")
     told = fails("build", sealed, *RTX, *asked, "--out", tmp_path / "out", "--triton-format", "tensorrt")
     assert "none is built: add --engine tensorrt" in told
-    assert "one inside of the other" in fails("build", sealed, "--triton", sealed / "models")
+    assert "one inside the other" in fails("build", sealed, "--triton", sealed / "models")
     assert list(tmp_path.glob("*")) == [tmp_path / "work"]

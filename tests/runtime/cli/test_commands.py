@@ -113,7 +113,7 @@ class TestDecode:
         data = tokens.read_bytes()
         tokens.write_bytes(data[: int(len(data) * keep)])
         done = _in_process("decode", sealed, tokens, "--out", tmp_path / "o", code=1)
-        assert "tokens.npz is not a .npz file, or it is cut" in done.stderr
+        assert "tokens.npz is not a .npz file, or it is truncated" in done.stderr
         assert not (tmp_path / "o").exists()
 
     def test_flipped_bytes_never_crash_or_change_an_image(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ class TestDecode:
             ids = data["ids"]
         np.savez(tokens, ids=ids[:, :5].astype(np.int64))
         done = _in_process("decode", sealed, tokens, "--out", tmp_path / "out")
-        assert done.stderr.startswith(f"warning: {tokens} does not say which tokenizer its tokens are of;")
+        assert done.stderr.startswith(f"warning: {tokens} does not say which tokenizer made its tokens;")
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"0000{row}.png" for row in range(5)]
         with coda_runtime.load(sealed) as tok:
             np.testing.assert_array_equal(_pixels(tmp_path / "out" / "00003.png"), tok.decode(ids[3:4, :5])[0])
@@ -310,7 +310,7 @@ class TestVerify:
         def parity(bundle: Path, tokenizer: Path, images: Path | None) -> dict[str, Any]:
             calls.append((bundle, tokenizer, images))
             if images is not None:
-                raise CodaError("the decoder misses its floor")
+                raise CodaError("the decoder misses its threshold")
             return numbers
 
         class Plugin:
@@ -324,7 +324,7 @@ class TestVerify:
         assert (report["unmeasured"], report["note"]) == ({}, None)
         assert "parity holds" in _in_process("verify", sealed, "--tokenizer", tmp_path).stdout
         done = _in_process("verify", sealed, "--tokenizer", tmp_path, "--parity-images", tmp_path, code=1)
-        assert done.stderr == "error: the decoder misses its floor\n"
+        assert done.stderr == "error: the decoder misses its threshold\n"
         # A name is for the plugin to understand: a folder, a hub id, or official: and a variant.
         assert calls == [(sealed, str(tmp_path), None)] * 2 + [(sealed, str(tmp_path), tmp_path)]
         done = _in_process("verify", sealed, "--tokenizer", "x", "--parity-images", tmp_path / "none", code=1)

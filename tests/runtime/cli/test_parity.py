@@ -85,7 +85,7 @@ def encoder_as(artifact: Artifact, format: str, precision: str) -> Artifact:
 class TestVerify:
     def test_a_bundle_measures_itself(self, bundle: Path) -> None:
         done = coda("verify", bundle, "--parity")
-        assert done.stdout.endswith("all files are whole, and parity holds\n")
+        assert done.stdout.endswith("all files are intact, and parity holds\n")
         assert row(done, "encoder.fp32.onnx", "onnxruntime:cpu") == ["100", "%"]
         assert row(done, "search.fp32.npz", "numpy:cpu") == ["100", "%"]
         data = report("verify", bundle, "--parity", "--device", "cpu", "--backend", "onnxruntime")
@@ -165,7 +165,7 @@ class TestVerify:
         fake.spoil = lambda out: out // 2
         done = coda("verify", with_engine, "--parity", code=1)
         assert "error: the fp32 decoder is " in done.stderr
-        assert "the floor is 55.00 dB" in done.stderr
+        assert "the threshold is 55.00 dB" in done.stderr
         assert row(done, ENGINE, "fake:cuda:3")[-2:] == ["dB", "1,2,4"], "what was measured is shown all the same"
         assert "holds" not in done.stdout
         assert report("verify", with_engine, "--parity", code=1)["ok"] is False
@@ -242,7 +242,7 @@ class TestVerify:
         made = Artifact("quantizer", "ptx", "fp32", "quantizer.ptx", *describe_file(folder, "quantizer.ptx"), engine={})
         seal(folder, dataclasses.replace(manifest, artifacts=(*manifest.artifacts, made)))
         reason = report("verify", folder, "--parity")["unmeasured"]["quantizer.ptx"]
-        assert reason.startswith("cuda:auto: cuda runs only where it is asked for: --backend cuda")
+        assert reason.startswith("cuda:auto: cuda runs only on request: --backend cuda")
         assert asked == []
         done = coda("verify", folder, "--parity", "--backend", "cuda", code=1)
         assert "quantizer.ptx: cuda:auto: no GPU here" in done.stderr
@@ -276,14 +276,14 @@ class TestVerify:
 
         folder = reseal(bundle, tmp_path / "int8", to_int8)
         reason = report("verify", folder, "--parity")["unmeasured"]["encoder.fp32.onnx"]
-        assert reason.startswith("onnxruntime:auto: there is no floor for the precision 'int8' to hold it to, only for")
+        assert reason.startswith("onnxruntime:auto: there is no threshold for precision 'int8', only for")
 
     def test_a_search_table_in_a_precision_without_a_threshold(self, bundle: Path, tmp_path: Path) -> None:
         def to_fp64(artifact: Artifact) -> Artifact:
             return dataclasses.replace(artifact, precision="fp64") if artifact.part == "search" else artifact
 
         done = coda("verify", reseal(bundle, tmp_path / "fp64", to_fp64), "--parity", code=1)
-        assert "error: there is no floor for the precision 'fp64' to hold it to" in done.stderr
+        assert "error: there is no threshold for precision 'fp64'" in done.stderr
 
     def test_a_bundle_made_by_hand_has_no_samples(self, minimal: Path, sealed: Path) -> None:
         for folder in (minimal, sealed):

@@ -133,7 +133,7 @@ def test_without_record_nothing_is_written(folder: Path, fake: FakeBackend) -> N
 def test_a_threshold_that_is_missed_leaves_the_bundle_as_it_was(folder: Path, fake: FakeBackend) -> None:
     before = state(folder)
     fake.spoil = lambda out: out // 2
-    assert "the floor is" in coda("verify", folder, "--parity", "--record", code=1).stderr
+    assert "the threshold is" in coda("verify", folder, "--parity", "--record", code=1).stderr
     assert state(folder) == before
 
 

@@ -88,7 +88,7 @@ def test_messages_say_which_file_and_what_to_do(minimal: Path, copy: Copy) -> No
     path = folder / tiny.FILES[0]
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    assert f"{len(whole) - 5} bytes, and the manifest says {len(whole)}" in _problems(folder)[0]
+    assert f"{len(whole) - 5} bytes, but the manifest says {len(whole)}" in _problems(folder)[0]
     path.write_bytes(b"x" + whole[1:])
     assert "altered; copy, download or export the bundle again" in _problems(folder)[0]
     path.unlink()

@@ -172,7 +172,7 @@ def test_what_is_no_model_is_rejected(tmp_path: Path, data: bytes, words: str) -
 def test_graphs_that_lie_too_deep_are_rejected_without_recursion(tmp_path: Path) -> None:
     _check(_nested(_tensor(), 10), tmp_path)
     deep = _nest(*(7, 1, 5), *((6, 1, 5) * 5000), value=b"")
-    with pytest.raises(ArtifactError, match="lie more than 64 deep"):
+    with pytest.raises(ArtifactError, match="nested more than 64 deep"):
         _check(deep, tmp_path)
 
 

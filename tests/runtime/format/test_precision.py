@@ -28,5 +28,5 @@ def test_an_unknown_precision_has_no_exceptions() -> None:
 
 @pytest.mark.parametrize("bad", [(1.1, 50.0), (-0.1, 50.0), (0.9, float("nan")), (0.9, float("inf"))])
 def test_a_threshold_that_lets_everything_through(bad: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="a floor must be an agreement from 0 to 1 and a finite PSNR"):
+    with pytest.raises(InputError, match="a threshold must be an agreement from 0 to 1 and a finite PSNR"):
         Threshold(*bad)

@@ -107,7 +107,7 @@ def test_what_the_hub_damaged_is_found_and_not_kept(hub: Hub, sealed: Path, tmp_
 def test_sizes_that_do_not_fit_the_manifest_end_it_before_the_download(hub: Hub, sealed: Path) -> None:
     hub.push_folder(REPO, sealed)
     hub.lying_sizes[ONE] = 10**15
-    with pytest.raises(ChecksumError, match=rf"Hub: {ONE} has 1{'0' * 15} bytes there, and the manifest says"):
+    with pytest.raises(ChecksumError, match=rf"Hub: {ONE} has 1{'0' * 15} bytes there, but the manifest says"):
         load(REPO)
     assert asked_for(hub) == {"manifest.json"}
     hub.lying_sizes.clear()
@@ -120,7 +120,7 @@ def test_a_listing_that_lies_is_found_out_by_the_file(hub: Hub, sealed: Path) ->
     whole = files(sealed)
     hub.commit(REPO, "main", {**whole, ONE: whole[ONE] + b"more"})
     hub.lying_sizes[ONE] = len(whole[ONE])
-    with pytest.raises(ChecksumError, match="bytes, and the manifest says"):
+    with pytest.raises(ChecksumError, match="bytes, but the manifest says"):
         load(REPO)
 
 

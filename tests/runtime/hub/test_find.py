@@ -30,7 +30,7 @@ def test_a_revision_means_the_hub(hub: Hub, sealed: Path, tmp_path: Path, monkey
         assert found.name == hub.refs[REPO]["main"]
     Path(f"{REPO}@main").mkdir()
     assert find_bundle(f"{REPO}@main") == Path(f"{REPO}@main")
-    with pytest.raises(InputError, match=r"is no Hub id.*a folder has no revisions"):
+    with pytest.raises(InputError, match=r"is not a Hub id.*a folder has no revisions"):
         load(sealed, revision="main")
 
 
@@ -59,7 +59,7 @@ def test_failures_say_what_to_do(hub: Hub, sealed: Path) -> None:
     hub.gated.add(REPO)
     with pytest.raises(HubError, match=r"is gated: accept its terms on http.*/org/name"):
         load(REPO)
-    for status, words in ((403, "refuses your token"), (429, "try again later"), (503, "try again later")):
+    for status, words in ((403, "rejects your token"), (429, "try again later"), (503, "try again later")):
         hub.failing = status
         with pytest.raises(HubError, match=words):
             load(REPO)

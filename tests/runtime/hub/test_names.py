@@ -38,7 +38,7 @@ def test_a_name_is_read_back_from_its_text(org: str, name: str, revision: str) -
 )
 def test_what_is_no_name_is_rejected(text: object) -> None:
     assert not is_hub_name(text)
-    with pytest.raises(InputError, match="is no Hub id; expected org/name"):
+    with pytest.raises(InputError, match="is not a Hub id; expected org/name"):
         parse_hub_name(text)
 
 

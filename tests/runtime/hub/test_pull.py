@@ -58,7 +58,7 @@ def test_a_folder_that_holds_something_is_left_alone(hub: Hub, sealed: Path, tmp
 
 
 def test_a_path_is_no_hub_id(hub: Hub, sealed: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no Hub id"):
+    with pytest.raises(InputError, match="is not a Hub id"):
         pull(str(sealed), tmp_path / "out")
 
 

@@ -50,7 +50,7 @@ def test_a_branch_is_made_and_main_stays(hub: Hub, sealed: Path, minimal: Path) 
     done = push(sealed, REPO, revision="next")
     assert (done.revision, hub.refs[REPO]) == ("next", {"main": first.commit, "next": done.commit})
     assert push(sealed, f"{REPO}@next").revision == "next"
-    with pytest.raises(InputError, match="is a commit, and nothing can be added to one"):
+    with pytest.raises(InputError, match="is a commit, and cannot be added to"):
         push(sealed, REPO, revision=done.commit)
 
 
@@ -66,7 +66,7 @@ def test_a_readme_that_somebody_wrote_stays(hub: Hub, sealed: Path) -> None:
 
 def test_a_manifest_of_something_else_is_not_overwritten(hub: Hub, sealed: Path) -> None:
     before = hub.commit(REPO, "main", {"manifest.json": b'{"name": "a web app"}'})
-    with pytest.raises(HubError, match=r"has a manifest\.json that is no bundle's.*push to another repository"):
+    with pytest.raises(HubError, match=r"has a manifest\.json that is not a bundle's.*push to another repository"):
         push(sealed, REPO)
     assert hub.refs[REPO]["main"] == before
 
@@ -77,7 +77,7 @@ def test_without_a_token_nothing_is_asked(hub: Hub, sealed: Path, monkeypatch: p
         push(sealed, REPO)
     assert hub.asked == []
     monkeypatch.setenv("HF_TOKEN", "hf_of_somebody_else")
-    with pytest.raises(HubError, match=r"refuses your token.*hf auth login"):
+    with pytest.raises(HubError, match=r"rejects your token.*hf auth login"):
         push(sealed, REPO)
     assert hub.refs == {}
 

@@ -74,7 +74,7 @@ def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path, monkeypatch: p
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", _npy(np.zeros(1 << 23, np.uint8)))
     assert 100 * path.stat().st_size < 1 << 20
-    with pytest.raises(ValueError, match="it unpacks to 8388736 bytes, and 1048576 is the most"):
+    with pytest.raises(ValueError, match="it unpacks to 8388736 bytes, more than the limit of 1048576"):
         read_npz(path)
 
 

@@ -30,12 +30,12 @@ def test_each_wire_type() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"\x80", "it is cut, or a number in it is too long"),
-        (b"\x0a", "it is cut, or a number in it is too long"),
-        (b"\x0a\x02a", "it is cut, or a length in it is wrong"),
-        (b"\x0d\0\0\0", "it is cut, or a length in it is wrong"),
-        (b"\x08" + b"\x80" * 10 + b"\x00", "it is cut, or a number in it is too long"),
-        (b"\x0a" + b"\x80" * 5 + b"\x00", "it is cut, or a number in it is too long"),
+        (b"\x80", "it is truncated, or a number in it is too long"),
+        (b"\x0a", "it is truncated, or a number in it is too long"),
+        (b"\x0a\x02a", "it is truncated, or a length in it is wrong"),
+        (b"\x0d\0\0\0", "it is truncated, or a length in it is wrong"),
+        (b"\x08" + b"\x80" * 10 + b"\x00", "it is truncated, or a number in it is too long"),
+        (b"\x0a" + b"\x80" * 5 + b"\x00", "it is truncated, or a number in it is too long"),
         (b"\x02\x00", "a field has the number 0"),
         (b"\x0b", "field 1 has wire type 3, which X does not use"),
     ],

@@ -39,7 +39,7 @@ def test_identical_images_and_what_was_not_run_are_not_judged() -> None:
 def test_tokens_under_the_threshold() -> None:
     with pytest.raises(
         ParityError,
-        match=r"the fp16 encoder agrees with the tokenizer on 97\.500 % of the tokens, the floor is 98\.000 % "
+        match=r"the fp16 encoder agrees with the tokenizer on 97\.500 % of the tokens, the threshold is 98\.000 % "
         r"\(0\.500 % short\): .*--min-agreement",
     ):
         check_threshold("encoder", "fp16", Measured({"step_agreement": 0.975, "agreement": 1.0}), Threshold(0.98, 45))
@@ -48,8 +48,8 @@ def test_tokens_under_the_threshold() -> None:
 def test_pixels_under_the_threshold() -> None:
     with pytest.raises(
         ParityError,
-        match=r"the bf16 decoder is 30\.25 dB from the tokenizer's images, the floor is 35\.00 dB \(4\.75 dB short\)"
-        r".*--min-psnr",
+        match=r"the bf16 decoder is 30\.25 dB from the tokenizer's images, the threshold is 35\.00 dB \(4\.75 dB "
+        r"short\).*--min-psnr",
     ):
         check_threshold("decoder", "bf16", Measured({"psnr": 30.25}), Threshold(0.85, 35))
 
@@ -57,7 +57,7 @@ def test_pixels_under_the_threshold() -> None:
 def test_the_worst_image_under_the_threshold() -> None:
     with pytest.raises(
         ParityError,
-        match=r"the worst image of the fp32 decoder is 5\.50 dB from the tokenizer's, the floor is 55\.00 dB "
+        match=r"the worst image of the fp32 decoder is 5\.50 dB from the tokenizer's, the threshold is 55\.00 dB "
         r"\(49\.50 dB short\)",
     ):
         check_threshold("decoder", "fp32", BLACK, DEFAULT_THRESHOLDS["fp32"])
@@ -90,7 +90,7 @@ def test_where_nothing_stands_in_the_way_bf16_has_to_run_too() -> None:
 
 def test_the_threshold_of_a_precision() -> None:
     assert threshold_of(DEFAULT_THRESHOLDS, "bf16") == Threshold(0.93, 45.0)
-    with pytest.raises(ParityError, match=r"no floor for the precision 'int8' .*, only for fp32, fp16, bf16"):
+    with pytest.raises(ParityError, match=r"no threshold for precision 'int8', only for fp32, fp16, bf16"):
         threshold_of(DEFAULT_THRESHOLDS, "int8")
 
 

@@ -98,7 +98,7 @@ class TestFiles:
         for put in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
             path.unlink()
             put(path)
-            with pytest.raises(BundleError, match=r"cannot be read \(it is no regular file\)"):
+            with pytest.raises(BundleError, match=r"cannot be read \(it is not a regular file\)"):
                 coda_runtime.load(path.parent)
 
     @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS"])

@@ -130,7 +130,7 @@ assert grown < 50 << 20, grown
     def test_the_default_is_where_pillow_begins_to_warn(self) -> None:
         assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
         message = rejected(png(MAX_PIXELS // 5 + 1, 5, b""))
-        assert f"17895698 x 5: {MAX_PIXELS} is the most" in message
+        assert f"17895698 x 5: {MAX_PIXELS} is the limit" in message
         assert "pass the PIL image" in message
         assert "is it cut" in rejected(png(MAX_PIXELS // 5, 5, b""))  # it went on to decode it
 
@@ -138,11 +138,11 @@ assert grown < 50 << 20, grown
         with monkeypatch.context() as lower:  # than the picture, so that it need not have 90 million pixels
             lower.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
             lower.setattr("coda_runtime.images.opening.MAX_PIXELS", 3000)
-            assert "3000 is the most" in rejected(saved())
+            assert "3000 is the limit" in rejected(saved())
             # And it warns of nothing: a warning is an error here.
             np.testing.assert_array_equal(pixels(saved(), max_pixels=4000), fit(PHOTO, SIZE))
         message = rejected(saved(), max_pixels=48 * 80 - 1)
-        assert "80 x 48: 3839 is the most that is taken here; scale it down" in message
+        assert "80 x 48: 3839 is the limit here; scale it down" in message
         assert "PIL" not in message  # who set the limit may be far from who reads this
         assert pixels(saved(), max_pixels=48 * 80).shape == (SIZE, SIZE, 3)
 
@@ -150,16 +150,16 @@ assert grown < 50 << 20, grown
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
-        assert "3000 is the most" in rejected(saved())
+        assert "3000 is the limit" in rejected(saved())
         assert pixels(saved(), max_pixels=4000).shape == (SIZE, SIZE, 3)
         for more in (None, 10**12):
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", more)
-            assert f"{MAX_PIXELS} is the most" in rejected(png(50_000, 50_000, b""))
+            assert f"{MAX_PIXELS} is the limit" in rejected(png(50_000, 50_000, b""))
 
     def test_a_pil_image_is_its_openers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Image.open(io.BytesIO(saved())) as image:
             monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-            assert "2000 is the most" in rejected(saved())
+            assert "2000 is the limit" in rejected(saved())
             np.testing.assert_array_equal(fit(image, SIZE), fit(PHOTO, SIZE))
 
     @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ class TestCost:
     def test_a_jpeg_of_many_scans(self) -> None:
         own = black_jpeg(64, 0).count(b"\xff\xda")
         assert not pixels(black_jpeg(64, 100 - own)).any()
-        assert "over its pixels in more than 100 scans" in rejected(black_jpeg(64, 101 - own))
+        assert "more than 100 scans" in rejected(black_jpeg(64, 101 - own))
         assert len(black_jpeg(5000, 10_000)) < 600_000  # five minutes of work
-        assert "over its pixels in more than 100 scans" in rejected(black_jpeg(5000, 10_000))
+        assert "more than 100 scans" in rejected(black_jpeg(5000, 10_000))
 
     def test_scans_that_are_none(self) -> None:
         """In metadata, and after the picture, as in the films that telephones append."""
@@ -249,7 +249,7 @@ class TestCost:
         for colours in (b"\1", b"\1\1\0"):
             scan = segment(0xDA, colours[:1] + b"\1\0" * colours[0] + b"\0\x3f\0")
             message = rejected(data[:at] + scan * 101 + b"\xff\xd9")
-            assert "over its pixels in more than 100 scans" in message
+            assert "more than 100 scans" in message
 
     def test_scans_behind_what_a_reader_skips(self) -> None:
         """Restarts, padding, comments with an end of image in them, and pieces across the chunks of a read."""
@@ -262,12 +262,12 @@ class TestCost:
     def test_a_jpeg_in_very_many_segments(self, piece: bytes) -> None:
         data = saved(PHOTO, "JPEG")
         np.testing.assert_array_equal(pixels(data[:2] + piece * 900 + data[2:]), pixels(data))
-        assert "more than 1000 pieces of metadata" in rejected(data[:2] + piece * 1001 + data[2:])
+        assert "more than 1000 metadata segments" in rejected(data[:2] + piece * 1001 + data[2:])
 
     def test_a_ppm_of_comments(self) -> None:
         head, body = b"P2 8 8 255\n", b"#\n7 " * 64
         assert (pixels(head + b"#\n" * 900 + body) == 7).all()
-        assert "has 1065 comments, and 1000 are the most" in rejected(head + b"#\n" * 1001 + body)
+        assert "has 1065 comments, more than the limit of 1000" in rejected(head + b"#\n" * 1001 + body)
         assert (pixels(b"P5 64 64 255\n" + b"#" * 4096) == ord("#")).all()
 
     @given(start=st.sampled_from(["progressive", "JPEG"]), cut=st.integers(0, 4000), rest=st.binary(max_size=40))
@@ -276,8 +276,8 @@ class TestCost:
         assert excess("JPEG", file) is None
         assert excess("JPEG", io.BytesIO(FILES[start][:cut] + rest * 5000)) in (
             None,
-            "has more than 1000 pieces of metadata",
-            "goes over its pixels in more than 100 scans",
+            "has more than 1000 metadata segments",
+            "has more than 100 scans",
         )
 
 

@@ -211,9 +211,9 @@ def keep(queue: Batcher, count: int) -> None:
 def test_what_is_being_prepared_has_its_room() -> None:
     with batcher(double, max_waiting=3) as queue:
         with queue.room(2):
-            with pytest.raises(QueueFullError, match="2 images wait and 2 more"):
+            with pytest.raises(QueueFullError, match="2 images are waiting, and 2 more"):
                 keep(queue, 2)
-            with pytest.raises(QueueFullError, match="2 images wait and 2 more"):
+            with pytest.raises(QueueFullError, match="2 images are waiting, and 2 more"):
                 queue.submit("encode", column(1, 2))
             assert queue.submit("encode", column(1)).future.result(LIMIT).item() == 2
         assert queue.submit("encode", column(1, 2, 3)).future.result(LIMIT).tolist() == [[2], [4], [6]]
@@ -228,7 +228,7 @@ def test_a_full_queue_rejects_at_once_and_takes_again_when_there_is_room() -> No
         with queue.room(1):
             pass
         for reject in (keep, lambda queue, count: queue.submit("encode", np.zeros((count, 1), np.int32))):
-            with pytest.raises(QueueFullError, match="2 images wait and 2 more would be over the limit of 3"):
+            with pytest.raises(QueueFullError, match="2 images are waiting, and 2 more would exceed the limit of 3"):
                 reject(queue, 2)
         held.go.set()
         assert jobs[1].future.result(LIMIT).tolist() == [[2], [4]]

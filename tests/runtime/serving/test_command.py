@@ -130,7 +130,7 @@ def test_limits_that_contradict_each_other_are_rejected() -> None:
 
 def test_what_does_not_load_is_one_line_and_exit_code_1(sealed: Path, tmp_path: Path) -> None:
     nowhere = CliRunner().invoke(command, [str(sealed), "--host", "nowhere.invalid"])
-    assert (nowhere.exit_code, "cannot listen at nowhere.invalid:8081 (" in nowhere.output) == (1, True)
+    assert (nowhere.exit_code, "cannot listen on nowhere.invalid:8081 (" in nowhere.output) == (1, True)
     missing = CliRunner().invoke(command, [str(tmp_path / "nothing")])
     assert (missing.exit_code, missing.output.count("\n")) == (1, 1)
     done = run_serve(sealed, "--http-port", 0, "--grpc-port", 0, "--precision", "bf16")

@@ -28,7 +28,7 @@ def test_model_and_size_are_those_of_the_message(model: str, raw: list[bytes], i
 def test_any_bytes_have_an_outline(message: bytes) -> None:
     about = outline(message)
     if about.problem:
-        with pytest.raises(CodaError, match="no ModelInferRequest"):
+        with pytest.raises(CodaError, match="not a ModelInferRequest"):
             about.check()
 
 

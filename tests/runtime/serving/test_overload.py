@@ -54,7 +54,7 @@ def test_full_is_rejected_at_once_and_stopping_finishes_what_was_taken(patient: 
         slow.endheaders()
         patient.wait_for_metric("coda_requests_active", 2)
         status, text = patient.post(DECODE, ids_body())
-        assert (status, "2 requests are under way" in text) == (503, True)
+        assert (status, "2 requests are in progress" in text) == (503, True)
         assert decode_by_grpc(patient, 1)[0] == "RESOURCE_EXHAUSTED"
         assert patient.get("/v2/health/ready")[0] == 200
 
@@ -71,9 +71,9 @@ def test_full_is_rejected_at_once_and_stopping_finishes_what_was_taken(patient: 
 
 def _check_full(server: Server) -> None:
     status, text = server.post(DECODE, ids_body())
-    assert (status, "4 images wait and 1 more would be over the limit of 4" in text) == (503, True)
+    assert (status, "4 images are waiting, and 1 more would exceed the limit of 4" in text) == (503, True)
     code, words = decode_by_grpc(server, 1)
-    assert (code, "over the limit of 4" in words) == ("RESOURCE_EXHAUSTED", True)
+    assert (code, "exceed the limit of 4" in words) == ("RESOURCE_EXHAUSTED", True)
     assert server.metric('coda_errors_total{kind="busy"}') == 2
     connection = http.client.HTTPConnection(server.http, timeout=LIMIT)
     with closing(connection):
@@ -130,7 +130,9 @@ def test_requests_that_outlast_the_drain_are_cut_off_and_the_exit_code_says_so(s
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(LIMIT) == 1
         server.kill()  # joins the reader of its output
-        assert "".join(server.other_output).startswith("error: requests were still under way after 0.1 s and were cut")
+        assert "".join(server.other_output).startswith(
+            "error: requests were still in progress after 0.1 s and were cut"
+        )
     finally:
         server.kill()
 
@@ -181,6 +183,6 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_1(sealed: Path) -> None:
             address = f"127.0.0.1:{port_of(taken)}"
             assert (done.returncode, done.stdout) == (1, "")
             assert done.stderr == (
-                f"error: {name} cannot listen at {address} (Address already in use); stop what listens there, or "
+                f"error: {name} cannot listen on {address} (Address already in use); stop what is listening there, or "
                 f"choose another --{name.lower()}-port or --host\n"
             )

@@ -167,7 +167,7 @@ def test_raw_tensors_that_lie_are_rejected(tensor: dict[str, Any], raw: bytes, w
         ([], "has 0 numbers"),
         ([1, 2], "has 2 numbers"),
         ([[1], [2]], "2 lists of numbers, and its shape says .1, 1."),
-        ([[1, 2]], "nested in another way"),
+        ([[1, 2]], "not nested as its shape says"),
         ([[1], 2], "2 lists"),
         ([[[1]]], "not INT32"),
         ([{}], "not INT32"),
@@ -215,8 +215,8 @@ def test_a_binary_size_that_lies_is_rejected(size: Any) -> None:
 @pytest.mark.parametrize(
     ("head", "words"),
     [
-        (b"", "no JSON"),
-        (b"{", "no JSON"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
         (b"[]", "the request is not a JSON object"),
         (b'{"inputs": 3}', "inputs is not a list"),
         (b'{"inputs": [3]}', "an entry of inputs is not"),
@@ -229,7 +229,7 @@ def test_a_binary_size_that_lies_is_rejected(size: Any) -> None:
         (b'{"inputs": [], "parameters": {"sequence_id": 1}}', "'sequence_id', which this server does not"),
         (b'{"inputs": [], "outputs": [{"name": "ids", "parameters": {"classification": 1}}]}', "does not support"),
         (b'{"inputs": [' + b",".join([b"{}"] * 17) + b"]}", "up to 16"),
-        (b'{"inputs": [{"name": "ids", "datatype": "INT32", "shape": [1, 1], "data": [NaN]}]}', "no JSON"),
+        (b'{"inputs": [{"name": "ids", "datatype": "INT32", "shape": [1, 1], "data": [NaN]}]}', "not JSON"),
     ],
 )
 def test_what_is_no_request_is_rejected(head: bytes, words: str) -> None:

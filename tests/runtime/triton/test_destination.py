@@ -57,7 +57,7 @@ def test_a_model_of_somebody_else(sealed: Path, tmp_path: Path, model: str) -> N
     repo = tmp_path / "models"
     (repo / model).mkdir(parents=True)
     (repo / model / "config.pbtxt").write_text(f'name: "{model}"')
-    with pytest.raises(OutputError, match=f"{model} exists and coda did not write it; choose another folder"):
+    with pytest.raises(OutputError, match=f"{model} exists and was not written by coda; choose another folder"):
         write_repository(sealed, repo)
     assert snapshot(repo) == {f"{model}/config.pbtxt": f'name: "{model}"'.encode()}
 
@@ -67,7 +67,7 @@ def test_a_model_that_is_a_link_or_has_a_version_more(sealed: Path, tmp_path: Pa
     before = snapshot(tmp_path / "one")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "encoder").symlink_to(tmp_path / "one" / "encoder")
-    with pytest.raises(OutputError, match="coda did not write it"):
+    with pytest.raises(OutputError, match="was not written by coda"):
         write_repository(sealed, tmp_path / "two")
     (tmp_path / "one" / "encoder" / "2").mkdir()
     with pytest.raises(OutputError, match="also has '2', which Triton might serve"):
@@ -79,12 +79,12 @@ def test_destinations_that_cannot_be(sealed: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="is a file; expected the name of a folder"):
         check_destination(tmp_path / "file", sealed)
-    with pytest.raises(OutputError, match="is no folder or read-only"):
+    with pytest.raises(OutputError, match="is not a folder or is read-only"):
         check_destination(tmp_path / "file" / "models", sealed)
     for repo in (sealed, sealed / "models", sealed.parent):
-        with pytest.raises(OutputError, match="one inside of the other"):
+        with pytest.raises(OutputError, match="one inside the other"):
             check_destination(repo, sealed)
-    with pytest.raises(OutputError, match="one inside of the other"):
+    with pytest.raises(OutputError, match="one inside the other"):
         check_destination(tmp_path / "bundle" / "models", tmp_path / "bundle")
     check_destination(tmp_path / "new" / "models", sealed)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -54,7 +54,7 @@ class CudaArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def numpy(self) -> npt.NDArray[Any]:
-        """A copy in host memory, complete when this returns. Raises DeviceMemoryError, BackendError."""
+        """Return a copy in host memory, complete when this returns. Raises DeviceMemoryError, BackendError."""
         with self._layer.active():
             stream = self._layer.transfer_stream()
             buffer = self._staging.take(self.nbytes)
@@ -74,7 +74,7 @@ class CudaArray:
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A DLPack capsule; work on `stream` waits until the data is there.
+        """Return a DLPack capsule; work on `stream` waits until the data is there.
 
         Args:
             stream: the consumer's stream: its address, 1 or None for the legacy default stream, 2 for the per-thread

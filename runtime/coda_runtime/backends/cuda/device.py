@@ -126,7 +126,7 @@ class CudaDevice:
 
     @contextmanager
     def beside_recordings(self) -> Iterator[None]:
-        """Around what is no work of a recorded stream, and would all the same break off others' recordings of graphs.
+        """Guard what is no work of a recorded stream, but would break off others' recordings of graphs.
 
         Page-locking is that, and so are events and frees of other streams in a thread that records as
         `torch.cuda.graph` does.
@@ -191,7 +191,7 @@ class CudaDevice:
 
 
 def _is_recording(handle: int) -> bool:
-    """Whether a graph is being recorded from a stream. To ask does no harm to the recording."""
+    """Return whether a graph is being recorded from a stream. To ask does no harm to the recording."""
     result, status = driver.cuStreamIsCapturing(handle)
     # The legacy stream's answer while any blocking stream is recorded.
     if result == driver.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT:
@@ -201,7 +201,7 @@ def _is_recording(handle: int) -> bool:
 
 
 def _checked(answer: tuple[Any, ...]) -> Any:
-    """What a function of the driver returned, without its result code. Raises BackendError."""
+    """Return what a function of the driver returned, without its result code. Raises BackendError."""
     if answer[0] != driver.CUresult.CUDA_SUCCESS:
         raise BackendError(f"the CUDA driver answered {answer[0].name}; see `coda doctor`")
     return answer[1] if len(answer) > 1 else None

@@ -64,7 +64,7 @@ class BorrowedMemory:
 
 
 def borrow(array: object, layer: DeviceLayer, stream: Stream, staging: StagingPool, kept: Kept) -> CudaArray:
-    """An array on the layer's GPU, without a copy; its producer's work is ordered before later work on `stream`.
+    """Return an array on the layer's GPU, without a copy; its producer's work is ordered before later work on `stream`.
 
     Takes any object with `__dlpack__` and `__dlpack_device__`, such as a `torch.Tensor`. Called inside
     `layer.active()`.

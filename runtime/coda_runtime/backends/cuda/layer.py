@@ -18,7 +18,7 @@ class Event(Protocol):
     """A moment in the work of a stream."""
 
     def is_done(self) -> bool:
-        """True once all work before it is done."""
+        """Return True once all work before it is done."""
         ...
 
     def sync(self) -> None:
@@ -35,7 +35,7 @@ class Stream(Protocol):
         ...
 
     def record(self) -> Event:
-        """The moment at which all work queued so far is done."""
+        """Return an event for the moment at which all work queued so far is done."""
         ...
 
     def wait(self, event: Event) -> None:
@@ -57,11 +57,11 @@ class Memory(Protocol):
     def nbytes(self) -> int: ...
 
     def used_until(self, event: Event) -> None:
-        """Somebody on another stream reads it until `event`: it is freed after that."""
+        """Keep it until `event`, since somebody on another stream reads it: it is freed after that."""
         ...
 
     def handed_out(self, stream: int | None) -> None:
-        """Others read it on the stream of that address, None where they did not say; `CudaArray` says when it is freed.
+        """Note that others read it on the stream of that address, None if not said; `CudaArray` says when it is freed.
 
         A stream that was named must live as long as they have the memory.
         """
@@ -101,19 +101,19 @@ class DeviceLayer(Protocol):
         ...
 
     def create_stream(self) -> Stream:
-        """A stream that does not wait for the default stream."""
+        """Return a stream that does not wait for the default stream."""
         ...
 
     def transfer_stream(self) -> Stream:
-        """The stream on which arrays are copied to the host; it lives as long as the layer."""
+        """Return the stream on which arrays are copied to the host; it lives as long as the layer."""
         ...
 
     def allocate(self, nbytes: int, stream: Stream) -> Memory:
-        """Device memory, 256-byte aligned, to be used in the order of `stream`."""
+        """Return device memory, 256-byte aligned, to be used in the order of `stream`."""
         ...
 
     def allocate_host(self, nbytes: int) -> HostMemory:
-        """Page-locked host memory."""
+        """Return page-locked host memory."""
         ...
 
     def copy(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
@@ -135,5 +135,5 @@ class DeviceLayer(Protocol):
     def capsule(
         self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any], max_version: tuple[int, int] | None
     ) -> object:
-        """A DLPack capsule that owns `memory`."""
+        """Return a DLPack capsule that owns `memory`."""
         ...

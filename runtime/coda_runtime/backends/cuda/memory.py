@@ -87,7 +87,7 @@ class Owner(MemoryResource):  # type: ignore[misc] # Any to mypy where cuda-core
         self._index = index
 
     def allocate(self, size: int, *, stream: Stream | GraphBuilder) -> Buffer:
-        """Never called."""
+        """Refuse: it is never called."""
         raise NotImplementedError
 
     def deallocate(self, ptr: DevicePointerType, size: int, *, stream: Stream | GraphBuilder) -> None:

@@ -21,7 +21,7 @@ _ON_THE_CPU = 'to run on the CPU pass device="cpu"'
 
 
 def missing(extra: str) -> MissingDependencyError | None:
-    """None if cuda-core is installed, or else the error that names `extra`. Imports nothing."""
+    """Return None if cuda-core is installed, or else the error that names `extra`. Imports nothing."""
     try:
         found = importlib.util.find_spec("cuda.core") is not None
     except ModuleNotFoundError:  # there is no package `cuda` at all
@@ -34,7 +34,7 @@ def missing(extra: str) -> MissingDependencyError | None:
 
 
 def open_device(index: int) -> CudaDevice:
-    """The GPU `index`. Raises DeviceError if it is not there or its driver is too old, BackendError if cuda-core fails.
+    """Open GPU `index`. Raises DeviceError if it is missing or its driver is too old, BackendError if cuda-core fails.
 
     Not run on a GPU yet.
     """
@@ -55,7 +55,7 @@ def open_device(index: int) -> CudaDevice:
 
 
 def compute_capability(index: int) -> str:
-    """Which kind of GPU it is, as "sm89". Makes no CUDA context.
+    """Return the compute capability, such as "sm89". Makes no CUDA context.
 
     Raises DeviceError if it is not there or its driver is too old for the cuda-bindings that are installed.
     """
@@ -63,7 +63,7 @@ def compute_capability(index: int) -> str:
 
 
 def gpu_name(index: int) -> str:
-    """The model, as the driver calls it. Makes no CUDA context. Raises as `compute_capability` does."""
+    """Return the model, as the driver calls it. Makes no CUDA context. Raises as `compute_capability` does."""
     return _find(index).name
 
 

@@ -24,7 +24,7 @@ class StagingPool:
         self._busy: list[tuple[Event, HostMemory]] = []
 
     def take(self, nbytes: int) -> HostMemory:
-        """A buffer of at least `nbytes` that nothing uses. Raises DeviceMemoryError, BackendError."""
+        """Return a buffer of at least `nbytes` that nothing uses. Raises DeviceMemoryError, BackendError."""
         size = max(_SMALLEST, 1 << (nbytes - 1).bit_length()) if nbytes else _SMALLEST
         with self._lock:
             self._collect()
@@ -53,7 +53,7 @@ class StagingPool:
                 self._busy.append((event, buffer))
 
     def _surplus(self) -> list[HostMemory]:
-        """What is too much, to be let go of without the lock: unlocking pages may wait for the device."""
+        """Take out what is too much, to be let go of without the lock: unlocking pages may wait for the device."""
         surplus = []
         size = sum(buffer.array.nbytes for buffer in self._free)
         while size > self._kept and len(self._free) > 1:

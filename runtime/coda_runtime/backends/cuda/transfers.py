@@ -61,7 +61,7 @@ class Transfers:
 
     @contextlib.contextmanager
     def settled(self) -> Iterator[None]:
-        """After an error nothing may still be running that uses the buffers of the call."""
+        """Make sure that after an error nothing is still running that uses the buffers of the call."""
         try:
             yield
         except BaseException:

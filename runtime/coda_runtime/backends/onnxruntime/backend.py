@@ -86,7 +86,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 def _open(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Any:
-    """An InferenceSession on these providers and no others."""
+    """Return an InferenceSession on these providers and no others."""
     strict = CPU not in [choice.name for choice in choices]
     try:
         session = _make(ort, path, choices, options, strict)
@@ -158,7 +158,7 @@ def _load_error(
 
 
 def _left_to_cpu(session: Any) -> set[str]:
-    """Operators that run on the CPU provider; empty where this onnxruntime does not tell."""
+    """Return the operators that run on the CPU provider; empty where this onnxruntime does not tell."""
     if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
         return set()
     subgraphs = session.get_provider_graph_assignment_info()
@@ -166,7 +166,7 @@ def _left_to_cpu(session: Any) -> set[str]:
 
 
 def _device(session: Any, path: Path, choices: Sequence[Choice], options: LoadOptions) -> str:
-    """Where the graph runs; with "+cpu" where the caller lets a provider leave heavy operators to the CPU's."""
+    """Return where the graph runs; with "+cpu" where the caller lets a provider leave heavy operators to the CPU's."""
     device = choices[0].device
     if choices[0].name == CPU:
         return device

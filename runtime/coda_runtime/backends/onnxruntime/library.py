@@ -33,7 +33,7 @@ _PLACES = re.compile(r"^.*\.cpp:.*:$", re.MULTILINE)
 
 
 def missing() -> MissingDependencyError | None:
-    """None if onnxruntime is installed, of whichever distribution."""
+    """Return None if onnxruntime is installed, by either distribution, or else the error."""
     if importlib.util.find_spec("onnxruntime") is not None:
         return None
     return MissingDependencyError(
@@ -103,7 +103,7 @@ class _Quiet(io.TextIOBase):
 
 
 def conflict_advice(extra: str) -> str | None:
-    """What to do where onnxruntime and onnxruntime-gpu are both installed; None where they are not."""
+    """Return what to do if onnxruntime and onnxruntime-gpu are both installed; None if they are not."""
     if not onnxruntime_conflict():
         return None
     return (
@@ -120,12 +120,12 @@ def cause(error: BaseException) -> str:
 
 
 def is_out_of_memory(message: str) -> bool:
-    """Whether onnxruntime's message says that memory ran out, on the GPU or the host."""
+    """Return whether onnxruntime's message says that memory ran out, on the GPU or the host."""
     return _OUT_OF_MEMORY.search(message) is not None
 
 
 def run_error(error: Exception, what: str, device: str) -> BackendError:
-    """The error for a run on `what` (dtype and shape) that failed on `device`."""
+    """Return the error for a run on `what` (dtype and shape) that failed on `device`."""
     if is_out_of_memory(str(error)):
         return DeviceMemoryError(
             f"{device} has no memory left for {what} ({cause(error)}); pass fewer images at a time, "

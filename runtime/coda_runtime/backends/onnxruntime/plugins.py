@@ -37,24 +37,24 @@ _registered: dict[str, Plugin] = {}
 
 
 def canonical(provider: str) -> str:
-    """The name under which coda knows a provider that has several."""
+    """Return the name under which coda knows a provider that has several."""
     return _OTHER_NAMES.get(provider, provider)
 
 
 def installed_plugins() -> list[Plugin]:
-    """Installed distributions named onnxruntime-ep-*, by name. Imports none of them."""
+    """Return the installed distributions named onnxruntime-ep-*, by name. Imports none of them."""
     return sorted(set(_find()), key=lambda plugin: plugin.distribution)
 
 
 def missing_plugin(provider: str, why: str) -> MissingDependencyError | None:
-    """The error that names the package of a known plugin, `why` first; None for a provider that is not one."""
+    """Return the error that names the package of a known plugin, `why` first; None for any other provider."""
     if provider == OPENVINO:
         return MissingDependencyError(why, extra="openvino")
     return MissingDependencyError(why, "onnxruntime-ep-nv-tensorrt-rtx") if provider == TENSORRT_RTX else None
 
 
 def plugin_devices(ort: Any, provider: str) -> list[Any]:
-    """The devices of a plugin's provider, which is registered if it is not yet.
+    """Return the devices of a plugin's provider, which is registered if it is not yet.
 
     Empty if no plugin brings it, or if the one that does finds nothing here that it can use: `idle_plugin` tells
     which. `provider` is its canonical name. Safe to call from many threads. Raises BackendError for a plugin that is
@@ -103,7 +103,7 @@ def idle_plugin(ort: Any, provider: str) -> str | None:
 
 
 def describe_plugins(ort: Any) -> list[dict[str, Any]]:
-    """Each installed plugin with its version, providers, devices and problem, as JSON holds them.
+    """Return each installed plugin with its version, providers, devices and problem, as JSON holds them.
 
     Loads their libraries into this process.
     """
@@ -122,7 +122,7 @@ def describe_plugins(ort: Any) -> list[dict[str, Any]]:
 
 
 def device_name(device: Any) -> str:
-    """A plugin's device as the plugin calls it ("CPU", "GPU.0"), or the kind of its hardware."""
+    """Return a plugin's device as the plugin calls it ("CPU", "GPU.0"), or the kind of its hardware."""
     return str(device.ep_metadata.get("ov_device") or device.device.type.name)
 
 
@@ -144,7 +144,7 @@ def _find() -> Iterator[Plugin]:
 
 
 def _fits(plugin: Plugin, provider: str) -> bool:
-    """Whether the package's name looks like the provider's: such a one is imported before the others."""
+    """Return whether the package's name looks like the provider's: such a package is imported before the others."""
     name = provider.removesuffix("ExecutionProvider").lower()
     return plugin.distribution.removeprefix(_PREFIX).replace("-", "").startswith(name)
 

@@ -54,7 +54,7 @@ class Choice:
 
 
 def choose(ort: Any, options: LoadOptions, artifact: Artifact) -> list[Choice]:
-    """The providers for a file, most wanted first. Registers a plugin that is asked for by name.
+    """Return the providers for a file, most wanted first. Registers a plugin that is asked for by name.
 
     Without `options.providers`: CUDA for "cuda", and for "auto" where onnxruntime and the driver have it; else the
     CPU, on onnxruntime's own provider, or for a bf16 file on OpenVINO.
@@ -79,7 +79,7 @@ def choose(ort: Any, options: LoadOptions, artifact: Artifact) -> list[Choice]:
 
 
 def openvino_options(given: Mapping[str, Any], precision: str, threads: int | None) -> tuple[str, dict[str, str]]:
-    """OpenVINO's device ("CPU", "GPU", "NPU", "GPU.1") and the options to pass for it.
+    """Return OpenVINO's device ("CPU", "GPU", "NPU", "GPU.1") and the options to pass for it.
 
     What `given["load_config"]` (JSON text, or a file of it) already says stays. Raises InputError if it is not JSON.
     """
@@ -99,7 +99,7 @@ def openvino_options(given: Mapping[str, Any], precision: str, threads: int | No
 
 
 def names(choices: Sequence[Choice]) -> str:
-    """Names of the providers, for a message."""
+    """Return the names of the providers, for a message."""
     return ", ".join(choice.name for choice in choices)
 
 
@@ -150,7 +150,7 @@ def _check_agreement(first: tuple[str, dict[str, Any]], options: LoadOptions) ->
 
 
 def _prepare(ort: Any, name: str, given: dict[str, Any], options: LoadOptions, artifact: Artifact) -> Choice:
-    """One provider as a session takes it: registered if it is a plugin, with what coda sets under what is given."""
+    """Return a provider as a session takes it: a plugin registered, with what coda sets under what is given."""
     if name in (CUDA, TENSORRT):
         preload_cuda(ort)
     available = ort.get_available_providers()
@@ -181,7 +181,7 @@ def _prepare(ort: Any, name: str, given: dict[str, Any], options: LoadOptions, a
 
 
 def _plugin_devices(ort: Any, name: str, available: Sequence[str]) -> list[Any]:
-    """A plugin's devices. A provider that onnxruntime was built with is not looked for among plugins."""
+    """Return a plugin's devices. A provider that onnxruntime was built with is not looked for among plugins."""
     built_in = name in available and name != OPENVINO and name != TENSORRT_RTX
     return [] if built_in else plugin_devices(ort, name)
 

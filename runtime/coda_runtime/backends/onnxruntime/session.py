@@ -67,7 +67,7 @@ class OrtDeviceSession(OrtSession):
         self._input_dtype = np.dtype(_DTYPES[kind]).name if kind in _DTYPES else kind
 
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> OrtArray:
-        """As `run`, with an output that stays on the device. A `batch` that lies there is read without a copy.
+        """Do as `run` does, with an output that stays on the device. A `batch` that is there is read without a copy.
 
         The output is complete on return: onnxruntime waits for its own stream. `batch` may be numpy's or anything
         with `__dlpack__`, C-contiguous. Raises as `run` does.
@@ -93,7 +93,7 @@ class OrtDeviceSession(OrtSession):
         return OrtArray(result, self.device)
 
     def take(self, array: Any) -> OrtArray:
-        """An array of any library that speaks DLPack, on this session's device, without a copy.
+        """Take an array of any library that speaks DLPack, on this session's device, without a copy.
 
         Raises DeviceError for an array on another device; InputError for one that is not C-contiguous, that its
         library does not give, or of another dtype than float32, float16, int32, int64 and uint8.
@@ -129,7 +129,7 @@ class OrtDeviceSession(OrtSession):
         return OrtArray(value, self.device)
 
     def _value(self, batch: npt.NDArray[Any] | DeviceArray) -> Any:
-        """The batch as an OrtValue on the device."""
+        """Return the batch as an OrtValue on the device."""
         if isinstance(batch, OrtArray) and batch.__dlpack_device__() == self._dlpack_device:
             return batch.value
         if not isinstance(batch, np.ndarray):
@@ -166,7 +166,7 @@ class OrtArray:
         return self._device
 
     def numpy(self) -> npt.NDArray[Any]:
-        """A copy in host memory."""
+        """Return a copy in host memory."""
         # On the CPU onnxruntime's own numpy() is a view of the value.
         return np.array(self.value.numpy(), copy=True)
 
@@ -178,7 +178,7 @@ class OrtArray:
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A DLPack capsule that shares the memory. Nothing waits on `stream`: the data is complete.
+        """Return a DLPack capsule that shares the memory. Nothing waits on `stream`: the data is complete.
 
         Raises BufferError for a copy or another device, which onnxruntime does not make.
         """

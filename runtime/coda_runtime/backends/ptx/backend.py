@@ -90,7 +90,7 @@ def read_tables(bundle: Bundle, artifact: Artifact, kernels: KernelSet) -> tuple
 
 
 def mismatch(file: str, kernels: KernelSet, capability: str, driver: tuple[int, ...]) -> EngineMismatchError | None:
-    """Why kernels do not run on a GPU of `capability`, such as "sm89", with a driver for CUDA `driver`."""
+    """Return why kernels do not run on a GPU of `capability`, such as "sm89", with a driver for CUDA `driver`."""
     have, hopper = Capability.parse(capability), Capability(9, 0)
     targets = [target for target in map(Capability.parse, kernels.targets) if target is not None]
     # Triton writes PTX from sm90 on with features of that one generation, which no other runs.
@@ -132,7 +132,7 @@ class CudaLauncher:
 
 
 def typed(launch: Launch, values: Sequence[int | float]) -> list[Any]:
-    """A kernel's parameters as cuda.core takes them: a plain int is a pointer, NumPy's scalars are numbers."""
+    """Return a kernel's parameters as cuda.core takes them: a plain int is a pointer, NumPy's scalars are numbers."""
     casts: dict[str, Any] = {"i32": np.int32, "fp32": np.float32}
     kinds = [kind for _, kind in launch.kernel.arguments]
     return [casts.get(kind, int)(value) for kind, value in zip(kinds, values, strict=True)] + [0] * launch.kernel.hidden

@@ -15,7 +15,7 @@ from .kernel_set import KernelSet
 
 
 def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: Float32) -> dict[str, npt.NDArray[Any]]:
-    """Every table a plan names, by that name, C-contiguous float32 or int32; `values` is W, float32 [V, C].
+    """Return every table that a plan names, by that name, C-contiguous float32 or int32; `values` is W, float32 [V, C].
 
     Raises ArtifactError where the kernels were compiled for another tokenizer, or for another norm than the tables'.
     """

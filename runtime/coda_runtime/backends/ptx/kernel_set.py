@@ -100,7 +100,7 @@ class KernelSet:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The artifact's `engine` object."""
+        """Return the artifact's `engine` object."""
         kernels = [
             {**asdict(kernel), "arguments": [list(argument) for argument in kernel.arguments]}
             for kernel in self.kernels
@@ -109,7 +109,7 @@ class KernelSet:
         return {**known, "ptx_isa": self.ptx_isa, "kernels": kernels, **self.extra}
 
     def of(self, function: str) -> tuple[Kernel, ...]:
-        """The specialisations of a function. Raises ArtifactError if there is none."""
+        """Return the specialisations of a function. Raises ArtifactError if there is none."""
         found = tuple(kernel for kernel in self.kernels if kernel.function == function)
         if not found:
             _fail(f"there is no kernel {function!r}")
@@ -137,7 +137,7 @@ class KernelSet:
                 _fail(f"the kernel {kernel.entry} does not divide its codes into whole blocks")
 
     def modules(self, ptx: bytes) -> dict[str, bytes]:
-        """The PTX module of every kernel, by entry name, out of the file's bytes. Raises ArtifactError."""
+        """Return the PTX module of every kernel, by entry name, out of the file's bytes. Raises ArtifactError."""
         out = {}
         for kernel in self.kernels:
             module = ptx[kernel.offset : kernel.offset + kernel.bytes]
@@ -148,7 +148,7 @@ class KernelSet:
 
 
 def padded_channels(channels: int) -> int:
-    """Channels as the kernels hold them: the next power of two, at least 16."""
+    """Return the channels as the kernels hold them: the next power of two, at least 16."""
     return max(16, 1 << (channels - 1).bit_length())
 
 

@@ -61,7 +61,7 @@ class Plan:
 
 
 def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, programs: int = 512) -> Plan:
-    """The plan of `batch` latents, 1 or more. `eps` is SearchTables.eps.
+    """Return the plan of `batch` latents, 1 or more. `eps` is SearchTables.eps.
 
     `programs` is how many blocks of the search should be in flight at least, a few for every multiprocessor of the GPU:
     a scale with few tokens splits the table among more of them. It changes speed, never ids.
@@ -140,7 +140,7 @@ def _blocks(count: int, size: int) -> int:
 
 
 def window(size: int, side: int) -> int:
-    """The widest pooling window from `size` to `side` places, in places."""
+    """Return the widest pooling window from `size` to `side` positions, in positions."""
     return max(-(-(position + 1) * size // side) - position * size // side for position in range(side))
 
 
@@ -159,7 +159,7 @@ def _search_kernel(kernels: KernelSet, tokens: int) -> Kernel:
 
 
 def _split(kernels: KernelSet, search: Kernel, tokens: int, programs: int) -> tuple[int, int]:
-    """How many splits of the table, and of how many chunks each."""
+    """Return how many splits of the table there are, and of how many chunks each."""
     chunks = search.sizes["CODES"] // search.sizes["BLOCK_CODES"]
     limit = max(kernel.sizes["SPLITS"] for kernel in kernels.of("merge"))
     wanted = min(limit, chunks, _blocks(programs, _blocks(tokens, search.sizes["BLOCK_TOKENS"])))

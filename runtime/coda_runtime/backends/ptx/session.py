@@ -87,7 +87,10 @@ class PtxSession:
         return dict(sorted(self._states.items()))
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Latents to ids, both in host memory. Raises InputError, DeviceMemoryError, BackendError, ClosedError."""
+        """Turn latents into ids, both in host memory.
+
+        Raises InputError, DeviceMemoryError, BackendError, ClosedError.
+        """
         self._check(batch.shape, batch.dtype)
         with self._turn():
             self._transfers.put(batch, self._memory["latent"].address)
@@ -97,7 +100,7 @@ class PtxSession:
             return ids
 
     def take(self, array: Any) -> CudaArray:
-        """An array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
+        """Take an array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
 
         Raises DeviceError for an array on another device, InputError for one that is not C-contiguous or of a dtype
         that numpy lacks, ClosedError.
@@ -107,7 +110,7 @@ class PtxSession:
             return borrow(array, self._layer, self._stream, self._staging, self._kept)
 
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> CudaArray:
-        """As `run`, with the ids left on the GPU, in memory of their own. Returns before the work is done.
+        """Do as `run` does, with the ids left on the GPU, in memory of their own. Returns before the work is done.
 
         `batch` is a numpy array, or what `take` takes: it is copied once, inside the GPU, and held until the session's
         next call.

@@ -112,7 +112,7 @@ class TensorRTBackend(Backend):
         return trt, layer, engine
 
     def _module(self, artifact: Artifact) -> Any:
-        """The library's module; the lean runtime where only that is installed, which runs version-compatible engines.
+        """Import the library; or the lean runtime, which runs version-compatible engines, if only that is installed.
 
         Raises MissingDependencyError, BackendError.
         """

@@ -24,7 +24,7 @@ class Tensor:
     shape: tuple[int, ...]
 
     def nbytes(self, count: int) -> int:
-        """Bytes of `count` images."""
+        """Return the bytes of `count` images."""
         return count * math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -54,7 +54,7 @@ class Engine:
         self.input, self.output, self.batch = _read(trt, raw, path, artifact, rebuild)
 
     def create_context(self, count: int | None, scratch: int, nbytes: int) -> Any:
-        """A context that works in the memory at `scratch`; for `count` images only, or for any number.
+        """Return a context that works in the memory at `scratch`; for `count` images only, or for any number.
 
         Raises BackendError, DeviceMemoryError.
         """
@@ -80,7 +80,7 @@ class Engine:
         return context
 
     def scratch_bytes(self) -> int:
-        """Device memory that a context works in."""
+        """Return the bytes of device memory that a context works in."""
         return int(self.raw.device_memory_size_v2)
 
     def close(self) -> None:

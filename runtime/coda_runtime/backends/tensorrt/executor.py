@@ -133,7 +133,7 @@ class Executor:
         self._enqueue(plain.context, count)
 
     def _prepare(self, count: int, context: Any = None, *, own: bool = False) -> Any:
-        """A context, new or given, set to a batch size and the lane's buffers."""
+        """Return a context, new or given, set to a batch size and the lane's buffers."""
         engine = self._engine
         if context is None:
             context = engine.create_context(count if own else None, self._scratch.address, self._scratch_bytes)

@@ -22,7 +22,7 @@ _PRODUCTS = re.compile(r"conv|gemm|mat(rix)?_?mul|fully_?connected|mha|attention
 
 
 def engine_information(engine: Any, trt: Any) -> str:
-    """The inspector's JSON."""
+    """Return the inspector's JSON."""
     inspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
@@ -74,7 +74,7 @@ def _kind(layer: Mapping[str, Any]) -> str:
 
 
 def _layer_type(layer: Mapping[str, Any]) -> str:
-    """The type of the first floating-point input; else of the weights, of an output, of an integer input."""
+    """Return the type of the first floating-point input; else of the weights, of an output, of an integer input."""
     inputs, outputs = _side(layer, "Inputs"), _side(layer, "Outputs")
     weights = layer.get("Weights")
     own = [_type(weights.get("Type"))] if isinstance(weights, dict) else []

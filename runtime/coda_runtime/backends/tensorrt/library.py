@@ -49,12 +49,12 @@ def check_name(name: str) -> str:
 
 
 def module_name(name: str) -> str | None:
-    """The module of an engine library that is installed, None if there is none. Imports nothing."""
+    """Return the module of an engine library that is installed, None if there is none. Imports nothing."""
     return next((module for module in _LIBRARIES[name][0] if importlib.util.find_spec(module) is not None), None)
 
 
 def missing(name: str) -> MissingDependencyError:
-    """The error for an engine library that is not installed."""
+    """Return the error for an engine library that is not installed."""
     title = _LIBRARIES[name][1]
     return MissingDependencyError(f"{title} engines need {title}, which is not installed", extra=name)
 

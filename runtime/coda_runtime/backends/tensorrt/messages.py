@@ -31,13 +31,13 @@ class Messages:
                     self._errors.remove(entry)
 
     def first(self) -> str:
-        """The first line of this thread's first error, or of any thread's, since TensorRT has threads of its own."""
+        """Return the first line of this thread's first error, or any thread's: TensorRT has threads of its own."""
         entries, mine = list(self._errors), threading.get_ident()
         texts = [text for thread, text in entries if thread == mine] or [text for _, text in entries]
         return (one_line(texts[0], line=0) if texts else "") or "it does not say why"
 
     def error(self, failed: str, remedy: str) -> BackendError:
-        """The error to raise where TensorRT `failed`: DeviceMemoryError if it said so, else one with the `remedy`."""
+        """Return the error to raise if TensorRT `failed`: DeviceMemoryError if it said so, or one with the `remedy`."""
         why = self.first()
         if _OUT_OF_MEMORY.search(why):
             return DeviceMemoryError(
@@ -48,7 +48,7 @@ class Messages:
 
     @contextmanager
     def calls(self, failed: str, remedy: str) -> Iterator[None]:
-        """Around calls into TensorRT: what they raise comes out as `error`."""
+        """Guard calls into TensorRT: what they raise comes out as `error`."""
         self.clear()
         try:
             yield

@@ -81,7 +81,7 @@ class TensorRTSession:
             return out
 
     def take(self, array: Any) -> CudaArray:
-        """An array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
+        """Take an array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
 
         Raises DeviceError for an array on another device, InputError for one that is not C-contiguous or of a dtype
         that numpy lacks, ClosedError.
@@ -97,7 +97,7 @@ class TensorRTSession:
             return borrow(array, self._layer, stream, self._staging, self._kept)
 
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> CudaArray:
-        """As `run`, with the output left on the GPU, in memory of its own. Returns before the work is done.
+        """Do as `run` does, with the output left on the GPU, in memory of its own. Returns before the work is done.
 
         `batch` is a numpy array, or what `take` takes: it is copied once, inside the GPU, and held until the session's
         next call.
@@ -159,7 +159,7 @@ class TensorRTSession:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Smaller batches are no way out here: a lane's memory is for the largest, whatever it runs."""
+        """Explain errors: smaller batches do not help, since a lane's memory is for the largest, whatever it runs."""
         try:
             yield
         except DeviceMemoryError as error:

@@ -29,7 +29,7 @@ class SourceOptions:
 
 
 def open_source(where: str, options: SourceOptions, *, leave_out: str | None = None) -> Source:
-    """The images of a folder, a file or a pattern, local or by URL: image files, .tar shards or Parquet files.
+    """Open the images of a folder, a file or a pattern, local or by URL: image files, .tar shards or Parquet files.
 
     Files under `leave_out` do not count. Raises InputError where nothing usable is there, or more than one kind;
     MissingDependencyError.
@@ -47,7 +47,7 @@ def open_source(where: str, options: SourceOptions, *, leave_out: str | None = N
         compressed = matches.ending(*_COMPRESSED)
         if compressed:
             raise InputError(
-                f"{compressed[0]} is a compressed tar file, and cannot be read at random places; decompress it to .tar"
+                f"{compressed[0]} is a compressed tar file, which allows no random access: decompress it to .tar"
             )
         raise InputError(
             f"{redacted(where)} has no images; expected files ending in {expected_suffixes()}, .tar or .parquet"

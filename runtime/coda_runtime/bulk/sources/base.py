@@ -16,18 +16,21 @@ class Source(Protocol):
     """Images in a fixed order: what lists them."""
 
     def files(self) -> dict[str, str]:
-        """The files behind the images, and for those that hold many images their state, else "". Opens none of them."""
+        """Return the files behind the images, and for those that hold many images their state, else "".
+
+        Opens none of them.
+        """
         ...
 
     def listing(self) -> pa.Table:
-        """One row an image: `path` (string, its key), `file` (binary, where), `label` if asked for, more for `read`.
+        """Return one row an image: `path` (string, its key), `file` (binary), `label` if asked for, more for `read`.
 
         Raises InputError for files that are damaged, or hold no images.
         """
         ...
 
     def reader(self, files: dict[str, str]) -> Reader:
-        """What reads the images of such rows. `files` is what `files()` gave when they were listed."""
+        """Return what reads the images of such rows. `files` is what `files()` gave when they were listed."""
         ...
 
 
@@ -35,12 +38,15 @@ class Reader(Protocol):
     """Reads images in any process. Goes there by pickle, so it is small and holds no open files."""
 
     def read(self, rows: pa.Table) -> Iterator[Fetched]:
-        """The encoded images of some rows of a listing, in order. Raises InputError when the source itself fails."""
+        """Yield the encoded images of some rows of a listing, in order.
+
+        Raises InputError when the source itself fails.
+        """
         ...
 
 
 def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | None, **more: Any) -> pa.Table:
-    """A listing. Names that are not UTF-8 stay what they are in `file`, and get stand-ins in `path`."""
+    """Make a listing. Names that are not UTF-8 stay what they are in `file`, and get stand-ins in `path`."""
     import pyarrow as pa
 
     columns = {
@@ -55,7 +61,7 @@ def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | No
 
 
 def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """Runs of rows of the same file, in order."""
+    """Yield runs of rows of the same file, in order."""
     files = rows.column("file").to_pylist()
     start = 0
     for stop in range(1, len(files) + 1):
@@ -65,5 +71,5 @@ def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def printable(name: str) -> str:
-    """A name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
+    """Return a name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
     return os.fsencode(name).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Bytes of files and of pieces of files, and which failures are one image's and which are the source's."""
+"""Bytes of files and of ranges of files, and which failures are one image's and which are the source's."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Fetched = bytes | ImageError
 
 AT_ONCE = 16  # files fetched together, so encoded images in memory
 MAX_BYTES = 1 << 30
-"""Of one encoded image on this machine: no picture of the pixels that are taken needs as many."""
+"""Of one encoded image on this machine: no image within the pixel limit needs as many."""
 _NOT_THE_FILES = frozenset({errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _PAUSES = (1.0, 4.0)  # seconds before the second and the third try
 
 
 def read_local(path: str, name: str, root: str) -> Fetched:
-    """A file of this machine, whole. Raises InputError when `root` is gone, or the trouble is not this file's."""
+    """Read a file of this machine, whole. Raises InputError when `root` is gone, or the trouble is not this file's."""
     file = Path(path)
     try:
         if not file.is_file() and file.exists():  # reading a pipe would wait for ever
-            return ImageError(f"{name!r} is no regular file; leave it out")
+            return ImageError(f"{name!r} is not a regular file; leave it out")
         if (size := file.stat().st_size) > MAX_BYTES:
             return ImageError(too_large(name, size))
         return file.read_bytes()
@@ -38,14 +38,14 @@ def read_local(path: str, name: str, root: str) -> Fetched:
     except OSError as error:
         if error.errno in _NOT_THE_FILES:
             raise InputError(
-                f"{path} cannot be read now ({one_line(error)}), and other images neither; run the same command again "
-                "to go on"
+                f"{path} cannot be read now ({one_line(error)}), nor can other images; run the same command again "
+                "to continue"
             ) from error
         return ImageError(f"{name!r} cannot be read ({one_line(error)})")
 
 
 def read_remote(fs: Any, paths: Sequence[str], names: Sequence[str]) -> list[Fetched]:
-    """Each file whole. Raises InputError when the file system fails in another way than by denying one file."""
+    """Read each file whole. Raises InputError when the file system fails in another way than by denying one file."""
 
     def fetch(some: list[str]) -> list[Any]:
         # Not by `cat`, which takes names with * ? [ for patterns.
@@ -55,7 +55,10 @@ def read_remote(fs: Any, paths: Sequence[str], names: Sequence[str]) -> list[Fet
 
 
 def read_ranges(fs: Any, path: str, ranges: Sequence[tuple[int, int]], names: Sequence[str]) -> list[Fetched]:
-    """The (offset, size) pieces of one file, sizes in bytes. Raises as `read_remote`, and when a local file fails."""
+    """Read the (offset, size) ranges of one file, in bytes.
+
+    Raises as `read_remote` does, and when a local file fails.
+    """
     if is_local(fs):
         try:
             with Path(path).open("rb", buffering=0) as file:
@@ -75,7 +78,7 @@ def read_ranges(fs: Any, path: str, ranges: Sequence[tuple[int, int]], names: Se
 
 
 def state(fs: Any, path: str) -> str:
-    """Size and time of change, by which a file is known to be the one that was listed. Raises InputError."""
+    """Return size and time of change, by which a file is known to be the one that was listed. Raises InputError."""
     try:
         info = fs.info(path)
     except OSError as error:
@@ -95,8 +98,8 @@ def check_state(fs: Any, path: str, expected: str) -> None:
 
 
 def too_large(name: str, size: int) -> str:
-    """Why an encoded image of so many bytes is not read."""
-    return f"{name!r} has {size} bytes, and {MAX_BYTES} is the most that is read; leave it out"
+    """Say why an encoded image of so many bytes is not read."""
+    return f"{name!r} has {size} bytes, more than the limit of {MAX_BYTES}; leave it out"
 
 
 def _check_mounted(root: str) -> None:
@@ -108,8 +111,8 @@ def _check_mounted(root: str) -> None:
     except OSError:
         pass
     raise InputError(
-        f"{root} is not there, or is empty, on the node {socket.gethostname()}; mount it, and run the same command "
-        "again to go on"
+        f"{root} does not exist, or is empty, on the node {socket.gethostname()}; mount it, and run the same command "
+        "again to continue"
     )
 
 
@@ -126,7 +129,7 @@ def _remote(fetch: Callable[[list[Any]], list[Any]], wanted: list[Any], names: S
             if pause is None:
                 raise InputError(
                     f"{names[start]!r} or one after it cannot be fetched ({type(failed[0]).__name__}: {failed[0]}), "
-                    "and other images may be readable; run the same command again to go on"
+                    "but other images may be readable; run the same command again to continue"
                 )
             time.sleep(pause)
         out += [item for item in fetched if isinstance(item, (bytes, ImageError))]
@@ -134,7 +137,7 @@ def _remote(fetch: Callable[[list[Any]], list[Any]], wanted: list[Any], names: S
 
 
 def _judge(item: Any, name: str) -> Any:
-    """Bytes, an ImageError for what is only this file's trouble, or the exception of a file system in trouble."""
+    """Return bytes, an ImageError for what is only this file's trouble, or the exception of a failing file system."""
     if isinstance(item, FileNotFoundError):
         return ImageError(f"there is no image {name!r}; check the path")
     status = getattr(item, "status", 0)

@@ -26,16 +26,16 @@ class Matches:
     names: list[str]
 
     def path(self, name: str) -> str:
-        """Where a file lies on `fs`."""
+        """Return a file's path on `fs`."""
         return f"{self.root}/{name}"
 
     def ending(self, *suffixes: str) -> list[str]:
-        """The names with one of these suffixes, hidden ones left out."""
+        """Return the names with one of these suffixes, without hidden ones."""
         return [name for name in self.names if name.lower().endswith(suffixes) and not is_hidden(name)]
 
 
 def find(where: str, *, leave_out: str | None = None) -> Matches:
-    """The files that a path, a URL or a pattern with `*`, `?`, `[...]`, `{000..012}`, `{a,b}` stands for.
+    """Find the files that a path, a URL or a pattern with `*`, `?`, `[...]`, `{000..012}`, `{a,b}` stands for.
 
     What lies under the path `leave_out`, on the same file system, is none of them. Raises InputError when there is
     nothing, MissingDependencyError for a URL whose package is missing.

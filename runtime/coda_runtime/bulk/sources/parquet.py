@@ -124,7 +124,7 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def _one_kind(labels: list[Any]) -> list[Any]:
-    """Whole numbers where all are, else text."""
+    """Return whole numbers if all are, else text."""
     if all(label is None or (isinstance(label, int) and not isinstance(label, bool)) for label in labels):
         return labels
     return [None if label is None else str(label) for label in labels]

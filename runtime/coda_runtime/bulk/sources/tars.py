@@ -51,7 +51,7 @@ class TarFiles:
         return TarReader(self._fs, files)
 
     def _members(self, path: str) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
-        """The members of a shard, and the label of each sample."""
+        """Return the members of a shard, and the label of each sample."""
         labels: dict[str, str] = {}
         try:
             with self._fs.open(path, "rb") as file:
@@ -67,7 +67,7 @@ class TarFiles:
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads members at their places."""
+    """Reads members at their offsets."""
 
     fs: Any
     states: dict[str, str]
@@ -86,12 +86,12 @@ class TarReader:
                     if size > MAX_BYTES:
                         yield ImageError(too_large(name, size))
                     elif isinstance(item, bytes) and len(item) != size:
-                        yield ImageError(f"{name!r} is cut: {path} ended before it did")
+                        yield ImageError(f"{name!r} is truncated: {path} ended before it did")
                     else:
                         yield item
 
 
 def _sample(member: str) -> str:
-    """What the files of one sample share: the name up to the first dot of its last piece."""
+    """Return what the files of one sample share: the name up to the first dot of its last component."""
     folder, name = os.path.split(member)
     return os.path.join(folder, name.split(".")[0])  # noqa: PTH118 - a name in an archive
