@@ -28,7 +28,7 @@ GPU_PARTS := tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings tensorrt-cu12-bin
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 22
 
-demo: $(DEMO_STAMP) ## install, then run the whole road on the sample tokenizer; leaves demo/report.html
+demo: $(DEMO_STAMP) ## install, then run the whole pipeline on the sample tokenizer; leaves demo/report.html
 	$(BIN)/coda demo
 
 test: $(WEIGHTS_STAMP) ## install everything, then lint, type-check, check the layers and run the tests that need no GPU

@@ -2,7 +2,7 @@
 
 The floor of the search is the larger of two times: its float32 multiplications and additions on the plain cores (tensor
 cores would round the products to TF32), and the bytes that have to be read and written once. Without a GPU the floors
-are printed and nothing is measured. Not run on a GPU yet.
+are printed and nothing is measured.
 """
 
 from __future__ import annotations

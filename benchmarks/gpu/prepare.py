@@ -37,7 +37,7 @@ from coda_runtime.parity import ParitySamples
 
 ENGINES = ("rtx-ampere", "tensorrt-rtx", "tensorrt")
 """Families with engines of their own: TensorRT-RTX for sm80 and for the GPU at hand, TensorRT."""
-# Random weights promise no parity: every row says what it is, and the sample keeps the real floors.
+# Random weights promise no parity: every row says what it is, and the sample keeps the real thresholds.
 _NO_THRESHOLDS = {precision: Threshold(0.0, 0.0) for precision in PRECISIONS}
 
 

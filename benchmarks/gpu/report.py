@@ -62,11 +62,11 @@ def _reasons(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Median milliseconds by batch size, parity and share of the floor at the largest that ran."""
+    """Median milliseconds by batch size, parity and share of the lower bound at the largest that ran."""
     rows, batches = result["rows"], sorted(result["settings"]["batches"])
     lines = []
     for shape, what, found in _groups(rows):
-        lines.append(f"{shape} {what}: ms by batch {' '.join(map(str, batches))}; parity, share of floor, MiB")
+        lines.append(f"{shape} {what}: ms by batch {' '.join(map(str, batches))}; parity, share of bound, MiB")
         for (contender, precision), by_batch in found.items():
             last = _last(by_batch)
             if last is None:
@@ -101,7 +101,7 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for shape, what, found in _groups(rows):
         lines += ["", f"### {shape}, {what}", ""]
-        lines.append(f"| | | {' | '.join(f'batch {batch}' for batch in batches)} | parity | of the floor | MiB |")
+        lines.append(f"| | | {' | '.join(f'batch {batch}' for batch in batches)} | parity | of the bound | MiB |")
         lines.append("| --- " * (len(batches) + 5) + "|")
         for (contender, precision), by_batch in found.items():
             last = _last(by_batch)

@@ -1,6 +1,6 @@
 """How the kernels cut their work, and the specialisations that a tokenizer needs.
 
-The numbers of `DEFAULT_BLOCKS` were chosen by ptxas's registers and spills, not by time: not run on a GPU yet.
+The numbers of `DEFAULT_BLOCKS` were chosen by ptxas's registers and spills, not by time.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 One PTX is enough. That of sm80 runs on every later GPU, whose driver compiles it when it is loaded; the kernels use
 neither tensor cores nor anything else that is newer, and ask for the PTX language of CUDA 12.0, so that drivers from
 525.60 on know it. Triton writes sm90, sm100 and sm120 as sm_90a, sm_100a and sm_120a, which run on no other GPU.
-Not run on a GPU yet.
 """
 
 from __future__ import annotations

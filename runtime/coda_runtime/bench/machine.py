@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Return the `gpus` of results.json, from nvidia-smi; empty without it. Not run on a GPU yet."""
+    """Return the `gpus` of results.json, from nvidia-smi; empty without it."""
     out = []
     for row in nvidia_smi("--query-gpu=" + ",".join(_GPU_FIELDS)):
         cells = dict(zip(_GPU_FIELDS, row, strict=False))
@@ -61,10 +61,7 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def gpu_slowed(index: int) -> bool | None:
-    """Return whether heat or a lack of power holds back this GPU's clock now; None if not known.
-
-    Not run on a GPU yet.
-    """
+    """Return whether heat or a lack of power holds back this GPU's clock now; None if not known."""
     # Drivers from 535 on call them event reasons; older ones refuse that name.
     for name in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
         for number, reasons in (row for row in nvidia_smi(f"--query-gpu=index,{name}") if len(row) == 2):

@@ -36,8 +36,6 @@ def device_bytes() -> int | None:
     """Return what this process holds on all NVIDIA GPUs now, as nvidia-smi tells; None where it does not know.
 
     It may not know a container's processes.
-
-    Not run on a GPU yet.
     """
     rows = nvidia_smi("--query-compute-apps=pid,used_gpu_memory")
     ours = [row[1] for row in rows if len(row) == 2 and row[0] == str(os.getpid()) and row[1].isdecimal()]

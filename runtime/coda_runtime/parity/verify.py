@@ -45,7 +45,7 @@ def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterat
         for candidate in _installed(candidates(bundle, [artifact], options)):
             backend = candidate.backend
             where = f"{backend.name}:{options.device}"
-            reason = _without_floor(artifact, thresholds) or candidate.reason
+            reason = _without_threshold(artifact, thresholds) or candidate.reason
             if reason is not None:
                 not_run[where] = meter.not_run(artifact, reason)
                 continue
@@ -92,7 +92,7 @@ def _nothing(artifact: Artifact) -> tuple[str, CodaError]:
     return name, BackendError(f"{name} runs only on request: --backend {name}, for a bundle that you trust")
 
 
-def _without_floor(artifact: Artifact, thresholds: Mapping[str, Threshold]) -> CodaError | None:
+def _without_threshold(artifact: Artifact, thresholds: Mapping[str, Threshold]) -> CodaError | None:
     """Return why an artifact in this precision cannot be judged, None where it can."""
     try:
         threshold_of(thresholds, artifact.precision)

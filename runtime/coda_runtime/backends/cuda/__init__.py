@@ -1,6 +1,6 @@
 """The GPU's memory, streams and graphs, without PyTorch: on NVIDIA's cuda-core, which is imported when a GPU is opened.
 
-Not run on a GPU yet. What decides that results are right is the order of work:
+What decides that results are right is the order of work:
 
 1. Each execution lane works on a stream of its own, one call at a time, so everything inside a lane is in order.
 2. What a lane reads is ready before: its stream waits for the event after the last write of the array. An array of

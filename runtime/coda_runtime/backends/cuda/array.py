@@ -16,7 +16,7 @@ DLPACK_CUDA = 2
 
 
 class CudaArray:
-    """A C-contiguous array on one GPU; implements `DeviceArray`. Not run on a GPU yet.
+    """A C-contiguous array on one GPU; implements `DeviceArray`.
 
     `ready` is the event after its last write. The memory is freed with the last of this object and of the arrays that
     were made of it, after the work that was queued by then on the streams that consumers named in `__dlpack__`; such a

@@ -1,4 +1,4 @@
-"""The real layer: one GPU through cuda.core. Not run on a GPU yet; every call is checked against cuda-core's stubs."""
+"""The real layer: one GPU through cuda.core. Every call is checked against cuda-core's stubs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of the GPU and of the host, freed when its last owner goes. Not run on a GPU yet."""
+"""Memory of the GPU and of the host, freed when its last owner goes."""
 
 from __future__ import annotations
 

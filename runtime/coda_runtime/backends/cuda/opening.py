@@ -34,9 +34,9 @@ def missing(extra: str) -> MissingDependencyError | None:
 
 
 def open_device(index: int) -> CudaDevice:
-    """Open GPU `index`. Raises DeviceError if it is missing or its driver is too old, BackendError if cuda-core fails.
+    """Open GPU `index`.
 
-    Not run on a GPU yet.
+    Raises DeviceError if it is missing or its driver is too old, BackendError if cuda-core fails.
     """
     with _lock:
         opened = _opened.get(index)

@@ -1,4 +1,4 @@
-"""Streams, events and graphs of cuda.core behind the layer's protocols. Not run on a GPU yet."""
+"""Streams, events and graphs of cuda.core behind the layer's protocols."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
 
 
 class OnnxRuntimeBackend(Backend):
-    """Loads `.onnx` files on the CPU, by plugins such as OpenVINO's, or (not run on a GPU yet) by CUDA and TensorRT."""
+    """Loads `.onnx` files on the CPU, by plugins such as OpenVINO's, or by CUDA and TensorRT."""
 
     name = "onnxruntime"
     formats: tuple[str, ...] = ("onnx",)

@@ -70,7 +70,7 @@ def silence(ort: Any) -> None:
 
 
 def preload_cuda(ort: Any) -> None:
-    """Let onnxruntime find the libraries of CUDA and cuDNN in pip's packages, once. Not run on a GPU yet.
+    """Let onnxruntime find the libraries of CUDA and cuDNN in pip's packages, once.
 
     Where they lie elsewhere this changes nothing: a provider that does not start says what it lacks. Says nothing.
     """

@@ -54,7 +54,7 @@ class OrtSession:
 
 
 class OrtDeviceSession(OrtSession):
-    """A session whose input and output may lie in the memory of its device (CUDA; not run on a GPU yet).
+    """A session whose input and output may lie in the memory of its device (CUDA).
 
     `memory` is that device as onnxruntime names it, ("cuda", N). With ("cpu", 0) the same code runs on the CPU.
     """

@@ -1,4 +1,4 @@
-"""The quantizer's own GPU kernels: PTX that `coda export` compiled, loaded by cuda-core. Not run on a GPU yet.
+"""The quantizer's own GPU kernels: PTX that `coda export` compiled, loaded by cuda-core.
 
 The GPU's driver compiles the PTX when it is loaded. No Triton and no CUDA toolkit is needed.
 """

@@ -37,7 +37,7 @@ class Launcher(Protocol):
 
 
 class PtxSession:
-    """Implements `DeviceSession`: latent float32 [B, C, h, w] -> ids int32 [B, L]. Not run on a GPU yet.
+    """Implements `DeviceSession`: latent float32 [B, C, h, w] -> ids int32 [B, L].
 
     Calls of several threads take turns. The first batch of a size is launched kernel by kernel, since a driver may load
     a kernel when it is first launched, which must not fall into a recording; the second is recorded.

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX engines, run without PyTorch. Not run on a GPU yet.
+"""TensorRT and TensorRT-RTX engines, run without PyTorch.
 
 Both libraries have one API, so there is one implementation, and the library's module is what differs.
 """

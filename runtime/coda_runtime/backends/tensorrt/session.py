@@ -25,7 +25,7 @@ MAX_EXECUTORS = 4
 
 
 class TensorRTSession:
-    """Implements `DeviceSession`. Not run on a GPU yet; its logic is tested with the host's memory.
+    """Implements `DeviceSession`. Its logic is tested with the host's memory.
 
     `device` is "cuda:N", `batch` the engine's (min, opt, max), `max_executors` how many threads run at once: it falls
     to the number there is when the GPU's memory does not suffice for one more.

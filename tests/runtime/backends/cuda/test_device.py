@@ -342,8 +342,6 @@ def test_every_use_of_cuda_core_agrees_with_its_stubs(stubs: Path) -> None:
 
 @pytest.mark.gpu
 class TestGpu:
-    """Not run on a GPU yet."""
-
     @pytest.fixture
     def layer(self) -> Iterator[Any]:
         layer = cuda.open_device(0)

@@ -356,7 +356,7 @@ def test_rtx_takes_the_logger() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("backend", [TensorRTBackend(), TensorRTRTXBackend()], ids=lambda b: str(b.name))
 def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTBackend) -> None:
-    """An engine of the tiny decoder, built here, read from a tensor and left as one. Not run on a GPU yet."""
+    """An engine of the tiny decoder, built here, read from a tensor and left as one."""
     from coda_runtime.backends.cuda import compute_capability, gpu_name
     from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 
