@@ -47,7 +47,7 @@ class DivergedError(CodaError):
 
     @classmethod
     def at(cls, step: int, term: str, names: list[str], saved: int | None) -> DivergedError:
-        """With the ``names`` of the batch and the step of the last checkpoint, None where there is none."""
+        """Make the error from the ``names`` of the batch and the last checkpoint's step, None where there is none."""
         listed = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
         kept = "there is no checkpoint yet" if saved is None else f"the last checkpoint is of step {saved}"
         return cls(

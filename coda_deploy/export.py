@@ -33,7 +33,7 @@ MAX_PARITY_IMAGES = 16
 
 
 def parity_images(size: int, folder: Path | None = None) -> ParityImages:
-    """The shipped photographs, or up to MAX_PARITY_IMAGES of a folder's, cropped by the official rule to ``size``.
+    """Return the shipped photographs or up to MAX_PARITY_IMAGES of a folder, cropped to ``size`` by the official rule.
 
     Raises ``ImageError`` for unreadable images or folders and ``InputError`` for a folder without any.
     """

@@ -15,7 +15,7 @@ from coda_runtime.cli.base import json_option, print_json, progress
 
 
 def typed_coda() -> str:
-    """How this `coda` is called from the folder one is in: "coda" where the shell finds it, else its path."""
+    """Return how to call this `coda` from the current folder: "coda" where the shell finds it, else its path."""
     here = Path(sys.executable).with_name("coda")
     if not here.is_file() or shutil.which("coda") == str(here):
         return "coda"

@@ -27,7 +27,7 @@ SKIPPABLE = ("ssim", "ms-ssim", "vae")
 
 @contextmanager
 def output(path: Path | None) -> Iterator[Path | None]:
-    """Where to write a result that takes its place at the end; made before the work, so that it fails before it."""
+    """Yield a path to write a result to, renamed at the end; opened first, so that it fails before the work."""
     if path is None:
         yield None
         return

@@ -24,7 +24,7 @@ PTX = "ptx"
 
 
 def parity_rows(manifest: Manifest) -> list[list[str]]:
-    """One row an artifact and backend: file, where it ran, token agreement, PSNR against the tokenizer's images."""
+    """Return a row per artifact and backend: file, where it ran, token agreement, PSNR to the tokenizer's images."""
     rows = []
     for artifact in manifest.artifacts:
         for where, record in parity_records(artifact.parity).items():
@@ -41,7 +41,7 @@ def _cells(record: ParityRecord) -> list[str]:
 
 
 def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:
-    """What the options ask to build. Raises InputError for an option that would do nothing."""
+    """Return what the options ask to build. Raises InputError for an option that would do nothing."""
     libraries = list(dict.fromkeys(name for name in engines if name != PTX))
     for option, value in (("--target", target), ("--batch", batch)):
         if value is not None and not libraries:

@@ -49,7 +49,7 @@ def given(data: str | None, out: Path | None) -> tuple[str, Path]:
 def carry_out(
     train: Callable[[], Metrics], out: Path, *, as_json: bool, summary: Callable[[Metrics], str], following: str
 ) -> None:
-    """Run to the end or to a signal, and tell of it where this is the first process."""
+    """Run to the end or to a signal, and report it in the first process."""
     from coda_deploy.errors import StoppedError
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started

@@ -17,7 +17,7 @@ _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "
 
 
 def open_source(where: str | os.PathLike[str]) -> ImageSource:
-    """The images at ``where``.
+    """Open the images at ``where``.
 
     That is a folder of image files nested in any way; WebDataset shards as a folder of .tar files, one .tar,
     ``data/*.tar`` or ``data/train-{000..012}.tar``; ``hf:owner/name`` or ``hf:owner/name@split``, or a folder that

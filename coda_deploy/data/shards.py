@@ -68,7 +68,7 @@ class ShardSource:
 
 
 def expand(pattern: str) -> list[str]:
-    """The shards that a pattern with ``*``, ``?``, ``[...]``, ``{000..012}`` or ``{a,b}`` stands for, in order.
+    """Return the shards that a pattern with ``*``, ``?``, ``[...]``, ``{000..012}`` or ``{a,b}`` matches, in order.
 
     Raises ``DataError`` when one of them is missing or is no .tar file.
     """
@@ -87,7 +87,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _index(path: str) -> tuple[_State, list[tuple[str, int, int]]]:
-    """What identifies a shard, and (name, offset, size) of each image in it."""
+    """Return what identifies a shard, and (name, offset, size) of each image in it."""
     try:
         with Path(path).open("rb") as file:
             state = _state(file.fileno())

@@ -20,7 +20,7 @@ FEATURED = ("astronaut", "mountains")
 
 
 def side_by_side(found: DemoResults) -> Markup:
-    """Every photograph beside its two reconstructions."""
+    """Show every photograph beside its two reconstructions."""
     cards = [
         el(
             "article",
@@ -53,7 +53,7 @@ def side_by_side(found: DemoResults) -> Markup:
 
 
 def growing(found: DemoResults) -> Markup:
-    """Decoded from the first scale, the first two, ..., all: pictures of two photographs, a curve for every one."""
+    """Show what the first scale, the first two, ..., all decode to: images of two photographs, a curve for each."""
     lengths, sides = found.manifest.spec.prefix_lengths, found.manifest.spec.scales
     per_prefix = [found.psnr(images) for images in found.prefixes]
     cards = []
@@ -134,7 +134,7 @@ def _gain(found: DemoResults, lengths: Sequence[int], per_prefix: Sequence[Seque
 
 
 def _spread(lengths: Sequence[int]) -> list[int]:
-    """Those of the lengths whose labels do not touch on a logarithmic axis, the last among them; descending."""
+    """Return the lengths whose labels do not touch on a logarithmic axis, the last among them; descending."""
     kept: list[int] = []
     for length in reversed(lengths):
         if not kept or 1.7 * length <= kept[-1]:
@@ -143,7 +143,7 @@ def _spread(lengths: Sequence[int]) -> list[int]:
 
 
 def code_maps(found: DemoResults) -> Markup:
-    """The ids of each scale as coloured squares."""
+    """Show the ids of each scale as coloured squares."""
     palette, sides = Palette(found.codebook), found.manifest.spec.scales
     summed = palette.colours(found.latent.transpose(0, 2, 3, 1))
     cards = []

@@ -19,7 +19,7 @@ from coda_runtime.report.words import count, decibel, milliseconds, share, times
 
 
 def codebook_use(found: DemoResults) -> Markup:
-    """How often each code occurs, and how many different ones each scale takes."""
+    """Show how often each code occurs, and how many different ones each scale takes."""
     use = found.usage
     over = f"{count(len(found.names), 'photograph')} × {count(found.manifest.spec.num_tokens, 'token')}"
     return el(
@@ -86,7 +86,7 @@ def _rank_chart(use: Usage) -> Markup:
 
 
 def parity(found: DemoResults) -> Markup:
-    """The export's own measurements, as the manifest holds them."""
+    """Show the export's own measurements, as the manifest holds them."""
     measured = found.parity()
     backends = sorted({where for _, where, _ in measured})
     reasons = [
@@ -120,7 +120,7 @@ def parity(found: DemoResults) -> Markup:
 
 
 def _measured(found: DemoResults) -> list[tuple[str, Mapping[str, Any]]]:
-    """(file, numbers) of what ran."""
+    """Return (file, numbers) of what ran."""
     return [(artifact.file, record.numbers) for artifact, _, record in found.parity() if isinstance(record, Measured)]
 
 
@@ -154,7 +154,7 @@ def _file_table(found: DemoResults) -> Markup:
 
 
 def timings(found: DemoResults) -> Markup:
-    """Each part under the runtime and in PyTorch."""
+    """Show the time of each part under the runtime and in PyTorch."""
     batches = sorted({timing.batch for timing in found.timings})
     cards = []
     for batch in batches:

@@ -16,7 +16,7 @@ from coda_runtime.report.words import count, decibel, share
 
 
 def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
-    """The page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
+    """Render the page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
     return document(
         f"coda demo: {count(len(found.names), 'photograph')} as tokens",
         headline(found),
@@ -32,7 +32,7 @@ def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
 
 
 def headline(found: DemoResults) -> Markup:
-    """What happened, in a sentence and six numbers."""
+    """Say what happened, in a sentence and six numbers."""
     spec, photos = found.manifest.spec, count(len(found.names), "photograph")
     raw = spec.image_size**2 * 3
     return el(
@@ -71,7 +71,7 @@ def _parity_tile(found: DemoResults) -> Markup:
 
 
 def next_steps(out: Path, coda: str) -> Markup:
-    """Commands to type next."""
+    """List commands to type next."""
     bundle, tokenizer = out / "bundle", out / "tokenizer"
     steps = [
         ("Your own pictures to tokens, and back", [
@@ -104,7 +104,7 @@ def next_steps(out: Path, coda: str) -> Markup:
 
 
 def footer(found: DemoResults) -> Markup:
-    """Which tokenizer this was, and whose photographs."""
+    """Say which tokenizer this was, and whose photographs."""
     spec, source = found.manifest.spec, found.manifest.provenance.get("source", {})
     digest = str(source.get("sha256", ""))[:12]
     return el(

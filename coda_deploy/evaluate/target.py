@@ -45,7 +45,7 @@ class About:
     device: str
 
     def to_json(self) -> dict[str, str]:
-        """The same as a JSON object."""
+        """Return the same as a JSON object."""
         return asdict(self)
 
 
@@ -57,15 +57,15 @@ class Target(Protocol):
     about: About
 
     def encode(self, images: Pixels) -> Ids:
-        """Images to ids."""
+        """Turn images into ids."""
         ...
 
     def decode(self, ids: Ids) -> Pixels:
-        """Ids to images."""
+        """Turn ids into images."""
         ...
 
     def continuous(self, images: Pixels) -> Pixels | None:
-        """Images through the VAE alone, without quantizer and LoRA; None where that VAE is not at hand."""
+        """Pass images through the VAE alone, without quantizer and LoRA; None where that VAE is not at hand."""
         return None
 
     def close(self) -> None:
@@ -96,17 +96,17 @@ class TokenizerTarget(Target):
             self._settings.enter_context(torch_threads(threads))
 
     def encode(self, images: Pixels) -> Ids:
-        """Images to ids."""
+        """Turn images into ids."""
         with _run():
             return np.asarray(self._tokenizer.encode(to_tensor(images, self._device)).cpu().numpy(), np.int32)
 
     def decode(self, ids: Ids) -> Pixels:
-        """Ids to images."""
+        """Turn ids into images."""
         with _run():
             return _pixels(self._tokenizer.decode(to_tensor(ids, self._device)))
 
     def continuous(self, images: Pixels) -> Pixels:
-        """Images through the VAE that the tokenizer was adapted from; through the VAE as it is if LoRA was merged."""
+        """Pass images through the VAE that the tokenizer was adapted from; through its own if LoRA was merged."""
         layers = lora_layers(self._tokenizer.vae).values()
         for layer in layers:
             layer.enable_adapters(False)
@@ -138,11 +138,11 @@ class BundleTarget(Target):
         self.about = About(name, "bundle", precision, backend, device)
 
     def encode(self, images: Pixels) -> Ids:
-        """Images to ids."""
+        """Turn images into ids."""
         return self._tokenizer.encode(images)
 
     def decode(self, ids: Ids) -> Pixels:
-        """Ids to images."""
+        """Turn ids into images."""
         return self._tokenizer.decode(ids)
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
 
 
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
-    """The local folder, and "tokenizer" or "bundle"."""
+    """Return the local folder, and "tokenizer" or "bundle"."""
     path = Path(where).expanduser()
     if path.exists() or path.parent.exists() or not (isinstance(where, str) and storage.is_hub_id(where)):
         if not path.is_dir():
@@ -220,7 +220,7 @@ def _kind(folder: Path) -> str | None:
 
 @contextmanager
 def _run() -> Iterator[None]:
-    """Without gradients; a GPU that is full is told as such."""
+    """Run without gradients; raise ``DeviceError`` where the GPU's memory is full."""
     try:
         with torch.inference_mode():
             yield

@@ -27,7 +27,7 @@ def find_weights(
     option: str,
     stored: str | None = None,
 ) -> Path:
-    """The local file with the weights of ``what``, downloaded if it is nowhere.
+    """Return the local file with the weights of ``what``, downloaded if it is nowhere.
 
     The order: ``given`` alone; what `coda weights` has put into its cache, which is checked against the published
     numbers; PyTorch's cache; the hub's cache and the hub; the address.

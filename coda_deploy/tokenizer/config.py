@@ -115,7 +115,7 @@ class TokenizerConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back."""
+        """Return a JSON object that ``from_json`` reads back."""
         return {"format": CONFIG_FORMAT, "format_version": CONFIG_VERSION, **dataclasses.asdict(self)}
 
     @classmethod

@@ -34,12 +34,12 @@ PROVENANCE_NAME = "provenance.json"
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form ``owner/name`` or ``owner/name@revision``, and not of a path; asks nobody."""
+    """Return whether ``name`` reads ``owner/name`` or ``owner/name@revision``, and not as a path; asks nobody."""
     return name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
-    """The local folder of a tokenizer; a hub id (``owner/name``, ``owner/name@revision``) comes into the hub's cache.
+    """Return a tokenizer's local folder; a hub id (``owner/name[@revision]``) is downloaded to the hub's cache.
 
     Raises ``WeightsError`` when there is neither.
     """
@@ -63,7 +63,7 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
 
 
 def read_config(folder: Path) -> TokenizerConfig:
-    """The folder's ``config.json``. Raises ``ConfigError``."""
+    """Read the folder's ``config.json``. Raises ``ConfigError``."""
     path = folder / CONFIG_NAME
     try:
         return TokenizerConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> TokenizerConfig:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The folder's tensors as float32, whatever precision they are stored in. Raises ``WeightsError``."""
+    """Read the folder's tensors as float32, whatever precision they are stored in. Raises ``WeightsError``."""
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise WeightsError(f"{folder} has no {WEIGHTS_NAME}: copy it there, or export the tokenizer again")
@@ -85,7 +85,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """What the folder's weights were imported from, where it says so; of other weights than its own it is warned.
+    """Read what the folder's weights were imported from, where it says so; warn if it speaks of other weights.
 
     Raises ``ConfigError`` when ``provenance.json`` is damaged.
     """
@@ -110,7 +110,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The named tensors in a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; runs no code.
+    """Read the named tensors of a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; run no code.
 
     Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
     """
@@ -159,7 +159,7 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
 
 
 def to_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    """The content of ``model.safetensors``."""
+    """Return the content of ``model.safetensors``."""
     return save({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()})
 
 

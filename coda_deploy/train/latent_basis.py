@@ -46,7 +46,7 @@ def passes(images: int) -> int:
 def sensitivity(
     vae: AutoencoderKL, images: Tensor, generator: torch.Generator, progress: Progress = lambda done: None
 ) -> tuple[Tensor, Tensor]:
-    """M and the latents' covariance, float64 [C, C]; M by random probes: E[(J^T v)(J^T v)^T] = J^T J, v ~ N(0, 1)."""
+    """Measure M and the latents' covariance, float64 [C, C]; M by probes v ~ N(0, 1): E[(J^T v)(J^T v)^T] = J^T J."""
     channels = int(vae.config.latent_channels)
     total = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
     second, first, count, done = total.clone(), total[0].clone(), 0, 0

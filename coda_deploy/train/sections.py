@@ -103,12 +103,12 @@ class Configuration:
     save: SaveSection
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """Plain data that ``from_tables`` reads back; keys that are None are left out."""
+        """Return plain data that ``from_tables`` reads back; keys that are None are left out."""
         tables = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {name: {k: plain(v) for k, v in table.items() if v is not None} for name, table in tables.items()}
 
     def to_toml(self) -> str:
-        """The whole configuration as a file that ``read_toml`` reads back."""
+        """Return the whole configuration as a file that ``read_toml`` reads back."""
         return toml(self.to_json())
 
     @classmethod
@@ -136,7 +136,7 @@ class Configuration:
             raise ConfigError(f"{section}.{name} is {value!r}, expected one of {', '.join(names)}")
 
     def check_shared(self) -> None:
-        """Check of the four sections what the types cannot. Raises ``ConfigError``."""
+        """Check what the types cannot in the four sections. Raises ``ConfigError``."""
         for section, minimum, names in (
             ("data", 1, "zoom"),
             ("data", 0, "zoom_max workers"),

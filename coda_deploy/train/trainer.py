@@ -62,7 +62,7 @@ class _TokenizerTraining(Training):
         return Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)
 
     def warm_up(self) -> bool:
-        """The quantizer alone, on latents, where the configuration says so."""
+        """Train the quantizer alone, on latents, where the configuration says so."""
         settings, tokenizer = self.config.warmup, cast(CodaTokenizer, self.state.model)
         if not (settings.images or settings.equalise):
             return False

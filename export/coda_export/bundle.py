@@ -67,7 +67,7 @@ def check_precisions(precisions: Sequence[str]) -> None:
 
 
 def graph_opset(precision: str, opset: int) -> int:
-    """The opset of a precision's encoder and decoder, where ``opset`` is asked for."""
+    """Return the opset of a precision's encoder and decoder, where ``opset`` is asked for."""
     return max(opset, PRECISIONS[precision].min_opset)
 
 

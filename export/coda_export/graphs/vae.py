@@ -58,13 +58,13 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
-    """Image uint8 [B, H, W, 3] -> latent float32 [B, C, h, w], computed in ``precision``."""
+    """Return the graph from image uint8 [B, H, W, 3] to latent float32 [B, C, h, w], computed in ``precision``."""
     module = FoldedEncoder(lowered(folded.encoder.encoder, precision))
     return _export(module, ENCODER, folded.spec, opset)
 
 
 def decoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
-    """Ids int32 [B, L] -> image uint8 [B, H, W, 3]; the embedding stays float32, the VAE computes in ``precision``."""
+    """Return the graph from ids int32 [B, L] to image uint8 [B, H, W, 3]; embeds in float32, VAE in ``precision``."""
     module = copy.copy(folded.decoder)
     module._modules = {**folded.decoder._modules, "decoder": lowered(folded.decoder.decoder, precision)}
     return _export(module, DECODER, folded.spec, opset)

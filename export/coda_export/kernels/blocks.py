@@ -63,7 +63,7 @@ class Specialisation:
 
 
 def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> tuple[Specialisation, ...]:
-    """The kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
+    """Return the kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
     latent = {
         "SIZE": spec.latent_size,
         "CHANNELS": spec.latent_channels,

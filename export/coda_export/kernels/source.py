@@ -35,7 +35,7 @@ def pool(
     CHANNELS: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
 ):
-    """Adaptive average pooling: the window of place i covers [floor(i h / side), ceil((i + 1) h / side))."""
+    """Pool by adaptive averages: the window of position i covers [floor(i h / side), ceil((i + 1) h / side))."""
     token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     image, place = token // (side * side), token % (side * side)
     row, column = place // side, place % side
@@ -76,7 +76,7 @@ def search(
     QUERY: tl.constexpr,  # d, or 0 where no LayerNorm needs the standard deviation
     QUERY_PADDED: tl.constexpr,
 ):
-    """The best code of every token within one split of the table."""
+    """Find the best code of every token within one split of the table."""
     split = tl.program_id(1)
     token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     channel = tl.arange(0, CHANNELS_PADDED)
@@ -127,7 +127,7 @@ def merge(
     CODES: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
 ):
-    """The best of the splits, its id and its value."""
+    """Find the best of the splits, its id and its value."""
     token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     here = token < tokens
     split = tl.arange(0, SPLITS)
