@@ -23,7 +23,7 @@ from coda_runtime.bulk.cluster import cluster
 
 
 def crops(folder: Path, count: int, side: int) -> list[Path]:
-    """Random square crops of the shipped photographs, as JPEG files of 1.5 times ``side``."""
+    """Write random square crops of the shipped photographs, as JPEG files of 1.5 times ``side``."""
     draw = random.Random(0)
     photos = []
     for path in photographs.paths():

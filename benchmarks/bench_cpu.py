@@ -57,7 +57,7 @@ TARGETS = (
 
 
 def in_batches(run: Callable[[NDArray[Any]], NDArray[Any]], given: NDArray[Any], batch: int) -> NDArray[Any]:
-    """Roads take the batch they were made for."""
+    """Run in batches of the size that a pipeline was made for."""
     return np.concatenate([run(given[start : start + batch]) for start in range(0, len(given), batch)])
 
 
@@ -74,18 +74,18 @@ class Reference:
         self.decoded = self.reference.decode(self.ids)
 
     def encoding(self, pipeline: peers.Pipeline) -> dict[str, Any]:
-        """Shares of equal tokens."""
+        """Return the shares of equal tokens."""
         found = in_batches(pipeline.encode, self.images, self.batch)
         parity = token_parity(found, self.ids, self.reference.step(self.latent, found), self.scales)
         return {name: parity[name] for name in ("step_agreement", "agreement")}
 
     def decoding(self, pipeline: peers.Pipeline) -> dict[str, Any]:
-        """PSNR to the tokenizer's pixels; None where they are identical."""
+        """Return the PSNR to the tokenizer's pixels; None where they are identical."""
         return {"psnr": mean_psnr(in_batches(pipeline.decode, self.ids, self.batch), self.decoded)}
 
 
 def verdict(target: Target, times: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Whether a target is met against each of its baselines, by the median of the ratios of each round."""
+    """Judge whether a target is met against each of its baselines, by the median of the ratios of each round."""
     against = {}
     for baseline in target.baselines:
         if target.pipeline in times and baseline in times:
@@ -95,7 +95,7 @@ def verdict(target: Target, times: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def report(target: Target, found: Mapping[str, Any]) -> None:
-    """One line a baseline."""
+    """Print one line per baseline."""
     for baseline, ratio in found["against"].items():
         word = "met" if ratio["met"] else "NOT MET"
         print(
@@ -110,7 +110,7 @@ def report(target: Target, found: Mapping[str, Any]) -> None:
 def open_pipelines(
     shape: peers.Shape, reference: Reference, limit: int, names: list[str], stack: contextlib.ExitStack
 ) -> tuple[dict[str, peers.Pipeline], dict[str, dict[str, Any]]]:
-    """The roads that work here, after a run of each, and what was found about every one."""
+    """Open the pipelines that work here, after a run of each, with what was found about every one."""
     pipelines: dict[str, peers.Pipeline] = {}
     about: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -132,7 +132,7 @@ def open_pipelines(
 
 
 def measure(shape: peers.Shape, names: list[str], repeats: int, check: int, limit: int) -> dict[str, Any]:
-    """Both operations of every road, in turn."""
+    """Measure both operations of every pipeline, in turn."""
     batch, rows, all_times = shape.batch, {}, {}
     print(f"\n{shape.name}, batch {batch}", flush=True)
     with contextlib.ExitStack() as stack:

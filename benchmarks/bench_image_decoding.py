@@ -30,7 +30,7 @@ MARGINS = (2, 4)
 
 
 def enlarged(folder: Path) -> list[Path]:
-    """The photographs as a camera of 12 megapixels writes them."""
+    """Write the photographs as a camera of 12 megapixels would."""
     out = []
     for number, path in enumerate(photographs.paths()):
         out.append(folder / f"{number}.jpg")
@@ -40,7 +40,7 @@ def enlarged(folder: Path) -> list[Path]:
 
 
 def draft(path: Path, size: int, margin: int) -> NDArray[np.uint8]:
-    """As ``fit``, from a picture that was decoded smaller."""
+    """Do as ``fit``, from an image that was decoded smaller."""
     with Image.open(path) as image:
         scale = size * margin / min(image.size)
         image.draft("RGB", (int(image.width * scale), int(image.height * scale)))

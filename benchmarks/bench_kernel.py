@@ -71,7 +71,7 @@ class TimeBound:
 
 
 def search_bound(spec: Spec, batch: int, gpu: Gpu) -> TimeBound:
-    """The roofline of the search over all scales.
+    """Compute the roofline of the search over all scales.
 
     A token and a code cost C multiplications and C additions. The bias starts the sum, and comparing with the best so
     far, which comes on top, is left out. The table and the bias are read once, for they stay in the L2 cache, the
@@ -83,7 +83,7 @@ def search_bound(spec: Spec, batch: int, gpu: Gpu) -> TimeBound:
 
 
 def print_bounds() -> dict[str, Any]:
-    """Every GPU, tokenizer and batch size."""
+    """Print the bounds for every GPU, tokenizer and batch size."""
     out: dict[str, Any] = {}
     print(f"{'floor of the search, microseconds':<34}" + "".join(f"{'B=' + str(b):>10}" for b in BATCHES))
     for key, spec in SPECS.items():
@@ -97,7 +97,7 @@ def print_bounds() -> dict[str, Any]:
 
 
 def missing() -> str | None:
-    """Why nothing can be measured here, None where it can."""
+    """Return why nothing can be measured here, None where it can."""
     if not count_cuda_devices():
         return "no GPU"
     for module, extra in (("triton", "kernels"), ("cuda.core", "cuda")):
@@ -107,13 +107,13 @@ def missing() -> str | None:
 
 
 def known_gpu(name: str) -> Gpu | None:
-    """The entry of GPUS that the driver calls ``name``; None for others, such as an H100 on PCIe."""
+    """Return the entry of GPUS that the driver calls ``name``; None for others, such as an H100 on PCIe."""
     words = name.replace("-", " ").split()
     return next((gpu for gpu in GPUS if gpu.word in words and not {"PCIe", "PCIE", "NVL", "Laptop"} & set(words)), None)
 
 
 def time_graph(session: PtxSession, batch: int, repeats: int) -> list[float]:
-    """Seconds of each launch of a batch's recorded graph, by CUDA events: neither copies nor Python's time."""
+    """Time, in seconds, each launch of a batch's recorded graph, by CUDA events: neither copies nor Python's time."""
     options: Any = importlib.import_module("cuda.core").EventOptions
     timed, stream, graph = options(timing_enabled=True), session._stream, session._graphs[batch]
     raw: Any = stream
@@ -129,7 +129,7 @@ def time_graph(session: PtxSession, batch: int, repeats: int) -> list[float]:
 
 
 def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
-    """Median and 99th percentile seconds of one graph launch, by CUDA events, and its share of the floor."""
+    """Measure median and 99th percentile seconds of a graph launch, by CUDA events, and its share of the bound."""
     rng = np.random.default_rng(0)
     tables = SearchTables(rng.standard_normal((spec.vocab_size, spec.latent_channels + 1), np.float32))
     values = 0.1 * rng.standard_normal((spec.vocab_size, spec.latent_channels), np.float32)

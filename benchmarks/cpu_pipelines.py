@@ -134,7 +134,7 @@ def _folded(shape: Shape) -> Iterator[Pipeline]:
 
 
 def _compiled(shape: Shape) -> Iterator[Pipeline]:
-    """The VAE alone is compiled: the textbook's quantizer, unrolled over its scales, takes the compiler ten minutes."""
+    """Compile the VAE alone: the textbook's quantizer, unrolled over its scales, takes the compiler ten minutes."""
     torch._dynamo.reset()
     options: dict[str, Any] = {"freezing": True}  # weights laid out for oneDNN, once
     tokenizer = shape.tokenizer

@@ -18,13 +18,13 @@ LIMITS: Threshold = DEFAULT_THRESHOLDS["fp32"]
 
 
 def compare_ids(ids: Array, expected: Array, latent: Array, quantizer: NumpyQuantizer) -> dict[str, Any]:
-    """Ids int32 [B,L] beside the ``expected`` ones: how many are equal, and which share is right step by step."""
+    """Compare ids int32 [B,L] with the ``expected`` ones: how many are equal, and which share is right step by step."""
     found = token_parity(ids, expected, quantizer.step(latent, ids), quantizer.spec.scales)
     return {"equal": int((ids == expected).sum()), "of": ids.size, "step_agreement": found["step_agreement"]}
 
 
 def compare_images(found: Mapping[str, Array], native: Mapping[str, Array]) -> dict[str, Any]:
-    """Of the same ids decoded, dB against this machine's (None: identical); of the photographs there and back, dB."""
+    """Compare the same ids decoded, in dB, with this machine's (None: identical); photographs there and back, in dB."""
     apart = [mean_psnr(a[None], b[None]) for a, b in zip(found["decoded"], native["decoded"], strict=True)]
     return {
         "pixels_equal": bool(np.array_equal(found["pixels"], native["pixels"])),
@@ -34,7 +34,7 @@ def compare_images(found: Mapping[str, Array], native: Mapping[str, Array]) -> d
 
 
 def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
-    """One line for everything in ``row`` that is worse than a near tie or a rounding."""
+    """Return a line for everything in ``row`` that is worse than a near tie or a rounding."""
     out = [f"{line}: the switch did not take effect" for line in row["not_in_effect"]]
     for name, ids in row["ids"].items():
         if ids["step_agreement"] < limits.min_agreement:
@@ -54,7 +54,7 @@ def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
 
 
 def closing_line(output: str) -> str:
-    """The counts that pytest ends with, without its frame: "529 passed in 60.00s"."""
+    """Return the counts that pytest ends with, without its frame: "529 passed in 60.00s"."""
     lines = [line.strip("= ") for line in output.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
     return lines[-1] if lines else "pytest did not say how it ended"
 
@@ -74,7 +74,7 @@ COLUMNS = (
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Markdown, a line a row."""
+    """Return a Markdown table, one line per row."""
     cells = [COLUMNS, ("---",) * len(COLUMNS), *(_cells(*row) for row in rows.items())]
     return [f"| {' | '.join(line)} |" for line in cells]
 
