@@ -1,4 +1,4 @@
-"""`coda tokenize` beside the in-process runtime: images a second, from files to ids, of the same pictures.
+"""`coda tokenize` beside the in-process runtime: images a second, from files to ids, of the same images.
 
 ``python -m benchmarks.bench_bulk BUNDLE [--images FEW MANY] [--rounds R] [--json FILE]``. Both read, resize and encode;
 the bulk run also writes its shards. The rate of bulk work is from the images that a large run has more than a small

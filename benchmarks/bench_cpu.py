@@ -4,9 +4,9 @@
 [--json FILE]``. The published shapes have random weights, on which the time does not depend; the agreement of the low
 precisions does, so take the sample's for that. ``--work`` keeps what was exported for the next run.
 
-Every road is compared with the unfolded float32 tokenizer on photographs: its tokens by step agreement, its pixels of
-the tokenizer's ids by PSNR. The baselines are the paper's formulas in PyTorch with LoRA unmerged, as the reference
-runs them: channels first, and with a row a position, which suits a CPU better.
+Every pipeline is compared with the unfolded float32 tokenizer on photographs: its tokens by step agreement, its pixels
+of the tokenizer's ids by PSNR. The baselines are the paper's formulas in PyTorch with LoRA unmerged, as the reference
+runs them: channels first, and with a row per position, which suits a CPU better.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from coda_deploy.reference import TorchReference
 from coda_runtime.errors import one_line
 from coda_runtime.parity import mean_psnr, token_parity
 
-PAUSE = 0.05  # seconds between roads, in which threads of the one before stop spinning
+PAUSE = 0.05  # seconds between pipelines, in which threads of the one before stop spinning
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def in_batches(run: Callable[[NDArray[Any]], NDArray[Any]], given: NDArray[Any],
 
 
 class Reference:
-    """The unfolded tokenizer's answers on the photographs that roads are compared on."""
+    """The unfolded tokenizer's answers on the photographs that pipelines are compared on."""
 
     def __init__(self, shape: peers.Shape, count: int) -> None:
         self.batch, self.scales = shape.batch, shape.tokenizer.spec.scales
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--check", type=int, default=2, help="photographs to compare on (8 of the sample's)")
-    parser.add_argument("--limit", type=int, default=600, help="seconds in which a road must be ready")
+    parser.add_argument("--limit", type=int, default=600, help="seconds in which a pipeline must be ready")
     parser.add_argument("--work", type=Path, help="keep exported graphs there")
     parser.add_argument("--prepare", action="store_true", help="only export what --work is to hold")
     parser.add_argument("--json", type=Path)

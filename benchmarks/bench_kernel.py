@@ -1,8 +1,8 @@
 """The quantizer's GPU kernels beside what the hardware allows: ``python -m benchmarks.bench_kernel [--json FILE]``.
 
-The floor of the search is the larger of two times: its float32 multiplications and additions on the plain cores (tensor
-cores would round the products to TF32), and the bytes that have to be read and written once. Without a GPU the floors
-are printed and nothing is measured. Not run on a GPU yet.
+The lower bound of the search is the larger of two times: its float32 multiplications and additions on the plain cores
+(tensor cores would round the products to TF32), and the bytes that have to be read and written once. Without a GPU the
+bounds are printed and nothing is measured. Not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def search_bound(spec: Spec, batch: int, gpu: Gpu) -> TimeBound:
 def print_bounds() -> dict[str, Any]:
     """Print the bounds for every GPU, tokenizer and batch size."""
     out: dict[str, Any] = {}
-    print(f"{'floor of the search, microseconds':<34}" + "".join(f"{'B=' + str(b):>10}" for b in BATCHES))
+    print(f"{'bound of the search, microseconds':<34}" + "".join(f"{'B=' + str(b):>10}" for b in BATCHES))
     for key, spec in SPECS.items():
         for gpu in GPUS:
             bounds = [search_bound(spec, batch, gpu) for batch in BATCHES]
@@ -148,7 +148,7 @@ def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
         seconds = time_graph(session, batch, repeats)
         median, p99 = statistics.median(seconds), float(np.percentile(seconds, 99))
         bound = None if gpu is None else search_bound(spec, batch, gpu).seconds
-        gap = "" if bound is None else f", {median / bound:.1f} times the floor of its search"
+        gap = "" if bound is None else f", {median / bound:.1f} times the bound of its search"
         print(f"  {key} B={batch}: {median * 1e6:.1f} us (p99 {p99 * 1e6:.1f}){gap}, step agreement {agreement:.4%}")
         out[str(batch)] = {"median_s": median, "p99_s": p99, "floor_s": bound, "step_agreement": agreement}
     session.close()
@@ -156,7 +156,7 @@ def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the floors, and measure where there is a GPU."""
+    """Print the bounds, and measure where there is a GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--json", type=Path)

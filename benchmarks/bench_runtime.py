@@ -4,7 +4,7 @@
 interval. In one call of the runtime: the time outside the engine's ``run`` over the time inside, which does not depend
 on how busy the machine is, and by which the targets are judged. And by turns with raw sessions, as the ratio in each
 round: a cross-check that would see an engine that runs slower inside the runtime, and is as noisy as the machine.
-Batches beyond what the runtime gives the engine at once are compared with raw sessions that are given the same pieces,
+Batches beyond what the runtime gives the engine at once are compared with raw sessions that are given the same chunks,
 and with raw sessions that are given the whole batch.
 """
 

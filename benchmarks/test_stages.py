@@ -1,4 +1,4 @@
-"""What each piece of the road costs, on the sample's bundle: ``make bench``, or ``pytest benchmarks/test_stages.py``.
+"""What each stage of the pipeline costs on the sample's bundle: ``make bench`` or ``pytest benchmarks/test_stages.py``.
 
 On a published shape, with random weights (the overhead at 32 images takes many minutes there)::
 

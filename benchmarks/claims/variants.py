@@ -20,7 +20,7 @@ from coda_deploy.train.config import TrainConfig
 
 
 class NearestSearch(nn.Module):
-    """``id = argmin |t - e|^2``, ``value = e``, straight-through: what CODA's attention takes the place of.
+    """``id = argmin |t - e|^2``, ``value = e``, straight-through: what CODA's attention replaces.
 
     The codebook's gradient is that of the first term of ``vq_loss``, at weight 1 as in VQ-VAE (arXiv 1711.00937).
     """
@@ -73,7 +73,7 @@ class Variant:
     lr_quantizer: float = 1e-2
 
 
-# The weights of the sample's configuration: after the warm-up the picture leads.
+# The weights of the sample's configuration: after the warm-up the image leads.
 OURS = ("loss.l2=4.0", "loss.vq=0.5", "loss.entropy=0.01")
 
 VARIANTS = (

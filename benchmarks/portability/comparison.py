@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coda_runtime.codes.metrics import percent
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.parity import DEFAULT_THRESHOLDS, Threshold, mean_psnr, token_parity
 
@@ -39,7 +40,8 @@ def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
     for name, ids in row["ids"].items():
         if ids["step_agreement"] < limits.min_agreement:
             out.append(
-                f"{name}: step agreement {ids['step_agreement']:.3%}, expected {limits.min_agreement:.1%} or more"
+                f"{name}: step agreement {percent(ids['step_agreement'])}, expected "
+                f"{percent(limits.min_agreement, 1)} or more"
             )
     if not row["pixels_equal"]:
         out.append("the photographs are read as other pixels than on this machine")
@@ -88,7 +90,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> Sequence[str]:
         name,
         row["seen"]["ATen"] if "ATen" in row["seen"] else row["seen"]["processor"],
         *equal,
-        f"{min(found['step_agreement'] for found in ids.values()):.2%}",
+        percent(min(found["step_agreement"] for found in ids.values()), 2),
         decode,
         f"{row['psnr_to_input']:.2f} dB",
         f"{sum(row['seconds'].values()):.1f}",
