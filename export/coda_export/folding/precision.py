@@ -2,7 +2,7 @@
 
 Convolutions and projections compute in the low type. What decides the last digits stays float32: the statistics of
 normalisations, the scores of attention and what is summed with them, and the last layers, whose output is the latent
-that the code search reads, or the picture. benchmarks/bench_precision.py measures what that is worth.
+that the code search reads, or the image. benchmarks/bench_precision.py measures what that is worth.
 """
 
 from __future__ import annotations

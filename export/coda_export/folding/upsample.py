@@ -1,12 +1,12 @@
-"""Nearest upsampling and the convolution after it, as convolutions of the small picture: 16 products in place of 36.
+"""Nearest upsampling and the convolution after it, as convolutions of the small image: 16 products instead of 36.
 
-A 3x3 convolution of a picture that was doubled sees each small pixel two or four times. With w_k the kernel's rows, and
+A 3x3 convolution of an image that was doubled sees each small pixel two or four times. With w_k the kernel's rows, and
 likewise for its columns::
 
     row 2i     = w_0 x[i-1] + (w_1 + w_2) x[i]
     row 2i + 1 = (w_0 + w_1) x[i] + w_2 x[i+1]
 
-so each of the four parities of (row, column) is a 2x2 convolution of the small picture, whose kernel is known before.
+so each of the four parities of (row, column) is a 2x2 convolution of the small image, whose kernel is known before.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Blocks:
     """All sizes are powers of two.
 
     `search` and `merge` hold one kernel each for scales of few tokens, whose table is split among many blocks, and for
-    scales of many. `pool_places` is how many places of the latent a block of the pooling reads at least.
+    scales of many. `pool_places` is how many positions of the latent a block of the pooling reads at least.
     """
 
     search: tuple[SearchBlock, ...]
