@@ -1,4 +1,4 @@
-"""The unfolded tokenizer as the exporter's yardstick: numpy in and out."""
+"""The unfolded tokenizer as the exporter's reference: numpy in and out."""
 
 from __future__ import annotations
 

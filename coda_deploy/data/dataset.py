@@ -58,14 +58,14 @@ def from_hub(where: str) -> DatasetSource:
     """Open ``hf:owner/name[@split]``, downloaded once. Raises ``DataError``, ``MissingDependencyError``."""
     name, _, split = where.removeprefix(HUB_PREFIX).partition("@")
     if not name:
-        raise DataError(f"{where!r} names no dataset; expected hf:owner/name or hf:owner/name@split")
+        raise DataError(f"{where!r} does not name a dataset; expected hf:owner/name or hf:owner/name@split")
     datasets = _library()
     try:
         dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
     except Exception as error:  # the Hub, the network, the builder: each raises its own
         raise DataError(
-            f"{where}: Hugging Face did not deliver the dataset ({one_line(error, line=0)}); check its name, the split "
-            "and the network"
+            f"{where}: the dataset could not be loaded from Hugging Face ({one_line(error, line=0)}); check its "
+            "name, the split and the network"
         ) from error
     return DatasetSource(dataset, where)
 

@@ -1,4 +1,4 @@
-"""The report's sections that show pictures."""
+"""The report's sections that show images."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def growing(found: DemoResults) -> Markup:
         el(
             "p",
             f"Tokens come coarse to fine, in {count(len(sides), 'scale')}. The first scales decode without the later "
-            "ones, so that a picture can be shown, or generated, a scale at a time.",
+            "ones, so that an image can be shown, or generated, one scale at a time.",
         ),
         el("div", cards, _gain(found, lengths, per_prefix), class_="stack"),
     )
@@ -184,7 +184,7 @@ def code_maps(found: DemoResults) -> Markup:
             "p",
             "Every square is one token, coloured by the value of its code: the three main directions of the codebook "
             "are lightness, green to red and blue to yellow, so codes that look alike mean alike. The colours are not "
-            "the picture's own. A scale codes only what the coarser ones left, so the subject shows best "
+            "the image's own. A scale codes only what the coarser ones left, so the subject shows best "
             "in their sum.",
         ),
         el("div", cards, class_="pairs"),

@@ -101,8 +101,8 @@ def parity(found: DemoResults) -> Markup:
             "p",
             f"Measured by the export on these photographs and kept in the bundle's manifest: each part on its own "
             f"({', '.join(backends)}) against the unfolded float32 tokenizer. Step by step, a near tie that fell the "
-            "other way counts once; free-running, it changes every later scale too. An export under its floor is "
-            "refused.",
+            "other way counts once; free-running, it changes every later scale too. An export below its threshold "
+            "fails.",
         ),
         [el("p", f"Not run: {reason}") for reason in reasons],
         el(
@@ -110,7 +110,7 @@ def parity(found: DemoResults) -> Markup:
             el("div", el("h3", "Equal tokens"), _token_table(found), class_="card"),
             el(
                 "div",
-                el("div", el("h3", "Pictures decoded from the same tokens"), _pixel_table(found), class_="card"),
+                el("div", el("h3", "Images decoded from the same tokens"), _pixel_table(found), class_="card"),
                 el("div", el("h3", "The bundle they were measured in"), _file_table(found), class_="card"),
                 class_="stack",
             ),
@@ -162,7 +162,7 @@ def timings(found: DemoResults) -> Markup:
         cards.append(
             el(
                 "article",
-                el("h3", f"{count(batch, 'picture')} at a time"),
+                el("h3", f"{count(batch, 'image')} at a time"),
                 _timing_chart(of),
                 _timing_table(of),
                 class_="card",

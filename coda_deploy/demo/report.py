@@ -42,14 +42,14 @@ def headline(found: DemoResults) -> Markup:
         el(
             "p",
             f"A tokenizer trained in PyTorch was exported to ONNX and run by coda-runtime, which needs no PyTorch. "
-            f"Every picture of {spec.image_size} × {spec.image_size} pixels ({raw:,} bytes) became "
+            f"Every image of {spec.image_size} × {spec.image_size} pixels ({raw:,} bytes) became "
             f"{count(spec.num_tokens, 'token')} of {found.bits_per_token} bits: {found.bytes_per_image:,} bytes, "
             f"{raw / found.bytes_per_image:.0f} times fewer.",
             class_="lead",
         ),
         el(
             "dl",
-            tile("Tokens a picture", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
+            tile("Tokens per image", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
             tile("Codebook", f"{spec.vocab_size:,}", f"codes of {spec.latent_channels} numbers"),
             tile("Bits per pixel", f"{found.bits_per_pixel:.2f}", "24 before"),
             tile("Mean PSNR", _mean(found, found.reconstructions), "tokens against originals"),
@@ -74,7 +74,7 @@ def next_steps(out: Path, coda: str) -> Markup:
     """List commands to type next."""
     bundle, tokenizer = out / "bundle", out / "tokenizer"
     steps = [
-        ("Your own pictures to tokens, and back", [
+        ("Your own images to tokens, and back", [
             f"{coda} encode {bundle} photo.jpg --out tokens.npz",
             f"{coda} decode {bundle} tokens.npz --out pictures",
         ]),
@@ -98,7 +98,7 @@ def next_steps(out: Path, coda: str) -> Markup:
     return el(
         "section",
         el("h2", "What to do next"),
-        el("p", "photo.jpg stands for any picture of yours; folders of pictures work too."),
+        el("p", "photo.jpg stands for any image of yours; folders of images work too."),
         [join(el("h3", title), el("pre", el("code", "\n".join(lines)))) for title, lines in steps],
     )
 

@@ -50,7 +50,7 @@ class DemoResults:
 
     @property
     def bytes_per_image(self) -> int:
-        """Bytes of one picture's ids, packed."""
+        """Bytes of one image's ids, packed."""
         return math.ceil(self.manifest.spec.num_tokens * self.bits_per_token / 8)
 
     @property

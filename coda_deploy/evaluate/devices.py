@@ -34,7 +34,7 @@ def torch_device(device: str) -> torch.device:
 def network_device(device: str) -> torch.device:
     """Return where LPIPS's and rFID's networks run beside something on ``device``: there if PyTorch can, else the CPU.
 
-    An engine library may have a GPU that PyTorch lacks. Raises ``InputError`` for a word that is no device.
+    An engine library may have a GPU that PyTorch lacks. Raises ``InputError`` for a word that is not a device.
     """
     index = LoadOptions(device).cuda_index() or 0
     return torch.device("cuda", index) if device != "cpu" and index < _gpus() else torch.device("cpu")

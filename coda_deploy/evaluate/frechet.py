@@ -80,7 +80,7 @@ class Inception:
         try:
             from torch_fidelity import FeatureExtractorInceptionV3
         except ImportError as error:
-            why = f"rFID needs torch-fidelity, which does not start here ({error})"
+            why = f"rFID needs torch-fidelity, which cannot be imported ({error})"
             raise MissingDependencyError(why, "torch-fidelity", "torchvision", extra="eval") from error
         path = find_weights(
             weights, what="rFID's Inception", file=WEIGHTS_FILE, hub=None, url=WEIGHTS_URL, option="--inception-weights"
@@ -92,7 +92,7 @@ class Inception:
             )
         except RuntimeError as error:
             raise WeightsError(
-                f"{path} holds no weights of torch-fidelity's Inception ({one_line(error, line=1)}): get them "
+                f"{path} does not hold the weights of torch-fidelity's Inception ({one_line(error, line=1)}): get them "
                 f"from {WEIGHTS_URL}"
             ) from error
         self._network = network.to(device)

@@ -32,7 +32,7 @@ class Metrics:
 
     ``lpips``, ``lpips_alex`` and ``dists`` take two batches uint8 [B, S, S, 3] and give [B], ``inception`` takes one
     and gives features [B, n]; ``network_device`` is where these run. ``continuous`` also measures the VAE alone, where
-    the subject has it. ``reasons`` says why figures are left out, by their keys, where it is not for want of asking.
+    the target has it. ``reasons`` says why figures are left out, by their keys, where it is not for want of asking.
     """
 
     ssim: bool = True

@@ -17,7 +17,7 @@ from coda_deploy.evaluate.target import About
 from coda_runtime.codes.metrics import json_number
 from coda_runtime.format.spec import Spec
 
-# Of the pictures that were skipped, as many are named.
+# Of the images that were skipped, as many are named.
 NAMED = 100
 
 

@@ -176,7 +176,7 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
         name, value = option.name, getattr(options, option.name)
         if name in ("device", "threads") or value in (option.default, own.get(name, option.default)):
             continue
-        alone = f"runs as {own[name]!r} alone" if name in own else "runs in PyTorch and has no such choice"
+        alone = f"only runs as {own[name]!r}" if name in own else "runs in PyTorch and has no such option"
         raise InputError(
             f"{name} is {value!r}, and {path} is a tokenizer, which {alone}: "
             "export it with coda export, and evaluate the bundle"
@@ -188,7 +188,7 @@ def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
     path = Path(where).expanduser()
     if path.exists() or path.parent.exists() or not (isinstance(where, str) and storage.is_hub_id(where)):
         if not path.is_dir():
-            found = "is a file" if path.exists() else "is not there"
+            found = "is a file" if path.exists() else "does not exist"
             raise InputError(
                 f"{path} {found}: give the folder of a tokenizer or of a bundle, or a hub id like owner/name"
             )
@@ -225,7 +225,7 @@ def _run() -> Iterator[None]:
         with torch.inference_mode():
             yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError("the GPU has no memory left for this batch: give a smaller --batch") from error
+        raise DeviceError("the GPU ran out of memory on this batch: use a smaller --batch") from error
 
 
 def _pixels(images: torch.Tensor) -> Pixels:

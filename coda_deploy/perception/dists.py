@@ -37,7 +37,7 @@ class Dists(nn.Module):
         if not path_of("dists").is_file():
             raise WeightsError(
                 f"the weights of DISTS are missing: {path_of('dists')} is not there; run `{command_for('dists')}`, "
-                "which brings them"
+                "which fetches them"
             )
         own = read_stored("dists")
         trunk = TRUNKS["vgg"]

@@ -150,4 +150,4 @@ class TokenizerConfig:
                 values["lora"] = LoraConfig(int(lora["rank"]), tuple(str(target) for target in lora["targets"]))
             return cls(**values)
         except (TypeError, KeyError, ValueError) as error:
-            raise ConfigError(f"config.json has a value of a wrong kind: {error!r}") from error
+            raise ConfigError(f"config.json has a value of the wrong type: {error!r}") from error

@@ -138,7 +138,7 @@ class CodaTokenizer(nn.Module):
             try:
                 tokenizer = cls(source.config)
             except (TypeError, ValueError, KeyError) as error:
-                raise ConfigError(f"config.json's vae is no AutoencoderKL configuration: {error}") from error
+                raise ConfigError(f"config.json's vae is not an AutoencoderKL configuration: {error}") from error
         tensors, tokenizer.checkpoint = source.read(tokenizer.state_dict())
         tokenizer.load_state_dict(tensors, assign=True)
         return tokenizer.freeze().eval()

@@ -104,7 +104,7 @@ def _outside(size: torch.Size, numbers: Tensor) -> Tensor:
     inside = []
     for side, number in zip(size, numbers.unbind(1), strict=True):
         length = round(side * HOLE)
-        # An even length has no middle pixel: one place more keeps the two ends alike.
+        # An even length has no middle pixel: one position more keeps the two ends alike.
         start = (number * (side + 1 - length % 2)).floor() - length // 2
         offset = torch.arange(side) - start.unsqueeze(1)
         inside.append((offset >= 0) & (offset < length))

@@ -1,6 +1,6 @@
 """Change the basis of a VAE's latent so that an error of one costs the same in pixels in every direction.
 
-The quantizer minimises the squared error of the latent; the picture's squared error is that error seen through the
+The quantizer minimises the squared error of the latent; the image's squared error is that error seen through the
 decoder's Jacobian J. With M = mean of J^T J over positions and images, ``z' = M^(1/2) z`` makes the two agree on
 average; it is scaled so that what is quantised has a variance of one, averaged over channels. The VAE computes the
 same function: the matrix goes into the encoder's last convolution, its inverse into the decoder's first.

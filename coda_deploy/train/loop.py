@@ -94,9 +94,9 @@ def _newest(out: Path, resume: bool) -> Path | None:
         raise OutputError(f"{out} is a file; expected the name of a folder to write to")
     found = checkpoint.list_checkpoints(out)
     if found and not resume:
-        raise ConfigError(f"{out} holds a training already: give --resume to go on with it, or another --out")
+        raise ConfigError(f"{out} already holds a training run: give --resume to continue it, or another --out")
     if not found and (out / "config.json").exists():
-        raise ConfigError(f"{out} holds a model, and no checkpoints to go on from: choose another --out")
+        raise ConfigError(f"{out} holds a model but no checkpoints to resume from: choose another --out")
     return found[-1] if found else None
 
 
@@ -145,7 +145,7 @@ class Training(ABC):
         self._prepare(model)
         self.pulse("before the first step, with nothing to save")
         if resume:
-            self.report.say(f"no checkpoint in {self.out} yet: starting from the beginning")
+            self.report.say(f"no checkpoint in {self.out} yet: starting from step 0")
         if self.main:
             with staged_file(self.out / CONFIG_COPY) as file:
                 file.write_text(self.config.to_toml(), encoding="utf-8")
@@ -171,9 +171,9 @@ class Training(ABC):
         self.first, self.kept = facts.step, facts.window
         self.skips.restore(facts.skipped)
         self.report.restart_log(facts.step)
-        self.report.say(f"going on from step {facts.step} of {self.schedule.total}")
+        self.report.say(f"resuming from step {facts.step} of {self.schedule.total}")
         if changes := checkpoint.changes(facts):
-            self.report.say(f"not as it was when it was saved: {changes}; the numbers may differ in the last digits")
+            self.report.say(f"changed since the checkpoint: {changes}; the numbers may differ in the last digits")
 
     def loop(self) -> Metrics:
         """Train from ``first`` to the end; leave the model's folder at ``out``."""
@@ -244,7 +244,7 @@ class Training(ABC):
         device = self.accelerator.device
         model.to(device).train()
         model.vae.to(memory_format=torch.channels_last)
-        with self.report.busy("loading the networks that judge"):
+        with self.report.busy("loading the loss networks"):
             self.objective = make_objective(self.config, device)
         critic = self.objective.critic
         self.state = RunState(model, None if critic is None else critic.heads, self.config.optim)

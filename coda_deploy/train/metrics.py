@@ -23,7 +23,7 @@ class Window:
     """
 
     def __init__(self, seen: Tensor, images_per_step: int, state: Mapping[str, Any] | None = None) -> None:
-        """Begin anew, or from ``state()``; ``seen`` [V] counts the codes that this process has seen."""
+        """Start from nothing, or from ``state()``; ``seen`` [V] counts the codes that this process has seen."""
         self._seen, self._images_per_step = seen, images_per_step
         kept = state or {"steps": 0, "sums": {}}
         self._steps, self._sums = int(kept["steps"]), dict[str, float](kept["sums"])

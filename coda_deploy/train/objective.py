@@ -1,4 +1,4 @@
-"""The picture's part of the objective: L1, L2, LPIPS, and a discriminator whose weight balances the gradients."""
+"""The image's part of the objective: L1, L2, LPIPS, and a discriminator whose weight balances the gradients."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Critic(nn.Module):
 
     @property
     def features(self) -> nn.Module:
-        """The frozen network, which is no submodule."""
+        """The frozen network, which is not a submodule."""
         return self._features[0]
 
     def logits(self, images: Tensor, view: View) -> Tensor:
@@ -102,7 +102,7 @@ class Objective:
     ) -> ImageTerms:
         """Compare ``decoded`` with ``images``, both float [B, 3, H, W] in about [-1, 1].
 
-        ``last`` is the weight at which the gradients' norms are compared; None compares them at the picture.
+        ``last`` is the weight at which the gradients' norms are compared; None compares them at the image.
         """
         decoded = decoded.float()
         terms = {"l1": F.l1_loss(decoded, images), "l2": F.mse_loss(decoded, images)}
@@ -125,7 +125,7 @@ def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(loss, at, retain_graph=True)
         if at.is_leaf:  # a weight: its gradient is the mean of the processes'
             norms.append(distributed.mean_detached(gradient).norm())
-        else:  # a picture: each process has its own part of the gradient
+        else:  # an image: each process has its own part of the gradient
             norms.append((distributed.mean_detached(gradient.square().sum()) / distributed.world()).sqrt())
     ratio: Tensor = norms[0] / (norms[1] + 1e-6)
     return ratio.clamp(0, MAX_ADAPTIVE).detach()

@@ -66,8 +66,8 @@ class AdamSection:
 
 @dataclass(frozen=True)
 class ImageLossSection:
-    """Weights of the terms that compare pictures, 0 switches one off. `augment` is the probability of each
-    augmentation before the discriminator, `blur_fade` the share of the training after which it sees unblurred pictures.
+    """Weights of the terms that compare images, 0 switches one off. `augment` is the probability of each
+    augmentation before the discriminator, `blur_fade` the share of the training after which it sees unblurred images.
     """  # noqa: D205
 
     l1: float = 0.2
@@ -171,7 +171,7 @@ class Configuration:
                 f"data.zoom_max is {self.data.zoom_max}, expected 0, or data.zoom = {self.data.zoom} or more"
             )
         if not any((self.loss.l1, self.loss.l2, self.loss.lpips)):
-            raise ConfigError("loss.l1, loss.l2 and loss.lpips are all 0: nothing would compare pictures")
+            raise ConfigError("loss.l1, loss.l2 and loss.lpips are all 0: nothing would compare images")
 
 
 def named(package: str) -> list[str]:

