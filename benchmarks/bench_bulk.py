@@ -1,4 +1,4 @@
-"""`coda tokenize` beside the in-process runtime: images a second, from files to ids, of the same pictures.
+"""`coda tokenize` beside the in-process runtime: images a second, from files to ids, of the same images.
 
 ``python -m benchmarks.bench_bulk BUNDLE [--images FEW MANY] [--rounds R] [--json FILE]``. Both read, resize and encode;
 the bulk run also writes its shards. The rate of bulk work is from the images that a large run has more than a small
@@ -23,7 +23,7 @@ from coda_runtime.bulk.cluster import cluster
 
 
 def crops(folder: Path, count: int, side: int) -> list[Path]:
-    """Random square crops of the shipped photographs, as JPEG files of 1.5 times ``side``."""
+    """Write random square crops of the shipped photographs, as JPEG files of 1.5 times ``side``."""
     draw = random.Random(0)
     photos = []
     for path in photographs.paths():

@@ -4,9 +4,9 @@
 [--json FILE]``. The published shapes have random weights, on which the time does not depend; the agreement of the low
 precisions does, so take the sample's for that. ``--work`` keeps what was exported for the next run.
 
-Every road is compared with the unfolded float32 tokenizer on photographs: its tokens by step agreement, its pixels of
-the tokenizer's ids by PSNR. The baselines are the paper's formulas in PyTorch with LoRA unmerged, as the reference
-runs them: channels first, and with a row a position, which suits a CPU better.
+Every pipeline is compared with the unfolded float32 tokenizer on photographs: its tokens by step agreement, its pixels
+of the tokenizer's ids by PSNR. The baselines are the paper's formulas in PyTorch with LoRA unmerged, as the reference
+runs them: channels first, and with a row per position, which suits a CPU better.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from coda_deploy.reference import TorchReference
 from coda_runtime.errors import one_line
 from coda_runtime.parity import mean_psnr, token_parity
 
-PAUSE = 0.05  # seconds between roads, in which threads of the one before stop spinning
+PAUSE = 0.05  # seconds between pipelines, in which threads of the one before stop spinning
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ TARGETS = (
 
 
 def in_batches(run: Callable[[NDArray[Any]], NDArray[Any]], given: NDArray[Any], batch: int) -> NDArray[Any]:
-    """Roads take the batch they were made for."""
+    """Run in batches of the size that a pipeline was made for."""
     return np.concatenate([run(given[start : start + batch]) for start in range(0, len(given), batch)])
 
 
 class Reference:
-    """The unfolded tokenizer's answers on the photographs that roads are compared on."""
+    """The unfolded tokenizer's answers on the photographs that pipelines are compared on."""
 
     def __init__(self, shape: peers.Shape, count: int) -> None:
         self.batch, self.scales = shape.batch, shape.tokenizer.spec.scales
@@ -74,18 +74,18 @@ class Reference:
         self.decoded = self.reference.decode(self.ids)
 
     def encoding(self, pipeline: peers.Pipeline) -> dict[str, Any]:
-        """Shares of equal tokens."""
+        """Return the shares of equal tokens."""
         found = in_batches(pipeline.encode, self.images, self.batch)
         parity = token_parity(found, self.ids, self.reference.step(self.latent, found), self.scales)
         return {name: parity[name] for name in ("step_agreement", "agreement")}
 
     def decoding(self, pipeline: peers.Pipeline) -> dict[str, Any]:
-        """PSNR to the tokenizer's pixels; None where they are identical."""
+        """Return the PSNR to the tokenizer's pixels; None where they are identical."""
         return {"psnr": mean_psnr(in_batches(pipeline.decode, self.ids, self.batch), self.decoded)}
 
 
 def verdict(target: Target, times: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Whether a target is met against each of its baselines, by the median of the ratios of each round."""
+    """Judge whether a target is met against each of its baselines, by the median of the ratios of each round."""
     against = {}
     for baseline in target.baselines:
         if target.pipeline in times and baseline in times:
@@ -95,7 +95,7 @@ def verdict(target: Target, times: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def report(target: Target, found: Mapping[str, Any]) -> None:
-    """One line a baseline."""
+    """Print one line per baseline."""
     for baseline, ratio in found["against"].items():
         word = "met" if ratio["met"] else "NOT MET"
         print(
@@ -110,7 +110,7 @@ def report(target: Target, found: Mapping[str, Any]) -> None:
 def open_pipelines(
     shape: peers.Shape, reference: Reference, limit: int, names: list[str], stack: contextlib.ExitStack
 ) -> tuple[dict[str, peers.Pipeline], dict[str, dict[str, Any]]]:
-    """The roads that work here, after a run of each, and what was found about every one."""
+    """Open the pipelines that work here, after a run of each, with what was found about every one."""
     pipelines: dict[str, peers.Pipeline] = {}
     about: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -132,7 +132,7 @@ def open_pipelines(
 
 
 def measure(shape: peers.Shape, names: list[str], repeats: int, check: int, limit: int) -> dict[str, Any]:
-    """Both operations of every road, in turn."""
+    """Measure both operations of every pipeline, in turn."""
     batch, rows, all_times = shape.batch, {}, {}
     print(f"\n{shape.name}, batch {batch}", flush=True)
     with contextlib.ExitStack() as stack:
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--check", type=int, default=2, help="photographs to compare on (8 of the sample's)")
-    parser.add_argument("--limit", type=int, default=600, help="seconds in which a road must be ready")
+    parser.add_argument("--limit", type=int, default=600, help="seconds in which a pipeline must be ready")
     parser.add_argument("--work", type=Path, help="keep exported graphs there")
     parser.add_argument("--prepare", action="store_true", help="only export what --work is to hold")
     parser.add_argument("--json", type=Path)

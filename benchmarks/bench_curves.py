@@ -31,7 +31,7 @@ THREADS = (1, 2)
 
 
 def peak(bundle: Path, operation: str, batch: int) -> tuple[float, float]:
-    """MiB of this process at most: after loading, and after one call."""
+    """Return this process's peak memory in MiB: after loading, and after one call."""
     with coda_runtime.load(bundle, device="cpu") as tokenizer:
         given = random_inputs(tokenizer.spec, batch)[operation]
         loaded = peak_memory()
@@ -40,7 +40,7 @@ def peak(bundle: Path, operation: str, batch: int) -> tuple[float, float]:
 
 
 def memory(bundle: Path, batches: Sequence[int]) -> dict[str, Any]:
-    """Peaks of each operation and batch."""
+    """Measure the peaks of each operation and batch."""
     out: dict[str, Any] = {}
     print("\npeak memory of a fresh process, MiB: loaded, then after one call")
     for operation in ("encode", "decode"):
@@ -52,7 +52,7 @@ def memory(bundle: Path, batches: Sequence[int]) -> dict[str, Any]:
 
 
 def batches(bundle: Path, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
-    """Seconds a call, and an image."""
+    """Measure the seconds per call, and per image."""
     out: dict[str, Any] = {}
     with coda_runtime.load(bundle, device="cpu") as tokenizer:
         for operation in ("encode", "decode"):
@@ -66,7 +66,7 @@ def batches(bundle: Path, sizes: Sequence[int], repeats: int) -> dict[str, Any]:
 
 
 def threads(bundle: Path, repeats: int) -> dict[str, Any]:
-    """Both operations on one thread and on more, at batch 1 and 8."""
+    """Measure both operations on one thread and on more, at batch 1 and 8."""
     tokenizers = {n: coda_runtime.load(bundle, device="cpu", threads=n) for n in THREADS}
     out: dict[str, Any] = {}
     print("\nthreads")
@@ -84,7 +84,7 @@ def threads(bundle: Path, repeats: int) -> dict[str, Any]:
 
 
 def search(repeats: int) -> dict[str, Any]:
-    """The exported quantizer's seconds at both published schedules against V."""
+    """Measure the exported quantizer's seconds at both published schedules against V."""
     # Here, or PyTorch would count as the runtime's memory: a fresh process imports this module.
     import onnxruntime
     import torch
@@ -115,7 +115,7 @@ CURVES = ("batches", "memory", "threads", "search")
 
 
 def main() -> None:
-    """The curves asked for."""
+    """Measure the curves asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES))

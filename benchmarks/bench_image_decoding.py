@@ -1,4 +1,4 @@
-"""What reading a camera's picture costs, one at a time and many, and what JPEG's draft mode would do to the tokens.
+"""What reading a camera's image costs, one at a time and many, and what JPEG's draft mode would do to the tokens.
 
 ``python -m benchmarks.bench_image_decoding BUNDLE [--json FILE]``: the shipped photographs, enlarged to 12 megapixels.
 Draft mode lets the decoder scale by 1/2, 1/4 or 1/8 before the resize; coda_runtime does not use it.
@@ -26,11 +26,11 @@ from coda_runtime.images import Batches, fit
 
 LARGE = (4000, 3000)
 MARGINS = (2, 4)
-"""What draft mode leaves of the shorter side, at least, in sizes of the bundle's picture."""
+"""What draft mode leaves of the shorter side, at least, in sizes of the bundle's image."""
 
 
 def enlarged(folder: Path) -> list[Path]:
-    """The photographs as a camera of 12 megapixels writes them."""
+    """Write the photographs as a camera of 12 megapixels would."""
     out = []
     for number, path in enumerate(photographs.paths()):
         out.append(folder / f"{number}.jpg")
@@ -40,7 +40,7 @@ def enlarged(folder: Path) -> list[Path]:
 
 
 def draft(path: Path, size: int, margin: int) -> NDArray[np.uint8]:
-    """As ``fit``, from a picture that was decoded smaller."""
+    """Do as ``fit``, from an image that was decoded smaller."""
     with Image.open(path) as image:
         scale = size * margin / min(image.size)
         image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
@@ -70,11 +70,11 @@ def main() -> None:
             expected = ids if expected is None else expected
             same = float((ids == expected).mean())
             results[name] = {"median_s": statistics.median(times), "same_ids": same}
-            print(f"{name:28s}{statistics.median(times) * 1e3:8.1f} ms a picture, {same:.1%} of the ids")
+            print(f"{name:28s}{statistics.median(times) * 1e3:8.1f} ms per image, {same:.1%} of the ids")
         start = time.perf_counter()
         Batches(paths, size).take(slice(0, len(paths)))
         results["at once"] = {"s_per_picture": (time.perf_counter() - start) / len(paths)}
-        print(f"{len(paths)} at once: {results['at once']['s_per_picture'] * 1e3:.1f} ms a picture")
+        print(f"{len(paths)} at once: {results['at once']['s_per_picture'] * 1e3:.1f} ms per image")
     save(args.json, results)
 
 

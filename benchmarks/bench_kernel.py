@@ -1,8 +1,8 @@
 """The quantizer's GPU kernels beside what the hardware allows: ``python -m benchmarks.bench_kernel [--json FILE]``.
 
-The floor of the search is the larger of two times: its float32 multiplications and additions on the plain cores (tensor
-cores would round the products to TF32), and the bytes that have to be read and written once. Without a GPU the floors
-are printed and nothing is measured.
+The lower bound of the search is the larger of two times: its float32 multiplications and additions on the plain cores
+(tensor cores would round the products to TF32), and the bytes that have to be read and written once. Without a GPU the
+bounds are printed and nothing is measured.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class TimeBound:
 
 
 def search_bound(spec: Spec, batch: int, gpu: Gpu) -> TimeBound:
-    """The roofline of the search over all scales.
+    """Compute the roofline of the search over all scales.
 
     A token and a code cost C multiplications and C additions. The bias starts the sum, and comparing with the best so
     far, which comes on top, is left out. The table and the bias are read once, for they stay in the L2 cache, the
@@ -83,9 +83,9 @@ def search_bound(spec: Spec, batch: int, gpu: Gpu) -> TimeBound:
 
 
 def print_bounds() -> dict[str, Any]:
-    """Every GPU, tokenizer and batch size."""
+    """Print the bounds for every GPU, tokenizer and batch size."""
     out: dict[str, Any] = {}
-    print(f"{'floor of the search, microseconds':<34}" + "".join(f"{'B=' + str(b):>10}" for b in BATCHES))
+    print(f"{'bound of the search, microseconds':<34}" + "".join(f"{'B=' + str(b):>10}" for b in BATCHES))
     for key, spec in SPECS.items():
         for gpu in GPUS:
             bounds = [search_bound(spec, batch, gpu) for batch in BATCHES]
@@ -97,7 +97,7 @@ def print_bounds() -> dict[str, Any]:
 
 
 def missing() -> str | None:
-    """Why nothing can be measured here, None where it can."""
+    """Return why nothing can be measured here, None where it can."""
     if not count_cuda_devices():
         return "no GPU"
     for module, extra in (("triton", "kernels"), ("cuda.core", "cuda")):
@@ -107,13 +107,13 @@ def missing() -> str | None:
 
 
 def known_gpu(name: str) -> Gpu | None:
-    """The entry of GPUS that the driver calls ``name``; None for others, such as an H100 on PCIe."""
+    """Return the entry of GPUS that the driver calls ``name``; None for others, such as an H100 on PCIe."""
     words = name.replace("-", " ").split()
     return next((gpu for gpu in GPUS if gpu.word in words and not {"PCIe", "PCIE", "NVL", "Laptop"} & set(words)), None)
 
 
 def time_graph(session: PtxSession, batch: int, repeats: int) -> list[float]:
-    """Seconds of each launch of a batch's recorded graph, by CUDA events: neither copies nor Python's time."""
+    """Time, in seconds, each launch of a batch's recorded graph, by CUDA events: neither copies nor Python's time."""
     options: Any = importlib.import_module("cuda.core").EventOptions
     timed, stream, graph = options(timing_enabled=True), session._stream, session._graphs[batch]
     raw: Any = stream
@@ -129,7 +129,7 @@ def time_graph(session: PtxSession, batch: int, repeats: int) -> list[float]:
 
 
 def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
-    """Median and 99th percentile seconds of one graph launch, by CUDA events, and its share of the floor."""
+    """Measure median and 99th percentile seconds of a graph launch, by CUDA events, and its share of the bound."""
     rng = np.random.default_rng(0)
     tables = SearchTables(rng.standard_normal((spec.vocab_size, spec.latent_channels + 1), np.float32))
     values = 0.1 * rng.standard_normal((spec.vocab_size, spec.latent_channels), np.float32)
@@ -148,7 +148,7 @@ def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
         seconds = time_graph(session, batch, repeats)
         median, p99 = statistics.median(seconds), float(np.percentile(seconds, 99))
         bound = None if gpu is None else search_bound(spec, batch, gpu).seconds
-        gap = "" if bound is None else f", {median / bound:.1f} times the floor of its search"
+        gap = "" if bound is None else f", {median / bound:.1f} times the bound of its search"
         print(f"  {key} B={batch}: {median * 1e6:.1f} us (p99 {p99 * 1e6:.1f}){gap}, step agreement {agreement:.4%}")
         out[str(batch)] = {"median_s": median, "p99_s": p99, "floor_s": bound, "step_agreement": agreement}
     session.close()
@@ -156,7 +156,7 @@ def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the floors, and measure where there is a GPU."""
+    """Print the bounds, and measure where there is a GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--json", type=Path)

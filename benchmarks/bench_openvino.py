@@ -24,7 +24,7 @@ OWN_CHOICE = json.dumps({"CPU": {"EXECUTION_MODE_HINT": "PERFORMANCE"}})
 
 
 def providers(precision: str) -> Iterator[tuple[str, list[Provider]]]:
-    """(what is asked for, the providers to load with)."""
+    """Yield (what is asked for, the providers to load with)."""
     hint = "none" if precision == "bf16" else "f32, set by coda"
     yield hint, ["OpenVINOExecutionProvider"]
     if precision != "bf16":

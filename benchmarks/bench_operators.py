@@ -26,7 +26,7 @@ OPERATION_OF = {ENCODER.name: "encode", DECODER.name: "decode"}
 
 
 def operators(path: Path, feed: dict[str, NDArray[Any]], rounds: int) -> dict[str, float]:
-    """Seconds a run in each operator's kernels, longest first."""
+    """Measure the seconds per run in each operator's kernels, longest first."""
     with tempfile.TemporaryDirectory() as folder:
         options = session_options()
         options.enable_profiling = True

@@ -1,6 +1,6 @@
 """What lower precisions cost in tokens and pixels, run by PyTorch on the CPU: ``python -m benchmarks.bench_precision``.
 
-The folded modules in fp16 and bf16 beside the float32 tokenizer, on the shipped photographs. The floors in
+The folded modules in fp16 and bf16 beside the float32 tokenizer, on the shipped photographs. The thresholds in
 coda_runtime/format/precision.py come from here: onnxruntime's CPU provider cannot run a bf16 convolution.
 """
 

@@ -34,7 +34,7 @@ SHAPES = {"flux": "flux_v65536", "mar": "mar_v16384"}
 
 @torch.inference_mode()
 def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
-    """The paper's formulas as written, channels first as the reference has them. ids int32 [B, L]."""
+    """Compute ids int32 [B, L] by the paper's formulas as written, channels first as the reference has them."""
     search, residual, out = quantizer.search, latent, []
     for side in quantizer.scales:
         target = F.interpolate(residual, size=(side, side), mode="area")
@@ -52,7 +52,7 @@ def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def textbook_rows(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
-    """The same with one row a position, which suits a CPU better."""
+    """Compute the same with one row per position, which suits a CPU better."""
     search, residual, out = quantizer.search, latent, []
     for side in quantizer.scales:
         rows = pool_rows(residual, side)
@@ -68,7 +68,7 @@ def textbook_rows(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
 
 
 def gemm_argmax(folded: FoldedQuantizer) -> onnx.ModelProto:
-    """The folded quantizer with the search as one Gemm and one ArgMax a scale."""
+    """Build the folded quantizer with the search as one Gemm and one ArgMax per scale."""
     spec, graph = folded.spec, GraphBuilder()
     channels, size = spec.latent_channels, spec.latent_size
     table = graph.constant(folded.search.table.T[:channels].numpy(), "table")
@@ -104,7 +104,7 @@ def _peak_growth(path: Path, shape: tuple[int, ...]) -> float:
 
 
 def added_memory(path: Path, shape: tuple[int, ...]) -> float:
-    """MiB by which loading and running a graph raises a fresh process's peak resident memory."""
+    """Return the MiB by which loading and running a graph raises a fresh process's peak resident memory."""
     return in_fresh_process(_peak_growth, path, shape)
 
 
@@ -122,7 +122,7 @@ def build(config: TokenizerConfig) -> tuple[ResidualQuantizer, FoldedQuantizer]:
 
 
 def measure(shape: str, repeats: int) -> dict[str, Any]:
-    """Times, ratios, agreement and memory at one published shape, batch 1."""
+    """Measure times, ratios, agreement and memory at one published shape, batch 1."""
     config = VARIANTS[SHAPES[shape]]
     quantizer, folded = build(config)
     side = config.scales[-1]

@@ -4,7 +4,7 @@
 interval. In one call of the runtime: the time outside the engine's ``run`` over the time inside, which does not depend
 on how busy the machine is, and by which the targets are judged. And by turns with raw sessions, as the ratio in each
 round: a cross-check that would see an engine that runs slower inside the runtime, and is as noisy as the machine.
-Batches beyond what the runtime gives the engine at once are compared with raw sessions that are given the same pieces,
+Batches beyond what the runtime gives the engine at once are compared with raw sessions that are given the same chunks,
 and with raw sessions that are given the whole batch.
 """
 
@@ -37,14 +37,14 @@ Array = NDArray[Any]
 
 
 def import_seconds(module: str, repeats: int) -> float:
-    """Median seconds that ``import module`` takes in a fresh interpreter that has imported numpy already."""
+    """Return the median seconds of ``import module`` in a fresh interpreter that has imported numpy already."""
     code = f"import numpy, time; s = time.perf_counter(); import {module}; print(time.perf_counter() - s)"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(repeats)]
     return statistics.median(float(run.stdout) for run in runs)
 
 
 def verdict(ratio: Ratio, limit: float) -> str:
-    """Whether the interval lies under the overhead allowed, over it, or on both sides."""
+    """Say whether the interval lies under the overhead allowed, over it, or on both sides."""
     if ratio.high - 1 < limit:
         return "met"
     return "NOT MET" if ratio.low - 1 > limit else "open: the interval holds the target"
@@ -61,11 +61,11 @@ class RawSessions:
         }
 
     def encode(self, image: Array) -> Array:
-        """Through two sessions."""
+        """Encode through two sessions."""
         return self._run("encode", image)
 
     def decode(self, ids: Array) -> Array:
-        """Through one."""
+        """Decode through one."""
         return self._run("decode", ids)
 
     def _run(self, operation: str, value: Array) -> Array:
@@ -96,7 +96,7 @@ class SessionClock:
 
 
 def own_times(run: Run, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of each call of ``run``, and those of them that its engines took."""
+    """Return the seconds of each call of ``run``, and those of them that its engines took."""
     whole, in_sessions = [], []
     run()
     for _ in range(rounds):
@@ -109,14 +109,14 @@ def own_times(run: Run, rounds: int) -> tuple[list[float], list[float]]:
 
 
 def run_in_chunks(run: Callable[[Array], Array], batch: Array, size: int) -> Array:
-    """As the runtime cuts a batch."""
+    """Run a batch cut as the runtime cuts it."""
     if len(batch) <= size:
         return run(batch)
     return np.concatenate([run(batch[start : start + size]) for start in range(0, len(batch), size)])
 
 
 def overhead(tokenizer: coda_runtime.Tokenizer, raw: RawSessions, batch: int, rounds: int) -> dict[str, Any]:
-    """Both operations at one batch size."""
+    """Measure both operations at one batch size."""
     size, limit = tokenizer.spec.image_size, MAX_OVERHEAD.get(batch)
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
     given: dict[str, Array] = {"encode": images, "decode": tokenizer.encode(images)}

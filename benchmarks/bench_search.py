@@ -36,7 +36,7 @@ def _name(block: int, steps: int, short: int) -> str:
 
 
 def measure(shape: str, repeats: int) -> dict[str, Any]:
-    """Median seconds for each (block, blocks a step, blocks a short step)."""
+    """Measure the median seconds for each (block, blocks a step, blocks a short step)."""
     config = VARIANTS[SHAPES[shape]]
     _, folded = build(config)
     side = config.scales[-1]

@@ -46,13 +46,13 @@ class Pipeline:
             self.sessions.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
 
     def run(self, batch: NDArray[np.uint8]) -> None:
-        """Images to ids and back."""
+        """Turn images into ids and back."""
         values: NDArray[Any] = batch
         for session in self.sessions:
             values = session.run(None, {session.get_inputs()[0].name: values})[0]
 
     def run_at_once(self, batch: NDArray[np.uint8], callers: int) -> None:
-        """The same by many threads."""
+        """Do the same by many threads."""
         with ThreadPoolExecutor(callers) as pool:
             list(pool.map(lambda _: self.run(batch), range(callers)))
 

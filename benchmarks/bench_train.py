@@ -25,7 +25,7 @@ NAMES = ("the VAE alone", "with this quantizer", "with the textbook's")
 
 
 def tokenizer_of(shape: str) -> CodaTokenizer:
-    """Random weights in a published shape, or the sample."""
+    """Return random weights in a published shape, or the sample."""
     if shape == "sample":
         from coda_deploy.sample import tokenizer_path
 
@@ -35,7 +35,7 @@ def tokenizer_of(shape: str) -> CodaTokenizer:
 
 
 def passes(tokenizer: CodaTokenizer, images: torch.Tensor) -> dict[str, Callable[[], None]]:
-    """One training pass each; the loss is L2 with the quantizer's losses."""
+    """Return one training pass each; the loss is L2 with the quantizer's losses."""
 
     def backward(loss: torch.Tensor) -> None:
         loss.backward()
@@ -57,14 +57,14 @@ def passes(tokenizer: CodaTokenizer, images: torch.Tensor) -> dict[str, Callable
 
 
 def memory(shape: str, batch: int, name: str) -> float:
-    """MiB that one pass adds, in a process of its own."""
+    """Return the MiB that one pass adds, in a process of its own."""
     code = f"from benchmarks.bench_train import peak; print(peak({shape!r}, {batch}, {name!r}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(found.stdout.split()[-1])
 
 
 def peak(shape: str, batch: int, name: str) -> float:
-    """MiB over what the model takes."""
+    """Return the MiB over what the model takes."""
     tokenizer = tokenizer_of(shape).train()
     size = tokenizer.spec.image_size
     run = passes(tokenizer, torch.rand(batch, 3, size, size) * 2 - 1)[name]

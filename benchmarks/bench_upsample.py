@@ -61,7 +61,7 @@ def _load(module: nn.Module, precision: str, x: Tensor, path: Path) -> Session:
 
 
 def measure(channels: int, side: int, precision: str, rounds: int, folder: Path) -> dict[str, float]:
-    """Median seconds of each form."""
+    """Measure the median seconds of each form."""
     torch.manual_seed(0)
     module = Upsample2D(channels, use_conv=True).eval().requires_grad_(False)
     x = torch.randn(1, channels, side, side)

@@ -34,7 +34,7 @@ Run = Callable[[], object]
 def interleaved_times(
     candidates: Mapping[str, Run], repeats: int, *, pause: float = 0.0, warm: bool = False
 ) -> dict[str, list[float]]:
-    """Seconds of each candidate in each of ``repeats`` rounds of all of them, after one more unless all are ``warm``.
+    """Time each candidate, in seconds, in each of ``repeats`` rounds of all, after one more unless all are ``warm``.
 
     ``pause`` seconds pass before each run: threads of the library before it may still be spinning.
     """
@@ -43,12 +43,12 @@ def interleaved_times(
 
 
 def interleaved(candidates: Mapping[str, Run], repeats: int, *, pause: float = 0.0) -> dict[str, float]:
-    """Median seconds of each candidate: see :func:`interleaved_times`."""
+    """Return the median seconds of each candidate: see :func:`interleaved_times`."""
     return medians(interleaved_times(candidates, repeats, pause=pause))
 
 
 def medians(times: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Of each candidate."""
+    """Return the median of each candidate."""
     return {name: statistics.median(found) for name, found in times.items()}
 
 
@@ -62,7 +62,7 @@ class Ratio:
 
 
 def paired_ratio(times: Sequence[float], baseline: Sequence[float]) -> Ratio:
-    """How many times as long as ``baseline`` something took, from runs of the same rounds.
+    """Return how many times as long as ``baseline`` something took, from runs of the same rounds.
 
     What slows a whole round falls out of its ratio. The interval is between order statistics, so it assumes no
     distribution; under 6 rounds there is none that holds 95 %, and it is the range.
@@ -72,12 +72,12 @@ def paired_ratio(times: Sequence[float], baseline: Sequence[float]) -> Ratio:
 
 
 def peak_memory() -> float:
-    """This process's peak resident memory in MiB."""
+    """Return this process's peak resident memory in MiB."""
     return mebibytes(peak_bytes())
 
 
 def mebibytes(found: int | None) -> float:
-    """Bytes in MiB. Raises OSError for None, what a system gives that does not tell them."""
+    """Return bytes as MiB. Raises OSError for None, what a system gives that does not tell them."""
     if found is None:
         raise OSError("this system does not tell a process's memory")
     return found / 2**20
@@ -90,7 +90,7 @@ class Others:
         self._before = self._read()
 
     def share(self) -> float:
-        """0 to 1 of all cores, without this process and its children that have ended."""
+        """Return 0 to 1 of all cores, without this process and its children that have ended."""
         (busy, total, own), (busy_0, total_0, own_0) = self._read(), self._before
         return max(0.0, (busy - busy_0 - (own - own_0)) / max(total - total_0, 1))
 
@@ -104,13 +104,13 @@ T = TypeVar("T")
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: object, timeout: float = 600) -> T:
-    """What ``function(*arguments)`` returns in a process of its own: peaks of memory are told there."""
+    """Return what ``function(*arguments)`` returns in a process of its own: its peak memory can be told there."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result(timeout)
 
 
 def random_inputs(spec: Spec, batch: int) -> dict[str, NDArray[Any]]:
-    """Images for "encode", uint8 [B, S, S, 3], and ids for "decode", int32 [B, L]: times do not depend on them."""
+    """Draw images for "encode", uint8 [B, S, S, 3], and ids for "decode", int32 [B, L]: times do not depend on them."""
     size, random = spec.image_size, np.random.default_rng(0)
     return {
         "encode": random.integers(0, 256, (batch, size, size, 3), np.uint8),
@@ -119,7 +119,7 @@ def random_inputs(spec: Spec, batch: int) -> dict[str, NDArray[Any]]:
 
 
 def session_options() -> onnxruntime.SessionOptions:
-    """As coda_runtime sets them."""
+    """Return the options as coda_runtime sets them."""
     options = onnxruntime.SessionOptions()
     for entry, value in SPINNING.items():
         options.add_session_config_entry(entry, value)
@@ -127,7 +127,7 @@ def session_options() -> onnxruntime.SessionOptions:
 
 
 def machine() -> dict[str, Any]:
-    """CPU, cores and library versions."""
+    """Return the CPU, cores and library versions."""
     model = describe_cpu()["model"] or platform.processor()
     versions = {name: version(name) for name in ("torch", "onnxruntime", "numpy", "onnx")}
     return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}

@@ -7,5 +7,5 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--bundle", type=Path, metavar="DIR", help="time the pieces of this bundle (fp32 and bf16), not of the sample's"
+        "--bundle", type=Path, metavar="DIR", help="time the stages of this bundle (fp32 and bf16), not of the sample's"
     )

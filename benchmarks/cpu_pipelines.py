@@ -1,6 +1,6 @@
-"""The roads from image to ids and back on a CPU: by hand in PyTorch and ONNX, and coda's runtime.
+"""Pipelines from image to ids and back on a CPU: by hand in PyTorch and ONNX, and coda's runtime.
 
-A road takes and gives numpy arrays: uint8 [B, H, W, 3] and int32 [B, L], with the B it was made for.
+A pipeline takes and gives numpy arrays: uint8 [B, H, W, 3] and int32 [B, L], with the B it was made for.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CODA_OPENVINO = "coda_runtime fp32, OpenVINO"
 CODA_BF16 = "coda_runtime bf16, OpenVINO"
 AUTOCAST = "textbook PyTorch, bf16 autocast, channels last"
 
-# The decoded quantizer has one form, so PyTorch's eager decoder is one road.
+# The decoded quantizer has one form, so PyTorch's eager decoder is one pipeline.
 EAGER_DECODE = "unfolded PyTorch"
 
 
@@ -69,7 +69,7 @@ class Shape:
 
     @property
     def bundle(self) -> Path:
-        """Exported in fp32 and bf16. Random weights promise no parity, so they are held to no floor."""
+        """Exported in fp32 and bf16. Random weights promise no parity, so they are held to no threshold."""
         out = self.work / "bundle"
         if not out.exists():
             none = {precision: Threshold(0.0, 0.0) for precision in ("fp32", "bf16")}
@@ -134,7 +134,7 @@ def _folded(shape: Shape) -> Iterator[Pipeline]:
 
 
 def _compiled(shape: Shape) -> Iterator[Pipeline]:
-    """The VAE alone is compiled: the textbook's quantizer, unrolled over its scales, takes the compiler ten minutes."""
+    """Compile the VAE alone: the textbook's quantizer, unrolled over its scales, takes the compiler ten minutes."""
     torch._dynamo.reset()
     options: dict[str, Any] = {"freezing": True}  # weights laid out for oneDNN, once
     tokenizer = shape.tokenizer

@@ -1,4 +1,4 @@
-"""What each piece of the road costs, on the sample's bundle: ``make bench``, or ``pytest benchmarks/test_stages.py``.
+"""What each stage of the pipeline costs on the sample's bundle: ``make bench`` or ``pytest benchmarks/test_stages.py``.
 
 On a published shape, with random weights (the overhead at 32 images takes many minutes there)::
 
@@ -110,7 +110,7 @@ def test_part(
     part: str,
     precision: str,
 ) -> None:
-    """A session alone: fp32 on the CPU provider, bf16 on OpenVINO."""
+    """Time a session alone: fp32 on the CPU provider, bf16 on OpenVINO."""
     opened = Bundle.open(bundle)
     options = LoadOptions("cpu" if precision == "fp32" else "auto", precision=precision)
     given: dict[str, Array] = {"encoder": images[:1], "decoder": tokenizer.encode(images[:1])}
@@ -158,7 +158,7 @@ def test_overhead(
 @pytest.mark.parametrize("verify", ["cached", "always"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_load(benchmark: BenchmarkFixture, bundle: Path, precision: str, verify: Any) -> None:
-    """From the folder to a tokenizer, and closed again; "always" hashes every file."""
+    """Load a folder as a tokenizer, and close it again; "always" hashes every file."""
 
     def load() -> None:
         coda_runtime.load(bundle, precision=precision, verify=verify).close()

@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def world() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Return which of them this one is, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -39,7 +39,7 @@ class _Mean(torch.autograd.Function):
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over processes of a floating tensor of one shape, with gradients.
+    """Return the mean over processes of a floating tensor of one shape, with gradients.
 
     When the parameters' gradients are averaged over processes afterwards, as DistributedDataParallel does, they are
     those of one process that computes the mean of all losses from all images.
@@ -48,7 +48,7 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def mean_detached(tensor: Tensor) -> Tensor:
-    """The mean over processes without gradients, for statistics and logs."""
+    """Return the mean over processes without gradients, for statistics and logs."""
     if world() == 1:
         return tensor.detach()
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -57,7 +57,7 @@ def mean_detached(tensor: Tensor) -> Tensor:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` is set in any process; the same answer in each."""
+    """Return whether ``flag`` is set in any process; the same answer in each."""
     if world() == 1:
         return flag
     found = torch.tensor([flag], dtype=torch.int32, device=_device())
@@ -66,7 +66,7 @@ def any_process(flag: bool) -> bool:
 
 
 def gather_names(names: list[str]) -> list[str]:
-    """Every process's names, in the order of the ranks; the same list in each."""
+    """Return every process's names, in the order of the ranks; the same list in each."""
     if world() == 1:
         return names
     # As JSON in bytes: PyTorch's all_gather_object would unpickle what the others send.

@@ -39,7 +39,7 @@ class StoppedError(CodaError):
 
     def __init__(self, number: int, saved: str) -> None:
         self.signal = number
-        super().__init__(f"{signal.Signals(number).name}: {saved}; go on with the same command and --resume")
+        super().__init__(f"{signal.Signals(number).name}: {saved}; to continue, repeat the command with --resume")
 
 
 class DivergedError(CodaError):
@@ -47,10 +47,10 @@ class DivergedError(CodaError):
 
     @classmethod
     def at(cls, step: int, term: str, names: list[str], saved: int | None) -> DivergedError:
-        """With the ``names`` of the batch and the step of the last checkpoint, None where there is none."""
+        """Make the error from the ``names`` of the batch and the last checkpoint's step, None where there is none."""
         listed = ", ".join(names[:_MAX_NAMES]) + (", ..." if len(names) > _MAX_NAMES else "")
-        kept = "there is no checkpoint yet" if saved is None else f"the last checkpoint is of step {saved}"
+        kept = "there is no checkpoint yet" if saved is None else f"the last checkpoint is from step {saved}"
         return cls(
             f"{term} is not finite at step {step}, on the images {listed}; {kept}: "
-            "start anew with a lower optim.lr or optim.clip, with optim.precision=fp32, or without these images"
+            "start over with a lower optim.lr or optim.clip, with optim.precision=fp32, or without these images"
         )

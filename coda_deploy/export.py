@@ -1,4 +1,4 @@
-"""Export and verify: the road from a tokenizer folder to a measured bundle, as functions."""
+"""Export and verify: the pipeline from a tokenizer folder to a measured bundle, as functions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_PARITY_IMAGES = 16
 
 
 def parity_images(size: int, folder: Path | None = None) -> ParityImages:
-    """The shipped photographs, or up to MAX_PARITY_IMAGES of a folder's, cropped by the official rule to ``size``.
+    """Return the shipped photographs or up to MAX_PARITY_IMAGES of a folder, cropped to ``size`` by the official rule.
 
     Raises ``ImageError`` for unreadable images or folders and ``InputError`` for a folder without any.
     """
@@ -102,10 +102,10 @@ def export_tokenizer(
 def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path | None = None) -> dict[str, Any]:
     """Measure a bundle's graphs again beside the tokenizer it was made of: {file: {backend: numbers}}.
 
-    A graph in a precision that has no floor gets the ``reason`` for not having been measured.
+    A graph in a precision that has no threshold gets the ``reason`` for not having been measured.
 
-    Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a floor it was exported
-    with.
+    Raises ``InputError`` when the bundle was made of another tokenizer, ``ParityError`` under a threshold it was
+    exported with.
     """
     opened = Bundle.open(bundle)
     told = opened.manifest.provenance.get("source")

@@ -1,4 +1,4 @@
-"""The unfolded tokenizer as the exporter's yardstick: numpy in and out."""
+"""The unfolded tokenizer as the exporter's reference: numpy in and out."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class TorchReference:
         self._tokenizer = tokenizer
 
     def latent(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 [B, H, W, 3] -> the continuous latent, float32 [B, C, h, w]."""
+        """Turn uint8 [B, H, W, 3] into the continuous latent, float32 [B, C, h, w]."""
         with torch.no_grad():
             return self._tokenizer.encode_latent(_tensor(images)).numpy()
 
     def encode(self, latent: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Latent -> ids int32 [B, L], free-running."""
+        """Turn a latent into ids int32 [B, L], free-running."""
         return self._tokenizer.quantizer.encode(_tensor(latent)).numpy()
 
     def step(self, latent: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.int32]:
-        """At each scale, the ids found in the residual that ``ids``' own earlier scales leave: int32 [B, L]."""
+        """Find each scale's ids in the residual that ``ids``' own earlier scales leave: int32 [B, L]."""
         return self._tokenizer.quantizer.encode_step(_tensor(latent), _tensor(ids)).numpy()
 
     def decode(self, ids: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Ids -> uint8 [B, H, W, 3]."""
+        """Turn ids into uint8 [B, H, W, 3]."""
         return to_pixels(self._tokenizer.decode(_tensor(ids))).numpy()
 
 

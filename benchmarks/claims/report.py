@@ -40,13 +40,13 @@ STUDENT = (12.706, 4.303, 3.182, 2.776)
 
 
 def by_variant(results: dict[str, Any]) -> Runs:
-    """The runs of each variant, in the order of the table."""
+    """Return the runs of each variant, in the order of the table."""
     found = {name: [run for key, run in results["runs"].items() if key.partition("/")[0] == name] for name in COLOURS}
     return {name: runs for name, runs in found.items() if runs}
 
 
 def figure(runs: list[dict[str, Any]], name: str, form: str, scale: float = 1.0) -> str:
-    """Mean and interval of a figure over the runs that have it."""
+    """Write the mean and interval of a figure over the runs that have it."""
     values = [scale * run[name] for run in runs if name in run]
     if not values:
         return "none"
@@ -57,7 +57,7 @@ def figure(runs: list[dict[str, Any]], name: str, form: str, scale: float = 1.0)
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
-    """One row a variant."""
+    """Return one row per variant."""
     return [
         [
             runs[0]["label"], figure(runs, "psnr", ".2f"), figure(runs, "lpips", ".3f"), figure(runs, "ssim", ".3f"),
@@ -71,7 +71,7 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
 
 
 def curves(results: dict[str, Any]) -> Markup:
-    """Held-out LPIPS against the CPU seconds of the training, one line a run, each variant named in a list below."""
+    """Plot held-out LPIPS against the training's CPU seconds, one line per run, with a list of the variants below."""
     variants = by_variant(results)
     kept = list(variants)
     lines = [

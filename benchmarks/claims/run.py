@@ -57,7 +57,7 @@ PAPER = (
 
 
 def configuration(variant: Variant, steps: int, seed: int, changes: Sequence[str] = ()) -> TrainConfig:
-    """The paper's objective without its discriminator, at this size; ``changes`` are not for warmed-up variants."""
+    """Return the paper's objective without discriminator, at this size; ``changes`` are not for warmed-up variants."""
     scales = [SCALES[-1]] if variant.name in ("single", "vq") else list(SCALES)
     settings = [
         f"tokenizer.image_size={SIDE}",
@@ -81,7 +81,7 @@ def configuration(variant: Variant, steps: int, seed: int, changes: Sequence[str
 
 @torch.no_grad()
 def measure(tokenizer: CodaTokenizer, squares: np.ndarray, lpips: Lpips) -> dict[str, float]:
-    """PSNR, SSIM and LPIPS from tokens, PSNR of the continuous path; use of the codebook."""
+    """Measure PSNR, SSIM and LPIPS from tokens, PSNR of the continuous path, and use of the codebook."""
     values: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": [], "continuous_psnr": []}
     counts = np.zeros(tokenizer.spec.vocab_size, np.int64)
     for batch in np.split(squares, range(64, len(squares), 64)):
@@ -100,7 +100,7 @@ def measure(tokenizer: CodaTokenizer, squares: np.ndarray, lpips: Lpips) -> dict
 def train(
     variant: Variant, config: TrainConfig, photos: Path, vae: Path, lpips: Lpips, budget: float
 ) -> dict[str, Any]:
-    """One run of a variant, which ends at a step that is not finite.
+    """Train one run of a variant, which ends at a step that is not finite.
 
     ``budget`` is CODA's CPU seconds, which a warmed-up one may not exceed.
     """
@@ -155,7 +155,7 @@ def train(
 
 
 def warm(tokenizer: CodaTokenizer, config: TrainConfig, loader: TrainLoader) -> float:
-    """Seeding and the quantizer alone on latents; returns its CPU seconds."""
+    """Seed the codebook and train the quantizer alone on latents; return the CPU seconds."""
     begun = time.process_time()
     with closing(loader.batches()) as batches:
         latents = cache_latents(tokenizer, (b.images for b in batches), WARM_IMAGES, bf16=True)
@@ -197,7 +197,7 @@ def main() -> None:
 
 
 def begin(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """What ``out`` holds of the same measurement, or its beginning. Ends the program for another's."""
+    """Return what ``out`` holds of the same measurement, or a new one. End the program for another's."""
     if not out.exists():
         return {"machine": machine(), "asked": asked, "runs": {}}
     results: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))

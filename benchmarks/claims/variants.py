@@ -20,25 +20,25 @@ from coda_deploy.train.config import TrainConfig
 
 
 class NearestSearch(nn.Module):
-    """``id = argmin |t - e|^2``, ``value = e``, straight-through: what CODA's attention takes the place of.
+    """``id = argmin |t - e|^2``, ``value = e``, straight-through: what CODA's attention replaces.
 
     The codebook's gradient is that of the first term of ``vq_loss``, at weight 1 as in VQ-VAE (arXiv 1711.00937).
     """
 
     def keys(self, codebook: Tensor) -> Tensor:
-        """[V, C + 1]: with queries (2 t, 1), the product is 2 t.e - |e|^2, greatest where |t - e|^2 is least."""
+        """Return [V, C + 1]: with queries (2 t, 1), the product is 2 t.e - |e|^2, greatest where |t - e|^2 is least."""
         return torch.cat([codebook, -codebook.square().sum(1, keepdim=True)], 1)
 
     def values(self, codebook: Tensor) -> Tensor:
-        """The codebook itself."""
+        """Return the codebook itself."""
         return codebook
 
     def ids(self, latent: Tensor, keys: Tensor) -> Tensor:
-        """The nearest code of each row of ``latent`` [N, C]: int64 [N]."""
+        """Find the nearest code of each row of ``latent`` [N, C]: int64 [N]."""
         return torch.cat([(_queries(rows) @ keys.T).argmax(-1) for rows in latent.split(512)])
 
     def forward(self, latent: Tensor, keys: Tensor, values: Tensor) -> Found:
-        """As :meth:`AttentionSearch.forward`; the entropy is that of softmax(-|t - e|^2 / temperature)."""
+        """Do as :meth:`AttentionSearch.forward`; the entropy is that of softmax(-|t - e|^2 / temperature)."""
         queries = _queries(latent)
         ids, _, entropy, mean = choose(queries, keys, values, 1.0, ENTROPY_TEMPERATURE)
         hard = F.embedding(ids, values)
@@ -53,7 +53,7 @@ class JointTokenizer(CodaTokenizer):
     """Encoder, decoder and codes all learn from scratch: a plain VQ autoencoder."""
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """Everything."""
+        """Return everything."""
         return list(self.named_parameters())
 
 
@@ -73,7 +73,7 @@ class Variant:
     lr_quantizer: float = 1e-2
 
 
-# The weights of the sample's configuration: after the warm-up the picture leads.
+# The weights of the sample's configuration: after the warm-up the image leads.
 OURS = ("loss.l2=4.0", "loss.vq=0.5", "loss.entropy=0.01")
 
 VARIANTS = (
@@ -104,7 +104,7 @@ VARIANTS = (
 
 
 def build(variant: Variant, config: TrainConfig, vae: Path) -> CodaTokenizer:
-    """The variant's tokenizer before its first step."""
+    """Build the variant's tokenizer before its first step."""
     tokenizer = build_tokenizer(config, vae)
     if variant.scratch:
         torch.manual_seed(config.optim.seed)

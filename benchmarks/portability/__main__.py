@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(which: Processor, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The arrays that a processor answers, and what was seen of it."""
+    """Return the arrays that a processor answers, and what was seen of it."""
     out = folder / which.name.replace(" ", "-")
     module = ["-m", "benchmarks.portability.measure", str(folder), which.library, str(out)]
     _run([*which.command(sys.executable), *module], which.environment())
@@ -105,7 +105,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.C
 def judged(
     which: Processor, found: Mapping[str, Any], told: Mapping[str, Any], native: Mapping[str, Any], inputs: Inputs
 ) -> dict[str, Any]:
-    """One row: ids beside the golden ones and this machine's, images beside this machine's."""
+    """Return one row: ids beside the golden ones and this machine's, images beside this machine's."""
     expected = {**inputs.golden, "sample": native["sample"]}
     ids = {
         name: comparison.compare_ids(found[name], expected[name], inputs.latents[name], inputs.quantizers[name])
@@ -116,7 +116,7 @@ def judged(
 
 
 def run_tests(which: Processor) -> dict[str, Any]:
-    """The numeric tests under a processor's switches: pytest's exit code and the line that it ends with."""
+    """Run the numeric tests under a processor's switches: pytest's exit code and the line that it ends with."""
     print(f"running the numeric tests: {which.name}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(os.cpu_count()), "--dist", "loadfile"]
     command += ["-p", "no:cacheprovider", "-m", "numeric and not gpu and not shapes"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coda_runtime.codes.metrics import percent
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.parity import DEFAULT_THRESHOLDS, Threshold, mean_psnr, token_parity
 
@@ -18,13 +19,13 @@ LIMITS: Threshold = DEFAULT_THRESHOLDS["fp32"]
 
 
 def compare_ids(ids: Array, expected: Array, latent: Array, quantizer: NumpyQuantizer) -> dict[str, Any]:
-    """Ids int32 [B,L] beside the ``expected`` ones: how many are equal, and which share is right step by step."""
+    """Compare ids int32 [B,L] with the ``expected`` ones: how many are equal, and which share is right step by step."""
     found = token_parity(ids, expected, quantizer.step(latent, ids), quantizer.spec.scales)
     return {"equal": int((ids == expected).sum()), "of": ids.size, "step_agreement": found["step_agreement"]}
 
 
 def compare_images(found: Mapping[str, Array], native: Mapping[str, Array]) -> dict[str, Any]:
-    """Of the same ids decoded, dB against this machine's (None: identical); of the photographs there and back, dB."""
+    """Compare the same ids decoded, in dB, with this machine's (None: identical); photographs there and back, in dB."""
     apart = [mean_psnr(a[None], b[None]) for a, b in zip(found["decoded"], native["decoded"], strict=True)]
     return {
         "pixels_equal": bool(np.array_equal(found["pixels"], native["pixels"])),
@@ -34,12 +35,13 @@ def compare_images(found: Mapping[str, Array], native: Mapping[str, Array]) -> d
 
 
 def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
-    """One line for everything in ``row`` that is worse than a near tie or a rounding."""
+    """Return a line for everything in ``row`` that is worse than a near tie or a rounding."""
     out = [f"{line}: the switch did not take effect" for line in row["not_in_effect"]]
     for name, ids in row["ids"].items():
         if ids["step_agreement"] < limits.min_agreement:
             out.append(
-                f"{name}: step agreement {ids['step_agreement']:.3%}, expected {limits.min_agreement:.1%} or more"
+                f"{name}: step agreement {percent(ids['step_agreement'])}, expected "
+                f"{percent(limits.min_agreement, 1)} or more"
             )
     if not row["pixels_equal"]:
         out.append("the photographs are read as other pixels than on this machine")
@@ -54,7 +56,7 @@ def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
 
 
 def closing_line(output: str) -> str:
-    """The counts that pytest ends with, without its frame: "529 passed in 60.00s"."""
+    """Return the counts that pytest ends with, without its frame: "529 passed in 60.00s"."""
     lines = [line.strip("= ") for line in output.splitlines() if re.search(r"\d+ (passed|failed|error)", line)]
     return lines[-1] if lines else "pytest did not say how it ended"
 
@@ -74,7 +76,7 @@ COLUMNS = (
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Markdown, a line a row."""
+    """Return a Markdown table, one line per row."""
     cells = [COLUMNS, ("---",) * len(COLUMNS), *(_cells(*row) for row in rows.items())]
     return [f"| {' | '.join(line)} |" for line in cells]
 
@@ -88,7 +90,7 @@ def _cells(name: str, row: Mapping[str, Any]) -> Sequence[str]:
         name,
         row["seen"]["ATen"] if "ATen" in row["seen"] else row["seen"]["processor"],
         *equal,
-        f"{min(found['step_agreement'] for found in ids.values()):.2%}",
+        percent(min(found["step_agreement"] for found in ids.values()), 2),
         decode,
         f"{row['psnr_to_input']:.2f} dB",
         f"{sum(row['seconds'].values()):.1f}",

@@ -61,5 +61,5 @@ class Inputs:
 
 
 def golden_tokenizer(folder: Path, variant: str) -> CodaTokenizer:
-    """The golden case's, as `Inputs` left it."""
+    """Return the golden case's tokenizer, as `Inputs` left it."""
     return CodaTokenizer.from_pretrained(folder / variant / TOKENIZER)

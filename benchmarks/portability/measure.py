@@ -25,7 +25,7 @@ THREADS = 1  # processors run beside each other, one a core
 
 
 def with_onnxruntime(folder: Path, task: dict[str, Any]) -> tuple[dict[str, Array], dict[str, float]]:
-    """The bundle's encode and decode as an application calls them, and the golden quantizers' graphs."""
+    """Run the bundle's encode and decode as an application calls them, and the golden quantizers' graphs."""
     import onnxruntime
 
     import coda_runtime
@@ -46,7 +46,7 @@ def with_onnxruntime(folder: Path, task: dict[str, Any]) -> tuple[dict[str, Arra
 
 
 def with_torch(folder: Path, task: dict[str, Any]) -> tuple[dict[str, Array], dict[str, float]]:
-    """The tokenizers themselves, unfolded."""
+    """Run the tokenizers themselves, unfolded."""
     import torch
 
     from benchmarks.portability.inputs import golden_tokenizer
@@ -82,7 +82,7 @@ class Stopwatch:
 def round_trip(
     pixels: Array, given: Array, encode: Callable[[Array], Array], decode: Callable[[Array], Array], timed: Stopwatch
 ) -> dict[str, Array]:
-    """The photographs' ids, the same ``given`` ids decoded everywhere, and the photographs there and back."""
+    """Return the photographs' ids, the same ``given`` ids decoded everywhere, and the photographs there and back."""
     ids = timed("encode", lambda: encode(pixels))
     decoded = timed("decode", lambda: decode(given))
     rebuilt = decoded if np.array_equal(ids, given) else decode(ids)

@@ -18,24 +18,24 @@ _numpy = importlib.import_module("numpy._core._multiarray_umath")
 
 
 def features() -> list[str]:
-    """NumPy's names of what the processor has, without what NPY_DISABLE_CPU_FEATURES hides."""
+    """Return NumPy's names of what the processor has, without what NPY_DISABLE_CPU_FEATURES hides."""
     return [name for name, has in _numpy.__cpu_features__.items() if has]
 
 
 def dispatched() -> list[str]:
-    """The features that NumPy has loops for, beyond its baseline."""
+    """Return the features that NumPy has loops for, beyond its baseline."""
     return list(_numpy.__cpu_dispatch__)
 
 
 def seen() -> dict[str, str]:
-    """Library -> what it runs on, for the libraries of every process here."""
+    """Return library -> what it runs on, for the libraries of every process here."""
     found = features()
     levels = [name for name in (*_numpy.__cpu_baseline__, *dispatched()) if name in found]
     return {"processor": highest_set(found), "NumPy": levels[-1] if levels else "none", "OpenBLAS": _openblas()}
 
 
 def _openblas() -> str:
-    """The kernels that NumPy's OpenBLAS chose."""
+    """Return the kernels that NumPy's OpenBLAS chose."""
     for path in {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "openblas" in line}:
         library = ctypes.CDLL(path)
         for name in ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "openblas_get_corename"):
@@ -47,7 +47,7 @@ def _openblas() -> str:
 
 
 def _exercise_torch() -> str:
-    """ATen's own answer, after a product by MKL and a convolution by oneDNN, so that both have said theirs."""
+    """Return ATen's own answer, after a product by MKL and a convolution by oneDNN, so that both have said theirs."""
     import torch
 
     torch.randn(64, 64) @ torch.randn(64, 64)

@@ -42,11 +42,11 @@ class Processor:
         return bool(self.switches)
 
     def command(self, python: str) -> list[str]:
-        """Python on this processor."""
+        """Return the command that runs Python on this processor."""
         return [python] if self.cpu is None else [QEMU, "-cpu", self.cpu, python]
 
     def environment(self) -> dict[str, str]:
-        """This process's, with these switches alone: one left over would pick kernels the processor does not have."""
+        """Return this process's, with these switches alone: one left over would pick kernels the processor lacks."""
         if self.cpu is None and not self.is_forced:
             return dict(os.environ)
         return {name: value for name, value in os.environ.items() if name not in SWITCHES} | dict(self.switches)
@@ -64,7 +64,7 @@ EMULATED = (
 
 
 def forced(dispatched: Sequence[str], present: Sequence[str]) -> tuple[Processor, Processor]:
-    """PyTorch and NumPy held to AVX2, and to the least that they have kernels for.
+    """Return PyTorch and NumPy held to AVX2, and to the least that they have kernels for.
 
     ``dispatched`` are the features that NumPy has loops for, ``present`` those of them in this machine: it warns when
     told to leave out one that is not there. MKL takes no notice of MKL_ENABLE_INSTRUCTIONS on AMD, and of MKL_CBWR
@@ -99,20 +99,20 @@ def forced(dispatched: Sequence[str], present: Sequence[str]) -> tuple[Processor
 
 
 def highest_set(features: Sequence[str]) -> str:
-    """The highest of SETS among NumPy's names of a processor's features."""
+    """Return the highest of SETS among NumPy's names of a processor's features."""
     needed = {"AVX": ("AVX",), "AVX2": ("AVX2", "FMA3"), "AVX-512": ("AVX512F",)}
     return [name for name in SETS if set(needed.get(name, ())) <= set(features)][-1]
 
 
 def verbose_report(text: str) -> dict[str, str]:
-    """What oneDNN and MKL say of themselves under ONEDNN_VERBOSE and MKL_VERBOSE."""
+    """Return what oneDNN and MKL say of themselves under ONEDNN_VERBOSE and MKL_VERBOSE."""
     found = {"oneDNN": r"onednn_verbose.*,cpu,isa:(.*)", "MKL": r"\bCNR:(\S+)"}
     matches = {name: re.search(pattern, text) for name, pattern in found.items()}
     return {name: match[1].strip() for name, match in matches.items() if match}
 
 
 def not_in_effect(processor: Processor, seen: Mapping[str, str]) -> list[str]:
-    """One line for everything about ``seen``, library -> what it reports, that is not what was asked for."""
+    """Return a line for everything about ``seen``, library -> what it reports, that is not what was asked for."""
     wanted = dict(processor.expected) | ({"processor": processor.highest} if processor.highest else {})
     return [
         f"{name} runs as {seen.get(name, 'unknown')}, expected {value}"

@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def request(kind: str, count: int, tok: coda_runtime.Tokenizer) -> NDArray[Any]:
-    """Images of one request: pixels of the tokenizer's size, or JPEG files of twice that."""
+    """Return the images of one request: pixels of the tokenizer's size, or JPEG files of twice that."""
     if kind == "pixels":
         return images(count, tok.spec.image_size)
     out: NDArray[Any] = np.empty(count, np.object_)
@@ -81,7 +81,7 @@ def request(kind: str, count: int, tok: coda_runtime.Tokenizer) -> NDArray[Any]:
 
 
 def images(count: int, size: int) -> NDArray[np.uint8]:
-    """Smooth pictures with some noise, uint8 [count,size,size,3]."""
+    """Make smooth images with some noise, uint8 [count,size,size,3]."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
     waves = random.uniform(2, 20, (count, 1, 1, 3, 2))
@@ -91,7 +91,7 @@ def images(count: int, size: int) -> NDArray[np.uint8]:
 
 
 def files(count: int, size: int) -> list[bytes]:
-    """The same as JPEG files."""
+    """Return the same as JPEG files."""
     out = []
     for image in images(count, size):
         buffer = io.BytesIO()
@@ -103,7 +103,7 @@ def files(count: int, size: int) -> list[bytes]:
 def saturate(
     kind: str, tok: coda_runtime.Tokenizer, target: Target, pool: ProcessPoolExecutor, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Ceiling and saturation in turn, and the ratio of the two round by round."""
+    """Measure ceiling and saturation in turn, and the ratio of the two round by round."""
     ceilings: list[float] = []
     served: list[float] = []
     outcomes: list[Outcome] = []
@@ -136,7 +136,7 @@ def saturate(
 
 
 def batch(kind: str, tok: coda_runtime.Tokenizer, folder: Path) -> NDArray[np.uint8] | Sequence[Path]:
-    """One full batch as the runtime takes it: pixels, or paths of files."""
+    """Return one full batch as the runtime takes it: pixels, or paths of files."""
     count, size = tok.images_per_run, tok.spec.image_size
     if kind == "pixels":
         return images(count, size)
@@ -147,7 +147,7 @@ def batch(kind: str, tok: coda_runtime.Tokenizer, folder: Path) -> NDArray[np.ui
 
 
 def ceiling(tok: coda_runtime.Tokenizer, images: Any, seconds: float) -> float:
-    """Images a second of one caller with full batches."""
+    """Measure the images per second of one caller with full batches."""
     start, count = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
         count += len(tok.encode(images))
@@ -174,14 +174,14 @@ def soak(
 
 
 def summary(outcome: Outcome) -> dict[str, Any]:
-    """Figures of an open loop."""
+    """Return the figures of an open loop."""
     milliseconds = {f"p{q}_ms": percentile(outcome.latencies, q) * 1e3 for q in (50, 99)}
     about = {"requests": len(outcome.latencies), "lost": outcome.lost, "seconds": outcome.seconds}
     return {**about, **milliseconds, "client_processors": outcome.cpu_seconds / outcome.seconds}
 
 
 def words(outcome: Outcome) -> str:
-    """The same in a line."""
+    """Write the same in a line."""
     metrics = summary(outcome)
     return (
         f"p50 {metrics['p50_ms']:.1f} ms, p99 {metrics['p99_ms']:.1f} ms; {metrics['requests']} requests, "

@@ -36,13 +36,13 @@ class Outcome:
     lost: int = 0
 
     def add(self, latency: float, answered: bool) -> None:
-        """One request."""
+        """Count one request."""
         self.latencies.append(latency)
         self.lost += not answered
 
 
 def prepare(protocol: str, address: str, values: np.ndarray[Any, Any]) -> Target:
-    """A request to encode `values`: uint8 [N,H,W,3], or an object array [N] of image files."""
+    """Prepare a request to encode `values`: uint8 [N,H,W,3], or an object array [N] of image files."""
     datatype = "BYTES" if values.dtype == np.object_ else "UINT8"
     if protocol == "http":
         import tritonclient.http as library
@@ -59,7 +59,7 @@ def prepare(protocol: str, address: str, values: np.ndarray[Any, Any]) -> Target
 
 
 def closed_loop(target: Target, clients: int, seconds: float) -> Outcome:
-    """`clients` of which each sends its next request when it has the answer to the last one."""
+    """Run `clients` of which each sends its next request when it has the answer to the last one."""
     outcome, lock = Outcome(), threading.Lock()
     start = time.perf_counter()
 
@@ -74,7 +74,7 @@ def closed_loop(target: Target, clients: int, seconds: float) -> Outcome:
 
 
 def open_loop(target: Target, clients: int, seconds: float, rate: float, seed: int) -> Outcome:
-    """Requests at random moments, `rate` a second on average, whether the server keeps up or not.
+    """Send requests at random moments, `rate` per second on average, whether the server keeps up or not.
 
     A latency is counted from the moment at which its request was meant to be sent, so that one slow answer is charged
     to all that had to wait for it.
@@ -115,7 +115,7 @@ def _timed(outcome: Outcome, start: float, threads: list[threading.Thread]) -> O
 
 
 def _sender(target: Target) -> Send:
-    """A connection of its own for each client."""
+    """Open a connection of its own for each client."""
     if target.protocol == "grpc":
         return _grpc_sender(target)
     connection = http.client.HTTPConnection(target.address)

@@ -1,4 +1,4 @@
-"""``coda demo``: the whole road on the sample tokenizer and sample photographs."""
+"""``coda demo``: the whole pipeline on the sample tokenizer and sample photographs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coda_runtime.cli.base import json_option, print_json, progress
 
 
 def typed_coda() -> str:
-    """How this `coda` is called from the folder one is in: "coda" where the shell finds it, else its path."""
+    """Return how to call this `coda` from the current folder: "coda" where the shell finds it, else its path."""
     here = Path(sys.executable).with_name("coda")
     if not here.is_file() or shutil.which("coda") == str(here):
         return "coda"
@@ -28,13 +28,13 @@ def typed_coda() -> str:
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Folder for tokenizer, bundle and report.html.",
+    help="Folder for the tokenizer, the bundle and report.html.",
 )
 @json_option
 def command(out: Path, as_json: bool) -> None:
-    """Take the sample tokenizer the whole road: export it, run it on photographs without PyTorch, write a report.
+    """Run the sample tokenizer end to end: export it, run it on photographs without PyTorch, write a report.
 
-    Leaves a tokenizer folder, a bundle and report.html, which shows the pictures, parity with PyTorch and timings.
+    Writes a tokenizer folder, a bundle and report.html, which shows the images, parity with PyTorch and timings.
     """
     begun = time.perf_counter()
     if out.exists() and not out.is_dir():

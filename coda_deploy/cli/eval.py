@@ -1,4 +1,4 @@
-"""``coda eval``: what a tokenizer or a bundle keeps of images, in figures and pictures."""
+"""``coda eval``: what a tokenizer or a bundle keeps of images, in figures and examples."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SKIPPABLE = ("ssim", "ms-ssim", "vae")
 
 @contextmanager
 def output(path: Path | None) -> Iterator[Path | None]:
-    """Where to write a result that takes its place at the end; made before the work, so that it fails before it."""
+    """Yield a path to write a result to, renamed at the end; opened first, so that it fails before the work."""
     if path is None:
         yield None
         return
     if path.exists() and (has_image_suffix(path.name) or path.suffix.lower() in {".npy", ".tar"}):
-        raise InputError(f"{path} is there already and looks like images, not like a result: name another file")
+        raise InputError(f"{path} already exists and looks like image data, not a result: name another file")
     with staged_file(path) as beside:
         yield beside
 
@@ -47,29 +47,29 @@ def output(path: Path | None) -> Iterator[Path | None]:
 )
 @click.argument("target", metavar="TOKENIZER_OR_BUNDLE")
 @click.option("--data", required=True, help="Folder of images, .tar shards, a .npy array, or hf:owner/name@split.")
-@click.option("--limit", type=click.IntRange(min=1), help="Use that many images, evenly spread over the data.")
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images at once.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use only this many images, evenly spread over the data.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images per batch.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images.")
-@click.option("--all", "every", is_flag=True, help="Every figure; rFID only where Inception's weights are here.")
-@click.option("--lpips", is_flag=True, help="LPIPS over VGG-16; `coda weights lpips` brings its weights.")
-@click.option("--lpips-alex", is_flag=True, help="LPIPS over AlexNet; the same command.")
-@click.option("--dists", is_flag=True, help="DISTS; `coda weights dists` brings its weights.")
-@click.option("--ssimulacra2", is_flag=True, help="SSIMULACRA 2; 0.1 to 0.2 s an image.")
+@click.option("--all", "every", is_flag=True, help="Every metric; rFID only if Inception's weights are available.")
+@click.option("--lpips", is_flag=True, help="LPIPS over VGG-16; `coda weights lpips` fetches its weights.")
+@click.option("--lpips-alex", is_flag=True, help="LPIPS over AlexNet; weights as for --lpips.")
+@click.option("--dists", is_flag=True, help="DISTS; `coda weights dists` fetches its weights.")
+@click.option("--ssimulacra2", is_flag=True, help="SSIMULACRA 2; 0.1 to 0.2 s per image.")
 @click.option("--rfid", is_flag=True, help="rFID; needs Inception's weights.")
 @click.option(
-    "--lpips-weights", type=click.Path(path_type=Path), help="VGG-16's file; implies --lpips without --dists."
+    "--lpips-weights", type=click.Path(path_type=Path), help="VGG-16 weights; implies --lpips unless --dists is given."
 )
-@click.option("--lpips-alex-weights", type=click.Path(path_type=Path), help="AlexNet's file; implies --lpips-alex.")
-@click.option("--inception-weights", type=click.Path(path_type=Path), help="Inception's file; implies --rfid.")
+@click.option("--lpips-alex-weights", type=click.Path(path_type=Path), help="AlexNet weights; implies --lpips-alex.")
+@click.option("--inception-weights", type=click.Path(path_type=Path), help="Inception weights; implies --rfid.")
+@click.option("--against", metavar="OTHER", help="Another tokenizer or bundle to compare tokens and metrics with.")
 @click.option(
-    "--against", metavar="OTHER", help="Another tokenizer or bundle, to compare tokens and every figure with."
+    "--skip", type=click.Choice(SKIPPABLE), multiple=True, help="Skip a metric that is on by default; repeatable."
 )
+@click.option("--report", type=click.Path(path_type=Path), help="HTML report to write.")
 @click.option(
-    "--skip", type=click.Choice(SKIPPABLE), multiple=True, help="Leave out what is on by default; repeatable."
+    "--show", type=click.IntRange(0, 100), default=8, show_default=True, help="Worst and best images in the report."
 )
-@click.option("--report", type=click.Path(path_type=Path), help="HTML page to write.")
-@click.option("--show", type=click.IntRange(0, 100), default=8, show_default=True, help="Worst and best images in it.")
-@click.option("--per-image", type=click.Path(path_type=Path), help="JSON Lines file to write, one image a line.")
+@click.option("--per-image", type=click.Path(path_type=Path), help="JSON Lines file to write, one line per image.")
 @load_options()
 @json_option
 def command(
@@ -80,13 +80,13 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Encode and decode images with a tokenizer (in PyTorch) or a bundle, and measure what comes back.
+    """Encode and decode images with a tokenizer (in PyTorch) or a bundle, and measure the reconstructions.
 
-    PSNR, SSIM, MS-SSIM, use of the codebook, bits per pixel, and the same of the continuous VAE where it is at hand;
-    what takes published weights or long (LPIPS, DISTS, SSIMULACRA 2, rFID) where asked for. Every image is resized by
-    its shorter side and cropped at the centre first.
+    Always: PSNR, SSIM, MS-SSIM, use of the codebook, bits per pixel, and the same for the continuous VAE where it is
+    available. On request: metrics that need published weights or more time (LPIPS, DISTS, SSIMULACRA 2, rFID). Every
+    image is first resized by its shorter side and centre cropped.
 
-    A tokenizer runs in fp32 on --device with --threads; what else is said of loading is a bundle's.
+    A tokenizer runs in fp32 on --device with --threads; the other loading options apply to bundles only.
     """
     if report is not None and per_image is not None and os.path.realpath(report) == os.path.realpath(per_image):
         raise InputError(f"--report and --per-image both name {report}: give each a file of its own")

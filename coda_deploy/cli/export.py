@@ -24,7 +24,7 @@ PTX = "ptx"
 
 
 def parity_rows(manifest: Manifest) -> list[list[str]]:
-    """One row an artifact and backend: file, where it ran, token agreement, PSNR against the tokenizer's images."""
+    """Return a row per artifact and backend: file, where it ran, token agreement, PSNR to the tokenizer's images."""
     rows = []
     for artifact in manifest.artifacts:
         for where, record in parity_records(artifact.parity).items():
@@ -41,11 +41,11 @@ def _cells(record: ParityRecord) -> list[str]:
 
 
 def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:
-    """What the options ask to build. Raises InputError for an option that would do nothing."""
+    """Return what the options ask to build. Raises InputError for an option that would do nothing."""
     libraries = list(dict.fromkeys(name for name in engines if name != PTX))
     for option, value in (("--target", target), ("--batch", batch)):
         if value is not None and not libraries:
-            raise InputError(f"{option} says how engines are built, and none is asked for: add --engine tensorrt-rtx")
+            raise InputError(f"{option} applies to engines, and none is requested: add --engine tensorrt-rtx")
     options = BuildOptions(
         batch=parse_batch(batch) if batch is not None else BuildOptions.batch,
         targets=parse_targets(target) if target is not None else (),
@@ -66,10 +66,10 @@ coda export official:flux_v65536 --out bundle/"""
     "--precision",
     default=FP32,
     show_default=True,
-    help=f"{', '.join(PRECISIONS)}, or several; first is default.",
+    help=f"{', '.join(PRECISIONS)}, or several, comma-separated; the first is the default.",
 )
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Least share of equal tokens, 0 to 1.")
-@click.option("--min-psnr", type=float, help="Least PSNR in dB between the bundle's and the tokenizer's images.")
+@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Minimum share of equal tokens, 0 to 1.")
+@click.option("--min-psnr", type=float, help="Minimum PSNR in dB between the bundle's and the tokenizer's images.")
 @click.option(
     "--parity-images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -82,7 +82,7 @@ coda export official:flux_v65536 --out bundle/"""
     multiple=True,
     help="Build engines too; repeatable. ptx: the quantizer's fused GPU kernels.",
 )
-@click.option("--target", help="GPUs to build for, as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
+@click.option("--target", help="GPUs to build for, e.g. sm89,sm120. tensorrt-rtx only; tensorrt takes the local GPU.")
 @click.option("--batch", metavar="MIN,OPT,MAX", help="Batch profile of the engines, in images.  [default: 1,4,8]")
 @triton_options
 @json_option
@@ -101,12 +101,12 @@ def command(
 ) -> None:
     """Export a tokenizer (folder or hub id) to ONNX: a bundle that coda-runtime serves without PyTorch.
 
-    official:VARIANT and official:VARIANT@REVISION are what CODA's authors publish on the Hugging Face Hub.
+    official:VARIANT or official:VARIANT@REVISION is a checkpoint that CODA's authors publish on the Hugging Face Hub.
 
-    Every graph is run on real photographs and compared with the tokenizer. A part that falls under its precision's
-    floor fails the export, and nothing is written. Engines can be added later, and with more options, by coda build.
+    Every graph is run on real photographs and compared with the tokenizer. A part that falls below its precision's
+    threshold fails the export, and nothing is written. `coda build` can add engines later, with more options.
 
-    With --triton it writes a model repository for NVIDIA Triton Inference Server beside the bundle.
+    With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
     from coda_deploy.export import export_tokenizer
     from coda_export import DEFAULT_THRESHOLDS, Threshold

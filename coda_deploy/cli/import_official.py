@@ -19,24 +19,24 @@ from coda_runtime.cli.base import command as coda_command
     "coda import-official someone/CODA@v1 --variant mar_v16384 --out tokenizer/",
 )
 @click.argument("source", required=False, metavar="[FOLDER|ORG/NAME]")
-@click.option("--variant", type=click.Choice(list(VARIANTS)), required=True, help="Which published tokenizer it is.")
-@click.option("--revision", help="A branch, a tag or a commit hash of the repository.  [default: main]")
+@click.option("--variant", type=click.Choice(list(VARIANTS)), required=True, help="Published tokenizer to import.")
+@click.option("--revision", help="Branch, tag or commit hash of the repository.  [default: main]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Tokenizer folder to write.")
 def command(source: str | None, variant: str, revision: str | None, out: Path) -> None:
     """Read an official CODA checkpoint (vae_ema.pth and quantizer_ema.pth) into a tokenizer folder.
 
-    Without FOLDER it is fetched from where CODA's authors publish it on the Hugging Face Hub; ORG/NAME and
-    ORG/NAME@REVISION name another repository there. The two files lie in a subfolder of the variant's name, or at the
-    root. They are kept in the Hub's cache (HF_HOME), and with HF_HUB_OFFLINE=1 taken from it alone.
+    Without FOLDER it is downloaded from where CODA's authors publish it on the Hugging Face Hub; ORG/NAME or
+    ORG/NAME@REVISION names another repository there. The two files must be in a subfolder named after the variant, or
+    at the root. They are kept in the Hub's cache (HF_HOME); with HF_HUB_OFFLINE=1 only that cache is used.
 
-    The files are read as tensors only, never as code; every key's name and shape is checked. Their SHA-256, and the
-    commit, stand in the folder's provenance.json and in the manifest of a bundle that is exported from it.
+    The files are read as tensors only, never as code; every key's name and shape is checked. Their SHA-256 and the
+    commit are recorded in the folder's provenance.json and in the manifest of every bundle exported from it.
     """
     from coda_deploy.official import import_official
 
     tokenizer = import_official(source, variant, revision=revision)
     tokenizer.save_pretrained(out)
-    click.echo(f"{out}: {variant}, {tokenizer.spec.num_tokens} tokens an image, {tokenizer.spec.vocab_size} codes")
+    click.echo(f"{out}: {variant}, {tokenizer.spec.num_tokens} tokens per image, {tokenizer.spec.vocab_size} codes")
     _print_commit(tokenizer.checkpoint or {})
 
 

@@ -26,7 +26,7 @@ WARMUP_IMAGES = 2048
 @click.option("--config", "config_name", required=True, help="mar_v16384, flux_v65536, sample, or a TOML file.")
 @training_options("Tokenizer folder")
 @click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
-@click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="Train the quantizer on latents first.")
+@click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="First train the quantizer on latents.")
 @json_option
 def command(
     config_name: str,
@@ -41,9 +41,9 @@ def command(
 ) -> None:
     """Adapt a continuous VAE into a discrete tokenizer.
 
-    Writes checkpoints, each a tokenizer folder itself, under OUT/checkpoints, sample grids under OUT/pictures, every
-    figure to OUT/log.jsonl, and at the end the tokenizer to OUT. SIGTERM and Ctrl-C save and stop; --resume goes on.
-    A configuration with LPIPS reads VGG-16, which `coda weights lpips` brings.
+    Writes checkpoints, each a complete tokenizer folder, to OUT/checkpoints, sample grids to OUT/pictures, metrics to
+    OUT/log.jsonl, and at the end the tokenizer to OUT. SIGTERM and Ctrl-C save and stop; --resume continues. A
+    configuration with LPIPS needs VGG-16, which `coda weights lpips` fetches.
     """
     from coda_deploy.train.config import read_config
     from coda_runtime.codes.metrics import percent

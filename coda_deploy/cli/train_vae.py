@@ -21,10 +21,8 @@ from coda_runtime.cli.base import json_option, progress
         "coda train-vae --show-config > my.toml"
     ),
 )
-@click.option(
-    "--config", "config_name", default="photos", show_default=True, help="photos, sample, or a TOML file of your own."
-)
-@click.option("--vae", help="A VAE to begin with, of the configuration's network: a folder or hub id.")
+@click.option("--config", "config_name", default="photos", show_default=True, help="photos, sample, or a TOML file.")
+@click.option("--vae", help="A VAE to start from, with the configuration's architecture: a folder or hub id.")
 @training_options("VAE folder, as diffusers has it,")
 @json_option
 def command(
@@ -37,12 +35,12 @@ def command(
     show_config: bool,
     as_json: bool,
 ) -> None:
-    """Train a continuous VAE on your own images, where there is none at hand.
+    """Train a continuous VAE on your own images, if you have none to adapt.
 
-    Writes checkpoints, each a VAE folder itself, under OUT/checkpoints, how four images come back under OUT/pictures,
-    every figure to OUT/log.jsonl, and at the end the VAE to OUT: a diffusers AutoencoderKL that `coda train --vae OUT`
-    takes. SIGTERM and Ctrl-C save and stop; --resume goes on. LPIPS reads VGG-16, which `coda weights lpips` brings;
-    --set loss.lpips=0 trains without.
+    Writes checkpoints, each a complete VAE folder, to OUT/checkpoints, reconstructions of four images to OUT/pictures,
+    metrics to OUT/log.jsonl, and at the end the VAE to OUT: a diffusers AutoencoderKL that `coda train --vae OUT`
+    takes. SIGTERM and Ctrl-C save and stop; --resume continues. LPIPS needs VGG-16, which `coda weights lpips`
+    fetches; --set loss.lpips=0 trains without it.
     """
     from coda_deploy.train.vae.config import read_config
 

@@ -20,7 +20,7 @@ def training_options(result: str) -> Callable[[F], F]:
     options = (
         click.option("--data", help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy."),
         click.option("--out", type=click.Path(path_type=Path), help=f"{result} to write."),
-        click.option("--resume", is_flag=True, help="Go on with the run in --out; start one where there is none."),
+        click.option("--resume", is_flag=True, help="Resume the run in --out, or start one if there is none."),
         click.option(
             "--set",
             "overrides",
@@ -28,7 +28,7 @@ def training_options(result: str) -> Callable[[F], F]:
             metavar="SECTION.KEY=VALUE",
             help="Change one setting; repeatable. --show-config lists them all.",
         ),
-        click.option("--show-config", is_flag=True, help="Print every setting with its value, and do nothing."),
+        click.option("--show-config", is_flag=True, help="Print every setting with its value, and exit."),
     )
 
     def decorate(function: F) -> F:
@@ -49,7 +49,7 @@ def given(data: str | None, out: Path | None) -> tuple[str, Path]:
 def carry_out(
     train: Callable[[], Metrics], out: Path, *, as_json: bool, summary: Callable[[Metrics], str], following: str
 ) -> None:
-    """Run to the end or to a signal, and tell of it where this is the first process."""
+    """Run to the end or to a signal, and report it in the first process."""
     from coda_deploy.errors import StoppedError
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started

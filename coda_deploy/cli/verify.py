@@ -7,7 +7,7 @@ from typing import Any
 
 
 def parity(bundle: Path, tokenizer: str, images: Path | None = None) -> dict[str, Any]:
-    """{artifact file: {backend: numbers}}; see :func:`coda_deploy.export.verify_parity`."""
+    """Return {artifact file: {backend: numbers}}; see :func:`coda_deploy.export.verify_parity`."""
     from coda_deploy.export import verify_parity
 
     return verify_parity(bundle, tokenizer, images)

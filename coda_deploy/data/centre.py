@@ -30,7 +30,7 @@ class EvalBatch:
 def centre_batches(
     source: ImageSource, size: int, batch_size: int, *, limit: int | None = None, workers: int = 0
 ) -> Generator[EvalBatch, None, None]:
-    """The centres of the images (``coda_runtime.images.fit``) in the order of the source.
+    """Yield the centres of the images (``coda_runtime.images.fit``) in the order of the source.
 
     All batches but the last hold ``batch_size`` images. ``limit`` takes that many of the images, evenly spread over
     the source; unreadable ones among them are skipped, not replaced.
@@ -82,7 +82,7 @@ class _Centres(Dataset[_Part | DataError]):
 
 
 def _regroup(centres: _Centres, workers: int) -> Generator[EvalBatch, None, None]:
-    """Full batches out of parts in which some images are missing."""
+    """Yield full batches from partial ones in which some images are missing."""
     waiting = _Part([], [], [])
     first_skipped: Skipped | None = None
     size = centres.batch_size

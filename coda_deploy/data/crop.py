@@ -59,7 +59,7 @@ class Crop:
         return np.ascontiguousarray(pixels[:, ::-1]) if self.flip and rng.random() < 0.5 else pixels
 
     def _span(self, start: int, before: int, after: int) -> tuple[float, float]:
-        """Where [start, start + size) of an axis of ``after`` pixels was when it had ``before``."""
+        """Return where [start, start + size) of an axis of ``after`` pixels was when it had ``before``."""
         return before * start / after, before * (start + self.size) / after
 
     def _shorter_side(self, short: int, rng: np.random.Generator) -> int:

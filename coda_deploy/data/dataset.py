@@ -55,28 +55,28 @@ class DatasetSource:
 
 
 def from_hub(where: str) -> DatasetSource:
-    """``hf:owner/name`` or ``hf:owner/name@split``, downloaded once. Raises ``DataError``, MissingDependencyError."""
+    """Open ``hf:owner/name[@split]``, downloaded once. Raises ``DataError``, ``MissingDependencyError``."""
     name, _, split = where.removeprefix(HUB_PREFIX).partition("@")
     if not name:
-        raise DataError(f"{where!r} names no dataset; expected hf:owner/name or hf:owner/name@split")
+        raise DataError(f"{where!r} does not name a dataset; expected hf:owner/name or hf:owner/name@split")
     datasets = _library()
     try:
         dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
     except Exception as error:  # the Hub, the network, the builder: each raises its own
         raise DataError(
-            f"{where}: Hugging Face did not deliver the dataset ({one_line(error, line=0)}); check its name, the split "
-            "and the network"
+            f"{where}: the dataset could not be loaded from Hugging Face ({one_line(error, line=0)}); check its "
+            "name, the split and the network"
         ) from error
     return DatasetSource(dataset, where)
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether ``save_to_disk`` wrote this folder."""
+    """Return whether ``save_to_disk`` wrote this folder."""
     return _has_splits(folder) or all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
 
 
 def from_disk(folder: Path, split: str | None = None) -> DatasetSource:
-    """A folder for which ``is_saved`` holds; ``split`` is None for the default. Raises ``DataError``."""
+    """Open a folder for which ``is_saved`` holds; ``split`` is None for the default. Raises ``DataError``."""
     datasets = _library()
     label = str(folder)
     if _has_splits(folder):

@@ -81,7 +81,7 @@ class TrainLoader:
         _probe(source, crop)
 
     def batches(self, start: int = 0) -> Generator[TrainBatch, None, None]:
-        """Batches ``start``, ``start + 1``, ... without end; close the iterator to stop the workers.
+        """Yield batches ``start``, ``start + 1``, ... without end; close the iterator to stop the workers.
 
         Raises ``DataError`` after 100 unusable images in a row, and when the source or a worker breaks.
         """
@@ -90,7 +90,7 @@ class TrainLoader:
         return stream(made, itertools.count(start), self.workers)
 
     def epoch(self, batch: int) -> float:
-        """How many times the whole source has been seen before batch number ``batch``."""
+        """Return how many times the whole source has been seen before batch number ``batch``."""
         return batch * self.world * self.batch_size / len(self.source)
 
 
@@ -121,7 +121,7 @@ class _Batches(Dataset[TrainBatch | DataError]):
         return TrainBatch(torch.from_numpy(images), tuple(names), tuple(skipped))
 
     def _find(self, position: int, skipped: list[Skipped]) -> tuple[int, npt.NDArray[np.uint8]]:
-        """The first image from this position's on that can be used, and its crop; adds to ``skipped``."""
+        """Return the first usable image from this position on, and its crop; adds to ``skipped``."""
         wanted = self._index(position)
         total = len(self.source)
         tries = min(total, _MAX_FAILURES)

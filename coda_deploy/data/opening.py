@@ -17,7 +17,7 @@ _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "
 
 
 def open_source(where: str | os.PathLike[str]) -> ImageSource:
-    """The images at ``where``.
+    """Open the images at ``where``.
 
     That is a folder of image files nested in any way; WebDataset shards as a folder of .tar files, one .tar,
     ``data/*.tar`` or ``data/train-{000..012}.tar``; ``hf:owner/name`` or ``hf:owner/name@split``, or a folder that
@@ -38,7 +38,7 @@ def open_source(where: str | os.PathLike[str]) -> ImageSource:
     base, at, split = text.rpartition("@")
     if at and Path(base).is_dir():
         if not dataset.is_saved(Path(base)):
-            raise DataError(f"{base} is no dataset that save_to_disk wrote, so it has no split {split!r}: leave out @")
+            raise DataError(f"{base} is not a dataset that save_to_disk wrote and has no split {split!r}: leave out @")
         return dataset.from_disk(Path(base), split)
     if any(character in text for character in "*?[{"):
         return ShardSource(expand(text))
@@ -69,7 +69,7 @@ def _open_file(path: Path) -> ImageSource:
     if has_image_suffix(path.name):
         raise DataError(f"{path} is a single image; expected the folder that holds the images")
     if path.name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise DataError(f"{path} is compressed and cannot be read at random places; decompress it to a plain .tar")
+        raise DataError(f"{path} is compressed and cannot be read at random offsets; decompress it to a plain .tar")
     raise DataError(f"{path} is neither a .tar shard nor a .npy array; expected one of these, or a folder")
 
 

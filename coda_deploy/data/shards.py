@@ -58,7 +58,7 @@ class ShardSource:
     def image(self, index: int) -> Image.Image:
         shard, offset, size = self._locations[index].tolist()
         name = self.name(index)
-        # By process: a forked worker must not move the place at which its parent reads.
+        # By process: a forked worker must not move the offset at which its parent reads.
         file = _opened(self._paths[shard], self._states[shard], os.getpid())
         try:
             encoded = file.read_at(offset, size)
@@ -68,9 +68,9 @@ class ShardSource:
 
 
 def expand(pattern: str) -> list[str]:
-    """The shards that a pattern with ``*``, ``?``, ``[...]``, ``{000..012}`` or ``{a,b}`` stands for, in order.
+    """Return the shards that a pattern with ``*``, ``?``, ``[...]``, ``{000..012}`` or ``{a,b}`` matches, in order.
 
-    Raises ``DataError`` when one of them is missing or is no .tar file.
+    Raises ``DataError`` when one of them is missing or is not a .tar file.
     """
     paths: list[str] = []
     for piece in expand_braces(pattern):
@@ -82,12 +82,12 @@ def expand(pattern: str) -> list[str]:
         paths += matches
     for path in paths:
         if not path.lower().endswith(".tar"):
-            raise DataError(f"{path!r}, of {pattern!r}, is no .tar shard; a folder of images is given by its name")
+            raise DataError(f"{path!r}, of {pattern!r}, is not a .tar shard; to read a folder of images, give its name")
     return paths
 
 
 def _index(path: str) -> tuple[_State, list[tuple[str, int, int]]]:
-    """What identifies a shard, and (name, offset, size) of each image in it."""
+    """Return what identifies a shard, and (name, offset, size) of each image in it."""
     try:
         with Path(path).open("rb") as file:
             state = _state(file.fileno())
@@ -110,7 +110,7 @@ class _Shard:
         try:
             self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed in __del__
         except OSError as error:
-            raise DataError(f"{path} cannot be opened any more ({one_line(error)})") from error
+            raise DataError(f"{path} can no longer be opened ({one_line(error)})") from error
         if _state(self._file.fileno()) != state:
             raise DataError(f"{path} has changed since the run began; leave the shards alone while a run reads them")
         self._lock = Lock()

@@ -24,11 +24,11 @@ class ImageSource(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What messages call an image: a path, ``shard.tar/member.jpg``, ``hf:owner/name[123]``."""
+        """Return what messages call an image: a path, ``shard.tar/member.jpg``, ``hf:owner/name[123]``."""
         ...
 
     def image(self, index: int) -> Image.Image:
-        """One image upright and in RGB, in its own size.
+        """Return one image upright and in RGB, in its own size.
 
         Raises ``ImageError`` (or ``OSError``) for an image that cannot be used and is to be skipped, ``DataError``
         when the source itself is broken, which ends the run.
@@ -45,7 +45,7 @@ class Skipped:
 
 
 def attempt(source: ImageSource, index: int, cut: Callable[[Image.Image], T]) -> T | Skipped:
-    """``cut`` of one image, or why it has to be skipped. Raises ``DataError`` for a broken source."""
+    """Return ``cut`` of one image, or why it has to be skipped. Raises ``DataError`` for a broken source."""
     try:
         return cut(source.image(index))
     except (ImageError, OSError) as error:
@@ -53,7 +53,7 @@ def attempt(source: ImageSource, index: int, cut: Callable[[Image.Image], T]) ->
 
 
 def printable(name: str) -> str:
-    """A file's name without the stand-ins for bytes that are not UTF-8, which no log or JSON can hold."""
+    """Return a file's name without the surrogates for bytes that are not UTF-8, which no log or JSON can hold."""
     return name.encode(errors="replace").decode()
 
 

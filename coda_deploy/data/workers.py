@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) -> Generator[T, None, None]:
-    """``items[n]`` for each n of ``numbers``, made by ``workers`` processes, or by this one if that is 0.
+    """Yield ``items[n]`` for each n of ``numbers``, made by ``workers`` processes, or by this one if that is 0.
 
     An item that is a ``DataError`` is raised: it is returned rather than raised in the worker, because PyTorch would
     wrap it in a traceback. Closing the iterator stops the workers. They ignore SIGINT and SIGTERM, which reach a whole

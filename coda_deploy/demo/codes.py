@@ -49,7 +49,7 @@ class Usage:
 
 
 def usage(scales: Sequence[NDArray[np.int32]], vocab_size: int) -> Usage:
-    """Usage of the ids of each scale, int32 [B, s, s]."""
+    """Count the use of the codes in the ids of each scale, int32 [B, s, s]."""
     flat = np.concatenate([ids.ravel() for ids in scales])
     return Usage(
         vocab_size,
@@ -75,7 +75,7 @@ class Palette:
         self.codes = self.colours(codebook)
 
     def colours(self, values: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Values [..., C] -> sRGB uint8 [..., 3], stretched over the range of these values."""
+        """Turn values [..., C] into sRGB uint8 [..., 3], stretched over the range of these values."""
         points = (values - self._mean) @ self._axes
         if points.shape[-1] < 3:
             points = np.pad(points, [(0, 0)] * (points.ndim - 1) + [(0, 3 - points.shape[-1])])
@@ -88,7 +88,7 @@ class Palette:
 
 
 def _oklab_to_srgb(lab: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Oklab [..., 3] -> sRGB uint8 [..., 3], clipped to what sRGB has."""
+    """Turn Oklab [..., 3] into sRGB uint8 [..., 3], clipped to what sRGB has."""
     cone = np.array(
         [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]]
     )

@@ -1,4 +1,4 @@
-"""The report's sections that show pictures."""
+"""The report's sections that show images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEATURED = ("astronaut", "mountains")
 
 
 def side_by_side(found: DemoResults) -> Markup:
-    """Every photograph beside its two reconstructions."""
+    """Show every photograph beside its two reconstructions."""
     cards = [
         el(
             "article",
@@ -53,7 +53,7 @@ def side_by_side(found: DemoResults) -> Markup:
 
 
 def growing(found: DemoResults) -> Markup:
-    """Decoded from the first scale, the first two, ..., all: pictures of two photographs, a curve for every one."""
+    """Show what the first scale, the first two, ..., all decode to: images of two photographs, a curve for each."""
     lengths, sides = found.manifest.spec.prefix_lengths, found.manifest.spec.scales
     per_prefix = [found.psnr(images) for images in found.prefixes]
     cards = []
@@ -89,7 +89,7 @@ def growing(found: DemoResults) -> Markup:
         el(
             "p",
             f"Tokens come coarse to fine, in {count(len(sides), 'scale')}. The first scales decode without the later "
-            "ones, so that a picture can be shown, or generated, a scale at a time.",
+            "ones, so that an image can be shown, or generated, one scale at a time.",
         ),
         el("div", cards, _gain(found, lengths, per_prefix), class_="stack"),
     )
@@ -134,7 +134,7 @@ def _gain(found: DemoResults, lengths: Sequence[int], per_prefix: Sequence[Seque
 
 
 def _spread(lengths: Sequence[int]) -> list[int]:
-    """Those of the lengths whose labels do not touch on a logarithmic axis, the last among them; descending."""
+    """Return the lengths whose labels do not touch on a logarithmic axis, the last among them; descending."""
     kept: list[int] = []
     for length in reversed(lengths):
         if not kept or 1.7 * length <= kept[-1]:
@@ -143,7 +143,7 @@ def _spread(lengths: Sequence[int]) -> list[int]:
 
 
 def code_maps(found: DemoResults) -> Markup:
-    """The ids of each scale as coloured squares."""
+    """Show the ids of each scale as coloured squares."""
     palette, sides = Palette(found.codebook), found.manifest.spec.scales
     summed = palette.colours(found.latent.transpose(0, 2, 3, 1))
     cards = []
@@ -184,7 +184,7 @@ def code_maps(found: DemoResults) -> Markup:
             "p",
             "Every square is one token, coloured by the value of its code: the three main directions of the codebook "
             "are lightness, green to red and blue to yellow, so codes that look alike mean alike. The colours are not "
-            "the picture's own. A scale codes only what the coarser ones left, so the subject shows best "
+            "the image's own. A scale codes only what the coarser ones left, so the subject shows best "
             "in their sum.",
         ),
         el("div", cards, class_="pairs"),

@@ -19,7 +19,7 @@ from coda_runtime.report.words import count, decibel, milliseconds, share, times
 
 
 def codebook_use(found: DemoResults) -> Markup:
-    """How often each code occurs, and how many different ones each scale takes."""
+    """Show how often each code occurs, and how many different ones each scale takes."""
     use = found.usage
     over = f"{count(len(found.names), 'photograph')} × {count(found.manifest.spec.num_tokens, 'token')}"
     return el(
@@ -86,7 +86,7 @@ def _rank_chart(use: Usage) -> Markup:
 
 
 def parity(found: DemoResults) -> Markup:
-    """The export's own measurements, as the manifest holds them."""
+    """Show the export's own measurements, as the manifest holds them."""
     measured = found.parity()
     backends = sorted({where for _, where, _ in measured})
     reasons = [
@@ -101,8 +101,8 @@ def parity(found: DemoResults) -> Markup:
             "p",
             f"Measured by the export on these photographs and kept in the bundle's manifest: each part on its own "
             f"({', '.join(backends)}) against the unfolded float32 tokenizer. Step by step, a near tie that fell the "
-            "other way counts once; free-running, it changes every later scale too. An export under its floor is "
-            "refused.",
+            "other way counts once; free-running, it changes every later scale too. An export below its threshold "
+            "fails.",
         ),
         [el("p", f"Not run: {reason}") for reason in reasons],
         el(
@@ -110,7 +110,7 @@ def parity(found: DemoResults) -> Markup:
             el("div", el("h3", "Equal tokens"), _token_table(found), class_="card"),
             el(
                 "div",
-                el("div", el("h3", "Pictures decoded from the same tokens"), _pixel_table(found), class_="card"),
+                el("div", el("h3", "Images decoded from the same tokens"), _pixel_table(found), class_="card"),
                 el("div", el("h3", "The bundle they were measured in"), _file_table(found), class_="card"),
                 class_="stack",
             ),
@@ -120,7 +120,7 @@ def parity(found: DemoResults) -> Markup:
 
 
 def _measured(found: DemoResults) -> list[tuple[str, Mapping[str, Any]]]:
-    """(file, numbers) of what ran."""
+    """Return (file, numbers) of what ran."""
     return [(artifact.file, record.numbers) for artifact, _, record in found.parity() if isinstance(record, Measured)]
 
 
@@ -154,7 +154,7 @@ def _file_table(found: DemoResults) -> Markup:
 
 
 def timings(found: DemoResults) -> Markup:
-    """Each part under the runtime and in PyTorch."""
+    """Show the time of each part under the runtime and in PyTorch."""
     batches = sorted({timing.batch for timing in found.timings})
     cards = []
     for batch in batches:
@@ -162,7 +162,7 @@ def timings(found: DemoResults) -> Markup:
         cards.append(
             el(
                 "article",
-                el("h3", f"{count(batch, 'picture')} at a time"),
+                el("h3", f"{count(batch, 'image')} at a time"),
                 _timing_chart(of),
                 _timing_table(of),
                 class_="card",

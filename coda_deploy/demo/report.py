@@ -16,7 +16,7 @@ from coda_runtime.report.words import count, decibel, share
 
 
 def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
-    """The page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
+    """Render the page. ``out`` is the demo's folder and ``coda`` the command, as the reader would type them."""
     return document(
         f"coda demo: {count(len(found.names), 'photograph')} as tokens",
         headline(found),
@@ -32,7 +32,7 @@ def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
 
 
 def headline(found: DemoResults) -> Markup:
-    """What happened, in a sentence and six numbers."""
+    """Say what happened, in a sentence and six numbers."""
     spec, photos = found.manifest.spec, count(len(found.names), "photograph")
     raw = spec.image_size**2 * 3
     return el(
@@ -42,14 +42,14 @@ def headline(found: DemoResults) -> Markup:
         el(
             "p",
             f"A tokenizer trained in PyTorch was exported to ONNX and run by coda-runtime, which needs no PyTorch. "
-            f"Every picture of {spec.image_size} × {spec.image_size} pixels ({raw:,} bytes) became "
+            f"Every image of {spec.image_size} × {spec.image_size} pixels ({raw:,} bytes) became "
             f"{count(spec.num_tokens, 'token')} of {found.bits_per_token} bits: {found.bytes_per_image:,} bytes, "
             f"{raw / found.bytes_per_image:.0f} times fewer.",
             class_="lead",
         ),
         el(
             "dl",
-            tile("Tokens a picture", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
+            tile("Tokens per image", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
             tile("Codebook", f"{spec.vocab_size:,}", f"codes of {spec.latent_channels} numbers"),
             tile("Bits per pixel", f"{found.bits_per_pixel:.2f}", "24 before"),
             tile("Mean PSNR", _mean(found, found.reconstructions), "tokens against originals"),
@@ -71,10 +71,10 @@ def _parity_tile(found: DemoResults) -> Markup:
 
 
 def next_steps(out: Path, coda: str) -> Markup:
-    """Commands to type next."""
+    """List commands to type next."""
     bundle, tokenizer = out / "bundle", out / "tokenizer"
     steps = [
-        ("Your own pictures to tokens, and back", [
+        ("Your own images to tokens, and back", [
             f"{coda} encode {bundle} photo.jpg --out tokens.npz",
             f"{coda} decode {bundle} tokens.npz --out pictures",
         ]),
@@ -98,13 +98,13 @@ def next_steps(out: Path, coda: str) -> Markup:
     return el(
         "section",
         el("h2", "What to do next"),
-        el("p", "photo.jpg stands for any picture of yours; folders of pictures work too."),
+        el("p", "photo.jpg stands for any image of yours; folders of images work too."),
         [join(el("h3", title), el("pre", el("code", "\n".join(lines)))) for title, lines in steps],
     )
 
 
 def footer(found: DemoResults) -> Markup:
-    """Which tokenizer this was, and whose photographs."""
+    """Say which tokenizer this was, and whose photographs."""
     spec, source = found.manifest.spec, found.manifest.provenance.get("source", {})
     digest = str(source.get("sha256", ""))[:12]
     return el(

@@ -50,7 +50,7 @@ class DemoResults:
 
     @property
     def bytes_per_image(self) -> int:
-        """Bytes of one picture's ids, packed."""
+        """Bytes of one image's ids, packed."""
         return math.ceil(self.manifest.spec.num_tokens * self.bits_per_token / 8)
 
     @property
@@ -59,7 +59,7 @@ class DemoResults:
         return self.manifest.spec.num_tokens * self.bits_per_token / self.manifest.spec.image_size**2
 
     def psnr(self, images: Pixels) -> list[float]:
-        """PSNR of each of ``images`` to its original, dB; inf where they are identical."""
+        """Return the PSNR of each of ``images`` to its original, dB; inf where they are identical."""
         return [float(value) for value in psnr_per_image(self.originals, images)]
 
     def parity(self) -> list[tuple[Artifact, str, ParityRecord]]:
@@ -72,7 +72,7 @@ class DemoResults:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures, without the pictures."""
+        """Return the figures, without the images."""
         spec = self.manifest.spec
         return {
             "num_images": len(self.names),

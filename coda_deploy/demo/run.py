@@ -41,11 +41,11 @@ def run_demo(
     coda: str = "coda",
     progress: Progress = lambda _: None,
 ) -> DemoResults:
-    """Take the sample tokenizer (or another ``tokenizer`` folder) the whole road, on the shipped photographs.
+    """Run the sample tokenizer (or another ``tokenizer`` folder) end to end on the shipped photographs.
 
     Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
-    ``out`` stay. Raises ``InputError`` where there is no tokenizer, ``ParityError`` when the export misses its floor,
-    ``OutputError`` when ``out`` cannot be written; nothing is left then.
+    ``out`` stay. Raises ``InputError`` where there is no tokenizer, ``ParityError`` when the export misses its
+    threshold, ``OutputError`` when ``out`` cannot be written; nothing is left then.
     """
     source = tokenizer or tokenizer_path()
     if not source.is_dir():
@@ -71,7 +71,7 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
         progress("photographs to tokens and back, without PyTorch")
         ids = runtime.encode(originals)
         reconstructions = runtime.decode(ids)
-        progress("growing the pictures scale by scale")
+        progress("growing the images scale by scale")
         prefixes = [runtime.decode(ids[:, :length]) for length in manifest.spec.prefix_lengths]
         scales, latent, codebook = runtime.split(ids), runtime.embed(ids), np.array(runtime.codebook)
         progress("the same in PyTorch")

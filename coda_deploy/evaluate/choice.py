@@ -57,5 +57,5 @@ def make_metrics(choice: Choice, device: str) -> Metrics:
         dists=dists(vgg, resolved) if with_dists and resolved else None,
         inception=Inception(file, resolved) if with_inception and resolved else None,
         network_device=None if resolved is None else str(resolved),
-        reasons={"rfid": "Inception's weights are not here: name them with --inception-weights"} if every else {},
+        reasons={"rfid": "Inception's weights are not available: name them with --inception-weights"} if every else {},
     )

@@ -15,7 +15,7 @@ from coda_runtime.errors import DeviceError
 
 
 def torch_device(device: str) -> torch.device:
-    """PyTorch's device for "auto" (a GPU where PyTorch has one), "cpu", "cuda" or "cuda:N".
+    """Return PyTorch's device for "auto" (a GPU where PyTorch has one), "cpu", "cuda" or "cuda:N".
 
     Raises ``InputError`` for another word, ``DeviceError`` for a GPU that PyTorch does not have.
     """
@@ -32,22 +32,22 @@ def torch_device(device: str) -> torch.device:
 
 
 def network_device(device: str) -> torch.device:
-    """Where the networks behind LPIPS and rFID run beside something on ``device``: there if PyTorch can, else the CPU.
+    """Return where LPIPS's and rFID's networks run beside something on ``device``: there if PyTorch can, else the CPU.
 
-    An engine library may have a GPU that PyTorch lacks. Raises ``InputError`` for a word that is no device.
+    An engine library may have a GPU that PyTorch lacks. Raises ``InputError`` for a word that is not a device.
     """
     index = LoadOptions(device).cuda_index() or 0
     return torch.device("cuda", index) if device != "cpu" and index < _gpus() else torch.device("cpu")
 
 
 def to_tensor(images: NDArray[np.generic], device: torch.device) -> Tensor:
-    """An array on ``device``; copied where it is read-only, which PyTorch warns about."""
+    """Put an array on ``device``; copied where it is read-only, which PyTorch warns about."""
     return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """TF32 off: a latent that is off by 1e-3 changes 5 to 10 % of the tokens. Afterwards as before."""
+    """Switch TF32 off, and back afterwards: a latent that is off by 1e-3 changes 5 to 10 % of the tokens."""
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, convolution.allow_tf32
     matmul.allow_tf32 = convolution.allow_tf32 = False
@@ -59,7 +59,7 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch on ``count`` threads; afterwards on as many as before."""
+    """Run PyTorch on ``count`` threads, and afterwards on as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

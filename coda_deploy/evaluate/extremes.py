@@ -21,7 +21,7 @@ class Shown(NamedTuple):
     continuous: Pixels | None
 
     def copy(self) -> Shown:
-        """The same in memory of its own: a view would keep its whole batch."""
+        """Return a copy in memory of its own: a view would keep its whole batch."""
         continuous = None if self.continuous is None else self.continuous.copy()
         return Shown(self.name, self.psnr, self.original.copy(), self.tokens.copy(), continuous)
 
@@ -48,7 +48,7 @@ class Extremes:
         self._seen += 1
 
     def split(self) -> tuple[list[Shown], list[Shown]]:
-        """(worst, from the lowest PSNR on; best, from the highest on); none is in both."""
+        """Return (worst, from the lowest PSNR on; best, from the highest on); none is in both."""
         low = [shown for _, shown in sorted(self._low, key=lambda item: item[0], reverse=True)]
         high = [shown for _, shown in sorted(self._high, key=lambda item: item[0], reverse=True)]
         if self._seen >= 2 * self._keep:

@@ -52,7 +52,7 @@ class Gaussian:
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """``|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`` (Heusel et al. 2017), by torch-fidelity, in float64."""
+    """Compute ``|m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2))`` (Heusel et al. 2017) by torch-fidelity, in float64."""
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     first, second = ({"mu": of.mean, "sigma": of.covariance} for of in (one, other))
@@ -61,7 +61,7 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 
 def inception_is_here() -> bool:
-    """Whether Inception's weights are in PyTorch's cache."""
+    """Return whether Inception's weights are in PyTorch's cache."""
     return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_FILE).is_file()
 
 
@@ -80,7 +80,7 @@ class Inception:
         try:
             from torch_fidelity import FeatureExtractorInceptionV3
         except ImportError as error:
-            why = f"rFID needs torch-fidelity, which does not start here ({error})"
+            why = f"rFID needs torch-fidelity, which cannot be imported ({error})"
             raise MissingDependencyError(why, "torch-fidelity", "torchvision", extra="eval") from error
         path = find_weights(
             weights, what="rFID's Inception", file=WEIGHTS_FILE, hub=None, url=WEIGHTS_URL, option="--inception-weights"
@@ -92,7 +92,7 @@ class Inception:
             )
         except RuntimeError as error:
             raise WeightsError(
-                f"{path} holds no weights of torch-fidelity's Inception ({one_line(error, line=1)}): get them "
+                f"{path} does not hold the weights of torch-fidelity's Inception ({one_line(error, line=1)}): get them "
                 f"from {WEIGHTS_URL}"
             ) from error
         self._network = network.to(device)
@@ -106,7 +106,7 @@ class Inception:
 
 
 def _safe(path: Path) -> BytesIO:
-    """The tensors of a file, as a file that torch-fidelity may read: it reads with ``weights_only=False``."""
+    """Return a file's tensors as a file that torch-fidelity may read: it reads with ``weights_only=False``."""
     data = BytesIO()
     torch.save(read_state(path), data)
     data.seek(0)
@@ -138,7 +138,7 @@ class FrechetMeter:
         return of
 
     def distances(self) -> dict[str, float]:
-        """Each set's distance to the originals; none before there are two images."""
+        """Return each set's distance to the originals; none before there are two images."""
         if self._originals is None or self._originals.count < 2:
             return {}
         return {name: frechet_distance(self._originals, of) for name, of in self._sets.items()}

@@ -32,7 +32,7 @@ class Metrics:
 
     ``lpips``, ``lpips_alex`` and ``dists`` take two batches uint8 [B, S, S, 3] and give [B], ``inception`` takes one
     and gives features [B, n]; ``network_device`` is where these run. ``continuous`` also measures the VAE alone, where
-    the subject has it. ``reasons`` says why figures are left out, by their keys, where it is not for want of asking.
+    the target has it. ``reasons`` says why figures are left out, by their keys, where it is not for want of asking.
     """
 
     ssim: bool = True
@@ -77,7 +77,7 @@ class Meter:
         self._skipped: list[tuple[str, str]] = []
 
     def add(self, batch: EvalBatch) -> None:
-        """One batch through everything."""
+        """Run one batch through everything."""
         self._num_skipped += len(batch.skipped)
         room = NAMED - len(self._skipped)
         self._skipped += [(skipped.name, skipped.reason) for skipped in batch.skipped[:room]]
@@ -110,7 +110,7 @@ class Meter:
             )
 
     def result(self, data: str) -> Evaluation:
-        """The figures, once every image was added; ``data`` is what the images are called."""
+        """Return the figures, once every image was added; ``data`` is what the images are called."""
         distances = self._frechet.distances() if self._frechet is not None else {}
         qualities = {prefix: self._quality(prefix, distances.get(prefix)) for prefix in ("", CONTINUOUS, AGAINST)}
         measured = CONTINUOUS + "psnr" in self._scores

@@ -33,7 +33,7 @@ _LABELS = {metric.key: metric.name for metric in METRICS} | {"token_agreement": 
 
 
 def render(found: Evaluation) -> str:
-    """The page."""
+    """Render the page."""
     return document(
         f"coda eval: {found.about.path}",
         headline(found),
@@ -46,7 +46,7 @@ def render(found: Evaluation) -> str:
 
 
 def headline(found: Evaluation) -> Markup:
-    """What was measured, in a sentence and a few numbers."""
+    """Say what was measured, in a sentence and a few numbers."""
     spec, tokens = found.spec, found.tokens
     name = Path(found.about.path).resolve().name or found.about.path
     continuous = found.continuous.psnr if found.continuous else None
@@ -71,7 +71,7 @@ def headline(found: Evaluation) -> Markup:
 
 
 def metrics_section(found: Evaluation) -> Markup:
-    """The means in a table, and how PSNR is spread over the images."""
+    """Show the means in a table, and how PSNR is spread over the images."""
     return el(
         "section",
         el("h2", "How close the images come"),
@@ -103,7 +103,7 @@ def metrics_section(found: Evaluation) -> Markup:
 
 
 def _missing(found: Evaluation) -> Markup:
-    """Why figures are not there, one line a reason; of the VAE's only where the tokens' are there."""
+    """Say why figures are missing, one line per reason; of the VAE's only where the tokens' are there."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.not_computed.items():
         label = "continuous VAE" if name.startswith("vae_") else _LABELS[name]
@@ -144,7 +144,7 @@ def _steps(values: NDArray[np.float64], edges: Sequence[float]) -> list[tuple[fl
 
 
 def codebook(found: Evaluation) -> Markup:
-    """Which share of the codes each scale uses, and how evenly."""
+    """Show which share of the codes each scale uses, and how evenly."""
     seen = [100 * scale.utilization for scale in found.scales]
     return el(
         "section",
@@ -177,7 +177,7 @@ def codebook(found: Evaluation) -> Markup:
 
 
 def extremes(title: str, shown: Sequence[Shown], end: str, data: str) -> Markup:
-    """Pictures with what came back of them, and where it differs; names are relative to ``data``."""
+    """Show images, their reconstructions, and where the two differ; names are relative to ``data``."""
     if not shown:
         return Markup("")
     return el(
@@ -210,7 +210,7 @@ def _card(shown: Shown, data: str) -> Markup:
 
 
 def footer(found: Evaluation) -> Markup:
-    """What ran where."""
+    """Say what ran where."""
     about, spec = found.about, found.spec
     facts = {
         "Evaluated": f"{about.kind} “{spec.variant}”, {about.path}",

@@ -17,7 +17,7 @@ from coda_deploy.evaluate.target import About
 from coda_runtime.codes.metrics import json_number
 from coda_runtime.format.spec import Spec
 
-# Of the pictures that were skipped, as many are named.
+# Of the images that were skipped, as many are named.
 NAMED = 100
 
 
@@ -120,7 +120,7 @@ class Evaluation:
         return None if self.other is None else self.tokens.minus(self.other)
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as a JSON object, without pictures and per-image values; None where one was not computed."""
+        """Return the figures as a JSON object, without images and per-image values; None where one was not computed."""
         nothing = dict.fromkeys(QUALITIES)
         continuous = nothing if self.continuous is None else asdict(self.continuous)
         return {
@@ -152,6 +152,6 @@ class Evaluation:
         return {**self.against.to_json(), "quality": asdict(self.other), "difference": asdict(self.difference)}
 
     def per_image(self) -> Iterator[dict[str, Any]]:
-        """Each image's name and scores, in the order they were read; an infinite PSNR is None."""
+        """Yield each image's name and scores, in the order they were read; an infinite PSNR is None."""
         for index, name in enumerate(self.names):
             yield {"name": name, **{key: json_number(values[index]) for key, values in self.scores.items()}}

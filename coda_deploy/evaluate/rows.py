@@ -9,13 +9,13 @@ from coda_runtime.report.words import count, share
 
 
 def quality_columns(found: Evaluation) -> list[str]:
-    """The headings of :func:`quality_rows`."""
+    """Return the headings of :func:`quality_rows`."""
     against = ["compared with", "difference"] if found.other else []
     return ["", "tokens", *against, *(["continuous VAE"] if found.continuous else []), "better is"]
 
 
 def quality_rows(found: Evaluation) -> list[list[str]]:
-    """One row a figure: its name, of the tokens, what is better.
+    """Return one row per figure: its name, of the tokens, what is better.
 
     Between them, where they were measured: of the other's tokens and the difference to them, of the continuous VAE.
     """
@@ -47,13 +47,13 @@ def _cell(metric: Metric, side: Quality) -> str:
 
 
 def scale_columns(found: Evaluation) -> list[str]:
-    """The headings of :func:`scale_rows`."""
+    """Return the headings of :func:`scale_rows`."""
     agreement = ["equal tokens"] if found.against else []
     return ["scale", "tokens", "codes seen", "perplexity", *agreement]
 
 
 def scale_rows(found: Evaluation) -> list[list[str]]:
-    """One row a scale and one for all: tokens, share of the codebook seen, perplexity, share equal to the other's."""
+    """Return a row per scale and one for all: tokens, codebook share seen, perplexity, share equal to the other's."""
     rows = [
         [f"{of.side} × {of.side}", f"{of.tokens:,}", share(of.utilization), f"{of.perplexity:,.1f}"]
         + ([share(of.agreement)] if found.against else [])
@@ -64,7 +64,7 @@ def scale_rows(found: Evaluation) -> list[list[str]]:
 
 
 def summary(found: Evaluation) -> str:
-    """What was run on what, in one line."""
+    """Say what was run on what, in one line."""
     about = found.about
     skipped = f", {found.num_skipped:,} skipped" if found.num_skipped else ""
     return (
@@ -74,7 +74,7 @@ def summary(found: Evaluation) -> str:
 
 
 def notes(found: Evaluation) -> list[str]:
-    """What a reader of the figures has to know."""
+    """Return what a reader of the figures has to know."""
     lines = list(found.warnings)
     if found.num_skipped:
         name, reason = found.skipped[0]

@@ -39,7 +39,7 @@ def evaluate(
         batch_size: images at once.
         limit: take that many images, evenly spread over the source; all by default.
         workers: processes that read images; 0 reads them in this one.
-        show: pictures to keep of the worst and of the best reconstructions.
+        show: how many of the worst and of the best reconstructions to keep.
         progress: called with the number of images that were just done or skipped.
 
     Raises:

@@ -29,7 +29,7 @@ def require_ssim() -> None:
 
 
 def ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
-    """SSIM of each pair of uint8 [B, H, W, 3], at most 1: float64 [B].
+    """Compute SSIM of each pair of uint8 [B, H, W, 3], at most 1: float64 [B].
 
     Wang et al. 2004 (doi:10.1109/TIP.2003.819861), by scikit-image: Gaussian window of sigma 1.5 (11 x 11), K1 0.01,
     K2 0.03, L 255, on each of R, G and B and then averaged. Raises ``InputError`` for images under 11 pixels.
@@ -50,14 +50,14 @@ def require_ms_ssim() -> None:
 
 
 def ms_ssim_scales(size: int) -> int:
-    """Over how many scales MS-SSIM is for images of that many pixels: five from 176 on."""
+    """Return how many scales MS-SSIM has for images of that many pixels: five from 176 on."""
     return max(
         [1, *(n for n in range(1, SCALES + 1) if size // max(1, n - 1) ** 2 >= WINDOW and size >> (n - 1) >= WINDOW)]
     )
 
 
 def ms_ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
-    """MS-SSIM of each pair of uint8 [B, H, W, 3], at most 1: float64 [B].
+    """Compute MS-SSIM of each pair of uint8 [B, H, W, 3], at most 1: float64 [B].
 
     Wang, Simoncelli and Bovik 2003 (doi:10.1109/ACSSC.2003.1292216), by torchmetrics, with the window of
     :func:`ssim_per_image`; at the last scale windows reach over the border into a mirrored image. Images that are too
@@ -82,7 +82,7 @@ def require_ssimulacra2() -> None:
 
 
 def ssimulacra2_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
-    """SSIMULACRA 2 of each pair of uint8 [B, H, W, 3], originals first, 100 for identical ones: float64 [B].
+    """Compute SSIMULACRA 2 of each pair of uint8 [B, H, W, 3], originals first, 100 for identical ones: float64 [B].
 
     By the package ssimulacra2, a port of the reference in C++ to NumPy: 0.1 to 0.2 s an image.
     """
@@ -92,7 +92,7 @@ def ssimulacra2_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
 
 
 def _file(image: Pixels) -> BytesIO:
-    """An image as a file in memory, which is all that the package takes."""
+    """Return an image as a file in memory, which is all that the package takes."""
     file = BytesIO()
     Image.fromarray(image).save(file, "ppm")
     file.seek(0)

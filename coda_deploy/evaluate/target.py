@@ -45,7 +45,7 @@ class About:
     device: str
 
     def to_json(self) -> dict[str, str]:
-        """The same as a JSON object."""
+        """Return the same as a JSON object."""
         return asdict(self)
 
 
@@ -57,15 +57,15 @@ class Target(Protocol):
     about: About
 
     def encode(self, images: Pixels) -> Ids:
-        """Images to ids."""
+        """Turn images into ids."""
         ...
 
     def decode(self, ids: Ids) -> Pixels:
-        """Ids to images."""
+        """Turn ids into images."""
         ...
 
     def continuous(self, images: Pixels) -> Pixels | None:
-        """Images through the VAE alone, without quantizer and LoRA; None where that VAE is not at hand."""
+        """Pass images through the VAE alone, without quantizer and LoRA; None where that VAE is not at hand."""
         return None
 
     def close(self) -> None:
@@ -96,17 +96,17 @@ class TokenizerTarget(Target):
             self._settings.enter_context(torch_threads(threads))
 
     def encode(self, images: Pixels) -> Ids:
-        """Images to ids."""
+        """Turn images into ids."""
         with _run():
             return np.asarray(self._tokenizer.encode(to_tensor(images, self._device)).cpu().numpy(), np.int32)
 
     def decode(self, ids: Ids) -> Pixels:
-        """Ids to images."""
+        """Turn ids into images."""
         with _run():
             return _pixels(self._tokenizer.decode(to_tensor(ids, self._device)))
 
     def continuous(self, images: Pixels) -> Pixels:
-        """Images through the VAE that the tokenizer was adapted from; through the VAE as it is if LoRA was merged."""
+        """Pass images through the VAE that the tokenizer was adapted from; through its own if LoRA was merged."""
         layers = lora_layers(self._tokenizer.vae).values()
         for layer in layers:
             layer.enable_adapters(False)
@@ -138,11 +138,11 @@ class BundleTarget(Target):
         self.about = About(name, "bundle", precision, backend, device)
 
     def encode(self, images: Pixels) -> Ids:
-        """Images to ids."""
+        """Turn images into ids."""
         return self._tokenizer.encode(images)
 
     def decode(self, ids: Ids) -> Pixels:
-        """Ids to images."""
+        """Turn ids into images."""
         return self._tokenizer.decode(ids)
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
         name, value = option.name, getattr(options, option.name)
         if name in ("device", "threads") or value in (option.default, own.get(name, option.default)):
             continue
-        alone = f"runs as {own[name]!r} alone" if name in own else "runs in PyTorch and has no such choice"
+        alone = f"only runs as {own[name]!r}" if name in own else "runs in PyTorch and has no such option"
         raise InputError(
             f"{name} is {value!r}, and {path} is a tokenizer, which {alone}: "
             "export it with coda export, and evaluate the bundle"
@@ -184,11 +184,11 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
 
 
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
-    """The local folder, and "tokenizer" or "bundle"."""
+    """Return the local folder, and "tokenizer" or "bundle"."""
     path = Path(where).expanduser()
     if path.exists() or path.parent.exists() or not (isinstance(where, str) and storage.is_hub_id(where)):
         if not path.is_dir():
-            found = "is a file" if path.exists() else "is not there"
+            found = "is a file" if path.exists() else "does not exist"
             raise InputError(
                 f"{path} {found}: give the folder of a tokenizer or of a bundle, or a hub id like owner/name"
             )
@@ -220,12 +220,12 @@ def _kind(folder: Path) -> str | None:
 
 @contextmanager
 def _run() -> Iterator[None]:
-    """Without gradients; a GPU that is full is told as such."""
+    """Run without gradients; raise ``DeviceError`` where the GPU's memory is full."""
     try:
         with torch.inference_mode():
             yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError("the GPU has no memory left for this batch: give a smaller --batch") from error
+        raise DeviceError("the GPU ran out of memory on this batch: use a smaller --batch") from error
 
 
 def _pixels(images: torch.Tensor) -> Pixels:

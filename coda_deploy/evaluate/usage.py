@@ -12,12 +12,12 @@ from coda_runtime.format.spec import Spec
 
 
 def utilization(counts: NDArray[np.int64]) -> float:
-    """Share of the codes that occur at least once, 0 to 1, from how often each occurs [V]."""
+    """Return the share of the codes that occur at least once, 0 to 1, from how often each occurs [V]."""
     return int(np.count_nonzero(counts)) / len(counts)
 
 
 def perplexity(counts: NDArray[np.int64]) -> float:
-    """How many equally frequent codes would have the same entropy, 1 to V; NaN where nothing was counted.
+    """Return how many equally frequent codes would have the same entropy, 1 to V; NaN where nothing was counted.
 
     exp(-sum_k p_k ln p_k) with p_k = counts_k / sum(counts), from counts [V].
     """
@@ -29,7 +29,7 @@ def perplexity(counts: NDArray[np.int64]) -> float:
 
 
 def columns(spec: Spec) -> Iterator[slice]:
-    """Where each scale's tokens stand in a row of ids, coarse to fine."""
+    """Yield where each scale's tokens stand in a row of ids, coarse to fine."""
     return (slice(start, stop) for start, stop in pairwise((0, *spec.prefix_lengths)))
 
 

@@ -68,7 +68,7 @@ class Checkpoint:
         return hashlib.sha256(to_bytes(weights)).hexdigest()
 
     def _find(self, choices: Sequence[Choice]) -> tuple[list[Path], dict[str, Any]]:
-        """The paths of FILES, and what is to be remembered of them."""
+        """Return the paths of FILES, and what is to be remembered of them."""
         if isinstance(self._source, HubName):
             fetched = fetch_files(self._source, choices)
             return list(fetched.paths.values()), _record(fetched)

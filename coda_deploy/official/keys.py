@@ -43,7 +43,7 @@ def _ldm_name(name: str) -> str:
 
 
 def official_key(key: str, ldm: bool) -> tuple[str, str]:
-    """A key of the tokenizer's state dict -> the official file it is stored in, and its key there.
+    """Return, for a key of the tokenizer's state dict, the official file it is stored in, and its key there.
 
     ``ldm``: the VAE is named as in MAR's repository rather than as in diffusers.
     """
@@ -56,6 +56,6 @@ def official_key(key: str, ldm: bool) -> tuple[str, str]:
 
 
 def as_official(name: str, tensor: Tensor) -> Tensor:
-    """The tensor in the shape the official file has: LDM's attention projections are 1x1 convolutions."""
+    """Return the tensor in the shape the official file has: LDM's attention projections are 1x1 convolutions."""
     projection = re.search(r"\.attn(?:_1|\.\d+)\.(?:[qkv]|proj_out)\.weight$", name)
     return tensor[:, :, None, None] if projection and tensor.ndim == 2 else tensor

@@ -67,11 +67,11 @@ class DinoFeatures(nn.Module):
         super().train(False)
 
     def train(self, mode: bool = True) -> DinoFeatures:
-        """Changes nothing: it is always in evaluation."""
+        """Change nothing: it is always in evaluation mode."""
         return self
 
     def forward(self, images: Tensor, top_left: tuple[int, int] | None = None) -> list[Tensor]:
-        """Images float [B, 3, H, W] in [-1, 1] -> five maps float32 [B, 384, 196], patches row-major.
+        """Turn images float [B, 3, H, W] in [-1, 1] into five maps float32 [B, 384, 196], patches row-major.
 
         They are the tokens before the first block and after blocks 2, 5, 8 and 11; the class token is added to each
         patch's. The 224 x 224 pixels that the network sees are cut out at ``top_left`` (row, column), or with None

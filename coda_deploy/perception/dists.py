@@ -37,7 +37,7 @@ class Dists(nn.Module):
         if not path_of("dists").is_file():
             raise WeightsError(
                 f"the weights of DISTS are missing: {path_of('dists')} is not there; run `{command_for('dists')}`, "
-                "which brings them"
+                "which fetches them"
             )
         own = read_stored("dists")
         trunk = TRUNKS["vgg"]
@@ -67,7 +67,7 @@ class Dists(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Images float [B, 3, H, W] in [0, 1] -> distances float32 [B], 0 for equal images."""
+        """Compute distances float32 [B] of images float [B, 3, H, W] in [0, 1]; 0 for equal images."""
         ours, theirs = self._maps(a), self._maps(b)
         alike = torch.zeros(len(a), device=a.device)
         shares = self.get_buffer("share").split(_CHANNELS, 1)
@@ -81,7 +81,7 @@ class Dists(nn.Module):
         return 1 - alike
 
     def _maps(self, images: Tensor) -> list[Tensor]:
-        """The images and the five stages' outputs."""
+        """Return the images and the five stages' outputs."""
         maps = [images]
         x = (images - self.get_buffer("mean")) / self.get_buffer("std")
         for stage, layers in enumerate(_STAGES):

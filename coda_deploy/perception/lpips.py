@@ -97,11 +97,11 @@ class Lpips(nn.Module):
         super().train(False)
 
     def train(self, mode: bool = True) -> Lpips:
-        """Changes nothing: it is always in evaluation."""
+        """Change nothing: it is always in evaluation mode."""
         return self
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Images float [B, 3, H, W] in [-1, 1], sides of at least 16 (vgg) or 31 (alex) -> distances float32 [B].
+        """Compute distances float32 [B] of images float [B, 3, H, W] in [-1, 1], sides at least 16 (vgg) or 31 (alex).
 
         Equal images have the distance 0.
         """

@@ -27,7 +27,7 @@ def find_weights(
     option: str,
     stored: str | None = None,
 ) -> Path:
-    """The local file with the weights of ``what``, downloaded if it is nowhere.
+    """Return the local file with the weights of ``what``, downloaded if it is nowhere.
 
     The order: ``given`` alone; what `coda weights` has put into its cache, which is checked against the published
     numbers; PyTorch's cache; the hub's cache and the hub; the address.
@@ -42,7 +42,7 @@ def find_weights(
         stored: its name in :data:`coda_deploy.weights.PUBLISHED`, where `coda weights` has it.
 
     Raises:
-        WeightsError: ``given`` is no file, or none of the places has the weights; what `coda weights` stored was
+        WeightsError: ``given`` is not a file, or none of the places has the weights; what `coda weights` stored was
             altered since.
     """
     if given is not None:
@@ -69,11 +69,11 @@ def find_weights(
             return fetch()
         except Exception as error:  # the network's, the disk's, the hub's own kinds: all mean that it is not there
             failures.append(f"{source} ({type(error).__name__})")
-    tried = f", and could not be had from {' nor from '.join(failures)}" if failures else ""
+    tried = f", and could not be downloaded from {' nor from '.join(failures)}" if failures else ""
     if stored is not None:
         raise WeightsError(
             f"the weights of {what} are missing: neither {path_of(stored)} nor {cached} is there{tried}; run "
-            f"`{command_for(stored)}`, which brings them, or name the file with {option}"
+            f"`{command_for(stored)}`, which fetches them, or name the file with {option}"
         )
     origin = url or (f"https://huggingface.co/{hub[0]}/resolve/main/{hub[1]}" if hub else "where it is published")
     raise WeightsError(

@@ -11,5 +11,5 @@ NAMES = ("astronaut", "cat", "coffee", "dandelion", "dogs", "mountains", "rocket
 
 
 def paths() -> list[Path]:
-    """The files, JPEG, shorter side 300 or 400 pixels."""
+    """Return the files, JPEG, shorter side 300 or 400 pixels."""
     return [Path(__file__).parent / f"{name}.jpg" for name in NAMES]

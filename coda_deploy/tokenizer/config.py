@@ -115,7 +115,7 @@ class TokenizerConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that ``from_json`` reads back."""
+        """Return a JSON object that ``from_json`` reads back."""
         return {"format": CONFIG_FORMAT, "format_version": CONFIG_VERSION, **dataclasses.asdict(self)}
 
     @classmethod
@@ -150,4 +150,4 @@ class TokenizerConfig:
                 values["lora"] = LoraConfig(int(lora["rank"]), tuple(str(target) for target in lora["targets"]))
             return cls(**values)
         except (TypeError, KeyError, ValueError) as error:
-            raise ConfigError(f"config.json has a value of a wrong kind: {error!r}") from error
+            raise ConfigError(f"config.json has a value of the wrong type: {error!r}") from error

@@ -18,7 +18,7 @@ ADAPTER = "default"
 
 
 def target_names(vae: nn.Module, config: LoraConfig) -> list[str]:
-    """Dotted names of the Conv2d layers of encoder and decoder that ``config.targets`` match."""
+    """Return the dotted names of the Conv2d layers of encoder and decoder that ``config.targets`` match."""
     return [
         name
         for name, module in vae.named_modules()
@@ -41,12 +41,12 @@ def add_lora(vae: AutoencoderKL, config: LoraConfig) -> None:
 
 
 def lora_layers(module: nn.Module) -> dict[str, LoraConv2d]:
-    """The wrapped convolutions under ``module``, by dotted name."""
+    """Return the wrapped convolutions under ``module``, by dotted name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraConv2d)}
 
 
 def branch(layer: LoraConv2d) -> tuple[Tensor, Tensor]:
-    """``down`` [rank, in, k, k] and ``up`` [out, rank, 1, 1] of one wrapped convolution."""
+    """Return ``down`` [rank, in, k, k] and ``up`` [out, rank, 1, 1] of one wrapped convolution."""
     down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     return cast(Tensor, down.weight), cast(Tensor, up.weight)
 

@@ -11,7 +11,7 @@ _EPS = 1e-5
 
 
 def vq_loss(target: Tensor, soft_value: Tensor, hard_value: Tensor, beta: float = COMMITMENT_BETA) -> Tensor:
-    """``mean((y - t)^2) + mean((sg(y2) - t)^2) + beta * mean((y2 - sg(t))^2)``: a scalar.
+    """Compute ``mean((y - t)^2) + mean((sg(y2) - t)^2) + beta * mean((y2 - sg(t))^2)``, a scalar.
 
     ``target`` t [N, C] is the pooled residual, ``soft_value`` y carries the straight-through gradient, ``hard_value``
     y2 only the codebook's.
@@ -24,7 +24,7 @@ def vq_loss(target: Tensor, soft_value: Tensor, hard_value: Tensor, beta: float 
 
 
 def entropy_loss(row_entropy: Tensor, mean_probs: Tensor) -> Tensor:
-    """Mean entropy of each position's softmax minus the entropy of their mean: a scalar, at least -log V.
+    """Compute the mean entropy of each position's softmax minus the entropy of their mean: a scalar, at least -log V.
 
     Low means that each position is sure and the codebook is used evenly. ``row_entropy`` is the first term, a scalar;
     ``mean_probs`` [V] the mean softmax, both at ENTROPY_TEMPERATURE and over all positions of the batch.

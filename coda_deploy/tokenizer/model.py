@@ -138,7 +138,7 @@ class CodaTokenizer(nn.Module):
             try:
                 tokenizer = cls(source.config)
             except (TypeError, ValueError, KeyError) as error:
-                raise ConfigError(f"config.json's vae is no AutoencoderKL configuration: {error}") from error
+                raise ConfigError(f"config.json's vae is not an AutoencoderKL configuration: {error}") from error
         tensors, tokenizer.checkpoint = source.read(tokenizer.state_dict())
         tokenizer.load_state_dict(tensors, assign=True)
         return tokenizer.freeze().eval()
@@ -163,33 +163,33 @@ class CodaTokenizer(nn.Module):
         return self
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """The parameters CODA trains: LoRA and the quantizer."""
+        """Return the parameters CODA trains: LoRA and the quantizer."""
         return [(name, p) for name, p in self.named_parameters() if "lora_" in name or name.startswith("quantizer.")]
 
     def encode_latent(self, images: Tensor) -> Tensor:
-        """Images -> the continuous latent the quantizer sees, ``scale * (mode - shift)``: float [B, C, h, w]."""
+        """Turn images into the continuous latent the quantizer sees, ``scale * (mode - shift)``: float [B, C, h, w]."""
         pixels = self._pixels(images)
         mode = self.vae.encode(pixels).latent_dist.mode()
         return cast(Tensor, self.config.latent_scale * (mode - self.config.latent_shift))
 
     def decode_latent(self, latent: Tensor) -> Tensor:
-        """Latent [B, C, h, w] -> images [B, 3, H, W] in about [-1, 1], not clamped."""
+        """Turn a latent [B, C, h, w] into images [B, 3, H, W] in about [-1, 1], not clamped."""
         return cast(Tensor, self.vae.decode(latent / self.config.latent_scale + self.config.latent_shift).sample)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images -> ids int32 [B, L], coarse to fine, row-major inside a scale."""
+        """Turn images into ids int32 [B, L], coarse to fine, row-major inside a scale."""
         with torch.no_grad():
             return self.quantizer.encode(self.encode_latent(images))
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids [B, n], n a whole number of scales -> the quantised latent [B, C, h, w].
+        """Turn ids [B, n], n a whole number of scales, into the quantised latent [B, C, h, w].
 
         Raises ``InputError`` for ids out of [0, V), of another shape, or ending inside a scale.
         """
         return self.quantizer.embed(self._check_ids(ids))
 
     def decode(self, ids: Tensor) -> Tensor:
-        """Ids [B, n], n a whole number of scales (n = L is all) -> images [B, 3, H, W] in about [-1, 1], not clamped.
+        """Turn ids [B, n], whole scales (n = L is all), into images [B, 3, H, W] in about [-1, 1], not clamped.
 
         Raises ``InputError`` as :meth:`embed` does.
         """
@@ -197,7 +197,7 @@ class CodaTokenizer(nn.Module):
             return self.decode_latent(self.embed(ids))
 
     def forward(self, images: Tensor, prefix_scales: int = 0) -> TokenizerOutput:
-        """One training pass, with gradients to LoRA (encoder and decoder) and to the quantizer."""
+        """Run one training pass, with gradients to LoRA (encoder and decoder) and to the quantizer."""
         latent = self.encode_latent(images)
         quantized = self.quantizer(latent.float(), prefix_scales)
         reconstruction = self.decode_latent(quantized.latent)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def from_pixels(images: Tensor) -> Tensor:
-    """Images uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [-1, 1]: x / 127.5 - 1.
+    """Turn images uint8 [B, H, W, 3] into float32 [B, 3, H, W] in [-1, 1]: x / 127.5 - 1.
 
     On the same device, and as a view's memory lies: channels last where ``images`` is contiguous.
     """
@@ -16,5 +16,5 @@ def from_pixels(images: Tensor) -> Tensor:
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Decoded images, float [B, 3, H, W] in about [-1, 1] -> uint8 [B, H, W, 3]: clip(round(127.5 x + 127.5))."""
+    """Turn decoded float images [B, 3, H, W], about [-1, 1], into uint8 [B, H, W, 3]: clip(round(127.5 x + 127.5))."""
     return images.mul(127.5).add(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

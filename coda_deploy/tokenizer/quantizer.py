@@ -52,7 +52,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, latent: Tensor) -> Tensor:
-        """Latent [B, C, h, w] -> ids int32 [B, L]."""
+        """Turn a latent [B, C, h, w] into ids int32 [B, L]."""
         keys, values = self.search.keys(self.codebook), self.search.values(self.codebook)
         residual, ids = latent, []
         for side in self.scales:
@@ -63,7 +63,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode_step(self, latent: Tensor, ids: Tensor) -> Tensor:
-        """Each scale's ids given the residual that ``ids``' own earlier scales leave of ``latent``: int32 [B, L].
+        """Find each scale's ids in the residual that ``ids``' own earlier scales leave of ``latent``: int32 [B, L].
 
         What a port's ``ids`` are judged by: a near tie that fell the other way is counted once instead of changing
         every later scale.
@@ -76,13 +76,13 @@ class ResidualQuantizer(nn.Module):
         return torch.cat(out, 1).int()
 
     def split(self, ids: Tensor) -> list[Tensor]:
-        """Ids [B, n] -> one [B, s, s] a scale, for the first scales that n covers."""
+        """Split ids [B, n] into one [B, s, s] per scale, for the first scales that n covers."""
         sides = self.scales[: self.num_scales(ids.shape[1])]
         parts = ids.split([side * side for side in sides], 1)
         return [part.unflatten(1, (side, side)) for part, side in zip(parts, sides, strict=True)]
 
     def num_scales(self, tokens: int) -> int:
-        """How many whole scales ``tokens`` ids cover. Raises ``ValueError`` when they end inside a scale."""
+        """Return how many whole scales ``tokens`` ids cover. Raises ``ValueError`` when they end inside a scale."""
         total, lengths = 0, []
         for side in self.scales:
             total += side * side
@@ -92,13 +92,13 @@ class ResidualQuantizer(nn.Module):
         return lengths.index(tokens) + 1
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids [B, n] of the first scales -> the quantised latent [B, C, h, w]."""
+        """Turn ids [B, n] of the first scales into the quantised latent [B, C, h, w]."""
         values, size = self.search.values(self.codebook), (self.scales[-1], self.scales[-1])
         grids = self.split(ids)
         return torch.stack([spread_rows(values[g.flatten()], g.shape[-1], size) for g in grids]).sum(0)
 
     def forward(self, latent: Tensor, prefix_scales: int = 0) -> Quantized:
-        """Latent [B, C, h, w] -> ids, quantised latent and losses, with gradients through every scale.
+        """Turn a latent [B, C, h, w] into ids, quantised latent and losses, with gradients through every scale.
 
         Runs in the codebook's precision also under autocast: a logit off by 1e-3 already changes tokens. Under
         torch.distributed the entropy is that of the whole batch, over all processes.

@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 512
 
 
 def make_norm(kind: NormType, dim: int, eps: float) -> nn.Module:
-    """The norm on queries or keys: none, LayerNorm with bias, or RMSNorm with weight."""
+    """Make the norm on queries or keys: none, LayerNorm with bias, or RMSNorm with weight."""
     if kind == "layer":
         return nn.LayerNorm(dim, eps)
     return nn.RMSNorm(dim, eps) if kind == "rms" else nn.Identity()
@@ -70,23 +70,23 @@ class AttentionSearch(nn.Module):
         nn.init.zeros_(self.to_v.bias)
 
     def keys(self, codebook: Tensor) -> Tensor:
-        """norm_k(to_k(E)): [V, d]."""
+        """Compute the keys norm_k(to_k(E)): [V, d]."""
         return self.norm_k(self.to_k(codebook))  # type: ignore[no-any-return]
 
     def values(self, codebook: Tensor) -> Tensor:
-        """The value table W = to_v(E): [V, C]."""
+        """Compute the value table W = to_v(E): [V, C]."""
         return self.to_v(codebook)  # type: ignore[no-any-return]
 
     def logits(self, latent: Tensor, keys: Tensor) -> Tensor:
-        """Scores of rows [N, C] against keys [V, d]: [N, V]."""
+        """Score rows [N, C] against keys [V, d]: [N, V]."""
         return self.norm_q(self.to_q(latent)) @ keys.T / math.sqrt(self.dim)  # type: ignore[no-any-return]
 
     def ids(self, latent: Tensor, keys: Tensor) -> Tensor:
-        """The best code of each row of ``latent`` [N, C]: int64 [N]. Holds ROWS_AT_ONCE rows of logits at a time."""
+        """Find the best code of each row of ``latent`` [N, C]: int64 [N]. Hold ROWS_AT_ONCE rows of logits at once."""
         return torch.cat([self.logits(rows, keys).argmax(-1) for rows in latent.split(ROWS_AT_ONCE)])
 
     def forward(self, latent: Tensor, keys: Tensor, values: Tensor) -> Found:
-        """The search for training: rows ``latent`` [N, C], ``keys`` [V, d], ``values`` [V, C]."""
+        """Search for training: rows ``latent`` [N, C], ``keys`` [V, d], ``values`` [V, C]."""
         queries = self.norm_q(self.to_q(latent))
         ids, nudge, entropy, mean = choose(queries, keys, values, 1 / math.sqrt(self.dim), ENTROPY_TEMPERATURE)
         hard_value = F.embedding(ids, values)

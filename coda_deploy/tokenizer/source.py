@@ -66,7 +66,7 @@ class FolderSource:
 
 
 def has_scheme(name: str | os.PathLike[str]) -> bool:
-    """Whether a name is ``scheme:rest`` of a known scheme, and no path that exists."""
+    """Return whether a name is ``scheme:rest`` of a known scheme, and no path that exists."""
     scheme, colon, _ = os.fspath(name).partition(":")
     return bool(colon) and scheme in SCHEMES and not Path(name).exists()
 

@@ -1,6 +1,6 @@
 """Tokenizer folders, on disk or on the hub: ``config.json`` and ``model.safetensors``. No pickle.
 
-``provenance.json`` stands beside them where the weights were imported: their checkpoint's place, commit and SHA-256.
+``provenance.json`` stands beside them where the weights were imported: their checkpoint's address, commit and SHA-256.
 It is a file of its own because readers of config.json refuse keys that they do not know, and because weights are to
 have the same SHA-256 wherever they came from. It names the weights that it speaks of: it is not believed of others.
 """
@@ -34,12 +34,12 @@ PROVENANCE_NAME = "provenance.json"
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form ``owner/name`` or ``owner/name@revision``, and not of a path; asks nobody."""
+    """Return whether ``name`` reads ``owner/name`` or ``owner/name@revision``, and not as a path; asks nobody."""
     return name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
 def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
-    """The local folder of a tokenizer; a hub id (``owner/name``, ``owner/name@revision``) comes into the hub's cache.
+    """Return a tokenizer's local folder; a hub id (``owner/name[@revision]``) is downloaded to the hub's cache.
 
     Raises ``WeightsError`` when there is neither.
     """
@@ -57,35 +57,35 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=names))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise WeightsError(
-            f"{name} is no local folder, and could not be had from the hub ({type(error).__name__}): "
+            f"{name} is not a local folder, and could not be downloaded from the hub ({type(error).__name__}): "
             "check the name and the network, or give a local folder"
         ) from error
 
 
 def read_config(folder: Path) -> TokenizerConfig:
-    """The folder's ``config.json``. Raises ``ConfigError``."""
+    """Read the folder's ``config.json``. Raises ``ConfigError``."""
     path = folder / CONFIG_NAME
     try:
         return TokenizerConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise ConfigError(f"{folder} is no tokenizer folder: it has no {CONFIG_NAME}") from error
+        raise ConfigError(f"{folder} is not a tokenizer folder: it has no {CONFIG_NAME}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable JSON ({error}): restore it from where it came") from error
+        raise ConfigError(f"{path} is not readable JSON ({error}): restore it from its source") from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The folder's tensors as float32, whatever precision they are stored in. Raises ``WeightsError``."""
+    """Read the folder's tensors as float32, whatever precision they are stored in. Raises ``WeightsError``."""
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise WeightsError(f"{folder} has no {WEIGHTS_NAME}: copy it there, or export the tokenizer again")
     try:
         return {key: tensor.float() for key, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is cut or damaged ({error}): copy it again from where it came") from error
+        raise WeightsError(f"{path} is truncated or damaged ({error}): copy it again from its source") from error
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """What the folder's weights were imported from, where it says so; of other weights than its own it is warned.
+    """Read what the folder's weights were imported from, where it says so; warn if it speaks of other weights.
 
     Raises ``ConfigError`` when ``provenance.json`` is damaged.
     """
@@ -96,12 +96,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} is not readable ({error!r}): restore it from where it came, or remove it") from error
+        raise ConfigError(f"{path} is not readable ({error!r}): restore it from its source, or remove it") from error
     if not isinstance(checkpoint, dict):
-        raise ConfigError(f"{path} has a checkpoint that is no object: restore it from where it came, or remove it")
+        raise ConfigError(f"{path} has a checkpoint that is not an object: restore it from its source, or remove it")
     if sha256_file(folder / WEIGHTS_NAME) != weights:
         warnings.warn(
-            f"{path} speaks of other weights than those in {WEIGHTS_NAME}, and is left out; remove it",
+            f"{path} describes other weights than those in {WEIGHTS_NAME}, and is ignored; remove it",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -110,7 +110,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The named tensors in a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; runs no code.
+    """Read the named tensors of a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; run no code.
 
     Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
     """
@@ -123,7 +123,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
         # PyTorch's own text advises to switch the protection off.
         raise WeightsError(
-            f"{path} is cut, damaged, or holds more than tensors ({type(error).__name__}): download it again"
+            f"{path} is truncated, damaged, or holds more than tensors ({type(error).__name__}): download it again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")
@@ -159,7 +159,7 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
 
 
 def to_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    """The content of ``model.safetensors``."""
+    """Return the content of ``model.safetensors``."""
     return save({key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()})
 
 

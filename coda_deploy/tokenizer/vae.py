@@ -43,7 +43,7 @@ def load_vae(where: str | os.PathLike[str]) -> AutoencoderKL:
         raise
     except Exception as error:  # the hub's, requests' and diffusers' own, without a common root
         raise ConfigError(
-            f"{where} is no local folder, and no diffusers {_CLASS} could be had from the hub "
+            f"{where} is not a local folder, and no diffusers {_CLASS} could be loaded from the hub "
             f"({one_line(error, named=True, line=0)}); check the name (a pipeline's VAE is owner/name:vae), "
             "the network and a gated model's licence"
         ) from error

@@ -37,7 +37,7 @@ class TokenDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self._process != os.getpid():
-            # A forked worker must not move the place at which its parent reads.
+            # A forked worker must not move the offset at which its parent reads.
             self._folder, self._process = self._folder.reopened(), os.getpid()
         row = self._folder[index]
         item: dict[str, Any] = {"ids": torch.from_numpy(row["ids"].astype("int64"))}

@@ -26,7 +26,7 @@ class AugmentDraw:
     """float32 [count, 7] on the CPU: down, right, brightness, saturation, contrast, row and column of the hole."""
 
     def rows(self, rank: int, world: int) -> AugmentDraw:
-        """One process's share: the images of the global batch lie in ``world`` equal runs, one after the other.
+        """Return one process's share: the images of the global batch lie in ``world`` equal runs, one after the other.
 
         Raises ``ValueError`` when the batch does not divide.
         """
@@ -38,7 +38,7 @@ class AugmentDraw:
 
 
 def draw(generator: torch.Generator, count: int, probability: float = 1.0) -> AugmentDraw:
-    """Choices for ``count`` images; each kind of change happens with ``probability``, to the whole batch.
+    """Draw choices for ``count`` images; each kind of change happens with ``probability``, to the whole batch.
 
     Always takes the same amount from ``generator``, which lies on the CPU.
     """
@@ -47,7 +47,7 @@ def draw(generator: torch.Generator, count: int, probability: float = 1.0) -> Au
 
 
 def augment(images: Tensor, draw: AugmentDraw, blur: float = 0.0) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] -> float32 of that shape, changed as drawn; gradients flow back.
+    """Turn images [B, 3, H, W] in [-1, 1] into float32 of that shape, changed as drawn; gradients flow back.
 
     ``blur`` goes from 1, a Gaussian of standard deviation ``sqrt(side / 2)`` pixels, to 0, none. What a shift uncovers
     and the hole are 0, grey. Colours may leave [-1, 1]. Raises ``ValueError`` when ``draw`` is for another count.
@@ -66,7 +66,7 @@ def augment(images: Tensor, draw: AugmentDraw, blur: float = 0.0) -> Tensor:
 
 
 def _blur(images: Tensor, amount: float) -> Tensor:
-    """The true Gaussian; the reference's kernel ``2^-(x/sigma)^2`` is one of 0.85 sigma."""
+    """Blur by the true Gaussian; the reference's kernel ``2^-(x/sigma)^2`` is one of 0.85 sigma."""
     side = min(images.shape[-2:])
     sigma = math.sqrt(side / 2) * amount
     radius = min(math.floor(3 * sigma), side - 1)  # a reflection cannot be wider than the image
@@ -100,11 +100,11 @@ def _recolour(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _outside(size: torch.Size, numbers: Tensor) -> Tensor:
-    """[B, 1, H, W]: 0 inside each image's hole, whose middle is anywhere in the image, 1 elsewhere."""
+    """Return [B, 1, H, W]: 0 inside each image's hole, whose middle is anywhere in the image, 1 elsewhere."""
     inside = []
     for side, number in zip(size, numbers.unbind(1), strict=True):
         length = round(side * HOLE)
-        # An even length has no middle pixel: one place more keeps the two ends alike.
+        # An even length has no middle pixel: one position more keeps the two ends alike.
         start = (number * (side + 1 - length % 2)).floor() - length // 2
         offset = torch.arange(side) - start.unsqueeze(1)
         inside.append((offset >= 0) & (offset < length))

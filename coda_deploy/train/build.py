@@ -17,7 +17,7 @@ from coda_deploy.train.config import TrainConfig
 
 
 def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = None) -> CodaTokenizer:
-    """A tokenizer to train: the VAE as it is, LoRA at zero, a quantizer drawn from the configuration's seed.
+    """Build a tokenizer to train: the VAE as it is, LoRA at zero, a quantizer drawn from the configuration's seed.
 
     ``vae`` (a folder, a hub id, or MAR's ``kl16.safetensors``) takes the place of the configuration's. Raises
     ``ConfigError`` when there is none, or when it does not fit the configuration, and ``WeightsError`` for a file that

@@ -60,7 +60,7 @@ class Facts:
 
 
 def list_checkpoints(out: Path) -> list[Path]:
-    """Complete checkpoints under ``out``, oldest first."""
+    """Return the complete checkpoints under ``out``, oldest first."""
     folder = out / FOLDER
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
@@ -84,7 +84,7 @@ def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
-    """Tensors on the CPU, and facts. Raises ``WeightsError`` when a file is missing, damaged or of another version."""
+    """Load tensors on the CPU, and facts. Raises ``WeightsError`` for a missing, damaged or other version's file."""
     try:
         data = json.loads((path / FACTS).read_text(encoding="utf-8"))
         if data.pop("format_version") != FORMAT_VERSION:
@@ -95,8 +95,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
 
 
 def damaged(path: Path, reason: object) -> WeightsError:
-    """The error for a checkpoint that cannot be read."""
-    return WeightsError(f"{path} is no whole checkpoint ({reason}); delete it to continue from the one before")
+    """Return the error for a checkpoint that cannot be read."""
+    return WeightsError(f"{path} is not a complete checkpoint ({reason}); delete it to continue from the one before")
 
 
 def tidy(out: Path) -> None:
@@ -145,7 +145,7 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
             if before != now and f"{name}.{key}" not in free:
                 raise ConfigError(
                     f"{path} was trained with {name} {key} = {before}, now it is {now}: "
-                    "resume with the same configuration, or start anew in another --out"
+                    "resume with the same configuration, or start over in another --out"
                 )
     if images_per_step != facts.images_per_step:
         raise ConfigError(
@@ -155,7 +155,7 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
     if facts.images not in (0, images):
         raise ConfigError(
             f"{path} was trained on {facts.images} images, now --data holds {images}: which image is seen when would "
-            "change; give the same images, or start anew in another --out"
+            "change; give the same images, or start over in another --out"
         )
 
 

@@ -101,12 +101,12 @@ class TrainConfig(Configuration):
 
 
 def named_configs() -> list[str]:
-    """Configurations that come with the package."""
+    """Return the names of the configurations that come with the package."""
     return named(__package__)
 
 
 def read_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
-    """A ready configuration by name or a TOML file by path; ``overrides`` are ``section.key=value``, TOML values.
+    """Read a ready configuration by name or a TOML file by path; ``overrides`` are ``section.key=value``, TOML values.
 
     Raises ``ConfigError``.
     """

@@ -28,7 +28,7 @@ class GlobalBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, L] -> float32 [B, C, L]. Every process must hold as many images as the others."""
+        """Normalise [B, C, L] to float32 [B, C, L]. Every process must hold as many images as the others."""
         x = x.float()
         x = x - distributed.mean(x.mean((0, 2))).unsqueeze(-1)
         variance = distributed.mean(x.square().mean((0, 2)))
@@ -84,15 +84,15 @@ class Discriminator(nn.Module):
         self.heads = nn.ModuleList(_Head(channels) for _ in range(levels))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """``levels`` maps [B, C, N] -> logits float32 [B, levels * N], high for real images."""
+        """Turn ``levels`` maps [B, C, N] into logits float32 [B, levels * N], high for real images."""
         return torch.cat([head(x) for head, x in zip(self.heads, features, strict=True)], 1).float()
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator minimises, from its logits for real and for reconstructed images: a scalar."""
+    """Return what the discriminator minimises, from its logits for real and for reconstructed images: a scalar."""
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the tokenizer minimises, from the logits of its reconstructions: a scalar."""
+    """Return what the tokenizer minimises, from the logits of its reconstructions: a scalar."""
     return -fake.mean()

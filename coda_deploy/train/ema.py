@@ -18,13 +18,13 @@ class Ema:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """``average = decay * average + (1 - decay) * parameter``."""
+        """Set ``average = decay * average + (1 - decay) * parameter``."""
         for name, parameter in self._parameters:
             self.averages[name].lerp_(parameter, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the parameters hold the averages."""
+        """Let the parameters hold the averages inside the context."""
         kept = [parameter.detach().clone() for _, parameter in self._parameters]
         try:
             self._load(self.averages.values())

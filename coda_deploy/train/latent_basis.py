@@ -1,6 +1,6 @@
 """Change the basis of a VAE's latent so that an error of one costs the same in pixels in every direction.
 
-The quantizer minimises the squared error of the latent; the picture's squared error is that error seen through the
+The quantizer minimises the squared error of the latent; the image's squared error is that error seen through the
 decoder's Jacobian J. With M = mean of J^T J over positions and images, ``z' = M^(1/2) z`` makes the two agree on
 average; it is scaled so that what is quantised has a variance of one, averaged over channels. The VAE computes the
 same function: the matrix goes into the encoder's last convolution, its inverse into the decoder's first.
@@ -46,7 +46,7 @@ def passes(images: int) -> int:
 def sensitivity(
     vae: AutoencoderKL, images: Tensor, generator: torch.Generator, progress: Progress = lambda done: None
 ) -> tuple[Tensor, Tensor]:
-    """M and the latents' covariance, float64 [C, C]; M by random probes: E[(J^T v)(J^T v)^T] = J^T J, v ~ N(0, 1)."""
+    """Measure M and the latents' covariance, float64 [C, C]; M by probes v ~ N(0, 1): E[(J^T v)(J^T v)^T] = J^T J."""
     channels = int(vae.config.latent_channels)
     total = torch.zeros(channels, channels, dtype=torch.float64, device=images.device)
     second, first, count, done = total.clone(), total[0].clone(), 0, 0

@@ -89,14 +89,14 @@ def run(
 
 
 def _newest(out: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from. Raises ``ConfigError`` or ``OutputError`` for a place that is taken."""
+    """Return the checkpoint to resume from. Raises ``ConfigError`` or ``OutputError`` where ``out`` is in use."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; expected the name of a folder to write to")
     found = checkpoint.list_checkpoints(out)
     if found and not resume:
-        raise ConfigError(f"{out} holds a training already: give --resume to go on with it, or another --out")
+        raise ConfigError(f"{out} already holds a training run: give --resume to continue it, or another --out")
     if not found and (out / "config.json").exists():
-        raise ConfigError(f"{out} holds a model, and no checkpoints to go on from: choose another --out")
+        raise ConfigError(f"{out} holds a model but no checkpoints to resume from: choose another --out")
     return found[-1] if found else None
 
 
@@ -124,28 +124,28 @@ class Training(ABC):
 
     @abstractmethod
     def build(self) -> Learner:
-        """A fresh model, drawn from the configuration's seed. Raises ``CodaError`` before any work is done."""
+        """Build a fresh model, drawn from the configuration's seed. Raises ``CodaError`` before any work is done."""
 
     @abstractmethod
     def read(self, path: Path) -> Learner:
-        """The model that a checkpoint holds. Raises ``CodaError``."""
+        """Read the model that a checkpoint holds. Raises ``CodaError``."""
 
     @abstractmethod
     def make_stepper(self) -> BaseStepper:
-        """What runs the steps, on the prepared state."""
+        """Make what runs the steps, on the prepared state."""
 
     def warm_up(self) -> bool:
         """Do what comes before the first step, and return whether there was anything to save."""
         return False
 
     def start(self, resume: bool) -> None:
-        """From the beginning; ``resume`` asked to go on."""
+        """Start from step 0; ``resume`` says whether resuming was asked for."""
         with self.report.busy(self.preparing):
             model = self.build()
         self._prepare(model)
         self.pulse("before the first step, with nothing to save")
         if resume:
-            self.report.say(f"no checkpoint in {self.out} yet: starting from the beginning")
+            self.report.say(f"no checkpoint in {self.out} yet: starting from step 0")
         if self.main:
             with staged_file(self.out / CONFIG_COPY) as file:
                 file.write_text(self.config.to_toml(), encoding="utf-8")
@@ -157,7 +157,7 @@ class Training(ABC):
             self.kept = window.state()
 
     def resume(self, path: Path) -> None:
-        """Everything as the checkpoint left it."""
+        """Restore everything as the checkpoint left it."""
         tensors, facts = checkpoint.load_checkpoint(path)
         checkpoint.check_same_run(facts, self.config, self.images_per_step, len(self.source), path)
         try:
@@ -171,12 +171,12 @@ class Training(ABC):
         self.first, self.kept = facts.step, facts.window
         self.skips.restore(facts.skipped)
         self.report.restart_log(facts.step)
-        self.report.say(f"going on from step {facts.step} of {self.schedule.total}")
+        self.report.say(f"resuming from step {facts.step} of {self.schedule.total}")
         if changes := checkpoint.changes(facts):
-            self.report.say(f"not as it was when it was saved: {changes}; the numbers may differ in the last digits")
+            self.report.say(f"changed since the checkpoint: {changes}; the numbers may differ in the last digits")
 
     def loop(self) -> Metrics:
-        """From ``first`` to the end; leaves the model's folder at ``out``."""
+        """Train from ``first`` to the end; leave the model's folder at ``out``."""
         if self.first < self.schedule.total:
             self._train(self.schedule.total)
         if self.main:
@@ -196,7 +196,7 @@ class Training(ABC):
             raise StoppedError(self.request.signal or int(SIGTERM), lost)
 
     def make_loader(self, seed: int, batch: int, rank: int, world: int, workers: int | None = None) -> TrainLoader:
-        """Batches of the images, cut as the configuration says."""
+        """Make a loader of batches of the images, cropped as the configuration says."""
         data = self.config.data
         crop = Crop(
             self.image_size, zoom=data.zoom, flip=data.flip, upscale=data.upscale, zoom_max=data.zoom_max or None
@@ -244,7 +244,7 @@ class Training(ABC):
         device = self.accelerator.device
         model.to(device).train()
         model.vae.to(memory_format=torch.channels_last)
-        with self.report.busy("loading the networks that judge"):
+        with self.report.busy("loading the loss networks"):
             self.objective = make_objective(self.config, device)
         critic = self.objective.critic
         self.state = RunState(model, None if critic is None else critic.heads, self.config.optim)

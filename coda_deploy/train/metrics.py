@@ -23,7 +23,7 @@ class Window:
     """
 
     def __init__(self, seen: Tensor, images_per_step: int, state: Mapping[str, Any] | None = None) -> None:
-        """Begin anew, or from ``state()``; ``seen`` [V] counts the codes that this process has seen."""
+        """Start from nothing, or from ``state()``; ``seen`` [V] counts the codes that this process has seen."""
         self._seen, self._images_per_step = seen, images_per_step
         kept = state or {"steps": 0, "sums": {}}
         self._steps, self._sums = int(kept["steps"]), dict[str, float](kept["sums"])
@@ -31,7 +31,7 @@ class Window:
         self.stop, self.diverged = 0, ""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides ``seen``, which is brought together in the first process. All call it."""
+        """Return what a checkpoint keeps besides ``seen``, which the first process gathers. All must call it."""
         if distributed.world() > 1:
             dist.all_reduce(self._seen)
             if distributed.rank():
@@ -39,7 +39,7 @@ class Window:
         return {"steps": self._steps, "sums": dict(self._sums)}
 
     def add(self, terms: dict[str, Tensor], stop: int) -> None:
-        """One step's terms on this process, and the signal it got."""
+        """Add one step's terms on this process, and the signal it got."""
         flag = torch.tensor(float(bool(stop)), device=self._seen.device)
         values = distributed.mean_detached(torch.stack([*(term.float() for term in terms.values()), flag])).tolist()
         if values.pop() > 0:
@@ -51,7 +51,7 @@ class Window:
         self._steps, self._fresh = self._steps + 1, self._fresh + 1
 
     def read(self) -> dict[str, float]:
-        """Each term's mean; PSNR in dB of the mean squared error; the share of codes seen, if any; images a second."""
+        """Return each term's mean, PSNR in dB of the mean squared error, the share of codes seen, if any, images/s."""
         means = {name: total / self._steps for name, total in self._sums.items()}
         if distributed.world() > 1:
             dist.all_reduce(self._seen)

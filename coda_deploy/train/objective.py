@@ -1,4 +1,4 @@
-"""The picture's part of the objective: L1, L2, LPIPS, and a discriminator whose weight balances the gradients."""
+"""The image's part of the objective: L1, L2, LPIPS, and a discriminator whose weight balances the gradients."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class Critic(nn.Module):
 
     @property
     def features(self) -> nn.Module:
-        """The frozen network, which is no submodule."""
+        """The frozen network, which is not a submodule."""
         return self._features[0]
 
     def logits(self, images: Tensor, view: View) -> Tensor:
-        """Judgements of images [B, 3, H, W], float32 [B, patches]."""
+        """Judge images [B, 3, H, W]: float32 [B, patches]."""
         seen = augment(images, view.draw(len(images)), view.blur)
         features: list[Tensor] = self.features(seen, view.corner(images.shape[-1]))
         logits: Tensor = self.heads(features)
         return logits
 
     def forward(self, real: Tensor, fake: Tensor, view: View) -> Tensor:
-        """The hinge loss, a scalar."""
+        """Compute the hinge loss, a scalar."""
         return hinge_loss(self.logits(real, view), self.logits(fake, view))
 
 
@@ -70,13 +70,13 @@ class View:
     window: int = SIDE
 
     def draw(self, count: int) -> AugmentDraw:
-        """The augmentation of this process's ``count`` images."""
+        """Draw the augmentation of this process's ``count`` images."""
         world = distributed.world()
         numbers = draw(torch.Generator().manual_seed(self.seed), count * world, self.probability)
         return numbers.rows(distributed.rank(), world)
 
     def corner(self, size: int) -> tuple[int, int] | None:
-        """Where a window of the features' size is cut out, half of the time where it fits; None means to resize."""
+        """Draw where to cut a window of the features' size, half of the time where it fits; None means to resize."""
         chance = random.Random(self.seed)
         if size <= self.window or chance.random() < 0.5:
             return None
@@ -102,7 +102,7 @@ class Objective:
     ) -> ImageTerms:
         """Compare ``decoded`` with ``images``, both float [B, 3, H, W] in about [-1, 1].
 
-        ``last`` is the weight at which the gradients' norms are compared; None compares them at the picture.
+        ``last`` is the weight at which the gradients' norms are compared; None compares them at the image.
         """
         decoded = decoded.float()
         terms = {"l1": F.l1_loss(decoded, images), "l2": F.mse_loss(decoded, images)}
@@ -119,20 +119,20 @@ class Objective:
 
 
 def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
-    """``|d plain / d at| / |d gan / d at|``, without gradient, over the images of all processes (2012.09841)."""
+    """Compute ``|d plain / d at| / |d gan / d at|``, without gradient, over all processes' images (2012.09841)."""
     norms = []
     for loss in (plain, gan):
         (gradient,) = torch.autograd.grad(loss, at, retain_graph=True)
         if at.is_leaf:  # a weight: its gradient is the mean of the processes'
             norms.append(distributed.mean_detached(gradient).norm())
-        else:  # a picture: each process has its own part of the gradient
+        else:  # an image: each process has its own part of the gradient
             norms.append((distributed.mean_detached(gradient.square().sum()) / distributed.world()).sqrt())
     ratio: Tensor = norms[0] / (norms[1] + 1e-6)
     return ratio.clamp(0, MAX_ADAPTIVE).detach()
 
 
 def last_lora_weight(model: Learner) -> Tensor | None:
-    """``up`` of the decoder's last LoRA layer in the order of computing, or None without LoRA."""
+    """Return ``up`` of the decoder's last LoRA layer in the order of computing, or None without LoRA."""
     layers = lora_layers(model.vae.decoder)
     named = [name for name in layers if name.startswith("up_blocks.")] or list(layers)
     return branch(layers[named[-1]])[1] if named else None

@@ -1,4 +1,4 @@
-"""A loss on what the first scales alone decode to, so that a few tokens already show the picture's colours.
+"""A loss on what the first scales alone decode to, so that a few tokens already show the image's colours.
 
 The paper's objective looks at the whole sum of scales only; a decoder that never saw less makes anything of it, and
 what a generator shows first is green. A prefix that ends with the scale of side s can hold s x s values: it is compared

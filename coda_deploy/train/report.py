@@ -27,7 +27,7 @@ class Report:
         self._task: Any = None
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         if not self._active:
             return
         if self._bar is not None:
@@ -44,7 +44,7 @@ class Report:
 
     @contextmanager
     def phase(self, name: str, total: int | None, start: int = 0) -> Iterator[Phase]:
-        """Inside, steps from ``start`` to ``total`` go by; None: nobody knows how many."""
+        """Show the steps from ``start`` to ``total`` as they go by; None where the total is unknown."""
         if not (self._active and sys.stderr.isatty()):
             yield Phase(self, name, total, start)
             return
@@ -75,7 +75,7 @@ class Report:
             file.write_text("".join(kept), encoding="utf-8")
 
     def last(self) -> dict[str, Any]:
-        """The last line of log.jsonl; empty where there is none."""
+        """Return the last line of log.jsonl; empty where there is none."""
         try:
             lines = (self._out / LOG).read_text(encoding="utf-8").splitlines()
             return dict(json.loads(lines[-1]))
@@ -83,7 +83,7 @@ class Report:
             return {}
 
     def write(self, metrics: dict[str, Any]) -> None:
-        """One line of log.jsonl. Raises ``OutputError``."""
+        """Write one line of log.jsonl. Raises ``OutputError``."""
         if not self._active:
             return
         try:
@@ -101,12 +101,12 @@ class Phase:
         self._begun, self._start = time.monotonic(), start
 
     def advance(self, step: int) -> None:
-        """``step`` steps are done."""
+        """Note that ``step`` steps are done."""
         if self._report._bar is not None:
             self._report._bar.update(self._report._task, completed=step)
 
     def show(self, step: int, metrics: dict[str, float]) -> None:
-        """Figures beside the bar, or as a line where there is none."""
+        """Show figures beside the bar, or as a line where there is none."""
         text = "  ".join(f"{name} {_short(metrics[name])}" for name in SHOWN if metrics.get(name) is not None)
         if "images_per_second" in metrics:
             text += f"  {metrics['images_per_second']:.1f} images/s"

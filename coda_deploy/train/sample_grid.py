@@ -19,14 +19,14 @@ GAP = 4
 
 @torch.no_grad()
 def write_grid(path: Path, model: Learner, images: Tensor) -> None:
-    """A PNG: ``images`` (uint8 [B, H, W, 3]) above, below what comes back of them, in float32."""
+    """Write a PNG: ``images`` (uint8 [B, H, W, 3]) above, their reconstructions, in float32, below."""
     back = to_pixels(model.decode(model.encode(images))).cpu().numpy()
     with staged_file(path) as file:
         Image.fromarray(grid([images.cpu().numpy(), back])).save(file, format="PNG")
 
 
 def grid(rows: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Rows of images, each uint8 [B, H, W, 3], on white: uint8 [h, w, 3]."""
+    """Lay out rows of images, each uint8 [B, H, W, 3], on white: uint8 [h, w, 3]."""
     count, height, width = rows[0].shape[:3]
     page = np.full((len(rows) * (height + GAP) + GAP, count * (width + GAP) + GAP, 3), 255, np.uint8)
     for r, row in enumerate(rows):

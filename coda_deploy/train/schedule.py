@@ -17,19 +17,19 @@ class Schedule:
     loss: ImageLossSection
 
     def learning_rate(self, step: int) -> float:
-        """The learning rates' factor: a linear warm-up, then a cosine from 1 to ``final_lr``."""
+        """Return the learning rates' factor: a linear warm-up, then a cosine from 1 to ``final_lr``."""
         return cosine(step, self.total, self.optim.final_lr) * min(1.0, (step + 1) / (self.optim.lr_warmup + 1))
 
     def gan_weight(self, step: int) -> float:
-        """The discriminator's weight before the adaptive factor: it grows linearly, up to ``gan_warmup``."""
+        """Return the discriminator's weight before the adaptive factor: it grows linearly, up to ``gan_warmup``."""
         return self.loss.gan * min(1.0, self._share(step, self.loss.gan_warmup))
 
     def blur(self, step: int) -> float:
-        """How blurred the discriminator sees its pictures, from 1 down to 0 at ``blur_fade``."""
+        """Return how blurred the discriminator sees its images, from 1 down to 0 at ``blur_fade``."""
         return max(0.0, 1.0 - self._share(step, self.loss.blur_fade))
 
     def ema_decay(self, step: int) -> float:
-        """The share of the average that is kept; 0, a copy, before ``ema_start``. The reference's warm-up."""
+        """Return the share of the average that is kept; 0, a copy, before ``ema_start``. The reference's warm-up."""
         if step < self.optim.ema_start * self.total:
             return 0.0
         return min(self.optim.ema, (step // 2 + 1) / (step // 2 + 10))
@@ -39,5 +39,5 @@ class Schedule:
 
 
 def cosine(step: int, total: int, final: float = 0.0) -> float:
-    """1 at step 0, towards ``final`` at ``total``."""
+    """Return a cosine that falls from 1 at step 0 to ``final`` at ``total``."""
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / total)))

@@ -66,8 +66,8 @@ class AdamSection:
 
 @dataclass(frozen=True)
 class ImageLossSection:
-    """Weights of the terms that compare pictures, 0 switches one off. `augment` is the probability of each
-    augmentation before the discriminator, `blur_fade` the share of the training after which it sees unblurred pictures.
+    """Weights of the terms that compare images, 0 switches one off. `augment` is the probability of each
+    augmentation before the discriminator, `blur_fade` the share of the training after which it sees unblurred images.
     """  # noqa: D205
 
     l1: float = 0.2
@@ -103,12 +103,12 @@ class Configuration:
     save: SaveSection
 
     def to_json(self) -> dict[str, dict[str, Any]]:
-        """Plain data that ``from_tables`` reads back; keys that are None are left out."""
+        """Return plain data that ``from_tables`` reads back; keys that are None are left out."""
         tables = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {name: {k: plain(v) for k, v in table.items() if v is not None} for name, table in tables.items()}
 
     def to_toml(self) -> str:
-        """The whole configuration as a file that ``read_toml`` reads back."""
+        """Return the whole configuration as a file that ``read_toml`` reads back."""
         return toml(self.to_json())
 
     @classmethod
@@ -136,7 +136,7 @@ class Configuration:
             raise ConfigError(f"{section}.{name} is {value!r}, expected one of {', '.join(names)}")
 
     def check_shared(self) -> None:
-        """Check of the four sections what the types cannot. Raises ``ConfigError``."""
+        """Check what the types cannot in the four sections. Raises ``ConfigError``."""
         for section, minimum, names in (
             ("data", 1, "zoom"),
             ("data", 0, "zoom_max workers"),
@@ -171,7 +171,7 @@ class Configuration:
                 f"data.zoom_max is {self.data.zoom_max}, expected 0, or data.zoom = {self.data.zoom} or more"
             )
         if not any((self.loss.l1, self.loss.l2, self.loss.lpips)):
-            raise ConfigError("loss.l1, loss.l2 and loss.lpips are all 0: nothing would compare pictures")
+            raise ConfigError("loss.l1, loss.l2 and loss.lpips are all 0: nothing would compare images")
 
 
 def named(package: str) -> list[str]:

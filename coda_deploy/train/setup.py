@@ -23,7 +23,7 @@ BASIS_IMAGES = 64
 
 
 def make_objective(config: Configuration, device: torch.device) -> Objective:
-    """The picture's terms, with their networks where the weights are not 0.
+    """Make the image terms, with their networks where the weights are not 0.
 
     Raises ``WeightsError`` for weights that are not here and cannot be had, ``MissingDependencyError`` for a library.
     """

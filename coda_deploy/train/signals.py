@@ -20,7 +20,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Inside, SIGTERM and the first Ctrl-C are noted instead of killing; a second Ctrl-C interrupts at once.
+    """Note SIGTERM and the first Ctrl-C instead of dying of them; a second Ctrl-C interrupts at once.
 
     Outside the main thread, where Python takes no signal handlers, nothing is changed.
     """

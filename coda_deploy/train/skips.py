@@ -26,14 +26,14 @@ class Skips:
         return batch
 
     def gather(self) -> dict[str, str]:
-        """``reasons``, the same in every process; all must call it."""
+        """Return ``reasons``, the same in every process; all must call it."""
         texts = distributed.gather_names([json.dumps(item) for item in self._own.items()])
         self._own = {}
         self._tell(dict(json.loads(text) for text in texts))
         return self.reasons
 
     def restore(self, reasons: Mapping[str, str]) -> None:
-        """Those that an earlier run has told of."""
+        """Restore those that an earlier run has reported."""
         self.reasons |= reasons
 
     def _tell(self, found: Mapping[str, str]) -> None:

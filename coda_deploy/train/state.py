@@ -35,7 +35,7 @@ class RunState:
         self.seen = torch.zeros(codes, dtype=torch.int64, device=next(model.parameters()).device)
 
     def set_learning_rates(self, model: float, quantizer: float, heads: float) -> None:
-        """For the next step."""
+        """Set the learning rates of the next step."""
         for group in self.optimizer.param_groups:
             group["lr"] = quantizer if group["kind"] == "quantizer" else model
         if self.heads_optimizer is not None:
@@ -46,7 +46,7 @@ class RunState:
         self.ema = Ema(self.model.trainable())
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, not copied."""
+        """Return the tensors by name, not copied."""
         found: dict[str, Tensor] = {"seen": self.seen}
         found |= {f"raw.{name}": parameter.detach() for name, parameter in self.model.trainable()}
         found |= {f"ema.{name}": tensor for name, tensor in self.ema.averages.items()}
@@ -84,7 +84,7 @@ class RunState:
             for name, parameter in self.heads.named_parameters():
                 _load_moments("heads_optimizer.", name, parameter, self.heads_optimizer, take)
         if left:
-            raise WeightsError(f"{source} has {len(left)} keys too many, first {next(iter(left))!r}")
+            raise WeightsError(f"{source} has {len(left)} unexpected keys, first {next(iter(left))!r}")
 
 
 def own_memory(*modules: nn.Module) -> None:

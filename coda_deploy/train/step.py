@@ -45,18 +45,18 @@ class BaseStepper(ABC):
 
     @abstractmethod
     def last_weight(self) -> Tensor | None:
-        """Where the gradients of pictures and discriminator are compared; None compares them at the picture."""
+        """Return where the gradients of the image terms and of the discriminator are compared; None: at the image."""
 
     @abstractmethod
     def rates(self, factor: float) -> tuple[float, float, float]:
-        """The learning rates of the model, its quantizer and the discriminator at ``factor`` of the schedule."""
+        """Return the learning rates of the model, its quantizer and the discriminator at ``factor`` of the schedule."""
 
     @abstractmethod
     def forward(self, images: Tensor, seed: int) -> ForwardResult:
-        """One pass of images float [B, 3, H, W] in [-1, 1]; what is random in it follows from ``seed``."""
+        """Run one pass of images float [B, 3, H, W] in [-1, 1]; what is random in it follows from ``seed``."""
 
     def run(self, step: int, batches: list[TrainBatch]) -> Metrics:
-        """Step number ``step`` on its micro-batches: each term's mean over them, on this process alone, detached.
+        """Run step ``step`` on its micro-batches: each term's mean over them, on this process alone, detached.
 
         With them the gradients' norms before clipping. A term or norm that is not finite has spoiled the weights.
         """
@@ -124,16 +124,16 @@ class Stepper(BaseStepper):
     config: TrainConfig
 
     def last_weight(self) -> Tensor | None:
-        """``up`` of that layer, or None without LoRA."""
+        """Return ``up`` of that layer, or None without LoRA."""
         return last_lora_weight(self.state.model)
 
     def rates(self, factor: float) -> tuple[float, float, float]:
-        """The quantizer has its own."""
+        """Return the rates; the quantizer has its own."""
         optim = self.config.optim
         return optim.lr * factor, optim.lr_quantizer * factor, optim.lr * factor
 
     def forward(self, images: Tensor, seed: int) -> ForwardResult:
-        """On the posterior's mode; which prefix is looked at follows from ``seed``."""
+        """Run on the posterior's mode; which prefix is looked at follows from ``seed``."""
         loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.scales
         prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
         out: TokenizerOutput = self.model(images, prefix_scales)

@@ -16,7 +16,7 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite numb
 
 
 def read_section(cls: type[T], table: Any, source: str) -> T:
-    """``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or one or None.
+    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or one or None.
 
     Raises ``ConfigError`` naming an unknown key and the nearest known one, or a value of a wrong kind.
     """
@@ -32,18 +32,18 @@ def read_section(cls: type[T], table: Any, source: str) -> T:
 
 
 def unknown(source: str, key: str, known: Iterable[str], kind: str) -> str:
-    """What to say of a key that is not ``known``."""
+    """Return what to say of a key that is not ``known``."""
     near = difflib.get_close_matches(key, list(known), 1, cutoff=0.0)
     return f"{source} has an unknown {kind} {key!r}; the nearest known one is {near[0]!r}"
 
 
 def plain(value: Any) -> Any:
-    """The value as TOML and JSON have it."""
+    """Return the value as TOML and JSON have it."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of plain values as a TOML file."""
+    """Write tables of plain values as the text of a TOML file."""
     return "\n".join(
         f"[{name}]\n" + "".join(f"{key} = {_literal(value)}\n" for key, value in table.items())
         for name, table in tables.items()

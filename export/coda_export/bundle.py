@@ -1,4 +1,4 @@
-"""Write a bundle: three graphs, their tables and a yardstick, measured, checked and sealed, or nothing at all."""
+"""Write a bundle: three graphs, their tables and a recorded reference, measured and sealed, or nothing at all."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ def export_bundle(
 
     ``samples``, uint8 [N, H, W, 3] of the tokenizer's image size, go into the bundle with what ``reference`` makes of
     them, so that parity can be measured anywhere. They are published with it: they are never ``images`` unless the
-    caller says so. Without them the bundle has no yardstick of its own.
+    caller says so. Without them the bundle has no recorded reference of its own.
 
     ``engines`` are built of the graphs, and measured where they can run here. ``kernels`` adds the quantizer's GPU
     kernels as PTX, which the backend "cuda" runs.
 
-    Raises ``ParityError`` when a part falls under its precision's floor, ``InputError`` for unknown precisions,
+    Raises ``ParityError`` when a part falls below its precision's threshold, ``InputError`` for unknown precisions,
     ``BuildError`` when an engine or a kernel cannot be built,
     ``OutputError`` when ``out`` is something else than a bundle, ``MissingDependencyError`` without onnxruntime.
     """

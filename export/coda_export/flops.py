@@ -11,7 +11,7 @@ from coda_runtime.format.spec import Spec
 
 
 def graph_flops(model: onnx.ModelProto) -> int:
-    """Operations for one image, two for a multiplication and its addition, of all Conv, MatMul and Gemm nodes.
+    """Count the operations for one image, two per multiply-add, of all Conv, MatMul and Gemm nodes.
 
     Raises ``ValueError`` where a shape that is needed cannot be inferred.
     """
@@ -25,7 +25,7 @@ def graph_flops(model: onnx.ModelProto) -> int:
 
 
 def search_flops(search: FoldedSearch, spec: Spec) -> int:
-    """Operations of the code search for one image: every token with every row of the table."""
+    """Count the operations of the code search for one image: every token with every row of the table."""
     return 2 * spec.num_tokens * search.table.numel()
 
 

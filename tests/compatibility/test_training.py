@@ -40,7 +40,7 @@ def test_the_last_steps(written: Path, tmp_path: Path, monkeypatch: pytest.Monke
     before = runs.log(out)
     result = coda(command, "--config", out / "train.toml", "--data", "pictures", "--out", out, "--resume")
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines()[0] == f"going on from step {int(kept.name[-8:])} of {steps}"
+    assert result.stderr.splitlines()[0] == f"resuming from step {int(kept.name[-8:])} of {steps}"
     assert "skipped" not in result.stderr, "the checkpoint knows of the image that cannot be read"
     log = runs.log(out)
     assert log[: len(before)] == before

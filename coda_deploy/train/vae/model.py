@@ -72,7 +72,7 @@ class VaeModel(nn.Module):
         return cls(vae)
 
     def forward(self, images: Tensor, seed: int) -> VaeOutput:
-        """Images float [B, 3, H, W] in [-1, 1] through a sample of their posterior, whose noise ``seed`` decides.
+        """Pass images float [B, 3, H, W] in [-1, 1] through a sample of their posterior, whose noise ``seed`` decides.
 
         The divergence is in nats, summed over the latent, averaged over the images.
         """
@@ -83,17 +83,17 @@ class VaeModel(nn.Module):
         return VaeOutput(decoded.float(), kl)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images uint8 [B, H, W, 3] -> the posterior's mode, float32 [B, C, h, w]."""
+        """Turn images uint8 [B, H, W, 3] into the posterior's mode, float32 [B, C, h, w]."""
         latent: Tensor = self.vae.encode(from_pixels(images)).latent_dist.mode()
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
-        """A latent [B, C, h, w] -> images, float [B, 3, H, W] in about [-1, 1]."""
+        """Turn a latent [B, C, h, w] into images, float [B, 3, H, W] in about [-1, 1]."""
         images: Tensor = self.vae.decode(latent).sample
         return images
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
-        """All parameters."""
+        """Return all parameters."""
         return list(self.named_parameters())
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
@@ -116,7 +116,7 @@ _NETWORK = ("block_out_channels", "layers_per_block", "latent_channels", "norm_n
 
 
 def _noise(like: Tensor, seed: int) -> Tensor:
-    """Normal numbers for this process's images: those that one process would draw for all."""
+    """Draw normal numbers for this process's images: those that one process would draw for all."""
     generator, world = torch.Generator().manual_seed(seed), distributed.world()
     drawn = torch.randn((world * len(like), *like.shape[1:]), generator=generator)
     return drawn.chunk(world)[distributed.rank()].to(like.device)

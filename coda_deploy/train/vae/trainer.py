@@ -59,16 +59,16 @@ class VaeStepper(BaseStepper):
     config: VaeTrainConfig
 
     def last_weight(self) -> Tensor:
-        """The decoder's last weight."""
+        """Return the decoder's last weight."""
         weight: Tensor = self.state.model.vae.decoder.conv_out.weight
         return weight
 
     def rates(self, factor: float) -> tuple[float, float, float]:
-        """One rate for all."""
+        """Return one rate for all."""
         rate = self.config.optim.lr * factor
         return rate, rate, rate
 
     def forward(self, images: Tensor, seed: int) -> ForwardResult:
-        """Through a sample of the posterior."""
+        """Run through a sample of the posterior."""
         out: VaeOutput = self.model(images, seed)
         return ForwardResult(out.reconstruction, {"kl": (self.config.loss.kl, out.kl)})

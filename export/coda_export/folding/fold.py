@@ -35,7 +35,7 @@ class Vae(Protocol):
 
 
 def _after(conv: nn.Conv2d, matrix: Tensor, bias: Tensor) -> nn.Conv2d:
-    """One convolution for ``matrix @ conv(x) + bias`` (per position); exact, since nothing pads in between."""
+    """Return one convolution for ``matrix @ conv(x) + bias`` (per position); exact, since nothing pads in between."""
     weight = torch.einsum("po,oikl->pikl", matrix, conv.weight.double())
     return _conv_like(conv, weight, matrix @ _bias(conv) + bias)
 
@@ -60,7 +60,7 @@ def _conv_like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2
 
 
 def _fold_encoder(vae: Vae, channels: int, scale: float, shift: float) -> FoldedEncoder:
-    """``scale * (mean - shift)`` and the 1x1 ``quant_conv`` go into the last convolution; the variances are cut off."""
+    """Fold ``scale * (mean - shift)`` and the 1x1 ``quant_conv`` into the last convolution; cut the variances off."""
     encoder = copy.deepcopy(vae.encoder)
     conv, quant_conv = cast(nn.Conv2d, encoder.conv_out), vae.quant_conv
     if quant_conv is None:

@@ -63,7 +63,7 @@ class FoldedDecoder(nn.Module):
         self.offset = None if offset is None else nn.Parameter(offset[:, None, None], requires_grad=False)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Ids [B, L] -> the quantised latent [B, C, h, w]."""
+        """Turn ids [B, L] into the quantised latent [B, C, h, w]."""
         values = nn.functional.embedding(ids, self.codebook)
         start, total = 0, None
         for side, up in zip(self.sides, self.up, strict=True):
@@ -84,6 +84,6 @@ class FoldedDecoder(nn.Module):
 
 
 def apply_both_sides(matrix: Tensor, grid: Tensor) -> Tensor:
-    """``M g M^T`` for each channel: ``matrix`` [m, n], ``grid`` [B, n, n, C] -> [B, m, m, C]."""
+    """Compute ``M g M^T`` for each channel: ``matrix`` [m, n], ``grid`` [B, n, n, C] -> [B, m, m, C]."""
     rows = (matrix @ grid.flatten(2)).unflatten(2, (grid.shape[2], grid.shape[3]))
     return cast(Tensor, matrix @ rows)

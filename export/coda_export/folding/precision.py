@@ -2,7 +2,7 @@
 
 Convolutions and projections compute in the low type. What decides the last digits stays float32: the statistics of
 normalisations, the scores of attention and what is summed with them, and the last layers, whose output is the latent
-that the code search reads, or the picture. benchmarks/bench_precision.py measures what that is worth.
+that the code search reads, or the image. benchmarks/bench_precision.py measures what that is worth.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Cast(nn.Module):
 
 
 def lowered(body: nn.Module, precision: str) -> nn.Module:
-    """``body``, a diffusers encoder or decoder, computing in ``precision``, float32 in and out.
+    """Return ``body``, a diffusers encoder or decoder, computing in ``precision``, float32 in and out.
 
     fp32 returns it as it is; otherwise it is copied. Raises ``KeyError`` for a precision not in ``DTYPES``.
     """
@@ -52,7 +52,7 @@ def lowered(body: nn.Module, precision: str) -> nn.Module:
 
 
 def _attend_in_float32(attention: Attention, dtype: torch.dtype) -> None:
-    """Queries, keys and values leave their projections, computed in ``dtype``, as float32."""
+    """Make queries, keys and values leave their projections, computed in ``dtype``, as float32."""
     for name in ("to_q", "to_k", "to_v"):
         setattr(attention, name, _Cast(getattr(attention, name), dtype, torch.float32))
     attention.to_out[0] = _Cast(attention.to_out[0], dtype, dtype)

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 
 def area_matrix(size: int, side: int) -> Tensor:
-    """P float32 [side, size] with ``pooled = P x P^T``: adaptive average pooling from ``size`` to ``side``."""
+    """Return P float32 [side, size] with ``pooled = P x P^T``: adaptive average pooling from ``size`` to ``side``."""
     identity = torch.eye(size, dtype=torch.float64)[:, None]
     return F.adaptive_avg_pool1d(identity, side)[:, 0].T.float().contiguous()
 
 
 def bicubic_matrix(side: int, size: int) -> Tensor:
-    """U float32 [size, side] with ``upsampled = U y U^T``: bicubic, align_corners False, a = -0.75, no antialias."""
+    """Return U float32 [size, side], ``upsampled = U y U^T``: bicubic, align_corners False, a = -0.75, no antialias."""
     # Bicubic is separable and keeps constants, so a map that is constant along one axis shows the other axis alone.
     columns = torch.eye(side, dtype=torch.float64)[None, :, :, None].expand(1, side, side, side)
     spread = F.interpolate(columns, size=(size, side), mode="bicubic", align_corners=False)

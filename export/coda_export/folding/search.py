@@ -42,7 +42,7 @@ class FoldedSearch:
     eps: float = 0.0
 
     def features(self, rows: Tensor) -> Tensor:
-        """Rows t [N, C] -> [N, K]."""
+        """Turn rows t [N, C] into features [N, K]."""
         rows = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
         if self.spread is None:
             return rows
@@ -50,7 +50,7 @@ class FoldedSearch:
         return torch.cat([rows, std], 1)
 
     def ids(self, rows: Tensor, chunk: int = 8192) -> Tensor:
-        """The best code of each row [N, C]: int64 [N]; no more than ``chunk`` columns of logits exist at a time."""
+        """Find the best code of each row [N, C]: int64 [N]; at most ``chunk`` columns of logits exist at a time."""
         features = self.features(rows)
         best = torch.full((rows.shape[0],), -torch.inf)
         ids = torch.zeros(rows.shape[0], dtype=torch.int64)

@@ -1,12 +1,12 @@
-"""Nearest upsampling and the convolution after it, as convolutions of the small picture: 16 products in place of 36.
+"""Nearest upsampling and the convolution after it, as convolutions of the small image: 16 products instead of 36.
 
-A 3x3 convolution of a picture that was doubled sees each small pixel two or four times. With w_k the kernel's rows, and
+A 3x3 convolution of an image that was doubled sees each small pixel two or four times. With w_k the kernel's rows, and
 likewise for its columns::
 
     row 2i     = w_0 x[i-1] + (w_1 + w_2) x[i]
     row 2i + 1 = (w_0 + w_1) x[i] + w_2 x[i+1]
 
-so each of the four parities of (row, column) is a 2x2 convolution of the small picture, whose kernel is known before.
+so each of the four parities of (row, column) is a 2x2 convolution of the small image, whose kernel is known before.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ class FoldedUpsample(nn.Module):
 
 
 def interleave_by_stacking(parts: Sequence[Tensor]) -> Tensor:
-    """Four [B, O, H, W], in the order of the parities, -> [B, O, 2H, 2W]: columns, then rows."""
+    """Interleave four [B, O, H, W], in the order of the parities, to [B, O, 2H, 2W]: columns, then rows."""
     even, odd = (torch.stack(tuple(parts[start : start + 2]), -1).flatten(3) for start in (0, 2))
     return torch.stack((even, odd), 3).flatten(2, 3)
 
 
 def interleave_by_transposing(parts: Sequence[Tensor]) -> Tensor:
-    """The same, both at once."""
+    """Interleave likewise, columns and rows at once."""
     grid = torch.cat(tuple(parts), 1).unflatten(1, (2, 2, -1))  # [B, 2, 2, O, H, W]
     return cast(Tensor, grid.permute(0, 3, 4, 1, 5, 2).flatten(4).flatten(2, 3))
 
 
 def _halved(weight: Tensor, axis: int, parity: int) -> Tensor:
-    """The kernel's three rows (``axis`` 2) or columns (3) as the two that an output of this parity needs."""
+    """Return the kernel's three rows (``axis`` 2) or columns (3) as the two that an output of this parity needs."""
     first, middle, last = weight.split(1, axis)
     return torch.cat((first, middle + last) if parity == 0 else (first + middle, last), axis)
 

@@ -25,7 +25,7 @@ class GraphBuilder:
         self._count = 0
 
     def constant(self, array: NDArray[np.generic] | Sequence[int] | int, name: str = "const") -> str:
-        """The name of an initializer with this content; equal contents share one. Lists of int become int64."""
+        """Return the name of an initializer with this content; equal contents share one. Lists of int become int64."""
         value = np.ascontiguousarray(np.asarray(array) if isinstance(array, np.ndarray) else np.array(array, np.int64))
         value = value.reshape(np.shape(array))
         digest = hashlib.sha256(f"{value.dtype}{value.shape}".encode() + value.tobytes()).hexdigest()[:12]
@@ -58,7 +58,7 @@ class GraphBuilder:
         return self.node("Reshape", value, self.constant(list(shape), "shape"))
 
     def graph(self, name: str, inputs: Sequence[Info], outputs: Sequence[Info]) -> onnx.GraphProto:
-        """The graph as it stands."""
+        """Return the graph as it stands."""
         return helper.make_graph(
             self.nodes,
             name,
@@ -68,7 +68,7 @@ class GraphBuilder:
         )
 
     def model(self, name: str, inputs: Sequence[Info], outputs: Sequence[Info], opset: int) -> onnx.ModelProto:
-        """A checked model."""
+        """Return a checked model."""
         model = helper.make_model(
             self.graph(name, inputs, outputs),
             opset_imports=[helper.make_opsetid("", opset)],

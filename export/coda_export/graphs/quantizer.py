@@ -16,7 +16,7 @@ QUANTIZER_OPSET = 20
 
 
 def both_sides(graph: GraphBuilder, matrix: Tensor, grid: str, channels: int) -> str:
-    """``M g M^T`` for [B, n, n, C] -> [B, m, m, C]; nothing at all when M is the identity."""
+    """Add ``M g M^T`` for [B, n, n, C] -> [B, m, m, C]; nothing at all when M is the identity."""
     out, side = matrix.shape
     if out == side:
         return grid

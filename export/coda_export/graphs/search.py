@@ -73,7 +73,7 @@ def add_tables(graph: GraphBuilder, search: FoldedSearch) -> SearchTables:
 
 
 def _features(graph: GraphBuilder, tables: SearchTables, rows: str) -> str:
-    """Rows [N, C] -> [N, K]: append 1, and the query's standard deviation where a LayerNorm asks for it."""
+    """Turn rows [N, C] into [N, K]: append 1, and the query's standard deviation where a LayerNorm asks for it."""
     one = graph.constant(np.array(1, np.float32), "one")
     rows = graph.node("Pad", rows, graph.constant([0, 0, 0, 1], "pads"), one)
     if tables.spread is None:
@@ -86,7 +86,7 @@ def _features(graph: GraphBuilder, tables: SearchTables, rows: str) -> str:
 
 
 def add_search(graph: GraphBuilder, tables: SearchTables, rows: str, tokens: int) -> str:
-    """Rows float32 [N, C] -> ids int64 [N]; ``tokens`` is how many rows one image has."""
+    """Add the search from rows float32 [N, C] to ids int64 [N]; ``tokens`` is how many rows one image has."""
     chunks, per_step = tables.short_steps if tokens <= FEW_TOKENS else tables.steps
     features = _features(graph, tables, rows)
     body = GraphBuilder(f"{features}/")

@@ -77,7 +77,7 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
-    """Image uint8 [B, H, W, 3] -> latent float32 [B, C, h, w], computed in ``precision``.
+    """Return the graph from image uint8 [B, H, W, 3] to latent float32 [B, C, h, w], computed in ``precision``.
 
     Its operators are those of ``opset``; what it declares is `graph_opset`.
     """
@@ -86,7 +86,7 @@ def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto
 
 
 def decoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
-    """Ids int32 [B, L] -> image uint8 [B, H, W, 3]; the embedding stays float32, the VAE computes in ``precision``.
+    """Return the graph from ids int32 [B, L] to image uint8 [B, H, W, 3]; embeds in float32, VAE in ``precision``.
 
     Opsets as in `encoder_graph`.
     """

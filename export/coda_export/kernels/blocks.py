@@ -35,7 +35,7 @@ class Blocks:
     """All sizes are powers of two.
 
     `search` and `merge` hold one kernel each for scales of few tokens, whose table is split among many blocks, and for
-    scales of many. `pool_places` is how many places of the latent a block of the pooling reads at least.
+    scales of many. `pool_places` is how many positions of the latent a block of the pooling reads at least.
     """
 
     search: tuple[SearchBlock, ...]
@@ -63,7 +63,7 @@ class Specialisation:
 
 
 def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> tuple[Specialisation, ...]:
-    """The kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
+    """Return the kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
     latent = {
         "SIZE": spec.latent_size,
         "CHANNELS": spec.latent_channels,

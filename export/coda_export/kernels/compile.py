@@ -44,12 +44,12 @@ _ALIGNMENT = 16  # bytes, of every buffer and table: what vector loads need
 
 
 def arguments(function: str) -> tuple[tuple[str, str], ...]:
-    """A kernel's arguments at a launch, (name, type) in their order."""
+    """Return a kernel's arguments at a launch, (name, type) in their order."""
     return tuple(_TYPES[function].items())
 
 
 def query_length(tables: SearchTables) -> int:
-    """The query's length d where the kernels have to compute its standard deviation, 0 where not."""
+    """Return the query's length d where the kernels have to compute its standard deviation, 0 where not."""
     return 0 if tables.spread is None else int(tables.spread.shape[1])
 
 
@@ -134,12 +134,12 @@ def _compile(triton: Any, specialisation: Specialisation, target: str, offset: i
 
 
 def _uses(text: str, entry: str) -> int:
-    """How often the body names a parameter of `entry`, in brackets."""
+    """Count how often the body names a parameter of `entry`, in brackets."""
     return len(re.findall(rf"\[{re.escape(entry)}_param_", text))
 
 
 def import_triton() -> Any:
-    """The module, imported now. Raises MissingDependencyError."""
+    """Import the module now. Raises MissingDependencyError."""
     if importlib.util.find_spec("triton") is None:
         raise MissingDependencyError("compiling the GPU kernels needs Triton", extra="kernels")
     return importlib.import_module("triton")

@@ -35,7 +35,7 @@ def pool(
     CHANNELS: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
 ):
-    """Adaptive average pooling: the window of place i covers [floor(i h / side), ceil((i + 1) h / side))."""
+    """Pool by adaptive averages: the window of position i covers [floor(i h / side), ceil((i + 1) h / side))."""
     token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     image, place = token // (side * side), token % (side * side)
     row, column = place // side, place % side
@@ -76,7 +76,7 @@ def search(
     QUERY: tl.constexpr,  # d, or 0 where no LayerNorm needs the standard deviation
     QUERY_PADDED: tl.constexpr,
 ):
-    """The best code of every token within one split of the table."""
+    """Find the best code of every token within one split of the table."""
     split = tl.program_id(1)
     token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     channel = tl.arange(0, CHANNELS_PADDED)
@@ -103,7 +103,7 @@ def search(
         best = tl.where(better, score, best)
         found = tl.where(better, start, found)
     top = tl.max(best, 1)
-    # The lowest code among equals; a column's place says nothing about it, since columns may have won in other chunks.
+    # The lowest code among equals; a column's index says nothing about it, since columns may have won in other chunks.
     code = tl.min(tl.where(best == top[:, None], found + column[None, :], CODES), 1)
     to = token * splits + split
     tl.store(scores + to, top, mask=token < tokens)
@@ -115,19 +115,19 @@ def merge(
     scores,  # float32 [tokens, splits]
     codes,  # int32 [tokens, splits]
     values,  # float32 [V, CHANNELS_PADDED]
-    ids,  # int32 [B, LENGTH], written at this scale's places
+    ids,  # int32 [B, LENGTH], written at this scale's positions
     grid,  # float32 [tokens, CHANNELS_PADDED], written: the values of the ids
     tokens,
     splits,
     places,  # tokens an image at this scale
-    start,  # this scale's first place among an image's ids
+    start,  # this scale's first position among an image's ids
     SPLITS: tl.constexpr,  # a power of two, at least `splits`
     BLOCK_TOKENS: tl.constexpr,
     LENGTH: tl.constexpr,  # L
     CODES: tl.constexpr,
     CHANNELS_PADDED: tl.constexpr,
 ):
-    """The best of the splits, its id and its value."""
+    """Find the best of the splits, its id and its value."""
     token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
     here = token < tokens
     split = tl.arange(0, SPLITS)
@@ -149,7 +149,7 @@ def merge(
 def subtract(
     before,  # float32 [B, C, h, h]: the residual
     grid,  # float32 [B * side * side, CHANNELS_PADDED]
-    taps,  # int32 [4, h]: the places of a side that a point of the latent is made from
+    taps,  # int32 [4, h]: the positions of a side that a point of the latent is made from
     weights,  # float32 [4, h]
     after,  # float32 [B, C, h, h], written; may be `before`
     points,  # B * h * h

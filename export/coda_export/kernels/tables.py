@@ -7,6 +7,6 @@ from coda_runtime.backends.ptx import SearchTables
 
 
 def search_tables(search: FoldedSearch) -> SearchTables:
-    """The table as NumPy arrays, to write with ``SearchTables.save``; W is the bundle's codebook."""
+    """Return the table as NumPy arrays, to write with ``SearchTables.save``; W is the bundle's codebook."""
     spread = None if search.spread is None else search.spread.numpy()
     return SearchTables(search.table.numpy(), spread, search.eps)

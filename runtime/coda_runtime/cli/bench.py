@@ -14,11 +14,10 @@ from ..backends.base import LoadOptions
 from ..bench.plan import AXES, Plan
 from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
-from ..format.precision import PRECISIONS
 from ..hub_source import find_bundle
 from .base import command as coda_command
 from .base import debug_option, json_option, one_line_errors, print_json, progress, table
-from .options import bundle_argument, load_options
+from .options import bundle_argument, load_option_help, load_options
 from .sources import collect, keep_sources
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ _RUN_EXAMPLE = """coda bench run bundle --images photos --batch 1,4,8 --out resu
 coda bench run bundle --backend onnxruntime,tensorrt --precision fp32,bf16 --device cuda:0,cuda:1
 coda bench run bundle --scenario server --latency-bound 50 --batch 8"""
 _COLUMNS = ("cell", "operation", "scenario", "batch", "p50", "p99", "images/s", "memory", "GPU memory")
+_SEVERAL = "several separated by commas"
 
 T = TypeVar("T")
 
@@ -64,10 +64,10 @@ command = _Group(
 @click.option("--operation", default="encode,decode", show_default=True, help="encode, quantise, decode, round-trip.")
 @click.option("--scenario", default="single-stream", show_default=True, help="single-stream, offline, server.")
 @click.option("--batch", default="1,8", show_default=True, help="Images per call; for server, the maximum.")
-@click.option("--backend", default="auto", show_default=True, help="auto, or engine libraries' names.")
-@click.option("--precision", default="auto", show_default=True, help=f"auto (the bundle's), {', '.join(PRECISIONS)}.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N; measured one by one.")
-@click.option("--threads", help="CPU threads for one run, as 1,2,4; the engine library's choice by default.")
+@click.option("--backend", default="auto", show_default=True, help=load_option_help("backend", _SEVERAL))
+@click.option("--precision", default="auto", show_default=True, help=load_option_help("precision", _SEVERAL))
+@click.option("--device", default="auto", show_default=True, help=load_option_help("device", _SEVERAL))
+@click.option("--threads", help=load_option_help("threads", f"{_SEVERAL}, the engine library's choice by default"))
 @load_options(but=AXES)
 @click.option(
     "--seconds", type=float, default=3.0, show_default=True, help="Minimum time of each measurement, in seconds."

@@ -54,6 +54,12 @@ def typed_load_options(context: click.Context) -> list[str]:
     return [_name(field) for field in typed]
 
 
+def load_option_help(name: str, more: str) -> str:
+    """Return the help of that field of LoadOptions with ``more`` added, for a command with an option of its own."""
+    (help_text,) = (field.metadata["help"] for field in _shown() if field.name == name)
+    return f"{help_text.removesuffix('.')}; {more}."
+
+
 def _shown() -> list[Field[Any]]:
     return [field for field in fields(LoadOptions) if "help" in field.metadata]
 

@@ -16,7 +16,7 @@ from ..serving.options import ServeOptions
 from ..serving.sockets import listen
 from ..tokenizer import Tokenizer
 from .base import command as coda_command
-from .options import bundle_argument, load_options
+from .options import bundle_argument, load_option_help, load_options
 
 _PORT = click.IntRange(0, 65535)
 _COUNT = click.IntRange(1)
@@ -68,7 +68,7 @@ _DELAY = click.FloatRange(0, 60_000)
 )
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
 @click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N; several, separated by commas."
+    "--device", default="auto", show_default=True, help=load_option_help("device", "several separated by commas")
 )
 @load_options(but=["device"])
 def command(bundle: str, device: str, log_format: str, options: LoadOptions, **settings: Any) -> None:

@@ -146,7 +146,7 @@ def test_every_metric_with_the_published_weights(tiny_folder: Path, photos: Path
         assert found[key] == pytest.approx(np.mean([line[key] for line in lines]))
     assert found["ms_ssim_scales"] == 2
     assert found["rfid"] is None
-    assert found["not_computed"]["rfid"] == "Inception's weights are not here: name them with --inception-weights"
+    assert found["not_computed"]["rfid"] == "Inception's weights are not available: name them with --inception-weights"
 
 
 @pytest.mark.usefixtures("unread")
@@ -158,7 +158,7 @@ def test_missing_weights_name_the_one_command(
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    assert f"run `coda weights {command}`, which brings them" in one_line(
+    assert f"run `coda weights {command}`, which fetches them" in one_line(
         coda("eval", tiny_folder, "--data", photos, option)
     )
 
@@ -199,15 +199,15 @@ def test_a_missing_package_names_its_extra(tiny_folder: Path, photos: Path, monk
     ("arguments", "message"),
     [
         (["{photos}", "--data", "{photos}"], "is neither a tokenizer (it has no config.json) nor a bundle"),
-        (["{tmp}/nowhere", "--data", "{photos}"], "nowhere is not there"),
+        (["{tmp}/nowhere", "--data", "{photos}"], "nowhere does not exist"),
         (["{tiny}", "--data", "{tmp}"], "is empty; expected images"),
         (["{tiny}", "--data", "{tmp}/nowhere"], "nowhere"),
         (["{tiny}", "--data", "{photos}", "--device", "cuda:63"], "device is 'cuda:63'"),
         (["{tiny}", "--data", "{photos}", "--device", "gpu"], "device is 'gpu'"),
         (["{tiny}", "--data", "{photos}", "--precision", "fp16"], "precision is 'fp16', and"),
-        (["{tiny}", "--data", "{photos}", "--against", "{tmp}/nowhere"], "nowhere is not there"),
+        (["{tiny}", "--data", "{photos}", "--against", "{tmp}/nowhere"], "nowhere does not exist"),
         (["{tiny}", "--data", "{photos}", "--report", "{tmp}"], "is a folder; expected the name of a file"),
-        (["{tiny}", "--data", "{photos}", "--report", "{photos}/cat.png"], "looks like images, not like a result"),
+        (["{tiny}", "--data", "{photos}", "--report", "{photos}/cat.png"], "looks like image data, not a result"),
         (["{tiny}", "--data", "{photos}", "--report", "{tmp}/o", "--per-image", "{tmp}/o"], "both name"),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_failure_half_way_leaves_the_older_report(
     tiny_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> NoReturn:
-        raise target.DeviceError("the GPU has no memory left for this batch: give a smaller --batch")
+        raise target.DeviceError("the GPU ran out of memory on this batch: use a smaller --batch")
 
     monkeypatch.setattr(target.TokenizerTarget, "decode", fail)
     (tmp_path / "r.html").write_text("older")

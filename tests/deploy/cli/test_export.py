@@ -102,8 +102,8 @@ def test_several_precisions_and_what_could_not_be_run(
         (["--engine", "tensorrt"], 'pip install "tensorrt>=11"'),
         (["--engine", "tensorrt-rtx", "--target", "sm90"], "has no target sm90"),
         (["--engine", "tensorrt-rtx", "--batch", "8,4,1"], "expected MIN,OPT,MAX, rising"),
-        (["--batch", "1,4,8"], "--batch says how engines are built, and none is asked for"),
-        (["--engine", "ptx", "--target", "sm89"], "--target says how engines are built, and none is asked for"),
+        (["--batch", "1,4,8"], "--batch applies to engines, and none is requested"),
+        (["--engine", "ptx", "--target", "sm89"], "--target applies to engines, and none is requested"),
         (["--triton-format", "onnx"], "no repository is requested: add --triton REPO"),
     ],
 )

@@ -56,7 +56,7 @@ def test_one_command_and_again_without_a_network(
 ) -> None:
     commit = hub.push_folder(PUBLISHED, official)
     done = run("--out", tmp_path / "one")
-    told = [f"{tmp_path / 'one'}: {FLUX}, 21 tokens an image, 32 codes"]
+    told = [f"{tmp_path / 'one'}: {FLUX}, 21 tokens per image, 32 codes"]
     told.append(f"to get exactly this again: {PUBLISHED}@{commit}")
     assert (done.returncode, done.stderr, done.stdout.splitlines()) == (0, "", told)
     digests = {
@@ -166,5 +166,5 @@ def test_a_damaged_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "vae_ema.pth is cut, damaged" in line
+    assert "vae_ema.pth is truncated, damaged" in line
     assert [path.name for path in tmp_path.iterdir()] == ["official"]

@@ -98,13 +98,13 @@ def test_it_trains_and_tells(workspace: runs.Workspace, tmp_path: Path) -> None:
     assert first.startswith(f"{out}: 6 steps, ")
     assert rest == [f"next:  coda eval {out} --data IMAGES", f"       coda export {out} --out bundle/"]
     # Again: refused, or with --resume nothing to do but to tell.
-    assert "holds a training already: give --resume" in one_line(coda(*arguments(workspace, out)))
+    assert "already holds a training run: give --resume" in one_line(coda(*arguments(workspace, out)))
     result = coda(*arguments(workspace, out, "--resume", "--json"))
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told.pop("out"), told["step"]) == (str(out), 6)
     assert told == json.loads((out / "log.jsonl").read_text().splitlines()[-1])
-    assert result.stderr.splitlines() == ["going on from step 6 of 6"]
+    assert result.stderr.splitlines() == ["resuming from step 6 of 6"]
 
 
 def test_only_the_first_process_tells(
@@ -128,7 +128,7 @@ def test_settings_change_the_run(workspace: runs.Workspace, tmp_path: Path) -> N
         (["--config", "flux"], "no configuration 'flux': expected a TOML file, or one of flux_v65536, mar_v16384"),
         (["--set", "optim.batchsize=2"], "unknown key 'batchsize'; the nearest known one is 'batch'"),
         (["--set", "tokenizer.image_size=17"], "image_size 17 is not a multiple of 2"),
-        (["--vae", "nobody/nothing"], "could be had from the hub"),
+        (["--vae", "nobody/nothing"], "could be loaded from the hub"),
         (["--data", "/no/such/place"], "there is no file or folder '/no/such/place'"),
         (["--set", "loss.lpips=1", "--set", "loss.lpips_weights=/none"], "loss.lpips_weights: there is no file /none"),
     ],
@@ -172,7 +172,9 @@ def test_signals_save_and_stop(workspace: runs.Workspace, tmp_path: Path, number
     last = told.read_text().splitlines()[-1]
     (saved,) = list_checkpoints(out)
     step = int(saved.name[-8:])
-    assert last == f"stopped: {number.name}: saved at step {step} in {out}; go on with the same command and --resume"
+    assert (
+        last == f"stopped: {number.name}: saved at step {step} in {out}; to continue, repeat the command with --resume"
+    )
     assert len(runs.log(out)) == step
     assert "Traceback" not in told.read_text()
 

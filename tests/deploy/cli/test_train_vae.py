@@ -80,7 +80,7 @@ def test_it_says_what_comes_next(photos: Path, tmp_path: Path) -> None:
     assert first.startswith(f"{tmp_path}/out: 1 steps, ")
     assert first.endswith(" dB on training images")
     assert second.startswith(f"next:  coda train --config CONFIG --vae {tmp_path}/out --data {photos} --out ")
-    assert "holds a training already: give --resume" in one_line(coda(*arguments(photos, tmp_path / "out")))
+    assert "already holds a training run: give --resume" in one_line(coda(*arguments(photos, tmp_path / "out")))
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,13 @@ def test_signals_save_and_stop(
     (saved,) = list_checkpoints(out)
     step = int(saved.name[-8:])
     last = told.read_text().splitlines()[-1]
-    assert last == f"stopped: {number.name}: saved at step {step} in {out}; go on with the same command and --resume"
+    assert (
+        last == f"stopped: {number.name}: saved at step {step} in {out}; to continue, repeat the command with --resume"
+    )
     assert step < STEPS
     result = coda(*arguments(photos, out, *LONG, "--resume"))
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines()[0] == f"going on from step {step} of {STEPS}"
+    assert result.stderr.splitlines()[0] == f"resuming from step {step} of {STEPS}"
     trainings.same_run(out, uninterrupted, STEPS)
 
 
@@ -149,5 +151,5 @@ def test_its_help_says_what_it_needs() -> None:
     assert command.name == "train-vae"
     told = " ".join(coda("train-vae", "--help").stdout.split())
     assert "coda train --vae OUT" in told
-    assert "`coda weights lpips` brings" in told
+    assert "`coda weights lpips` fetches" in told
     assert "--set loss.lpips=0 trains without" in told

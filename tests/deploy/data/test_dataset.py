@@ -120,12 +120,16 @@ def test_hub_datasets_by_name_and_split(hub: Path) -> None:
     assert names(source) == [f"hf:owner/name[{index}]" for index in range(3)]
     np.testing.assert_array_equal(pixels(source, 1), photo(1, 41, 55))
     assert names(open_source("hf:owner/name@test")) == ["hf:owner/name@test[0]"]
-    with pytest.raises(DataError, match=r"hf:owner/name@valid: Hugging Face did not deliver .*Unknown split"):
+    with pytest.raises(
+        DataError, match=r"hf:owner/name@valid: the dataset could not be loaded from Hugging Face .*Unknown split"
+    ):
         open_source("hf:owner/name@valid")
 
 
 def test_a_hub_that_does_not_answer_is_one_line(hub: Path) -> None:
-    with pytest.raises(DataError, match=r"^hf:owner/missing: Hugging Face did not deliver the dataset \(.+\); check"):
+    with pytest.raises(
+        DataError, match=r"^hf:owner/missing: the dataset could not be loaded from Hugging Face \(.+\); check"
+    ):
         open_source("hf:owner/missing")
 
 

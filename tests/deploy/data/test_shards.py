@@ -196,5 +196,5 @@ def test_a_shard_that_changes_or_goes_ends_the_run(folder: Path) -> None:
     with pytest.raises(DataError, match=r"train-000\.tar has changed since the run began"):
         source.image(0)
     (folder / "train-001.tar").unlink()
-    with pytest.raises(DataError, match=r"train-001\.tar cannot be opened any more \(No such file"):
+    with pytest.raises(DataError, match=r"train-001\.tar can no longer be opened \(No such file"):
         source.image(2)

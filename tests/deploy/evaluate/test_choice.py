@@ -47,7 +47,7 @@ def test_all() -> None:
     metrics = make_metrics(Choice(every=True), "cpu")
     assert set(metrics.comparisons) == {"psnr", "ssim", "ms_ssim", "lpips", "lpips_alex", "dists", "ssimulacra2"}
     assert metrics.inception is None  # no command brings its weights
-    assert metrics.reasons == {"rfid": "Inception's weights are not here: name them with --inception-weights"}
+    assert metrics.reasons == {"rfid": "Inception's weights are not available: name them with --inception-weights"}
     assert metrics.network_device == "cpu"
 
 
@@ -70,7 +70,7 @@ def test_a_file_of_vgg_may_be_for_dists_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "told"),
     [
-        (Choice(lpips=True), "VGG-16 for LPIPS are missing: .* run `coda weights lpips`, which brings them, or name"),
+        (Choice(lpips=True), "VGG-16 for LPIPS are missing: .* run `coda weights lpips`, which fetches them, or name"),
         (
             Choice(lpips_alex=True),
             "AlexNet for LPIPS are missing: .* run `coda weights lpips`, .*--lpips-alex-weights$",

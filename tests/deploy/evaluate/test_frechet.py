@@ -123,7 +123,9 @@ def test_rfid_of_the_real_network(file: Path, originals: NDArray[np.uint8]) -> N
 
 def test_another_networks_weights_are_reported(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other\.pth holds no weights of torch-fidelity's Inception \(Missing key"):
+    with pytest.raises(
+        WeightsError, match=r"other\.pth does not hold the weights of torch-fidelity's Inception \(Missing key"
+    ):
         Inception(tmp_path / "other.pth", CPU)
 
 

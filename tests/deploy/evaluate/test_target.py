@@ -99,7 +99,7 @@ def test_what_only_a_bundle_has(tiny_folder: Path, option: str, value: str) -> N
 
 
 def test_providers_are_a_bundle_s(tiny_folder: Path, tiny_bundle: Path) -> None:
-    with pytest.raises(InputError, match=r"providers is \['X'\], .* runs in PyTorch and has no such choice"):
+    with pytest.raises(InputError, match=r"providers is \['X'\], .* runs in PyTorch and has no such option"):
         open_target(tiny_folder, providers=["X"])
     with open_target(tiny_bundle, providers=["CPUExecutionProvider"]) as found:
         assert found.about.backend == "onnxruntime"
@@ -115,7 +115,7 @@ def test_a_full_gpu_is_reported(tiny_folder: Path, monkeypatch: pytest.MonkeyPat
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(CodaTokenizer, "encode", full)
-    with open_target(tiny_folder) as found, pytest.raises(DeviceError, match="give a smaller --batch"):
+    with open_target(tiny_folder) as found, pytest.raises(DeviceError, match="use a smaller --batch"):
         found.encode(BATCH)
 
 
@@ -129,9 +129,9 @@ def test_a_folder_with_both_is_the_tokenizer(tiny_folder: Path, tiny_bundle: Pat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "is not there: give the folder of a tokenizer or of a bundle, or a hub id"),
-        ("a/b/c", "is not there"),
-        ("demo/bundel", "is not there"),
+        ("nowhere", "does not exist: give the folder of a tokenizer or of a bundle, or a hub id"),
+        ("a/b/c", "does not exist"),
+        ("demo/bundel", "does not exist"),
         ("demo/tokenizer/config.json", "is a file"),
         ("empty", r"neither a tokenizer \(it has no config.json\) nor a bundle \(no manifest.json\): give the folder"),
         ("demo", "neither a tokenizer .*: name bundle or tokenizer inside it"),
@@ -163,5 +163,7 @@ def test_hub_ids(tiny_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypat
         raise OSError("no network")
 
     monkeypatch.setattr(storage, "snapshot_download", unreachable)
-    with pytest.raises(WeightsError, match="owner/gone is no local folder, and could not be had from the hub"):
+    with pytest.raises(
+        WeightsError, match="owner/gone is not a local folder, and could not be downloaded from the hub"
+    ):
         open_target("owner/gone")

@@ -65,7 +65,7 @@ def test_cut_file(tmp_path: Path, keep: float) -> None:
     folder = write(tmp_path / "official", checkpoint("mar_v16384")[1])
     whole = (folder / QUANTIZER_FILE).read_bytes()
     (folder / QUANTIZER_FILE).write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    with pytest.raises(WeightsError, match=rf"{QUANTIZER_FILE} is cut, damaged, .*: download it again"):
+    with pytest.raises(WeightsError, match=rf"{QUANTIZER_FILE} is truncated, damaged, .*: download it again"):
         import_official(folder, "mar_v16384")
 
 
@@ -100,7 +100,7 @@ def test_pickles_that_are_no_checkpoint(tmp_path: Path, content: bytes) -> None:
 def test_text_instead_of_a_checkpoint(tmp_path: Path) -> None:
     folder = write(tmp_path / "official", checkpoint("mar_v16384")[1])
     (folder / VAE_FILE).write_text("<html>404</html>")
-    with pytest.raises(WeightsError, match=rf"{VAE_FILE} is cut, damaged, or holds more than tensors"):
+    with pytest.raises(WeightsError, match=rf"{VAE_FILE} is truncated, damaged, or holds more than tensors"):
         import_official(folder, "mar_v16384")
 
 

@@ -93,7 +93,7 @@ def test_what_coda_weights_stored_comes_before_every_other_cache(
     assert find(stored="alexnet") == path_of("alexnet")
     assert find(put(tmp_path / "own.pth"), stored="alexnet") == tmp_path / "own.pth"
     path_of("alexnet").write_bytes(b"cut")
-    with pytest.raises(WeightsError, match=r"alexnet\.safetensors is cut, damaged"):
+    with pytest.raises(WeightsError, match=r"alexnet\.safetensors is truncated, damaged"):
         find(stored="alexnet")
 
 
@@ -113,9 +113,9 @@ def test_what_is_said_when_nothing_works(find: Find, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         find(hub=HUB, url=url)
     assert str(caught.value) == (
-        f"the weights of NET are missing: {cache} is not there, and could not be had from own/net on the Hugging Face "
-        f"Hub (LocalEntryNotFoundError) nor from {url} (URLError); download {url} and put it there, or name the file "
-        "with --net"
+        f"the weights of NET are missing: {cache} is not there, and could not be downloaded from own/net on the "
+        f"Hugging Face Hub (LocalEntryNotFoundError) nor from {url} (URLError); download {url} and put it there, or "
+        "name the file with --net"
     )
     with pytest.raises(WeightsError, match=r"download https://huggingface.co/own/net/resolve/main/model.safetensors"):
         find(hub=HUB)
@@ -130,7 +130,7 @@ def test_what_is_said_when_nothing_works(find: Find, tmp_path: Path) -> None:
             Lpips,
             r"VGG-16 for LPIPS are missing: neither .*coda-deploy/weights/vgg16\.safetensors nor .*checkpoints/"
             r"vgg16-397923af\.pth is there, .*timm/vgg16\.tv_in1k on the .*URLError\); run `coda weights lpips`, "
-            r"which brings them, or name the file with lpips_weights$",
+            r"which fetches them, or name the file with lpips_weights$",
         ),
         (
             DinoFeatures,
@@ -187,7 +187,9 @@ def test_a_cut_file_is_rejected(tmp_path_factory: pytest.TempPathFactory, kind: 
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(WeightsError, match=r"net\.\w+ is cut, damaged, or holds more than tensors \(\w+\): download"):
+    with pytest.raises(
+        WeightsError, match=r"net\.\w+ is truncated, damaged, or holds more than tensors \(\w+\): download"
+    ):
         read_state(path)
 
 

@@ -100,6 +100,6 @@ def test_unknown_key_is_named_with_the_nearest() -> None:
 )
 def test_values_of_a_wrong_kind(change: dict[str, Any]) -> None:
     with pytest.raises(
-        ConfigError, match=r"has a value of a wrong kind|must be a whole number|must list the VAE's widths"
+        ConfigError, match=r"has a value of the wrong type|must be a whole number|must list the VAE's widths"
     ):
         TokenizerConfig.from_json(config().to_json() | change)

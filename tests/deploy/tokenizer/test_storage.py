@@ -75,7 +75,7 @@ def test_cut_weights(folder: Path, keep: float) -> None:
     path = folder / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-    with pytest.raises(WeightsError, match=r"model\.safetensors is cut or damaged .*: copy it again"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors is truncated or damaged .*: copy it again"):
         CodaTokenizer.from_pretrained(folder)
 
 
@@ -84,7 +84,7 @@ def test_damaged_header(folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[8:40] = b"\xff" * 32
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="cut or damaged"):
+    with pytest.raises(WeightsError, match="truncated or damaged"):
         CodaTokenizer.from_pretrained(folder)
 
 
@@ -93,7 +93,7 @@ def test_missing_files(folder: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no model\.safetensors: copy it there"):
         CodaTokenizer.from_pretrained(folder)
     (folder / "config.json").unlink()
-    with pytest.raises(ConfigError, match=r"no tokenizer folder: it has no config\.json"):
+    with pytest.raises(ConfigError, match=r"is not a tokenizer folder: it has no config\.json"):
         CodaTokenizer.from_pretrained(folder)
 
 
@@ -125,10 +125,12 @@ def test_scales_that_do_not_fit(folder: Path) -> None:
 def test_a_vae_that_diffusers_does_not_take(folder: Path) -> None:
     vae = json.loads((folder / "config.json").read_text())["vae"]
     edit_config(folder, vae=vae | {"norm_num_groups": 7})
-    with pytest.raises(ConfigError, match=r"vae is no AutoencoderKL configuration: num_channels .* must be divisible"):
+    with pytest.raises(
+        ConfigError, match=r"vae is not an AutoencoderKL configuration: num_channels .* must be divisible"
+    ):
         CodaTokenizer.from_pretrained(folder)
     edit_config(folder, vae=vae | {"down_block_types": ["NoSuchBlock"] * 3})
-    with pytest.raises(ConfigError, match="vae is no AutoencoderKL configuration: NoSuchBlock"):
+    with pytest.raises(ConfigError, match="vae is not an AutoencoderKL configuration: NoSuchBlock"):
         CodaTokenizer.from_pretrained(folder)
 
 
@@ -188,7 +190,7 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(storage, "snapshot_download", download)
-    with pytest.raises(WeightsError, match=r"someone/tokenizer is no local folder, .*\(LocalEntryNotFoundError\)"):
+    with pytest.raises(WeightsError, match=r"someone/tokenizer is not a local folder, .*\(LocalEntryNotFoundError\)"):
         CodaTokenizer.from_pretrained("someone/tokenizer")
 
 
@@ -245,7 +247,7 @@ def test_provenance_of_other_weights_is_not_believed(folder: Path) -> None:
     tokenizer.checkpoint = CHECKPOINT
     tokenizer.save_pretrained(folder)
     edit_weights(folder, lambda w: w["quantizer.codebook"].neg_())  # as a release would that knows no provenance.json
-    with pytest.warns(RuntimeWarning, match=r"provenance\.json speaks of other weights than those in model\.safet"):
+    with pytest.warns(RuntimeWarning, match=r"provenance\.json describes other weights than those in model\.safet"):
         assert CodaTokenizer.from_pretrained(folder).checkpoint is None
 
 

@@ -161,7 +161,7 @@ def test_the_hub(folder: Path, hub: Path) -> None:
     with pytest.raises(ConfigError, match="owner/name:unet holds a UNet2DModel, expected a diffusers AutoencoderKL"):
         load_vae("owner/name:unet")
     for name in ("owner/name", "owner/other", "owner/other:vae", "a b/c d"):
-        with pytest.raises(ConfigError, match=r"could be had from the hub .*a pipeline's VAE is owner/name:vae"):
+        with pytest.raises(ConfigError, match=r"could be loaded from the hub .*a pipeline's VAE is owner/name:vae"):
             load_vae(name)
 
 

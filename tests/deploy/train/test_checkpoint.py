@@ -135,7 +135,9 @@ def test_tidy_takes_only_what_coda_left(tmp_path: Path) -> None:
 def test_facts_that_cannot_be_read(tokenizer: CodaTokenizer, tmp_path: Path, damage: str) -> None:
     workspace = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
     (workspace / "training.json").write_text(damage)
-    with pytest.raises(WeightsError, match=r"step-00000001 is no whole checkpoint \(.+\); delete it to continue from"):
+    with pytest.raises(
+        WeightsError, match=r"step-00000001 is not a complete checkpoint \(.+\); delete it to continue from"
+    ):
         load_checkpoint(workspace)
 
 
@@ -147,7 +149,7 @@ def test_tensors_that_cannot_be_read(tokenizer: CodaTokenizer, tmp_path: Path, s
         file.unlink()
     else:
         os.truncate(file, size)
-    with pytest.raises(WeightsError, match=r"is no whole checkpoint"):
+    with pytest.raises(WeightsError, match=r"is not a complete checkpoint"):
         load_checkpoint(workspace)
 
 

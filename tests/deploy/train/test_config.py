@@ -171,7 +171,7 @@ def test_settings_that_are_rejected(override: str, message: str) -> None:
 def test_nothing_to_do() -> None:
     with pytest.raises(ConfigError, match=r"optim.steps and optim.epochs are both 0"):
         read_config("mar_v16384", ["optim.epochs=0"])
-    with pytest.raises(ConfigError, match="nothing would compare pictures"):
+    with pytest.raises(ConfigError, match="nothing would compare images"):
         read_config("mar_v16384", ["loss.l1=0", "loss.l2=0", "loss.lpips=0"])
 
 

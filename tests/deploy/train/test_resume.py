@@ -94,7 +94,7 @@ def test_stopped_by_a_signal(
         return run(self, step, batches)
 
     monkeypatch.setattr(Stepper, "run", signalled)
-    with pytest.raises(StoppedError, match=r"SIGTERM: saved at step 5 in .*; go on with .* --resume") as stopped:
+    with pytest.raises(StoppedError, match=r"SIGTERM: saved at step 5 in .*; to continue, .* --resume") as stopped:
         workspace.train(out, runs.config())
     assert stopped.value.signal == signal.SIGTERM
     monkeypatch.undo()
@@ -113,7 +113,7 @@ def test_stopped_in_the_warm_up(workspace: runs.Workspace, tmp_path: Path, monke
         warm_up(*arguments)
 
     monkeypatch.setattr(trainer, "warm_up", signalled)
-    with pytest.raises(StoppedError, match="SIGINT: in the warm-up, of which nothing is saved"):
+    with pytest.raises(StoppedError, match="SIGINT: during the warm-up, of which nothing is saved"):
         workspace.train(tmp_path / "out", runs.config(warmup={"images": 4, "rounds": 2}))
     assert list_checkpoints(tmp_path / "out") == []
 
@@ -128,7 +128,7 @@ def test_stopped_while_the_vae_is_loaded(
         return build(*arguments)
 
     monkeypatch.setattr(trainer, "build_tokenizer", signalled)
-    with pytest.raises(StoppedError, match="SIGTERM: before the first step, with nothing to save; go on with"):
+    with pytest.raises(StoppedError, match="SIGTERM: before the first step, with nothing to save; to continue"):
         workspace.train(tmp_path / "out", runs.config())
     assert not (tmp_path / "out").exists()
 
@@ -150,11 +150,11 @@ def test_stopped_while_the_basis_changes(
         return sensitivity(vae, images, generator, stop)
 
     monkeypatch.setattr(latent_basis, "sensitivity", signalled)
-    with pytest.raises(StoppedError, match=r"SIGTERM: in the warm-up, .* saved: 0:00:0\d of work are lost, it begins"):
+    with pytest.raises(StoppedError, match=r"SIGTERM: during the warm-up, .* saved: 0:00:0\d of work is lost, and"):
         workspace.train(tmp_path / "out", runs.config(warmup={"equalise": True, "batch": 8}))
     assert passed == [1, 2]
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "the warm-up comes first; it is saved when it is complete, not before"
+    assert said[0] == "the warm-up comes first; it is not saved until it is complete"
     assert said[1].startswith("images 8/64  0:00:0")
     assert [line.split("  ")[0] for line in said if line.startswith("images")] == [
         f"images {n}/64" for n in range(8, 65, 8)
@@ -198,7 +198,7 @@ def test_another_number_of_workers(workspace: runs.Workspace, whole: Path, copie
 
 
 def test_a_finished_run(workspace: runs.Workspace, whole: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="holds a training already: give --resume to go on with it, or another"):
+    with pytest.raises(ConfigError, match="already holds a training run: give --resume to continue it, or another"):
         workspace.train(copied, runs.config())
     monkeypatch.setattr(trainer, "Stepper", None)
     before = (copied / "log.jsonl").read_text()
@@ -221,7 +221,7 @@ def test_folders_that_are_taken(workspace: runs.Workspace, copied: Path, tmp_pat
     file.write_text("")
     for out in (copied, vae):
         for resume in (False, True):
-            with pytest.raises(ConfigError, match="holds a model, and no checkpoints to go on from: choose another"):
+            with pytest.raises(ConfigError, match="holds a model but no checkpoints to resume from: choose another"):
                 workspace.train(out, runs.config(), resume=resume)
     with pytest.raises(OutputError, match="file is a file; expected the name of a folder to write to"):
         workspace.train(file, runs.config())
@@ -255,7 +255,7 @@ def test_a_damaged_checkpoint(workspace: runs.Workspace, whole: Path, copied: Pa
     undo(copied, STEPS)
     newest = list_checkpoints(copied)[-1]
     os.truncate(newest / name, 100)
-    with pytest.raises(WeightsError, match=r"step-00000006 is no whole checkpoint \(.+\); delete it to continue"):
+    with pytest.raises(WeightsError, match=r"step-00000006 is not a complete checkpoint \(.+\); delete it to continue"):
         workspace.train(copied, runs.config(), resume=True)
     shutil.rmtree(newest)
     workspace.train(copied, runs.config(), resume=True)

@@ -103,7 +103,7 @@ def test_a_misshapen_tensor(workspace: runs.Workspace, worked: dict[str, Tensor]
 
 def test_a_tensor_too_many(workspace: runs.Workspace, worked: dict[str, Tensor]) -> None:
     count = sum(name.startswith("heads") for name in worked)
-    with pytest.raises(WeightsError, match=rf"here has {count} keys too many, first 'heads"):
+    with pytest.raises(WeightsError, match=rf"here has {count} unexpected keys, first 'heads"):
         make(workspace, judged=False).load(worked, "here")
 
 

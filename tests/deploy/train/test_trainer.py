@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite(workspace: runs.Workspace, tmp_path: Path) ->
     step = int(last.name[-8:])
     assert text.startswith(f"l1 is not finite at step {step + 1}, on the images {workspace.photos}")
     assert text.count(".png") == 4
-    assert f"; the last checkpoint is of step {step}: start anew with a lower optim.lr" in text
+    assert f"; the last checkpoint is from step {step}: start over with a lower optim.lr" in text
     CodaTokenizer.from_pretrained(last)
     assert not (out / "config.json").exists()
 
@@ -166,7 +166,7 @@ def test_a_gradient_that_is_not_finite(
         return found._replace(total=found.total + (decoded - decoded).sum().sqrt()) if calls[0] == 2 else found
 
     monkeypatch.setattr(Objective, "image_terms", wall)
-    with pytest.raises(DivergedError, match=r"^gradient is not finite at step 2, .*last checkpoint is of step 1"):
+    with pytest.raises(DivergedError, match=r"^gradient is not finite at step 2, .*last checkpoint is from step 1"):
         workspace.train(tmp_path / "out", runs.config(save={"every": 1}))
     (only,) = checkpoint.list_checkpoints(tmp_path / "out")
     assert only.name == "step-00000001"

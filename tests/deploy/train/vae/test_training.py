@@ -124,7 +124,7 @@ def test_stopped_by_a_signal(photos: Path, whole: Path, tmp_path: Path, monkeypa
         return run(self, step, batches)
 
     monkeypatch.setattr(VaeStepper, "run", signalled)
-    with pytest.raises(StoppedError, match=r"SIGTERM: saved at step 5 in .*; go on with .* --resume"):
+    with pytest.raises(StoppedError, match=r"SIGTERM: saved at step 5 in .*; to continue, .* --resume"):
         train_vae(trainings.config(), photos, out)
     monkeypatch.undo()
     assert [path.name for path in list_checkpoints(out)] == ["step-00000004", "step-00000005"]
@@ -189,10 +189,10 @@ def test_nothing_is_begun_without_what_it_needs(photos: Path, whole: Path, tmp_p
 
 
 def test_folders_that_are_taken(photos: Path, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a training already: give --resume to go on with it, or another"):
+    with pytest.raises(ConfigError, match="already holds a training run: give --resume to continue it, or another"):
         train_vae(trainings.config(), photos, whole)
     vae = Path(shutil.copytree(whole, tmp_path / "vae", ignore=shutil.ignore_patterns("checkpoints")))
-    with pytest.raises(ConfigError, match="holds a model, and no checkpoints to go on from: choose another"):
+    with pytest.raises(ConfigError, match="holds a model but no checkpoints to resume from: choose another"):
         train_vae(trainings.config(), photos, vae, resume=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file is a file; expected the name of a folder to write to"):
@@ -208,6 +208,6 @@ def test_folders_that_are_taken(photos: Path, whole: Path, tmp_path: Path) -> No
 
 def test_a_loss_that_is_not_finite(photos: Path, tmp_path: Path) -> None:
     config = trainings.config(optim={"lr": 1e30, "lr_warmup": 0}, save={"every": 1, "pictures": 0})
-    with pytest.raises(DivergedError, match=r"is not finite at step \d, on the images .*start anew with a lower"):
+    with pytest.raises(DivergedError, match=r"is not finite at step \d, on the images .*start over with a lower"):
         train_vae(config, photos, tmp_path / "out")
     AutoencoderKL.from_pretrained(list_checkpoints(tmp_path / "out")[-1])
