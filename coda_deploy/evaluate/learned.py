@@ -28,7 +28,7 @@ class Learned:
         self._network, self._unit = network.to(device), unit
 
     def __call__(self, a: Pixels, b: Pixels) -> NDArray[np.float64]:
-        """The distance of each pair of uint8 [B, H, W, 3], 0 for identical ones: float64 [B]."""
+        """Return the distance of each pair of uint8 [B, H, W, 3], 0 for identical ones: float64 [B]."""
         with torch.inference_mode():
             found: Tensor = self._network(*(self._unit(to_tensor(images, self.device)) for images in (a, b)))
         return np.asarray(found.double().cpu().numpy())

@@ -85,7 +85,7 @@ class TokenizerTarget(Target):
     """A tokenizer in PyTorch: unfolded, float32, the posterior's mode."""
 
     def __init__(self, where: Path | str, name: str, device: torch.device, threads: int | None) -> None:
-        """Raises what ``CodaTokenizer.from_pretrained`` does."""
+        """Load the tokenizer; raises what ``CodaTokenizer.from_pretrained`` does."""
         self._tokenizer = CodaTokenizer.from_pretrained(where).to(device)
         self.spec, self.name = self._tokenizer.spec, name
         self.about = About(name, "tokenizer", FP32, "torch", str(device))

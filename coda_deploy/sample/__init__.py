@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def tokenizer_path() -> Path:
-    """The tokenizer folder; MODEL_CARD.md in it says what it is, what it learned from and how good it is."""
+    """Return the tokenizer folder; MODEL_CARD.md in it says what it is, what it learned from and how good it is."""
     return Path(__file__).parent / "tokenizer"

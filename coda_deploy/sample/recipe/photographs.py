@@ -97,7 +97,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _gcompris(packages: Path) -> Iterator[Image.Image]:
-    """Each photograph once: some are in two activities."""
+    """Yield each photograph once: some are in two activities."""
     folder, activities = GCOMPRIS
     seen = set()
     for activity in activities.split():
@@ -121,7 +121,7 @@ def _resize(image: Image.Image, short: int) -> Image.Image:
 
 
 def _squares(image: Image.Image, side: int = 128, per_level: int = 60) -> Iterator[Pixels]:
-    """Crops of side x side out of a pyramid of the photograph: whole views and details."""
+    """Cut crops of side x side out of a pyramid of the photograph: whole views and details."""
     rng = np.random.default_rng(0)
     for short in SHORT_SIDES:
         if short > min(image.size):
@@ -135,7 +135,7 @@ def _squares(image: Image.Image, side: int = 128, per_level: int = 60) -> Iterat
 
 
 def _worth_learning(squares: Iterable[Pixels]) -> list[Pixels]:
-    """Every square with something on it, and each fourth of one tone: skies are many and teach little."""
+    """Keep every square with something on it, and each fourth of one tone: skies are many and teach little."""
     kept, plain = [], 0
     for square in squares:
         steps = np.abs(np.diff(square.astype(np.int16), axis=1)).mean()
@@ -146,7 +146,7 @@ def _worth_learning(squares: Iterable[Pixels]) -> list[Pixels]:
 
 
 def _stamp_on(stamp: Image.Image, ground: Image.Image) -> Image.Image:
-    """A cut-out object pasted over a blurred photograph, so that its edges are photographic too."""
+    """Paste a cut-out object over a blurred photograph, so that its edges are photographic too."""
     stamp = _resize(stamp, min(512, min(stamp.size)))
     base = ground.resize(stamp.size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(3))
     base.paste(stamp, (0, 0), stamp)
@@ -154,7 +154,7 @@ def _stamp_on(stamp: Image.Image, ground: Image.Image) -> Image.Image:
 
 
 def gather(packages: Path) -> dict[str, list[Pixels]]:
-    """All squares, uint8 [128, 128, 3], under the keys ``train`` and ``held_out``. No photograph is in both."""
+    """Return all squares, uint8 [128, 128, 3], under the keys ``train`` and ``held_out``. No photograph is in both."""
     import skimage
 
     squares: dict[str, list[Pixels]] = {"train": [], "held_out": []}

@@ -40,7 +40,7 @@ def widen(vae: AutoencoderKL, widths: tuple[int, ...], seed: int = 0) -> Autoenc
 
 
 def _repeat(tensor: Tensor, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Dimension 0 holds what is written and is repeated; dimension 1 of a weight what is read, and is shared out."""
+    """Repeat dimension 0, which holds what is written; dimension 1 of a weight, what is read, is shared out."""
     wide = tensor.repeat_interleave(shape[0] // tensor.shape[0], 0)
     if tensor.ndim == 1 or (copies := shape[1] // tensor.shape[1]) == 1:
         return wide

@@ -22,47 +22,64 @@ _PORT = click.IntRange(0, 65535)
 _COUNT = click.IntRange(1)
 _SECONDS = click.FloatRange(0, min_open=True)
 _DELAY = click.FloatRange(0, 60_000)
+_DEFAULT = ServeOptions()
 
 
 @coda_command(name="serve", example="coda serve bundle/ --host 127.0.0.1 --http-port 8080 --grpc-port 8081")
 @bundle_argument
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
-@click.option("--http-port", type=_PORT, default=8080, show_default=True, help="0 picks a free port.")
-@click.option("--grpc-port", type=_PORT, default=8081, show_default=True, help="0 picks a free port.")
+@click.option("--host", default=_DEFAULT.host, show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
+@click.option("--http-port", type=_PORT, default=_DEFAULT.http_port, show_default=True, help="0 picks a free port.")
+@click.option("--grpc-port", type=_PORT, default=_DEFAULT.grpc_port, show_default=True, help="0 picks a free port.")
 @click.option("--max-batch", type=_COUNT, help="Images in one run; by default what the engines take at once.")
 @click.option(
     "--max-delay-ms",
     type=_DELAY,
-    default=2.0,
+    default=_DEFAULT.max_delay_ms,
     show_default=True,
     help="How long an incomplete batch waits for more while a device is free.",
 )
-@click.option("--max-queue", type=_COUNT, default=256, show_default=True, help="Maximum images waiting for a device.")
-@click.option("--max-images", type=_COUNT, default=64, show_default=True, help="Maximum images in one request.")
 @click.option(
-    "--max-pixels", type=_COUNT, default=50_000_000, show_default=True, help="Maximum width times height of an image."
+    "--max-queue",
+    type=_COUNT,
+    default=_DEFAULT.max_queue,
+    show_default=True,
+    help="Maximum images waiting for a device.",
+)
+@click.option(
+    "--max-images", type=_COUNT, default=_DEFAULT.max_images, show_default=True, help="Maximum images in one request."
+)
+@click.option(
+    "--max-pixels",
+    type=_COUNT,
+    default=_DEFAULT.max_pixels,
+    show_default=True,
+    help="Maximum width times height of an image.",
 )
 @click.option(
     "--max-request-mb",
     type=click.IntRange(1, 1024),
-    default=32,
+    default=_DEFAULT.max_request_mb,
     show_default=True,
     help="Maximum size of a request, in MiB.",
 )
 @click.option(
-    "--max-requests", type=_COUNT, default=64, show_default=True, help="Maximum requests in progress at a time."
+    "--max-requests",
+    type=_COUNT,
+    default=_DEFAULT.max_requests,
+    show_default=True,
+    help="Maximum requests in progress at a time.",
 )
 @click.option(
     "--timeout",
     type=_SECONDS,
-    default=30.0,
+    default=_DEFAULT.timeout,
     show_default=True,
     help="Seconds for a request body to arrive, and again for its response.",
 )
 @click.option(
     "--drain-seconds",
     type=_SECONDS,
-    default=30.0,
+    default=_DEFAULT.drain_seconds,
     show_default=True,
     help="Seconds that requests in progress get after SIGTERM.",
 )
