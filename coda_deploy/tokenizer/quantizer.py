@@ -29,12 +29,12 @@ class Quantized(NamedTuple):
 
 
 def pool_rows(latent: Tensor, side: int) -> Tensor:
-    """Area-downsample [B, C, h, w] to ``side`` and flatten row-major: [B * side * side, C]."""
+    """Downsample by area [B, C, h, w] to ``side`` and flatten row-major: [B * side * side, C]."""
     return F.interpolate(latent, size=(side, side), mode="area").permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def spread_rows(rows: Tensor, side: int, size: Sequence[int]) -> Tensor:
-    """Bicubic-upsample rows [B * side * side, C] to ``size`` (h, w): [B, C, h, w]."""
+    """Upsample bicubically rows [B * side * side, C] to ``size`` (h, w): [B, C, h, w]."""
     grid = rows.unflatten(0, (-1, side, side)).permute(0, 3, 1, 2)
     return F.interpolate(grid, size=tuple(size), mode="bicubic", align_corners=False)
 

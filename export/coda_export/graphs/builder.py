@@ -54,7 +54,7 @@ class GraphBuilder:
         )
 
     def reshape(self, value: str, *shape: int) -> str:
-        """Reshape; 0 keeps a dimension, one -1 is inferred."""
+        """Reshape: 0 keeps a dimension, one -1 is inferred."""
         return self.node("Reshape", value, self.constant(list(shape), "shape"))
 
     def graph(self, name: str, inputs: Sequence[Info], outputs: Sequence[Info]) -> onnx.GraphProto:
