@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -64,6 +63,8 @@ def nvidia_smi(query: str) -> list[list[str]]:
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
+    import subprocess  # here alone: every `load` imports this module, and few machines have nvidia-smi
+
     command = [tool, query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
