@@ -15,7 +15,7 @@ from .admission import Admission, Record
 from .errors import request_error
 from .kserve_parts import InferenceServicer, Plane, add_GRPCInferenceServiceServicer_to_server, messages
 from .options import SMALL_TEXT_BYTES, ServeOptions
-from .outline import Outline, outline
+from .request_summary import RequestSummary, summarise
 from .wire import Request, request_from_grpc
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
         """Answer one inference request, a serialised ModelInferRequest."""
 
         async def answer() -> Any:
-            about = outline(request)
+            about = summarise(request)
 
             async def work(record: Record) -> Any:
                 about.check()
@@ -65,7 +65,7 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
         """Refuse, as `RepositoryModelLoad` does."""
         await self.RepositoryModelLoad(request, context)
 
-    async def _infer(self, request: bytes, about: Outline, record: Record) -> messages.ModelInferResponse:
+    async def _infer(self, request: bytes, about: RequestSummary, record: Record) -> messages.ModelInferResponse:
         async with self._admission.room_for_text(about.text_bytes):
             if about.text_bytes <= SMALL_TEXT_BYTES:
                 asked = _read(request)

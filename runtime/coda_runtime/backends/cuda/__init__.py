@@ -2,12 +2,12 @@
 
 What decides that results are right is the order of work:
 
-1. Each execution lane works on a stream of its own, one call at a time, so everything inside a lane is in order.
-2. What a lane reads is ready before: its stream waits for the event after the last write of the array. An array of
+1. Each executor works on a stream of its own, one call at a time, so everything inside an executor is in order.
+2. What an executor reads is ready before: its stream waits for the event after the last write of the array. An array of
    ours has that event since it was written, and so its memory is never touched before its allocation; a foreign one
    is taken by `__dlpack__(stream=s)`, which makes its producer order its own work before s, and gets the event on s.
-3. What a lane reads stays until it was read: an event recorded after the read is added to the array's memory. Memory
-   of ours waits for it before it is freed; the owner of foreign memory is kept referenced until it has passed.
+3. What an executor reads stays until it was read: an event recorded after the read is added to the array's memory.
+   Memory of ours waits for it before it is freed; the owner of foreign memory is kept referenced until it has passed.
 4. What others read of ours is ready before: `__dlpack__(stream=s)` makes s wait for the event after the last write.
    A numpy array is returned only after the host has waited for that event.
 5. Memory is freed in the order of the stream it was allocated on, after waiting for every reader that is known. torch

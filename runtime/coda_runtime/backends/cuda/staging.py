@@ -7,7 +7,7 @@ import threading
 from .layer import DeviceLayer, Event, HostMemory
 
 _SMALLEST = 1 << 16
-_KEPT_FREE = 128 << 20  # bytes: images in and out of four lanes, in batches of 64 at 256x256
+_KEPT_FREE = 128 << 20  # bytes: images in and out of four executors, in batches of 64 at 256x256
 
 
 class StagingPool:

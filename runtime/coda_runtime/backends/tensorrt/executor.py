@@ -1,8 +1,8 @@
-"""One lane of an engine: a stream, buffers, contexts and CUDA graphs, used by one thread at a time.
+"""One executor of an engine: a stream, buffers, contexts and CUDA graphs, used by one thread at a time.
 
 A graph is valid as long as the context it was recorded from is not changed, and other batches change a context. So each
-size that has a graph has a context of its own, and all contexts of a lane share one scratch memory: they work one after
-the other on one stream. The first batch of a size runs without a graph, as TensorRT needs; the second records it.
+size that has a graph has a context of its own, and all contexts of an executor share one scratch memory: they work one
+after the other on one stream. The first batch of a size runs without a graph, as TensorRT needs; the second records it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Executor:
     def run_on_device(self, batch: npt.NDArray[Any] | CudaArray) -> CudaArray:
         """Queue a checked batch; its output has memory of its own."""
         with self._transfers.settled():
-            # A graph reads the lane's own input, so an array on the GPU is copied there: once, and inside the GPU.
+            # A graph reads the executor's own input, so an array on the GPU is copied there: once, and inside the GPU.
             self._transfers.put(batch, self._input.address)
             self._execute(batch.shape[0])
             return self._transfers.copy_out(*self._out(batch.shape[0]))
@@ -133,7 +133,7 @@ class Executor:
         self._enqueue(plain.context, count)
 
     def _prepare(self, count: int, context: Any = None, *, own: bool = False) -> Any:
-        """Return a context, new or given, set to a batch size and the lane's buffers."""
+        """Return a context, new or given, set to a batch size and the executor's buffers."""
         engine = self._engine
         if context is None:
             context = engine.create_context(count if own else None, self._scratch.address, self._scratch_bytes)

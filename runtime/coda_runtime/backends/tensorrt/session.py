@@ -1,4 +1,4 @@
-"""A loaded engine, run from many threads: each takes a lane for the time of its call."""
+"""A loaded engine, run from many threads: each takes an executor for the time of its call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .engine import Engine
 from .executor import Executor
 
 MAX_EXECUTORS = 4
-"""Lanes of one session: further threads wait. Each has the engine's scratch memory once more."""
+"""Executors of one session: further threads wait. Each has the engine's scratch memory once more."""
 
 
 class TensorRTSession:
@@ -57,14 +57,14 @@ class TensorRTSession:
 
     @property
     def graphs(self) -> Mapping[int, tuple[str, ...]]:
-        """For each batch size that is to have a CUDA graph, per lane: whether it is recorded, or why there is none."""
+        """For each batch size that is to have a CUDA graph, per executor: whether it is recorded, or why not."""
         with self._change:
             executors = [executor.graphs for executor in self._executors]
         return {count: tuple(states[count] for states in executors) for count in sorted(set(self.batch))}
 
     @property
     def executors(self) -> int:
-        """How many lanes there are."""
+        """How many executors there are."""
         with self._change:
             return len(self._executors)
 
@@ -153,13 +153,13 @@ class TensorRTSession:
                 yield executor
             finally:
                 with self._change:
-                    # Last in, first out: the lane that ran last has its graphs, and the others may stay unused.
+                    # Last in, first out: the executor that ran last has its graphs, and the others may stay unused.
                     self._free.append(executor)
                     self._change.notify()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Explain errors: smaller batches do not help, since a lane's memory is for the largest, whatever it runs."""
+        """Explain errors: smaller batches do not help, since an executor's memory is for the largest."""
         try:
             yield
         except DeviceMemoryError as error:

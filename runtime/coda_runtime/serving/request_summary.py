@@ -18,7 +18,7 @@ _MODEL, _RAW = 1, 7  # fields of ModelInferRequest, which are all length-delimit
 
 
 @dataclass(frozen=True)
-class Outline:
+class RequestSummary:
     """The model's name, and the bytes that are no raw contents: names, shapes, and numbers one by one."""
 
     model: str = ""
@@ -37,19 +37,19 @@ class Outline:
             )
 
 
-def outline(message: bytes) -> Outline:
-    """Return what is known of a serialised ModelInferRequest. Raises nothing: see `Outline.check`."""
+def summarise(message: bytes) -> RequestSummary:
+    """Return what is known of a serialised ModelInferRequest. Raises nothing: see `RequestSummary.check`."""
     model, raw_bytes = "", 0
     try:
         for count, (field, wire, start, stop) in enumerate(read_fields(message, 0, len(message), "a request"), 1):
             if count > MAX_FIELDS:
-                return Outline(model, problem=f"it has more than {MAX_FIELDS} fields")
+                return RequestSummary(model, problem=f"it has more than {MAX_FIELDS} fields")
             if wire != LENGTH_DELIMITED:
-                return Outline(model, problem=f"field {field} is unknown")
+                return RequestSummary(model, problem=f"field {field} is unknown")
             if field == _MODEL:
                 model = message[start : min(stop, start + 100)].decode(errors="replace")
             elif field == _RAW:
                 raw_bytes += stop - start
     except WireError as error:
-        return Outline(model, problem=str(error))
-    return Outline(model, len(message) - raw_bytes)
+        return RequestSummary(model, problem=str(error))
+    return RequestSummary(model, len(message) - raw_bytes)
