@@ -24,7 +24,6 @@ from coda_runtime.format.manifest import Artifact
 from coda_runtime.select import Chosen, candidates, choose
 
 _BACKENDS = {"onnx": "onnxruntime", "ptx": "cuda", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
-_OF_FAMILY = {"rtx-ampere": "tensorrt-rtx"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +69,7 @@ def bundle_run(case: Case, contender: Contender, operation: str, clock: str) -> 
 
 def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str]:
     bundle = Bundle.open(bundle_folder(case, contender.family))
-    backend = _OF_FAMILY.get(contender.family, contender.family)
-    options = LoadOptions(case.device.type, backend, contender.precision)
+    options = LoadOptions(case.device.type, contender.family, contender.precision)
     if contender.family == "cuda":
         name = file_name(contender.name.removeprefix("cuda-"))
         artifact = next((a for a in bundle.manifest.artifacts if a.file == name), None)

@@ -34,8 +34,6 @@ def contenders(precisions: Sequence[str]) -> Iterator[Contender]:
     yield Contender("quantizers", "folded-torch", "fp32", QUANTIZER)
     yield Contender("cuda", "cuda-sm80", "fp32", QUANTIZER)
     yield Contender("cuda", "cuda-sm90", "fp32", QUANTIZER)
-    # Whether an engine for Ampere GPUs runs on whichever this is.
-    yield Contender("rtx-ampere", "tensorrt-rtx-sm80", "fp32", QUANTIZER)
     for family in ("onnxruntime", "tensorrt-rtx", "tensorrt"):
         for precision in precisions:
             yield Contender(family, family, precision, _trim((*PARTS, *HOST, *DLPACK), precision))

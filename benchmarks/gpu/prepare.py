@@ -21,22 +21,16 @@ from coda_deploy.export import export_tokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export import DEFAULT_THRESHOLDS, Threshold
-from coda_runtime.backends.tensorrt.library import find_library
-from coda_runtime.build.builder import build_engine
-from coda_runtime.build.bundle import EngineRequest, add_engines, copy_bundle, with_engines
+from coda_runtime.build.bundle import EngineRequest, add_engines
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.errors import BuildError
-from coda_runtime.format.bundle import Bundle, describe_file, seal
-from coda_runtime.format.engine_key import EngineKey
-from coda_runtime.format.manifest import Artifact
-from coda_runtime.format.parts import DECODER, ENCODER, has_precisions
+from coda_runtime.format.parts import DECODER, ENCODER
 from coda_runtime.format.precision import PRECISIONS
-from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.machine.devices import find_gpu
 from coda_runtime.parity import ParitySamples
 
-ENGINES = ("rtx-ampere", "tensorrt-rtx", "tensorrt")
-"""Families with engines of their own: TensorRT-RTX for sm80 and for the GPU at hand, TensorRT."""
+ENGINES = ("tensorrt-rtx", "tensorrt")
+"""Families with engines of their own."""
 # Random weights promise no parity: every row says what it is, and the sample keeps the real thresholds.
 _NO_THRESHOLDS = {precision: Threshold(0.0, 0.0) for precision in PRECISIONS}
 
@@ -94,59 +88,15 @@ def make_kernels(shape: str, settings: Settings) -> None:
 
 
 def make_engines(shape: str, library: str, settings: Settings) -> None:
-    """A bundle with TensorRT's engines, as `coda build` makes it. Parity is left to the rows."""
-    target = folder(settings.work, shape)
-    options = BuildOptions(batch=settings.batch)
-    out = target / f"bundle-{library}"
-    if library == "rtx-ampere":
-        options = dataclasses.replace(options, targets=("sm80",))
-        return build_for_this_gpu(target / "bundle", out, options, ())
-    if library == "tensorrt-rtx":
-        return build_for_this_gpu(target / "bundle", out, options, settings.precisions)
+    """Make a bundle with a library's engines for the GPU at hand, as `coda build` does. Parity is left to the rows."""
+    target, options = folder(settings.work, shape), BuildOptions(batch=settings.batch)
+    if library == "tensorrt-rtx":  # whose builder asks for the targets' names, and refuses those that it cannot run on
+        gpu = find_gpu()
+        if gpu is None:
+            raise BuildError("building for the GPU at hand needs one, and the driver shows none here")
+        options = dataclasses.replace(options, targets=(gpu.capability,))
     request = EngineRequest(library, options, settings.precisions)
-    add_engines(target / "bundle", request, out=out, measure=lambda _, artifact: artifact)
-    return None
-
-
-def build_for_this_gpu(bundle: Path, out: Path, options: BuildOptions, precisions: tuple[str, ...]) -> None:
-    """TensorRT-RTX engines that say they are for the GPU at hand, whichever it is: its list of targets has no sm90.
-
-    Without targets its builder takes ComputeCapability.CURRENT, which needs the GPU; `coda build` names targets always.
-    ``precisions`` are the encoder's and the decoder's; without any, the quantizer alone is built.
-    """
-    library, gpu, source = find_library("tensorrt-rtx"), find_gpu(), Bundle.open(bundle)
-    if gpu is None:
-        raise BuildError("building for the GPU at hand needs one, and the driver shows none here")
-    with staged_folder(out, replace=True) as target:
-        copy_bundle(source, target)
-        (target / "engines").mkdir(exist_ok=True)
-        made = []
-        for onnx in (artifact for artifact in source.manifest.artifacts if artifact.format == "onnx"):
-            if onnx.precision not in precisions and has_precisions(onnx.part):
-                continue
-            begun = time.perf_counter()
-            built = build_engine(library, target / onnx.file, options, precision=onnx.precision)
-            seconds = time.perf_counter() - begun
-            aim = "-".join(options.targets) or "current"
-            print(f"  {onnx.file} for {aim} on {gpu.capability}: {len(built.data)} bytes in {seconds:.1f} s")
-            file = f"engines/{onnx.part}.{onnx.precision}.{library.name}-{aim}.engine"
-            (target / file).write_bytes(built.data)
-            key = EngineKey.made_here(
-                library=library.name,
-                library_version=library.version,
-                targets=(gpu.capability,),
-                onnx=onnx,
-                flags=options.flags(),
-                gpu=gpu.name,
-                driver=gpu.driver,
-            )
-            digest, size = describe_file(target, file)
-            made.append(
-                Artifact(
-                    onnx.part, library.name, onnx.precision, file, digest, size, options.batch, engine=key.to_json()
-                )
-            )
-        seal(target, with_engines(source.manifest, made))
+    add_engines(target / "bundle", request, out=target / f"bundle-{library}", measure=lambda _, artifact: artifact)
 
 
 def needs(family: str) -> tuple[str, ...]:
