@@ -106,5 +106,6 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
         def load(name: str) -> Tokenizer:
             return open_tokenizer(folder, replace(options, device=name))
 
-        logs.set_up(log_format)
-        TokenServer(spec, load, [name.strip() for name in device.split(",")], server_options).start(http_socket)
+        log = logs.set_up(log_format)
+        devices = [name.strip() for name in device.split(",")]
+        TokenServer(spec, load, devices, server_options, log).start(http_socket)

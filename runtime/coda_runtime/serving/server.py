@@ -18,6 +18,7 @@ from ..machine.processors import usable_cpus
 from .admission import Admission
 from .batching import Batcher
 from .kserve_parts import ModelServer, Plane
+from .logs import LineWriter
 from .metrics import Metrics
 from .models import Decode, Encode, TokenModel
 from .options import ServeOptions
@@ -42,13 +43,18 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         load: loads the bundle on a device.
         devices: where to load it; one worker each.
         options: limits and addresses.
+        log: where its log is written; the lines that it drops are counted.
     """
 
-    def __init__(self, spec: Spec, load: Load, devices: Sequence[str], options: ServeOptions) -> None:
+    def __init__(
+        self, spec: Spec, load: Load, devices: Sequence[str], options: ServeOptions, log: LineWriter | None = None
+    ) -> None:
         super().__init__(enable_latency_logging=False)
         self.dataplane = Plane(self.registered_models)
         self._load, self._devices, self._options = load, devices, options
         self._metrics = Metrics()
+        if log is not None:
+            log.count_dropped(self._metrics.dropped_lines.inc)
         self._pool = ThreadPoolExecutor(min(_MAX_THREADS, len(usable_cpus())), "coda-prepare")
         self._models: list[TokenModel] = [
             Encode("encode", spec, options, self._pool),
