@@ -99,7 +99,7 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
     server_options = ServeOptions(**settings)
     folder = find_bundle(bundle)
     spec = Bundle.open(folder).spec
-    with listen(server_options) as http_socket:
+    with listen(server_options) as http_sockets:
         from ..serving import logs
         from ..serving.server import TokenServer
 
@@ -108,4 +108,4 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
 
         log = logs.set_up(log_format)
         devices = [name.strip() for name in device.split(",")]
-        TokenServer(spec, load, devices, server_options, log).start(http_socket)
+        TokenServer(spec, load, devices, server_options, log).start(http_sockets)

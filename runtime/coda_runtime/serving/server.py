@@ -65,18 +65,22 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         self._replicas: Replicas | None = None
         self._batcher: Batcher | None = None
 
-    def start(self, http_socket: socket.socket) -> None:
-        """Serve until SIGTERM or SIGINT, HTTP on this socket. Raises CodaError: a bundle that does not load."""
+    def start(self, http_sockets: list[socket.socket]) -> None:
+        """Serve until SIGTERM or SIGINT, HTTP on these sockets. Raises CodaError: a bundle that does not load."""
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._serve_on(http_socket))
+            runner.run(self._serve_on(http_sockets))
 
-    async def _serve_on(self, http_socket: socket.socket) -> None:
+    async def _serve_on(self, http_sockets: list[socket.socket]) -> None:
         admission = Admission(self._options, self._metrics)
         rpc = grpc_server(Service(self.dataplane, admission, self._pool), self._options)
-        listening = {"http": address(*http_socket.getsockname()[:2]), "grpc": bind_grpc(rpc, self._options)}
+        port = http_sockets[0].getsockname()[1]
+        listening = {
+            "http": address(self._options.host, port),
+            "grpc": bind_grpc(rpc, self._options, http_sockets),
+        }
         http = http_server(application(self.dataplane, admission, self._options, self._pool), self._options)
         stop = _stop_on_signals()
-        serving = asyncio.create_task(http.serve(sockets=[http_socket]))
+        serving = asyncio.create_task(http.serve(sockets=http_sockets))
         await rpc.start()
         _LOG.info("listening", extra={"fields": listening})
         opening = asyncio.create_task(self._open(admission))
