@@ -53,7 +53,7 @@ current_record: ContextVar[Record] = ContextVar("current_record")
 class Admission:
     """Takes inference requests while the server is ready and has room for them.
 
-    `active` is how many are under way. All of it runs on the event loop.
+    `active` is how many are under way; `stopping` is true once it takes no more. All of it runs on the event loop.
     """
 
     def __init__(self, options: ServeOptions, metrics: Metrics) -> None:
@@ -61,6 +61,7 @@ class Admission:
         self._why_not = "the server is loading the bundle; wait until it is ready"
         self._ready = False
         self.active = 0
+        self.stopping = False
         self._texts = asyncio.Semaphore(MAX_TEXTS)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -71,6 +72,7 @@ class Admission:
 
     def shut(self) -> None:
         """Take no more requests; those under way go on."""
+        self.stopping = True
         self._ready, self._why_not = False, "the server is stopping; send the request to another one"
 
     async def idle(self, seconds: float) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.responses import Response
 from starlette.types import Receive, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -90,6 +91,7 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
     """
 
     class BoundedProtocol(HttpToolsProtocol):
+        _primed = False  # while the parser is told once more what the protocol knows
         _head_bytes = 0  # since a head or a chunk of a body ended: of headers, also those behind a body in chunks
         _went_on = False
         _sending: TimerHandle | None = None  # while the client is to send
@@ -111,13 +113,49 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             self._sending = self._sending or self._limit()
             self._head_bytes += len(data)
             self._went_on = False
-            super().data_received(data)
+            self._parse(data)
             if self._went_on:
                 self._head_bytes = 0
             elif self._head_bytes > MAX_HEADER_BYTES:
                 self.send_400_response(f"The headers have over {MAX_HEADER_BYTES} bytes.")
 
+        def _parse(self, data: bytes) -> None:
+            """Parse as uvicorn does, but as if nobody had asked for another protocol than HTTP/1.1.
+
+            Clients that offer h2c send the body nevertheless. The parser takes the message to end at the headers then,
+            so a new one is told how the body is framed, and goes on behind them.
+            """
+            self._unset_keepalive_if_required()
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                except HttpParserUpgrade as offer:
+                    data = data[offer.args[0] :]
+                    head = _framing(self.parser, self.headers)
+                    self.parser = HttpRequestParser(self)
+                    self._primed = True
+                    self.parser.feed_data(head)
+                    self._primed = False
+                    continue
+                except HttpParserError:
+                    self.send_400_response("Invalid HTTP request received.")
+                break
+
+        def on_message_begin(self) -> None:
+            if not self._primed:
+                super().on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            if not self._primed:
+                super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if not self._primed:
+                super().on_header(name, value)
+
         def on_headers_complete(self) -> None:
+            if self._primed:
+                return
             self._went_on = True
             super().on_headers_complete()
 
@@ -126,6 +164,8 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             super().on_body(body)
 
         def on_message_complete(self) -> None:
+            if self.parser.should_upgrade():  # it is not: see _parse
+                return
             self._went_on = True
             self._sending = _stopped(self._sending)
             super().on_message_complete()
@@ -142,6 +182,17 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             return self.loop.call_later(timeout + _SLACK, self.transport.abort)
 
     return BoundedProtocol
+
+
+def _framing(parser: HttpRequestParser, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a head of the same length of body and the same end of connection as the parser's, without an upgrade."""
+    lines = [b"POST / HTTP/" + parser.get_http_version().encode()]
+    for name, value in headers:
+        if name == b"connection":
+            value = b", ".join(token for token in value.split(b",") if token.strip().lower() != b"upgrade")
+        if name in (b"connection", b"content-length", b"transfer-encoding"):
+            lines.append(name + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _stopped(timer: TimerHandle | None) -> TimerHandle | None:

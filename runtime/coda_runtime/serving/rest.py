@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .admission import Admission, Record
 from .errors import RequestError, request_error
@@ -76,7 +76,27 @@ class Inference:
         return call() if small else await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
-def application(plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> Starlette:
+class Doorway:
+    """The ASGI application before all others: a slash at a path's end is nothing, and who stops says so."""
+
+    def __init__(self, app: Starlette, admission: Admission) -> None:
+        self._app, self._admission = app, admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand one request on."""
+        path: str = scope["path"]
+        if path.endswith("/"):  # Starlette would redirect, to whatever host the client named
+            scope = {**scope, "path": path.rstrip("/") or "/"}
+
+        async def last(message: Message) -> None:
+            if self._admission.stopping and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, last)
+
+
+def application(plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> Doorway:
     """Return everything that is served over HTTP."""
     endpoints = V2Endpoints(plane)
 
@@ -119,10 +139,12 @@ def application(plane: Plane, admission: Admission, options: ServeOptions, pool:
         ServerNotReady: _not_ready,
         Exception: _explained,
     }
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return Doorway(app, admission)
 
 
-def http_server(app: Starlette, options: ServeOptions) -> uvicorn.Server:
+def http_server(app: Doorway, options: ServeOptions) -> uvicorn.Server:
     """Return the server of `app`; its sockets are given to `serve`."""
     config = uvicorn.Config(
         app,
