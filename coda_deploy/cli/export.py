@@ -12,6 +12,7 @@ from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.cli.sources import warn_of_omitted
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.codes.metrics import percent
 from coda_runtime.errors import InputError
@@ -124,6 +125,7 @@ def command(
     requests = _requests(engines, target, batch)
     if triton is not None:
         triton.check(out, precisions, [request.options.batch for request in requests if request.library == TENSORRT])
+    warn_of_omitted(parity_images)
     steps = 4 * len(precisions) + 5 + (PTX in engines) + len(requests) * 2 * (2 * len(precisions) + 1)
     with progress("exporting", total=steps) as bar:
 

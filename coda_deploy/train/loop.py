@@ -76,7 +76,8 @@ def run(
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
-            training = make(RunContext(open_source(data), folder, accelerator, request, report))
+            images = open_source(data, lambda text: report.say(f"warning: {text}"))
+            training = make(RunContext(images, folder, accelerator, request, report))
         try:
             if newest:
                 training.resume(newest)

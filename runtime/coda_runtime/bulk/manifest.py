@@ -59,6 +59,8 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
         "images": images,
         "tokens": images * int(settings.spec["num_tokens"]),
         "errors": sum(len(shard.errors) for shard in shards),
+        "omitted": plan.omitted.to_json(),
+        "unlabelled": plan.unlabelled,
         "shard_size": settings.shard_size,
         "rows_per_group": ROWS_PER_GROUP,
         "shards": [

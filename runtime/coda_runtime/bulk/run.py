@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ..backends.base import AllOptions, LoadOptions
 from ..errors import ImageError, InputError
@@ -41,7 +41,8 @@ class Summary:
     `images` have ids, `errors` could not be read, `tokens` are the ids of all; `computed` is how many images, readable
     or not, this run worked through; `images_per_second` is taken from the first result on, without the start of Ray and
     the engines, None where there was no second one; `shards` is the number of files; `left_out` counts files of SRC
-    that the plan does not know, since they were added later.
+    that the plan does not know, since they were added later; `omitted` is {kind: {"count", "first"}} of what was left
+    out of the plan, with the first names; `unlabelled` counts images without the label that was asked for.
     """
 
     out: str
@@ -52,6 +53,8 @@ class Summary:
     computed: int
     images_per_second: float | None
     left_out: int
+    omitted: dict[str, dict[str, Any]]
+    unlabelled: int
 
 
 def tokenize(
@@ -187,6 +190,8 @@ class _Run:
             computed=self._clock.images,
             images_per_second=self._clock.rate,
             left_out=left_out,
+            omitted=self._plan.omitted.to_json(),
+            unlabelled=self._plan.unlabelled,
         )
 
     def _write_errors(self) -> None:
@@ -273,6 +278,6 @@ def _start(destination: Destination, settings: Settings, source: Source) -> Plan
     images = source.listing()
     if images.num_rows == 0:
         raise InputError(f"{settings.source} holds no images; check what is in its files")
-    plan, data = make_plan(settings, images, source.files())
+    plan, data = make_plan(settings, images, source.files(), source.omitted)
     destination.write(PLAN, data)
     return plan

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 from ..errors import InputError
+from ..io.image_files import count_omitted, has_image_suffix
+from ..io.omitted import Omitted
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -29,25 +31,48 @@ def expand_braces(pattern: str) -> Iterator[str]:
         yield from expand_braces(pattern[: found.start()] + alternative + pattern[found.end() :])
 
 
-def members(file: IO[bytes], size: int, path: str) -> Iterator[tuple[str, int, int]]:
+def members(file: IO[bytes], size: int, path: str, omitted: Omitted) -> Iterator[tuple[str, int, int]]:
     """Yield the (name, offset, size) in bytes of each regular member of an open tar file, in order.
 
-    Only headers are read. `size` is the whole file's, `path` what messages call it. Raises InputError for a file that
-    is no tar, compressed, cut or damaged; OSError.
+    A hard link is the file that it leads to. Only headers are read. `size` is the whole file's, `path` what messages
+    call it. Images that cannot be read from it are counted in `omitted`: links, sparse files, and what `count_omitted`
+    finds. Raises InputError for a file that is no tar, compressed, cut or damaged; OSError.
     """
+    places: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep them all
-                if not 0 <= member.size <= size - member.offset_data:
-                    raise InputError(f"{path} is truncated inside {member.name!r}; copy or download it again")
-                if member.isreg() and not member.issparse():
-                    yield member.name, member.offset_data, member.size
+                place = _place(member, places, size, path)
+                if isinstance(place, str):
+                    if has_image_suffix(member.name):
+                        omitted.add(place, f"{path}/{member.name}")
+                elif place is not None:
+                    places[member.name] = place
+                    count_omitted([member.name], omitted, inside=path)
+                    yield member.name, *place
             _check_end(path, file, archive.offset)
     except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(_not_a_tar(path, file, error)) from error
+
+
+def _place(
+    member: tarfile.TarInfo, places: Mapping[str, tuple[int, int]], size: int, path: str
+) -> tuple[int, int] | str | None:
+    """Return the (offset, size) of a member's bytes, or as what it is left out; None for a folder."""
+    if member.islnk():
+        return places.get(member.linkname, "link to what is not in the archive")
+    if member.issym():
+        return "symbolic link"
+    if member.issparse():
+        return "sparse file"
+    if not member.isreg():
+        return None if member.isdir() else "special file"
+    if not 0 <= member.size <= size - member.offset_data:
+        raise InputError(f"{path} is truncated inside {member.name!r}; copy or download it again")
+    return member.offset_data, member.size
 
 
 def _check_end(path: str, file: IO[bytes], end: int) -> None:

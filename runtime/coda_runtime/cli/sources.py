@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ImageError, InputError
 from ..io.image_files import expected_suffixes, find_images
+from .base import warn
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Source:
 
 
 def collect(paths: Sequence[Path]) -> list[Source]:
-    """Find every image among files and folders, folders in sorted order.
+    """Find every image among files and folders, folders in sorted order; tell on stderr what folders have beside.
 
     Raises ImageError for a missing or empty one.
     """
@@ -46,6 +47,12 @@ def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:
             )
 
 
+def warn_of_omitted(folder: Path | None) -> None:
+    """Tell on stderr what of a folder of images is left out, for commands whose library searches it."""
+    if folder is not None and folder.is_dir():
+        warn(find_images(folder).omitted.warning(folder))
+
+
 def _search(folder: Path) -> list[Source]:
     found = find_images(folder)
     if not found.images:
@@ -53,6 +60,7 @@ def _search(folder: Path) -> list[Source]:
             f"the folder {str(folder)!r} has no images{found.left_out()}; expected files ending in "
             f"{expected_suffixes()}"
         )
+    warn(found.omitted.warning(folder))
     return [Source(folder / name, _printable(name)) for name in found.images]
 
 

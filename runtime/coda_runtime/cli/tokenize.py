@@ -15,8 +15,10 @@ import click
 from ..backends.base import LoadOptions
 from ..bulk.run import SHARD_SIZE, tokenize
 from ..bulk.sources import SourceOptions
+from ..io.omitted import Omitted
+from ..io.remote import redacted
 from .base import command as coda_command
-from .base import json_option, print_json, progress
+from .base import json_option, print_json, progress, warn
 from .options import bundle_argument, load_options
 
 _SECONDS_BETWEEN_LINES = 60.0
@@ -54,11 +56,13 @@ def command(bundle: str, source: str, out: str, as_json: bool, options: LoadOpti
     with _reporting() as report:
         done = tokenize(bundle, source, out, report=report, **settings, **options.arguments())
     if done.left_out:
-        click.echo(
-            f"warning: {source} has files that are not in the plan of {done.out}, since they were added later "
-            f"({done.left_out}); tokenize them to another folder",
-            err=True,
+        warn(
+            f"{source} has files that are not in the plan of {done.out}, since they were added later "
+            f"({done.left_out}); tokenize them to another folder"
         )
+    warn(Omitted.from_json(done.omitted).warning(redacted(source)))
+    if done.unlabelled:
+        warn(f"{done.unlabelled} of {done.images + done.errors} images have no label {settings['label']!r}")
     if as_json:
         print_json(asdict(done))
         return

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...io.omitted import Omitted
 from .fetching import Fetched
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Images in a fixed order: what lists them."""
+    """Images in a fixed order: what lists them. `omitted` is what of the source is none of them, after `listing`."""
+
+    omitted: Omitted
 
     def files(self) -> dict[str, str]:
         """Return the files behind the images, and for those that hold many images their state, else "".
