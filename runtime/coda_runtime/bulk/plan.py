@@ -18,6 +18,7 @@ from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
+from ..io.json_fields import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,7 +117,7 @@ def read_plan(data: bytes, where: str) -> Plan:
 
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        content = json.loads(table.schema.metadata[_KEY])
+        content = parse_json(table.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{where} is not a plan that this coda knows ({error}); choose another --out") from error
