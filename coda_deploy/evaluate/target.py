@@ -28,6 +28,7 @@ from coda_runtime.format.parts import DECODER
 from coda_runtime.format.precision import FP32
 from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
+from coda_runtime.io.user_folders import expand_home
 from coda_runtime.loading import open_tokenizer
 
 Pixels = NDArray[np.uint8]
@@ -185,7 +186,7 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
 
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
     """Return the local folder, and "tokenizer" or "bundle"."""
-    path = Path(where).expanduser()
+    path = expand_home(where)
     if path.exists() or path.parent.exists() or not (isinstance(where, str) and storage.is_hub_id(where)):
         if not path.is_dir():
             found = "is a file" if path.exists() else "does not exist"

@@ -27,6 +27,7 @@ from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_runtime.format.checksums import sha256_file
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.json_fields import parse_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -66,10 +67,10 @@ def read_config(folder: Path) -> TokenizerConfig:
     """Read the folder's ``config.json``. Raises ``ConfigError``."""
     path = folder / CONFIG_NAME
     try:
-        return TokenizerConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return TokenizerConfig.from_json(parse_json(path.read_bytes()))
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} is not a tokenizer folder: it has no {CONFIG_NAME}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not readable JSON ({error}): restore it from its source") from error
 
 
@@ -91,11 +92,11 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / PROVENANCE_NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
         checkpoint, weights = found["checkpoint"], found["weights_sha256"]
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is not readable ({error!r}): restore it from its source, or remove it") from error
     if not isinstance(checkpoint, dict):
         raise ConfigError(f"{path} has a checkpoint that is not an object: restore it from its source, or remove it")

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import BackendError, InputError, one_line
 from ..io.remote import require
+from ..io.user_folders import expand_home
 from ..machine.processors import usable_cpus
 
 _OBJECT_STORE = 512 << 20
@@ -143,7 +144,7 @@ def _reach(address: str) -> None:
 
 def _keep_private() -> None:
     """Give a Ray of our own a token that is written nowhere, so that no other user of the machine can speak to it."""
-    if "RAY_AUTH_TOKEN" not in os.environ and not Path("~/.ray/auth_token").expanduser().exists():
+    if "RAY_AUTH_TOKEN" not in os.environ and not expand_home("~/.ray/auth_token").exists():
         os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
 
 

@@ -18,6 +18,7 @@ from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
+from ..io.json_fields import parse_json
 from ..io.omitted import Omitted
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def read_plan(data: bytes, where: str) -> Plan:
 
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        content = json.loads(table.schema.metadata[_KEY])
+        content = parse_json(table.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
         omitted = Omitted.from_json(content.get("omitted", {}))  # older plans have none
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ..backends.base import AllOptions, LoadOptions
@@ -16,6 +15,7 @@ from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from ..images import require_pillow
 from ..io.remote import is_local, open_filesystem, redacted, require
+from ..io.user_folders import expand_home
 from ..select import choose_precision
 from . import manifest
 from .cluster import cluster
@@ -113,7 +113,7 @@ def tokenize(
     load_options = _for_encoders(opened, load_options)
     source_options = SourceOptions(label, image_column, key_column)
     settings = _settings(opened, os.fspath(source), load_options.precision, shard_size, source_options, original_size)
-    everywhere = str(opened.folder.absolute()) if Path(bundle).expanduser().exists() else os.fspath(bundle)
+    everywhere = str(opened.folder.absolute()) if expand_home(bundle).exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
         raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside {source}")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import TokenError
 from ..format.parts import IDS
 from ..format.spec import Spec
+from ..io.masked_arrays import refuse_masked
 
 Ids = npt.NDArray[np.int32]
 
@@ -22,6 +23,7 @@ def check_ids(ids: Any, spec: Spec) -> Ids:
     if not isinstance(ids, np.ndarray):
         kind = f"{type(ids).__module__}.{type(ids).__qualname__}".removeprefix("builtins.")
         raise TokenError(f"ids is a {kind}; expected an int32 array [B,n]: np.asarray(ids, dtype=np.int32)")
+    refuse_masked(ids, "ids", TokenError)
     if ids.dtype.kind not in "iu":
         raise TokenError(f"ids is {ids.dtype}; expected int32, as encode returns it: other types may have lost digits")
     shape = list(ids.shape)

@@ -18,6 +18,7 @@ from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumEr
 from ..io.atomic_files import staged_file
 from ..io.hub_cache import blobs_of
 from ..io.npy import read_npy
+from ..io.user_folders import expand_home
 from . import checksums
 from .checksums import Verify
 from .graph_check import check_graph
@@ -58,7 +59,7 @@ class Bundle:
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
         """Read a bundle's manifest. Raises BundleNotFoundError, ManifestError, FormatVersionError."""
-        root = Path(folder).expanduser()
+        root = expand_home(folder)
         if not root.exists():
             raise BundleNotFoundError(f"there is no folder {str(root)!r}; expected a bundle, which `coda export` makes")
         if not root.is_dir():

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError
+from ..io.masked_arrays import refuse_masked
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -43,6 +44,7 @@ def kind(value: object) -> str:
 
 
 def _check_dtype(array: npt.NDArray[Any], name: str) -> None:
+    refuse_masked(array, name, ImageError)
     if array.dtype == np.uint8:
         return
     if array.dtype.kind == "f":

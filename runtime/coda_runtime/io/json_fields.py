@@ -1,4 +1,4 @@
-"""Taking keys out of manifest.json by name and type, with a message that says which one is wrong and how."""
+"""JSON that nobody vouches for, and keys out of manifest.json by name and type: which one is wrong and how."""
 
 from __future__ import annotations
 
@@ -81,6 +81,25 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {describe(twice)} appears twice")
     return out
+
+
+def parse_json(text: str | bytes, max_depth: int = 64) -> Any:
+    """Parse JSON of which nothing is believed: finite numbers, whole ones of 64 bits, keys once, lists not too deep.
+
+    Raises ValueError for anything else.
+    """
+    try:
+        data = json.loads(
+            text,
+            parse_constant=no_constant,
+            parse_float=finite_float,
+            parse_int=bounded_int,
+            object_pairs_hook=unique_keys,
+        )
+    except RecursionError as error:
+        raise ValueError(f"lists and objects are nested more than {max_depth} deep") from error
+    check_depth(data, max_depth)
+    return data
 
 
 def check_depth(data: object, maximum: int) -> None:

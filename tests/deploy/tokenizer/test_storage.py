@@ -97,7 +97,7 @@ def test_missing_files(folder: Path) -> None:
         CodaTokenizer.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2", b"NaN,"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2", b"NaN,", b"[" * 100_000, b'{"a": 1e999}'])
 def test_config_that_is_not_json(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.json is not readable JSON"):
@@ -131,6 +131,28 @@ def test_a_vae_that_diffusers_does_not_take(folder: Path) -> None:
         CodaTokenizer.from_pretrained(folder)
     edit_config(folder, vae=vae | {"down_block_types": ["NoSuchBlock"] * 3})
     with pytest.raises(ConfigError, match="vae is not an AutoencoderKL configuration: NoSuchBlock"):
+        CodaTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"down_block_types": 3},
+        {"down_block_types": [None] * 3},
+        {"norm_num_groups": 0},
+        {"norm_num_groups": "8"},
+        {"act_fn": []},
+        {"in_channels": "3"},
+        {"latent_channels": 2**16, "block_out_channels": [2**16] * 3},
+        {"mid_block_add_attention": {}, "sample_size": []},
+        {"no_such_setting": 1},
+    ],
+    ids=str,
+)
+def test_a_vae_of_wrong_values_is_explained(folder: Path, change: dict[str, Any]) -> None:
+    vae = json.loads((folder / "config.json").read_text())["vae"]
+    edit_config(folder, vae=vae | change)
+    with pytest.raises(CodaError):
         CodaTokenizer.from_pretrained(folder)
 
 

@@ -279,6 +279,28 @@ def test_parquet(tables: Path) -> None:
     assert listing.column("label").to_pylist() == keys
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind", "listed"),
+    [
+        (pa.array([2**63, 2**64 - 1, None], pa.uint64()), pa.uint64(), [2**63, 2**64 - 1, None]),
+        (pa.array([1, 2, None], pa.uint64()), pa.int64(), [1, 2, None]),
+        (pa.array([-(2**63), 2**63 - 1, 0], pa.int64()), pa.int64(), [-(2**63), 2**63 - 1, 0]),
+        (pa.array([None] * 3, pa.int64()), pa.string(), [None] * 3),
+        (pa.array([True, False, None]), pa.string(), ["True", "False", None]),
+    ],
+)
+def test_labels_of_every_whole_number(tmp_path: Path, labels: pa.Array, kind: pa.DataType, listed: list[Any]) -> None:
+    pq.write_table(pa.table({"image": pa.array(PNGS[:3]), "label": labels}), tmp_path / "a.parquet")
+    found = read(tmp_path, label="label")[2].column("label")
+    assert (found.type, found.to_pylist()) == (kind, listed)
+
+
+def test_labels_that_no_whole_number_type_holds_are_text(tmp_path: Path) -> None:
+    for name, labels in (("a", pa.array([-1], pa.int64())), ("b", pa.array([2**64 - 1], pa.uint64()))):
+        pq.write_table(pa.table({"image": pa.array(PNGS[:1]), "label": labels}), tmp_path / f"{name}.parquet")
+    assert read(tmp_path, label="label")[2].column("label").to_pylist() == ["-1", str(2**64 - 1)]
+
+
 def test_parquet_without_bytes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.array([PNGS[0], None])}), tmp_path / "a.parquet")
     _, files, _ = read(tmp_path)

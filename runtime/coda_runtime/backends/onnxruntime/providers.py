@@ -12,6 +12,7 @@ from typing import Any
 from ...errors import DeviceError, InputError
 from ...format.manifest import Artifact
 from ...format.precision import precision_of
+from ...io.json_fields import parse_json
 from ...machine.devices import count_cuda_devices
 from ...machine.processors import describe_cpu
 from ...requirements import pip_install
@@ -241,7 +242,7 @@ def _load_config(given: object) -> dict[str, Any]:
     try:
         if not text.lstrip().startswith("{"):
             text = Path(text).read_text(encoding="utf-8")
-        config: object = json.loads(text)
+        config: object = parse_json(text)
     except (OSError, ValueError) as error:
         raise InputError(f"load_config is {given!r}, which is no JSON and no file of it ({error})") from error
     if not isinstance(config, dict) or not all(isinstance(value, dict) for value in config.values()):

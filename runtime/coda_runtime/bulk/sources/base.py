@@ -57,10 +57,23 @@ def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | No
         "file": pa.array([os.fsencode(file) for file in files], pa.binary()).dictionary_encode(),
     }
     if labels is not None:
-        columns["label"] = pa.array(labels)
-        if pa.types.is_null(columns["label"].type):
-            columns["label"] = columns["label"].cast(pa.string())
+        columns["label"] = _label_column(labels)
     return pa.table(columns | {name: pa.array(values, pa.int64()) for name, values in more.items()})
+
+
+def _label_column(labels: Sequence[Any]) -> pa.Array:
+    """Make a column of whole numbers or of text: int64 where they fit, uint64 for hashes and the like, else text."""
+    import pyarrow as pa
+
+    numbers = [label for label in labels if isinstance(label, int)]
+    if not numbers:
+        return pa.array(labels, pa.string())
+    lowest, highest = min(numbers), max(numbers)
+    if highest < 2**63:
+        return pa.array(labels, pa.int64())
+    if lowest >= 0:
+        return pa.array(labels, pa.uint64())
+    return pa.array([None if label is None else str(label) for label in labels], pa.string())
 
 
 def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
