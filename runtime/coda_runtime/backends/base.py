@@ -201,7 +201,7 @@ class Backend(Protocol):
         ...
 
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
-        """Load an artifact, whose file was verified.
+        """Load an artifact, of the bytes that `bundle.read` gives: a file may be exchanged after it was verified.
 
         Raises what `check` returns, ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError.
         """

@@ -8,12 +8,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from secrets import token_hex
 from typing import Literal
 
 from ..errors import ChecksumError, one_line
+from ..io.regular_files import open_regular
 from .manifest import CHECKSUMS_NAME
 
 Verify = Literal["cached", "always"]
@@ -24,8 +26,13 @@ _SETTLED_NS = 2_000_000_000
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, 64 lower-case hexadecimal digits. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hash_open(file)
+
+
+def hash_open(file: BufferedReader) -> str:
+    """Return the SHA-256 of what is left to read of an open file. Raises OSError."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached") -> None:
@@ -34,23 +41,58 @@ def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached")
     "cached" believes an earlier result for the same path, size, times and inode; "always" reads the file.
     Raises ChecksumError.
     """
-    try:
-        stat = path.stat()
-        if stat.st_size != size:
-            raise ChecksumError(
-                f"{path} has {stat.st_size} bytes, but the manifest says {size}: it is truncated or altered; "
-                f"{_GET_AGAIN}"
-            )
+    with _opened(path, size) as file:
+        stat = os.fstat(file.fileno())
         found = _cache_get(path, stat) if verify == "cached" else None
         if found is None:
-            found = sha256_file(path)
-            _cache_put(path, stat, found)
+            found = hash_open(file)
+            _remember(path, file, stat, found)
+    _compare(path, found, sha256)
+
+
+def read_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached") -> bytes:
+    """Return a file's bytes, which are those of this size and SHA-256, whatever becomes of the file meanwhile.
+
+    It is opened once. "cached" believes an earlier result for the open file if nobody wrote to it while it was read;
+    "always" hashes the bytes that are returned. Raises ChecksumError.
+    """
+    with _opened(path, size) as file:
+        stat = os.fstat(file.fileno())
+        found = _cache_get(path, stat) if verify == "cached" else None
+        data = file.read(size + 1)
+        if found is None or _cache_key(os.fstat(file.fileno())) != _cache_key(stat):
+            found = hashlib.sha256(data).hexdigest()
+            _remember(path, file, stat, found)
+    _compare(path, found, sha256)
+    return data
+
+
+@contextlib.contextmanager
+def _opened(path: Path, size: int) -> Iterator[BufferedReader]:
+    """Open a file of `size` bytes; a read that fails in the block is a ChecksumError too."""
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise ChecksumError(
+                    f"{path} has {found} bytes, but the manifest says {size}: it is truncated or altered; {_GET_AGAIN}"
+                )
+            yield file
     except OSError as error:
         raise ChecksumError(f"{path} cannot be read ({one_line(error)}); {_GET_AGAIN}") from error
+
+
+def _compare(path: Path, found: str, sha256: str) -> None:
     if found != sha256:
         raise ChecksumError(
             f"{path} has SHA-256 {found[:12]}..., but the manifest says {sha256[:12]}...: it was altered; {_GET_AGAIN}"
         )
+
+
+def _remember(path: Path, file: BufferedReader, before: os.stat_result, digest: str) -> None:
+    """Keep what an open file's bytes hash to, unless it was written to meanwhile."""
+    if _cache_key(os.fstat(file.fileno())) == _cache_key(before):
+        _cache_put(path, before, digest)
 
 
 def format_sums(digests: Mapping[str, str]) -> bytes:
