@@ -22,6 +22,8 @@ Verify = Literal["cached", "always"]
 
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SETTLED_NS = 2_000_000_000
+_MAX_ENTRIES, _MAX_CACHE_BYTES = 1024, 1 << 20
+"""Of the remembered digests, those of some hundred bundles: the whole file is read for each."""
 
 
 def sha256_file(path: Path) -> str:
@@ -135,12 +137,27 @@ def _cache_key(stat: os.stat_result) -> list[int]:
 
 
 def _cache_read() -> dict[str, list[object]]:
-    """Read the whole cache; a missing or broken one counts as empty, since it only ever saves time."""
+    """Read the whole cache; a missing, broken, large or foreign one counts as empty, since it only ever saves time."""
     try:
-        data = json.loads(_cache_path().read_bytes())
+        path = _cache_path()
+        if not _is_ours(path.parent):
+            return {}
+        with open_regular(path) as file:
+            found = file.read(_MAX_CACHE_BYTES + 1) if _is_safe(os.fstat(file.fileno())) else b""
+        data = json.loads(found) if len(found) <= _MAX_CACHE_BYTES else {}
     except (OSError, ValueError, RecursionError, RuntimeError):  # RuntimeError: there is no home directory
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether nobody else can have put files into a folder, nor have laid the link that leads to it."""
+    return _is_safe(folder.stat()) and (not hasattr(os, "geteuid") or folder.lstat().st_uid in (0, os.geteuid()))
+
+
+def _is_safe(stat: os.stat_result) -> bool:
+    """Return whether this user and root alone may write there. Who may write the cache decides what is believed."""
+    return not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022)
 
 
 def _cache_get(path: Path, stat: os.stat_result) -> str | None:
@@ -157,15 +174,32 @@ def _cache_put(path: Path, stat: os.stat_result, digest: str) -> None:
     # Not being able to remember is no failure: the next run hashes again.
     with contextlib.suppress(OSError, RuntimeError):
         cache = _cache_path()
+        cache.parent.parent.mkdir(parents=True, exist_ok=True)
+        cache.parent.mkdir(mode=0o700, exist_ok=True)
+        if not _is_ours(cache.parent):
+            # Of this user, but open to its group, as some systems make folders: what lies there is not believed.
+            if cache.parent.is_symlink() or cache.parent.stat().st_uid != os.geteuid():
+                return
+            cache.unlink(missing_ok=True)
+            cache.parent.chmod(0o700)
         entries = _cache_read()
-        entries[str(path.resolve())] = [*_cache_key(stat), digest]
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        entries.pop(str(path.resolve()), None)
+        entries[str(path.resolve())] = [*_cache_key(stat), digest]  # at the end: the oldest come first
         beside = cache.with_name(f".{cache.name}.{os.getpid()}.{token_hex(4)}")
         try:
-            beside.write_text(json.dumps(entries))
+            with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(_cache_bytes(entries))
             beside.replace(cache)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def _cache_bytes(entries: dict[str, list[object]]) -> bytes:
+    """Return the newest entries as they are written: no more than are read back."""
+    newest = list(entries.items())[-_MAX_ENTRIES:]
+    while len(data := json.dumps(dict(newest)).encode()) > _MAX_CACHE_BYTES:
+        newest = newest[(len(newest) + 1) // 2 :]
+    return data
 
 
 def sums_problem(listed: Mapping[str, str], expected: Mapping[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -48,7 +49,12 @@ def fail(reason: str) -> NoReturn:
 
 
 def describe(value: object) -> str:
-    return _short(repr(value))
+    # repr() of all of a long list takes seconds, and sixty characters of it are shown.
+    if isinstance(value, (dict, list)):
+        first = itertools.islice(value.items() if isinstance(value, dict) else value, 30)
+        text = repr(dict(first) if isinstance(value, dict) else list(first))
+        return _short(text if len(value) <= 30 else text[:-1] + ", ...")
+    return _short(repr(value[:70] if isinstance(value, str) else value))
 
 
 def _short(text: str) -> str:
