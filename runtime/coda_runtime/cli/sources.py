@@ -53,6 +53,19 @@ def warn_of_omitted(folder: Path | None) -> None:
         warn(find_images(folder).omitted.warning(folder))
 
 
+def keep_existing(folder: Path, names: Iterable[str], *, force: bool) -> None:
+    """Raise InputError if writing files of these names would replace one that is there, unless that is wanted.
+
+    A picture goes by the name of the image that it was made of, so the folder of those images holds it too.
+    """
+    there = [] if force else [name for name in names if os.path.lexists(folder / name)]
+    if there:
+        more = f" and {len(there) - 1} more of the pictures' names" if len(there) > 1 else ""
+        raise InputError(
+            f"{folder} holds {_printable(there[0])!r}{more} already; choose another --out, or replace with --force"
+        )
+
+
 def _search(folder: Path) -> list[Source]:
     found = find_images(folder)
     if not found.images:
