@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.responses import Response
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import RequestError
 from .options import MAX_CONNECTIONS, MAX_HEADER_BYTES
 
 T = TypeVar("T")
+_CUT = "coda.cut"  # in the state of a request's scope
 _SLACK = 2.0  # seconds after which a connection is cut, so that an error response comes first
 
 
@@ -56,6 +58,12 @@ async def send_until_read(send: Send, response: Response) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+def cut_off(scope: Scope) -> Callable[[], object]:
+    """Return what ends the connection of a request at once, whatever is still to be sent there."""
+    abort: Callable[[], object] = scope["state"].get(_CUT, lambda: None)
+    return abort
+
+
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """Wait for `work`, and cancel it when the client hangs up. Raises RefusedError then."""
     task = asyncio.ensure_future(work)
@@ -82,15 +90,17 @@ def _too_large(length: str, max_bytes: int) -> RequestError:
     )
 
 
-def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
+def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol with bounds on long headers, and on clients that neither send nor read.
 
     Args:
         timeout: seconds from the first byte of a request (or the connection's start) to its last one, and seconds
             in which an answer must be read.
+        max_connections: at a time; for another one, the one that has been idle for longest is ended.
     """
 
     class BoundedProtocol(HttpToolsProtocol):
+        _since = 0.0  # when it was opened, or its last request was answered
         _primed = False  # while the parser is told once more what the protocol knows
         _head_bytes = 0  # since a head or a chunk of a body ended: of headers, also those behind a body in chunks
         _went_on = False
@@ -99,10 +109,10 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
             super().connection_made(transport)
-            if len(self.connections) > MAX_CONNECTIONS:
-                transport.abort()
-            else:
-                self._sending = self._limit()
+            self._since = time.monotonic()
+            if len(self.connections) > max_connections:
+                self._make_room()
+            self._sending = self._limit()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._sending = _stopped(self._sending)
@@ -144,6 +154,7 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
         def on_message_begin(self) -> None:
             if not self._primed:
                 super().on_message_begin()
+                self.scope["state"][_CUT] = self.transport.abort
 
         def on_url(self, url: bytes) -> None:
             if not self._primed:
@@ -169,6 +180,21 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             self._went_on = True
             self._sending = _stopped(self._sending)
             super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            self._since = time.monotonic()
+            super().on_response_complete()
+
+        def _make_room(self) -> None:
+            """End the connection that has been idle for longest, or this one if there is none."""
+            idle = [
+                other
+                for other in self.connections
+                if isinstance(other, BoundedProtocol) and (other.cycle is None or other.cycle.response_complete)
+            ]
+            oldest = min(idle, key=lambda other: other._since, default=self)
+            self.connections.discard(oldest)  # as it does itself, but some turns of the loop later
+            oldest.transport.abort()
 
         def pause_writing(self) -> None:
             self._reading = self._reading or self._limit()

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .admission import Admission, Record
 from .errors import RequestError, request_error
 from .kserve_parts import ModelNotReady, Plane, QuietServer, ServerNotReady, V2Endpoints
-from .limits import bounded_protocol, check_headers, read_body, send_until_read, while_connected
+from .limits import bounded_protocol, check_headers, cut_off, read_body, send_until_read, while_connected
 from .options import SMALL_TEXT_BYTES, ServeOptions
 from .wire import json_bytes, request_from_http, response_to_http
 
@@ -41,7 +41,12 @@ class Inference:
         model: str = request.path_params["name"]
 
         async def work(record: Record) -> None:
-            await send_until_read(send, await self._answer(request, model, record))
+            response = await self._answer(request, model, record)
+            leave = self._admission.waits.enter(cut_off(scope))
+            try:
+                await send_until_read(send, response)
+            finally:
+                leave()
 
         try:
             await self._admission.take("http", model, work)
@@ -52,9 +57,7 @@ class Inference:
         max_bytes = self._options.max_request_bytes
         self._plane.get_model_from_registry(model)  # before the body is read
         check_headers(request.headers, max_bytes)
-        body = await self._admission.in_time(
-            read_body(request.receive, max_bytes), kind="slow_body", what="the body did not arrive"
-        )
+        body = await self._admission.body_in_time(read_body(request.receive, max_bytes))
         answer = self._infer(body, request.headers.get(_JSON_LENGTH), model, record)
         return await self._admission.in_time(while_connected(request.receive, answer))
 

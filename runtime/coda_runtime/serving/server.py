@@ -21,15 +21,16 @@ from .kserve_parts import ModelServer, Plane
 from .logs import LineWriter
 from .metrics import Metrics
 from .models import Decode, Encode, TokenModel
-from .options import ServeOptions
+from .options import MAX_CONNECTIONS, ServeOptions
 from .replicas import Load, Replicas
 from .rest import application, http_server
 from .rpc import Service, grpc_server
-from .sockets import address, bind_grpc
+from .sockets import address, allow_files, bind_grpc
 
 _LOG = logging.getLogger("coda.serve")
 _MAX_THREADS = 8  # images in memory in their own size
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FILES = 4 * MAX_CONNECTIONS  # of HTTP, of gRPC, and the engines'
 _LAST_SECONDS = (
     1.0  # for answers that gRPC has to send and runs that nobody waits for, when the drain took all its time
 )
@@ -67,6 +68,7 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
 
     def start(self, http_sockets: list[socket.socket]) -> None:
         """Serve until SIGTERM or SIGINT, HTTP on these sockets. Raises CodaError: a bundle that does not load."""
+        allow_files(_FILES)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._serve_on(http_sockets))
 

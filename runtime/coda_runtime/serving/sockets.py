@@ -37,6 +37,18 @@ def listen(options: ServeOptions) -> Iterator[list[socket.socket]]:
         yield [stack.enter_context(listener) for listener in _listen("HTTP", options.host, options.http_port)]
 
 
+def allow_files(count: int) -> None:
+    """Let the process have `count` files open, or as many as the system lets it: each connection is one."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def bind_grpc(server: Any, options: ServeOptions, http: list[socket.socket]) -> str:
     """Give the gRPC server its port at the addresses of HTTP, and return where it listens. Raises CodaError."""
     port = options.grpc_port

@@ -137,3 +137,13 @@ def test_an_address_that_the_system_does_not_have_is_left_out(monkeypatch: pytes
         sockets.listen(ServeOptions(host="there", http_port=0, grpc_port=0)),
     ):
         pass
+
+
+def test_as_many_files_may_be_open_as_connections_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    wanted: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: wanted.append(limits))
+    for now in ((256, 1000), (256, resource.RLIM_INFINITY), (4096, 8192), (resource.RLIM_INFINITY,) * 2):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, now=now: now)
+        sockets.allow_files(4096)
+    assert wanted == [(1000, 1000), (4096, resource.RLIM_INFINITY)]
