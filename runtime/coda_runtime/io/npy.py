@@ -84,6 +84,9 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
     expected = file.tell() + math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or size != expected:
         raise ValueError(f"{size} bytes, and its header says {dtype} {list(shape)}, which are {expected}")
+    # Elements of zero bytes, and sides beside a side of zero, take no room and yet may be as many as the header says.
+    if not dtype.itemsize or math.prod(filter(None, shape)) > size:
+        raise ValueError(f"its header says {dtype} {list(shape)}, more elements than its {size} bytes can hold")
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)
     return array
