@@ -19,6 +19,7 @@ from ..io.user_folders import expand_home
 from ..select import choose_precision
 from . import manifest
 from .cluster import cluster
+from .decoding import TIMEOUT_S
 from .destination import Destination
 from .pipeline import encode_shards
 from .plan import NAME as PLAN
@@ -70,6 +71,7 @@ def tokenize(
     strict: bool = False,
     address: str | None = None,
     chunk: int | None = None,
+    image_timeout: float = TIMEOUT_S,
     report: Report | None = None,
     **options: Unpack[AllOptions],
 ) -> Summary:
@@ -90,6 +92,8 @@ def tokenize(
         strict: raise at the first image that cannot be read. Finished shards stay.
         address: an existing Ray cluster, "host:port" or "auto"; None starts Ray on this machine.
         chunk: images that go through the pipeline together; None chooses by their size.
+        image_timeout: seconds in which an image must be decoded; one that takes longer is tried three times, and then
+            is one that cannot be read, like one that ends the process that decodes it.
         report: is told of the progress.
         **options: how each encoder loads the bundle, as for `coda_runtime.load`: device ("auto", "cpu" or "cuda"),
             backend, precision (which is part of what is computed), and the other fields of `LoadOptions`.
@@ -107,6 +111,8 @@ def tokenize(
         raise InputError(f"shard_size is {shard_size!r}; expected a whole number from 1")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk!r}; expected a whole number from 1, or None")
+    if not 0 < image_timeout <= 86_400:
+        raise InputError(f"image_timeout is {image_timeout!r}; expected seconds, over 0 and up to 86400")
     load_options = LoadOptions(**options)
     opened = Bundle.open(find_bundle(bundle))
     opened.verify(load_options.verify)
@@ -122,7 +128,7 @@ def tokenize(
         plan = _start(destination, settings, images)
         run = _Run(destination, plan, strict, report)
         if run.missing:
-            run.complete(images.reader(plan.files), everywhere, load_options, address, chunk)
+            run.complete(images.reader(plan.files), everywhere, load_options, address, chunk, image_timeout)
         return run.finish(opened, plan.left_out(images.files()))
 
 
@@ -144,7 +150,13 @@ class _Run:
         self._clock = _Clock()
 
     def complete(
-        self, reader: Reader, bundle: str, options: LoadOptions, address: str | None, chunk: int | None
+        self,
+        reader: Reader,
+        bundle: str,
+        options: LoadOptions,
+        address: str | None,
+        chunk: int | None,
+        image_timeout: float,
     ) -> None:
         """Compute the missing shards with the bundle; write each as soon as all of its images are there."""
         total = self._plan.images.num_rows
@@ -155,7 +167,7 @@ class _Run:
         if manifest.NAME in self._destination.names():  # a finished shard was taken away since
             self._destination.remove(manifest.NAME)
         with cluster(address) as ray:
-            for table in encode_shards(ray, self._plan, self.missing, reader, bundle, options, chunk):
+            for table in encode_shards(ray, self._plan, self.missing, reader, bundle, options, chunk, image_timeout):
                 start = table.column("position")[0].as_py()
                 number = start // self._plan.settings.shard_size
                 if number in self.finished or start in parts[number]:  # computed twice, since something died

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..backends.base import LoadOptions
+from ..bulk.decoding import TIMEOUT_S
 from ..bulk.run import SHARD_SIZE, tokenize
 from ..bulk.sources import SourceOptions
 from ..io.omitted import Omitted
@@ -40,6 +41,14 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
     "--image-column", default=SourceOptions.image_column, show_default=True, help="Parquet column with encoded images."
 )
 @click.option("--key-column", help="Parquet column to take `path` from.  [default: file.parquet#row]")
+@click.option(
+    "--image-timeout",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to decode one image; one that takes longer cannot be read.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read.")
 @click.option("--address", help='An existing Ray cluster, "host:port" or "auto".  [default: Ray on this machine]')
 @json_option
