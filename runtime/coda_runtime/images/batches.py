@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..machine.processors import usable_cpus
-from .arrays import Pixels, check_batch, kind
+from .arrays import Pixels, check_batch, encoded, kind
 from .resizing import fit
 
 if TYPE_CHECKING:
@@ -83,4 +83,5 @@ def _check_sequence(images: Any) -> Sequence[Any]:
         raise ImageError(f"images is a {kind(images)}; expected a numpy array: for a tensor, images.cpu().numpy()")
     raise ImageError(
         f"images is a {kind(images)}; expected uint8 [B,H,W,3], or a list of paths, PIL images or uint8 arrays"
+        f"{encoded(images)}"
     )
