@@ -17,6 +17,7 @@ PACKAGES = ("runtime/coda_runtime", "coda_deploy", "export/coda_export")
 _COMMAND = re.compile(r"\bcoda ([a-z]+(?:-[a-z]+)*)\b([^`;\"\n]*)")
 # What follows "coda" in prose.
 PROSE = {
+    "bundle",
     "that",
     "than",
     "knows",
