@@ -14,7 +14,7 @@ import uvicorn
 
 from ..errors import CodaError
 from ..format.spec import Spec
-from ..machine.processors import usable_cpus
+from ..machine.processors import usable_count
 from .admission import Admission
 from .batching import Batcher
 from .kserve_parts import ModelServer, Plane
@@ -49,7 +49,7 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         self.dataplane = Plane(self.registered_models)
         self._load, self._devices, self._options = load, devices, options
         self._metrics = Metrics()
-        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, len(usable_cpus())), "coda-prepare")
+        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_count()), "coda-prepare")
         self._models: list[TokenModel] = [
             Encode("encode", spec, options, self._pool),
             Decode("decode", spec, options, self._pool),
