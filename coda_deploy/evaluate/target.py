@@ -30,6 +30,7 @@ from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
 from coda_runtime.io.user_folders import expand_home
 from coda_runtime.loading import open_tokenizer
+from coda_runtime.machine.processors import default_threads
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -93,6 +94,7 @@ class TokenizerTarget(Target):
         self._device = device
         self._settings = ExitStack()
         self._settings.enter_context(full_float32())
+        threads = default_threads() if threads is None else threads
         if threads is not None:
             self._settings.enter_context(torch_threads(threads))
 

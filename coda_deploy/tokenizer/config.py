@@ -160,7 +160,8 @@ class TokenizerConfig:
             found = data.get("_class_name", "no format key") if isinstance(data, dict) else type(data).__name__
             raise ConfigError(
                 f"config.json is not a CODA tokenizer's (found {found}, expected format {CONFIG_FORMAT!r}): "
-                "a plain VAE is adapted with CodaTokenizer.from_vae, official checkpoints with coda import-official"
+                "of a plain VAE coda train --vae makes a tokenizer (in Python CodaTokenizer.from_vae), of CODA's "
+                "published checkpoints coda import-official"
             )
         version = data.get("format_version")
         if version != CONFIG_VERSION:

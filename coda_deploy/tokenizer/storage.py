@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from coda_runtime.io.json_fields import parse_json
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PROVENANCE_NAME = "provenance.json"
+_LDM = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.block\.")
 
 
 def is_hub_id(name: str) -> bool:
@@ -131,8 +133,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Raise ``WeightsError`` naming the first missing, extra or misshapen key, with the nearest expected one."""
+def check_weights(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    source: str,
+    advice: str = "is it the file that is asked for, and whole?",
+) -> None:
+    """Raise ``WeightsError`` naming the first missing, extra or misshapen key, with the nearest expected one.
+
+    ``advice`` ends the message where keys are missing or left over.
+    """
+    if any(_LDM.match(key) for key in found) and not any(_LDM.match(key) for key in expected):
+        advice = (
+            "it has an LDM autoencoder's names, as FLUX's ae.safetensors has: that is a continuous VAE, and its "
+            "diffusers folder becomes a tokenizer by coda train --vae"
+        )
     missing = [key for key in expected if key not in found]
     extra = [key for key in found if key not in expected]
     if extra:
@@ -141,14 +156,14 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
             f"{source} has {len(extra)} unexpected keys, first {extra[0]!r}"
             + (f" (nearest expected: {near[0]!r})" if near else "")
             + (f", and lacks {len(missing)}, first {missing[0]!r}" if missing else "")
-            + ": is it the variant you named?"
+            + f": {advice}"
         )
     if missing:
         near = difflib.get_close_matches(missing[0], list(found), 1, cutoff=0)
         raise WeightsError(
             f"{source} lacks {len(missing)} keys, first {missing[0]!r}"
             + (f" (nearest found: {near[0]!r})" if near else "")
-            + ": is the file whole, and the variant the one you named?"
+            + f": {advice}"
         )
     for key, tensor in found.items():
         if tensor.shape != expected[key].shape:

@@ -14,7 +14,7 @@ import uvicorn
 
 from ..errors import CodaError
 from ..format.spec import Spec
-from ..machine.processors import usable_cpus
+from ..machine.processors import usable_count
 from .admission import Admission
 from .batching import Batcher
 from .kserve_parts import ModelServer, Plane
@@ -56,7 +56,7 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         self._metrics = Metrics()
         if log is not None:
             log.count_dropped(self._metrics.dropped_lines.inc)
-        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, len(usable_cpus())), "coda-prepare")
+        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_count()), "coda-prepare")
         self._models: list[TokenModel] = [
             Encode("encode", spec, options, self._pool),
             Decode("decode", spec, options, self._pool),

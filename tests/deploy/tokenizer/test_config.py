@@ -62,7 +62,7 @@ def test_numbers_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
     [
         ([], "is not a CODA tokenizer's .found list"),
         ({}, "found no format key"),
-        ({"_class_name": "AutoencoderKL"}, "found AutoencoderKL.*CodaTokenizer.from_vae"),
+        ({"_class_name": "AutoencoderKL"}, "found AutoencoderKL.*coda train --vae makes .*CodaTokenizer.from_vae"),
         ({"format": "coda-tokenizer", "format_version": 2}, "format_version 2.*reads 1: upgrade coda-deploy"),
         ({"format": "coda-tokenizer"}, "format_version None"),
         ({"format": "coda-tokenizer", "format_version": 1}, "lacks image_size, scales, vae, variant, vocab_size"),

@@ -164,6 +164,14 @@ def test_unknown_key_is_named_with_the_nearest(folder: Path) -> None:
         CodaTokenizer.from_pretrained(folder)
 
 
+def test_an_ldm_autoencoder_s_weights_are_recognised(folder: Path) -> None:
+    """Such as FLUX's ae.safetensors, which is no tokenizer."""
+    names = ("encoder.down.0.block.0.conv1.weight", "decoder.up.3.block.2.norm2.bias", "decoder.conv_in.bias")
+    save_file({name: torch.zeros(1) for name in names}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"a continuous VAE, and its diffusers folder .* by coda train --vae$"):
+        CodaTokenizer.from_pretrained(folder)
+
+
 def test_missing_key_is_named(folder: Path) -> None:
     edit_weights(folder, lambda w: w.pop("vae.quant_conv.bias"))
     with pytest.raises(WeightsError, match=r"lacks 1 keys, first 'vae\.quant_conv\.bias' \(nearest found: 'vae\."):

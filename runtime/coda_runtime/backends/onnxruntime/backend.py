@@ -12,6 +12,7 @@ from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
 from ...format.precision import precision_of
+from ...machine.processors import default_threads
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
 from . import library
@@ -119,8 +120,9 @@ def _make(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
         library.silence(ort)
     for entry, value in SPINNING.items():
         settings.add_session_config_entry(entry, value)
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    threads = default_threads() if options.threads is None else options.threads
+    if threads is not None:
+        settings.intra_op_num_threads = threads
     if choices[0].name != CPU:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if strict:
