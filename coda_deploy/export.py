@@ -17,7 +17,9 @@ from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.source import Source, open_source
-from coda_export import DEFAULT_THRESHOLDS, ParityImages, Threshold, export_bundle
+from coda_export import DEFAULT_THRESHOLDS, ParityImages, Threshold, add_precisions, export_bundle
+from coda_export.bundle import check_out
+from coda_export.extension import check_lacks
 from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
@@ -63,6 +65,7 @@ def export_tokenizer(
     kernels: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
+    replace: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Export a tokenizer to a bundle at ``out``; see :func:`coda_export.export_bundle`.
@@ -72,6 +75,7 @@ def export_tokenizer(
     ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default. What the bundle
     carries as samples are always the shipped ones, since it may be published.
     """
+    check_out(Path(out), replace=replace)
     progress("loading the tokenizer")
     source = open_source(tokenizer)
     loaded = CodaTokenizer.from_source(source)
@@ -95,8 +99,58 @@ def export_tokenizer(
         thresholds=thresholds,
         provenance=provenance,
         license=config.license,
+        replace=replace,
         progress=progress,
     )
+
+
+def extend_bundle(
+    tokenizer: str | os.PathLike[str],
+    bundle: str | os.PathLike[str],
+    *,
+    precisions: Sequence[str],
+    engines: Sequence[EngineRequest] = (),
+    kernels: bool = False,
+    thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
+    images: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Manifest:
+    """Add precisions to a bundle that was exported from ``tokenizer``; see :func:`coda_export.add_precisions`.
+
+    Raises ``InputError`` when it was made of another tokenizer.
+    """
+    opened = Bundle.open(bundle)
+    check_lacks(opened, precisions)
+    progress("loading the tokenizer")
+    loaded = _load_own_tokenizer(opened, tokenizer)
+    return add_precisions(
+        fold_tokenizer(loaded),
+        TorchReference(loaded),
+        bundle,
+        parity_images(loaded.config.image_size, images),
+        precisions=precisions,
+        engines=engines,
+        kernels=kernels,
+        thresholds=thresholds,
+        progress=progress,
+    )
+
+
+def _load_own_tokenizer(bundle: Bundle, tokenizer: str | os.PathLike[str]) -> CodaTokenizer:
+    """Load ``tokenizer``. Raises ``InputError`` unless ``bundle`` was made of it."""
+    told = bundle.manifest.provenance.get("source")
+    made_of = told.get("sha256") if isinstance(told, dict) else None
+    if not isinstance(made_of, str):
+        raise InputError(f"{bundle.folder} does not say which tokenizer it was made of: export it with coda export")
+    source = open_source(tokenizer)
+    loaded = CodaTokenizer.from_source(source)
+    found = _source(source, loaded)["sha256"]
+    if made_of != found:
+        raise InputError(
+            f"{bundle.folder} was made of a tokenizer with weights {made_of[:12]}, and {tokenizer} has {found[:12]}: "
+            "name the tokenizer it was exported from"
+        )
+    return loaded
 
 
 def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path | None = None) -> dict[str, Any]:
@@ -108,18 +162,7 @@ def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path 
     exported with.
     """
     opened = Bundle.open(bundle)
-    told = opened.manifest.provenance.get("source")
-    made_of = told.get("sha256") if isinstance(told, dict) else None
-    if not isinstance(made_of, str):
-        raise InputError(f"{bundle} does not say which tokenizer it was made of: export it with coda export")
-    source = open_source(tokenizer)
-    loaded = CodaTokenizer.from_source(source)
-    found = _source(source, loaded)["sha256"]
-    if made_of != found:
-        raise InputError(
-            f"{bundle} was made of a tokenizer with weights {made_of[:12]}, and {tokenizer} has {found[:12]}: "
-            "name the tokenizer it was exported from"
-        )
+    loaded = _load_own_tokenizer(opened, tokenizer)
     meter = ParityMeter(opened, TorchReference(loaded), parity_images(loaded.config.image_size, images))
     thresholds = {**DEFAULT_THRESHOLDS, **recorded_thresholds(opened.manifest)}
     measured: dict[str, Any] = {}

@@ -59,6 +59,11 @@ def _reads_memory(node: ast.AST) -> bool:
     return _is_text("VmRSS", "VmHWM")(node) or (isinstance(node, ast.Attribute) and node.attr == "ru_maxrss")
 
 
+def _expands_a_home(node: ast.AST) -> bool:
+    """`path.expanduser()`, which raises RuntimeError where there is no home; os.path.expanduser does not."""
+    return isinstance(node, ast.Attribute) and node.attr == "expanduser" and ast.unparse(node.value) != "os.path"
+
+
 @pytest.fixture(scope="module")
 def trees() -> dict[str, list[ast.AST]]:
     """Every node of each file of the packages."""
@@ -77,11 +82,20 @@ def trees() -> dict[str, list[ast.AST]]:
         (_reads_a_varint, "io/protobuf_wire.py"),
         (_reads_memory, "machine/memory.py"),
         (_is_text("snapshots", "blobs"), "io/hub_cache.py"),
+        (_expands_a_home, None),
     ],
-    ids=["image suffixes", "an error as one line", "an OSError's reason", "varints", "memory", "the Hub's cache"],
+    ids=[
+        "image suffixes",
+        "an error as one line",
+        "an OSError's reason",
+        "varints",
+        "memory",
+        "the Hub's cache",
+        "a user's home",
+    ],
 )
 def test_one_place(trees: dict[str, list[ast.AST]], wanted: Callable[[ast.AST], bool], place: str | None) -> None:
-    """None: `coda_runtime.errors.one_line` does it by other means, and nothing else may."""
+    """None: `coda_runtime.errors.one_line` and `io.user_folders` do it by other means, and nothing else may."""
     found = [path for path, nodes in trees.items() if any(map(wanted, nodes))]
     assert found == ([] if place is None else [f"{RUNTIME}/{place}"])
 
@@ -93,6 +107,7 @@ def test_the_patterns_find_what_they_are_for() -> None:
         (_folds_an_error, "str(error).strip().splitlines()[0]"),
         (_asks_why_the_system_failed, 'f"{error.strerror or error}"'),
         (_reads_a_varint, "value |= (byte & 0x7F) << shift"),
+        (_expands_a_home, "Path(given).expanduser()"),
         (_reads_memory, "resource.getrusage(0).ru_maxrss"),
     ):
         assert any(map(wanted, ast.walk(ast.parse(code)))), code

@@ -75,7 +75,13 @@ def make_bundle(shape: str, settings: Settings) -> None:
     """Export, as `coda export` does."""
     target = folder(settings.work, shape)
     thresholds = DEFAULT_THRESHOLDS if shape == "sample" else _NO_THRESHOLDS
-    export_tokenizer(target / "tokenizer", target / "bundle", precisions=settings.precisions, thresholds=thresholds)
+    export_tokenizer(
+        target / "tokenizer",
+        target / "bundle",
+        precisions=settings.precisions,
+        thresholds=thresholds,
+        replace=True,
+    )
 
 
 def make_kernels(shape: str, settings: Settings) -> None:

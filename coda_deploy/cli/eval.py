@@ -13,7 +13,7 @@ import click
 
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.cli.base import command as coda_command
-from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.cli.base import json_option, print_json, progress, table, warn
 from coda_runtime.cli.options import load_options
 from coda_runtime.errors import InputError
 from coda_runtime.io.atomic_files import staged_file
@@ -129,7 +129,7 @@ def _evaluate(
 
     # What can fail fails before the first image: packages, weights, the data, then the tokenizers.
     metrics = make_metrics(Choice(**choice), options.device)
-    source = open_source(data)
+    source = open_source(data, warn)
     with ExitStack() as stack:
         measured = stack.enter_context(open_target(target, **options.arguments()))
         # The other one runs as it is by default: --precision and the like are about the one that is measured.
@@ -163,4 +163,4 @@ def _print(found: Evaluation) -> None:
     click.echo()
     click.echo(f"{found.bits_per_pixel:.4f} bits per pixel")
     for note in notes(found):
-        click.echo(f"warning: {note}", err=True)
+        warn(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.cli.sources import warn_of_omitted
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.codes.metrics import percent
 from coda_runtime.errors import InputError
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
 from coda_runtime.format.precision import FP32, PRECISIONS
@@ -53,15 +56,35 @@ def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> 
     return [EngineRequest(name, options) for name in libraries]
 
 
+def _target(out: Path | None, into: Path | None, force: bool) -> Path:
+    """Return where the bundle is, or is to be. Raises ``UsageError`` for options that do not go together."""
+    if out is not None and into is not None:
+        raise click.UsageError("--out writes a new bundle and --into adds to one: give one of them")
+    if force and into is not None:
+        raise click.UsageError("--force replaces a bundle in --out, and --into keeps what is there: leave out one")
+    target = out if into is None else into
+    if target is None:
+        raise click.UsageError("Missing option '--out'.")
+    return target
+
+
 @coda_command(
     example="""coda export tokenizer/ --out bundle/
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
+coda export tokenizer/ --into bundle/ --precision fp16
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,4,8
 coda export tokenizer/ --out bundle/ --triton models/
 coda export official:flux_v65536 --out bundle/"""
 )
 @click.argument("tokenizer")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Bundle folder to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="Bundle folder to write.")
+@click.option(
+    "--into",
+    metavar="BUNDLE",
+    type=click.Path(path_type=Path),
+    help="Add the precisions to this bundle instead; its engines and its default stay.",
+)
+@click.option("--force", is_flag=True, help="Replace a bundle in --out, and all that was built into it.")
 @click.option(
     "--precision",
     default=FP32,
@@ -88,7 +111,9 @@ coda export official:flux_v65536 --out bundle/"""
 @json_option
 def command(
     tokenizer: str,
-    out: Path,
+    out: Path | None,
+    into: Path | None,
+    force: bool,
     precision: str,
     min_agreement: float | None,
     min_psnr: float | None,
@@ -104,14 +129,16 @@ def command(
     official:VARIANT or official:VARIANT@REVISION is a checkpoint that CODA's authors publish on the Hugging Face Hub.
 
     Every graph is run on real photographs and compared with the tokenizer. A part that falls below its precision's
-    threshold fails the export, and nothing is written. `coda build` can add engines later, with more options.
+    threshold fails the export, and nothing is written. `coda build` can add engines later, with more options. A bundle
+    that is there already is not replaced without --force.
 
     With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
-    from coda_deploy.export import export_tokenizer
+    from coda_deploy.export import export_tokenizer, extend_bundle
     from coda_export import DEFAULT_THRESHOLDS, Threshold
     from coda_export.bundle import check_precisions
 
+    target_folder = _target(out, into, force)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_precisions(precisions)
     thresholds = {
@@ -123,17 +150,28 @@ def command(
     }
     requests = _requests(engines, target, batch)
     if triton is not None:
-        triton.check(out, precisions, [request.options.batch for request in requests if request.library == TENSORRT])
-    steps = 4 * len(precisions) + 5 + (PTX in engines) + len(requests) * 2 * (2 * len(precisions) + 1)
+        there = Bundle.open(into).manifest if into is not None else None
+        batches = [request.options.batch for request in requests if request.library == TENSORRT]
+        if there is not None:
+            batches += [engine.batch for engine in there.artifacts if engine.format == TENSORRT and engine.batch]
+        triton.check(target_folder, [*(there.precisions if there else ()), *precisions], batches)
+    warn_of_omitted(parity_images)
+    steps = (
+        4 * len(precisions)
+        + (5 if into is None else 1)
+        + (PTX in engines)
+        + len(requests) * 2 * (2 * len(precisions) + 1)
+    )
     with progress("exporting", total=steps) as bar:
 
         def step(text: str) -> None:
             bar.describe(text)
             bar.advance()
 
-        manifest = export_tokenizer(
+        make = extend_bundle if into is not None else functools.partial(export_tokenizer, replace=force)
+        manifest = make(
             tokenizer,
-            out,
+            target_folder,
             precisions=precisions,
             engines=requests,
             kernels=PTX in engines,
@@ -141,7 +179,7 @@ def command(
             images=parity_images,
             progress=step,
         )
-    repository = write_if_asked(triton, out)
+    repository = write_if_asked(triton, target_folder)
     if as_json:
         print_json(manifest.to_json())
         return
@@ -152,6 +190,6 @@ def command(
             skipped.setdefault(reason, []).append(artifact.file)
     for reason, files in skipped.items():
         click.echo(f"warning: not measured: {', '.join(files)}: {reason}", err=True)
-    click.echo(f"{out}: {sum(artifact.bytes for artifact in manifest.artifacts) / 1e6:.1f} MB")
+    click.echo(f"{target_folder}: {sum(artifact.bytes for artifact in manifest.artifacts) / 1e6:.1f} MB")
     if repository is not None:
         click.echo(summary(repository))

@@ -9,6 +9,7 @@ import click
 
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_runtime.cli.base import command as coda_command
+from coda_runtime.errors import OutputError
 
 
 @coda_command(
@@ -22,7 +23,8 @@ from coda_runtime.cli.base import command as coda_command
 @click.option("--variant", type=click.Choice(list(VARIANTS)), required=True, help="Published tokenizer to import.")
 @click.option("--revision", help="Branch, tag or commit hash of the repository.  [default: main]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Tokenizer folder to write.")
-def command(source: str | None, variant: str, revision: str | None, out: Path) -> None:
+@click.option("--force", is_flag=True, help="Replace a tokenizer that is in --out.")
+def command(source: str | None, variant: str, revision: str | None, out: Path, force: bool) -> None:
     """Read an official CODA checkpoint (vae_ema.pth and quantizer_ema.pth) into a tokenizer folder.
 
     Without FOLDER it is downloaded from where CODA's authors publish it on the Hugging Face Hub; ORG/NAME or
@@ -34,10 +36,20 @@ def command(source: str | None, variant: str, revision: str | None, out: Path) -
     """
     from coda_deploy.official import import_official
 
+    if not force:
+        _check_out(out)
     tokenizer = import_official(source, variant, revision=revision)
     tokenizer.save_pretrained(out)
     click.echo(f"{out}: {variant}, {tokenizer.spec.num_tokens} tokens per image, {tokenizer.spec.vocab_size} codes")
     _print_commit(tokenizer.checkpoint or {})
+
+
+def _check_out(out: Path) -> None:
+    """Raise ``OutputError`` where a tokenizer would be replaced, which may have been trained for days."""
+    from coda_deploy.tokenizer.storage import CONFIG_NAME, WEIGHTS_NAME
+
+    if found := [name for name in (CONFIG_NAME, WEIGHTS_NAME) if (out / name).exists()]:
+        raise OutputError(f"{out} holds {found[0]} already: give --force to replace it, or another --out")
 
 
 def _print_commit(checkpoint: dict[str, Any]) -> None:

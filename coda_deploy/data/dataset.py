@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image
 from coda_deploy.errors import DataError
 from coda_runtime.errors import ImageError, MissingDependencyError, one_line
 from coda_runtime.images import open_rgb
+from coda_runtime.io.json_fields import parse_json
 
 HUB_PREFIX = "hf:"
 DEFAULT_SPLIT = "train"
@@ -116,7 +116,8 @@ def _has_splits(folder: Path) -> bool:
 
 def _splits(folder: Path) -> list[str]:
     try:
-        return [str(name) for name in json.loads((folder / "dataset_dict.json").read_text())["splits"]]
+        data = parse_json((folder / "dataset_dict.json").read_bytes())
+        return [str(name) for name in data["splits"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}/dataset_dict.json lists no splits ({error!r}); save the dataset again") from error
 

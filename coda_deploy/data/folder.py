@@ -13,16 +13,21 @@ from coda_deploy.data.source import printable
 from coda_deploy.errors import DataError
 from coda_runtime.errors import one_line
 from coda_runtime.images import open_rgb
-from coda_runtime.io.image_files import Kind, has_image_suffix, walk
+from coda_runtime.io.image_files import Kind, has_image_suffix, omitted_as, walk
+from coda_runtime.io.omitted import Omitted
 
 
 @dataclass
 class Found:
-    """Names inside a folder, each kind sorted; ``others`` are a few of the files that are neither."""
+    """Names inside a folder, each kind sorted; ``others`` are a few of the files that are neither.
+
+    ``omitted`` counts what somebody would miss.
+    """
 
     images: list[str] = field(default_factory=list)
     shards: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    omitted: Omitted = field(default_factory=Omitted)
 
 
 class FolderSource:
@@ -49,16 +54,19 @@ def search(folder: Path) -> Found:
     """Find every image and tar file under ``folder``. Raises ``DataError`` where it may not look."""
     found = Found()
     try:
-        for name, kind in walk(folder):
+        for entry in walk(folder):
+            name, kind = entry
             # A link to nowhere is an image that is not there, and told as one when its turn comes.
-            if kind not in (Kind.FILE, Kind.BROKEN):
-                continue
-            if has_image_suffix(name):
+            there = kind in (Kind.FILE, Kind.BROKEN)
+            if there and has_image_suffix(name):
                 found.images.append(name)
-            elif PurePosixPath(name).suffix.lower() == ".tar":
+            elif there and PurePosixPath(name).suffix.lower() == ".tar":
                 found.shards.append(name)
-            elif len(found.others) < 3:
-                found.others.append(name)
+            else:
+                if (why := omitted_as(entry, archives=True)) is not None:
+                    found.omitted.add(why, name)
+                if there and len(found.others) < 3:
+                    found.others.append(name)
     except OSError as error:
         raise DataError(f"{error.filename or folder} cannot be searched ({one_line(error)})") from error
     return found

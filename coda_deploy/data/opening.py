@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from coda_deploy.data import dataset
@@ -11,29 +12,38 @@ from coda_deploy.data.folder import FolderSource, search
 from coda_deploy.data.shards import ShardSource, expand
 from coda_deploy.data.source import ImageSource
 from coda_deploy.errors import DataError
-from coda_runtime.io.image_files import expected_suffixes, has_image_suffix
+from coda_runtime.io.image_files import COMPRESSED_TARS, expected_suffixes, has_image_suffix
+from coda_runtime.io.omitted import Omitted
 
 _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "https", "pipe", "s3"})
 
 
-def open_source(where: str | os.PathLike[str]) -> ImageSource:
+def open_source(where: str | os.PathLike[str], warn: Callable[[str], None] = lambda _: None) -> ImageSource:
     """Open the images at ``where``.
 
     That is a folder of image files nested in any way; WebDataset shards as a folder of .tar files, one .tar,
     ``data/*.tar`` or ``data/train-{000..012}.tar``; ``hf:owner/name`` or ``hf:owner/name@split``, or a folder that
     ``datasets`` wrote with ``save_to_disk`` (``path@split``; train by default); or a .npy file of uint8 [N,H,W,3].
-    Tar files in a folder that also holds images are not opened.
+    Tar files in a folder that also holds images are not opened. ``warn`` is told, once and in one line, of what in a
+    folder or in shards was left out.
 
     Raises ``DataError`` when nothing usable is there, ``MissingDependencyError`` for a dataset without ``datasets``.
     """
-    text = os.fspath(where)
+    omitted = Omitted()
+    source = _open(os.fspath(where), omitted)
+    if omitted:
+        warn(omitted.warning(os.fspath(where)))
+    return source
+
+
+def _open(text: str, omitted: Omitted) -> ImageSource:
     if text.startswith(dataset.HUB_PREFIX) and not text.startswith("hf://"):
         return dataset.from_hub(text)
     path = Path(text)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, omitted)
     if path.exists():
-        return _open_file(path)
+        return _open_file(path, omitted)
     _reject_remote(text)
     base, at, split = text.rpartition("@")
     if at and Path(base).is_dir():
@@ -41,34 +51,38 @@ def open_source(where: str | os.PathLike[str]) -> ImageSource:
             raise DataError(f"{base} is not a dataset that save_to_disk wrote and has no split {split!r}: leave out @")
         return dataset.from_disk(Path(base), split)
     if any(character in text for character in "*?[{"):
-        return ShardSource(expand(text))
+        return ShardSource(expand(text), omitted)
     raise DataError(f"there is no file or folder {text!r}; check the path")
 
 
-def _open_folder(folder: Path) -> ImageSource:
+def _open_folder(folder: Path, omitted: Omitted) -> ImageSource:
     if dataset.is_saved(folder):
         return dataset.from_disk(folder)
     found = search(folder)
+    omitted.update(found.omitted.to_json())
     if found.images:
+        for name in found.shards:
+            omitted.add(".tar", name)
         return FolderSource(folder, found.images)
     if found.shards:
-        return ShardSource([str(folder / name) for name in found.shards])
+        return ShardSource([str(folder / name) for name in found.shards], omitted)
     holds = f"holds {', '.join(found.others)} and the like" if found.others else "is empty"
+    told = f" (left out: {omitted})" if omitted else ""
     raise DataError(
-        f"the folder {str(folder)!r} {holds}; expected images ({expected_suffixes()}), .tar shards, "
+        f"the folder {str(folder)!r} {holds}{told}; expected images ({expected_suffixes()}), .tar shards, "
         "or a dataset written by save_to_disk"
     )
 
 
-def _open_file(path: Path) -> ImageSource:
+def _open_file(path: Path, omitted: Omitted) -> ImageSource:
     suffix = path.suffix.lower()
     if suffix == ".tar":
-        return ShardSource([str(path)])
+        return ShardSource([str(path)], omitted)
     if suffix == ".npy":
         return ArraySource.open(path)
     if has_image_suffix(path.name):
         raise DataError(f"{path} is a single image; expected the folder that holds the images")
-    if path.name.lower().endswith((".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+    if path.name.lower().endswith(COMPRESSED_TARS):
         raise DataError(f"{path} is compressed and cannot be read at random offsets; decompress it to a plain .tar")
     raise DataError(f"{path} is neither a .tar shard nor a .npy array; expected one of these, or a folder")
 

@@ -20,6 +20,7 @@ from coda_runtime.bulk.tars import expand_braces, members
 from coda_runtime.errors import ImageError, InputError, one_line
 from coda_runtime.images import open_rgb
 from coda_runtime.io.image_files import expected_suffixes, is_image
+from coda_runtime.io.omitted import Omitted
 
 _OPEN_SHARDS = 64  # in each process; thousands would run into the limit on open files
 
@@ -30,22 +31,25 @@ _State = tuple[int, int]
 class ShardSource:
     """The image members of tar files, in the order of the files and of the members in them.
 
+    What of them is no image that can be read is counted in ``omitted``.
     The headers of all shards are read at once, which takes about a second for 20 000 members. Raises ``DataError`` for
     a shard that is missing, cut or damaged, and when they hold no image.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], omitted: Omitted | None = None) -> None:
         self._paths = tuple(paths)
+        omitted = Omitted() if omitted is None else omitted
         self._states: list[_State] = []
         names: list[str] = []
         locations = []
         for shard, path in enumerate(self._paths):
-            state, images = _index(path)
+            state, images = _index(path, omitted)
             self._states.append(state)
             names += [name for name, _, _ in images]
             locations += [np.array([(shard, offset, size) for _, offset, size in images], np.int64).reshape(-1, 3)]
         if not names:
-            raise DataError(f"{_count(self._paths)} no images; expected members ending in {expected_suffixes()}")
+            told = f" (left out: {omitted})" if omitted else ""
+            raise DataError(f"{_count(self._paths)} no images{told}; expected members ending in {expected_suffixes()}")
         self._names = PackedNames(names)
         self._locations = np.concatenate(locations)
 
@@ -86,12 +90,12 @@ def expand(pattern: str) -> list[str]:
     return paths
 
 
-def _index(path: str) -> tuple[_State, list[tuple[str, int, int]]]:
+def _index(path: str, omitted: Omitted) -> tuple[_State, list[tuple[str, int, int]]]:
     """Return what identifies a shard, and (name, offset, size) of each image in it."""
     try:
         with Path(path).open("rb") as file:
             state = _state(file.fileno())
-            return state, [member for member in members(file, state[0], path) if is_image(member[0])]
+            return state, [member for member in members(file, state[0], path, omitted) if is_image(member[0])]
     except OSError as error:
         raise DataError(f"{path} cannot be opened ({one_line(error)}); check the path") from error
     except InputError as error:

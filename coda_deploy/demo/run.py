@@ -23,8 +23,10 @@ from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.diagnose import diagnose
-from coda_runtime.errors import InputError
+from coda_runtime.errors import BundleError, InputError, OutputError
+from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
+from coda_runtime.format.precision import FP32
 from coda_runtime.images import fit
 from coda_runtime.io.atomic_files import staged_folder
 
@@ -50,6 +52,7 @@ def run_demo(
     source = tokenizer or tokenizer_path()
     if not source.is_dir():
         raise InputError(f"there is no tokenizer at {source}: install coda-deploy again, it ships with one")
+    _check_own(out / BUNDLE)
     with staged_folder(out) as folder:
         progress("copying the sample tokenizer")
         (folder / TOKENIZER).mkdir()
@@ -62,6 +65,19 @@ def run_demo(
         page = render(results, out=out, coda=coda)
         (folder / REPORT).write_text(page, encoding="utf-8")
     return results
+
+
+def _check_own(bundle: Path) -> None:
+    """Raise ``OutputError`` for a bundle that somebody has gone on with since a demo wrote it."""
+    try:
+        artifacts = Bundle.open(bundle).manifest.artifacts
+    except BundleError:  # there is none, or none that anybody could use
+        return
+    added = [artifact.file for artifact in artifacts if artifact.engine is not None or artifact.precision != FP32]
+    if added:
+        raise OutputError(
+            f"{bundle} holds {added[0]!r}, which the demo did not make and would lose: move it, or choose another --out"
+        )
 
 
 def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:

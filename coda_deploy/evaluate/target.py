@@ -28,7 +28,9 @@ from coda_runtime.format.parts import DECODER
 from coda_runtime.format.precision import FP32
 from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
+from coda_runtime.io.user_folders import expand_home
 from coda_runtime.loading import open_tokenizer
+from coda_runtime.machine.processors import default_threads
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -92,6 +94,7 @@ class TokenizerTarget(Target):
         self._device = device
         self._settings = ExitStack()
         self._settings.enter_context(full_float32())
+        threads = default_threads() if threads is None else threads
         if threads is not None:
             self._settings.enter_context(torch_threads(threads))
 
@@ -185,7 +188,7 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
 
 def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
     """Return the local folder, and "tokenizer" or "bundle"."""
-    path = Path(where).expanduser()
+    path = expand_home(where)
     if path.exists() or path.parent.exists() or not (isinstance(where, str) and storage.is_hub_id(where)):
         if not path.is_dir():
             found = "is a file" if path.exists() else "does not exist"

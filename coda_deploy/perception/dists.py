@@ -14,7 +14,7 @@ from coda_deploy.perception.lpips import TRUNKS
 from coda_deploy.perception.weights import find_weights
 from coda_deploy.tokenizer.storage import check_weights, read_state
 from coda_deploy.weights.published import VGG16
-from coda_deploy.weights.store import command_for, path_of, read_stored
+from coda_deploy.weights.store import command_for, is_stored, path_of, read_stored
 
 # VGG-16's convolutions by stage; its max pools are replaced by averages of squares.
 _STAGES = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
@@ -34,7 +34,7 @@ class Dists(nn.Module):
         Raises ``WeightsError`` where either is missing, damaged or another network's.
         """
         super().__init__()
-        if not path_of("dists").is_file():
+        if not is_stored("dists"):
             raise WeightsError(
                 f"the weights of DISTS are missing: {path_of('dists')} is not there; run `{command_for('dists')}`, "
                 "which fetches them"

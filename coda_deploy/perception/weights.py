@@ -12,7 +12,8 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from coda_deploy.errors import WeightsError
-from coda_deploy.weights.store import command_for, path_of, read_stored
+from coda_deploy.weights.store import command_for, is_stored, path_of, read_stored
+from coda_runtime.io.user_folders import expand_home
 
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # PyTorch puts the first digits of the SHA-256 into its files' names
 
@@ -46,11 +47,11 @@ def find_weights(
             altered since.
     """
     if given is not None:
-        path = Path(given).expanduser()
+        path = expand_home(given)
         if not path.is_file():
             raise WeightsError(f"{option}: there is no file {path}; expected the weights of {what} ({file})")
         return path
-    if stored is not None and path_of(stored).is_file():
+    if stored is not None and is_stored(stored):
         read_stored(stored)
         return path_of(stored)
     cached = Path(torch.hub.get_dir(), "checkpoints", file)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from coda_deploy.errors import ConfigError
 from coda_runtime.format.spec import Spec
+from coda_runtime.io.json_fields import describe, is_int
 
 NormType = Literal["none", "layer", "rms"]
 CONFIG_FORMAT = "coda-tokenizer"
 CONFIG_VERSION = 1
+# Far above any tokenizer's: more would be built for hours, or overflow PyTorch's sizes.
+_MAX_LEVELS = 16
+_LIMIT = 2**16
+_LIMITS = {"vocab_size": 2**31 - 1, "vae.layers_per_block": 256}
 
 
 @dataclass(frozen=True)
@@ -54,18 +61,22 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         """Check that the numbers are numbers and fit together."""
         widths = self.vae.get("block_out_channels") if isinstance(self.vae, dict) else None
-        if not isinstance(widths, (list, tuple)) or not widths:
-            raise ConfigError(f"vae.block_out_channels must list the VAE's widths, found {widths!r}")
-        whole = {
-            "image_size": self.image_size,
-            "vocab_size": self.vocab_size,
-            "attention_dim": self.attention_dim,
-            "vae.latent_channels": self.vae.get("latent_channels"),
-            "lora.rank": 1 if self.lora is None else self.lora.rank,
-        }
-        for name, value in whole.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name} must be a whole number, 1 or more, found {value!r}")
+        if not isinstance(widths, (list, tuple)) or not 1 <= len(widths) <= _MAX_LEVELS:
+            raise ConfigError(
+                f"vae.block_out_channels must list the VAE's widths, found {describe(widths)}; expected 1 to "
+                f"{_MAX_LEVELS} of them"
+            )
+        if not isinstance(self.lora, LoraConfig | None):
+            raise ConfigError(f"lora must be a rank and targets, or null, found {describe(self.lora)}")
+        self._check_whole_numbers(widths)
+        for name in ("latent_scale", "latent_shift", "norm_eps"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise ConfigError(f"{name} must be a number, found {describe(value)}")
+        texts = {"variant": self.variant, "license": self.license or "none"}
+        for name, text in texts.items():
+            if not isinstance(text, str) or not text or not text.isprintable():
+                raise ConfigError(f"{name} must be a text that can be printed, found {describe(text)}")
         if self.image_size % self.downsample:
             raise ConfigError(
                 f"image_size {self.image_size} is not a multiple of {self.downsample}, the VAE's downsampling: "
@@ -83,8 +94,32 @@ class TokenizerConfig:
             raise ConfigError(f"vocab_size must be at least 2, found {self.vocab_size}")
         if self.norm not in get_args(NormType):
             raise ConfigError(f"norm must be one of {', '.join(get_args(NormType))}, found {self.norm!r}")
-        if not self.latent_scale > 0:
+        if not 0 < self.latent_scale < math.inf:
             raise ConfigError(f"latent_scale must be positive, found {self.latent_scale}")
+        if not math.isfinite(self.latent_shift):
+            raise ConfigError(f"latent_shift must be finite, found {self.latent_shift}")
+        if not 0 <= self.norm_eps < math.inf:
+            raise ConfigError(f"norm_eps must be 0 or more, found {self.norm_eps}")
+
+    def _check_whole_numbers(self, widths: Sequence[Any]) -> None:
+        whole = {
+            "image_size": self.image_size,
+            "vocab_size": self.vocab_size,
+            "attention_dim": self.attention_dim,
+            "vae.latent_channels": self.vae.get("latent_channels"),
+            "vae.layers_per_block": self.vae.get("layers_per_block", 1),
+            "lora.rank": 1 if self.lora is None else self.lora.rank,
+            **{f"vae.block_out_channels[{index}]": width for index, width in enumerate(widths)},
+        }
+        for name, value in whole.items():
+            if not is_int(value) or value < 1:
+                raise ConfigError(f"{name} must be a whole number, 1 or more, found {describe(value)}")
+            limit = _LIMITS.get(name, _LIMIT)
+            if value > limit:
+                raise ConfigError(f"{name} must be {limit} at most, found {describe(value)}")
+        for side in self.scales:
+            if not is_int(side) or side > _LIMIT:
+                raise ConfigError(f"scales must be whole numbers, {_LIMIT} at most, found {describe(side)}")
 
     @property
     def downsample(self) -> int:
@@ -125,7 +160,8 @@ class TokenizerConfig:
             found = data.get("_class_name", "no format key") if isinstance(data, dict) else type(data).__name__
             raise ConfigError(
                 f"config.json is not a CODA tokenizer's (found {found}, expected format {CONFIG_FORMAT!r}): "
-                "a plain VAE is adapted with CodaTokenizer.from_vae, official checkpoints with coda import-official"
+                "of a plain VAE coda train --vae makes a tokenizer (in Python CodaTokenizer.from_vae), of CODA's "
+                "published checkpoints coda import-official"
             )
         version = data.get("format_version")
         if version != CONFIG_VERSION:
@@ -144,10 +180,10 @@ class TokenizerConfig:
         if missing := sorted(required - values.keys()):
             raise ConfigError(f"config.json lacks {', '.join(missing)}")
         try:
-            values["scales"] = tuple(int(side) for side in values["scales"])
+            values["scales"] = tuple(values["scales"])
             if values.get("lora") is not None:
                 lora = values["lora"]
-                values["lora"] = LoraConfig(int(lora["rank"]), tuple(str(target) for target in lora["targets"]))
+                values["lora"] = LoraConfig(lora["rank"], tuple(str(target) for target in lora["targets"]))
             return cls(**values)
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError) as error:
             raise ConfigError(f"config.json has a value of the wrong type: {error!r}") from error

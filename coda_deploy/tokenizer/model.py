@@ -18,7 +18,7 @@ from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
 from coda_deploy.tokenizer.source import Source, open_source
 from coda_deploy.tokenizer.vae import load_vae
-from coda_runtime.errors import InputError
+from coda_runtime.errors import InputError, one_line
 from coda_runtime.format.spec import Spec
 
 DEFAULT_SCALES = {
@@ -137,8 +137,13 @@ class CodaTokenizer(nn.Module):
         with torch.device("meta"):
             try:
                 tokenizer = cls(source.config)
-            except (TypeError, ValueError, KeyError) as error:
-                raise ConfigError(f"config.json's vae is not an AutoencoderKL configuration: {error}") from error
+            except ConfigError:
+                raise
+            except Exception as error:  # diffusers and PyTorch stumble over a wrong value wherever they use it
+                raise ConfigError(
+                    f"config.json's vae is not an AutoencoderKL configuration: {one_line(error)}; "
+                    "restore config.json from its source"
+                ) from error
         tensors, tokenizer.checkpoint = source.read(tokenizer.state_dict())
         tokenizer.load_state_dict(tensors, assign=True)
         return tokenizer.freeze().eval()

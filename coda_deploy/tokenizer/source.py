@@ -57,7 +57,8 @@ class FolderSource:
     def read(self, expected: Mapping[str, Tensor]) -> Weights:
         """Read its two other files. Raises ``WeightsError``, or ``ConfigError`` for a damaged provenance."""
         tensors = storage.read_weights(self._folder)
-        storage.check_weights(tensors, expected, str(self._folder / storage.WEIGHTS_NAME))
+        advice = f"is it whole, and of the same tokenizer as the {storage.CONFIG_NAME} beside it?"
+        storage.check_weights(tensors, expected, str(self._folder / storage.WEIGHTS_NAME), advice)
         return Weights(tensors, storage.read_checkpoint(self._folder))
 
     def digest(self, weights: Mapping[str, Tensor]) -> str:

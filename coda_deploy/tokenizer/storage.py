@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +28,12 @@ from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_runtime.format.checksums import sha256_file
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.json_fields import parse_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PROVENANCE_NAME = "provenance.json"
+_LDM = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.block\.")
 
 
 def is_hub_id(name: str) -> bool:
@@ -66,10 +69,10 @@ def read_config(folder: Path) -> TokenizerConfig:
     """Read the folder's ``config.json``. Raises ``ConfigError``."""
     path = folder / CONFIG_NAME
     try:
-        return TokenizerConfig.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return TokenizerConfig.from_json(parse_json(path.read_bytes()))
     except FileNotFoundError as error:
         raise ConfigError(f"{folder} is not a tokenizer folder: it has no {CONFIG_NAME}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not readable JSON ({error}): restore it from its source") from error
 
 
@@ -91,11 +94,11 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / PROVENANCE_NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
         checkpoint, weights = found["checkpoint"], found["weights_sha256"]
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is not readable ({error!r}): restore it from its source, or remove it") from error
     if not isinstance(checkpoint, dict):
         raise ConfigError(f"{path} has a checkpoint that is not an object: restore it from its source, or remove it")
@@ -130,8 +133,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Raise ``WeightsError`` naming the first missing, extra or misshapen key, with the nearest expected one."""
+def check_weights(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    source: str,
+    advice: str = "is it the file that is asked for, and whole?",
+) -> None:
+    """Raise ``WeightsError`` naming the first missing, extra or misshapen key, with the nearest expected one.
+
+    ``advice`` ends the message where keys are missing or left over.
+    """
+    if any(_LDM.match(key) for key in found) and not any(_LDM.match(key) for key in expected):
+        advice = (
+            "it has an LDM autoencoder's names, as FLUX's ae.safetensors has: that is a continuous VAE, and its "
+            "diffusers folder becomes a tokenizer by coda train --vae"
+        )
     missing = [key for key in expected if key not in found]
     extra = [key for key in found if key not in expected]
     if extra:
@@ -140,14 +156,14 @@ def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], s
             f"{source} has {len(extra)} unexpected keys, first {extra[0]!r}"
             + (f" (nearest expected: {near[0]!r})" if near else "")
             + (f", and lacks {len(missing)}, first {missing[0]!r}" if missing else "")
-            + ": is it the variant you named?"
+            + f": {advice}"
         )
     if missing:
         near = difflib.get_close_matches(missing[0], list(found), 1, cutoff=0)
         raise WeightsError(
             f"{source} lacks {len(missing)} keys, first {missing[0]!r}"
             + (f" (nearest found: {near[0]!r})" if near else "")
-            + ": is the file whole, and the variant the one you named?"
+            + f": {advice}"
         )
     for key, tensor in found.items():
         if tensor.shape != expected[key].shape:

@@ -15,6 +15,7 @@ from coda_deploy.tokenizer.storage import is_hub_id
 from coda_runtime.errors import one_line
 
 CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 _CLASS = "AutoencoderKL"
 
 
@@ -45,7 +46,7 @@ def load_vae(where: str | os.PathLike[str]) -> AutoencoderKL:
         raise ConfigError(
             f"{where} is not a local folder, and no diffusers {_CLASS} could be loaded from the hub "
             f"({one_line(error, named=True, line=0)}); check the name (a pipeline's VAE is owner/name:vae), "
-            "the network and a gated model's licence"
+            f"the network and a gated model's licence; the weights must be in {WEIGHTS_NAME}"
         ) from error
 
 
@@ -55,14 +56,38 @@ def _from_folder(folder: Path, asked: str) -> AutoencoderKL:
     except Exception as error:  # diffusers' OSError and whatever a foreign file brings
         raise ConfigError(f"{asked} holds no diffusers {_CLASS}: it has no readable {CONFIG_NAME}") from error
     _check_class(settings, asked)
+    _check_files(folder, asked)
     try:
         return _load(folder, asked, local_files_only=True)
     except ConfigError:
         raise
     except Exception as error:  # a cut file, a misshapen tensor: safetensors', diffusers' and torch's own errors
         raise ConfigError(
-            f"the {_CLASS} in {asked} cannot be read ({one_line(error, named=True, line=0)}); copy it again"
+            f"the {_CLASS} in {asked} cannot be read ({one_line(error, named=True, line=0)}); "
+            f"copy its {CONFIG_NAME} and its weights again from where they were saved together"
         ) from error
+
+
+def _check_files(folder: Path, asked: str) -> None:
+    """Raise ``ConfigError`` where weights are there that diffusers would not read unasked, with how to save them."""
+    if any((folder / f"{WEIGHTS_NAME}{end}").is_file() for end in ("", ".index.json")):
+        return
+    stem, suffix = Path(WEIGHTS_NAME).stem, Path(WEIGHTS_NAME).suffix
+    for path in sorted(folder.glob(f"{stem}*")):
+        variant = path.name.removeprefix(stem).removesuffix(path.suffix).lstrip(".")
+        if path.suffix not in (suffix, ".bin") or "-of-" in variant:
+            continue
+        options = [f'variant="{variant}"'] if variant else []
+        options += [] if path.suffix == suffix else ["use_safetensors=False"]
+        trusted = "" if path.suffix == suffix else ", if you trust it,"
+        raise ConfigError(
+            f"{asked} has no {WEIGHTS_NAME}, only {path.name}; save it{trusted} as that, in another folder: "
+            f'diffusers.{_CLASS}.from_pretrained("{folder}", {", ".join(options)}).save_pretrained("FOLDER")'
+        )
+    raise ConfigError(
+        f"{asked} has a {CONFIG_NAME} and no file named {WEIGHTS_NAME} found beside it; expected what diffusers' "
+        f"{_CLASS}.save_pretrained wrote: copy the weights there too"
+    )
 
 
 def _check_class(settings: Any, asked: str) -> None:
@@ -77,8 +102,14 @@ def _load(where: str | Path, asked: str, **settings: Any) -> AutoencoderKL:
     )
     # diffusers only warns of these, and leaves them without a value.
     if missing := sorted(info["missing_keys"]):
-        raise ConfigError(f"the weights of {asked} lack {len(missing)} tensors, first {missing[0]!r}: copy them again")
+        raise ConfigError(
+            f"the weights of {asked} lack {len(missing)} tensors that its {CONFIG_NAME} asks for, first "
+            f"{missing[0]!r}: copy both again from where they were saved together"
+        )
     for name, tensor in vae.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise ConfigError(f"the weights of {asked} hold NaN or infinite values, first in {name!r}: copy them again")
+            raise ConfigError(
+                f"the weights of {asked} hold NaN or infinite values, first in {name!r}: the training that made them "
+                "diverged, or they overflowed in half precision; take others"
+            )
     return vae

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from coda_deploy import distributed
 from coda_deploy.data import Crop, ImageSource, TrainLoader, open_source
+from coda_deploy.data.source import printable
 from coda_deploy.errors import ConfigError, DivergedError, StoppedError
 from coda_deploy.train import checkpoint
 from coda_deploy.train.launch import check_agreement, make_accelerator, start_tracking
@@ -37,6 +38,7 @@ from coda_deploy.train.signals import StopRequest, stop_requests
 from coda_deploy.train.skips import Skips
 from coda_deploy.train.state import RunState, own_memory
 from coda_deploy.train.step import BaseStepper
+from coda_deploy.train.tables import literal
 from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.io.atomic_files import staged_file
@@ -48,9 +50,10 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a training runs: its images, its folder, its processes, and who may stop it or is told of it."""
+    """Where a training runs: its images, what names them, its folder, its processes, who may stop it or is told."""
 
     source: ImageSource
+    data: str
     out: Path
     accelerator: Accelerator
     request: StopRequest
@@ -76,7 +79,8 @@ def run(
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
-            training = make(RunContext(open_source(data), folder, accelerator, request, report))
+            images = open_source(data, lambda text: report.say(f"warning: {text}"))
+            training = make(RunContext(images, os.fspath(data), folder, accelerator, request, report))
         try:
             if newest:
                 training.resume(newest)
@@ -111,6 +115,7 @@ class Training(ABC):
         """Try a few images, cut to ``image_size``. Raises ``DataError``."""
         self.config, self.image_size, self.source, self.out = config, image_size, context.source, context.out
         self.accelerator, self.request, self.report = context.accelerator, context.request, context.report
+        self.inputs = {"data": context.data}
         self.main: bool = context.accelerator.is_main_process
         self.skips = Skips(self.report)
         optim = config.optim
@@ -148,7 +153,7 @@ class Training(ABC):
             self.report.say(f"no checkpoint in {self.out} yet: starting from step 0")
         if self.main:
             with staged_file(self.out / CONFIG_COPY) as file:
-                file.write_text(self.config.to_toml(), encoding="utf-8")
+                file.write_text(self._inputs() + self.config.to_toml(), encoding="utf-8")
         self.report.restart_log(-1)
         if self.warm_up():
             self.state.restart_averages()
@@ -203,6 +208,12 @@ class Training(ABC):
         )
         workers = data.workers if workers is None else workers
         return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers)
+
+    def _inputs(self) -> str:
+        """Return what the run was given beside its configuration, as comments of that file."""
+        told = {name: literal(printable(value)) for name, value in self.inputs.items()}
+        told["data"] += f", {len(self.source)} images"
+        return "".join(f"# {name} = {value}\n" for name, value in told.items()) + "\n"
 
     def _train(self, total: int) -> None:
         critic = self.objective.critic

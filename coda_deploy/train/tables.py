@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """Write tables of plain values as the text of a TOML file."""
     return "\n".join(
-        f"[{name}]\n" + "".join(f"{key} = {_literal(value)}\n" for key, value in table.items())
+        f"[{name}]\n" + "".join(f"{key} = {literal(value)}\n" for key, value in table.items())
         for name, table in tables.items()
     )
 
@@ -74,6 +74,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
+    """Write a plain value as TOML has it, in one line."""
     # JSON's numbers, booleans and lists are TOML's, and its strings but for pairs such as \ud83d\ude00 and a bare DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from contextlib import closing
@@ -11,6 +12,7 @@ from typing import cast
 from torch import Tensor
 
 from coda_deploy.data import TrainBatch
+from coda_deploy.data.source import printable
 from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.train.build import build_tokenizer
@@ -41,6 +43,10 @@ def train(
     work is done; ``DivergedError`` for a loss that is not finite, naming the batch; ``StoppedError`` after SIGTERM or
     Ctrl-C; ``OutputError`` when the disk is full.
     """
+    if vae is not None:  # what is kept of the configuration names what it was made of
+        config = dataclasses.replace(
+            config, tokenizer=dataclasses.replace(config.tokenizer, vae=printable(os.fspath(vae)))
+        )
     return run(lambda context: _TokenizerTraining(config, vae, context), config, data, out, resume=resume)
 
 

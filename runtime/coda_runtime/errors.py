@@ -29,6 +29,8 @@ server, which turns them into answers: QueueFullError and RefusedError of `coda_
 
 from __future__ import annotations
 
+from typing import Any
+
 from .requirements import absent, how_to_install, needed, package_of
 
 __all__ = [
@@ -56,7 +58,19 @@ __all__ = [
 
 
 class CodaError(Exception):
-    """Root of every error raised on purpose by coda_runtime, coda_export and coda_deploy."""
+    """Root of every error raised on purpose by coda_runtime, coda_export and coda_deploy.
+
+    It is the same in another process, whatever its constructor takes: a pool of workers hangs or breaks on an error
+    that cannot be unpickled.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the message as it is; Exception's own way calls the constructor with it."""
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(kind: type[CodaError], args: tuple[Any, ...]) -> CodaError:
+    return kind.__new__(kind, *args)  # sets `args`
 
 
 class BundleError(CodaError):
@@ -137,7 +151,7 @@ class MissingDependencyError(CodaError):
     def __init__(self, what: str, *packages: str, extra: str | None = None) -> None:
         """Say `what` needs it. Without `packages`: those of `extra` that are absent, or all of them if none is.
 
-        With neither, `what` is all there is to say: it came out of another process, where it was said in full.
+        With neither, `what` is all there is to say.
         """
         self.extra = extra
         self.packages = packages or (needed(extra) if extra is not None else ())

@@ -15,6 +15,7 @@ from .errors import BackendError, BundleError, CodaError, EngineMismatchError, I
 from .format.bundle import Bundle
 from .format.manifest import Artifact, Manifest
 from .format.parts import PARTS
+from .format.precision import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,11 @@ def choose_precision(manifest: Manifest, asked: str) -> str:
     if asked == "auto":
         return manifest.default_precision
     if asked not in manifest.precisions:
-        raise InputError(f'precision is {asked!r}; this bundle has "auto", {", ".join(map(repr, manifest.precisions))}')
+        known = f'precision is {asked!r}; this bundle has "auto", {", ".join(map(repr, manifest.precisions))}'
+        if asked not in PRECISIONS:
+            raise InputError(known)
+        both = ",".join(name for name in PRECISIONS if name == asked or name in manifest.precisions)
+        raise InputError(f"{known}; to have it too, export anew: coda export TOKENIZER --precision {both} --out FOLDER")
     return asked
 
 

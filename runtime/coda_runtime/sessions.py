@@ -29,7 +29,7 @@ class Sessions:
         self._sessions = dict(sessions)
         self._spec, self._folder = spec, folder
         self._state = threading.Condition()
-        self._running = 0
+        self._running: set[int] = set()  # the threads that run something
         self._process = os.getpid()
         self.closed = False
         forks.guard(self)
@@ -102,13 +102,17 @@ class Sessions:
             )
 
     def close(self) -> None:
-        """Free the engines after the runs that are under way. May be called twice; does nothing after a fork."""
+        """Free the engines after the runs that are under way in other threads.
+
+        May be called twice; does nothing after a fork.
+        """
         if self._process != os.getpid():
             self.closed = True
             return
         with self._state:
             self.closed = True
-            while self._running:
+            # A run of this very thread is over: an interrupt came before it could say so.
+            while self._running - {threading.get_ident()}:
                 self._state.wait()
             sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
@@ -122,14 +126,16 @@ class Sessions:
     def _open(self) -> Iterator[dict[str, Session]]:
         """Yield the sessions, kept from closing for as long as one run takes."""
         self.check_open()  # before the lock, which another thread of the parent may have held during a fork
-        with self._state:
-            self.check_open()
-            self._running += 1
+        me = threading.get_ident()
         try:
+            with self._state:
+                self.check_open()
+                self._running.add(me)
             yield self._sessions
         finally:
+            # Before the lock is waited for, where an interrupt may come.
+            self._running.discard(me)
             with self._state:
-                self._running -= 1
                 self._state.notify_all()
 
     def _checked(self, part: str, out: A, count: int) -> A:

@@ -22,6 +22,7 @@ from .format.bundle import Bundle
 from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.spec import Spec
 from .images import Batches, Images
+from .io.masked_arrays import refuse_masked
 from .sessions import Sessions
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
@@ -169,7 +170,9 @@ class Tokenizer:
         first = known.index(parts[0]) if parts and parts[0] in known else 0
         if not parts or parts != known[first : first + len(parts)]:
             raise InputError(f"parts are {', '.join(map(repr, parts))}; expected some of {', '.join(known)}, in order")
-        array, takes = np.asarray(host_view(batch, "the batch")), PARTS[parts[0]].input
+        array, takes = host_view(batch, "batch"), PARTS[parts[0]].input
+        refuse_masked(array, "batch")
+        array = np.asarray(array)
         if array.size == 0 or array.dtype != takes.dtype or array.shape[1:] != takes.row(self.spec):
             raise InputError(
                 f"the batch is {array.dtype} {list(array.shape)}; the {parts[0]} takes {self._wanted(takes)}, B from 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -212,3 +213,12 @@ def test_a_missing_sample_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result.exit_code == 1
     assert "install coda-deploy again" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_somebody_went_on_with_stays(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The demo writes its own again; engines and precisions that were added to it would be gone."""
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    done = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "fp16.onnx', which the demo did not make and would lose: move it, or choose another --out" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

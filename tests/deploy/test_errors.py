@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import signal
 import subprocess
 import sys
 
@@ -16,6 +18,21 @@ def test_every_error_is_under_the_root_drawn_and_public(name: str) -> None:
     assert issubclass(getattr(errors, name), coda_deploy.CodaError)
     assert f"─ {name} " in (errors.__doc__ or "")
     assert getattr(coda_deploy, name) is getattr(errors, name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.StoppedError(signal.SIGTERM, "saved at step 3"),
+        errors.DivergedError.at(1, "the loss", ["a.jpg"], None),
+        *(getattr(errors, name)("what was found") for name in errors.__all__ if name != "StoppedError"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_is_the_same_in_another_process(error: coda_deploy.CodaError) -> None:
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert (str(found), vars(found)) == (str(error), vars(error))
 
 
 def test_no_module_defines_an_error_of_its_own() -> None:

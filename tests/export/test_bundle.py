@@ -306,17 +306,23 @@ def test_an_impossible_threshold(tmp_path: Path, folded: Folded, tiny_folder: Pa
     old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     before = {path.name: path.read_bytes() for path in old.iterdir()}
     with pytest.raises(ParityError, match=r"the threshold is 100 %"):
-        export_bundle(folded, wrong, old, IMAGES, thresholds={"fp32": Threshold(1.0, 0)})
+        export_bundle(folded, wrong, old, IMAGES, thresholds={"fp32": Threshold(1.0, 0)}, replace=True)
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
     assert listing(tmp_path) == ["bundle"]
 
 
 @pytest.mark.usefixtures("ready_graphs")
-def test_a_bundle_is_replaced_as_a_whole(
+def test_a_bundle_is_replaced_on_request_alone_and_as_a_whole(
     tmp_path: Path, folded: Folded, reference: TorchReference, tiny_bundle: Path
 ) -> None:
     old = shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    export_bundle(folded, reference, old, IMAGES)
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+    with pytest.raises(
+        OutputError, match=r"is a bundle already \(fp32, bf16, fp16\): give --into .* --force to replace"
+    ):
+        export_bundle(folded, reference, old, IMAGES)
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+    export_bundle(folded, reference, old, IMAGES, replace=True)
     assert {path.name for path in tiny_bundle.iterdir()} - set(listing(old)) == {
         "parity.fp32.npz",
         *(f"{part}.{precision}.onnx" for part in ("encoder", "decoder") for precision in ("fp16", "bf16")),
@@ -347,6 +353,24 @@ def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path, folded: Folded, re
     with pytest.raises(OutputError, match=r"holiday\.jpg exists and is not a bundle"):
         export_bundle(folded, reference, folder / "holiday.jpg", IMAGES)
     assert (folder / "holiday.jpg").read_bytes() == b"dear to somebody"
+
+
+@pytest.mark.usefixtures("ready_graphs")
+def test_a_bundle_that_was_put_there_meanwhile_stays(
+    tmp_path: Path, folded: Folded, reference: TorchReference, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a second export into the same folder, which was the first to end."""
+    real = bundle.seal
+
+    def late(*arguments: Any) -> Any:
+        shutil.copytree(tiny_bundle, tmp_path / "bundle")
+        return real(*arguments)
+
+    monkeypatch.setattr(bundle, "seal", late)
+    with pytest.raises(OutputError, match="is a bundle already"):
+        export_bundle(folded, reference, tmp_path / "bundle", IMAGES)
+    assert listing(tmp_path / "bundle") == listing(tiny_bundle)
+    assert listing(tmp_path) == ["bundle"]
 
 
 @pytest.mark.usefixtures("ready_graphs")

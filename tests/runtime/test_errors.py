@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import copy
 import inspect
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
 
 import coda_runtime
 from coda_runtime import errors
+from coda_runtime.serving.batching import QueueFullError
+from coda_runtime.serving.errors import RequestError
 
 
 def test_every_error_is_a_coda_error_and_public() -> None:
@@ -31,17 +37,47 @@ def test_missing_dependency_gives_the_pip_line() -> None:
     assert str(other) == "x; install coda-deploy from the checkout or the wheel that this coda-runtime came from"
 
 
+# Errors whose constructor takes more than a message.
+BUILT: dict[str, errors.CodaError] = {
+    "MissingDependencyError": errors.MissingDependencyError("images need Pillow", extra="images"),
+    "RequestError": RequestError("busy", "x" * 600),
+}
+
+
+@pytest.mark.parametrize("way", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy])
 @pytest.mark.parametrize(
     "error",
     [
+        *BUILT.values(),
         errors.MissingDependencyError("x", "coda-deploy"),
-        errors.MissingDependencyError("images need Pillow", extra="images"),
+        *(getattr(errors, name)("what was found") for name in errors.__all__ if name not in BUILT),
+        QueueFullError("64 rows wait"),
     ],
+    ids=lambda error: type(error).__name__,
 )
-def test_missing_dependency_is_the_same_in_another_process(error: errors.MissingDependencyError) -> None:
-    found = copy.copy(error)  # by the way that every exception takes between processes
+def test_an_error_is_the_same_in_another_process(
+    error: errors.CodaError, way: Callable[[errors.CodaError], errors.CodaError]
+) -> None:
+    found = way(error)
     assert type(found) is type(error)
-    assert (str(found), found.extra, found.packages) == (str(error), error.extra, error.packages)
+    assert (str(found), found.args, vars(found)) == (str(error), error.args, vars(error))
+
+
+def test_errors_with_a_constructor_of_their_own_are_tried() -> None:
+    """RequestError and QueueFullError are the server's."""
+    kinds = [getattr(errors, name) for name in errors.__all__] + [RequestError, QueueFullError]
+    assert {kind.__name__ for kind in kinds if "__init__" in vars(kind)} == BUILT.keys()
+
+
+def _fail() -> None:
+    raise errors.MissingDependencyError("reading images needs Pillow", extra="images")
+
+
+def test_a_pool_of_processes_tells_the_error() -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with pytest.raises(errors.MissingDependencyError, match="reading images needs Pillow; install it") as raised:
+            pool.submit(_fail).result(60)
+        assert raised.value.extra == "images"
 
 
 def test_a_module_that_fails_to_import_is_named_by_its_package() -> None:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import coda_runtime
-from coda_runtime import ArtifactError, ClosedError, InputError, TokenError, Tokenizer, load, tokenizer
+from coda_runtime import ArtifactError, ClosedError, ImageError, InputError, TokenError, Tokenizer, load, tokenizer
 from tests.runtime import tiny
 
 Copy = Callable[[Path], Path]
@@ -107,6 +107,22 @@ def test_parts_say_what_they_take(
 ) -> None:
     with pytest.raises(error, match=match):
         tok.run_parts(batch, *parts)
+
+
+def test_masked_arrays_are_nowhere_taken(tok: Tokenizer) -> None:
+    ids = np.ma.masked_greater(tok.encode(tiny.photos(2)), 7)
+    images = np.ma.masked_greater(tiny.photos(2), 100)
+    assert ids.mask.any()
+    for call in (tok.decode, tok.embed, tok.split):
+        with pytest.raises(TokenError, match=r"ids is a masked array.*ids\.filled\(value\)"):
+            call(ids)
+    for call in (tok.encode, tok.reconstruct, lambda array: tok.encode(list(array))):
+        with pytest.raises(ImageError, match=r"is a masked array, and \d+ of its"):
+            call(images)
+    for array, part in ((images, "encoder"), (ids, "decoder")):
+        with pytest.raises(InputError, match=r"batch is a masked array"):
+            tok.run_parts(array, part)
+    np.testing.assert_array_equal(tok.encode(np.ma.array(tiny.photos(2))), tok.encode(tiny.photos(2)))
 
 
 def test_parts_are_watched_while_a_block_runs(tok: Tokenizer) -> None:

@@ -40,6 +40,8 @@ class _VaeTraining(Training):
     def __init__(self, config: VaeTrainConfig, vae: str | os.PathLike[str] | None, context: RunContext) -> None:
         super().__init__(config, config.vae.image_size, context)
         self._vae = vae
+        if vae is not None:
+            self.inputs["vae"] = os.fspath(vae)
 
     def build(self) -> VaeModel:
         return (

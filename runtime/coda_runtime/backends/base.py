@@ -46,7 +46,7 @@ class LoadOptions:
     )
     """onnxruntime's execution providers, passed through, instead of what `device` stands for."""
     threads: int | None = field(default=None, metadata={"help": "CPU threads for one run.", "range": (1, MAX_THREADS)})
-    """CPU threads for one run, from 1; None leaves it to the engine library."""
+    """CPU threads for one run, from 1; None leaves it to the engine library, but for a container's CPU quota."""
     verify: Verify = "cached"
     """"cached" hashes files that changed since they were last checked, "always" hashes them all."""
     allow_host_code: bool = field(
@@ -201,7 +201,7 @@ class Backend(Protocol):
         ...
 
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
-        """Load an artifact, whose file was verified.
+        """Load an artifact, of the bytes that `bundle.read` gives: a file may be exchanged after it was verified.
 
         Raises what `check` returns, ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError.
         """

@@ -18,11 +18,12 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from ..errors import InputError, one_line
 from ..io.atomic_files import staged_file
-from ..io.json_fields import no_constant, unique_keys
+from ..io.json_fields import parse_json
 from .schema import describe, find_violation
 
 FORMAT = "coda-bench"
 FORMAT_VERSION = 1
+_SMALLEST, _LARGEST = 1e-30, 1e30  # of any number, whatever its unit
 
 Operation = Literal["encode", "quantise", "decode", "round-trip"]
 Scenario = Literal["single-stream", "offline", "server"]
@@ -205,6 +206,7 @@ class Results:
         if wrong is not None:
             raise _unusable(source, wrong.where, wrong.found, wrong.expected)
         document = cast(Document, data)
+        _check_sizes(data, "", source)
         _check_cells(document["cells"], source)
         return cls(document, source)
 
@@ -218,8 +220,8 @@ class Results:
                 f"{path} cannot be read ({one_line(error)}); expected results of `coda bench run --out`"
             ) from error
         try:
-            data = json.loads(text, parse_constant=no_constant, object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise InputError(f"{path} is not JSON ({error}); run `coda bench run --out {path}` again") from error
         return cls.check(data, str(path))
 
@@ -251,6 +253,18 @@ def _check_version(data: object, source: str) -> None:
             f"{source}: format_version is {version}, and this coda reads {FORMAT_VERSION}; "
             "it was written by a newer coda: upgrade coda-runtime"
         )
+
+
+def _check_sizes(value: object, where: str, source: str) -> None:
+    """Check that sums and quotients of the numbers are numbers too: those of 1e308 or 1e-308 are infinite."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_sizes(inner, f"{where}.{key}" if where else key, source)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_sizes(inner, f"{where}[{index}]", source)
+    elif isinstance(value, (int, float)) and value and not _SMALLEST <= abs(value) <= _LARGEST:
+        raise _unusable(source, where, describe(value), f"0, or a number from {_SMALLEST:g} to {_LARGEST:g}")
 
 
 def _check_cells(cells: list[Cell], source: str) -> None:

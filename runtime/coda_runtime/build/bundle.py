@@ -6,7 +6,8 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..backends.tensorrt.library import EngineLibrary, find_library
@@ -117,6 +118,19 @@ def add_engines(
     check_request(request)
     source = Bundle.open(bundle)
     source.verify()
+    with extending(source, "its engines were built", out) as folder:
+        made = build_into(folder, source.manifest, request, measure=measure, progress=progress, watch=watch)
+        return seal(folder, made)
+
+
+@contextmanager
+def extending(source: Bundle, doing: str, out: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+    """Yield a folder with the bundle's files, to be added to and sealed; it takes the bundle's place in the end.
+
+    With `out` it becomes that folder, which must not exist, and the bundle stays. Files are links to the bundle's own
+    where they can be: a file that is to differ is removed first. `doing` says what took the time in which somebody else
+    has changed the bundle. Raises InputError, OutputError; whatever fails leaves the bundle as it was.
+    """
     if out is None:
         target = source.folder.resolve()
         _check_destination(target)
@@ -127,12 +141,9 @@ def add_engines(
     before = (source.folder / MANIFEST_NAME).read_bytes()
     with staged_folder(target, replace=True) as folder:
         (copy_bundle if out is not None else link_bundle)(source, folder)
-        made = build_into(folder, source.manifest, request, measure=measure, progress=progress, watch=watch)
+        yield folder
         if (source.folder / MANIFEST_NAME).read_bytes() != before:
-            raise OutputError(
-                f"{source.folder} was changed while its engines were built, perhaps by another build; run again"
-            )
-        return seal(folder, made)
+            raise OutputError(f"{source.folder} was changed while {doing}, perhaps by another build; run again")
 
 
 def build_into(

@@ -20,7 +20,8 @@ from typing import Any
 
 from ..errors import BackendError, InputError, one_line
 from ..io.remote import require
-from ..machine.processors import usable_cpus
+from ..io.user_folders import expand_home
+from ..machine.processors import usable_count
 
 _OBJECT_STORE = 512 << 20
 """Bytes of shared memory of a Ray of our own; the pixels under way are kept under half of it."""
@@ -76,7 +77,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     with _temporary_folder() as folder:
         here = {
             "address": "local",
-            "num_cpus": len(usable_cpus()),
+            "num_cpus": usable_count(),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE,
             "_node_ip_address": "127.0.0.1",
@@ -143,7 +144,7 @@ def _reach(address: str) -> None:
 
 def _keep_private() -> None:
     """Give a Ray of our own a token that is written nowhere, so that no other user of the machine can speak to it."""
-    if "RAY_AUTH_TOKEN" not in os.environ and not Path("~/.ray/auth_token").expanduser().exists():
+    if "RAY_AUTH_TOKEN" not in os.environ and not expand_home("~/.ray/auth_token").exists():
         os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
 
 

@@ -14,7 +14,7 @@ from ..errors import CodaError, OutputError, one_line
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME
 from ..format.spec import Spec
-from ..io.json_fields import is_int
+from ..io.json_fields import is_int, parse_json
 from .plan import Plan
 from .shards import ROWS_PER_GROUP, Finished
 
@@ -59,6 +59,8 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
         "images": images,
         "tokens": images * int(settings.spec["num_tokens"]),
         "errors": sum(len(shard.errors) for shard in shards),
+        "omitted": plan.omitted.to_json(),
+        "unlabelled": plan.unlabelled,
         "shard_size": settings.shard_size,
         "rows_per_group": ROWS_PER_GROUP,
         "shards": [
@@ -83,7 +85,7 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
 def read_manifest(data: bytes, where: str) -> Result:
     """Read manifest.json. Raises OutputError if it is damaged, or of a newer coda."""
     try:
-        content = json.loads(data)
+        content = parse_json(data)
         version = content["format_version"]
         if is_int(version) and version > FORMAT_VERSION:
             raise OutputError(f"{where} has format version {version}, of a newer coda; upgrade coda-runtime")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..backends.base import LoadOptions
 from ..errors import BackendError, DeviceError, one_line
 from . import failures
+from .decoding import TIMEOUT_S
 from .encoder import Encoder
 from .plan import Plan
 from .preprocess import pack_rows, read_pixels
@@ -54,12 +55,13 @@ def encode_shards(
     bundle: str,
     options: LoadOptions,
     chunk: int | None = None,
+    image_timeout: float = TIMEOUT_S,
 ) -> Iterator[pa.Table]:
     """Yield the ids of all images of some shards, as tables of what `Encoder` gives for neighbours in one shard.
 
     Each encoder loads `bundle`, a path that every node sees or a Hub id, as `options` say. `chunk` is how many images
-    go through the pipeline together; None chooses by their size. Raises the CodaError that ended a process' work,
-    BackendError when Ray fails.
+    go through the pipeline together; None chooses by their size. `image_timeout` is in seconds, for each image. Raises
+    the CodaError that ended a process' work, BackendError when Ray fails.
     """
     side = int(plan.settings.spec["image_size"])
     chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // side**2))
@@ -72,7 +74,12 @@ def encode_shards(
     whole_blocks = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
     data = data.map_batches(
         read_pixels,
-        fn_kwargs={"reader": reader, "size": side, "original_size": plan.settings.original_size},
+        fn_kwargs={
+            "reader": reader,
+            "size": side,
+            "original_size": plan.settings.original_size,
+            "image_timeout": image_timeout,
+        },
         num_cpus=1,
         **whole_blocks,
     )

@@ -18,6 +18,8 @@ from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
+from ..io.json_fields import parse_json
+from ..io.omitted import Omitted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,12 +63,13 @@ class Settings:
 class Plan:
     """The settings, and one row an image as `Source.listing` gives them; `digest` names it.
 
-    `files` holds the state of each file that holds many images.
+    `files` holds the state of each file that holds many images, `omitted` what of the source is no image of the plan.
     """
 
     settings: Settings
     images: pa.Table
     files: dict[str, str]
+    omitted: Omitted
     digest: str
 
     def left_out(self, files: Iterable[str]) -> int:
@@ -75,6 +78,11 @@ class Plan:
         if not known:
             known = {os.fsdecode(file) for file in self.images.column("file").unique().to_pylist()}
         return len(set(files) - known)
+
+    @property
+    def unlabelled(self) -> int:
+        """How many images have no label; 0 where none was asked for."""
+        return int(self.images.column("label").null_count) if self.settings.label is not None else 0
 
     @property
     def shards(self) -> int:
@@ -94,12 +102,16 @@ def tokenizer_files(bundle: Bundle, precision: str) -> dict[str, str]:
     return {f"{a.part}.{a.precision}.{a.format}": a.sha256 for a in portable}
 
 
-def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str]) -> tuple[Plan, bytes]:
+def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str], omitted: Omitted) -> tuple[Plan, bytes]:
     """Make a plan, and the file that holds it."""
     import pyarrow as pa
 
     content = json.dumps(
-        {"settings": dataclasses.asdict(settings), "files": {path: state for path, state in files.items() if state}}
+        {
+            "settings": dataclasses.asdict(settings),
+            "files": {path: state for path, state in files.items() if state},
+            "omitted": omitted.to_json(),
+        }
     )
     table = images.replace_schema_metadata({_KEY: content.encode()})
     sink = pa.BufferOutputStream()
@@ -116,11 +128,12 @@ def read_plan(data: bytes, where: str) -> Plan:
 
     try:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        content = json.loads(table.schema.metadata[_KEY])
+        content = parse_json(table.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
+        omitted = Omitted.from_json(content.get("omitted", {}))  # older plans have none
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{where} is not a plan that this coda knows ({error}); choose another --out") from error
-    return Plan(settings, table, content["files"], hashlib.sha256(data).hexdigest())
+    return Plan(settings, table, content["files"], omitted, hashlib.sha256(data).hexdigest())
 
 
 def check_same(plan: Plan, settings: Settings, where: str) -> None:

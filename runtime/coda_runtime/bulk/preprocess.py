@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from ..errors import CodaError, ImageError, one_line
-from ..images import fit, fit_bytes, open_rgb
 from . import failures
+from .decoding import TIMEOUT_S, Decoder, decoder
 from .sources import Reader
 from .sources.fetching import Fetched
 
@@ -27,12 +26,14 @@ def pack_rows(start: int, rows: pa.Table) -> dict[str, object]:
     return {"start": start, "rows": sink.getvalue().to_pybytes()}
 
 
-def read_pixels(chunk: pa.Table, *, reader: Reader, size: int, original_size: bool) -> pa.Table:
+def read_pixels(
+    chunk: pa.Table, *, reader: Reader, size: int, original_size: bool, image_timeout: float = TIMEOUT_S
+) -> pa.Table:
     """Turn packed rows into one row an image.
 
     Columns: `position` in the plan (int64), `pixels` (binary: uint8 [size,size,3], or null), `width` and `height` of
     the upright image (int32, null unless `original_size`), `error` (string: why there are no pixels), and `failure`,
-    which is set in a single row if the source itself failed.
+    which is set in a single row if the source itself failed. `image_timeout` is in seconds, for each image.
     """
     import pyarrow as pa
 
@@ -47,24 +48,23 @@ def read_pixels(chunk: pa.Table, *, reader: Reader, size: int, original_size: bo
         }
     )
     out: list[dict[str, object]] = []
+    decoding = decoder(image_timeout)
     for start, packed in zip(chunk.column("start").to_pylist(), chunk.column("rows"), strict=True):
         rows = pa.ipc.open_stream(packed.as_buffer()).read_all()
         names = rows.column("path").to_pylist()
         try:
             for number, item in enumerate(reader.read(rows)):
-                out.append({"position": start + number, **_pixels(item, names[number], size, original_size)})
+                out.append({"position": start + number, **_pixels(item, names[number], size, original_size, decoding)})
         except CodaError as error:
             return pa.Table.from_pylist([{"position": start, "failure": failures.pack(error)}], schema)
     return pa.Table.from_pylist(out, schema)
 
 
-def _pixels(item: Fetched, name: str, size: int, original_size: bool) -> dict[str, object]:
-    if isinstance(item, ImageError):
-        return {"error": one_line(item, limit=None)}
+def _pixels(item: Fetched, name: str, size: int, original_size: bool, decoding: Decoder) -> dict[str, object]:
     try:
-        if not original_size:
-            return {"pixels": fit_bytes(item, size, name=name).data}
-        image = open_rgb(io.BytesIO(item), name=name)
-        return {"pixels": fit(image, size, name=name).data, "width": image.width, "height": image.height}
+        if isinstance(item, ImageError):
+            raise item
+        found = decoding.decode(item, name, size, original_size=original_size)
     except ImageError as error:
         return {"error": one_line(error, limit=None)}
+    return {"pixels": found.data, "width": found.width, "height": found.height}

@@ -7,8 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from ..backends.base import AllOptions, LoadOptions
 from ..errors import ImageError, InputError
@@ -16,9 +15,11 @@ from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from ..images import require_pillow
 from ..io.remote import is_local, open_filesystem, redacted, require
+from ..io.user_folders import expand_home
 from ..select import choose_precision
 from . import manifest
 from .cluster import cluster
+from .decoding import TIMEOUT_S
 from .destination import Destination
 from .pipeline import encode_shards
 from .plan import NAME as PLAN
@@ -41,7 +42,8 @@ class Summary:
     `images` have ids, `errors` could not be read, `tokens` are the ids of all; `computed` is how many images, readable
     or not, this run worked through; `images_per_second` is taken from the first result on, without the start of Ray and
     the engines, None where there was no second one; `shards` is the number of files; `left_out` counts files of SRC
-    that the plan does not know, since they were added later.
+    that the plan does not know, since they were added later; `omitted` is {kind: {"count", "first"}} of what was left
+    out of the plan, with the first names; `unlabelled` counts images without the label that was asked for.
     """
 
     out: str
@@ -52,6 +54,8 @@ class Summary:
     computed: int
     images_per_second: float | None
     left_out: int
+    omitted: dict[str, dict[str, Any]]
+    unlabelled: int
 
 
 def tokenize(
@@ -67,6 +71,7 @@ def tokenize(
     strict: bool = False,
     address: str | None = None,
     chunk: int | None = None,
+    image_timeout: float = TIMEOUT_S,
     report: Report | None = None,
     **options: Unpack[AllOptions],
 ) -> Summary:
@@ -87,6 +92,8 @@ def tokenize(
         strict: raise at the first image that cannot be read. Finished shards stay.
         address: an existing Ray cluster, "host:port" or "auto"; None starts Ray on this machine.
         chunk: images that go through the pipeline together; None chooses by their size.
+        image_timeout: seconds in which an image must be decoded; one that takes longer is tried three times, and then
+            is one that cannot be read, like one that ends the process that decodes it.
         report: is told of the progress.
         **options: how each encoder loads the bundle, as for `coda_runtime.load`: device ("auto", "cpu" or "cuda"),
             backend, precision (which is part of what is computed), and the other fields of `LoadOptions`.
@@ -104,13 +111,15 @@ def tokenize(
         raise InputError(f"shard_size is {shard_size!r}; expected a whole number from 1")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk is {chunk!r}; expected a whole number from 1, or None")
+    if not 0 < image_timeout <= 86_400:
+        raise InputError(f"image_timeout is {image_timeout!r}; expected seconds, over 0 and up to 86400")
     load_options = LoadOptions(**options)
     opened = Bundle.open(find_bundle(bundle))
     opened.verify(load_options.verify)
     load_options = _for_encoders(opened, load_options)
     source_options = SourceOptions(label, image_column, key_column)
     settings = _settings(opened, os.fspath(source), load_options.precision, shard_size, source_options, original_size)
-    everywhere = str(opened.folder.absolute()) if Path(bundle).expanduser().exists() else os.fspath(bundle)
+    everywhere = str(opened.folder.absolute()) if expand_home(bundle).exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
         raise InputError(f"{destination.url} holds the images; choose another --out, beside or inside {source}")
@@ -119,7 +128,7 @@ def tokenize(
         plan = _start(destination, settings, images)
         run = _Run(destination, plan, strict, report)
         if run.missing:
-            run.complete(images.reader(plan.files), everywhere, load_options, address, chunk)
+            run.complete(images.reader(plan.files), everywhere, load_options, address, chunk, image_timeout)
         return run.finish(opened, plan.left_out(images.files()))
 
 
@@ -141,7 +150,13 @@ class _Run:
         self._clock = _Clock()
 
     def complete(
-        self, reader: Reader, bundle: str, options: LoadOptions, address: str | None, chunk: int | None
+        self,
+        reader: Reader,
+        bundle: str,
+        options: LoadOptions,
+        address: str | None,
+        chunk: int | None,
+        image_timeout: float,
     ) -> None:
         """Compute the missing shards with the bundle; write each as soon as all of its images are there."""
         total = self._plan.images.num_rows
@@ -152,7 +167,7 @@ class _Run:
         if manifest.NAME in self._destination.names():  # a finished shard was taken away since
             self._destination.remove(manifest.NAME)
         with cluster(address) as ray:
-            for table in encode_shards(ray, self._plan, self.missing, reader, bundle, options, chunk):
+            for table in encode_shards(ray, self._plan, self.missing, reader, bundle, options, chunk, image_timeout):
                 start = table.column("position")[0].as_py()
                 number = start // self._plan.settings.shard_size
                 if number in self.finished or start in parts[number]:  # computed twice, since something died
@@ -187,6 +202,8 @@ class _Run:
             computed=self._clock.images,
             images_per_second=self._clock.rate,
             left_out=left_out,
+            omitted=self._plan.omitted.to_json(),
+            unlabelled=self._plan.unlabelled,
         )
 
     def _write_errors(self) -> None:
@@ -273,6 +290,6 @@ def _start(destination: Destination, settings: Settings, source: Source) -> Plan
     images = source.listing()
     if images.num_rows == 0:
         raise InputError(f"{settings.source} holds no images; check what is in its files")
-    plan, data = make_plan(settings, images, source.files())
+    plan, data = make_plan(settings, images, source.files(), source.omitted)
     destination.write(PLAN, data)
     return plan

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, one_line
+from ..io.json_fields import parse_json
 from .destination import Destination
 from .plan import Plan
 
@@ -85,7 +86,7 @@ def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
     try:
         with destination.open(name) as file:
             metadata = pq.ParquetFile(file).metadata
-        account = json.loads(metadata.metadata[_KEY])
+        account = parse_json(metadata.metadata[_KEY])
         finished = _finished(name, metadata.num_rows, destination.size(name), account)
         known = account["plan"] == plan.digest
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:

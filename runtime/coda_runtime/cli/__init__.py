@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import signal
 import sys
 from types import FrameType
@@ -18,6 +19,7 @@ def main() -> None:
         names = " and ".join(missing)
         sys.stderr.write(f"error: the coda command needs {names}; {how_to_install(*missing)}\n")
         sys.exit(1)
+    _print_any_name()
     # An exception lets every `finally` take away what is half-written; the default would just end the process.
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -27,6 +29,13 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         sys.exit(130)
+
+
+def _print_any_name() -> None:
+    """Let a name that the terminal's encoding lacks, as cp1252 does most, come out with escapes and not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

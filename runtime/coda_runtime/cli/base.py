@@ -33,6 +33,7 @@ __all__ = [
     "printable",
     "progress",
     "table",
+    "warn",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,6 +96,12 @@ def command(*, example: str, name: str | None = None, **settings: Any) -> Callab
 def json_option(function: F) -> F:
     """Add --json, passed as `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(function)
+
+
+def warn(text: str) -> None:
+    """Print one line of warning on stderr; nothing where there is no text."""
+    if text:
+        click.echo(f"warning: {printable(one_line(text, limit=None))}", err=True)
 
 
 def print_json(data: object) -> None:

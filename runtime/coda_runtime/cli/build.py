@@ -17,6 +17,7 @@ from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, parity_records, unmeasured
 from ..format.precision import PRECISIONS
 from ..hub_source import find_bundle
+from ..io.user_folders import expand_home
 from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository
 from .base import command as coda_command
@@ -84,7 +85,7 @@ def command(
     precisions = tuple(name.strip() for name in (precision or "").split(",") if name.strip())
     request = EngineRequest(engine, options, precisions)
     folder = find_bundle(bundle)
-    if out is None and not Path(bundle).expanduser().exists():
+    if out is None and not expand_home(bundle).exists():
         raise InputError(f"{bundle} came from the Hub, and its copy here must not be changed; name a folder with --out")
     before = Bundle.open(folder).manifest
     destination = out or folder

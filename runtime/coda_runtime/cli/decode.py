@@ -14,8 +14,9 @@ from ..io.filenames import png_names
 from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import printable, progress
-from .options import bundle_argument, load_options
+from .options import bundle_argument, force_option, load_options
 from .png import save_png
+from .sources import keep_existing
 
 
 @coda_command(
@@ -25,9 +26,10 @@ from .png import save_png
 @bundle_argument
 @click.argument("tokens", metavar="TOKENS.npz", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
+@force_option
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @load_options()
-def command(bundle: str, tokens: Path, out: Path, scales: int | None, options: LoadOptions) -> None:
+def command(bundle: str, tokens: Path, out: Path, force: bool, scales: int | None, options: LoadOptions) -> None:
     """Turn tokens back into images, one PNG each, named after the image they came from.
 
     TOKENS.npz is what `coda encode` writes, or any .npz file with ids: int32 [N,L].
@@ -38,8 +40,9 @@ def command(bundle: str, tokens: Path, out: Path, scales: int | None, options: L
             told = "does not say which tokenizer made its tokens; unless it was this one, they stand for other images"
             click.echo(f"warning: {printable(tokens)} {told}", err=True)
         ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
+        names = png_names(file.names)
+        keep_existing(out, names, force=force)
         with staged_folder(out) as folder, progress("decoding", len(ids)) as bar:
-            names = png_names(file.names)
             for start in range(0, max(1, len(ids)), tok.images_per_run):
                 images = tok.decode(ids[start : start + tok.images_per_run])
                 for image, name in zip(images, names[start:], strict=False):

@@ -24,6 +24,10 @@ images_argument = click.argument(
 """Files and folders, passed as `images: tuple[Path, ...]`."""
 
 
+force_option = click.option("--force", is_flag=True, help="Replace pictures of the same names in --out.")
+"""Passed as `force: bool`."""
+
+
 def load_options(*, but: Collection[str] = ()) -> Callable[[F], F]:
     """Add an option for each field of LoadOptions that has a `help`, passed together as `options: LoadOptions`.
 

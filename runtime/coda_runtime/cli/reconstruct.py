@@ -15,20 +15,27 @@ from ..io.filenames import png_names
 from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
-from .options import bundle_argument, images_argument, load_options
+from .options import bundle_argument, force_option, images_argument, load_options
 from .png import save_png
-from .sources import collect, keep_sources
+from .sources import collect, keep_existing, keep_sources
 
 
 @coda_command(name="reconstruct", example="coda reconstruct bundle photos/ --out pictures --side-by-side")
 @bundle_argument
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
+@force_option
 @click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
 @json_option
 @load_options()
 def command(
-    bundle: str, images: tuple[Path, ...], out: Path, side_by_side: bool, as_json: bool, options: LoadOptions
+    bundle: str,
+    images: tuple[Path, ...],
+    out: Path,
+    force: bool,
+    side_by_side: bool,
+    as_json: bool,
+    options: LoadOptions,
 ) -> None:
     """Encode and decode IMAGES, files and folders; write the results and report their PSNR.
 
@@ -37,6 +44,7 @@ def command(
     sources = collect(images)
     names = png_names([source.name for source in sources])
     keep_sources(sources, [out / name for name in names])
+    keep_existing(out, names, force=force)
     scores: list[float] = []
     with (
         open_tokenizer(bundle, options) as tok,

@@ -99,12 +99,13 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
     server_options = ServeOptions(**settings)
     folder = find_bundle(bundle)
     spec = Bundle.open(folder).spec
-    with listen(server_options) as http_socket:
+    with listen(server_options) as http_sockets:
         from ..serving import logs
         from ..serving.server import TokenServer
 
         def load(name: str) -> Tokenizer:
             return open_tokenizer(folder, replace(options, device=name))
 
-        logs.set_up(log_format)
-        TokenServer(spec, load, [name.strip() for name in device.split(",")], server_options).start(http_socket)
+        log = logs.set_up(log_format)
+        devices = [name.strip() for name in device.split(",")]
+        TokenServer(spec, load, devices, server_options, log).start(http_sockets)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ImageError, InputError
 from ..io.image_files import expected_suffixes, find_images
+from .base import warn
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Source:
 
 
 def collect(paths: Sequence[Path]) -> list[Source]:
-    """Find every image among files and folders, folders in sorted order.
+    """Find every image among files and folders, folders in sorted order; tell on stderr what folders have beside.
 
     Raises ImageError for a missing or empty one.
     """
@@ -46,6 +47,25 @@ def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:
             )
 
 
+def warn_of_omitted(folder: Path | None) -> None:
+    """Tell on stderr what of a folder of images is left out, for commands whose library searches it."""
+    if folder is not None and folder.is_dir():
+        warn(find_images(folder).omitted.warning(folder))
+
+
+def keep_existing(folder: Path, names: Iterable[str], *, force: bool) -> None:
+    """Raise InputError if writing files of these names would replace one that is there, unless that is wanted.
+
+    A picture goes by the name of the image that it was made of, so the folder of those images holds it too.
+    """
+    there = [] if force else [name for name in names if os.path.lexists(folder / name)]
+    if there:
+        more = f" and {len(there) - 1} more of the pictures' names" if len(there) > 1 else ""
+        raise InputError(
+            f"{folder} holds {_printable(there[0])!r}{more} already; choose another --out, or replace with --force"
+        )
+
+
 def _search(folder: Path) -> list[Source]:
     found = find_images(folder)
     if not found.images:
@@ -53,6 +73,7 @@ def _search(folder: Path) -> list[Source]:
             f"the folder {str(folder)!r} has no images{found.left_out()}; expected files ending in "
             f"{expected_suffixes()}"
         )
+    warn(found.omitted.warning(folder))
     return [Source(folder / name, _printable(name)) for name in found.images]
 
 

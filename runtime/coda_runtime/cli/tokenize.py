@@ -13,10 +13,13 @@ from typing import Any
 import click
 
 from ..backends.base import LoadOptions
+from ..bulk.decoding import TIMEOUT_S
 from ..bulk.run import SHARD_SIZE, tokenize
 from ..bulk.sources import SourceOptions
+from ..io.omitted import Omitted
+from ..io.remote import redacted
 from .base import command as coda_command
-from .base import json_option, print_json, progress
+from .base import json_option, print_json, progress, warn
 from .options import bundle_argument, load_options
 
 _SECONDS_BETWEEN_LINES = 60.0
@@ -38,6 +41,14 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
     "--image-column", default=SourceOptions.image_column, show_default=True, help="Parquet column with encoded images."
 )
 @click.option("--key-column", help="Parquet column to take `path` from.  [default: file.parquet#row]")
+@click.option(
+    "--image-timeout",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to decode one image; one that takes longer cannot be read.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read.")
 @click.option("--address", help='An existing Ray cluster, "host:port" or "auto".  [default: Ray on this machine]')
 @json_option
@@ -54,11 +65,13 @@ def command(bundle: str, source: str, out: str, as_json: bool, options: LoadOpti
     with _reporting() as report:
         done = tokenize(bundle, source, out, report=report, **settings, **options.arguments())
     if done.left_out:
-        click.echo(
-            f"warning: {source} has files that are not in the plan of {done.out}, since they were added later "
-            f"({done.left_out}); tokenize them to another folder",
-            err=True,
+        warn(
+            f"{source} has files that are not in the plan of {done.out}, since they were added later "
+            f"({done.left_out}); tokenize them to another folder"
         )
+    warn(Omitted.from_json(done.omitted).warning(redacted(source)))
+    if done.unlabelled:
+        warn(f"{done.unlabelled} of {done.images + done.errors} images have no label {settings['label']!r}")
     if as_json:
         print_json(asdict(done))
         return

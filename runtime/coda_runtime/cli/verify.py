@@ -21,6 +21,7 @@ from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
 from .base import command as coda_command
 from .base import json_option, print_json, printable, progress, table
 from .options import bundle_argument, load_options, typed_load_options
+from .sources import warn_of_omitted
 
 Parity = dict[str, dict[str, ParityRecord]]
 """By artifact file, then by backend and device."""
@@ -86,6 +87,7 @@ def command(
         if record and failure is None:
             recorded = record_parity(opened, parity)[1]
     elif tokenizer is not None:
+        warn_of_omitted(parity_images)
         parity = _by_tokenizer(opened.folder, tokenizer, parity_images)
     missing = {} if parity is None else unmeasured_files(opened.manifest, parity)
     note = _ONLY_CHECKSUMS if parity is None else _note(opened.manifest, missing)

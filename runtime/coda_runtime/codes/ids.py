@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import TokenError
 from ..format.parts import IDS
 from ..format.spec import Spec
+from ..io.masked_arrays import refuse_masked
 
 Ids = npt.NDArray[np.int32]
 
@@ -21,7 +22,11 @@ def check_ids(ids: Any, spec: Spec) -> Ids:
     """
     if not isinstance(ids, np.ndarray):
         kind = f"{type(ids).__module__}.{type(ids).__qualname__}".removeprefix("builtins.")
-        raise TokenError(f"ids is a {kind}; expected an int32 array [B,n]: np.asarray(ids, dtype=np.int32)")
+        advice = ": np.asarray(ids)" if isinstance(ids, (list, tuple)) else ""
+        raise TokenError(f"ids is a {kind}; expected an int32 array [B,n]{advice}")
+    refuse_masked(ids, "ids", TokenError)
+    if ids.size == 0 and ids.dtype.kind not in "iu":  # of no values numpy makes float64
+        raise TokenError(f"ids is empty, {ids.dtype} {list(ids.shape)}; expected int32 [B,n], at least one row")
     if ids.dtype.kind not in "iu":
         raise TokenError(f"ids is {ids.dtype}; expected int32, as encode returns it: other types may have lost digits")
     shape = list(ids.shape)

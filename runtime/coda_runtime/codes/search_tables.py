@@ -31,10 +31,13 @@ class SearchTables:
     eps: float = 0.0
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], spec: Spec) -> SearchTables:
-        """Read what `save` wrote. Raises ArtifactError for a file that is no such archive or does not fit `spec`."""
+    def load(cls, path: str | os.PathLike[str], spec: Spec, read: bytes | None = None) -> SearchTables:
+        """Read what `save` wrote, of the file or of its bytes where somebody has `read` them already.
+
+        Raises ArtifactError for a file that is no such archive or does not fit `spec`.
+        """
         try:
-            arrays = read_npz(path)
+            arrays = read_npz(path, read=read)
         except ValueError as error:
             _fail(path, f"is not a readable .npz file ({error})")
         if set(arrays) not in ({"table"}, {"table", "spread", "eps"}):

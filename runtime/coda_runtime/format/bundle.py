@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import os
 import shlex
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +16,8 @@ from ..errors import ArtifactError, BundleError, BundleNotFoundError, ChecksumEr
 from ..io.atomic_files import staged_file
 from ..io.hub_cache import blobs_of
 from ..io.npy import read_npy
+from ..io.regular_files import open_regular, read_bounded
+from ..io.user_folders import expand_home
 from . import checksums
 from .checksums import Verify
 from .graph_check import check_graph
@@ -33,6 +33,7 @@ class Bundle:
         self.folder = folder
         self.manifest = manifest
         self._manifest_bytes = manifest_bytes
+        self._verify: Verify = "cached"
 
     @property
     def spec(self) -> Spec:
@@ -58,14 +59,14 @@ class Bundle:
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Bundle:
         """Read a bundle's manifest. Raises BundleNotFoundError, ManifestError, FormatVersionError."""
-        root = Path(folder).expanduser()
+        root = expand_home(folder)
         if not root.exists():
             raise BundleNotFoundError(f"there is no folder {str(root)!r}; expected a bundle, which `coda export` makes")
         if not root.is_dir():
             raise BundleNotFoundError(f"{str(root)!r} is a file; expected the bundle folder that holds {MANIFEST_NAME}")
         path = root / MANIFEST_NAME
         try:
-            data = _read_list(path)
+            data = read_bounded(path, MAX_BYTES)
         except FileNotFoundError as error:
             raise BundleNotFoundError(
                 f"{str(root)!r} has no {MANIFEST_NAME}, so it is not a bundle; `coda export` makes one"
@@ -102,10 +103,12 @@ class Bundle:
         """Yield (file name, what is wrong with it or None) for every file of the bundle.
 
         The manifest is compared with SHA256SUMS, every file with the manifest (ChecksumError), and an ONNX file must
-        be one that may be loaded (ArtifactError, see graph_check).
+        be one that may be loaded (ArtifactError, see graph_check). `read` believes checksums as far as `mode` does from
+        then on.
         """
         if mode not in ("cached", "always"):
             raise InputError(f'verify is {mode!r}; expected "cached" or "always"')
+        self._verify = mode
         sums = self.folder / CHECKSUMS_NAME
         # A SHA256SUMS that the manifest does not mention counts too: the key itself may be what was altered.
         if self.manifest.checksums is not None or sums.exists():
@@ -125,17 +128,29 @@ class Bundle:
         if artifact.format == "onnx":
             check_graph(path)
 
+    def read(self, artifact: Artifact) -> bytes:
+        """Return a file's bytes, which `check_artifact` would pass: what was checked is what is returned.
+
+        Files may be exchanged after they were checked, so whoever loads one takes these bytes and not its path. They
+        are hashed again after `verify("always")`. Raises ChecksumError, ArtifactError.
+        """
+        path = self.path(artifact)
+        data = checksums.read_file(path, artifact.sha256, artifact.bytes, verify=self._verify)
+        if artifact.format == "onnx":
+            check_graph(path, data)
+        return data
+
     def load_codebook(self) -> npt.NDArray[np.float32]:
-        """Load the value table, float32 [V, C], read-only. Raises ArtifactError."""
+        """Load the value table, float32 [V, C], read-only. Raises ArtifactError, ChecksumError."""
         artifact = self.codebook
         if artifact is None:
             raise ArtifactError(
                 f"{self.folder} has no value table (part 'codebook', format 'npy'), so there is no embed and no "
                 "codebook; export the bundle again with `coda export`"
             )
-        path = self.path(artifact)
+        path = self.folder / artifact.file
         try:
-            table = read_npy(path)
+            table = read_npy(path, self.read(artifact))
         except ValueError as error:
             raise ArtifactError(f"{path} is not a .npy file ({error}); export the bundle again") from error
         expected = (self.spec.vocab_size, self.spec.latent_channels)
@@ -154,7 +169,7 @@ class Bundle:
 
     def _check_sums(self, path: Path) -> ChecksumError | None:
         try:
-            listed = checksums.parse_sums(_read_list(path), path)
+            listed = checksums.parse_sums(read_bounded(path, MAX_BYTES), path)
         except ChecksumError as problem:
             return problem
         except OSError as error:
@@ -179,29 +194,17 @@ class Bundle:
         """Return what `seal` left beside SHA256SUMS when it was killed after it had replaced the manifest."""
         for path in self.folder.glob(f".{CHECKSUMS_NAME}.*.part"):
             try:
-                if checksums.parse_sums(_read_list(path), path) == expected:
+                if checksums.parse_sums(read_bounded(path, MAX_BYTES), path) == expected:
                     return path
             except (OSError, ChecksumError):
                 continue
         return None
 
 
-def _read_list(path: Path) -> bytes:
-    """Read manifest.json or SHA256SUMS. Raises OSError, also for what a read might not come back from."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, and at most {MAX_BYTES} are read", str(path))
-    return data
-
-
 def describe_file(folder: Path, file: str) -> tuple[str, int]:
     """Return the (SHA-256, size in bytes) of a file of the bundle, for its Artifact. Raises OSError."""
-    path = folder / file
-    return checksums.sha256_file(path), path.stat().st_size
+    with open_regular(folder / file) as opened:
+        return checksums.hash_open(opened), opened.tell()
 
 
 def seal(folder: str | os.PathLike[str], manifest: Manifest) -> Manifest:

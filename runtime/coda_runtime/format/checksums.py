@@ -8,24 +8,33 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from secrets import token_hex
 from typing import Literal
 
 from ..errors import ChecksumError, one_line
+from ..io.regular_files import open_regular
 from .manifest import CHECKSUMS_NAME
 
 Verify = Literal["cached", "always"]
 
 _SUMS_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SETTLED_NS = 2_000_000_000
+_MAX_ENTRIES, _MAX_CACHE_BYTES = 1024, 1 << 20
+"""Of the remembered digests, those of some hundred bundles: the whole file is read for each."""
 
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, 64 lower-case hexadecimal digits. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hash_open(file)
+
+
+def hash_open(file: BufferedReader) -> str:
+    """Return the SHA-256 of what is left to read of an open file. Raises OSError."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached") -> None:
@@ -34,23 +43,58 @@ def check_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached")
     "cached" believes an earlier result for the same path, size, times and inode; "always" reads the file.
     Raises ChecksumError.
     """
-    try:
-        stat = path.stat()
-        if stat.st_size != size:
-            raise ChecksumError(
-                f"{path} has {stat.st_size} bytes, but the manifest says {size}: it is truncated or altered; "
-                f"{_GET_AGAIN}"
-            )
+    with _opened(path, size) as file:
+        stat = os.fstat(file.fileno())
         found = _cache_get(path, stat) if verify == "cached" else None
         if found is None:
-            found = sha256_file(path)
-            _cache_put(path, stat, found)
+            found = hash_open(file)
+            _remember(path, file, stat, found)
+    _compare(path, found, sha256)
+
+
+def read_file(path: Path, sha256: str, size: int, *, verify: Verify = "cached") -> bytes:
+    """Return a file's bytes, which are those of this size and SHA-256, whatever becomes of the file meanwhile.
+
+    It is opened once. "cached" believes an earlier result for the open file if nobody wrote to it while it was read;
+    "always" hashes the bytes that are returned. Raises ChecksumError.
+    """
+    with _opened(path, size) as file:
+        stat = os.fstat(file.fileno())
+        found = _cache_get(path, stat) if verify == "cached" else None
+        data = file.read(size + 1)
+        if found is None or _cache_key(os.fstat(file.fileno())) != _cache_key(stat):
+            found = hashlib.sha256(data).hexdigest()
+            _remember(path, file, stat, found)
+    _compare(path, found, sha256)
+    return data
+
+
+@contextlib.contextmanager
+def _opened(path: Path, size: int) -> Iterator[BufferedReader]:
+    """Open a file of `size` bytes; a read that fails in the block is a ChecksumError too."""
+    try:
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise ChecksumError(
+                    f"{path} has {found} bytes, but the manifest says {size}: it is truncated or altered; {_GET_AGAIN}"
+                )
+            yield file
     except OSError as error:
         raise ChecksumError(f"{path} cannot be read ({one_line(error)}); {_GET_AGAIN}") from error
+
+
+def _compare(path: Path, found: str, sha256: str) -> None:
     if found != sha256:
         raise ChecksumError(
             f"{path} has SHA-256 {found[:12]}..., but the manifest says {sha256[:12]}...: it was altered; {_GET_AGAIN}"
         )
+
+
+def _remember(path: Path, file: BufferedReader, before: os.stat_result, digest: str) -> None:
+    """Keep what an open file's bytes hash to, unless it was written to meanwhile."""
+    if _cache_key(os.fstat(file.fileno())) == _cache_key(before):
+        _cache_put(path, before, digest)
 
 
 def format_sums(digests: Mapping[str, str]) -> bytes:
@@ -93,12 +137,27 @@ def _cache_key(stat: os.stat_result) -> list[int]:
 
 
 def _cache_read() -> dict[str, list[object]]:
-    """Read the whole cache; a missing or broken one counts as empty, since it only ever saves time."""
+    """Read the whole cache; a missing, broken, large or foreign one counts as empty, since it only ever saves time."""
     try:
-        data = json.loads(_cache_path().read_bytes())
+        path = _cache_path()
+        if not _is_ours(path.parent):
+            return {}
+        with open_regular(path) as file:
+            found = file.read(_MAX_CACHE_BYTES + 1) if _is_safe(os.fstat(file.fileno())) else b""
+        data = json.loads(found) if len(found) <= _MAX_CACHE_BYTES else {}
     except (OSError, ValueError, RecursionError, RuntimeError):  # RuntimeError: there is no home directory
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether nobody else can have put files into a folder, nor have laid the link that leads to it."""
+    return _is_safe(folder.stat()) and (not hasattr(os, "geteuid") or folder.lstat().st_uid in (0, os.geteuid()))
+
+
+def _is_safe(stat: os.stat_result) -> bool:
+    """Return whether this user and root alone may write there. Who may write the cache decides what is believed."""
+    return not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022)
 
 
 def _cache_get(path: Path, stat: os.stat_result) -> str | None:
@@ -115,15 +174,32 @@ def _cache_put(path: Path, stat: os.stat_result, digest: str) -> None:
     # Not being able to remember is no failure: the next run hashes again.
     with contextlib.suppress(OSError, RuntimeError):
         cache = _cache_path()
+        cache.parent.parent.mkdir(parents=True, exist_ok=True)
+        cache.parent.mkdir(mode=0o700, exist_ok=True)
+        if not _is_ours(cache.parent):
+            # Of this user, but open to its group, as some systems make folders: what lies there is not believed.
+            if cache.parent.is_symlink() or cache.parent.stat().st_uid != os.geteuid():
+                return
+            cache.unlink(missing_ok=True)
+            cache.parent.chmod(0o700)
         entries = _cache_read()
-        entries[str(path.resolve())] = [*_cache_key(stat), digest]
-        cache.parent.mkdir(parents=True, exist_ok=True)
+        entries.pop(str(path.resolve()), None)
+        entries[str(path.resolve())] = [*_cache_key(stat), digest]  # at the end: the oldest come first
         beside = cache.with_name(f".{cache.name}.{os.getpid()}.{token_hex(4)}")
         try:
-            beside.write_text(json.dumps(entries))
+            with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(_cache_bytes(entries))
             beside.replace(cache)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def _cache_bytes(entries: dict[str, list[object]]) -> bytes:
+    """Return the newest entries as they are written: no more than are read back."""
+    newest = list(entries.items())[-_MAX_ENTRIES:]
+    while len(data := json.dumps(dict(newest)).encode()) > _MAX_CACHE_BYTES:
+        newest = newest[(len(newest) + 1) // 2 :]
+    return data
 
 
 def sums_problem(listed: Mapping[str, str], expected: Mapping[str, str]) -> str | None:

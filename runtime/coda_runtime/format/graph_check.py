@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from ..errors import ArtifactError, one_line
 from ..io.protobuf_wire import LENGTH_DELIMITED, VARINT, Buffer, WireError, read_fields
+from ..io.regular_files import open_regular
 
 DOMAINS = frozenset({b"", b"ai.onnx", b"ai.onnx.ml", b"com.microsoft"})
 """Of operators: the standard ones, and those that onnxruntime and the optimisers around it add."""
@@ -51,16 +52,22 @@ _NAMES = {_NODE: (4, 7), _FUNCTION: (1, 10)}
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 
-def check_graph(path: Path) -> None:
+def check_graph(path: Path, read: bytes | None = None) -> None:
     """Raise ArtifactError unless a file is a self-contained ONNX model of known operators. Takes milliseconds.
 
+    `read` are the file's bytes where somebody has read them: then these are looked at, and the file is not opened.
     That is no proof that an engine library reads it safely, nor that it computes what its part promises.
     """
     # By this suffix onnxruntime reads a format of its own, which nobody has looked at here.
     if path.suffix.lower() == ".ort":
         _reject(path, "is named as onnxruntime's own format; expected an ONNX file")
     try:
-        with path.open("rb") as file:
+        if read is not None:
+            if not read:
+                raise WireError("it is empty")
+            _Walk(path).model(read)
+            return
+        with open_regular(path) as file:
             if file.seek(0, 2) == 0:
                 raise WireError("it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -80,7 +87,7 @@ class _Walk:
         self._called: set[tuple[bytes, bytes]] = set()
         self._defined: set[tuple[bytes, bytes]] = set()
 
-    def model(self, data: mmap.mmap) -> None:
+    def model(self, data: Buffer) -> None:
         todo: list[tuple[int, Buffer, int, int, int]] = [(_MODEL, data, 0, len(data), 0)]
         graphs = 0
         while todo:

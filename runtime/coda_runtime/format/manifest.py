@@ -46,6 +46,11 @@ MAX_BYTES = 16 << 20
 # What a manifest says is multiplied and allocated before a graph could contradict it, so each number has a limit, far
 # over any bundle's.
 _MAX_BATCH, _MAX_ARTIFACTS, _MAX_DEPTH = 65_536, 4096, 64
+_MAX_VALUES = 100 * _MAX_ARTIFACTS  # each takes tens of bytes and a microsecond, however short its text
+_MAX_FILE = 8 << 30
+_MAX_FILE_OF = {"onnx": (2 << 30) - 1, "npy": 2 << 30, "npz": 2 << 30, "ptx": 256 << 20}
+"""Bytes of a file by its format, which would be hashed and read before it could contradict: of ONNX, protobuf's own."""
+_NPY_HEADER = 64 << 10
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
@@ -153,6 +158,10 @@ class Manifest:
         """Read the text of manifest.json. Raises ManifestError, FormatVersionError."""
         if len(text) > MAX_BYTES:
             fail(f"it has {len(text)} bytes, expected {MAX_BYTES} at most")
+        raw = text if isinstance(text, bytes) else text.encode(errors="replace")
+        values = sum(map(raw.count, (b",", b":", b"[", b"{")))
+        if values > _MAX_VALUES:
+            fail(f"it has about {values} keys and values, expected {_MAX_VALUES} at most")
         try:
             data = json.loads(
                 text,
@@ -207,7 +216,13 @@ class Manifest:
 
     def _check_artifacts(self) -> None:
         seen: dict[object, int] = {}
+        table_bytes = 4 * self.spec.vocab_size * self.spec.latent_channels + _NPY_HEADER
         for i, artifact in enumerate(self.artifacts):
+            most = _MAX_FILE_OF.get(artifact.format, _MAX_FILE)
+            if artifact.part == "codebook" and artifact.format == "npy":
+                most = min(most, table_bytes)
+            if artifact.bytes > most:
+                fail(f"artifacts[{i}].bytes is {artifact.bytes}, expected {most} at most for {artifact.file}")
             # Engines for several GPUs share part, format and precision; what they were built for tells them apart.
             engine = json.dumps(artifact.engine, sort_keys=True) if artifact.engine else ""
             variant = (artifact.part, artifact.format, artifact.precision, artifact.batch, engine)

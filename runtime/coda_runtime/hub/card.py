@@ -86,7 +86,7 @@ def write_picture(bundle: Bundle, path: Path) -> bool:
     found = bundle.manifest.find("parity", format="npz")
     if not found:
         return False
-    samples = ParitySamples.load(bundle.path(found[0]), bundle.spec)
+    samples = ParitySamples.load(bundle.path(found[0]), bundle.spec, bundle.read(found[0]))
     rows = [_row(images[:_SHOWN]) for images in (samples.images, samples.decoded)]
     gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
     require_pillow().fromarray(np.concatenate([rows[0], gap, rows[1]])).save(path, format="PNG", optimize=True)

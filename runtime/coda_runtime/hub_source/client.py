@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from typing import Any
 
 from ..errors import CodaError, HubError, MissingDependencyError, one_line
 from .names import HubName
+
+_DISK = frozenset({errno.ENOSPC, errno.EROFS, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_PATH = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG})
+"""Why the cache cannot be written; those of _PATH only of a path, since a socket may be denied too."""
 
 
 def require_hub(name: HubName) -> Any:
@@ -57,6 +62,8 @@ def is_unreachable(error: Exception) -> bool:
     errors = _errors()
     if isinstance(error, errors.HfHubHTTPError):
         return _status(error) >= 500
+    if _of_the_disk(error) is not None:
+        return False
     return isinstance(error, (errors.HTTPError, OSError))
 
 
@@ -67,6 +74,11 @@ def is_offline(error: Exception) -> bool:
 
 def _explain(error: Exception, name: HubName) -> str:
     errors, page = _errors(), _page(name)
+    if (full := _of_the_disk(error)) is not None:
+        return (
+            f"{name} cannot be kept in the Hub's cache {_cache()} ({one_line(full)}); make room there, or set "
+            "HF_HOME to a folder that can be written"
+        )
     if isinstance(error, errors.GatedRepoError):
         return (
             f"{name} is gated: accept its terms on {page}, and log in with the same account: hf auth login (or set "
@@ -99,6 +111,25 @@ def _explain(error: Exception, name: HubName) -> str:
 def _errors() -> Any:
     # Its HTTPError, whichever HTTP library this version stands on, is not exported by name.
     return import_module("huggingface_hub.errors")
+
+
+def _of_the_disk(error: BaseException) -> OSError | None:
+    """Return the failure of this machine's disk that an error is, or came from."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        # A path that was opened, or a number that no network gives: HTTP libraries raise OSErrors too.
+        if isinstance(found, OSError) and (found.errno in _DISK or (found.errno in _PATH and found.filename)):
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def _cache() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.HF_HUB_CACHE)
 
 
 def _page(name: HubName) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import BundleNotFoundError, InputError
+from ..io.user_folders import expand_home
 from .fetch import fetch
 from .names import HubName, is_hub_name, parse_hub_name
 
@@ -47,7 +48,7 @@ def path_or_name(path_or_hub_id: str | os.PathLike[str], revision: str | None = 
                 "folder has no revisions: leave it out"
             )
         return parse_hub_name(path_or_hub_id, revision)
-    path = Path(path_or_hub_id).expanduser()
+    path = expand_home(path_or_hub_id)
     if path.exists():
         return path
     # A mistyped path has its parent here; asking the Hub for it would take long and explain nothing.

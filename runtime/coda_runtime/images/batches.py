@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..errors import ImageError
-from ..machine.processors import usable_cpus
-from .arrays import Pixels, check_batch, kind
+from ..machine.processors import usable_count
+from .arrays import Pixels, check_batch, encoded, kind
 from .resizing import fit
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Batches:
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
         """Fit as many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
-        workers = min(len(items), len(usable_cpus()), _MAX_AT_ONCE)
+        workers = min(len(items), usable_count(), _MAX_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
         opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
         if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
@@ -83,4 +83,5 @@ def _check_sequence(images: Any) -> Sequence[Any]:
         raise ImageError(f"images is a {kind(images)}; expected a numpy array: for a tensor, images.cpu().numpy()")
     raise ImageError(
         f"images is a {kind(images)}; expected uint8 [B,H,W,3], or a list of paths, PIL images or uint8 arrays"
+        f"{encoded(images)}"
     )

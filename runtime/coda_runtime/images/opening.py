@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +26,9 @@ MAX_PIXELS = 89_478_485
 """Width times height of the largest file that is read: 0.36 GB once decoded. It is where Pillow begins to warn."""
 
 _OWN_WAY = "in Python open it yourself and pass the PIL image"
+_PILLOW = r"PIL\."
+_SILENT = ("ignore", None, UserWarning, re.compile(_PILLOW), 0)  # as it stands among the filters
+_silencing = threading.Lock()
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -46,6 +52,7 @@ def explained(name: str) -> Iterator[None]:
     """Turn whatever Pillow raises into an ImageError that names the image."""
     from PIL import Image
 
+    _silence()
     try:
         yield
     except ImageError:
@@ -117,6 +124,16 @@ def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pix
     raise ImageError(
         f"{name!r} is not an image that Pillow can read as {', '.join(allowed)}; convert it to PNG or JPEG{advice}"
     )
+
+
+def _silence() -> None:
+    """Take no warnings from Pillow's readers: of damaged EXIF they write a line for each tag, up to 65,535 of them.
+
+    Each of them is another text, so that Python shows all and keeps all. What is wrong with the pixels is an error.
+    """
+    with _silencing:
+        if _SILENT not in warnings.filters:  # whoever catches warnings may have put all filters away
+            warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError
-from .arrays import Pixels, check_one, kind
+from .arrays import Pixels, check_one, encoded, kind
 from .opening import explained, require_pillow
 from .reading import open_rgb
 
@@ -35,7 +35,8 @@ def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
     if isinstance(image, (str, os.PathLike)):
         name = os.fspath(image)
     elif not isinstance(image, require_pillow().Image):
-        raise ImageError(f"{name} is a {kind(image)}; expected a path, a PIL image or a uint8 [H,W,3] array")
+        expected = f"expected a path, a PIL image or a uint8 [H,W,3] array{encoded(image)}"
+        raise ImageError(f"{name} is a {kind(image)}; {expected}")
     rgb = open_rgb(image, name=name)
     with explained(name):
         return _resize(rgb, size)

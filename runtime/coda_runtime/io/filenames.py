@@ -13,6 +13,7 @@ _MAX_LENGTH = 120  # bytes for one component; file systems allow 255
 def png_names(names: Sequence[str]) -> list[str]:
     """Return a relative .png name for each image name, in order, with forward slashes, all distinct on any system."""
     taken: set[str] = set()
+    numbers: dict[str, int] = {}
     out = []
     for name in names:
         *folders, file = [
@@ -21,9 +22,10 @@ def png_names(names: Sequence[str]) -> list[str]:
         # A folder named like an image could stand in the way of one.
         folders = [f"{folder}_" if folder.casefold().endswith(".png") else folder for folder in folders]
         stem = "/".join([*folders, re.sub(r"(?<=.)\.[A-Za-z]{1,5}$", "", file)])
-        unique, number = stem, 2
+        unique, number = stem, numbers.get(stem.casefold(), 2)
         while unique.casefold() in taken:
             unique, number = f"{stem}-{number}", number + 1
+        numbers[stem.casefold()] = number
         taken.add(unique.casefold())
         out.append(f"{unique}.png")
     return out

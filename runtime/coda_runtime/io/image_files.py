@@ -5,28 +5,42 @@ Every command and library function that takes a folder of images asks here, so t
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import ImageError, one_line
+from .omitted import Omitted
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, of the formats that `coda_runtime.images` reads."""
 
+COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar.zst")
+_OTHER_PICTURES = """
+    apng arw avif avifs blp bw cr2 cr3 cur dcm dcx dds dib dng emf eps erf exr fit fits hdr heic heics heif heifs hif
+    icb icns ico j2c j2k jfi jfif jif jp2 jpc jpe jpf jpx jxl jxr mpo msp nef nrw orf pbm pcd pcx pef pfm pgm pnm psd
+    pxr qoi raf ras raw rgb rgba rw2 sgi srw svg svgz tga vda vst wdp wmf xbm xcf xpm
+"""
+UNREAD = frozenset(f".{name}" for name in _OTHER_PICTURES.split())
+"""Suffixes of other pictures, which are not read: files that end so are left out, counted and told."""
+_NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_ARCHIVES = (*COMPRESSED_TARS, ".tar", ".parquet", ".zip")
+
 
 class Kind(Enum):
-    """What a folder's entry is, beside its name."""
+    """What a folder's entry is, beside its name; the value is what messages call it."""
 
     FILE = "file"
-    HIDDEN = "hidden"
-    BROKEN = "broken"
-    """A symbolic link to a file that does not exist."""
-    SPECIAL = "special"
+    HIDDEN = "hidden file"
+    HIDDEN_FOLDER = "hidden folder"
+    BROKEN = "broken link"
+    """A symbolic link that leads nowhere, or to itself."""
+    SPECIAL = "special file"
     """A pipe, a socket or a device."""
 
 
@@ -39,21 +53,14 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundImages:
-    """The images of a folder, in order, and those names with an image's suffix that are none.
-
-    All are relative to the folder, with forward slashes.
-    """
+    """The images of a folder, in order, and what was left out. Names are relative to it, with forward slashes."""
 
     images: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-    special: list[str] = field(default_factory=list)
+    omitted: Omitted = field(default_factory=Omitted)
 
     def left_out(self) -> str:
-        """Return how many names were left out, and why, in parentheses for a message; nothing where none was."""
-        kinds = (("hidden", self.hidden), ("links to nowhere", self.broken), ("pipes or devices", self.special))
-        told = [f"{len(names)} {what}" for what, names in kinds if names]
-        return f" (left out: {', '.join(told)})" if told else ""
+        """Return what was left out in parentheses, for a message; nothing where nothing was."""
+        return f" (left out: {self.omitted})" if self.omitted else ""
 
 
 def expected_suffixes() -> str:
@@ -85,16 +92,12 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
     Raises ImageError where it may not be searched; a folder without images is no error here.
     """
     found = FoundImages()
-    lists = {
-        Kind.FILE: found.images,
-        Kind.HIDDEN: found.hidden,
-        Kind.BROKEN: found.broken,
-        Kind.SPECIAL: found.special,
-    }
     try:
-        for name, kind in walk(folder):
-            if has_image_suffix(name):
-                lists[kind].append(name)
+        for entry in walk(folder):
+            if entry.kind is Kind.FILE and has_image_suffix(entry.name):
+                found.images.append(entry.name)
+            elif (why := omitted_as(entry, archives=True)) is not None:
+                found.omitted.add(why, entry.name)
     except OSError as error:
         raise ImageError(
             f"{error.filename or folder} cannot be searched ({one_line(error)}); check the path and its permissions"
@@ -102,12 +105,48 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
     return found
 
 
+def omitted_as(entry: Entry, *, archives: bool) -> str | None:
+    """Return as what an entry that is no image is counted; None for what nobody would miss.
+
+    That is what has the suffix of an image, or of a picture that is not read, and links that lead nowhere, which may
+    have been folders of images. With `archives` it is also .tar and Parquet files, for who reads none. What macOS
+    leaves beside images (`._photo.jpg`) holds none.
+    """
+    name, kind = entry
+    called: str = kind.value
+    if posixpath.basename(name).startswith("._"):
+        return None
+    if kind in (Kind.BROKEN, Kind.HIDDEN_FOLDER):
+        return called
+    suffix = unread_suffix(name, archives=archives)
+    if kind is Kind.FILE:
+        return suffix
+    return called if suffix is not None or has_image_suffix(name) else None
+
+
+def unread_suffix(name: str, *, archives: bool = False) -> str | None:
+    """Return the suffix by which a file is a picture that is not read, with `archives` also one that may hold some."""
+    lower = name.lower()
+    suffix = posixpath.splitext(lower)[1]
+    if suffix in UNREAD:
+        return suffix
+    return next((end for end in (_ARCHIVES if archives else COMPRESSED_TARS) if lower.endswith(end)), None)
+
+
+def count_omitted(names: Iterable[str], omitted: Omitted, *, inside: str) -> None:
+    """Count those members of an archive that are hidden, or pictures that are not read."""
+    for name in names:
+        kind = Kind.HIDDEN if is_hidden(name) else Kind.FILE
+        if (why := omitted_as(Entry(name, kind), archives=False)) is not None:
+            omitted.add(why, f"{inside}/{name}")
+
+
 def walk(folder: str | os.PathLike[str]) -> Iterator[Entry]:
     """Yield what is in a folder and the folders in it, sorted by name in each; millions of files take little memory.
 
     Links to folders are followed, but each folder is searched once: one that also lies in `folder` itself under its own
     name, or under the first link to it. So links may form loops, and no image comes twice. Hidden folders are not
-    searched; other entries are told by their kind. Raises OSError.
+    searched, and are told like all entries that are no folders by their kind. Raises OSError.
     """
     root = Path(folder)
     yield from _walk(os.fspath(root), "", _Visited(os.path.realpath(root)))
@@ -145,12 +184,24 @@ def _walk(folder: str, inside: str, visited: _Visited) -> Iterator[Entry]:
     for entry in entries:
         name = inside + entry.name
         if entry.name.startswith("."):
-            if not entry.is_dir(follow_symlinks=False):
-                yield Entry(name, Kind.HIDDEN)
+            hidden_folder = entry.is_dir(follow_symlinks=False)
+            yield Entry(name, Kind.HIDDEN_FOLDER if hidden_folder else Kind.HIDDEN)
+        elif entry.is_symlink() and _leads_nowhere(entry.path):
+            yield Entry(name, Kind.BROKEN)
         elif entry.is_dir():
             if not (entry.is_symlink() and visited.comes_anyway(entry.path)):
                 yield from _walk(entry.path, f"{name}/", visited)
         elif entry.is_file():
             yield Entry(name, Kind.FILE)
         else:
-            yield Entry(name, Kind.BROKEN if entry.is_symlink() and not os.path.exists(entry.path) else Kind.SPECIAL)  # noqa: PTH110
+            yield Entry(name, Kind.SPECIAL)
+
+
+def _leads_nowhere(link: str) -> bool:
+    try:
+        os.stat(link)  # noqa: PTH116 - millions of files: no Path for each
+    except OSError as error:
+        if error.errno in _NOWHERE:
+            return True
+        raise
+    return False

@@ -1,7 +1,8 @@
-"""Taking keys out of manifest.json by name and type, with a message that says which one is wrong and how."""
+"""JSON that nobody vouches for, and keys out of manifest.json by name and type: which one is wrong and how."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -48,7 +49,12 @@ def fail(reason: str) -> NoReturn:
 
 
 def describe(value: object) -> str:
-    return _short(repr(value))
+    # repr() of all of a long list takes seconds, and sixty characters of it are shown.
+    if isinstance(value, (dict, list)):
+        first = itertools.islice(value.items() if isinstance(value, dict) else value, 30)
+        text = repr(dict(first) if isinstance(value, dict) else list(first))
+        return _short(text if len(value) <= 30 else text[:-1] + ", ...")
+    return _short(repr(value[:70] if isinstance(value, str) else value))
 
 
 def _short(text: str) -> str:
@@ -81,6 +87,25 @@ def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {describe(twice)} appears twice")
     return out
+
+
+def parse_json(text: str | bytes, max_depth: int = 64) -> Any:
+    """Parse JSON of which nothing is believed: finite numbers, whole ones of 64 bits, keys once, lists not too deep.
+
+    Raises ValueError for anything else.
+    """
+    try:
+        data = json.loads(
+            text,
+            parse_constant=no_constant,
+            parse_float=finite_float,
+            parse_int=bounded_int,
+            object_pairs_hook=unique_keys,
+        )
+    except RecursionError as error:
+        raise ValueError(f"lists and objects are nested more than {max_depth} deep") from error
+    check_depth(data, max_depth)
+    return data
 
 
 def check_depth(data: object, maximum: int) -> None:

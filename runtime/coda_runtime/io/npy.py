@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import one_line
+from .regular_files import open_regular
 
 Array = npt.NDArray[Any]
 
@@ -22,32 +23,39 @@ _RATIO = 100
 """An archive may unpack to 256 MiB, a larger one to 100 times its own size: tables and photographs stay far below."""
 
 
-def read_npy(path: str | os.PathLike[str]) -> Array:
-    """Read the array of a .npy file. Raises ValueError for what is none, or holds more or less than its header says."""
+def read_npy(path: str | os.PathLike[str], read: bytes | None = None) -> Array:
+    """Read the array of a .npy file, or of its bytes where somebody has `read` them already.
+
+    Raises ValueError for what is none, or holds more or less than its header says.
+    """
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path, read) as file:
             return _read(file, file.seek(0, os.SEEK_END), NUMBERS)
     except Exception as error:  # numpy stumbles in many ways over a damaged file
         raise ValueError(one_line(error)) from error
 
 
-def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS) -> dict[str, Array]:
-    """Read the arrays of a .npz file by name, all of one of these `kinds`.
+def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS, read: bytes | None = None) -> dict[str, Array]:
+    """Read the arrays of a .npz file by name, all of one of these `kinds`; or of its bytes, as `read_npy` does.
 
     Raises ValueError for what is none, for members that hold more or less than their headers say, and for an archive
     that would unpack to far more than its own size.
     """
     try:
         # An open file: zipfile and numpy leave open what they opened and could not read.
-        with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+        with _opened(path, read) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
-            max_bytes = max(_FREE, _RATIO * os.fstat(file.fileno()).st_size)
+            max_bytes = max(_FREE, _RATIO * file.seek(0, os.SEEK_END))
             if total > max_bytes:
                 raise ValueError(f"it unpacks to {total} bytes, more than the limit of {max_bytes} for its size")
             return {_name(member): _member(archive, member, kinds) for member in members}
     except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
         raise ValueError(one_line(error)) from error
+
+
+def _opened(path: str | os.PathLike[str], read: bytes | None) -> BinaryIO:
+    return open_regular(path) if read is None else io.BytesIO(read)
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, kinds: str) -> Array:
@@ -76,6 +84,9 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
     expected = file.tell() + math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or size != expected:
         raise ValueError(f"{size} bytes, and its header says {dtype} {list(shape)}, which are {expected}")
+    # Elements of zero bytes, and sides beside a side of zero, take no room and yet may be as many as the header says.
+    if not dtype.itemsize or math.prod(filter(None, shape)) > size:
+        raise ValueError(f"its header says {dtype} {list(shape)}, more elements than its {size} bytes can hold")
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)
     return array

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_PROC, _CGROUPS, _CPUS = Path("/proc"), Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 # Those that engine libraries choose their kernels by.
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
 
@@ -16,6 +18,79 @@ def usable_cpus() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def usable_count() -> int:
+    """Return how many processors this process may keep busy: a container's quota may be less than it sees."""
+    quota = cpu_quota()
+    return len(usable_cpus()) if quota is None else max(1, min(len(usable_cpus()), int(quota)))
+
+
+def default_threads() -> int | None:
+    """Return the threads of one run where nobody asked for a number; None leaves it to the engine library.
+
+    Libraries take one for each physical core that they see. Under a quota of fewer processors that many threads, which
+    wait busily for each other, use it up, and the kernel stops them all until the next period.
+    """
+    quota = cpu_quota()
+    if quota is None or int(quota) >= _physical_cores():
+        return None
+    return max(1, int(quota))
+
+
+def cpu_quota() -> float | None:
+    """Return the processors' worth of time that the cgroups of this process leave it, such as 0.5; None for no limit.
+
+    Of version 2 and of version 1, its own group and all that it lies in.
+    """
+    try:
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path, *_ = (*line.split(":", 2), "", "")
+        if not controllers:
+            quotas += _quotas(_CGROUPS, path, _quota_v2) + _quotas(_CGROUPS / "unified", path, _quota_v2)
+        elif "cpu" in controllers.split(","):
+            for name in dict.fromkeys(("cpu", controllers)):
+                quotas += _quotas(_CGROUPS / name, path, _quota_v1)
+    return min(quotas, default=None)
+
+
+def _quotas(root: Path, path: str, read: Callable[[Path], float | None]) -> list[float]:
+    """Return the limits of the group at `path` and of those above it; a container may see its own as the root."""
+    inner = root / path.strip("/")
+    folders = [inner, *inner.parents] if ".." not in inner.parts else [root]
+    found = [read(folder) for folder in folders if folder.is_relative_to(root)]
+    return [quota for quota in found if quota is not None]
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max": no limit
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _physical_cores() -> int:
+    """Count the cores of the processors that may be used: two threads of one core share it."""
+    cores = set()
+    for cpu in usable_cpus():
+        try:
+            cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
 
 
 def describe_cpu() -> dict[str, Any]:

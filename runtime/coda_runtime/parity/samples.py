@@ -47,10 +47,13 @@ class ParitySamples:
         return cls(images, np.concatenate(latents), np.concatenate(ids_), np.concatenate(decoded))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], spec: Spec) -> ParitySamples:
-        """Read what `save` wrote. Raises ArtifactError for a file that is no such archive or does not fit `spec`."""
+    def load(cls, path: str | os.PathLike[str], spec: Spec, read: bytes | None = None) -> ParitySamples:
+        """Read what `save` wrote, of the file or of its bytes where somebody has `read` them already.
+
+        Raises ArtifactError for a file that is no such archive or does not fit `spec`.
+        """
         try:
-            arrays = read_npz(path)
+            arrays = read_npz(path, read=read)
         except ValueError as error:
             _fail(path, f"is not a readable .npz file ({error})")
         if set(arrays) != set(_TENSORS):

@@ -30,7 +30,9 @@ class SavedReference:
     def open(cls, bundle: Bundle) -> SavedReference:
         """Open the reference that a bundle carries. Raises ArtifactError for a bundle without one."""
         artifact = _the(bundle, "parity")
-        return cls(ParitySamples.load(bundle.path(artifact), bundle.spec), numpy_quantizer(bundle))
+        return cls(
+            ParitySamples.load(bundle.path(artifact), bundle.spec, bundle.read(artifact)), numpy_quantizer(bundle)
+        )
 
     def latent(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Look up saved images, uint8 [B,H,W,3] -> their latents, float32 [B,C,h,w]."""
@@ -51,7 +53,8 @@ class SavedReference:
 
 def numpy_quantizer(bundle: Bundle) -> NumpyQuantizer:
     """Make the quantizer in NumPy, of the bundle's search and value tables. Raises ArtifactError if one is missing."""
-    tables = SearchTables.load(bundle.path(_the(bundle, "search")), bundle.spec)
+    search = _the(bundle, "search")
+    tables = SearchTables.load(bundle.path(search), bundle.spec, bundle.read(search))
     return NumpyQuantizer(bundle.spec, tables, bundle.load_codebook())
 
 

@@ -8,9 +8,7 @@ from ..codes.metrics import percent
 from ..errors import ManifestError, ParityError
 from ..format.manifest import Manifest
 from ..format.parity import NotMeasured, ParityRecord
-from ..format.precision import Threshold, precision_of
-
-_HIGHER_PSNR = "take a higher precision, or accept it with --min-psnr when exporting"
+from ..format.precision import FP32, Threshold, precision_of
 
 
 def threshold_of(thresholds: Mapping[str, Threshold], precision: str) -> Threshold:
@@ -33,13 +31,13 @@ def check_threshold(
     """
     if isinstance(parity, NotMeasured) and (must_run or precision_of(precision).onnxruntime_cpu):
         raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity.reason}")
-    _check_numbers(f"the {precision} {part}", parity, threshold)
+    _check_numbers(f"the {precision} {part}", precision, parity, threshold)
     # Where one size could not run, the others are judged nevertheless.
     for size, record in parity.batches.items():
-        _check_numbers(f"the {precision} {part} at a batch of {size}", record, threshold)
+        _check_numbers(f"the {precision} {part} at a batch of {size}", precision, record, threshold)
 
 
-def _check_numbers(what: str, record: ParityRecord, threshold: Threshold) -> None:
+def _check_numbers(what: str, precision: str, record: ParityRecord, threshold: Threshold) -> None:
     if isinstance(record, NotMeasured):
         return
     agreement, psnr, worst = record.step_agreement, record.psnr, record.psnr_min
@@ -47,19 +45,24 @@ def _check_numbers(what: str, record: ParityRecord, threshold: Threshold) -> Non
         raise ParityError(
             f"{what} agrees with the tokenizer on {percent(agreement)} of the tokens, "
             f"the threshold is {percent(threshold.min_agreement)} "
-            f"({100 * (threshold.min_agreement - agreement):.3f} % short): take a higher precision, "
-            "or accept it with --min-agreement when exporting"
+            f"({100 * (threshold.min_agreement - agreement):.3f} % short): {_way_out(precision, '--min-agreement')}"
         )
     if psnr is not None and psnr < threshold.min_psnr:
         raise ParityError(
             f"{what} is {psnr:.2f} dB from the tokenizer's images, the threshold is {threshold.min_psnr:.2f} dB"
-            f" ({threshold.min_psnr - psnr:.2f} dB short): {_HIGHER_PSNR}"
+            f" ({threshold.min_psnr - psnr:.2f} dB short): {_way_out(precision, '--min-psnr')}"
         )
     if worst is not None and worst < threshold.min_psnr:
         raise ParityError(
             f"the worst image of {what} is {worst:.2f} dB from the tokenizer's, "
-            f"the threshold is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): {_HIGHER_PSNR}"
+            f"the threshold is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): "
+            f"{_way_out(precision, '--min-psnr')}"
         )
+
+
+def _way_out(precision: str, option: str) -> str:
+    other = "" if precision == FP32 else f"take {FP32}, or "
+    return f"{other}accept it with {option} when exporting"
 
 
 def recorded_thresholds(manifest: Manifest) -> dict[str, Threshold]:

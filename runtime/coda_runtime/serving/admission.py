@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from .errors import RequestError, request_error
 from .metrics import MODELS, Metrics
 from .options import MAX_TEXTS, SMALL_TEXT_BYTES, ServeOptions
+from .waits import Waits
 
 T = TypeVar("T")
 _LOG = logging.getLogger("coda.serve")
@@ -53,7 +54,7 @@ current_record: ContextVar[Record] = ContextVar("current_record")
 class Admission:
     """Takes inference requests while the server is ready and has room for them.
 
-    `active` is how many are under way. All of it runs on the event loop.
+    `active` is how many are under way; `stopping` is true once it takes no more. All of it runs on the event loop.
     """
 
     def __init__(self, options: ServeOptions, metrics: Metrics) -> None:
@@ -61,6 +62,8 @@ class Admission:
         self._why_not = "the server is loading the bundle; wait until it is ready"
         self._ready = False
         self.active = 0
+        self.stopping = False
+        self.waits = Waits()
         self._texts = asyncio.Semaphore(MAX_TEXTS)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -71,6 +74,7 @@ class Admission:
 
     def shut(self) -> None:
         """Take no more requests; those under way go on."""
+        self.stopping = True
         self._ready, self._why_not = False, "the server is stopping; send the request to another one"
 
     async def idle(self, seconds: float) -> bool:
@@ -82,14 +86,30 @@ class Admission:
             return False
         return True
 
-    async def take(self, protocol: str, model: str, work: Callable[[Record], Awaitable[T]]) -> T:
-        """Do the work of one request. Raises RefusedError, whatever went wrong."""
+    async def take(
+        self,
+        protocol: str,
+        model: str,
+        work: Callable[[Record], Awaitable[T]],
+        *,
+        until: asyncio.Task[Any] | None = None,
+    ) -> T:
+        """Do the work of one request. Raises RefusedError, whatever went wrong.
+
+        The request counts as under way until this ends, or the task `until`, which sends the answer.
+        """
         record = Record(protocol, model if model in MODELS else "other")
         current_record.set(record)
         code = "CANCELLED"
         try:
-            with self._admitted():
+            self._admit()
+            try:
                 out = await work(record)
+            finally:
+                if until is None:
+                    self._release()
+                else:
+                    until.add_done_callback(self._release)
             code = "OK"
             return out
         except Exception as error:
@@ -102,35 +122,50 @@ class Admission:
             self._metrics.request_seconds.labels(record.model).observe(record.seconds)
             _LOG.info("request", extra={"fields": record.fields(code)})
 
-    async def in_time(self, work: Awaitable[T], *, kind: str = "timeout", what: str = "no answer") -> T:
-        """Wait for a step of a request as long as a request may take. Raises RefusedError of `kind` after that."""
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """Wait for an answer as long as a request may take. Raises RefusedError after that."""
         try:
             async with asyncio.timeout(self._options.timeout):
                 return await work
         except TimeoutError as error:
             raise RequestError(
-                kind, f"{what} within {self._options.timeout:g} s; send fewer images, or send them again later"
+                "timeout",
+                f"no answer within {self._options.timeout:g} s; send fewer images, or send them again later",
             ) from error
+
+    async def body_in_time(self, body: Awaitable[T]) -> T:
+        """Wait for a body as long as a request may take, or until another one wants the place."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._options.timeout) as limit:
+                with self.waits.waiting(limit):
+                    return await body
+        except TimeoutError as error:
+            seconds = time.monotonic() - began
+            if seconds < self._options.timeout:
+                why = f"had not arrived after {seconds:.1f} s, and all {self._options.max_requests} places were taken"
+            else:
+                why = f"did not arrive within {self._options.timeout:g} s"
+            raise RequestError("slow_body", f"the body {why}; send fewer images, or send them again later") from error
 
     def room_for_text(self, size: int) -> AbstractAsyncContextManager[Any]:
         """Hold room while a request of `size` bytes of text is under way: read, it takes many times its size."""
         return nullcontext() if size <= SMALL_TEXT_BYTES else self._texts
 
-    @contextmanager
-    def _admitted(self) -> Iterator[None]:
+    def _admit(self) -> None:
         if not self._ready:
             raise RequestError("unavailable", self._why_not)
-        if self.active >= self._options.max_requests:
+        # Who gives way is gone with the next turn of the loop.
+        if self.active >= self._options.max_requests and not self.waits.give_way():
             raise RequestError(
                 "busy", f"{self.active} requests are in progress, which is the limit; send it again a little later"
             )
         self.active += 1
         self._metrics.active.set(self.active)
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self.active -= 1
-            self._metrics.active.set(self.active)
-            if not self.active:
-                self._idle.set()
+
+    def _release(self, task: asyncio.Task[Any] | None = None) -> None:
+        self.active -= 1
+        self._metrics.active.set(self.active)
+        if not self.active:
+            self._idle.set()

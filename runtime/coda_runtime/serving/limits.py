@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.responses import Response
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import RequestError
 from .options import MAX_CONNECTIONS, MAX_HEADER_BYTES
 
 T = TypeVar("T")
+_CUT = "coda.cut"  # in the state of a request's scope
 _SLACK = 2.0  # seconds after which a connection is cut, so that an error response comes first
 
 
@@ -55,6 +58,12 @@ async def send_until_read(send: Send, response: Response) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+def cut_off(scope: Scope) -> Callable[[], object]:
+    """Return what ends the connection of a request at once, whatever is still to be sent there."""
+    abort: Callable[[], object] = scope["state"].get(_CUT, lambda: None)
+    return abort
+
+
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
     """Wait for `work`, and cancel it when the client hangs up. Raises RefusedError then."""
     task = asyncio.ensure_future(work)
@@ -81,15 +90,18 @@ def _too_large(length: str, max_bytes: int) -> RequestError:
     )
 
 
-def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
+def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> type[HttpToolsProtocol]:
     """Return uvicorn's HTTP protocol with bounds on long headers, and on clients that neither send nor read.
 
     Args:
         timeout: seconds from the first byte of a request (or the connection's start) to its last one, and seconds
             in which an answer must be read.
+        max_connections: at a time; for another one, the one that has been idle for longest is ended.
     """
 
     class BoundedProtocol(HttpToolsProtocol):
+        _since = 0.0  # when it was opened, or its last request was answered
+        _primed = False  # while the parser is told once more what the protocol knows
         _head_bytes = 0  # since a head or a chunk of a body ended: of headers, also those behind a body in chunks
         _went_on = False
         _sending: TimerHandle | None = None  # while the client is to send
@@ -97,10 +109,10 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
             super().connection_made(transport)
-            if len(self.connections) > MAX_CONNECTIONS:
-                transport.abort()
-            else:
-                self._sending = self._limit()
+            self._since = time.monotonic()
+            if len(self.connections) > max_connections:
+                self._make_room()
+            self._sending = self._limit()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._sending = _stopped(self._sending)
@@ -111,13 +123,50 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             self._sending = self._sending or self._limit()
             self._head_bytes += len(data)
             self._went_on = False
-            super().data_received(data)
+            self._parse(data)
             if self._went_on:
                 self._head_bytes = 0
             elif self._head_bytes > MAX_HEADER_BYTES:
                 self.send_400_response(f"The headers have over {MAX_HEADER_BYTES} bytes.")
 
+        def _parse(self, data: bytes) -> None:
+            """Parse as uvicorn does, but as if nobody had asked for another protocol than HTTP/1.1.
+
+            Clients that offer h2c send the body nevertheless. The parser takes the message to end at the headers then,
+            so a new one is told how the body is framed, and goes on behind them.
+            """
+            self._unset_keepalive_if_required()
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                except HttpParserUpgrade as offer:
+                    data = data[offer.args[0] :]
+                    head = _framing(self.parser, self.headers)
+                    self.parser = HttpRequestParser(self)
+                    self._primed = True
+                    self.parser.feed_data(head)
+                    self._primed = False
+                    continue
+                except HttpParserError:
+                    self.send_400_response("Invalid HTTP request received.")
+                break
+
+        def on_message_begin(self) -> None:
+            if not self._primed:
+                super().on_message_begin()
+                self.scope["state"][_CUT] = self.transport.abort
+
+        def on_url(self, url: bytes) -> None:
+            if not self._primed:
+                super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if not self._primed:
+                super().on_header(name, value)
+
         def on_headers_complete(self) -> None:
+            if self._primed:
+                return
             self._went_on = True
             super().on_headers_complete()
 
@@ -126,9 +175,26 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             super().on_body(body)
 
         def on_message_complete(self) -> None:
+            if self.parser.should_upgrade():  # it is not: see _parse
+                return
             self._went_on = True
             self._sending = _stopped(self._sending)
             super().on_message_complete()
+
+        def on_response_complete(self) -> None:
+            self._since = time.monotonic()
+            super().on_response_complete()
+
+        def _make_room(self) -> None:
+            """End the connection that has been idle for longest, or this one if there is none."""
+            idle = [
+                other
+                for other in self.connections
+                if isinstance(other, BoundedProtocol) and (other.cycle is None or other.cycle.response_complete)
+            ]
+            oldest = min(idle, key=lambda other: other._since, default=self)
+            self.connections.discard(oldest)  # as it does itself, but some turns of the loop later
+            oldest.transport.abort()
 
         def pause_writing(self) -> None:
             self._reading = self._reading or self._limit()
@@ -142,6 +208,17 @@ def bounded_protocol(timeout: float) -> type[HttpToolsProtocol]:
             return self.loop.call_later(timeout + _SLACK, self.transport.abort)
 
     return BoundedProtocol
+
+
+def _framing(parser: HttpRequestParser, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return a head of the same length of body and the same end of connection as the parser's, without an upgrade."""
+    lines = [b"POST / HTTP/" + parser.get_http_version().encode()]
+    for name, value in headers:
+        if name == b"connection":
+            value = b", ".join(token for token in value.split(b",") if token.strip().lower() != b"upgrade")
+        if name in (b"connection", b"content-length", b"transfer-encoding"):
+            lines.append(name + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _stopped(timer: TimerHandle | None) -> TimerHandle | None:

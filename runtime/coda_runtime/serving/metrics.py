@@ -43,6 +43,9 @@ class Metrics:
         )
         self.images = Counter("coda_images_total", "Images that devices have processed.", by_model, registry=registry)
         self.queue_images = Gauge("coda_queue_images", "Images waiting for a device.", registry=registry)
+        self.dropped_lines = Counter(
+            "coda_log_lines_dropped_total", "Lines of the log that nobody read in time.", registry=registry
+        )
         self.active = Gauge("coda_requests_active", "Inference requests in progress.", registry=registry)
 
     def batch(self, report: BatchReport) -> None:

@@ -15,12 +15,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .admission import Admission, Record
 from .errors import RequestError, request_error
 from .kserve_parts import ModelNotReady, Plane, QuietServer, ServerNotReady, V2Endpoints
-from .limits import bounded_protocol, check_headers, read_body, send_until_read, while_connected
+from .limits import bounded_protocol, check_headers, cut_off, read_body, send_until_read, while_connected
 from .options import SMALL_TEXT_BYTES, ServeOptions
 from .wire import json_bytes, request_from_http, response_to_http
 
@@ -41,7 +41,12 @@ class Inference:
         model: str = request.path_params["name"]
 
         async def work(record: Record) -> None:
-            await send_until_read(send, await self._answer(request, model, record))
+            response = await self._answer(request, model, record)
+            leave = self._admission.waits.enter(cut_off(scope))
+            try:
+                await send_until_read(send, response)
+            finally:
+                leave()
 
         try:
             await self._admission.take("http", model, work)
@@ -52,9 +57,7 @@ class Inference:
         max_bytes = self._options.max_request_bytes
         self._plane.get_model_from_registry(model)  # before the body is read
         check_headers(request.headers, max_bytes)
-        body = await self._admission.in_time(
-            read_body(request.receive, max_bytes), kind="slow_body", what="the body did not arrive"
-        )
+        body = await self._admission.body_in_time(read_body(request.receive, max_bytes))
         answer = self._infer(body, request.headers.get(_JSON_LENGTH), model, record)
         return await self._admission.in_time(while_connected(request.receive, answer))
 
@@ -76,7 +79,27 @@ class Inference:
         return call() if small else await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
 
-def application(plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> Starlette:
+class Doorway:
+    """The ASGI application before all others: a slash at a path's end is nothing, and who stops says so."""
+
+    def __init__(self, app: Starlette, admission: Admission) -> None:
+        self._app, self._admission = app, admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand one request on."""
+        path: str = scope["path"]
+        if path.endswith("/"):  # Starlette would redirect, to whatever host the client named
+            scope = {**scope, "path": path.rstrip("/") or "/"}
+
+        async def last(message: Message) -> None:
+            if self._admission.stopping and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, last)
+
+
+def application(plane: Plane, admission: Admission, options: ServeOptions, pool: ThreadPoolExecutor) -> Doorway:
     """Return everything that is served over HTTP."""
     endpoints = V2Endpoints(plane)
 
@@ -119,10 +142,12 @@ def application(plane: Plane, admission: Admission, options: ServeOptions, pool:
         ServerNotReady: _not_ready,
         Exception: _explained,
     }
-    return Starlette(routes=routes, exception_handlers=handlers)
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return Doorway(app, admission)
 
 
-def http_server(app: Starlette, options: ServeOptions) -> uvicorn.Server:
+def http_server(app: Doorway, options: ServeOptions) -> uvicorn.Server:
     """Return the server of `app`; its sockets are given to `serve`."""
     config = uvicorn.Config(
         app,

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from ..errors import InputError
+from ..io.protobuf_wire import LENGTH_DELIMITED, WireError, read_fields
 from .admission import Admission, Record
+from .calls import Calls
 from .errors import request_error
 from .kserve_parts import InferenceServicer, Plane, add_GRPCInferenceServiceServicer_to_server, messages
 from .options import SMALL_TEXT_BYTES, ServeOptions
 from .request_summary import RequestSummary, summarise
+from .waits import Waits
 from .wire import Request, request_from_grpc
 
 T = TypeVar("T")
-_UNREAD = tuple(
-    f"/inference.GRPCInferenceService/{call}" for call in ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload")
-)
+_SERVICE = "inference.GRPCInferenceService"
+_UNREAD = tuple(f"/{_SERVICE}/{call}" for call in ("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload"))
+_SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"  # HealthCheckResponse
+_MAX_NAME = 100  # characters of a name that a client sent
 _ROOM = 2**20  # bytes of a message beside its tensors
 _SPARE_CALLS = 16  # of health and metadata, when as many inference requests as may be are under way
-_LONGEST_CONNECTION_MS = 600_000  # a client that never sends what it announced is cut off then
+_LONGEST_CONNECTION_MS = 600_000
 
 
 class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
@@ -32,7 +37,12 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
 
     def __init__(self, plane: Plane, admission: Admission, pool: ThreadPoolExecutor) -> None:
         super().__init__(plane, None)
-        self._plane, self._admission, self._pool = plane, admission, pool
+        self.plane, self._admission, self._pool = plane, admission, pool
+
+    @property
+    def waits(self) -> Waits:
+        """Of inference requests, for their clients."""
+        return self._admission.waits
 
     async def ModelInfer(self, request: bytes, context: Any) -> Any:  # noqa: N802 - the protocol's name
         """Answer one inference request, a serialised ModelInferRequest."""
@@ -42,10 +52,10 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
 
             async def work(record: Record) -> Any:
                 about.check()
-                self._plane.get_model_from_registry(about.model)
+                self.plane.get_model_from_registry(about.model)
                 return await self._admission.in_time(self._infer(request, about, record))
 
-            return await self._admission.take("grpc", about.model, work)
+            return await self._admission.take("grpc", about.model, work, until=asyncio.current_task())
 
         return await _or_abort(answer(), context)
 
@@ -72,12 +82,32 @@ class Service(InferenceServicer):  # type: ignore[misc] # kserve has no types
             else:  # there may be millions of numbers to make a list of
                 asked = await asyncio.get_running_loop().run_in_executor(self._pool, _read, request)
             record.id = asked.id
-            response, _ = await self._plane.infer(about.model, asked)
+            response, _ = await self.plane.infer(about.model, asked)
         array = response.array
         output = {"name": response.output, "datatype": response.datatype, "shape": array.shape}
         return messages.ModelInferResponse(
             id=response.id, model_name=response.model, outputs=[output], raw_output_contents=[array.tobytes()]
         )
+
+
+async def _check_health(plane: Plane, request: bytes, context: Any) -> bytes:
+    """Answer a probe of grpc.health.v1, whose two messages have one field each."""
+    try:
+        fields = list(read_fields(request, 0, len(request), "a HealthCheckRequest"))
+    except WireError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is not a HealthCheckRequest: {error}")
+    names = [request[start:stop] for field, wire, start, stop in fields if (field, wire) == (1, LENGTH_DELIMITED)]
+    name = names[-1].decode(errors="replace") if names else ""
+    if name not in ("", _SERVICE):
+        words = f"there is no service {name[:_MAX_NAME]!r}; there are {_SERVICE!r} and '', the whole server"
+        await context.abort(grpc.StatusCode.NOT_FOUND, words)
+    return _SERVING if plane.is_ready else _NOT_SERVING
+
+
+def _health_service(plane: Plane) -> grpc.GenericRpcHandler:
+    """Return grpc.health.v1.Health without Watch, which would hold a call for each client that watches."""
+    check = grpc.unary_unary_rpc_method_handler(partial(_check_health, plane))
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": check})
 
 
 def _read(request: bytes) -> Request:
@@ -96,28 +126,19 @@ async def _or_abort(call: Awaitable[T], context: Any) -> T:
     return await context.abort(grpc.StatusCode[failure.code], str(failure))  # type: ignore[no-any-return]
 
 
-class _Unread(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no types
-    """Hands on as bytes what can hold much: grpc would read it before anyone could look at what is in it."""
-
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        handler = await continuation(details)
-        if details.method not in _UNREAD:
-            return handler
-        return grpc.unary_unary_rpc_method_handler(handler.unary_unary, response_serializer=handler.response_serializer)
-
-
 def grpc_server(service: Service, options: ServeOptions) -> Any:
     """Return a grpc.aio server without a port yet."""
     server = grpc.aio.server(
-        interceptors=[_Unread()],
+        interceptors=[Calls(options.max_requests + _SPARE_CALLS, options.timeout, _UNREAD, service.waits)],
         options=[
             ("grpc.max_receive_message_length", options.max_request_bytes + _ROOM),
             ("grpc.max_send_message_length", -1),  # what we answer is bounded by what was asked
             ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
+            ("grpc.max_concurrent_streams", options.max_requests),  # of one client
             ("grpc.max_connection_age_ms", _LONGEST_CONNECTION_MS),
             ("grpc.max_connection_age_grace_ms", round(options.timeout * 1e3)),
         ],
-        maximum_concurrent_rpcs=options.max_requests + _SPARE_CALLS,
     )
     add_GRPCInferenceServiceServicer_to_server(service, server)
+    server.add_generic_rpc_handlers((_health_service(service.plane),))
     return server

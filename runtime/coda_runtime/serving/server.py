@@ -14,21 +14,23 @@ import uvicorn
 
 from ..errors import CodaError
 from ..format.spec import Spec
-from ..machine.processors import usable_cpus
+from ..machine.processors import usable_count
 from .admission import Admission
 from .batching import Batcher
 from .kserve_parts import ModelServer, Plane
+from .logs import LineWriter
 from .metrics import Metrics
 from .models import Decode, Encode, TokenModel
-from .options import ServeOptions
+from .options import MAX_CONNECTIONS, ServeOptions
 from .replicas import Load, Replicas
 from .rest import application, http_server
 from .rpc import Service, grpc_server
-from .sockets import address, bind_grpc
+from .sockets import address, allow_files, bind_grpc
 
 _LOG = logging.getLogger("coda.serve")
 _MAX_THREADS = 8  # images in memory in their own size
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FILES = 4 * MAX_CONNECTIONS  # of HTTP, of gRPC, and the engines'
 _LAST_SECONDS = (
     1.0  # for answers that gRPC has to send and runs that nobody waits for, when the drain took all its time
 )
@@ -42,14 +44,19 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         load: loads the bundle on a device.
         devices: where to load it; one worker each.
         options: limits and addresses.
+        log: where its log is written; the lines that it drops are counted.
     """
 
-    def __init__(self, spec: Spec, load: Load, devices: Sequence[str], options: ServeOptions) -> None:
+    def __init__(
+        self, spec: Spec, load: Load, devices: Sequence[str], options: ServeOptions, log: LineWriter | None = None
+    ) -> None:
         super().__init__(enable_latency_logging=False)
         self.dataplane = Plane(self.registered_models)
         self._load, self._devices, self._options = load, devices, options
         self._metrics = Metrics()
-        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, len(usable_cpus())), "coda-prepare")
+        if log is not None:
+            log.count_dropped(self._metrics.dropped_lines.inc)
+        self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_count()), "coda-prepare")
         self._models: list[TokenModel] = [
             Encode("encode", spec, options, self._pool),
             Decode("decode", spec, options, self._pool),
@@ -59,18 +66,23 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
         self._replicas: Replicas | None = None
         self._batcher: Batcher | None = None
 
-    def start(self, http_socket: socket.socket) -> None:
-        """Serve until SIGTERM or SIGINT, HTTP on this socket. Raises CodaError: a bundle that does not load."""
+    def start(self, http_sockets: list[socket.socket]) -> None:
+        """Serve until SIGTERM or SIGINT, HTTP on these sockets. Raises CodaError: a bundle that does not load."""
+        allow_files(_FILES)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._serve_on(http_socket))
+            runner.run(self._serve_on(http_sockets))
 
-    async def _serve_on(self, http_socket: socket.socket) -> None:
+    async def _serve_on(self, http_sockets: list[socket.socket]) -> None:
         admission = Admission(self._options, self._metrics)
         rpc = grpc_server(Service(self.dataplane, admission, self._pool), self._options)
-        listening = {"http": address(*http_socket.getsockname()[:2]), "grpc": bind_grpc(rpc, self._options)}
+        port = http_sockets[0].getsockname()[1]
+        listening = {
+            "http": address(self._options.host, port),
+            "grpc": bind_grpc(rpc, self._options, http_sockets),
+        }
         http = http_server(application(self.dataplane, admission, self._options, self._pool), self._options)
         stop = _stop_on_signals()
-        serving = asyncio.create_task(http.serve(sockets=[http_socket]))
+        serving = asyncio.create_task(http.serve(sockets=http_sockets))
         await rpc.start()
         _LOG.info("listening", extra={"fields": listening})
         opening = asyncio.create_task(self._open(admission))

@@ -203,10 +203,45 @@ def test_a_folder_that_is_not_a_bundle_survives(tiny_folder: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_bundle_is_not_replaced_unasked(fp32_bundle: Path, tiny_folder: Path) -> None:
+    """A bundle of several precisions became one of one, and engines that were built into it were gone."""
+    before = {path.name: path.read_bytes() for path in fp32_bundle.iterdir()}
+    refused = one_line(coda("export", tiny_folder, "--out", fp32_bundle, "--precision", "fp16"))
+    assert f"{fp32_bundle} is a bundle already (fp32): give --into" in refused
+    assert {path.name: path.read_bytes() for path in fp32_bundle.iterdir()} == before
+    settings = ["--precision", "fp16", "--min-psnr", 20, "--min-agreement", 0.5, "--force", "--json"]
+    done = coda("export", tiny_folder, "--out", fp32_bundle, *settings)
+    assert done.exit_code == 0, done.output
+    assert Bundle.open(fp32_bundle).manifest.precisions == ("fp16",)
+
+
+def test_a_precision_is_added(fp32_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    low = ["--precision", "fp16", "--min-psnr", 20, "--min-agreement", 0.5]
+    triton = ["--triton", tmp_path / "models", "--triton-precision", "fp16", "--triton-device", "cpu"]
+    done = coda("export", tiny_folder, "--into", fp32_bundle, *low, *triton)
+    assert done.exit_code == 0, done.output
+    assert "decoder.fp32.onnx" in done.stdout
+    assert "decoder.fp16.onnx" in done.stdout
+    assert f"{fp32_bundle}: " in done.stdout
+    manifest = Bundle.open(fp32_bundle).manifest
+    assert (manifest.precisions, manifest.default_precision) == (("fp32", "fp16"), "fp32")
+    assert "has fp16 already" in one_line(coda("export", tiny_folder, "--into", fp32_bundle, *low))
+
+
+def test_a_precision_of_another_tokenizer_is_not_added(fp32_bundle: Path, tmp_path: Path) -> None:
+    make(seed=5).save_pretrained(tmp_path / "other")
+    refused = one_line(coda("export", tmp_path / "other", "--into", fp32_bundle, "--precision", "fp16"))
+    assert "name the tokenizer it was exported from" in refused
+    nowhere = one_line(coda("export", tmp_path / "other", "--into", tmp_path / "none", "--precision", "fp16"))
+    assert "there is no folder" in nowhere
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
+        ["tokenizer", "--out", "bundle", "--into", "other"],
+        ["tokenizer", "--into", "bundle", "--force"],
         ["tokenizer"],
         ["tokenizer", "--out", "bundle", "--min-agreement", "2"],
         ["tokenizer", "--out", "bundle", "--min-psnr", "high"],

@@ -96,6 +96,21 @@ def test_a_commit_of_the_past_and_a_folder_give_the_same_weights(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_a_tokenizer_is_not_replaced_unasked(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been trained for days."""
+    for name, config in narrow_variants().items():
+        monkeypatch.setitem(VARIANTS, name, config)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"trained for days")
+    run = ["import-official", str(official), "--variant", FLUX, "--out", str(tmp_path / "mine")]
+    refused = CliRunner().invoke(cli, run)
+    assert refused.exit_code == 1
+    assert "holds model.safetensors already: give --force to replace it, or another --out" in refused.stderr
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == b"trained for days"
+    assert CliRunner().invoke(cli, [*run, "--force"]).exit_code == 0
+    assert (tmp_path / "mine" / "config.json").exists()
+
+
 def test_a_terminal_shows_progress(hub: Hub, official: Path, tmp_path: Path) -> None:
     hub.push_folder(PUBLISHED, official)
     terminal, inside = pty.openpty()

@@ -120,6 +120,7 @@ def test_settings_change_the_run(workspace: runs.Workspace, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     copy = read_config(tmp_path / "out" / "train.toml")
     assert (copy.optim.steps, copy.optim.batch) == (1, 2)
+    assert copy.tokenizer.vae == str(workspace.vae), "so that the run can be made again"
 
 
 @pytest.mark.parametrize(

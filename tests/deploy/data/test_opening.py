@@ -15,7 +15,7 @@ from tests.deploy.data.sample_images import encode, photo, write_folder, write_t
         ("missing", "there is no file or folder 'missing'; check the path"),
         ("missing/*.tar", r"there is no shard 'missing/\*\.tar'; check"),
         ("empty", "the folder 'empty' is empty; expected images .*, .tar shards, or a dataset"),
-        ("other", "the folder 'other' holds a.parquet, b.txt and the like; expected images"),
+        ("other", "the folder 'other' holds a.parquet, b.txt and the like .*; expected images"),
         ("other@train", "other is not a dataset that save_to_disk wrote and has no split 'train'"),
         ("other/b.txt", "b.txt is neither a .tar shard nor a .npy array"),
         ("single.png", "single.png is a single image; expected the folder"),
@@ -55,3 +55,19 @@ def test_images_come_before_shards_and_odd_names_are_names(tmp_path: Path) -> No
     assert isinstance(open_source(folder), FolderSource)
     (tmp_path / "b{1..2}").mkdir()
     assert len(open_source(write_tar(tmp_path / "b{1..2}" / "[x].tar", {"a.png": encode(photo())}))) == 1
+
+
+def test_what_is_left_out_is_told_once(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "photos", 2)
+    write_tar(folder / "shard.tar", {"a.png": encode(photo()), "b.heic": b""})
+    (folder / "c.heic").write_bytes(b"")
+    (folder / "train").symlink_to("/mnt/nowhere")
+    told: list[str] = []
+    assert len(open_source(folder, told.append)) == 2
+    assert [text.partition("; what")[0] for text in told] == [
+        f"left out of {folder}: 1 .heic file (c.heic); 1 .tar file (shard.tar); 1 broken link (train)"
+    ]
+    assert len(open_source(folder / "shard.tar", told.append)) == 1
+    assert f"1 .heic file ({folder}/shard.tar/b.heic)" in told[1]
+    assert len(told) == 2
+    (folder / "c.heic").unlink()

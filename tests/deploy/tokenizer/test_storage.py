@@ -97,7 +97,7 @@ def test_missing_files(folder: Path) -> None:
         CodaTokenizer.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2", b"NaN,"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2", b"NaN,", b"[" * 100_000, b'{"a": 1e999}'])
 def test_config_that_is_not_json(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"config\.json is not readable JSON"):
@@ -134,11 +134,41 @@ def test_a_vae_that_diffusers_does_not_take(folder: Path) -> None:
         CodaTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"down_block_types": 3},
+        {"down_block_types": [None] * 3},
+        {"norm_num_groups": 0},
+        {"norm_num_groups": "8"},
+        {"act_fn": []},
+        {"in_channels": "3"},
+        {"latent_channels": 2**16, "block_out_channels": [2**16] * 3},
+        {"mid_block_add_attention": {}, "sample_size": []},
+        {"no_such_setting": 1},
+    ],
+    ids=str,
+)
+def test_a_vae_of_wrong_values_is_explained(folder: Path, change: dict[str, Any]) -> None:
+    vae = json.loads((folder / "config.json").read_text())["vae"]
+    edit_config(folder, vae=vae | change)
+    with pytest.raises(CodaError):
+        CodaTokenizer.from_pretrained(folder)
+
+
 def test_unknown_key_is_named_with_the_nearest(folder: Path) -> None:
     edit_weights(folder, lambda w: w.update({"quantizer.codebooks": w.pop("quantizer.codebook")}))
     with pytest.raises(
         WeightsError, match=r"'quantizer\.codebooks' \(nearest expected: 'quantizer\.codebook'\), and lacks 1"
     ):
+        CodaTokenizer.from_pretrained(folder)
+
+
+def test_an_ldm_autoencoder_s_weights_are_recognised(folder: Path) -> None:
+    """Such as FLUX's ae.safetensors, which is no tokenizer."""
+    names = ("encoder.down.0.block.0.conv1.weight", "decoder.up.3.block.2.norm2.bias", "decoder.conv_in.bias")
+    save_file({name: torch.zeros(1) for name in names}, folder / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"a continuous VAE, and its diffusers folder .* by coda train --vae$"):
         CodaTokenizer.from_pretrained(folder)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import pytest
 import torch
 from huggingface_hub import constants
@@ -88,7 +91,7 @@ def test_attention_under_its_old_names(folder: Path) -> None:
 def test_weights_that_are_not_all_there(folder: Path) -> None:
     """diffusers only warns, and leaves them without a value."""
     change(folder, lambda weights: {key: weights[key] for key in weights if "conv_out" not in key})
-    with pytest.raises(ConfigError, match=r"vae lack 4 tensors, first 'decoder.conv_out.bias': copy them again"):
+    with pytest.raises(ConfigError, match=r"vae lack 4 tensors that its config.json asks for, first 'decoder.conv"):
         load_vae(folder)
 
 
@@ -109,15 +112,34 @@ def test_a_misshapen_tensor(folder: Path) -> None:
 @pytest.mark.parametrize("size", [0, 7, 1000])
 def test_a_cut_file(folder: Path, size: int) -> None:
     os.truncate(folder / WEIGHTS, size)
-    with pytest.raises(ConfigError, match=r"the AutoencoderKL in .* cannot be read \(.+\); copy it again"):
+    with pytest.raises(
+        ConfigError, match=r"the AutoencoderKL in .* cannot be read \(.+\); copy its config.json and its"
+    ):
         load_vae(folder)
 
 
-def test_no_safetensors(folder: Path) -> None:
-    weights = load_file(folder / WEIGHTS)
+@pytest.mark.parametrize(
+    "how",
+    [{"safe_serialization": False}, {"variant": "fp16"}, {"variant": "fp16", "safe_serialization": False}],
+    ids=str,
+)
+def test_other_files_of_weights_are_saved_again_as_the_message_says(
+    folder: Path, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    vae = load_vae(folder)
     (folder / WEIGHTS).unlink()
-    torch.save(weights, folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"no file named diffusion_pytorch_model.safetensors found"):
+    vae.save_pretrained(folder, **how)
+    with pytest.raises(ConfigError, match=r"has no diffusion_pytorch_model\.safetensors, only ") as raised:
+        load_vae(folder)
+    (code,) = re.findall(r"diffusers\..*$", str(raised.value))
+    assert ("if you trust it" in str(raised.value)) == ("safe_serialization" in how)
+    exec(code.replace("FOLDER", str(tmp_path / "again")), {"diffusers": diffusers})
+    assert same(load_vae(tmp_path / "again"))
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ConfigError, match=r"no file named diffusion_pytorch_model.safetensors found beside it"):
         load_vae(folder)
 
 

@@ -43,7 +43,8 @@ def test_what_it_leaves(workspace: runs.Workspace, whole: Path) -> None:
     ]
     # The last two, as asked for.
     assert [path.name for path in checkpoint.list_checkpoints(whole)] == ["step-00000004", "step-00000006"]
-    assert read_config(whole / "train.toml") == runs.config()
+    assert read_config(whole / "train.toml") == runs.config(tokenizer={"vae": str(workspace.vae)})
+    assert f'# data = "{workspace.photos}", 14 images\n' in (whole / "train.toml").read_text()
     assert [(line["step"], line["epoch"]) for line in runs.log(whole)] == [(3, 12 / 14), (6, 24 / 14)]
     assert list(runs.log(whole)[0]) == [
         *("step", "epoch", "l1", "l2", "vq", "entropy", "total", "gradient", "psnr", "utilization", "lr")

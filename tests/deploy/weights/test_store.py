@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from coda_deploy import WeightsError
 from coda_deploy.weights import PUBLISHED, command_for, folder, install, is_whole, path_of, read_stored
+from coda_runtime.errors import OutputError
 from tests.deploy.weights.networks import alexnet, publish, write
 
 
@@ -24,6 +25,14 @@ def test_the_folder_is_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert folder() == tmp_path / "home" / ".cache" / "coda-deploy" / "weights"
+
+
+def test_a_user_without_a_home_has_stored_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert not is_whole("alexnet")
+    with pytest.raises(OutputError, match="set XDG_CACHE_HOME"):
+        folder()
 
 
 def test_an_archive_or_the_file_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,9 @@ def session(
     trt = trt or fake_trt.make()
     layer = layer or HostLayer()
     artifact = write(folder, bundle, part, batch)
+    path = folder / artifact.file
     with layer.active():
-        engine = Engine(trt, folder / artifact.file, artifact, REBUILD, allow_host_code=False)
+        engine = Engine(trt, path, path.read_bytes(), artifact, REBUILD, allow_host_code=False)
     return TensorRTSession(engine, layer, library="tensorrt", **options)
 
 

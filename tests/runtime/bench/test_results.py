@@ -171,6 +171,8 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
         ('{"format": NaN}', "not JSON"),
         ('{"format": "coda-bench", "format": 1}', "twice"),
         ("[" * 100_000, "not JSON"),
+        ('{"format": 1e999}', "not JSON"),
+        ('{"a": ' * 65 + "1" + "}" * 65, "not JSON"),
         (json.dumps({"format": "coda-bench", "format_version": 1}), "created"),
     ],
 )
@@ -180,6 +182,16 @@ def test_damaged_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as raised:
         Results.load(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [1e308, 1.7e31, 5e-324, 10**40])
+def test_numbers_that_overflow_what_is_made_of_them(tmp_path: Path, value: float) -> None:
+    data = changed(lambda d: first(d)["latency_s"].update(samples=[value] * 8))
+    with pytest.raises(InputError, match=r"cells\[0\]\.measurements\[0\]\.latency_s\.samples\[0\]: found .* 1e\+30"):
+        Results.check(data)
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"results\.json"):
+        Results.load(tmp_path / "results.json")
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class Here:
         bundle: str,
         options: LoadOptions,
         chunk: int | None,
+        image_timeout: float,
     ) -> Iterator[pa.Table]:
         encode = Encoder(bundle, options, plan.settings.tokenizer)
         items = list(pipeline.chunks(plan, shards, chunk or 4))
@@ -43,7 +44,10 @@ class Here:
         side = plan.settings.spec["image_size"]
         for item in items:
             packed = pa.Table.from_pylist([item])
-            read = read_pixels(packed, reader=reader, size=side, original_size=plan.settings.original_size)
+            original_size = plan.settings.original_size
+            read = read_pixels(
+                packed, reader=reader, size=side, original_size=original_size, image_timeout=image_timeout
+            )
             table = encode(read)
             if table.column("failure").null_count < len(table):
                 raise failures.unpack(table.column("failure").drop_null()[0].as_py())

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from coda_runtime import ImageError, InputError, OutputError
 from coda_runtime.bulk import TokenFolder, tokenize
 from coda_runtime.bulk.destination import Destination
 from coda_runtime.bulk.run import _own
+from coda_runtime.cli import app
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import expected, found, png, save_images, save_tar
 from tests.runtime.bulk.local_pipeline import Here, without_ray
@@ -224,6 +226,25 @@ def test_files_that_came_later_are_reported(sealed: Path, here: Here, tmp_path: 
     save_images(photos, 7)
     done = tokenize(sealed, photos, tmp_path / "out")
     assert (done.left_out, done.images) == (2, 5)
+
+
+def test_what_is_left_out_is_counted_also_when_a_run_resumes(sealed: Path, here: Here, tmp_path: Path) -> None:
+    members = {f"{number}.png": png(image) for number, image in enumerate(tiny.photos(4))}
+    save_tar(tmp_path / "a.tar", {**members, "0.cls": b"1", "photo.heic": b"", ".x.png": b""})
+    omitted = {
+        ".heic": {"count": 1, "first": [f"{tmp_path}/a.tar/photo.heic"]},
+        "hidden file": {"count": 1, "first": [f"{tmp_path}/a.tar/.x.png"]},
+    }
+    for _ in range(2):
+        done = tokenize(sealed, tmp_path / "a.tar", tmp_path / "out", label="cls")
+        assert (done.omitted, done.unlabelled) == (omitted, 3)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["omitted"], manifest["unlabelled"]) == (omitted, 3)
+    arguments = ["tokenize", sealed, tmp_path / "a.tar", "--out", tmp_path / "out", "--label", "cls"]
+    told = CliRunner().invoke(app.cli, [*map(str, arguments)])
+    assert (told.exit_code, told.stderr.count("warning: ")) == (0, 2)
+    assert f"warning: left out of {tmp_path}/a.tar: 1 .heic file (" in told.stderr
+    assert "warning: 3 of 4 images have no label 'cls'\n" in told.stderr
 
 
 def test_files_that_went_are_errors(sealed: Path, tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import errno
 import functools
 import gzip
 import http.server
+import io
 import os
 import pickle
+import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +130,91 @@ def test_tars(tars: Path) -> None:
     assert read(tars / "train-*.tar")[1] == files[2:]
 
 
+def special_tar(path: Path, form: int = tarfile.PAX_FORMAT) -> None:
+    """A tar file with every kind of member that is not simply an image."""
+    with tarfile.open(path, "w", format=form) as archive:
+
+        def add(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+            member = tarfile.TarInfo(name)
+            member.size, member.type, member.linkname = len(data), kind, link
+            archive.addfile(member, io.BytesIO(data))
+
+        add("x/first.png", PNGS[0])
+        add("x/first.cls", b"3")
+        add("y/again.png", kind=tarfile.LNKTYPE, link="x/first.png")
+        add("y/again.cls", kind=tarfile.LNKTYPE, link="x/first.cls")
+        add("lost.png", kind=tarfile.LNKTYPE, link="elsewhere.png")
+        add("soft.png", kind=tarfile.SYMTYPE, link="x/first.png")
+        add("pipe.png", kind=tarfile.FIFOTYPE)
+        add("photo.heic", b"heic")
+        add(".hidden.png", PNGS[1])
+        add("._first.png", b"")
+
+
+def test_members_that_are_linked_or_cannot_be_read(tmp_path: Path) -> None:
+    special_tar(tmp_path / "a.tar")
+    source = open_source(str(tmp_path / "a.tar"), SourceOptions("cls"))
+    listing = source.listing()
+    assert listing.column("path").to_pylist() == ["a.tar/x/first.png", "a.tar/y/again.png"]
+    assert listing.column("label").to_pylist() == ["3", "3"]
+    assert list(source.reader(source.files()).read(listing)) == [PNGS[0]] * 2
+    assert {kind: told["count"] for kind, told in source.omitted.to_json().items()} == {
+        ".heic": 1,
+        "hidden file": 1,
+        "link to what is not in the archive": 1,
+        "special file": 1,
+        "symbolic link": 1,
+    }
+    assert f"{tmp_path}/a.tar/photo.heic" in str(source.omitted)
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_sparse_member_is_left_out_and_the_rest_is_read(tmp_path: Path, form: str) -> None:
+    (tmp_path / "0.png").write_bytes(PNGS[0])
+    (tmp_path / "1.png").write_bytes(PNGS[1])
+    with (tmp_path / "big.png").open("wb") as file:
+        file.seek(64 << 20)
+        file.write(b"end")
+    command = ["tar", "--sparse", f"--format={form}", "-cf", "a.tar", "0.png", "big.png", "1.png"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert (tmp_path / "a.tar").stat().st_size < 1 << 20
+    source = open_source(str(tmp_path / "a.tar"), SourceOptions())
+    assert list(source.reader(source.files()).read(source.listing())) == PNGS[:2]
+    assert str(source.omitted) == f"1 sparse file ({tmp_path}/a.tar/big.png)"
+
+
+def test_labels_beside_names_with_dots(tmp_path: Path) -> None:
+    members = {"img.v1.1.jpg": PNGS[0], "img.v1.1.cls": b"7", "img.v1.2.jpg": PNGS[1], "img.v1.2.cls": b"8"}
+    save_tar(tmp_path / "a.tar", members | {"x.y/9.seg.png": PNGS[2], "x.y/9.cls": b"9"})
+    assert read(tmp_path / "a.tar", label="cls")[2].column("label").to_pylist() == ["7", "8", "9"]
+
+
+def test_a_label_that_no_image_has(tmp_path: Path) -> None:
+    save_tar(tmp_path / "a.tar", {"0.png": PNGS[0], "0.cls": b"7"})
+    with pytest.raises(InputError, match=r"label is 'clss', and no image of a\.tar has a file .* end in \.cls, \.png:"):
+        read(tmp_path / "a.tar", label="clss")
+    save_tar(tmp_path / "b.tar", {"0.png": PNGS[0], "0.cls": bytes(5000), "1.png": PNGS[1], "1.cls": b"1"})
+    source = open_source(str(tmp_path / "b.tar"), SourceOptions("cls"))
+    assert source.listing().column("label").to_pylist() == [None, "1"]
+    assert "1 oversized label (" in str(source.omitted)
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "a.png").write_bytes(PNGS[0])
+    with pytest.raises(InputError, match=r'label is "folder", and no image lies in a folder of .*flat; leave out'):
+        read(tmp_path / "flat", label="folder")
+
+
+def test_what_a_folder_has_beside_images(folder: Path) -> None:
+    (folder / "photo.heic").write_bytes(b"")
+    (folder / "b.tar.gz").write_bytes(b"")
+    (folder / "train").symlink_to("/mnt/nowhere")
+    (folder / "out").mkdir()
+    (folder / "out" / "x.heic").write_bytes(b"")
+    source = open_source(str(folder), SourceOptions(), leave_out=str(folder / "out"))
+    told = "1 .heic file (photo.heic); 1 .tar.gz file (b.tar.gz); 1 broken link (train); 1 hidden folder (.hidden)"
+    assert str(source.omitted) == told
+    assert str(open_source(f"file://{folder}/*.*", SourceOptions()).omitted) == told.rpartition("; 1 broken")[0]
+
+
 def test_tars_that_change(tars: Path) -> None:
     source = open_source(str(tars), SourceOptions())
     listing, files = source.listing(), source.files()
@@ -189,6 +277,28 @@ def test_parquet(tables: Path) -> None:
     keys, files, listing = read(tables / "1.parquet", image_column="jpg", key_column="name", label="name")
     assert (keys, files) == (["n10", "n11", "n12", "n13", "n14"], PNGS[5:10])
     assert listing.column("label").to_pylist() == keys
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "listed"),
+    [
+        (pa.array([2**63, 2**64 - 1, None], pa.uint64()), pa.uint64(), [2**63, 2**64 - 1, None]),
+        (pa.array([1, 2, None], pa.uint64()), pa.int64(), [1, 2, None]),
+        (pa.array([-(2**63), 2**63 - 1, 0], pa.int64()), pa.int64(), [-(2**63), 2**63 - 1, 0]),
+        (pa.array([None] * 3, pa.int64()), pa.string(), [None] * 3),
+        (pa.array([True, False, None]), pa.string(), ["True", "False", None]),
+    ],
+)
+def test_labels_of_every_whole_number(tmp_path: Path, labels: pa.Array, kind: pa.DataType, listed: list[Any]) -> None:
+    pq.write_table(pa.table({"image": pa.array(PNGS[:3]), "label": labels}), tmp_path / "a.parquet")
+    found = read(tmp_path, label="label")[2].column("label")
+    assert (found.type, found.to_pylist()) == (kind, listed)
+
+
+def test_labels_that_no_whole_number_type_holds_are_text(tmp_path: Path) -> None:
+    for name, labels in (("a", pa.array([-1], pa.int64())), ("b", pa.array([2**64 - 1], pa.uint64()))):
+        pq.write_table(pa.table({"image": pa.array(PNGS[:1]), "label": labels}), tmp_path / f"{name}.parquet")
+    assert read(tmp_path, label="label")[2].column("label").to_pylist() == ["-1", str(2**64 - 1)]
 
 
 def test_parquet_without_bytes(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -79,6 +83,36 @@ def test_the_whole_command_line_works_without_pytorch(bare: Bare, sealed: Path, 
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
     assert len(list((tmp_path / "decoded").rglob("*.png"))) == 5
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+def test_a_name_that_the_terminal_cannot_write(encoding: str, sealed: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    folder.mkdir()
+    shutil.copy(photos / "0.png", folder / "写真🙂é.png")
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    for arguments in (
+        ["reconstruct", sealed, folder, "--out", tmp_path / "again"],
+        ["encode", sealed, folder, "--out", tmp_path / "写🙂.npz"],
+        ["decode", sealed, tmp_path / "写🙂.npz", "--out", tmp_path / "decoded🙂"],
+        ["inspect", sealed],
+    ):
+        command = [sys.executable, "-m", "coda_runtime.cli", *map(str, arguments)]
+        done = subprocess.run(command, env=env, capture_output=True, timeout=300)
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr
+        assert arguments[0] == "inspect" or b"\\U0001f642" in done.stdout
+    assert [path.name for path in (tmp_path / "decoded🙂").iterdir()] == ["写真🙂é.png"]
+
+
+def test_a_name_that_is_no_text_at_all(sealed: Path, photos: Path, tmp_path: Path) -> None:
+    """Also where the terminal writes UTF-8: a path may hold any bytes."""
+    out = os.fsencode(tmp_path) + b"/\xff.npz"
+    command = [sys.executable, "-m", "coda_runtime.cli", "encode", str(sealed), str(photos / "0.png"), "--out", out]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, env=env, capture_output=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"\\udcff.npz\n")
+    assert Path(os.fsdecode(out)).exists()
 
 
 def test_parity_without_coda_deploy_gives_the_pip_line(bare: Bare, sealed: Path, tmp_path: Path) -> None:

@@ -189,6 +189,27 @@ class TestDecode:
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_what_a_folder_has_beside_images_is_told_once(command: str, sealed: Path, photos: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (photos / "0.png").rename(elsewhere / "x.png")
+    (photos / "linked").symlink_to(elsewhere)
+    (photos / "gone").symlink_to("nowhere")
+    for name in ("a.heic", "b.avif", "1.jfif", "c.PGM"):
+        (photos / name).write_bytes(b"")
+    out = tmp_path / ("tokens.npz" if command == "encode" else "out")
+    done = _in_process(command, sealed, photos, photos / "1.png", "--out", out)
+    assert done.stderr == (
+        f"warning: left out of {photos}: 1 .avif file (b.avif); 1 .heic file (a.heic); 1 .jfif file (1.jfif); "
+        "1 .pgm file (c.PGM); 1 broken link (gone); what is read are files ending in .bmp .gif .jpeg .jpg .png .ppm "
+        ".tif .tiff .webp\n"
+    )
+    if command == "encode":
+        with np.load(out) as data:
+            assert data["names"].tolist() == ["1.png", "2.png", "linked/x.png", "more/3.png", "more/4.png", "1.png"]
+
+
 class TestReconstruct:
     def test_images_and_metrics(self, coda: Run, sealed: Path, photos: Path, tmp_path: Path) -> None:
         done = coda("reconstruct", sealed, photos, "--out", "out", "--json")

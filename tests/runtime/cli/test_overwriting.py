@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from coda_runtime.cli.sources import Source, keep_sources
+from coda_runtime.cli.app import cli
+from coda_runtime.cli.sources import Source, keep_existing, keep_sources
 from coda_runtime.errors import InputError, OutputError
 from coda_runtime.io.atomic_files import staged_file, staged_folder
 
@@ -20,6 +22,35 @@ def test_a_target_among_the_images_is_rejected(tmp_path: Path) -> None:
     for target in (image, tmp_path / "link.png"):
         with pytest.raises(InputError, match="would overwrite it; choose another --out"):
             keep_sources([Source(image, "cat.png")], [target])
+
+
+def test_pictures_of_the_same_names_are_replaced_on_request_alone(tmp_path: Path) -> None:
+    """Tokens of photos/cat.png, decoded into photos/, would take the photograph's place."""
+    (tmp_path / "cat.png").write_bytes(b"a photograph")
+    (tmp_path / "link.png").symlink_to("nowhere")
+    keep_existing(tmp_path, ["dog.png"], force=False)
+    keep_existing(tmp_path, ["cat.png"], force=True)
+    with pytest.raises(InputError, match=r"holds 'cat\.png' already; choose another --out, or replace with --force"):
+        keep_existing(tmp_path, ["dog.png", "cat.png"], force=False)
+    with pytest.raises(InputError, match=r"holds 'link\.png' and 1 more of the pictures' names already"):
+        keep_existing(tmp_path, ["link.png", "cat.png"], force=False)
+
+
+def test_decode_and_reconstruct_keep_what_is_there(sealed: Path, photos: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    tokens = tmp_path / "tokens.npz"
+    assert CliRunner().invoke(cli, ["encode", str(sealed), str(photos), "--out", str(tokens)]).exit_code == 0
+    out = tmp_path / "out"
+    for command, given, place in (("decode", tokens, photos), ("reconstruct", photos, out)):
+        run = [command, str(sealed), str(given), "--out", str(place)]
+        if command == "reconstruct":
+            assert CliRunner().invoke(cli, run).exit_code == 0
+        refused = CliRunner().invoke(cli, run)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "replace with --force" in refused.stderr
+        assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
+    done = CliRunner().invoke(cli, ["decode", str(sealed), str(tokens), "--out", str(out), "--force"])
+    assert done.exit_code == 0, done.stderr
 
 
 def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:

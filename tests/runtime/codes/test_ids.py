@@ -27,6 +27,14 @@ def test_every_integer_dtype_becomes_int32(dtype: str) -> None:
     np.testing.assert_array_equal(checked, ids)
 
 
+def test_a_masked_array_without_a_mask_is_an_array() -> None:
+    assert type(check_ids(np.ma.array(GOOD), SPEC)) is np.ndarray
+
+
+def test_the_advice_for_a_list_gives_the_ids() -> None:
+    np.testing.assert_array_equal(check_ids(np.asarray(GOOD.tolist()), SPEC), GOOD)
+
+
 def test_the_result_is_contiguous() -> None:
     assert check_ids(np.zeros((2 * TOKENS, 3), np.int32)[::2].T[:, :TOKENS], SPEC).flags.c_contiguous
 
@@ -34,7 +42,11 @@ def test_the_result_is_contiguous() -> None:
 @pytest.mark.parametrize(
     ("ids", "match"),
     [
-        ([[1]], "ids is a list"),
+        ([[1]], r"ids is a list; expected an int32 array \[B,n\]: np\.asarray\(ids\)$"),
+        ([], "ids is a list"),
+        (np.asarray([]), r"ids is empty, float64 \[0\]; expected int32 \[B,n\], at least one row"),
+        (np.asarray([[]]), "ids is empty"),
+        (np.asarray([[1.5]]), "ids is float64"),
         (None, "ids is a NoneType"),
         (GOOD.astype(np.float32), "ids is float32"),
         (GOOD.astype(bool), "ids is bool"),
@@ -45,6 +57,8 @@ def test_the_result_is_contiguous() -> None:
         (GOOD[:, :4], "4 tokens a row; expected a whole number of scales, one of 1, 5, 21"),
         (GOOD[:, :0], "0 tokens a row"),
         (np.zeros((1, 22), np.int32), "22 tokens a row"),
+        (np.ma.masked_equal(GOOD, 0), "ids is a masked array, and 42 of its 42 values are masked; expected a value"),
+        (np.ma.masked_greater(GOOD + 99, 15), "42 values are masked"),
     ],
 )
 def test_wrong_ids_are_explained(ids: Any, match: str) -> None:

@@ -147,8 +147,8 @@ class TestCache:
     def hashed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """Names of the files that were really read."""
         out: list[str] = []
-        real = sums.sha256_file
-        monkeypatch.setattr(sums, "sha256_file", lambda path: (out.append(path.name), real(path))[1])
+        real = sums.hash_open
+        monkeypatch.setattr(sums, "hash_open", lambda file: (out.append(Path(file.name).name), real(file))[1])
         return out
 
     def test_unchanged_files_are_hashed_once(self, sealed: Path, copy: Copy, hashed: list[str]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -216,3 +218,27 @@ for name in ("org/half", "org/never"):
     assert half.startswith("org/half is not in the Hub's cache, or not all of it, and HF_HUB_OFFLINE is set")
     assert never.startswith("org/never is not in the Hub's cache")
     assert hub.asked == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])
+def test_a_disk_that_takes_nothing_is_not_the_network(
+    hub: Hub, sealed: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    hub.push_folder(REPO, sealed)
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(HubError, match=rf"cannot be kept in the Hub's cache .*{os.strerror(number)}.*set HF_HOME to"):
+        find_bundle(REPO)
+
+
+def test_a_cache_that_is_a_file_is_not_the_network(
+    hub: Hub, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push_folder(REPO, sealed)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(HubError, match=r"cannot be kept in the Hub's cache .*set HF_HOME to"):
+        find_bundle(REPO)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from coda_runtime import ImageError
-from coda_runtime.images import Batches, fit
+from coda_runtime.images import Batches, fit, fit_bytes
 from tests.runtime import tiny
 
 
@@ -130,7 +131,11 @@ class TestModes:
         (np.zeros((1, 32, 32, 3), np.float32), "multiply by 255"),
         (np.zeros((1, 32, 32, 3), np.int64), r"int64; expected uint8 .*astype"),
         (np.zeros((1, 32, 32, 3), bool), "bool; expected uint8"),
-        (np.zeros((1, 32, 32, 3), object), "object; expected uint8"),
+        (np.zeros((1, 32, 32, 3), object), "object; expected uint8 from 0 to 255$"),
+        (np.full((1, 32, 32, 3), np.nan), "float64; expected uint8 from 0 to 255, found nan to nan"),
+        (np.full((1, 32, 32, 3), -7), "found -7 to -7: bring them there"),
+        (np.full((1, 32, 32, 3), 70_000), "found 70000 to 70000: bring them there"),
+        (np.array([]), r"images is empty, float64 \[0\]"),
         (np.zeros((32, 32, 3), np.uint8), r"add the batch axis, images\[None\]"),
         (np.zeros((32, 32), np.uint8), "looks grey"),
         (np.zeros((5, 32, 32), np.uint8), "looks grey"),
@@ -164,11 +169,76 @@ def test_wrong_arrays_are_explained(array: Any, match: str) -> None:
         ([np.zeros((2, 2, 3))], r"images\[0\] is float64"),
         ([np.zeros((2, 2), np.uint8)], r"images\[0\] has shape \[2, 2\]"),
         ([np.zeros((0, 2, 3), np.uint8)], "at least one pixel"),
+        (b"\xff\xd8", r"images is a bytes; .* read by coda_runtime\.images\.fit_bytes\(data, image_size"),
+        ([b"\xff\xd8"], r"images\[0\] is a bytes; .*fit_bytes\(data, "),
+        ([memoryview(b"")], r"fit_bytes\(data, "),
+        ([io.BytesIO()], r"images\[0\] is a _io\.BytesIO; .*fit_bytes\(file\.read\(\), "),
     ],
 )
 def test_wrong_values_are_explained(value: Any, match: str) -> None:
     with pytest.raises(ImageError, match=match):
         Batches(value, 32).take(slice(0, 4))
+
+
+PICTURE = tiny.photos(1)
+GREY = PICTURE[..., :1]
+
+
+@pytest.mark.parametrize(
+    ("images", "expression", "pixels"),
+    [
+        (PICTURE.astype(np.uint16) * 257, "(images >> 8).astype(np.uint8)", PICTURE),
+        (PICTURE.astype(np.uint16) * 256 + 255, "(images >> 8).astype(np.uint8)", PICTURE),
+        (PICTURE.astype(np.uint16), "images.astype(np.uint8)", PICTURE),
+        (PICTURE.astype(np.int64), "images.astype(np.uint8)", PICTURE),
+        (PICTURE > 100, "images.astype(np.uint8) * 255", (PICTURE > 100) * np.uint8(255)),
+        (PICTURE / 255, "(images * 255).round().astype(np.uint8)", PICTURE),
+        ((PICTURE / 255).astype(np.float16), "(images * 255).round().astype(np.uint8)", PICTURE),
+        (PICTURE.astype(np.float32), "images.round().astype(np.uint8)", PICTURE),
+        (PICTURE / 127.5 - 1, "(images * 127.5 + 127.5).round().astype(np.uint8)", PICTURE),
+        (PICTURE[0], "images[None]", PICTURE),
+        (PICTURE.transpose(0, 3, 1, 2), "images.transpose(0, 2, 3, 1)", PICTURE),
+        (PICTURE[0].transpose(2, 0, 1), "images.transpose(1, 2, 0)[None]", PICTURE),
+        (GREY, "images.repeat(3, axis=3)", GREY.repeat(3, 3)),
+        (GREY[..., 0], "images[..., None].repeat(3, axis=3)", GREY.repeat(3, 3)),
+        (GREY[[0, 0, 0], ..., 0], "images[..., None].repeat(3, axis=3)", GREY[[0, 0, 0]].repeat(3, 3)),
+        (GREY[0, ..., 0], "images[None, ..., None].repeat(3, axis=3)", GREY.repeat(3, 3)),
+        (np.dstack([PICTURE[0], GREY[0] * 0 + 255])[None], "images[..., :3]", PICTURE),
+        (np.dstack([PICTURE[0], GREY[0] * 0 + 255]), "images[None, ..., :3]", PICTURE),
+        (
+            np.dstack([PICTURE[0], GREY[0] * 0])[None],
+            "[PIL.Image.fromarray(image) for image in images]",
+            np.full_like(PICTURE, 255),
+        ),
+        (
+            np.dstack([PICTURE[0], GREY[0] * 0]),
+            "[PIL.Image.fromarray(image) for image in [images]]",
+            np.full_like(PICTURE, 255),
+        ),
+    ],
+)
+def test_the_advice_gives_the_picture(images: Any, expression: str, pixels: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(ImageError) as raised:
+        Batches(images, 32)
+    assert expression in str(raised.value)
+    made = eval(expression, {"images": images, "np": np, "PIL": PIL})
+    got = Batches(made, 32).take(slice(0, 4)).astype(int)
+    assert np.abs(got - pixels).max() <= (1 if images.dtype == np.float16 else 0)
+
+
+@pytest.mark.parametrize("kind", [str, object])
+def test_an_array_of_paths_is_a_list_of_them(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(PICTURE[0]).save(tmp_path / "0.png")
+    images = np.array([str(tmp_path / "0.png")], dtype=kind)
+    with pytest.raises(ImageError, match=r"pass their paths as a list, images\.tolist\(\)"):
+        Batches(images, 32)
+    np.testing.assert_array_equal(Batches(images.tolist(), 32).take(slice(0, 1)), PICTURE)
+
+
+def test_the_advice_for_bytes_gives_the_picture() -> None:
+    file = io.BytesIO()
+    Image.fromarray(PICTURE[0]).save(file, "PNG")
+    np.testing.assert_array_equal(fit_bytes(file.getvalue(), 32, name="it"), PICTURE[0])
 
 
 def test_a_tensor_says_how_to_convert_it() -> None:

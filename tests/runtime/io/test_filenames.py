@@ -39,3 +39,10 @@ def test_any_names_give_as_many_safe_distinct_ones(names: list[str]) -> None:
         assert ".." not in path.parts
         assert name.casefold() not in folders
         assert all(0 < len(part.encode()) <= 255 for part in path.parts)
+
+
+def test_many_equal_names_take_no_minutes() -> None:
+    """Trying each number for each name would be a billion tries."""
+    out = png_names(["x.jpg"] * 60_000)
+    assert out[:3] == ["x.png", "x-2.png", "x-3.png"]
+    assert out[-1] == "x-60000.png"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coda_runtime import ImageError
-from coda_runtime.io.image_files import Entry, Kind, find_images, has_image_suffix, is_image, walk
+from coda_runtime.io.image_files import SUFFIXES, UNREAD, Entry, Kind, find_images, has_image_suffix, is_image, walk
+from coda_runtime.io.omitted import Omitted
 
 
 def _touch(folder: Path, *names: str) -> Path:
@@ -34,16 +38,38 @@ def test_the_order_is_that_of_the_chunks_of_paths(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_reported_by_kind(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.jpg", "._a.jpg", ".DS_Store", ".trash/b.jpg", "in/._b.png")
+    _touch(tmp_path, "a.jpg", "._a.jpg", ".DS_Store", ".trash/b.jpg", "in/.b.png", "a.txt", "a.HEIC", "b.heic", "x.tar")
+    _touch(tmp_path, *(f"many/{number}.jfif" for number in range(5)), "more.tar.gz")
     (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "train").symlink_to("/mnt/a disk that is not there")
+    (tmp_path / "self.png").symlink_to("self.png")
+    (tmp_path / "through").symlink_to("a.jpg/b")
     (tmp_path / "device.png").symlink_to("/dev/null")
     os.mkfifo(tmp_path / "pipe.png")
     found = find_images(tmp_path)
     assert found.images == ["a.jpg"]
-    assert (found.hidden, found.broken) == (["._a.jpg", "in/._b.png"], ["gone.png"])
-    assert found.special == ["device.png", "pipe.png"]
-    assert found.left_out() == " (left out: 2 hidden, 1 links to nowhere, 2 pipes or devices)"
-    assert find_images(_touch(tmp_path / "other", "a.jpg")).left_out() == ""
+    assert len(found.omitted) == 17
+    assert found.left_out() == (
+        " (left out: 2 .heic files (a.HEIC, b.heic); 5 .jfif files (many/0.jfif, many/1.jfif, many/2.jfif, ...); "
+        "1 .tar file (x.tar); 1 .tar.gz file (more.tar.gz); 4 broken links (gone.png, self.png, through, ...); "
+        "1 hidden file (in/.b.png); 1 hidden folder (.trash); 2 special files (device.png, pipe.png))"
+    )
+    assert find_images(_touch(tmp_path / "other", "a.jpg", "a.json")).left_out() == ""
+
+
+def test_no_suffix_is_both_read_and_not() -> None:
+    assert not SUFFIXES & UNREAD
+
+
+def test_what_was_left_out_survives_json() -> None:
+    omitted = Omitted()
+    for number in range(5):
+        omitted.add(".heic", os.fsdecode(b"\xe9%d.heic" % number))
+    again = Omitted.from_json(json.loads(json.dumps(omitted.to_json())))
+    assert str(again) == str(omitted) == "5 .heic files (\ufffd0.heic, \ufffd1.heic, \ufffd2.heic, ...)"
+    again.update(omitted.to_json())
+    assert (len(again), bool(Omitted()), Omitted().warning("x")) == (10, False, "")
+    assert again.warning("photos").startswith("left out of photos: 10 .heic files (")
 
 
 def test_linked_folders_are_searched_and_no_image_comes_twice(tmp_path: Path) -> None:
@@ -80,6 +106,22 @@ def test_walk_tells_of_every_file(tmp_path: Path) -> None:
 def test_where_it_may_not_search(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"none cannot be searched \(No such file or directory\); check the path"):
         find_images(tmp_path / "none")
-    (tmp_path / "self").symlink_to("self")
-    with pytest.raises(ImageError, match="self cannot be searched"):
+
+
+@pytest.mark.parametrize("name", ["", "locked"])
+def test_a_folder_that_may_not_be_searched_is_no_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    _touch(tmp_path, "a.png", "locked/b.png")
+    scandir = os.scandir
+
+    def scan(path: str) -> Any:
+        if path == str(tmp_path / name).rstrip("/"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(
+        ImageError, match=r"cannot be searched \(Permission denied\); check the path and its permissions"
+    ):
         find_images(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coda_runtime.io.npy import read_npy, read_npz
+from coda_runtime.io.npy import NUMBERS, read_npy, read_npz
 
 REUSED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = st.sampled_from([np.float32, np.float64, np.uint8, np.int32, np.bool_, np.dtype(">f4")])
@@ -54,6 +54,9 @@ def test_there_and_back(tmp_path: Path, shape: list[int], dtype: Any, order: Any
         (_header("(1000000000000,)"), "which are 4000000000128"),
         (_header("(65536, 65536, 65536, 65536, 65536)"), "and its header says"),
         (_header("(-4, -1)", data=b"\0" * 16), "and its header says"),
+        (_header("(1000000000000, 0)", "|b1"), "more elements than its 128 bytes can hold"),
+        (_header("(1000000000000, 0)", "<i8"), "more elements than its 128 bytes can hold"),
+        (_header("(0, 1000000000000)"), "more elements than its 128 bytes can hold"),
         (_header("(" * 5000), "."),
         (b"\x93NUMPY\x03\x00" + _header("(1,)", data=b"\0" * 4)[8:], r"\.npy version \(3, 0\)"),
     ],
@@ -66,6 +69,14 @@ def test_a_file_that_lies_is_rejected_before_anything_is_allocated(tmp_path: Pat
         read_npy(tmp_path / "a.npy")
     with pytest.raises(ValueError, match=words):
         read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(3,)", "()"])
+def test_elements_of_zero_bytes_are_rejected(tmp_path: Path, shape: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", _header(shape, "<U0"))
+    with pytest.raises(ValueError, match="more elements than its 128 bytes can hold"):
+        read_npz(tmp_path / "a.npz", NUMBERS + "U")
 
 
 def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

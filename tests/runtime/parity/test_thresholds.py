@@ -81,6 +81,15 @@ def test_the_way_out_is_one_that_an_engine_s_builder_has_too() -> None:
         assert "coda export" not in str(caught.value)
 
 
+@pytest.mark.parametrize("precision", DEFAULT_THRESHOLDS)
+def test_a_higher_precision_is_named_where_there_is_one(precision: str) -> None:
+    for part, numbers in (("encoder", Measured({"step_agreement": 0.1})), ("decoder", BLACK)):
+        with pytest.raises(ParityError) as caught:
+            check_threshold(part, precision, numbers, DEFAULT_THRESHOLDS[precision])
+        assert ("take fp32, or accept it" in str(caught.value)) == (precision != "fp32")
+        assert "higher" not in str(caught.value)
+
+
 def test_where_nothing_stands_in_the_way_bf16_has_to_run_too() -> None:
     numbers = NotMeasured("an illegal memory access", "step_agreement")
     check_threshold("encoder", "bf16", numbers, DEFAULT_THRESHOLDS["bf16"])

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -570,13 +571,28 @@ class TestMetadata:
         ],
         ids=["garbage", "nowhere", "65535-entries", "loop", "long", "rational", "empty"],
     )
-    @pytest.mark.filterwarnings("ignore::UserWarning")
     def test_damaged_exif_leaves_the_image(self, exif: bytes) -> None:
         got = pixels(saved(PHOTO, "JPEG", exif=exif))
         lying = Image.open(io.BytesIO(saved(PHOTO, "JPEG")))
         turned = exif.startswith(b"Exif\0\0II*\0\x08\0\0\0\x03\0")  # the one whose orientation can be read
         expected = fit(lying.transpose(Image.Transpose.ROTATE_270) if turned else lying, SIZE)
         np.testing.assert_array_equal(got, expected)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+    def test_damaged_exif_of_very_many_tags_writes_no_line_for_each(self, kind: str) -> None:
+        """Each warning is another text: all would be shown, and kept."""
+        count = 5000 if kind == "JPEG" else 65535
+        entries = b"".join(struct.pack("<HHII", tag, 2, 1000, 2**31 + tag) for tag in range(count))
+        tiff = b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if kind == "TIFF":
+                rejected(tiff)
+            elif kind == "PNG":
+                pixels(png(64, 64, zlib.compress(bytes(65 * 64)), chunk(b"eXIf", tiff)))
+            else:
+                pixels(saved(PHOTO, kind, exif=b"Exif\0\0" + tiff))
+        assert not caught
 
     def test_a_turned_image_with_more_exif_than_can_be_written(self) -> None:
         """Whoever removes the orientation writes the rest of the EXIF anew, which need not be possible."""
@@ -606,13 +622,11 @@ def pixels_or_image_error(data: bytes) -> None:
 class TestDamage:
     @settings(max_examples=150)
     @given(start=st.sampled_from(sorted(FILES)), rest=st.binary(max_size=400), keep=st.integers(0, 60))
-    @pytest.mark.filterwarnings("ignore::UserWarning")
     def test_random_bytes(self, start: str, rest: bytes, keep: int) -> None:
         pixels_or_image_error(FILES[start][:keep] + rest)
 
     @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
     @given(data=st.data(), start=st.sampled_from(sorted(FILES)))
-    @pytest.mark.filterwarnings("ignore::UserWarning")
     def test_flipped_bits(self, data: st.DataObject, start: str) -> None:
         damaged = bytearray(FILES[start])
         # Headers are where damage does most.

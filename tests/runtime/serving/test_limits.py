@@ -5,10 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-import pytest
 import uvicorn
 from starlette.responses import Response
 
@@ -20,7 +19,7 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @contextmanager
-def serving(timeout: float) -> Iterator[tuple[tuple[str, int], threading.Event]]:
+def serving(timeout: float, max_connections: int = 9) -> Iterator[tuple[tuple[str, int], threading.Event]]:
     """The address, and an event that is set when an answer has been sent or given up."""
     ended = threading.Event()
 
@@ -28,7 +27,7 @@ def serving(timeout: float) -> Iterator[tuple[tuple[str, int], threading.Event]]
         await limits.send_until_read(send, Response(bytes(ANSWER)))
         ended.set()
 
-    protocol = limits.bounded_protocol(timeout)
+    protocol = limits.bounded_protocol(timeout, max_connections)
     server = uvicorn.Server(uvicorn.Config(app, http=protocol, lifespan="off", log_config=None, access_log=False))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -64,14 +63,16 @@ def test_a_client_that_reads_gets_all_of_it() -> None:
         assert ended.wait(LIMIT)
 
 
-def test_connections_over_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
-    with serving(timeout=LIMIT) as (address, _):
-        clients = [socket.create_connection(address, LIMIT) for _ in range(3)]
-        try:
-            assert read(clients[2]) == 0
-            clients[0].sendall(GET)
-            assert clients[0].recv(12) == b"HTTP/1.1 200"
-        finally:
-            for client in clients:
-                client.close()
+def test_over_the_limit_the_connection_that_is_idle_for_longest_ends() -> None:
+    with serving(timeout=LIMIT, max_connections=2) as (address, _), ExitStack() as stack:
+        busy = stack.enter_context(socket.create_connection(address, LIMIT))
+        busy.sendall(GET)
+        assert busy.recv(12) == b"HTTP/1.1 200"  # and nothing more of it, so that it is under way
+        idle = stack.enter_context(socket.create_connection(address, LIMIT))
+        last = stack.enter_context(socket.create_connection(address, LIMIT))
+        assert read(idle) == 0
+        last.sendall(GET)
+        assert last.recv(12) == b"HTTP/1.1 200"
+        one_more = stack.enter_context(socket.create_connection(address, LIMIT))
+        assert read(one_more) == 0  # both are under way
+        assert busy.recv(12)

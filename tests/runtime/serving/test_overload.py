@@ -82,6 +82,10 @@ def _check_full(server: Server) -> None:
 
 
 def _check_stopping(server: Server) -> None:
+    with closing(http.client.HTTPConnection(server.http, timeout=LIMIT)) as connection:
+        connection.request("GET", "/v2/health/live")
+        with connection.getresponse() as response:
+            assert response.headers["Connection"] == "close"
     assert server.get("/v2/health/live")[0] == 200
     assert server.get("/v2/health/ready")[0] == 503
     assert server.get("/v2/models/encode/ready")[0] == 503
@@ -94,6 +98,7 @@ def _check_stopping(server: Server) -> None:
             path, messages.ServerReadyRequest.SerializeToString, messages.ServerReadyResponse.FromString
         )
         assert not ask(messages.ServerReadyRequest(), timeout=LIMIT).ready
+        assert channel.unary_unary("/grpc.health.v1.Health/Check", None, None)(b"", timeout=LIMIT) == b"\x08\x02"
 
 
 def test_who_gives_up_leaves_the_queue_and_a_second_signal_ends_the_process_at_once(patient: Server) -> None:

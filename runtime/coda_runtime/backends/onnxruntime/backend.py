@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
 from ...format.precision import precision_of
+from ...machine.processors import default_threads
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
 from . import library
@@ -25,6 +27,14 @@ _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "Gro
 # benchmarks/bench_spinning.py compares the ways.
 SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_us": "1000"}
 _FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A file and its bytes: those that were checked are loaded, and the path is only told."""
+
+    path: Path
+    data: bytes = field(repr=False)
 
 
 class OnnxRuntimeBackend(Backend):
@@ -60,20 +70,21 @@ class OnnxRuntimeBackend(Backend):
 
         Raises ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError.
         """
-        ort, path = library.load_library(), bundle.path(artifact)
+        ort, model = library.load_library(), _Model(bundle.path(artifact), bundle.read(artifact))
+        path = model.path
         choices = choose(ort, options, artifact)
         rest = choices[1:]
         if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:
             rest = [Choice(CPU)]
         try:
-            session = _open(ort, path, choices, options, artifact)
+            session = _open(ort, model, choices, options, artifact)
         except DeviceMemoryError:
             raise
         except CodaError:
             if not (choices[0].devices and rest):
                 raise
             choices = rest
-            session = _open(ort, path, choices, options, artifact)
+            session = _open(ort, model, choices, options, artifact)
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArtifactError(
@@ -85,32 +96,33 @@ class OnnxRuntimeBackend(Backend):
         return OrtSession(ort, session, device)
 
 
-def _open(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Any:
+def _open(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Any:
     """Return an InferenceSession on these providers and no others."""
     strict = CPU not in [choice.name for choice in choices]
     try:
-        session = _make(ort, path, choices, options, strict)
+        session = _make(ort, model, choices, options, strict)
     except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
-        raise _load_error(ort, path, choices, options, artifact, error) from error
+        raise _load_error(ort, model, choices, options, artifact, error) from error
     session.disable_fallback()
     wanted, got = [choice.name for choice in choices], session.get_providers()
     if [canonical(name) for name in got[: len(wanted)]] != wanted:
         raise DeviceError(
-            f"asked onnxruntime for {', '.join(wanted)} and it runs {path.name} on {', '.join(got)}: the provider "
-            'is installed but does not start; see `coda doctor`, or pass device="cpu"'
+            f"asked onnxruntime for {', '.join(wanted)} and it runs {model.path.name} on {', '.join(got)}: the "
+            'provider is installed but does not start; see `coda doctor`, or pass device="cpu"'
         )
     return session
 
 
-def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
+def _make(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = library.SILENT
     if choices[0].name in NVIDIA:
         library.silence(ort)
     for entry, value in SPINNING.items():
         settings.add_session_config_entry(entry, value)
-    if options.threads is not None:
-        settings.intra_op_num_threads = options.threads
+    threads = default_threads() if options.threads is None else options.threads
+    if threads is not None:
+        settings.intra_op_num_threads = threads
     if choices[0].name != CPU:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if strict:
@@ -118,27 +130,36 @@ def _make(ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions,
     # enable_fallback=0: otherwise a provider that fails is replaced by the CPU, with a note on stdout.
     if not any(choice.devices for choice in choices):
         providers = [(choice.name, choice.options) if choice.options else choice.name for choice in choices]
-        return ort.InferenceSession(str(path), settings, providers=providers, enable_fallback=0)
+        return _session(ort, model, settings, providers=providers)
     for choice in choices:
         passed = {name: str(value) for name, value in choice.options.items()}
         if choice.devices:
             settings.add_provider_for_devices(list(choice.devices), passed)
         else:
             settings.add_provider(choice.name, passed)
-    return ort.InferenceSession(str(path), settings, enable_fallback=0)
+    return _session(ort, model, settings)
+
+
+def _session(ort: Any, model: _Model, settings: Any, **providers: Any) -> Any:
+    # By default onnxruntime takes bytes for a format of its own where they look like it.
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
+    session = ort.InferenceSession(model.data, settings, enable_fallback=0, **providers)
+    # It keeps them to start again on other providers, which is off; they are as large as the weights.
+    session._model_bytes = None
+    return session
 
 
 def _load_error(
-    ort: Any, path: Path, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact, error: Exception
+    ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact, error: Exception
 ) -> ArtifactError | DeviceError | DeviceMemoryError:
-    where, told = names(choices), library.cause(error)
+    path, where, told = model.path, names(choices), library.cause(error)
     if library.is_out_of_memory(str(error)):
         return DeviceMemoryError(
             f"{choices[0].device} has no memory left to load {path} ({told}); close what else uses its memory"
         )
     if _FALLBACK_DISABLED in str(error):
         try:
-            left = _left_to_cpu(_make(ort, path, choices, options, strict=False))
+            left = _left_to_cpu(_make(ort, model, choices, options, strict=False))
         except Exception:  # it is made only to name the operators
             left = set()
         return DeviceError(

@@ -12,8 +12,9 @@ from typing import Any
 from ...errors import DeviceError, InputError
 from ...format.manifest import Artifact
 from ...format.precision import precision_of
+from ...io.json_fields import parse_json
 from ...machine.devices import count_cuda_devices
-from ...machine.processors import describe_cpu
+from ...machine.processors import default_threads, describe_cpu
 from ...requirements import pip_install
 from ..base import LoadOptions
 from .library import conflict_advice, preload_cuda
@@ -164,7 +165,8 @@ def _prepare(ort: Any, name: str, given: dict[str, Any], options: LoadOptions, a
         # TF32 rounds a float32 product to 10 bits, which changes 5 to 10 % of the tokens.
         return Choice(name, {"device_id": number, "use_tf32": 0, **given}, tuple(_numbered(devices, name, number)))
     if name == OPENVINO:
-        device, passed = openvino_options(given, artifact.precision, options.threads)
+        threads = default_threads() if options.threads is None else options.threads
+        device, passed = openvino_options(given, artifact.precision, threads)
         if not devices:  # built into onnxruntime-openvino
             return Choice(name, {"device_type": device, **passed})
         fitting = [found for found in devices if device_name(found).upper() == device]
@@ -241,7 +243,7 @@ def _load_config(given: object) -> dict[str, Any]:
     try:
         if not text.lstrip().startswith("{"):
             text = Path(text).read_text(encoding="utf-8")
-        config: object = json.loads(text)
+        config: object = parse_json(text)
     except (OSError, ValueError) as error:
         raise InputError(f"load_config is {given!r}, which is no JSON and no file of it ({error})") from error
     if not isinstance(config, dict) or not all(isinstance(value, dict) for value in config.values()):

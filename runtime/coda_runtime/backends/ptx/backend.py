@@ -70,7 +70,7 @@ class PtxBackend(Backend):
             raise problem
         kernels = KernelSet.from_json(artifact.engine)
         tables, arrays = read_tables(bundle, artifact, kernels)
-        modules = kernels.modules(bundle.path(artifact).read_bytes())
+        modules = kernels.modules(bundle.read(artifact))
         layer = open_device(options.cuda_index() or 0)
         with layer.active():
             launcher = CudaLauncher(modules, layer.index)
@@ -85,7 +85,7 @@ def read_tables(bundle: Bundle, artifact: Artifact, kernels: KernelSet) -> tuple
     found = bundle.manifest.find("search", format="npz")
     if not found:
         raise ArtifactError(f"the bundle has no search table, which {artifact.file} needs; export the bundle again")
-    tables = SearchTables.load(bundle.path(found[0]), bundle.spec)
+    tables = SearchTables.load(bundle.path(found[0]), bundle.spec, bundle.read(found[0]))
     return tables, device_tables(kernels, bundle.spec, tables, bundle.load_codebook())
 
 

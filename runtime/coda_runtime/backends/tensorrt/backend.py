@@ -103,11 +103,11 @@ class TensorRTBackend(Backend):
         problem = self.check(bundle, artifact, options)
         if problem is not None:
             raise problem
-        trt, path = self._module(artifact), bundle.path(artifact)
+        trt, path, data = self._module(artifact), bundle.path(artifact), bundle.read(artifact)
         layer = open_device(options.cuda_index() or 0)
         with layer.active():
             engine = Engine(
-                trt, path, artifact, key.rebuild(artifact, self.name), allow_host_code=options.allow_host_code
+                trt, path, data, artifact, key.rebuild(artifact, self.name), allow_host_code=options.allow_host_code
             )
         return trt, layer, engine
 

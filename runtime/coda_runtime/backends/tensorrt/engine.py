@@ -31,10 +31,13 @@ class Tensor:
 class Engine:
     """An engine and what it was loaded with. `trt` is the module of TensorRT, or of TensorRT-RTX: one API.
 
+    `data` are the bytes of the file at `path`.
     Raises EngineMismatchError if TensorRT does not take the file, ArtifactError if it is not what the manifest says.
     """
 
-    def __init__(self, trt: Any, path: Path, artifact: Artifact, rebuild: str, *, allow_host_code: bool) -> None:
+    def __init__(
+        self, trt: Any, path: Path, data: bytes, artifact: Artifact, rebuild: str, *, allow_host_code: bool
+    ) -> None:
         self.name = path.name
         self.rebuild = rebuild
         self.messages = Messages(trt)
@@ -43,7 +46,7 @@ class Engine:
             runtime = trt.Runtime(self.messages.logger)
             if allow_host_code:
                 runtime.engine_host_code_allowed = True
-            raw = runtime.deserialize_cuda_engine(path.read_bytes())
+            raw = runtime.deserialize_cuda_engine(data)
         if raw is None:
             raise EngineMismatchError(
                 f"TensorRT {trt.__version__} cannot load {path} ({self.messages.first()}): it was built by another "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ...errors import InputError
-from ...io.image_files import SUFFIXES, expected_suffixes
+from ...io.image_files import COMPRESSED_TARS, SUFFIXES, expected_suffixes
 from ...io.remote import redacted
 from .base import Reader, Source
 from .images import ImageFiles
@@ -15,8 +15,6 @@ from .parquet import ParquetFiles
 from .tars import TarFiles
 
 __all__ = ["Reader", "Source", "SourceOptions", "open_source"]
-
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar.zst")
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,14 @@ def open_source(where: str, options: SourceOptions, *, leave_out: str | None = N
             f'are meant with a pattern, such as "{redacted(where).rstrip("/")}/{pattern}"'
         )
     if not kinds:
-        compressed = matches.ending(*_COMPRESSED)
+        compressed = matches.ending(*COMPRESSED_TARS)
         if compressed:
             raise InputError(
                 f"{compressed[0]} is a compressed tar file, which allows no random access: decompress it to .tar"
             )
+        told = f" (left out: {matches.omitted})" if matches.omitted else ""
         raise InputError(
-            f"{redacted(where)} has no images; expected files ending in {expected_suffixes()}, .tar or .parquet"
+            f"{redacted(where)} has no images{told}; expected files ending in {expected_suffixes()}, .tar or .parquet"
         )
     if not tables and (options.key_column is not None or options.image_column != SourceOptions.image_column):
         raise InputError("--key-column and --image-column are for Parquet files; leave them out")

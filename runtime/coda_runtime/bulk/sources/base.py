@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...io.omitted import Omitted
 from .fetching import Fetched
 
 if TYPE_CHECKING:
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """Images in a fixed order: what lists them."""
+    """Images in a fixed order: what lists them. `omitted` is what of the source is none of them, after `listing`."""
+
+    omitted: Omitted
 
     def files(self) -> dict[str, str]:
         """Return the files behind the images, and for those that hold many images their state, else "".
@@ -54,10 +57,23 @@ def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | No
         "file": pa.array([os.fsencode(file) for file in files], pa.binary()).dictionary_encode(),
     }
     if labels is not None:
-        columns["label"] = pa.array(labels)
-        if pa.types.is_null(columns["label"].type):
-            columns["label"] = columns["label"].cast(pa.string())
+        columns["label"] = _label_column(labels)
     return pa.table(columns | {name: pa.array(values, pa.int64()) for name, values in more.items()})
+
+
+def _label_column(labels: Sequence[Any]) -> pa.Array:
+    """Make a column of whole numbers or of text: int64 where they fit, uint64 for hashes and the like, else text."""
+    import pyarrow as pa
+
+    numbers = [label for label in labels if isinstance(label, int)]
+    if not numbers:
+        return pa.array(labels, pa.string())
+    lowest, highest = min(numbers), max(numbers)
+    if highest < 2**63:
+        return pa.array(labels, pa.int64())
+    if lowest >= 0:
+        return pa.array(labels, pa.uint64())
+    return pa.array([None if label is None else str(label) for label in labels], pa.string())
 
 
 def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -28,6 +28,7 @@ class ImageFiles:
         self._matches = matches
         self._names = matches.ending(*SUFFIXES)
         self._label = label
+        self.omitted = matches.omitted
 
     def files(self) -> dict[str, str]:
         return dict.fromkeys((self._matches.path(name) for name in self._names), "")
@@ -36,6 +37,11 @@ class ImageFiles:
         labels = None
         if self._label is not None:
             labels = [printable(PurePosixPath(name).parent.name) or None for name in self._names]
+            if not any(labels):
+                raise InputError(
+                    f'label is "folder", and no image lies in a folder of {self._matches.root}; leave out --label, or '
+                    "name the folder above"
+                )
         return table(self._names, self.files(), labels)
 
     def reader(self, files: dict[str, str]) -> ImageFileReader:

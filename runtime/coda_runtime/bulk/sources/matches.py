@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError, one_line
-from ...io.image_files import is_hidden, walk
+from ...io.image_files import Entry, Kind, has_image_suffix, is_hidden, omitted_as, walk
+from ...io.omitted import Omitted
 from ...io.remote import is_local, open_filesystem, redacted
 from ..tars import expand_braces
 
@@ -19,11 +21,13 @@ class Matches:
     """Files on one file system, sorted by name.
 
     `names` are relative to the folder or to the part of the pattern before its first `*`, with forward slashes.
+    `omitted` are those that the source will not look at.
     """
 
     fs: Any
     root: str
     names: list[str]
+    omitted: Omitted = field(default_factory=Omitted)
 
     def path(self, name: str) -> str:
         """Return a file's path on `fs`."""
@@ -44,18 +48,37 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
     path = path.rstrip("/")
     try:
         if fs.isdir(path):
-            root, found = path, _local(path) if is_local(fs) else list(fs.find(path))
+            root, entries = path, walk(path) if is_local(fs) else _entries(path, fs.find(path))
         elif fs.exists(path):
-            root, found = path.rpartition("/")[0], [path]
+            root = path.rpartition("/")[0]
+            entries = _entries(root, [path])
         elif _MAGIC & set(where):
             root, found = _glob(fs, where)
+            entries = _entries(root, found)
         else:
             raise InputError(f"there is no file or folder {redacted(where)!r}; check the path")
+        return _sorted(fs, root, entries, leave_out)
     except OSError as error:
         raise InputError(f"{redacted(where)} cannot be searched ({one_line(error)})") from error
-    if leave_out is not None:
-        found = [file for file in found if not file.startswith(f"{leave_out}/")]
-    return Matches(fs, root, sorted({file[len(root) :].lstrip("/") for file in found}))
+
+
+def _sorted(fs: Any, root: str, entries: Iterable[Entry], leave_out: str | None) -> Matches:
+    names: set[str] = set()
+    omitted = Omitted()
+    for entry in entries:
+        name, kind = entry
+        if name in names or (leave_out is not None and f"{root}/{name}/".startswith(f"{leave_out}/")):
+            continue
+        # What is no file, and is called like one that is read, is an error of its own when its turn comes.
+        called_like_one = has_image_suffix(name) or name.lower().endswith((".tar", ".parquet"))
+        if kind in (Kind.FILE, Kind.BROKEN, Kind.SPECIAL) and called_like_one:
+            names.add(name)
+            continue
+        if kind is not Kind.HIDDEN_FOLDER:
+            names.add(name)
+        if (why := omitted_as(entry, archives=False)) is not None:
+            omitted.add(why, name)
+    return Matches(fs, root, sorted(names), omitted)
 
 
 def _glob(fs: Any, where: str) -> tuple[str, list[str]]:
@@ -79,6 +102,7 @@ def _files(found: dict[str, dict[str, Any]]) -> list[str]:
     return [path for path, info in found.items() if info["type"] != "directory"]
 
 
-def _local(folder: str) -> list[str]:
-    # Links that lead nowhere, pipes and devices too: a run records each of them as an image that cannot be read.
-    return [f"{folder}/{entry.name}" for entry in walk(folder)]
+def _entries(root: str, found: Iterable[str]) -> Iterator[Entry]:
+    for file in found:
+        name = file[len(root) :].lstrip("/")
+        yield Entry(name, Kind.HIDDEN if is_hidden(name) else Kind.FILE)

@@ -27,6 +27,7 @@ class ParquetFiles:
         self._names = {name: matches.path(name) for name in matches.ending(".parquet")}
         self._image, self._key, self._label = image, key, label
         self._files = {path: state(self._fs, path) for path in self._names.values()}
+        self.omitted = matches.omitted
 
     def files(self) -> dict[str, str]:
         return self._files

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, InputError, one_line
 from ...io.image_files import is_image
+from ...io.remote import redacted
 from ..tars import members
 from .base import by_file, printable, table
 from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, read_ranges, state, too_large
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LONGEST_LABEL = 4096  # bytes
+_SUFFIXES_TOLD = 12
 
 
 class TarFiles:
@@ -28,6 +30,7 @@ class TarFiles:
         self._shards = {name: matches.path(name) for name in matches.ending(".tar")}
         self._label = None if label is None else label.lstrip(".")
         self._files = {path: state(self._fs, path) for path in self._shards.values()}
+        self.omitted = matches.omitted
 
     def files(self) -> dict[str, str]:
         return self._files
@@ -37,13 +40,22 @@ class TarFiles:
         files: list[str] = []
         ranges: list[tuple[int, int]] = []
         labels: list[str | None] = []
+        others: set[str] = set()
         for name, path in self._shards.items():
             found, labelled = self._members(path)
             images = [member for member in found if is_image(member[0])]
             paths += [f"{name}/{member}" for member, _, _ in images]
             files += [path] * len(images)
             ranges += [(offset, size) for _, offset, size in images]
-            labels += [labelled.get(_sample(member)) for member, _, _ in images]
+            if self._label is not None:
+                labels += [labelled.get(_sample(member), labelled.get(_stem(member))) for member, _, _ in images]
+                others |= {_suffix(member) for member, _, _ in found}
+        if labels and not any(label is not None for label in labels):
+            raise InputError(
+                f"label is {self._label!r}, and no image of {next(iter(self._shards))}"
+                f"{' or the others' if len(self._shards) > 1 else ''} has a file with that suffix beside it; the "
+                f"members end in {', '.join(sorted(others)[:_SUFFIXES_TOLD])}: name one of these"
+            )
         offsets, sizes = [offset for offset, _ in ranges], [size for _, size in ranges]
         return table(paths, files, labels if self._label else None, offset=offsets, size=sizes)
 
@@ -55,11 +67,14 @@ class TarFiles:
         labels: dict[str, str] = {}
         try:
             with self._fs.open(path, "rb") as file:
-                found = list(members(file, self._fs.info(path)["size"], path))
+                found = list(members(file, self._fs.info(path)["size"], redacted(path), self.omitted))
                 for name, offset, size in found if self._label else ():
-                    if name == f"{_sample(name)}.{self._label}" and size <= _LONGEST_LABEL:
+                    sample = name.removesuffix(f".{self._label}")
+                    if sample != name and size > _LONGEST_LABEL:
+                        self.omitted.add("oversized label", f"{redacted(path)}/{name}")
+                    elif sample != name:
                         file.seek(offset)
-                        labels[_sample(name)] = printable(file.read(size).decode(errors="replace").strip())
+                        labels[sample] = printable(file.read(size).decode(errors="replace").strip())
         except OSError as error:
             raise InputError(f"{path} cannot be read ({one_line(error)}); check the path") from error
         return found, labels
@@ -95,3 +110,12 @@ def _sample(member: str) -> str:
     """Return what the files of one sample share: the name up to the first dot of its last component."""
     folder, name = os.path.split(member)
     return os.path.join(folder, name.split(".")[0])  # noqa: PTH118 - a name in an archive
+
+
+def _stem(member: str) -> str:
+    """Return a name without its last suffix: what a label beside it is called where the names themselves have dots."""
+    return os.path.splitext(member)[0]  # noqa: PTH122 - a name in an archive
+
+
+def _suffix(member: str) -> str:
+    return os.path.splitext(member)[1] or "no suffix"  # noqa: PTH122

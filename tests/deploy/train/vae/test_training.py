@@ -50,6 +50,7 @@ def test_what_it_leaves(whole: Path) -> None:
     assert sorted(path.name for path in whole.iterdir()) == names
     assert [path.name for path in list_checkpoints(whole)] == ["step-00000004", "step-00000006"]
     assert read_config(whole / "train.toml") == trainings.config()
+    assert (whole / "train.toml").read_text().startswith(f'# data = "{whole.parent / "photos"}", 14 images\n\n[vae]\n')
     assert list(runs.log(whole)[0]) == ["step", "epoch", "l1", "l2", "kl", "total", "gradient", "psnr", "lr"]
     for folder in (whole, list_checkpoints(whole)[0]):
         assert AutoencoderKL.from_pretrained(folder).config.latent_channels == 4
@@ -77,6 +78,7 @@ def test_it_learns(photos: Path, tmp_path: Path) -> None:
 def test_it_begins_with_the_weights_of_another(photos: Path, whole: Path, tmp_path: Path) -> None:
     config = trainings.config(optim={"steps": 1, "lr": 0.0, "weight_decay": 0.0, "ema": 0.0})
     train_vae(config, photos, tmp_path / "out", vae=whole)
+    assert f'# vae = "{whole}"\n' in (tmp_path / "out" / "train.toml").read_text()
     before, after = AutoencoderKL.from_pretrained(whole), AutoencoderKL.from_pretrained(tmp_path / "out")
     for name, tensor in before.state_dict().items():
         torch.testing.assert_close(tensor, after.state_dict()[name], msg=name)

@@ -20,7 +20,7 @@ from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables,
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import ArtifactError, ClosedError, DeviceError, DeviceMemoryError, InputError
-from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.format.spec import Spec
 from tests.runtime.backends.cuda.host import HostLayer, Producer
@@ -216,6 +216,10 @@ def test_the_tables_come_from_the_bundle(tmp_path: Path) -> None:
     search, codebook = artifact("search", "npz", "search.fp32.npz"), artifact("codebook", "npy", "codebook.fp32.npy")
     TABLES.save(tmp_path / search.file)
     np.save(tmp_path / codebook.file, VALUES)
+    found = {file: describe_file(tmp_path, file) for file in (search.file, codebook.file)}
+    search, codebook = (
+        dataclasses.replace(made, sha256=found[made.file][0], bytes=found[made.file][1]) for made in (search, codebook)
+    )
     bundle = Bundle(tmp_path, Manifest(SPEC, (ptx, search, codebook)), b"")
     tables, arrays = read_tables(bundle, ptx, kernels)
     np.testing.assert_array_equal(tables.table, TABLES.table)

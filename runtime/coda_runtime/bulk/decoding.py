@@ -1,0 +1,173 @@
+"""Decoding in a process of its own: an image that kills or hangs its decoder is one error, and the rest goes on.
+
+Ray cannot tell such an image from a machine that failed, and would try it for ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import IO, cast
+
+from ..errors import BackendError, ImageError, one_line
+from ..images import fit, fit_bytes, open_rgb
+
+ATTEMPTS = 3
+TIMEOUT_S = 60.0
+"""For one image."""
+_READY = b"ready\n"
+_SURELY_AN_IMAGE = b"P6 1 1 255\n\0\0\0"
+_CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An image's pixels, uint8 [size,size,3], and the sides of the upright image where they were asked for."""
+
+    data: bytes
+    width: int | None = None
+    height: int | None = None
+
+
+class Decoder:
+    """A process that decodes, started at the first image and again whenever one has ended it."""
+
+    def __init__(self, seconds: float = TIMEOUT_S) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = Lock()
+
+    def decode(self, data: bytes, name: str, size: int, *, original_size: bool) -> Pixels:
+        """Return an encoded image's pixels.
+
+        Raises ImageError, also for an image that ended the process ATTEMPTS times, and BackendError where every image
+        would end it.
+        """
+        with self._lock:
+            for _ in range(ATTEMPTS):
+                process = self._process or self._start()
+                answer = self._ask(process, data, name, size, original_size)
+                if answer is not None:
+                    return answer
+                reason = self._end(process)
+            process = self._start()
+            if self._ask(process, _SURELY_AN_IMAGE, "a black pixel", size, original_size) is None:
+                raise BackendError(_useless(self._end(process)))
+        raise ImageError(
+            f"{name!r} cannot be decoded: {reason}, {ATTEMPTS} times; convert it to PNG or JPEG, or leave it out"
+        )
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+                self._end(self._process)
+
+    def _ask(
+        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool
+    ) -> Pixels | None:
+        """Return the answer of the process; None if it ended before."""
+        stdin, stdout = _pipes(process)
+        about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size}
+        try:
+            _send(stdin, about, data)
+            told = json.loads(stdout.readline())
+            pixels = stdout.read(told["bytes"])
+        except (OSError, ValueError):  # of a pipe that broke, and of half a line
+            return None
+        if "error" in told:
+            raise ImageError(told["error"])
+        return Pixels(pixels, told["width"], told["height"]) if len(pixels) == told["bytes"] else None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Ray adds the driver's folders to sys.path alone.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
+        command = [sys.executable, "-c", _CODE.format(seconds=self._seconds)]
+        process = self._process = subprocess.Popen(  # noqa: S603 - this Python
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+        if _READY not in iter(_pipes(process)[1].readline, b""):  # what a sitecustomize prints comes before it
+            raise BackendError(_useless(self._end(process)))
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> str:
+        """Remove the process, which has ended or is about to; returns what ended it."""
+        self._process = None
+        for pipe in _pipes(process):
+            with suppress(OSError):  # of bytes that nobody reads any more
+                pipe.close()
+        code = process.wait()
+        if code == -signal.SIGALRM:
+            return f"it took longer than {self._seconds:g} s"
+        if code == -signal.SIGKILL:
+            return "its process was killed (SIGKILL), perhaps for want of memory"
+        if code < 0:
+            return f"it ended its process ({signal.Signals(-code).name})"
+        return f"its process ended with exit code {code}"
+
+
+@lru_cache(maxsize=1)
+def decoder(seconds: float) -> Decoder:
+    """Return the decoder of this process, which ends with it."""
+    out = Decoder(seconds)
+    atexit.register(out.close)
+    return out
+
+
+def serve(seconds: float) -> None:
+    """Decode what comes in on stdin until it ends, and answer on stdout; an image that takes too long ends it."""
+    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints is no answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks, whose end ends this one
+    # Its default ends the process, whatever a decoder's C code is busy with.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    answers.write(_READY)
+    answers.flush()
+    while line := questions.readline():
+        asked = json.loads(line)
+        data = questions.read(asked["bytes"])
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            found = _pixels(data, asked["name"], asked["size"], asked["original_size"])
+            about: dict[str, object] = {"width": found.width, "height": found.height}
+        except ImageError as error:
+            found, about = Pixels(b""), {"error": one_line(error, limit=None)}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        with suppress(BrokenPipeError):  # who asked has ended
+            _send(answers, {**about, "bytes": len(found.data)}, found.data)
+
+
+def _useless(reason: str) -> str:
+    return (
+        f"no image can be decoded on {socket.gethostname()}: {reason}; check its memory and the installation, and run "
+        "the same command again to continue"
+    )
+
+
+def _pixels(data: bytes, name: str, size: int, original_size: bool) -> Pixels:
+    if not original_size:
+        return Pixels(fit_bytes(data, size, name=name).tobytes())
+    image = open_rgb(io.BytesIO(data), name=name)
+    return Pixels(fit(image, size, name=name).tobytes(), image.width, image.height)
+
+
+def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    return cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+
+
+def _send(pipe: IO[bytes], about: dict[str, object], data: bytes) -> None:
+    pipe.write(json.dumps(about).encode() + b"\n")
+    pipe.write(data)
+    pipe.flush()

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coda_runtime.backends import LoadOptions
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.machine import processors
+from tests.runtime.backends.onnxruntime import graphs
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of 8 processors, two to a core, without a limit."""
+    monkeypatch.setattr(processors, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(processors, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(processors, "_CPUS", tmp_path / "cpu")
+    monkeypatch.setattr(processors, "usable_cpus", lambda: list(range(8)))
+    for cpu in range(8):
+        write(tmp_path / f"cpu/cpu{cpu}/topology/thread_siblings_list", f"{cpu % 4},{cpu % 4 + 4}\n")
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_machine_without_limits(machine: Path) -> None:
+    for group in ("", "0::/\n", "0::/user.slice/a\n", "nonsense\n", "1:cpu:/\n"):
+        write(machine / "proc/self/cgroup", group)
+        write(machine / "cgroup/cpu.max", "max 100000\n")
+        assert processors.cpu_quota() is None
+        assert processors.default_threads() is None
+        assert processors.usable_count() == 8
+    (machine / "proc/self/cgroup").unlink()
+    assert processors.cpu_quota() is None
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads", "count"),
+    [(0.5, 1, 1), (1, 1, 1), (1.5, 1, 1), (2, 2, 2), (3.9, 3, 3), (4, None, 4), (6, None, 6), (64, None, 8)],
+)
+def test_a_quota_bounds_the_threads(machine: Path, quota: float, threads: int | None, count: int) -> None:
+    """By onnxruntime's own way there are 4, one a core."""
+    write(machine / "proc/self/cgroup", "0::/\n")
+    write(machine / "cgroup/cpu.max", f"{int(quota * 100_000)} 100000\n")
+    assert processors.cpu_quota() == quota
+    assert (processors.default_threads(), processors.usable_count()) == (threads, count)
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "quota"),
+    [
+        ("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "50000 100000"}, 0.5),
+        ("0::/docker/1234\n", {"cpu.max": "50000 100000"}, 0.5),
+        ("0::/../1234\n", {"cpu.max": "50000 100000"}, 0.5),
+        ("4:memory:/x\n1:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000"}, 0.5),
+        ("1:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, None),
+        ("1:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "7", "cpu,cpuacct/cpu.cfs_period_us": "2"}, 3.5),
+        ("1:cpuset:/\n", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("0::/\n", {"cpu.max": "50000 0"}, None),
+        ("0::/\n", {"cpu.max": "nothing"}, None),
+    ],
+)
+def test_groups_of_both_versions(machine: Path, group: str, files: dict[str, str], quota: float | None) -> None:
+    write(machine / "proc/self/cgroup", group)
+    for name, text in files.items():
+        write(machine / "cgroup" / name, text)
+    assert processors.cpu_quota() == quota
+
+
+def test_a_session_takes_the_threads_of_the_quota(machine: Path, tmp_path: Path) -> None:
+    write(machine / "proc/self/cgroup", "0::/\n")
+    write(machine / "cgroup/cpu.max", "50000 100000\n")
+    bundle, artifact = graphs.write_convolutions(tmp_path, "fp32")
+    for threads, expected in ((None, 1), (3, 3)):
+        session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu", threads=threads))
+        assert session._session.get_session_options().intra_op_num_threads == expected  # type: ignore[attr-defined]
+        session.close()

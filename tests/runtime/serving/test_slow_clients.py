@@ -1,0 +1,173 @@
+"""Clients that neither send nor read: they lose their places to others, and their memory after the timeout."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.runtime.serving.process import LIMIT, Server, ids_body
+
+DECODE = "/v2/models/decode/infer"
+PLACES = 3
+TIMEOUT = 6.0
+"""Seconds; a place is free long before where somebody else wants it."""
+
+
+@pytest.fixture(scope="module")
+def narrow(sealed: Path) -> Iterator[Server]:
+    server = Server(sealed, "--max-requests", PLACES, "--timeout", TIMEOUT, "--max-images", 64)
+    try:
+        server.wait_for("ready")
+        yield server
+    finally:
+        server.kill()
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def field(name: bytes, value: bytes) -> bytes:
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+class SlowReader:
+    """A gRPC client whose window lets nothing of an answer through, and that goes on to answer pings."""
+
+    HEAD = b"".join(
+        field(*pair)
+        for pair in (
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", b"/inference.GRPCInferenceService/ModelInfer"),
+            (b":authority", b"x"),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+        )
+    )
+
+    def __init__(self, server: Server) -> None:
+        host, _, port = server.grpc.rpartition(":")
+        self.connection = socket.create_connection((host, int(port)), LIMIT)
+        window = struct.pack(">HI", 4, 0)
+        self.connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, window) + frame(4, 1, 0, b""))
+
+    def open_calls(self, count: int, message: bytes = b"") -> None:
+        body = b"\0" + struct.pack(">I", len(message)) + message
+        for stream in range(1, 2 * count, 2):
+            sent = frame(1, 4, stream, self.HEAD) + (frame(0, 1, stream, body) if message else b"")
+            self.connection.sendall(sent)
+
+    def wait_until_cut(self) -> None:
+        with suppress(ConnectionResetError):
+            while self.connection.recv(1 << 16):
+                pass
+
+
+def decode_message() -> bytes:
+    from tritonclient.grpc import service_pb2 as messages
+
+    tensor = {"name": "ids", "datatype": "INT32", "shape": [64, 1]}
+    request = messages.ModelInferRequest(model_name="decode", inputs=[tensor], raw_input_contents=[bytes(4 * 64)])
+    out: bytes = request.SerializeToString()
+    return out
+
+
+def decode_by_grpc(server: Server) -> str:
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", None, None)
+        try:
+            call(decode_message(), timeout=LIMIT)
+        except grpc.RpcError as error:
+            return str(error.code().name)
+    return "OK"
+
+
+def test_an_answer_over_grpc_counts_until_it_is_read_and_is_dropped_at_the_timeout(narrow: Server) -> None:
+    reader = SlowReader(narrow)
+    with reader.connection:
+        reader.open_calls(PLACES - 1, decode_message())
+        narrow.wait_for_metric('coda_requests_total{code="OK",model="decode",protocol="grpc"}', PLACES - 1)
+        assert narrow.metric("coda_requests_active") == PLACES - 1
+        assert decode_by_grpc(narrow) == "OK"
+        reader.wait_until_cut()
+    narrow.wait_for_metric("coda_requests_active", 0)
+
+
+def test_unread_answers_over_grpc_give_way(narrow: Server) -> None:
+    reader = SlowReader(narrow)
+    with reader.connection:
+        reader.open_calls(PLACES, decode_message())
+        narrow.wait_for_metric("coda_requests_active", PLACES)
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert narrow.post(DECODE, ids_body())[0] == 200
+        assert time.monotonic() - began < TIMEOUT / 2
+    narrow.wait_for_metric("coda_requests_active", 0)
+
+
+def test_calls_that_are_never_sent_give_way(narrow: Server) -> None:
+    """Each client may open as many as there are places; several of them fill all, those for health checks too."""
+    with ExitStack() as stack:
+        for _ in range(7):
+            client = SlowReader(narrow)
+            stack.enter_context(client.connection)
+            client.open_calls(PLACES)
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert decode_by_grpc(narrow) == "OK"
+        with grpc.insecure_channel(narrow.grpc) as channel:
+            assert channel.unary_unary("/grpc.health.v1.Health/Check", None, None)(b"", timeout=LIMIT) == b"\x08\x01"
+        assert time.monotonic() - began < TIMEOUT / 2
+
+
+def test_a_call_that_is_never_sent_ends_at_the_timeout(narrow: Server) -> None:
+    with grpc.insecure_channel(narrow.grpc) as channel:
+
+        def never() -> Iterator[bytes]:
+            time.sleep(TIMEOUT + 2)
+            yield b""
+
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer", None, None)
+        with pytest.raises(grpc.RpcError) as error:
+            call(never(), timeout=LIMIT)
+        assert error.value.code().name == "DEADLINE_EXCEEDED"
+        with pytest.raises(grpc.RpcError) as error:
+            call(iter(()), timeout=LIMIT)
+        assert error.value.code().name == "INVALID_ARGUMENT"
+
+
+def test_slow_bodies_give_way(narrow: Server) -> None:
+    host, _, port = narrow.http.rpartition(":")
+    head = f"POST {DECODE} HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{{".encode()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection((host, int(port)), LIMIT)) for _ in range(PLACES)]
+        for client in slow:
+            client.sendall(head)
+        narrow.wait_for_metric("coda_requests_active", PLACES)
+        assert narrow.post(DECODE, ids_body())[0] == 503  # they may still come
+        time.sleep(1.5)
+        assert narrow.post(DECODE, ids_body())[0] == 200
+        answer = http.client.HTTPResponse(slow[0])
+        answer.begin()
+        assert (answer.status, f"all {PLACES} places were taken" in answer.read().decode()) == (408, True)
+    narrow.wait_for_metric("coda_requests_active", 0)
+
+
+def test_idle_connections_give_way(narrow: Server) -> None:
+    host, _, port = narrow.http.rpartition(":")
+    with ExitStack() as stack:
+        for _ in range(1030):
+            stack.enter_context(socket.create_connection((host, int(port)), LIMIT))
+        began = time.monotonic()
+        assert narrow.get("/v2/health/ready")[0] == 200
+        assert narrow.post(DECODE, ids_body())[0] == 200
+        assert time.monotonic() - began < TIMEOUT / 2
