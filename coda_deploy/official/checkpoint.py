@@ -56,7 +56,7 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         for file, path in zip(FILES, paths, strict=True):
             found = read_state(path)
-            check_weights(found, wanted[file], str(path), "is it the variant you named, and whole?")
+            check_weights(found, wanted[file], str(path), "is it the variant you named? is the file whole?")
             for key, (where, name) in names.items():
                 if where == file:
                     # Taken out, so that of a half-precision file no second copy stays.
