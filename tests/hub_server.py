@@ -43,6 +43,8 @@ class Hub:
         self.cut: set[str] = set()  # files whose next answer ends half-way
         self.broken: set[str] = set()  # files that are listed, and not sent because of a failure
         self.corrupted: set[str] = set()  # files that are sent with one byte changed
+        self.lying_headers: dict[str, str] = {}  # of every file's answer
+        self.sha: str | None = None  # the commit that listings give, in place of the true one
         self.failing: int | None = None  # a status for everything
         self.url = ""
 
@@ -203,7 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.hub.commits[commit]
         sizes = {name: self.hub.lying_sizes.get(name, len(data)) for name, data in files.items()}
         siblings = [{"rfilename": name, "size": size, **_lfs(name, files[name])} for name, size in sizes.items()]
-        self._json(200, {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": []})
+        self._json(200, {"id": repo, "modelId": repo, "sha": self.hub.sha or commit, "siblings": siblings, "tags": []})
 
     def _file(self, repo: str, revision: str, name: str) -> None:
         if (commit := self._found(repo, revision)) is None:
@@ -219,6 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest(data).hexdigest()}"', "Accept-Ranges": "bytes"}
         if name.endswith(BIG):
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(data))}
+        headers |= self.hub.lying_headers
         start = 0
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             self.hub.ranges.append(name)

@@ -13,7 +13,7 @@ from ..errors import BundleError, BundleNotFoundError, ChecksumError, FormatVers
 from ..format.bundle import Bundle
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, MAX_BYTES
 from ..io.hub_cache import forget
-from .client import explained, require_hub
+from .client import downloading, require_hub
 from .names import HubName
 from .repository import Listing, check_unanswered, list_files, without_the_hub
 
@@ -53,7 +53,7 @@ def download_small(hub: Any, name: HubName, listing: Listing, file: str) -> Path
             f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MAX_BYTES} at most: that is not a coda "
             "bundle; check the name"
         )
-    with explained(name):
+    with downloading(name):
         # By the revision's name, not by its commit: so the cache learns the name, and finds it without the Hub.
         path = Path(hub.hf_hub_download(name.repo, file, revision=name.revision))
     if path.parent.name != listing.commit:
@@ -76,7 +76,7 @@ def _download(hub: Any, name: HubName, listing: Listing) -> Path:
             )
     if CHECKSUMS_NAME in listing.sizes:
         download_small(hub, name, listing, CHECKSUMS_NAME)
-    with explained(name):
+    with downloading(name):
         for artifact in artifacts:
             hub.hf_hub_download(name.repo, artifact.file, revision=listing.commit)
     return folder

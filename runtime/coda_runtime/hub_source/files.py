@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import HubError
 from ..format.checksums import sha256_file
 from ..io.hub_cache import forget, sha256_of_blob, snapshot_of
-from .client import explained, require_hub
+from .client import downloading, require_hub
 from .names import HubName
 from .repository import Listing, check_unanswered, list_files, without_the_hub
 
@@ -76,7 +76,7 @@ def _download(hub: Any, name: HubName, listing: Listing, choice: Choice) -> Fetc
                 f"{name} has a {file} of {listing.sizes[file]} bytes, expected {max_bytes} at most; nothing was "
                 "downloaded: check the name and what it is said to be"
             )
-    with explained(name):
+    with downloading(name):
         paths = {file: Path(hub.hf_hub_download(name.repo, file, revision=listing.commit)) for file in choice}
         if name.revision != listing.commit:
             # So the cache learns what the name stands for, and finds it without the Hub; last, when all is there.

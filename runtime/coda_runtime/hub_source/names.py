@@ -9,7 +9,7 @@ from ..errors import InputError
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]*", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 MAIN = "main"
 
 
@@ -26,7 +26,7 @@ class HubName:
     @property
     def pinned(self) -> bool:
         """Whether the revision is a commit, which never changes."""
-        return _COMMIT.fullmatch(self.revision) is not None
+        return COMMIT.fullmatch(self.revision) is not None
 
 
 def is_hub_name(text: object) -> bool:

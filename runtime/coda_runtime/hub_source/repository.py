@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import HubError
 from .client import explained, is_offline, is_unreachable
-from .names import HubName
+from .names import COMMIT, HubName
 
 T = TypeVar("T")
 
@@ -24,12 +24,17 @@ class Listing:
 
 
 def list_files(hub: Any, name: HubName) -> Listing:
-    """Ask the Hub what a revision holds. Raises what huggingface_hub does."""
+    """Ask the Hub what a revision holds. Raises HubError, and what huggingface_hub does."""
     info = hub.HfApi().model_info(
         name.repo, revision=name.revision, files_metadata=True, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
     )
     if not info.sha:
         raise ValueError("it names no commit")
+    if COMMIT.fullmatch(info.sha) is None:
+        raise HubError(
+            f"the Hugging Face Hub says that {name} is the commit {info.sha[:60]!r}, expected 40 hexadecimal digits; "
+            "check HF_ENDPOINT, and ask whoever runs that server"
+        )
     files = info.siblings or ()
     return Listing(
         info.sha,

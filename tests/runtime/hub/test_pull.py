@@ -70,3 +70,30 @@ def test_a_hub_that_ends_half_way_leaves_nothing(hub: Hub, sealed: Path, tmp_pat
     assert not list(tmp_path.glob("*out*"))
     hub.gated.clear()
     assert files(pull(REPO, tmp_path / "out").folder) == files(sealed)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("ETag", '"../../../../../written"'),
+        ("ETag", '"/ROOT/written"'),
+        ("ETag", '".."'),
+        ("X-Linked-Etag", 'W/"../../../../../written"'),
+        ("X-Repo-Commit", "../../../../written"),
+        ("sha", "../../../../../../written"),
+    ],
+)
+def test_an_answer_that_names_a_path_writes_nothing_outside(
+    hub: Hub, sealed: Path, tmp_path: Path, header: str, value: str
+) -> None:
+    hub.push_folder(REPO, sealed)
+    value = value.replace("/ROOT", str(tmp_path))
+    if header == "sha":
+        hub.sha = value
+    else:
+        hub.lying_headers[header] = value
+    before = set(tmp_path.rglob("*written*"))
+    with pytest.raises(HubError, match=r"expected (a plain hash|40 hexadecimal digits)"):
+        pull(REPO, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert set(tmp_path.rglob("*written*")) == before
