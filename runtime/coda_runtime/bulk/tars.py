@@ -53,7 +53,7 @@ def members(file: IO[bytes], size: int, path: str, omitted: Omitted) -> Iterator
                     yield member.name, *place
             _check_end(path, file, archive.offset)
     except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-        if isinstance(error, InputError):
+        if isinstance(error, InputError) or "range requests" in str(error):  # of fsspec, no word of the archive's
             raise
         raise InputError(_not_a_tar(path, file, error)) from error
 
