@@ -102,7 +102,7 @@ class Decoder:
         return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> str:
-        """Clear away the process, which has ended; returns what ended it."""
+        """Remove the process, which has ended or is about to; returns what ended it."""
         self._process = None
         for pipe in _pipes(process):
             with suppress(OSError):  # of bytes that nobody reads any more
