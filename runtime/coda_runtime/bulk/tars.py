@@ -79,6 +79,8 @@ def members(file: IO[bytes], size: int, path: str, omitted: Omitted) -> Iterator
     except (InputError, OSError):
         raise
     except Exception as error:  # tarfile stumbles in many ways over a damaged header
+        if "range requests" in str(error):  # of fsspec, no word of the archive's
+            raise
         raise InputError(_not_a_tar(path, file, error)) from error
 
 

@@ -355,9 +355,9 @@ def test_what_lies_in_the_destination_is_no_source(folder: Path) -> None:
 
 def test_urls_that_cannot_be_opened() -> None:
     with pytest.raises(
-        MissingDependencyError, match="needs s3fs, which is not installed; install it: pip install s3fs"
+        MissingDependencyError, match="needs adlfs, which is not installed; install it: pip install adlfs"
     ):
-        read("s3://bucket/photos")
+        read("abfs://container/photos")
     with pytest.raises(InputError, match=r"'nothing://a' cannot be opened .*expected a local path or a URL"):
         read("nothing://a")
 
@@ -399,6 +399,47 @@ def test_http(site: str, tmp_path: Path) -> None:
     source = open_source(f"{site}/g1/*.png", SourceOptions())
     assert source.listing().column("path").to_pylist() == ["001.png", "004.png"]
     assert not [path for path in asked if path.endswith("1.png")]  # listing fetches no image
+
+
+def test_tars_on_a_server_without_ranges(site: str, tmp_path: Path) -> None:
+    """It sends whole files whatever range is asked for: one error, and no image is said to be cut."""
+    save_tar(tmp_path / "site" / "small.tar", {"0.png": PNGS[0]})
+    source = open_source(f"{site}/small.tar", SourceOptions())
+    listing = source.listing()
+    told = r"the server of http://.*/small\.tar does not answer with ranges of bytes.* copy the files to a local disk"
+    with pytest.raises(InputError, match=told):
+        list(source.reader(source.files()).read(listing))
+    save_tar(tmp_path / "site" / "large.tar", {"0.png": PNGS[0], "1.txt": bytes(40 << 20), "2.png": PNGS[1]})
+    with pytest.raises(InputError, match="does not answer with ranges of bytes"):
+        open_source(f"{site}/large.tar", SourceOptions()).listing()
+
+
+def test_a_local_source_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails for every file is one error, and for one file it is that image's."""
+    for number in range(20):
+        (tmp_path / f"{number:02d}.png").write_bytes(PNGS[0])
+    source = open_source(str(tmp_path), SourceOptions())
+    listing, reader = source.listing(), source.reader(source.files())
+    original = Path.open
+    broken = {"05.png"}
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.suffix == ".png" and (not broken or path.name in broken):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+
+    def read_bytes(path: Path) -> Any:
+        with path.open("rb") as file:
+            return file.read()
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    files = list(reader.read(listing))
+    assert [isinstance(file, ImageError) for file in files] == [number == 5 for number in range(20)]
+    broken.clear()
+    with pytest.raises(InputError, match=r"cannot be read now \(Input/output error\), nor can other images; run the"):
+        list(reader.read(listing))
 
 
 class Failing:

@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...io.image_files import SUFFIXES
 from ...io.remote import is_local
 from .base import printable, table
-from .fetching import AT_ONCE, Fetched, read_local, read_remote
+from .fetching import AT_ONCE, Fetched, read_local, read_remote, spread
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -45,21 +45,23 @@ class ImageFiles:
         return table(self._names, self.files(), labels)
 
     def reader(self, files: dict[str, str]) -> ImageFileReader:
-        return ImageFileReader(self._matches.fs, self._matches.root)
+        return ImageFileReader(self._matches.fs, self._matches.root, spread(list(files or self.files())))
 
 
 @dataclass(frozen=True)
 class ImageFileReader:
-    """Reads whole files under the folder `root`."""
+    """Reads whole files under the folder `root`. `others` are a few of them, to tell its failure from an image's."""
 
     fs: Any
     root: str
+    others: tuple[str, ...] = ()
 
     def read(self, rows: pa.Table) -> Iterator[Fetched]:
         files = [os.fsdecode(file) for file in rows.column("file").to_pylist()]
         names = rows.column("path").to_pylist()
         if is_local(self.fs):
-            yield from (read_local(file, name, self.root) for file, name in zip(files, names, strict=True))
+            yield from (read_local(file, name, self.root, self.others) for file, name in zip(files, names, strict=True))
             return
         for start in range(0, len(files), AT_ONCE):
-            yield from read_remote(self.fs, files[start : start + AT_ONCE], names[start : start + AT_ONCE])
+            some = slice(start, start + AT_ONCE)
+            yield from read_remote(self.fs, files[some], names[some], self.others)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import InputError, one_line
+from ...errors import CodaError, InputError, one_line
 from ...io.image_files import Entry, Kind, has_image_suffix, is_hidden, omitted_as, walk
 from ...io.omitted import Omitted
 from ...io.remote import is_local, open_filesystem, redacted
@@ -58,8 +58,12 @@ def find(where: str, *, leave_out: str | None = None) -> Matches:
         else:
             raise InputError(f"there is no file or folder {redacted(where)!r}; check the path")
         return _sorted(fs, root, entries, leave_out)
-    except OSError as error:
-        raise InputError(f"{redacted(where)} cannot be searched ({one_line(error)})") from error
+    except CodaError:
+        raise
+    except Exception as error:  # each file system's package has errors of its own
+        raise InputError(
+            f"{redacted(where)} cannot be searched ({one_line(error)}); check the path, the network and the permissions"
+        ) from error
 
 
 def _sorted(fs: Any, root: str, entries: Iterable[Entry], leave_out: str | None) -> Matches:

@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, InputError, one_line
-from ...io.remote import is_local
+from ...io.remote import is_local, redacted
 from .base import by_file, table
-from .fetching import Fetched, check_state, state
+from .fetching import Fetched, check_state, source_errors, state
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -116,12 +116,14 @@ def _opened(fs: Any, path: str) -> pq.ParquetFile:
 def _explained(path: str) -> Iterator[None]:
     import pyarrow as pa
 
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{path} is not a Parquet file, or is damaged ({one_line(error)}); copy or download it again"
-        ) from error
+    with source_errors(path):
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{redacted(path)} is not a Parquet file, or is damaged ({one_line(error)}); copy or download it again"
+                f"{', if a second try does not help' if '://' in path else ''}"
+            ) from error
 
 
 def _one_kind(labels: list[Any]) -> list[Any]:

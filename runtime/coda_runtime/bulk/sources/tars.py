@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ImageError, InputError, one_line
+from ...errors import ImageError, InputError
 from ...io.image_files import is_image
 from ...io.remote import redacted
 from ..tars import members
 from .base import by_file, printable, table
-from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, read_ranges, state, too_large
+from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, read_ranges, source_errors, state, too_large
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -65,18 +65,15 @@ class TarFiles:
     def _members(self, path: str) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
         """Return the members of a shard, and the label of each sample."""
         labels: dict[str, str] = {}
-        try:
-            with self._fs.open(path, "rb") as file:
-                found = list(members(file, self._fs.info(path)["size"], redacted(path), self.omitted))
-                for name, offset, size in found if self._label else ():
-                    sample = name.removesuffix(f".{self._label}")
-                    if sample != name and size > _LONGEST_LABEL:
-                        self.omitted.add("oversized label", f"{redacted(path)}/{name}")
-                    elif sample != name:
-                        file.seek(offset)
-                        labels[sample] = printable(file.read(size).decode(errors="replace").strip())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({one_line(error)}); check the path") from error
+        with source_errors(path), self._fs.open(path, "rb") as file:
+            found = list(members(file, self._fs.info(path)["size"], redacted(path), self.omitted))
+            for name, offset, size in found if self._label else ():
+                sample = name.removesuffix(f".{self._label}")
+                if sample != name and size > _LONGEST_LABEL:
+                    self.omitted.add("oversized label", f"{redacted(path)}/{name}")
+                elif sample != name:
+                    file.seek(offset)
+                    labels[sample] = printable(file.read(size).decode(errors="replace").strip())
         return found, labels
 
 
@@ -100,8 +97,6 @@ class TarReader:
                 ):
                     if size > MAX_BYTES:
                         yield ImageError(too_large(name, size))
-                    elif isinstance(item, bytes) and len(item) != size:
-                        yield ImageError(f"{name!r} is truncated: {path} ended before it did")
                     else:
                         yield item
 
