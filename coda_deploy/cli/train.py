@@ -67,7 +67,7 @@ def command(
         as_json=as_json,
         summary=lambda metrics: (
             f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images, "
-            f"{percent(metrics['utilization'], 1)} of the codes in use"
+            f"{percent(metrics.get('utilization', 0.0), 1)} of the codes in use"
         ),
         following=f"next:  coda eval {folder} --data IMAGES\n       coda export {folder} --out bundle/",
     )

@@ -64,6 +64,6 @@ def carry_out(
     if as_json:
         print_json({"out": str(out), **metrics})
         return
-    if metrics:  # none where somebody has removed the log
+    if "psnr" in metrics:  # none where somebody has removed the log
         click.echo(f"{out}: {summary(metrics)}")
     click.echo(following)

@@ -16,13 +16,15 @@ from coda_runtime.io.image_files import expected_suffixes, has_image_suffix
 _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "https", "pipe", "s3"})
 
 
-def open_source(where: str | os.PathLike[str]) -> ImageSource:
+def open_source(where: str | os.PathLike[str], *, mark: Path | None = None) -> ImageSource:
     """Open the images at ``where``.
 
     That is a folder of image files nested in any way; WebDataset shards as a folder of .tar files, one .tar,
     ``data/*.tar`` or ``data/train-{000..012}.tar``; ``hf:owner/name`` or ``hf:owner/name@split``, or a folder that
     ``datasets`` wrote with ``save_to_disk`` (``path@split``; train by default); or a .npy file of uint8 [N,H,W,3].
     Tar files in a folder that also holds images are not opened.
+
+    ``mark`` is a hidden file of a folder that is written to, which must not be in one that is searched.
 
     Raises ``DataError`` when nothing usable is there, ``MissingDependencyError`` for a dataset without ``datasets``.
     """
@@ -31,7 +33,7 @@ def open_source(where: str | os.PathLike[str]) -> ImageSource:
         return dataset.from_hub(text)
     path = Path(text)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, mark)
     if path.exists():
         return _open_file(path)
     _reject_remote(text)
@@ -45,10 +47,10 @@ def open_source(where: str | os.PathLike[str]) -> ImageSource:
     raise DataError(f"there is no file or folder {text!r}; check the path")
 
 
-def _open_folder(folder: Path) -> ImageSource:
+def _open_folder(folder: Path, mark: Path | None) -> ImageSource:
     if dataset.is_saved(folder):
         return dataset.from_disk(folder)
-    found = search(folder)
+    found = search(folder, mark)
     if found.images:
         return FolderSource(folder, found.images)
     if found.shards:

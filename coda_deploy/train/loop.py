@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from coda_deploy.train.launch import check_agreement, make_accelerator, start_tr
 from coda_deploy.train.learner import Learner
 from coda_deploy.train.metrics import Window
 from coda_deploy.train.objective import Objective
+from coda_deploy.train.place import SAMPLES, check_apart, held
 from coda_deploy.train.report import Report
 from coda_deploy.train.sample_grid import write_grid
 from coda_deploy.train.schedule import Schedule
@@ -43,7 +44,7 @@ from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.io.atomic_files import staged_file
 
-CONFIG_COPY, SAMPLES = "train.toml", "pictures"
+CONFIG_COPY = "train.toml"
 GRID_IMAGES = 4
 Metrics = dict[str, float]
 
@@ -73,13 +74,16 @@ def run(
     Raises what :func:`coda_deploy.train.trainer.train` does.
     """
     folder = Path(out)
-    newest = _newest(folder, resume)
+    _newest(folder, resume)
+    check_apart(folder, data)
     accelerator = make_accelerator(config, folder)
-    with stop_requests() as request:
+    with stop_requests() as request, held(folder) if accelerator.is_main_process else nullcontext() as mark:
+        newest = _newest(folder, resume)  # again: the run that held the folder may have gone on until now
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
-            training = make(RunContext(open_source(data), os.fspath(data), folder, accelerator, request, report))
+            source = open_source(data, mark=mark)
+            training = make(RunContext(source, os.fspath(data), folder, accelerator, request, report))
         try:
             if newest:
                 training.resume(newest)
