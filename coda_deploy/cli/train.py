@@ -37,6 +37,7 @@ def command(
     latent_warmup: int | None,
     overrides: tuple[str, ...],
     show_config: bool,
+    skip_bad: bool,
     as_json: bool,
 ) -> None:
     """Adapt a continuous VAE into a discrete tokenizer.
@@ -62,7 +63,7 @@ def command(
     with progress("loading PyTorch", total=None):
         from coda_deploy.train.trainer import train
     carry_out(
-        lambda: train(config, images, folder, vae=vae, resume=resume),
+        lambda: train(config, images, folder, vae=vae, resume=resume, skip_bad=skip_bad),
         folder,
         as_json=as_json,
         summary=lambda metrics: (

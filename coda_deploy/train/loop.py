@@ -55,6 +55,7 @@ class RunContext:
 
     source: ImageSource
     data: str
+    skip_bad: bool
     out: Path
     accelerator: Accelerator
     request: StopRequest
@@ -68,6 +69,7 @@ def run(
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
+    skip_bad: bool = True,
 ) -> Metrics:
     """Train what ``make`` gives, from the newest checkpoint where ``resume`` is set; returns the last line of figures.
 
@@ -83,7 +85,7 @@ def run(
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
             source = open_source(data, mark=mark)
-            training = make(RunContext(source, os.fspath(data), folder, accelerator, request, report))
+            training = make(RunContext(source, os.fspath(data), skip_bad, folder, accelerator, request, report))
         try:
             if newest:
                 training.resume(newest)
@@ -120,7 +122,7 @@ class Training(ABC):
         self.accelerator, self.request, self.report = context.accelerator, context.request, context.report
         self.inputs = {"data": context.data}
         self.main: bool = context.accelerator.is_main_process
-        self.skips = Skips(self.report)
+        self.skips = Skips(self.report, skip_bad=context.skip_bad)
         optim = config.optim
         self.images_per_step = optim.batch * optim.accumulate * distributed.world()
         steps = optim.steps or max(1, round(optim.epochs * len(self.source) / self.images_per_step))
