@@ -14,7 +14,7 @@ import click
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table, warn
-from coda_runtime.cli.options import load_options
+from coda_runtime.cli.options import load_options, skip_bad_option
 from coda_runtime.errors import InputError
 from coda_runtime.io.atomic_files import staged_file
 from coda_runtime.io.image_files import has_image_suffix
@@ -70,6 +70,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
     "--show", type=click.IntRange(0, 100), default=8, show_default=True, help="Worst and best images in the report."
 )
 @click.option("--per-image", type=click.Path(path_type=Path), help="JSON Lines file to write, one line per image.")
+@skip_bad_option(default=True)
 @load_options()
 @json_option
 def command(
@@ -120,6 +121,7 @@ def _evaluate(
     workers: int,
     against: str | None,
     show: int,
+    skip_bad: bool,
     options: LoadOptions,
     **choice: Any,
 ) -> Evaluation:
@@ -147,6 +149,7 @@ def _evaluate(
                 batch_size=batch,
                 limit=limit,
                 workers=workers,
+                skip_bad=skip_bad,
                 show=show if with_images else 0,
                 progress=bar.advance,
             )

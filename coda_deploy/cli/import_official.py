@@ -9,6 +9,7 @@ import click
 
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_runtime.cli.base import command as coda_command
+from coda_runtime.cli.base import json_option, print_json
 from coda_runtime.errors import OutputError
 
 
@@ -24,7 +25,8 @@ from coda_runtime.errors import OutputError
 @click.option("--revision", help="Branch, tag or commit hash of the repository.  [default: main]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Tokenizer folder to write.")
 @click.option("--force", is_flag=True, help="Replace a tokenizer that is in --out.")
-def command(source: str | None, variant: str, revision: str | None, out: Path, force: bool) -> None:
+@json_option
+def command(source: str | None, variant: str, revision: str | None, out: Path, force: bool, as_json: bool) -> None:
     """Read an official CODA checkpoint (vae_ema.pth and quantizer_ema.pth) into a tokenizer folder.
 
     Without FOLDER it is downloaded from where CODA's authors publish it on the Hugging Face Hub; ORG/NAME or
@@ -40,6 +42,10 @@ def command(source: str | None, variant: str, revision: str | None, out: Path, f
         _check_out(out)
     tokenizer = import_official(source, variant, revision=revision)
     tokenizer.save_pretrained(out)
+    if as_json:
+        sizes = {"num_tokens": tokenizer.spec.num_tokens, "vocab_size": tokenizer.spec.vocab_size}
+        print_json({"out": str(out), "variant": variant, **sizes, "checkpoint": tokenizer.checkpoint})
+        return
     click.echo(f"{out}: {variant}, {tokenizer.spec.num_tokens} tokens per image, {tokenizer.spec.vocab_size} codes")
     _print_commit(tokenizer.checkpoint or {})
 

@@ -37,6 +37,7 @@ def command(
     latent_warmup: int | None,
     overrides: tuple[str, ...],
     show_config: bool,
+    skip_bad: bool,
     as_json: bool,
 ) -> None:
     """Adapt a continuous VAE into a discrete tokenizer.
@@ -62,12 +63,12 @@ def command(
     with progress("loading PyTorch", total=None):
         from coda_deploy.train.trainer import train
     carry_out(
-        lambda: train(config, images, folder, vae=vae, resume=resume),
+        lambda: train(config, images, folder, vae=vae, resume=resume, skip_bad=skip_bad),
         folder,
         as_json=as_json,
         summary=lambda metrics: (
             f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images, "
-            f"{percent(metrics['utilization'], 1)} of the codes in use"
+            f"{percent(metrics.get('utilization', 0.0), 1)} of the codes in use"
         ),
         following=f"next:  coda eval {folder} --data IMAGES\n       coda export {folder} --out bundle/",
     )

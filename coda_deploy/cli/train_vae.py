@@ -33,6 +33,7 @@ def command(
     resume: bool,
     overrides: tuple[str, ...],
     show_config: bool,
+    skip_bad: bool,
     as_json: bool,
 ) -> None:
     """Train a continuous VAE on your own images, if you have none to adapt.
@@ -52,7 +53,7 @@ def command(
     with progress("loading PyTorch", total=None):
         from coda_deploy.train.vae.trainer import train_vae
     carry_out(
-        lambda: train_vae(config, images, folder, vae=vae, resume=resume),
+        lambda: train_vae(config, images, folder, vae=vae, resume=resume, skip_bad=skip_bad),
         folder,
         as_json=as_json,
         summary=lambda metrics: f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images",

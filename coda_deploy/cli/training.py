@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from coda_runtime.cli.base import print_json
+from coda_runtime.cli.options import skip_bad_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 Metrics = dict[str, float]
@@ -28,6 +29,7 @@ def training_options(result: str) -> Callable[[F], F]:
             metavar="SECTION.KEY=VALUE",
             help="Change one setting; repeatable. --show-config lists them all.",
         ),
+        skip_bad_option(default=True),
         click.option("--show-config", is_flag=True, help="Print every setting with its value, and exit."),
     )
 
@@ -64,6 +66,6 @@ def carry_out(
     if as_json:
         print_json({"out": str(out), **metrics})
         return
-    if metrics:  # none where somebody has removed the log
+    if "psnr" in metrics:  # none where somebody has removed the log
         click.echo(f"{out}: {summary(metrics)}")
     click.echo(following)

@@ -50,12 +50,20 @@ class FolderSource:
         return str(Path(self._folder, self._names[index]))
 
 
-def search(folder: Path) -> Found:
-    """Find every image and tar file under ``folder``. Raises ``DataError`` where it may not look."""
+def search(folder: Path, mark: Path | None = None) -> Found:
+    """Find every image and tar file under ``folder``. Raises ``DataError`` where it may not look.
+
+    ``mark`` is a hidden file in a folder that must not be among those searched, by links either.
+    """
     found = Found()
     try:
         for entry in walk(folder):
             name, kind = entry
+            if mark is not None and kind is Kind.HIDDEN and _is_mark(folder / name, mark):
+                raise DataError(
+                    f"--out {mark.parent} lies in {folder}, whose images are the training's, so that it would learn "
+                    "from its own sample grids: choose an --out outside of it"
+                )
             # A link to nowhere is an image that is not there, and told as one when its turn comes.
             there = kind in (Kind.FILE, Kind.BROKEN)
             if there and has_image_suffix(name):
@@ -70,3 +78,7 @@ def search(folder: Path) -> Found:
     except OSError as error:
         raise DataError(f"{error.filename or folder} cannot be searched ({one_line(error)})") from error
     return found
+
+
+def _is_mark(path: Path, mark: Path) -> bool:
+    return path.name == mark.name and path.samefile(mark)

@@ -18,7 +18,9 @@ from coda_runtime.io.omitted import Omitted
 _REMOTE = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "hdfs", "http", "https", "pipe", "s3"})
 
 
-def open_source(where: str | os.PathLike[str], warn: Callable[[str], None] = lambda _: None) -> ImageSource:
+def open_source(
+    where: str | os.PathLike[str], warn: Callable[[str], None] = lambda _: None, *, mark: Path | None = None
+) -> ImageSource:
     """Open the images at ``where``.
 
     That is a folder of image files nested in any way; WebDataset shards as a folder of .tar files, one .tar,
@@ -27,21 +29,23 @@ def open_source(where: str | os.PathLike[str], warn: Callable[[str], None] = lam
     Tar files in a folder that also holds images are not opened. ``warn`` is told, once and in one line, of what in a
     folder or in shards was left out.
 
+    ``mark`` is a hidden file of a folder that is written to, which must not be in one that is searched.
+
     Raises ``DataError`` when nothing usable is there, ``MissingDependencyError`` for a dataset without ``datasets``.
     """
     omitted = Omitted()
-    source = _open(os.fspath(where), omitted)
+    source = _open(os.fspath(where), omitted, mark)
     if omitted:
         warn(omitted.warning(os.fspath(where)))
     return source
 
 
-def _open(text: str, omitted: Omitted) -> ImageSource:
+def _open(text: str, omitted: Omitted, mark: Path | None) -> ImageSource:
     if text.startswith(dataset.HUB_PREFIX) and not text.startswith("hf://"):
         return dataset.from_hub(text)
     path = Path(text)
     if path.is_dir():
-        return _open_folder(path, omitted)
+        return _open_folder(path, omitted, mark)
     if path.exists():
         return _open_file(path, omitted)
     _reject_remote(text)
@@ -55,10 +59,10 @@ def _open(text: str, omitted: Omitted) -> ImageSource:
     raise DataError(f"there is no file or folder {text!r}; check the path")
 
 
-def _open_folder(folder: Path, omitted: Omitted) -> ImageSource:
+def _open_folder(folder: Path, omitted: Omitted, mark: Path | None) -> ImageSource:
     if dataset.is_saved(folder):
         return dataset.from_disk(folder)
-    found = search(folder)
+    found = search(folder, mark)
     omitted.update(found.omitted.to_json())
     if found.images:
         for name in found.shards:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from PIL import Image
 
+from coda_deploy.errors import DataError
 from coda_runtime.errors import ImageError, InputError, one_line
 
 T = TypeVar("T")
@@ -50,6 +51,11 @@ def attempt(source: ImageSource, index: int, cut: Callable[[Image.Image], T]) ->
         return cut(source.image(index))
     except (ImageError, OSError) as error:
         return Skipped(source.name(index), one_line(error, limit=None))
+
+
+def bad_image(skipped: Skipped) -> DataError:
+    """Return the error for an image where none is to be skipped."""
+    return DataError(f"{skipped.name} cannot be used: {skipped.reason} (--skip-bad leaves such images out)")
 
 
 def printable(name: str) -> str:

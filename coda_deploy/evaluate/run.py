@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coda_deploy.data import ImageSource, centre_batches
+from coda_deploy.data.source import bad_image
 from coda_deploy.evaluate.devices import full_float32
 from coda_deploy.evaluate.meter import Meter, Metrics
 from coda_deploy.evaluate.result import Evaluation
@@ -25,6 +26,7 @@ def evaluate(
     batch_size: int = 8,
     limit: int | None = None,
     workers: int = 0,
+    skip_bad: bool = True,
     show: int = 8,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -39,11 +41,12 @@ def evaluate(
         batch_size: images at once.
         limit: take that many images, evenly spread over the source; all by default.
         workers: processes that read images; 0 reads them in this one.
+        skip_bad: False ends it at the first image that cannot be read.
         show: how many of the worst and of the best reconstructions to keep.
         progress: called with the number of images that were just done or skipped.
 
     Raises:
-        DataError: not one image can be read.
+        DataError: not one image can be read, or with ``skip_bad=False`` one cannot.
         InputError: ``against`` has another spec; a number does not fit.
     """
     if against is not None:
@@ -52,6 +55,8 @@ def evaluate(
     batches = centre_batches(source, target.spec.image_size, batch_size, limit=limit, workers=workers)
     with full_float32():
         for batch in batches:
+            if batch.skipped and not skip_bad:
+                raise bad_image(batch.skipped[0])
             meter.add(batch)
             progress(len(batch.images) + len(batch.skipped))
     return meter.result(data)

@@ -5,14 +5,16 @@ The one after 1000 steps is the folder ``OUT/checkpoints/step-00001000``:
     config.json, model.safetensors      the tokenizer with averaged weights: `coda export`, `coda eval` take it
     training.safetensors                raw weights, averages, optimizers, discriminator
     training.json                       step, configuration, figures since the last log line, what was skipped
+    SHA256SUMS                          of all of them, as `sha256sum -c` reads it
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,8 +28,11 @@ from torch import Tensor
 from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.train.learner import Learner
 from coda_deploy.train.sections import Configuration
-from coda_runtime.errors import OutputError, one_line
+from coda_runtime.errors import ChecksumError, OutputError, one_line
+from coda_runtime.format.checksums import format_sums, parse_sums, sha256_file
+from coda_runtime.format.manifest import CHECKSUMS_NAME
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.json_fields import bounded_int, describe, is_int, is_object, is_size
 from coda_runtime.machine.processors import describe_cpu
 
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
@@ -75,6 +80,8 @@ def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts
         (folder / TENSORS).write_bytes(save(contiguous))
         text = json.dumps({"format_version": FORMAT_VERSION, **vars(facts)}, indent=1)
         (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+        digests = {file.relative_to(folder).as_posix(): sha256_file(file) for file in _files(folder)}
+        (folder / CHECKSUMS_NAME).write_bytes(format_sums(digests))
     for old in list_checkpoints(out)[:-keep]:
         # Renamed first: killed half-way through, it must not look like a checkpoint.
         hidden = old.with_name(f".{old.name}.part")
@@ -86,12 +93,70 @@ def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
     """Load tensors on the CPU, and facts. Raises ``WeightsError`` for a missing, damaged or other version's file."""
     try:
-        data = json.loads((path / FACTS).read_text(encoding="utf-8"))
+        data = json.loads((path / FACTS).read_text(encoding="utf-8"), parse_int=bounded_int)
+        if not isinstance(data, dict):
+            raise ValueError(f"{FACTS} holds {describe(data)}, expected an object")
         if data.pop("format_version") != FORMAT_VERSION:
             raise WeightsError(f"{path} was written by another version of coda-deploy: continue with that one")
-        return load_file(path / TENSORS), Facts(**data)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        _check_sums(path)
+        return load_file(path / TENSORS), _facts(data)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ChecksumError, SafetensorError) as error:
         raise damaged(path, one_line(error, named=True)) from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.is_file()]
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ``ValueError`` for a file that is not as it was written. Checkpoints of before have no SHA256SUMS."""
+    sums = path / CHECKSUMS_NAME
+    if not sums.exists():
+        return
+    for name, digest in parse_sums(sums.read_bytes(), sums).items():
+        if not (path / name).is_file():
+            raise ValueError(f"{name} is missing")
+        if sha256_file(path / name) != digest:
+            raise ValueError(f"{name} is not what {CHECKSUMS_NAME} lists: it was altered")
+
+
+def _facts(data: dict[str, Any]) -> Facts:
+    """Return the facts. Raises ``ValueError`` for a value of another kind than was written, ``TypeError`` for a key."""
+    for name, value in data.items():
+        if name in _KINDS and not _KINDS[name](value):
+            raise ValueError(f"{name} in {FACTS} is {describe(value)}")
+    return Facts(**data)
+
+
+def _is_table(value: Any, kind: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(kind, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_window(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return not value or (
+        value.keys() == {"steps", "sums"} and is_size(value["steps"]) and _is_table(value["sums"], _is_number)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "step": is_size,
+    "config": lambda value: _is_table(value, is_object),
+    "images_per_step": lambda value: is_size(value) and value > 0,
+    "images": is_size,
+    "window": _is_window,
+    "skipped": lambda value: _is_table(value, _is_text),
+    "versions": lambda value: _is_table(value, _is_text),
+}
 
 
 def damaged(path: Path, reason: object) -> WeightsError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from coda_deploy.train.launch import check_agreement, make_accelerator, start_tr
 from coda_deploy.train.learner import Learner
 from coda_deploy.train.metrics import Window
 from coda_deploy.train.objective import Objective
+from coda_deploy.train.place import SAMPLES, check_apart, held
 from coda_deploy.train.report import Report
 from coda_deploy.train.sample_grid import write_grid
 from coda_deploy.train.schedule import Schedule
@@ -43,7 +44,7 @@ from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.io.atomic_files import staged_file
 
-CONFIG_COPY, SAMPLES = "train.toml", "pictures"
+CONFIG_COPY = "train.toml"
 GRID_IMAGES = 4
 Metrics = dict[str, float]
 
@@ -54,6 +55,7 @@ class RunContext:
 
     source: ImageSource
     data: str
+    skip_bad: bool
     out: Path
     accelerator: Accelerator
     request: StopRequest
@@ -67,20 +69,23 @@ def run(
     out: str | os.PathLike[str],
     *,
     resume: bool = False,
+    skip_bad: bool = True,
 ) -> Metrics:
     """Train what ``make`` gives, from the newest checkpoint where ``resume`` is set; returns the last line of figures.
 
     Raises what :func:`coda_deploy.train.trainer.train` does.
     """
     folder = Path(out)
-    newest = _newest(folder, resume)
+    _newest(folder, resume)
+    check_apart(folder, data)
     accelerator = make_accelerator(config, folder)
-    with stop_requests() as request:
+    with stop_requests() as request, held(folder) if accelerator.is_main_process else nullcontext() as mark:
+        newest = _newest(folder, resume)  # again: the run that held the folder may have gone on until now
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
-            images = open_source(data, lambda text: report.say(f"warning: {text}"))
-            training = make(RunContext(images, os.fspath(data), folder, accelerator, request, report))
+            source = open_source(data, lambda text: report.say(f"warning: {text}"), mark=mark)
+            training = make(RunContext(source, os.fspath(data), skip_bad, folder, accelerator, request, report))
         try:
             if newest:
                 training.resume(newest)
@@ -117,7 +122,7 @@ class Training(ABC):
         self.accelerator, self.request, self.report = context.accelerator, context.request, context.report
         self.inputs = {"data": context.data}
         self.main: bool = context.accelerator.is_main_process
-        self.skips = Skips(self.report)
+        self.skips = Skips(self.report, skip_bad=context.skip_bad)
         optim = config.optim
         self.images_per_step = optim.batch * optim.accumulate * distributed.world()
         steps = optim.steps or max(1, round(optim.epochs * len(self.source) / self.images_per_step))

@@ -70,17 +70,18 @@ class Report:
         path = self._out / LOG
         if not self._active or not path.exists():
             return
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if _step_of(line) <= step]
+        text = path.read_text(encoding="utf-8", errors="replace")
+        kept = [line for line in text.splitlines(keepends=True) if (found := _figures(line)) and found["step"] <= step]
         with staged_file(path) as file:
             file.write_text("".join(kept), encoding="utf-8")
 
     def last(self) -> dict[str, Any]:
-        """Return the last line of log.jsonl; empty where there is none."""
+        """Return the last line of log.jsonl; empty where there is none, or it is not one of a training."""
         try:
-            lines = (self._out / LOG).read_text(encoding="utf-8").splitlines()
-            return dict(json.loads(lines[-1]))
-        except (FileNotFoundError, IndexError, ValueError):
+            lines = (self._out / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
             return {}
+        return _figures(lines[-1]) if lines else {}
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Write one line of log.jsonl. Raises ``OutputError``."""
@@ -118,11 +119,15 @@ class Phase:
         self._report.say("  ".join(part for part in parts if part))
 
 
-def _step_of(line: str) -> int:
+def _figures(line: str) -> dict[str, Any]:
+    """Return one line of log.jsonl; empty for what is none, as the last one of a killed run, which may be cut."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # the last line of a killed run may be cut
-        return sys.maxsize
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
+        return {}
+    return found if "step" in found else {}
 
 
 def _short(value: float) -> str:

@@ -7,19 +7,24 @@ from collections.abc import Mapping
 
 from coda_deploy import distributed
 from coda_deploy.data import TrainBatch
+from coda_deploy.data.source import bad_image
 from coda_deploy.train.report import Report
 
 
 class Skips:
     """``reasons`` by name: what this process met, and after ``gather`` what every process did."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, *, skip_bad: bool = True) -> None:
+        """Raise ``DataError`` in ``note`` for the first one, unless ``skip_bad``."""
+        self._skip_bad = skip_bad
         self.reasons: dict[str, str] = {}
         self._report = report
         self._own: dict[str, str] = {}
 
     def note(self, batch: TrainBatch) -> TrainBatch:
         """Take up what was skipped while ``batch`` was made; gives the batch back."""
+        if batch.skipped and not self._skip_bad:
+            raise bad_image(batch.skipped[0])
         found = {skipped.name: skipped.reason for skipped in batch.skipped}
         self._own |= found
         self._tell(found)

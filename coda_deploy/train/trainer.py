@@ -32,12 +32,14 @@ def train(
     *,
     vae: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    skip_bad: bool = True,
 ) -> Metrics:
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
     ``data`` is whatever :func:`coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
     the configuration's. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is none.
     Start it under torchrun or ``accelerate launch`` for many processes.
+    Images that cannot be read are named and replaced by the next one; without ``skip_bad`` the first ends the run.
 
     Raises ``ConfigError``, ``WeightsError``, ``DataError``, ``OutputError`` or ``MissingDependencyError`` before any
     work is done; ``DivergedError`` for a loss that is not finite, naming the batch; ``StoppedError`` after SIGTERM or
@@ -47,7 +49,9 @@ def train(
         config = dataclasses.replace(
             config, tokenizer=dataclasses.replace(config.tokenizer, vae=printable(os.fspath(vae)))
         )
-    return run(lambda context: _TokenizerTraining(config, vae, context), config, data, out, resume=resume)
+    return run(
+        lambda context: _TokenizerTraining(config, vae, context), config, data, out, resume=resume, skip_bad=skip_bad
+    )
 
 
 class _TokenizerTraining(Training):

@@ -24,13 +24,14 @@ def train_vae(
     *,
     vae: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    skip_bad: bool = True,
 ) -> Metrics:
     """Train a VAE, and leave a diffusers folder at ``out``, as ``coda train --vae`` takes it.
 
-    It begins with the weights of ``vae``, a folder or hub id, or with random ones. ``data``, ``resume``, what is
-    returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
+    It begins with the weights of ``vae``, a folder or hub id, or with random ones. ``data``, ``resume``, ``skip_bad``,
+    what is returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
     """
-    return run(lambda context: _VaeTraining(config, vae, context), config, data, out, resume=resume)
+    return run(lambda context: _VaeTraining(config, vae, context), config, data, out, resume=resume, skip_bad=skip_bad)
 
 
 class _VaeTraining(Training):

@@ -147,12 +147,16 @@ def run(
 @coda_command(name="report", example="coda bench report cpu.json gpu.json --out report.html")
 @click.argument("results", nargs=-1, required=True, metavar="RESULTS...", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
-def report(results: tuple[Path, ...], out: Path) -> None:
+@json_option
+def report(results: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Show RESULTS, files that `coda bench run` wrote, as one page with charts."""
     from ..bench.report import write_report
     from ..bench.results import Results
 
     write_report([Results.load(path) for path in results], out)
+    if as_json:
+        print_json({"out": str(out), "results": [str(path) for path in results]})
+        return
     click.echo(f"{out}: written")
 
 

@@ -13,7 +13,7 @@ from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
 from ..loading import open_tokenizer
 from .base import command as coda_command
-from .base import printable, progress
+from .base import json_option, print_json, printable, progress
 from .options import bundle_argument, force_option, load_options
 from .png import save_png
 from .sources import keep_existing
@@ -28,8 +28,11 @@ from .sources import keep_existing
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
 @force_option
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
+@json_option
 @load_options()
-def command(bundle: str, tokens: Path, out: Path, force: bool, scales: int | None, options: LoadOptions) -> None:
+def command(
+    bundle: str, tokens: Path, out: Path, force: bool, scales: int | None, as_json: bool, options: LoadOptions
+) -> None:
     """Turn tokens back into images, one PNG each, named after the image they came from.
 
     TOKENS.npz is what `coda encode` writes, or any .npz file with ids: int32 [N,L].
@@ -48,6 +51,10 @@ def command(bundle: str, tokens: Path, out: Path, force: bool, scales: int | Non
                 for image, name in zip(images, names[start:], strict=False):
                     save_png(folder / name, image)
                 bar.advance(len(images))
+    if as_json:
+        images_told = [{"name": name, "file": written} for name, written in zip(file.names, names, strict=True)]
+        print_json({"out": str(out), "num_images": len(ids), "num_tokens": ids.shape[1], "images": images_told})
+        return
     click.echo(f"{len(ids)} images: {out}")
 
 

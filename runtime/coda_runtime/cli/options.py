@@ -28,6 +28,20 @@ force_option = click.option("--force", is_flag=True, help="Replace pictures of t
 """Passed as `force: bool`."""
 
 
+def skip_bad_option(*, default: bool) -> Callable[[F], F]:
+    """Add --skip-bad and --no-skip-bad, passed as `skip_bad: bool`.
+
+    The default is to skip where images are a data set, of which the command tells something as a whole, and to end
+    where each image has a result of its own.
+    """
+    return click.option(
+        "--skip-bad/--no-skip-bad",
+        default=default,
+        show_default=True,
+        help="Images that cannot be read: leave out, named and counted, or end at the first.",
+    )
+
+
 def load_options(*, but: Collection[str] = ()) -> Callable[[F], F]:
     """Add an option for each field of LoadOptions that has a `help`, passed together as `options: LoadOptions`.
 

@@ -9,15 +9,14 @@ import numpy as np
 
 from ..backends.base import LoadOptions
 from ..codes.metrics import json_number, psnr_per_image
-from ..images import fit
 from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
 from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
-from .options import bundle_argument, force_option, images_argument, load_options
+from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
 from .png import save_png
-from .sources import collect, keep_existing, keep_sources
+from .sources import SourceReader, collect, keep_existing, keep_sources
 
 
 @coda_command(name="reconstruct", example="coda reconstruct bundle photos/ --out pictures --side-by-side")
@@ -26,6 +25,7 @@ from .sources import collect, keep_existing, keep_sources
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
 @force_option
 @click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
+@skip_bad_option(default=False)
 @json_option
 @load_options()
 def command(
@@ -34,6 +34,7 @@ def command(
     out: Path,
     force: bool,
     side_by_side: bool,
+    skip_bad: bool,
     as_json: bool,
     options: LoadOptions,
 ) -> None:
@@ -45,30 +46,34 @@ def command(
     names = png_names([source.name for source in sources])
     keep_sources(sources, [out / name for name in names])
     keep_existing(out, names, force=force)
-    scores: list[float] = []
+    name_of = dict(zip(map(id, sources), names, strict=True))
+    results: list[tuple[str, str, float]] = []
     with (
         open_tokenizer(bundle, options) as tok,
         staged_folder(out) as folder,
         progress("reconstructing", len(sources)) as bar,
     ):
+        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad)
         for start in range(0, len(sources), tok.images_per_run):
-            part = sources[start : start + tok.images_per_run]
-            originals = np.stack([fit(source.path, tok.spec.image_size) for source in part])
+            part, originals = reader.read(start, tok.images_per_run)
+            bar.advance(min(tok.images_per_run, len(sources) - start))
+            if not part:
+                continue
             reconstructions = tok.reconstruct(originals)
-            scores += psnr_per_image(originals, reconstructions).tolist()
-            for original, reconstruction, name in zip(originals, reconstructions, names[start:], strict=False):
+            scores = psnr_per_image(originals, reconstructions).tolist()
+            for source, original, reconstruction, score in zip(part, originals, reconstructions, scores, strict=True):
+                name = name_of[id(source)]
                 save_png(
                     folder / name,
                     np.concatenate([original, reconstruction], axis=1) if side_by_side else reconstruction,
                 )
-            bar.advance(len(part))
-    mean = float(np.mean(scores))
+                results.append((source.name, name, score))
+    mean = float(np.mean([score for _, _, score in results]))
+    reader.tell()
     if as_json:
-        results = [
-            {"name": source.name, "file": name, "psnr": json_number(score)}
-            for source, name, score in zip(sources, names, scores, strict=True)
-        ]
-        print_json({"num_images": len(sources), "psnr": json_number(mean), "out": str(out), "images": results})
+        images_told = [{"name": name, "file": file, "psnr": json_number(score)} for name, file, score in results]
+        told = {"num_images": len(results), "psnr": json_number(mean), "out": str(out), "images": images_told}
+        print_json({**told, **reader.to_json()})
         return
-    rows = [(source.name, f"{score:.2f}") for source, score in zip(sources, scores, strict=True)]
+    rows = [(name, f"{score:.2f}") for name, _, score in results]
     table([*rows, ("mean", f"{mean:.2f}")], columns=("image", "PSNR dB"))

@@ -7,9 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ImageError, InputError
+import click
+import numpy as np
+
+from ..errors import ImageError, InputError, one_line
+from ..images import Batches, Pixels
 from ..io.image_files import expected_suffixes, find_images
-from .base import warn
+from .base import printable, warn
+
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,47 @@ def collect(paths: Sequence[Path]) -> list[Source]:
         else:
             raise ImageError(f"there is no file or folder {str(path)!r}; check the path")
     return out
+
+
+class SourceReader:
+    """Reads images in pieces, at the tokenizer's size; those that cannot be read end it, or are kept in `skipped`."""
+
+    def __init__(self, sources: Sequence[Source], size: int, *, skip_bad: bool) -> None:
+        self._sources, self._size, self._skip_bad = sources, size, skip_bad
+        self.skipped: list[tuple[str, str]] = []
+        """(name, reason) of each image that was left out."""
+
+    def read(self, start: int, count: int) -> tuple[list[Source], Pixels]:
+        """Read `count` sources from `start` on: those that can be read, and their pixels, uint8 [n,S,S,3].
+
+        Raises ImageError, in the end also where no image at all can be read.
+        """
+        part = self._sources[start : start + count]
+        tried = Batches([source.path for source in part], self._size).try_each(slice(0, len(part)))
+        found = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, np.ndarray)]
+        bad = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, ImageError)]
+        if bad and not self._skip_bad:
+            raise ImageError(f"{bad[0][1]} (--skip-bad leaves such images out)") from bad[0][1]
+        self.skipped += [(source.name, one_line(error, limit=None)) for source, error in bad]
+        if len(self.skipped) == len(self._sources):
+            name, reason = self.skipped[0]
+            raise ImageError(f"none of {len(self._sources)} images can be read; the first, {name}: {reason}")
+        pixels = [image for _, image in found]
+        shape = (0, self._size, self._size, 3)
+        return [source for source, _ in found], np.stack(pixels) if pixels else np.empty(shape, np.uint8)
+
+    def to_json(self) -> dict[str, object]:
+        """Return what was left out, as every command's JSON has it."""
+        told = [{"name": name, "reason": reason} for name, reason in self.skipped]
+        return {"num_skipped": len(told), "skipped": told}
+
+    def tell(self) -> None:
+        """Name on stderr what was left out, the first so many."""
+        for name, reason in self.skipped[:_NAMED]:
+            click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
+        if self.skipped:
+            more = f", {len(self.skipped) - _NAMED} of them not named here" if len(self.skipped) > _NAMED else ""
+            warn(f"{len(self.skipped)} images could not be read and were skipped{more}")
 
 
 def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:

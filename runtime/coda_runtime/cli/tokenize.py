@@ -20,7 +20,7 @@ from ..io.omitted import Omitted
 from ..io.remote import redacted
 from .base import command as coda_command
 from .base import json_option, print_json, progress, warn
-from .options import bundle_argument, load_options
+from .options import bundle_argument, load_options, skip_bad_option
 
 _SECONDS_BETWEEN_LINES = 60.0
 _EXAMPLE = """coda tokenize bundle photos/ --out tokens
@@ -49,11 +49,21 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
     metavar="SECONDS",
     help="Time to decode one image; one that takes longer cannot be read.",
 )
-@click.option("--strict", is_flag=True, help="Stop at the first image that cannot be read.")
+@skip_bad_option(default=True)
+@click.option("--strict", is_flag=True, help="The same as --no-skip-bad.")
 @click.option("--address", help='An existing Ray cluster, "host:port" or "auto".  [default: Ray on this machine]')
 @json_option
 @load_options()
-def command(bundle: str, source: str, out: str, as_json: bool, options: LoadOptions, **settings: Any) -> None:
+def command(
+    bundle: str,
+    source: str,
+    out: str,
+    skip_bad: bool,
+    strict: bool,
+    as_json: bool,
+    options: LoadOptions,
+    **settings: Any,
+) -> None:
     """Turn all images of SRC into tokens: Parquet files in DST with columns path and ids.
 
     SRC is a folder of images, .tar shards or Parquet files, one such file, or a pattern in quotes: "*.tar",
@@ -63,7 +73,8 @@ def command(bundle: str, source: str, out: str, as_json: bool, options: LoadOpti
     are listed in DST/errors.jsonl.
     """
     with _reporting() as report:
-        done = tokenize(bundle, source, out, report=report, **settings, **options.arguments())
+        stop = strict or not skip_bad
+        done = tokenize(bundle, source, out, report=report, strict=stop, **settings, **options.arguments())
     if done.left_out:
         warn(
             f"{source} has files that are not in the plan of {done.out}, since they were added later "

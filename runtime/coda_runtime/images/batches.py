@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
 Images: TypeAlias = "Pixels | Sequence[ImageLike]"
+
+T = TypeVar("T")
 
 _MAX_AT_ONCE = 8  # images in memory in their own size
 
@@ -56,22 +58,36 @@ class Batches:
             return self._fit_all(list(self._array[where]), where.start)
         return self._fit_all(self._items[where], where.start)
 
+    def try_each(self, where: slice) -> list[Pixels | ImageError]:
+        """Take the images of a slice of a sequence, each uint8 [S,S,3], or why it cannot be read."""
+        return self._map(_tried, self._items[where], where.start)
+
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
+        return np.stack(self._map(fit, items, start))
+
+    def _map(self, function: Callable[..., T], items: Sequence[Any], start: int) -> list[T]:
         """Fit as many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
         workers = min(len(items), usable_count(), _MAX_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
         opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
         if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
-            return np.stack([fit(item, self._size, name=name) for item, name in zip(items, names, strict=True)])
+            return [function(item, self._size, name=name) for item, name in zip(items, names, strict=True)]
         with ThreadPoolExecutor(workers) as pool:
             try:
-                return np.stack(list(pool.map(lambda item, name: fit(item, self._size, name=name), items, names)))
+                return list(pool.map(lambda item, name: function(item, self._size, name=name), items, names))
             finally:
                 pool.shutdown(cancel_futures=True)  # the first bad image ends the call
 
     def _is_ready(self, item: Any) -> bool:
         return isinstance(item, np.ndarray) and item.shape[:2] == (self._size, self._size)
+
+
+def _tried(item: Any, size: int, *, name: str) -> Pixels | ImageError:
+    try:
+        return fit(item, size, name=name)
+    except ImageError as error:
+        return error
 
 
 def _check_sequence(images: Any) -> Sequence[Any]:

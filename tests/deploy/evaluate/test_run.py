@@ -270,6 +270,8 @@ def test_bad_images_are_skipped_and_counted(tmp_path: Path, originals: NDArray[n
     assert (figures["num_images"], figures["num_skipped"]) == (2, 1)
     assert figures["skipped"][0]["name"].endswith("1.png")
     assert figures["skipped"][0]["reason"]
+    with pytest.raises(DataError, match=r"1\.png cannot be used: .* \(--skip-bad leaves such images out\)"):
+        evaluate(Echo(noisy), open_source(tmp_path), metrics=QUICK, skip_bad=False)
     assert sum(steps) == 3
     assert figures["num_tokens"] == 2 * 21
 

@@ -141,6 +141,68 @@ def test_facts_that_cannot_be_read(tokenizer: CodaTokenizer, tmp_path: Path, dam
         load_checkpoint(workspace)
 
 
+ODD = [
+    *("null", "5", '"text"', "[]", "true", "[" * 100_000, '{"a":' * 100_000),
+    *('{"format_version": ' + "9" * 5000 + "}", "\xff"),
+]
+ODD_VALUES: list[tuple[str, object]] = [
+    *(("step", value) for value in (None, "7", -1, 1.5, True, 2**70)),
+    *(("config", value) for value in (None, [], "x", {"tokenizer": []}, {"tokenizer": None})),
+    *(("images_per_step", value) for value in (None, "4", 0, [])),
+    *(("images", value) for value in (None, "x", -3)),
+    *(("window", value) for value in ([], {"steps": "x"}, {"steps": 1, "sums": []}, {"steps": 1, "sums": {"l1": "x"}})),
+    *(("skipped", value) for value in (None, [], {"a.png": 3})),
+    *(("versions", value) for value in ([], {"torch": None})),
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_odd_json(tokenizer: CodaTokenizer, tmp_path: Path, text: str) -> None:
+    """In a checkpoint without SHA256SUMS too, as earlier versions wrote them."""
+    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    (place / "SHA256SUMS").unlink()
+    (place / "training.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(WeightsError, match=r"is not a complete checkpoint \(.+\); delete it|by another version"):
+        load_checkpoint(place)
+
+
+@pytest.mark.parametrize(("name", "value"), ODD_VALUES)
+def test_odd_values(tokenizer: CodaTokenizer, tmp_path: Path, name: str, value: object) -> None:
+    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    (place / "SHA256SUMS").unlink()
+    data = json.loads((place / "training.json").read_text())
+    (place / "training.json").write_text(json.dumps({**data, name: value}))
+    with pytest.raises(WeightsError, match=r"is not a complete checkpoint \(.+\); delete it to continue"):
+        load_checkpoint(place)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "training.safetensors", "training.json"])
+def test_a_flipped_bit_anywhere(tokenizer: CodaTokenizer, tmp_path: Path, file: str) -> None:
+    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    listed = [line.split("  ")[1] for line in (place / "SHA256SUMS").read_text().splitlines()]
+    assert sorted(listed) == sorted(path.name for path in place.iterdir() if path.name != "SHA256SUMS")
+    whole = (place / file).read_bytes()
+    for at in (len(whole) // 3, len(whole) // 2, len(whole) - 2):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        (place / file).write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"is not a complete checkpoint \(.+\); delete it to continue from"):
+            load_checkpoint(place)
+    (place / file).write_bytes(whole)
+    load_checkpoint(place)
+    (place / file).unlink()
+    with pytest.raises(WeightsError, match="is not a complete checkpoint"):
+        load_checkpoint(place)
+
+
+def test_sums_that_are_none(tokenizer: CodaTokenizer, tmp_path: Path) -> None:
+    place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
+    for text in ("", "cut", f"{'0' * 64}  other\n"):
+        (place / "SHA256SUMS").write_text(text)
+        with pytest.raises(WeightsError, match="is not a complete checkpoint"):
+            load_checkpoint(place)
+
+
 @pytest.mark.parametrize("size", [None, 0, 4, 100])
 def test_tensors_that_cannot_be_read(tokenizer: CodaTokenizer, tmp_path: Path, size: int | None) -> None:
     workspace = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)

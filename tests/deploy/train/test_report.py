@@ -67,6 +67,17 @@ def test_what_has_no_steps_is_shown_on_a_terminal_alone(
     assert "loading the VAE" in terminal.getvalue()
 
 
+@pytest.mark.parametrize("line", ["5", "null", "[]", "[1]", '"x"', "{}", '{"step": "x"}', "[" * 100_000, "{", "\xff"])
+def test_an_odd_line_in_the_log_is_none(tmp_path: Path, line: str) -> None:
+    report = Report(tmp_path)
+    report.write({"step": 1, "psnr": 20.0})
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(line.encode("latin-1") + b"\n")
+    assert report.last() == {}
+    report.restart_log(5)
+    assert report.last() == {"step": 1, "psnr": 20.0}
+
+
 def test_steps_without_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Report(tmp_path).phase("images", 64) as phase:
         phase.show(64, {})

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from coda_deploy import distributed
-from coda_deploy.data import Skipped, TrainBatch
+from coda_deploy.data import DataError, Skipped, TrainBatch
 from coda_deploy.train.report import Report
 from coda_deploy.train.skips import Skips
 from tests.deploy.train import runs
@@ -30,6 +30,13 @@ def test_each_is_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert skips.gather() == skips.reasons
     said = [f"skipped {name}: {name} is broken" for name in "abc"]
     assert capsys.readouterr().err.splitlines() == said
+
+
+def test_none_is_to_be_left_out(tmp_path: Path) -> None:
+    skips = Skips(Report(tmp_path), skip_bad=False)
+    skips.note(batch())
+    with pytest.raises(DataError, match=r"a cannot be used: a is broken \(--skip-bad leaves such images out\)"):
+        skips.note(batch("a", "b"))
 
 
 def test_two_processes(tmp_path: Path) -> None:

@@ -68,6 +68,46 @@ class TestEncode:
         (tmp_path / "empty").mkdir()
         assert "has no images" in fails("encode", sealed, tmp_path / "empty", "--out", "tokens.npz")
 
+    def test_bad_images_are_left_out_on_request(self, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        (photos / "1.png").write_text("hello")
+        (photos / "more" / "bad.jpg").write_bytes(b"")
+        out = tmp_path / "tokens.npz"
+        done = _in_process("encode", sealed, photos, "--out", out, code=1)
+        assert "1.png' is not an image" in done.stderr
+        assert "(--skip-bad leaves such images out)" in done.stderr
+        assert not out.exists()
+        done = _in_process("encode", sealed, photos, "--out", out, "--skip-bad")
+        first, second, last = done.stderr.splitlines()
+        assert first.startswith("skipped 1.png: ")
+        assert second.startswith("skipped more/bad.jpg: ")
+        assert last == "warning: 2 images could not be read and were skipped"
+        assert done.stdout == f"4 images, 21 tokens each: {out}\n"
+        names = ["0.png", "2.png", "more/3.png", "more/4.png"]
+        with np.load(out) as data, coda_runtime.load(sealed) as tok:
+            assert data["names"].tolist() == names
+            np.testing.assert_array_equal(data["ids"], tok.encode([photos / name for name in names]))
+
+    def test_json(self, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        (photos / "1.png").write_text("hello")
+        out = tmp_path / "tokens.npz"
+        told = json.loads(_in_process("encode", sealed, photos, "--out", out, "--skip-bad", "--json").stdout)
+        (skipped,) = told.pop("skipped")
+        assert skipped["name"] == "1.png"
+        assert "is not an image" in skipped["reason"]
+        assert told == {"out": str(out), "num_images": 4, "num_tokens": 21, "num_skipped": 1}
+        pictures = tmp_path / "pictures"
+        told = json.loads(_in_process("decode", sealed, out, "--out", pictures, "--json").stdout)
+        images = [{"name": name, "file": name} for name in ("0.png", "2.png", "more/3.png", "more/4.png")]
+        assert told == {"out": str(pictures), "num_images": 4, "num_tokens": 21, "images": images}
+
+    def test_not_one_image(self, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        for path in photos.rglob("*.png"):
+            path.write_text("hello")
+        for command in ("encode", "reconstruct"):
+            done = _in_process(command, sealed, photos, "--out", tmp_path / "out", "--skip-bad", code=1)
+            assert "none of 5 images can be read; the first, 0.png: " in done.stderr
+            assert not (tmp_path / "out").exists()
+
     def test_what_was_there_stays_on_failure(self, fails: Fails, sealed: Path, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "work" / "tokens.npz").write_text("old")
         (photos / "0.png").write_bytes(b"")
@@ -238,6 +278,19 @@ class TestReconstruct:
         (tmp_path / "out" / "mine.txt").write_text("mine")
         _in_process("reconstruct", sealed, photos / "0.png", "--out", tmp_path / "out")
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "mine.txt"]
+
+    def test_bad_images_are_left_out_on_request(self, sealed: Path, photos: Path, tmp_path: Path) -> None:
+        """The others keep the names of their pictures."""
+        (photos / "1.png").write_text("hello")
+        done = _in_process("reconstruct", sealed, photos, "--out", tmp_path / "out", "--skip-bad", "--json")
+        told = json.loads(done.stdout)
+        assert (told["num_images"], told["num_skipped"], told["skipped"][0]["name"]) == (4, 1, "1.png")
+        files = ["0.png", "2.png", "more/3.png", "more/4.png"]
+        assert [(image["name"], image["file"]) for image in told["images"]] == [(file, file) for file in files]
+        assert not (tmp_path / "out" / "1.png").exists()
+        with coda_runtime.load(sealed) as tok:
+            original = fit(photos / "2.png", 32)[None]
+            np.testing.assert_array_equal(_pixels(tmp_path / "out" / "2.png"), tok.reconstruct(original)[0])
 
     def test_failures_leave_nothing(self, fails: Fails, sealed: Path, photos: Path) -> None:
         (photos / "bad.png").write_bytes((photos / "0.png").read_bytes()[:200])
