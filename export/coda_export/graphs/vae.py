@@ -21,7 +21,7 @@ from coda_runtime.format.spec import Spec
 
 
 def graph_opset(precision: str, opset: int) -> int:
-    """Return the opset that a precision's encoder and decoder declare, where ``opset`` is asked for."""
+    """Return the opset of a precision's encoder and decoder, where ``opset`` is asked for."""
     return max(opset, PRECISIONS[precision].min_opset)
 
 
@@ -55,19 +55,6 @@ def _export(module: nn.Module, part: Part, spec: Spec, opset: int) -> onnx.Model
     return _without_traces(program.model_proto)
 
 
-def _declare(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """Raise the opset to one that admits the graph's types, and leave its operators as they are.
-
-    The exporter would write GroupNormalization from opset 21 on. onnxruntime has no CUDA kernel for that and expands it
-    into some twenty passes over the activations, which made MAR's bf16 decoder three times as slow as float32.
-    """
-    if model.opset_import[0].version >= opset:
-        return model
-    raised: onnx.ModelProto = onnx.version_converter.convert_version(model, opset)
-    raised.graph.value_info.extend(model.graph.value_info)  # the shapes, which it leaves out
-    return raised
-
-
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop the exporter's notes on every node: half a megabyte of stack traces, with the paths of this machine."""
     graph = model.graph
@@ -79,17 +66,17 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
     """Return the graph from image uint8 [B, H, W, 3] to latent float32 [B, C, h, w], computed in ``precision``.
 
-    Its operators are those of ``opset``; what it declares is `graph_opset`.
+    Its opset is `graph_opset`.
     """
     module = FoldedEncoder(lowered(folded.encoder.encoder, precision))
-    return _declare(_export(module, ENCODER, folded.spec, opset), graph_opset(precision, opset))
+    return _export(module, ENCODER, folded.spec, graph_opset(precision, opset))
 
 
 def decoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto:
     """Return the graph from ids int32 [B, L] to image uint8 [B, H, W, 3]; embeds in float32, VAE in ``precision``.
 
-    Opsets as in `encoder_graph`.
+    Its opset is `graph_opset`.
     """
     module = copy.copy(folded.decoder)
     module._modules = {**folded.decoder._modules, "decoder": lowered(folded.decoder.decoder, precision)}
-    return _declare(_export(module, DECODER, folded.spec, opset), graph_opset(precision, opset))
+    return _export(module, DECODER, folded.spec, graph_opset(precision, opset))

@@ -122,10 +122,13 @@ def test_a_provider_named_alone_must_take_the_graph(
     assert found == strict
 
 
-def test_heavy_operators_on_the_cpu_are_an_error_for_a_gpu(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("left", ["Conv", "InstanceNormalization", "Pad", "ReduceMax", "Scan", "Softmax"])
+def test_what_is_no_shape_on_the_cpu_is_an_error_for_a_gpu(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
     artifact = tiny.describe(sealed, tiny.FILES[0])
-    _fake(monkeypatch, lambda real, path: Pretended(real, path, ("Shape", "Conv")))
-    with pytest.raises(DeviceError, match=r"CUDAExecutionProvider leaves Conv of .* to the CPU"):
+    _fake(monkeypatch, lambda real, path: Pretended(real, path, ("Shape", "Div", "Concat", left)))
+    with pytest.raises(DeviceError, match=rf"CUDAExecutionProvider leaves {left} of .* to the CPU"):
         OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions("cuda"))
     session = OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions(providers=[CUDA, CPU]))
     assert session.device == "cuda:0+cpu", "the caller allowed it, and is told"

@@ -102,8 +102,7 @@ def test_a_graph_that_it_takes_in_part_is_an_error(tmp_path: Path) -> None:
     np.testing.assert_allclose(session.run(np.eye(4, dtype=np.float32)[None]), [1.0])
 
 
-def test_heavy_operators_on_the_cpu_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_runtime.backends.onnxruntime.backend._HEAVY", frozenset({"Det"}))
+def test_heavy_operators_on_the_cpu_are_reported(tmp_path: Path) -> None:
     bundle, artifact = graphs.write_partly_taken(tmp_path)
     session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions(providers=[OPENVINO, CPU]))
     assert session.device == "openvino:cpu+cpu"
