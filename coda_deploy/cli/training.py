@@ -53,10 +53,12 @@ def carry_out(
 ) -> None:
     """Run to the end or to a signal, and report it in the first process."""
     from coda_deploy.errors import StoppedError
+    from coda_deploy.evaluate.devices import threads_of_quota
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun has started
     try:
-        metrics = train()
+        with threads_of_quota():
+            metrics = train()
     except StoppedError as stopped:
         if first:
             click.echo(f"stopped: {stopped}", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.errors import DeviceError
+from coda_runtime.machine.processors import default_threads
 
 
 def torch_device(device: str) -> torch.device:
@@ -66,6 +67,14 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def threads_of_quota() -> Iterator[None]:
+    """Run PyTorch on no more threads than a container's CPU quota gives, which it does not look at."""
+    quota = default_threads()
+    with nullcontext() if quota is None else torch_threads(min(quota, torch.get_num_threads())):
+        yield
 
 
 def _gpus() -> int:

@@ -15,19 +15,15 @@ from typing import Any
 from ..errors import FormatVersionError
 from ..io.json_fields import (
     Fields,
-    bounded_int,
-    check_depth,
     describe,
     fail,
-    finite_float,
     is_int,
     is_list,
     is_object,
     is_object_or_null,
     is_size,
     is_string_or_null,
-    no_constant,
-    unique_keys,
+    parse_json,
 )
 from .parity import Measured, parity_records
 from .parts import PARTS, has_precisions
@@ -163,15 +159,8 @@ class Manifest:
         if values > _MAX_VALUES:
             fail(f"it has about {values} keys and values, expected {_MAX_VALUES} at most")
         try:
-            data = json.loads(
-                text,
-                parse_constant=no_constant,
-                parse_float=finite_float,
-                parse_int=bounded_int,
-                object_pairs_hook=unique_keys,
-            )
-            check_depth(data, _MAX_DEPTH)
-        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            data = parse_json(text, _MAX_DEPTH)
+        except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             fail(f"it is not valid JSON ({error})")
         return cls.from_json(data)
 

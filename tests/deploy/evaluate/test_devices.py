@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from coda_deploy.evaluate import devices
 from coda_deploy.evaluate.devices import full_float32, network_device, torch_device
 from coda_runtime.errors import DeviceError, InputError
 
@@ -64,3 +65,14 @@ def test_tf32_is_off_inside_and_as_before_outside() -> None:
         assert (matmul.allow_tf32, convolution.allow_tf32) == (True, True)
     finally:
         matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(None, None), (1, 1), (1000, None)])
+def test_pytorch_takes_no_more_threads_than_the_quota_gives(
+    monkeypatch: pytest.MonkeyPatch, quota: int | None, expected: int | None
+) -> None:
+    monkeypatch.setattr(devices, "default_threads", lambda: quota)
+    before = torch.get_num_threads()
+    with devices.threads_of_quota():
+        assert torch.get_num_threads() == (expected or before)
+    assert torch.get_num_threads() == before
