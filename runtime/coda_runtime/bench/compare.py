@@ -1,54 +1,47 @@
-"""Two results files side by side: what became slower, beyond what noise explains."""
+"""Two results files side by side, or the cells of one: what became slower, beyond what noise explains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ..errors import InputError
-from .differences import cell_name, other_circumstances, other_work, warnings_of
-from .results import Cell, Measurement, Results, Server
-from .statistics import MIN_SAMPLES, percentile, ratio_ci
+from .differences import cell_name, doubts, other_circumstances, other_work, warnings_of
+from .plan import AXES
+from .results import Cell, Measurement, Results
+from .statistics import KNOWN_FROM
+from .verdicts import Metric, Rule, judge
 
-Verdict = Literal["faster", "slower", "same within noise", "only in A", "only in B", "not comparable"]
+RowVerdict = Literal[
+    "faster", "slower", "same within noise", "inconclusive", "only in A", "only in B", "not comparable"
+]
+Outcome = Literal["ok", "regression", "inconclusive", "nothing to compare"]
+
+EXIT_CODES: dict[Outcome, int] = {"ok": 0, "regression": 1, "inconclusive": 3, "nothing to compare": 4}
+"""What `coda bench compare` and `coda bench ab` end with; 2 is a mistake in the command line."""
 
 MEMORY_SLACK = 16 << 20
 """Bytes by which a peak may grow without being a regression: allocators and pages, whatever the share."""
 
-_Key = tuple[str, str, str, int | None, str, str, int]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of a measurement in both files. `ratio` is B / A, `ci95` its interval where there is one.
-
-    `name` is "latency" (median, seconds), "throughput" or "max_rate" (images per second), "peak_host_bytes" or
-    "peak_device_bytes". `verdict` is "faster", "slower" or "same within noise", of memory "more", "less" or "same".
-    Memory and `max_rate` are single numbers without an interval: there a change is one past the threshold.
-    """
-
-    name: str
-    a: float
-    b: float
-    ratio: float
-    ci95: tuple[float, float] | None
-    verdict: str
-    regression: bool
+_Key = tuple[str, str, str, int | str | None, str, str, int]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. `verdict` is that of the first of `metrics`; `reason` says why there is none to compare."""
+    """One measurement. `verdict` is that of the first of `metrics`; `reason` says why there is none to compare.
+
+    With `--by` the axis that was compared holds both of its values, as in "fp32 to bf16".
+    """
 
     backend: str
     precision: str
     device: str
-    threads: int | None
+    threads: int | str | None
     operation: str
     scenario: str
     batch: int
-    verdict: Verdict
+    verdict: RowVerdict
     reason: str | None
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...]
@@ -57,6 +50,11 @@ class Row:
     def name(self) -> str:
         """As in "encode, single-stream, batch 8 (onnxruntime fp32 cpu)"."""
         return f"{self.operation}, {self.scenario}, batch {self.batch} ({cell_name(asdict(self))})"
+
+    @property
+    def compared(self) -> bool:
+        """Whether both files have the measurement, and of the same work."""
+        return bool(self.metrics) and self.verdict != "not comparable"
 
     @property
     def regression(self) -> bool:
@@ -82,73 +80,131 @@ class Comparison:
         """The rows that became worse past the threshold, and those whose cell ran in A and fails in B."""
         return [row for row in self.rows if row.regression]
 
+    def outcome(self, *, allow_missing: bool = False, allow_inconclusive: bool = False) -> Outcome:
+        """Return what to conclude: a regression comes first, then what A has and B lacks, then what is not sure."""
+        if self.regressions:
+            return "regression"
+        missing = [row for row in self.rows if row.verdict == "only in A"]
+        if not any(row.compared for row in self.rows) or (missing and not allow_missing):
+            return "nothing to compare"
+        if not allow_inconclusive and any(row.verdict in ("inconclusive", "not comparable") for row in self.rows):
+            return "inconclusive"
+        return "ok"
+
     def to_json(self) -> dict[str, Any]:
         """Return all of it, as JSON holds it."""
         rows = [{**asdict(row), "name": row.name, "regression": row.regression} for row in self.rows]
         return {**asdict(self), "rows": rows, "regressions": [row.name for row in self.regressions]}
 
 
-def compare(a: Results, b: Results, threshold: float = 0.05) -> Comparison:
+def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = False) -> Comparison:
     """Compare the measurements that both files have, by cell, operation, scenario and batch; B is the newer one.
 
-    "slower" means that the 95 % interval of the ratio leaves no room for "the same"; a regression, that all of the
-    interval lies past `threshold`, a share such as 0.05. Where the files did different work, nothing is compared. The
-    intervals know the noise inside a run alone: a busy machine is in `warnings`, another one in `differences`.
+    What is judged is the difference between processes, by `verdicts.judge`; with fewer than statistics.MIN_PROCESSES of
+    them, or on a busy machine, nothing is concluded. Where the files did different work, nothing is compared; another
+    machine or version is told in `differences`.
+
+    Args:
+        a: the older results.
+        b: the newer ones.
+        threshold: a share such as 0.05.
+        paired: the processes of both took turns, as those of `coda bench ab`.
 
     Raises InputError for a threshold outside 0 to 1.
     """
-    if not 0 <= threshold < 1:
-        raise InputError(f"threshold is {threshold!r}; expected a share from 0 to 1, such as 0.05 for 5 %")
+    rule = Rule(_checked(threshold), paired, doubts(a, b))
     reasons = other_work(a, b)
     before, after = _measurements(a), _measurements(b)
     rows = []
     for key in dict.fromkeys([*before, *after]):
         ours, theirs = before.get(key), after.get(key)
         if ours is not None and theirs is not None:
-            rows.append(_row(key, ours, theirs, threshold, "; ".join(reasons)))
+            rows.append(_row(key, ours, theirs, rule, "; ".join(reasons)))
         else:
-            only: Verdict = "only in A" if theirs is None else "only in B"
+            only: RowVerdict = "only in A" if theirs is None else "only in B"
             rows.append(Row(*key, only, _problem(b if theirs is None else a, key), (), ()))
     differences = (*reasons, *other_circumstances(a, b))
     warnings = tuple(f"{side}: {text}" for side, of in (("A", a), ("B", b)) for text in warnings_of(of))
     return Comparison(a.source, b.source, threshold, tuple(rows), reasons, differences, warnings)
 
 
+def compare_cells(results: Results, axis: str, threshold: float = 0.05) -> Comparison:
+    """Compare the cells of one file that differ in `axis` alone with the first of them, as `compare` compares files.
+
+    Raises InputError for another axis than those of a cell (`plan.AXES`), and where no two cells differ in it alone.
+    """
+    if axis not in AXES:
+        raise InputError(f"the axis is {axis!r}; expected {', '.join(AXES)}")
+    rule = Rule(_checked(threshold), False, doubts(results))
+    first: dict[tuple[object, ...], Cell] = {}
+    rows: list[Row] = []
+    for cell in results.data["cells"]:
+        others = tuple(cell[name] for name in AXES if name != axis)  # type: ignore[literal-required]
+        base = first.setdefault(others, cell)
+        if base is not cell:
+            rows += _cell_rows(base, cell, axis, rule)
+    if not rows:
+        raise InputError(f"no two cells of {results.source} differ in {axis} alone; measure several: --{axis} X,Y")
+    return Comparison(results.source, results.source, threshold, tuple(rows), (), (), warnings_of(results))
+
+
+def _cell_rows(a: Cell, b: Cell, axis: str, rule: Rule) -> Iterator[Row]:
+    def value(name: str) -> Any:
+        found = [of[name] for of in (a, b)]  # type: ignore[literal-required]
+        words = ["the library's choice" if of is None else str(of) for of in found]
+        return " to ".join(words) if name == axis else found[0]
+
+    theirs = {_work(of): of for of in b["measurements"]}
+    for of in a["measurements"]:
+        work = _work(of)
+        key: _Key = (value("backend"), value("precision"), value("device"), value("threads"), *work)
+        if work in theirs:
+            yield _row(key, of, theirs[work], rule, "")
+        else:
+            yield Row(*key, "only in A", b["problem"], (), ())
+
+
 def _measurements(results: Results) -> dict[_Key, Measurement]:
-    return {
-        (*_cell_key(cell), of["operation"], of["scenario"], of["batch"]): of
-        for cell in results.data["cells"]
-        for of in cell["measurements"]
-    }
+    return {(*_cell_key(cell), *_work(of)): of for cell in results.data["cells"] for of in cell["measurements"]}
+
+
+def _work(of: Measurement) -> tuple[str, str, int]:
+    return of["operation"], of["scenario"], of["batch"]
 
 
 def _cell_key(cell: Cell) -> tuple[str, str, str, int | None]:
     return cell["backend"], cell["precision"], cell["device"], cell["threads"]
 
 
-def _row(key: _Key, a: Measurement, b: Measurement, threshold: float, reason: str) -> Row:
+def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> Row:
     warnings = tuple(
         f"{side} never became stable in its warm-up" for side, of in (("A", a), ("B", b)) if not of["warm"]
     )
-    metrics: tuple[Metric, ...] = ()
-    if not reason:
-        fewest = min(len(of["latency_s"]["samples"]) for of in (a, b))
-        metrics = tuple(_metrics(a, b, threshold))
-        if not any(metric.name in ("latency", "throughput", "max_rate") for metric in metrics):
-            reason = (
-                f"{fewest} samples; expected at least {MIN_SAMPLES}, all positive"
-                if a["server"] is None
-                else "the servers had other latency bounds and other rates"
-            )
+    metrics = () if reason else tuple(_metrics(a, b, rule))
+    if not metrics and not reason:
+        reason = "no time was measured" if a["server"] is None else "the servers had other latency bounds"
     if reason:
-        return Row(*key, "not comparable", reason, metrics, warnings)
-    return Row(*key, metrics[0].verdict, None, metrics, warnings)  # type: ignore[arg-type]
+        return Row(*key, "not comparable", reason, (), warnings)
+    metrics += tuple(_memory(a, b, rule.threshold))
+    return Row(*key, cast(RowVerdict, metrics[0].verdict), metrics[0].reason, metrics, warnings)
 
 
-def _metrics(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
+def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     """Yield the metrics that can be compared, the one that the scenario is about first."""
-    times = list(_times(a, b, threshold))
-    yield from reversed(times) if a["scenario"] == "offline" else times
+    servers = a["server"], b["server"]
+    if servers[0] is not None and servers[1] is not None:
+        if servers[0]["latency_bound_s"] != servers[1]["latency_bound_s"]:
+            return
+        rates = [[process["max_rate"] or 0.0 for process in of["processes"]] for of in (a, b)]
+        if min(map(min, rates)) > 0:
+            yield judge("max_rate", rates, rule, higher_is_slower=False)
+        else:  # no rate at all stayed under the bound
+            yield Metric("max_rate", min(rates[0]), min(rates[1]), 1, None, "inconclusive", False, "no rate held")
+    else:
+        yield from _times(a, b, rule)
+
+
+def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
     for name, before, after in (
         ("peak_host_bytes", a["peak_host_bytes"], b["peak_host_bytes"]),
         ("peak_device_bytes", a["peak_device_bytes"], b["peak_device_bytes"]),
@@ -159,52 +215,39 @@ def _metrics(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metri
             yield Metric(name, before, after, after / before, None, verdict, verdict == "more")
 
 
-def _times(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
-    if a["server"] is not None and b["server"] is not None:
-        yield from _max_rate(a["server"], b["server"], threshold)
-        # Latencies at other rates are other work, and the achieved rate is the offered one.
-        if a["server"]["offered_rate"] == b["server"]["offered_rate"]:
-            yield from _latency(a, b, threshold)
+def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
+    if min(process["p50"] for of in (a, b) for process in of["processes"]) <= 0:
         return
-    yield from _latency(a, b, threshold)
-    yield from _throughput(a, b, threshold)
+    found = [judge("median", _each(a, b, "p50"), rule)]
+    rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
+    found.append(judge("throughput", rates, rule, higher_is_slower=False))
+    yield from reversed(found) if a["scenario"] == "offline" else found
+    for q in KNOWN_FROM:
+        if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]
+            yield judge(f"p{q}", _each(a, b, f"p{q}"), rule)
+    for part in a["parts_s"] or {}:
+        times = [[(process["parts_s"] or {}).get(part) for process in of["processes"]] for of in (a, b)]
+        known = [[time for time in side if time] for side in times]
+        if all(len(there) == len(side) for there, side in zip(known, times, strict=True)):
+            yield judge(part, known, rule)
 
 
-def _latency(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
-    before, after = a["latency_s"]["samples"], b["latency_s"]["samples"]
-    if min(len(before), len(after)) >= MIN_SAMPLES and min(*before, *after) > 0:
-        medians = percentile(before, 50), percentile(after, 50)
-        yield _timed("latency", *medians, ratio_ci(before, after), 1 + threshold, higher_is_slower=True)
+def _each(a: Measurement, b: Measurement, name: str) -> list[list[float]]:
+    return [[float(process[name]) for process in of["processes"]] for of in (a, b)]  # type: ignore[literal-required]
 
 
-def _throughput(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
-    before, after = a["throughput_ci95"], b["throughput_ci95"]
-    few = min(len(of["latency_s"]["samples"]) for of in (a, b)) < MIN_SAMPLES
-    if before and after and before[0] > 0 and a["throughput"] > 0 and not few:
-        # The quotient of two intervals is wider than needed, which errs on the side of "the same".
-        ci95 = (after[0] / before[1], after[1] / before[0])
-        yield _timed("throughput", a["throughput"], b["throughput"], ci95, 1 - threshold, higher_is_slower=False)
-
-
-def _max_rate(a: Server, b: Server, threshold: float) -> Iterator[Metric]:
-    before, after = a["max_rate"], b["max_rate"] or 0.0  # none: no rate at all stayed under the bound
-    if a["latency_bound_s"] == b["latency_bound_s"] and before:
-        ratio = after / before
-        past = abs(ratio - 1) > threshold
-        # A search is not repeated, so nobody knows its noise: it is shown and fails nothing.
-        verdict = ("faster" if ratio > 1 else "slower") if past else "same within noise"
-        yield Metric("max_rate", before, after, ratio, None, verdict, False)
-
-
-def _timed(name: str, a: float, b: float, ci95: tuple[float, float], limit: float, *, higher_is_slower: bool) -> Metric:
-    above, below = ci95[0] > 1, ci95[1] < 1
-    slower, faster = (above, below) if higher_is_slower else (below, above)
-    past = ci95[0] > limit if higher_is_slower else ci95[1] < limit
-    verdict = "slower" if slower else "faster" if faster else "same within noise"
-    return Metric(name, a, b, b / a, ci95, verdict, slower and past)
+def _images(of: Measurement) -> float:
+    """Return the images of one sample: a batch, or a pass over all of them."""
+    return of["throughput"] * of["latency_s"]["p50"]
 
 
 def _problem(results: Results, key: _Key) -> str | None:
     """Return why the other file lacks a measurement, where it says so."""
     problems = [cell["problem"] for cell in results.data["cells"] if _cell_key(cell) == key[:4]]
     return next((problem for problem in problems if problem is not None), None)
+
+
+def _checked(threshold: float) -> float:
+    if not 0 <= threshold < 1:
+        raise InputError(f"threshold is {threshold!r}; expected a share from 0 to 1, such as 0.05 for 5 %")
+    return threshold

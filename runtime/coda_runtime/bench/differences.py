@@ -7,6 +7,9 @@ from typing import Any
 
 from .results import Cell, Machine, Results
 
+BUSY = 0.1
+"""The share of the CPU that other processes may use without a word."""
+
 
 def other_work(a: Results, b: Results) -> tuple[str, ...]:
     """Return why the two did different work, one sentence each; empty if they did the same."""
@@ -16,6 +19,18 @@ def other_work(a: Results, b: Results) -> tuple[str, ...]:
 def other_circumstances(a: Results, b: Results) -> tuple[str, ...]:
     """Return what differs around the same work: another export, machine or library. One sentence each."""
     return tuple(_other_circumstances(a, b))
+
+
+def doubts(*results: Results) -> str | None:
+    """Return why nothing may be concluded from the times in these files, in words, or None."""
+    for of in results:
+        noise = of.data["noise"]
+        load = max(noise["load_before"] or 0.0, noise["load_during"] or 0.0)
+        if load > BUSY:
+            return f"the machine was busy with other work ({load:.0%} of the CPU, {of.source})"
+        if noise["throttled"]:
+            return f"a processor was too hot or short of power ({of.source})"
+    return None
 
 
 def warnings_of(results: Results) -> tuple[str, ...]:

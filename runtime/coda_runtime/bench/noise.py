@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .differences import cell_name
+from .differences import BUSY, cell_name
 from .results import Cell, Measurement
-from .scenarios import ENOUGH
-
-BUSY = 0.1
-"""The share of the CPU that other processes may use without a word."""
+from .statistics import KNOWN_FROM
 
 
 def collect_warnings(
@@ -45,6 +42,7 @@ def _about(measurement: Measurement) -> list[str]:
         if server["max_rate"] is None:
             bound = server["latency_bound_s"] * 1e3
             out.append(f"{what}: no rate that was tried keeps the 99th percentile under {bound:g} ms")
-        elif measurement["repeats"] < ENOUGH:
-            out.append(f"{what}: its 99th percentile rests on {measurement['repeats']} requests; raise --seconds")
+        elif measurement["repeats"] < KNOWN_FROM[99]:
+            count = f"{measurement['repeats']} requests, of {KNOWN_FROM[99]} that it needs"
+            out.append(f"{what}: its 99th percentile rests on {count}; raise --seconds")
     return out

@@ -34,9 +34,9 @@ class Plan:
     operations: Sequence[str] = ("encode", "decode")
     scenarios: Sequence[str] = ("single-stream",)
     batches: Sequence[int] = (1, 8)
-    seconds: float = 3.0
+    seconds: float = 1.0
     latency_bound_s: float | None = None
-    repeat_process: int = 1
+    repeat_process: int = 7  # with five, the fewest to conclude from, the interval is half as wide again
     options: LoadOptions = field(default_factory=LoadOptions)
 
     def __post_init__(self) -> None:

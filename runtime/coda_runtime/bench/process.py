@@ -23,10 +23,10 @@ _BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THRE
 _KILLED_BY_MEMORY = 9  # SIGKILL, which the kernel sends when memory runs out
 
 
-def worker_command() -> list[str]:
-    """Return the command that starts a worker, with this Python."""
+def worker_command(python: str = sys.executable) -> list[str]:
+    """Return the command that starts a worker, with this Python or the one of another environment."""
     # -P leaves the user's working directory out of the path.
-    return [sys.executable, "-P", "-m", "coda_runtime.bench.worker"]
+    return [python, "-P", "-m", "coda_runtime.bench.worker"]
 
 
 def run_case(

@@ -20,9 +20,10 @@ from ..errors import InputError, one_line
 from ..io.atomic_files import staged_file
 from ..io.json_fields import parse_json
 from .schema import describe, find_violation
+from .versions import upgraded
 
 FORMAT = "coda-bench"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of any number, whatever its unit
 
 Operation = Literal["encode", "quantise", "decode", "round-trip"]
@@ -101,11 +102,18 @@ class Load(TypedDict):
 
 
 class Latency(TypedDict):
-    """Seconds; `ci95` is that of the median, `samples` are in the order of time."""
+    """Seconds. `ci95` is that of the median and holds every process's, `samples` are in the order of time.
 
+    A percentile is None where `count` samples are too few to know it (statistics.KNOWN_FROM); its upper bound, which it
+    does not exceed with 95 % confidence, is None where they are too few for that.
+    """
+
+    count: int
     p50: float
-    p90: float
-    p99: float
+    p90: float | None
+    p90_upper: float | None
+    p99: float | None
+    p99_upper: float | None
     mean: float
     min: float
     max: float
@@ -134,8 +142,19 @@ class Server(TypedDict):
     curve: list[ServerPoint]
 
 
+class Process(TypedDict):
+    """One process's own numbers, in seconds: percentiles of its `count` samples, however few; medians of its parts."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    parts_s: dict[str, float | None] | None
+    max_rate: float | None
+
+
 class Measurement(TypedDict):
-    """One operation in one scenario at one batch size."""
+    """One operation in one scenario at one batch size; `processes` are in the order of time."""
 
     operation: Operation
     scenario: Scenario
@@ -143,6 +162,7 @@ class Measurement(TypedDict):
     repeats: int
     warmup_runs: int
     warm: bool
+    processes: list[Process]
     latency_s: Latency
     throughput: float
     throughput_ci95: list[float] | None
@@ -202,6 +222,7 @@ class Results:
     def check(cls, data: object, source: str = "results") -> Results:
         """Return the results in a JSON document. Raises InputError that names the first key that is wrong."""
         _check_version(data, source)
+        data = upgraded(data)
         wrong = find_violation(data, schema())
         if wrong is not None:
             raise _unusable(source, wrong.where, wrong.found, wrong.expected)
@@ -296,7 +317,8 @@ def _check_cell(cell: Cell, where: str, source: str) -> None:
 
 
 def _check_latency(latency: Latency, where: str, source: str) -> None:
-    rising = [latency["min"], latency["p50"], latency["p90"], latency["p99"], latency["max"]]
+    percentiles = (latency["p50"], latency["p90"], latency["p99"])
+    rising = [latency["min"], *(value for value in percentiles if value is not None), latency["max"]]
     slack = 1e-9 * latency["max"]  # interpolated percentiles round
     if any(later < earlier - slack for earlier, later in pairwise(rising)):
         raise _unusable(source, where, f"{rising}", "min, p50, p90, p99, max in rising order")

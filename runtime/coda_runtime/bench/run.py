@@ -74,46 +74,102 @@ def run_bench(
     """
     hooks = hooks or Hooks()
     bundle.verify()  # once, here, so that no cell pays for it
-    described = machine.describe()
-    watch = hooks.watch()
-    hooks.sleep(_LOOK_S)
-    before = watch.share()
-    throttle_count = machine.cpu_throttle_count()
-    with tempfile.TemporaryDirectory(prefix="coda-bench-") as name:
-        log = _run_cells(bundle, image_set, plan, Path(name), silence_s, hooks)
-    cells = [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in log]
-    _check_any(cells, bundle)
-    during = max((share for entry in log for share in entry.shares), default=None)
-    throttled = _throttled(log, throttle_count)
-    spec, manifest = bundle.spec.to_json(), (bundle.folder / MANIFEST_NAME).read_bytes()
-    failures = [
-        (cell_name(cell), failure) for cell, entry in zip(cells, log, strict=True) for failure in entry.failures()
-    ]
-    return Results.check(
-        {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "command": list(command),
-            "coda_runtime": __version__,
-            "machine": described,
-            "bundle": {
-                "folder": str(bundle.folder),
-                "fingerprints": list(bundle.fingerprints),
-                "spec": spec,
-                "manifest_sha256": sha256(manifest).hexdigest(),
+    with Surroundings(hooks) as around, tempfile.TemporaryDirectory(prefix="coda-bench-") as name:
+        cells = Cells(bundle, image_set, plan, Path(name), silence_s, hooks)
+        # All in turn, as often as the plan says, so that a slow hour does not hit one cell alone.
+        for _ in range(plan.repeat_process):
+            cells.run()
+    return cells.results(command, around)
+
+
+class Surroundings:
+    """What the machine does beside the measuring: before it, and while it lasts."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self.machine = machine.describe()
+        self._hooks = hooks
+        self._throttle_count: int | None = None
+        self.load_before: float | None = None
+        self.throttled: bool | None = None
+
+    def __enter__(self) -> Surroundings:
+        watch = self._hooks.watch()
+        self._hooks.sleep(_LOOK_S)
+        self.load_before = watch.share()
+        self._throttle_count = machine.cpu_throttle_count()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        count = machine.cpu_throttle_count()
+        if count is not None and self._throttle_count is not None:
+            self.throttled = count > self._throttle_count
+
+
+class Cells:
+    """The cells of a plan, measured once with each `run`; `images` are where `folder` keeps them for the workers."""
+
+    def __init__(
+        self, bundle: Bundle, image_set: ImageSet, plan: Plan, folder: Path, silence_s: float, hooks: Hooks
+    ) -> None:
+        self._bundle, self._image_set, self._folder = bundle, image_set, folder
+        self._silence_s, self._hooks = silence_s, hooks
+        images = folder / "images.npy"
+        np.save(images, image_set.images, allow_pickle=False)
+        self._measurements = plan.measurements()
+        self._case: dict[str, Any] = {
+            "bundle": str(bundle.folder.absolute()),
+            "options": plan.options.arguments(),
+            "images": str(images),
+            "seconds": plan.seconds,
+            "latency_bound_s": plan.latency_bound_s,
+            "measurements": self._measurements,
+        }
+        self._log = [_CellLog(asked) for asked in plan.cells(bundle.manifest.default_precision)]
+
+    def run(self) -> None:
+        """Measure every cell once more, each in a process of its own; not those that could not run before."""
+        for entry in self._log:
+            if entry.problem is None:
+                _run_cell(entry, {**self._case, **entry.asked}, self._folder, self._silence_s, self._hooks)
+            else:
+                self._hooks.advance(len(self._measurements))
+
+    def results(self, command: Sequence[str], around: Surroundings) -> Results:
+        """Return what was measured. Raises BackendError if nothing was."""
+        bundle, log = self._bundle, self._log
+        cells = [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in log]
+        _check_any(cells, bundle)
+        during = max((share for entry in log for share in entry.shares), default=None)
+        throttled = _throttled(log, around.throttled)
+        manifest = (bundle.folder / MANIFEST_NAME).read_bytes()
+        failures = [
+            (cell_name(cell), failure) for cell, entry in zip(cells, log, strict=True) for failure in entry.failures()
+        ]
+        return Results.check(
+            {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "command": list(command),
+                "coda_runtime": __version__,
+                "machine": around.machine,
+                "bundle": {
+                    "folder": str(bundle.folder),
+                    "fingerprints": list(bundle.fingerprints),
+                    "spec": bundle.spec.to_json(),
+                    "manifest_sha256": sha256(manifest).hexdigest(),
+                },
+                "images": self._image_set.facts(),
+                "cells": cells,
+                "noise": {
+                    "load_before": around.load_before,
+                    "load_during": during,
+                    "throttled": throttled,
+                    "warnings": collect_warnings(cells, around.load_before, during, throttled, failures),
+                },
             },
-            "images": image_set.facts(),
-            "cells": cells,
-            "noise": {
-                "load_before": before,
-                "load_during": during,
-                "throttled": throttled,
-                "warnings": collect_warnings(cells, before, during, throttled, failures),
-            },
-        },
-        "the results",
-    )
+            "the results",
+        )
 
 
 class _CellLog:
@@ -138,31 +194,6 @@ class _CellLog:
                 yield f"{what} could not be measured: {message['problem']}"
             if self.problem is not None:
                 yield f"the rest could not be measured: {self.problem}"
-
-
-def _run_cells(
-    bundle: Bundle, image_set: ImageSet, plan: Plan, folder: Path, silence_s: float, hooks: Hooks
-) -> list[_CellLog]:
-    """Run all cells, and then all again as often as the plan says, so that a slow hour does not hit one cell alone."""
-    images = folder / "images.npy"
-    np.save(images, image_set.images, allow_pickle=False)
-    measurements = plan.measurements()
-    case = {
-        "bundle": str(bundle.folder.absolute()),
-        "options": plan.options.arguments(),
-        "images": str(images),
-        "seconds": plan.seconds,
-        "latency_bound_s": plan.latency_bound_s,
-        "measurements": measurements,
-    }
-    log = [_CellLog(asked) for asked in plan.cells(bundle.manifest.default_precision)]
-    for _ in range(plan.repeat_process):
-        for entry in log:
-            if entry.problem is None:
-                _run_cell(entry, {**case, **entry.asked}, folder, silence_s, hooks)
-            else:
-                hooks.advance(len(measurements))
-    return log
 
 
 def _run_cell(entry: _CellLog, case: dict[str, Any], folder: Path, silence_s: float, hooks: Hooks) -> None:
@@ -191,13 +222,10 @@ def _run_cell(entry: _CellLog, case: dict[str, Any], folder: Path, silence_s: fl
     entry.problem = problem
 
 
-def _throttled(log: Sequence[_CellLog], count_before: int | None) -> bool | None:
+def _throttled(log: Sequence[_CellLog], by_the_kernel: bool | None) -> bool | None:
     """Return whether heat or lack of power held a clock back, None if neither the kernel nor a driver says."""
     told = [message["throttled"] for entry in log for message in entry.of("done")]
-    known = [bool(value) for value in told if value is not None]
-    count = machine.cpu_throttle_count()
-    if count is not None and count_before is not None:
-        known.append(count > count_before)
+    known = [bool(value) for value in (*told, by_the_kernel) if value is not None]
     return any(known) if known else None
 
 

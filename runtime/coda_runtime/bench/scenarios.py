@@ -23,8 +23,6 @@ STRETCH = 4
 """A probe lasts at most so many times the seconds asked for, and only where too few requests would come otherwise."""
 BOUNDS = 10
 """A probe lasts at least so many times the latency bound: an overload shows only when the queue has grown that long."""
-ENOUGH = 100
-"""Requests under which a 99th percentile is the slowest of them and little more."""
 _FEW = 20  # for which a probe is stretched
 _CLOSE = 1.05  # the search ends when the rate that holds and the one that does not are as close as this
 _SEED = 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .results import Cell, Latency, Load, Measurement
-from .statistics import median_ci, outliers, percentile
+from .results import Cell, Latency, Load, Measurement, Process
+from .statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
 
 MAX_SAMPLES = 2000
 """Longer lists of samples are thinned to so many, evenly in time; the numbers beside them are those of all."""
@@ -39,14 +39,15 @@ def summarise_cell(asked: Mapping[str, Any], runs: Sequence[Sequence[Message]], 
 def summarise(messages: Sequence[Message]) -> Measurement:
     """Make one measurement of what each process sent about it: samples together, the highest peaks, the median parts.
 
-    Of several server runs, all numbers are those of the one with the median rate.
+    Of several server runs, all numbers but those of `processes` are of the one with the median rate.
     """
     first = messages[0]
+    processes = [_process(message) for message in messages]
     if first["server"] is not None:
         by_rate = sorted(messages, key=lambda message: message["server"]["max_rate"] or 0.0)
         messages = [by_rate[(len(by_rate) - 1) // 2]]
     samples = [sample for message in messages for sample in message["samples"]]
-    low, high = median_ci(samples)
+    low, high = _median_interval(samples, [] if first["server"] is not None else processes)
     images, server = first["images_per_sample"], messages[0]["server"]
     throughput_ci = None if server is not None else [images / high, images / low]
     return {
@@ -56,6 +57,7 @@ def summarise(messages: Sequence[Message]) -> Measurement:
         "repeats": len(samples),
         "warmup_runs": sum(message["warmup_runs"] for message in messages),
         "warm": all(message["warm"] for message in messages),
+        "processes": processes,
         "latency_s": _latency(samples, [low, high]),
         "throughput": images / percentile(samples, 50) if server is None else server["achieved_rate"],
         "throughput_ci95": throughput_ci,
@@ -68,11 +70,35 @@ def summarise(messages: Sequence[Message]) -> Measurement:
     }
 
 
-def _latency(samples: list[float], interval: list[float]) -> Latency:
-    out: Latency = {
+def _process(message: Message) -> Process:
+    """Return the numbers of one process: what differs between them is what no number of samples shows."""
+    samples, server = message["samples"], message["server"]
+    return {
+        "count": len(samples),
         "p50": percentile(samples, 50),
         "p90": percentile(samples, 90),
         "p99": percentile(samples, 99),
+        "parts_s": message["parts_s"],
+        "max_rate": None if server is None else server["max_rate"],
+    }
+
+
+def _median_interval(samples: Sequence[float], processes: Sequence[Process]) -> tuple[float, float]:
+    """Return the interval of the median, wide enough for the median of every process to lie in it."""
+    low, high = median_ci(samples)
+    medians = [process["p50"] for process in processes]
+    return min(low, *medians, high), max(low, *medians, high)
+
+
+def _latency(samples: list[float], interval: list[float]) -> Latency:
+    known = {q: len(samples) >= count for q, count in KNOWN_FROM.items()}
+    out: Latency = {
+        "count": len(samples),
+        "p50": percentile(samples, 50),
+        "p90": percentile(samples, 90) if known[90] else None,
+        "p90_upper": upper_bound(samples, 90),
+        "p99": percentile(samples, 99) if known[99] else None,
+        "p99_upper": upper_bound(samples, 99),
         "mean": float(np.mean(samples)),
         "min": min(samples),
         "max": max(samples),

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from ..format.parts import PARTS
 from ..report.words import duration, rate, size
+from .percentiles import percentile_words
 from .results import Measurement
 from .series import Series
+from .statistics import KNOWN_FROM
 
 MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "min", "max", "repeats", "outliers")
 """The columns of `measured_rows`."""
@@ -35,7 +37,8 @@ def measured_rows(series: Sequence[Series]) -> list[list[str]]:
     rows = []
     for name, of in _all(series):
         latency = of["latency_s"]
-        times = [duration(latency[key]) for key in ("p90", "p99", "mean", "min", "max")]
+        times = [percentile_words(latency, q) for q in KNOWN_FROM]
+        times += [duration(of) for of in (latency["mean"], latency["min"], latency["max"])]
         interval = " – ".join(duration(edge) for edge in latency["ci95"])
         thinned = " (samples thinned)" if latency.get("samples_thinned") else ""
         rows.append(

@@ -21,7 +21,8 @@ from coda_runtime.errors import BackendError, InputError
 from coda_runtime.format.bundle import Bundle
 from tests.runtime.bench.fakes import worker
 
-FAST = {"backends": ("onnxruntime",), "devices": ("cpu",), "threads": (1,), "seconds": 0.02, "batches": (1, 2)}
+FAST: dict[str, Any] = {"backends": ("onnxruntime",), "devices": ("cpu",), "threads": (1,), "repeat_process": 1}
+FAST |= {"seconds": 0.02, "batches": (1, 2)}
 SAMPLE = "'samples': [0.25] * 10, 'images_per_sample': 1, 'warmup_runs': 6, 'warm': True, 'peak_host_bytes': 5"
 MEASURED = f"""
 m = {{{SAMPLE}, 'peak_device_bytes': None, 'parts_s': None, 'server': None}}
@@ -101,7 +102,7 @@ def test_a_server_is_searched_for_the_rate_that_it_holds(bundle: Path) -> None:
 
 
 def test_repeated_processes_are_one_cell_in_turn(bundle: Path) -> None:
-    plan = Plan(**{**FAST, "threads": (1, 2)}, operations=("decode",), repeat_process=2)
+    plan = Plan(**{**FAST, "threads": (1, 2), "repeat_process": 2}, operations=("decode",))
     data = run(
         bundle, plan, code="measured(0); measured(1, samples=[float(os.getpid())] * 6); say('done', throttled=None)"
     )

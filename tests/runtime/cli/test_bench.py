@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +21,8 @@ from coda_runtime.cli import app
 from tests.runtime import measurable, tiny
 from tests.runtime.cli.conftest import CODE, Run
 
-FAST = ("--seconds", "0.02", "--device", "cpu", "--threads", "1", "--batch", "1,2")
+WORK = ("--seconds", "0.02", "--batch", "1,2")
+FAST = (*WORK, "--device", "cpu", "--threads", "1", "--repeat-process", "1")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return measurable.make(tmp_path_factory.mktemp("measurable") / "bundle")
 
 
-@pytest.mark.parametrize("name", [(), ("run",), ("report",), ("compare",)])
+@pytest.mark.parametrize("name", [(), ("run",), ("report",), ("compare",), ("ab",)])
 def test_help_has_an_example(name: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app.cli, ["bench", *name, "--help"])
     assert done.exit_code == 0
@@ -51,31 +54,78 @@ def test_measured_shown_reported_and_compared(coda: Run, bundle: Path, photos: P
     assert results["images"]["source"] == str(photos)
     assert sorted(path.name for path in out.parent.iterdir()) == ["results.json"]
     again = coda("bench", "compare", out, out)
-    assert again.returncode == 0, again
-    assert "0 of 4 measurements" in again.stdout
+    assert again.returncode == 3, again
+    assert "1 and 1 processes; a verdict needs 5" in again.stdout
+    assert "inconclusive: 4 of 4 measurements compared" in again.stdout
     page = tmp_path / "report.html"
     assert coda("bench", "report", out, out, "--out", page).returncode == 0
     assert "<html" in page.read_text()
 
 
-def test_a_regression_is_exit_code_1(coda: Run, bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def conclusive(coda: Run, bundle: Path) -> dict[str, Any]:
+    """A measurement as seven processes of a quiet machine would give it: what was measured, over and over."""
     done = coda("bench", "run", bundle, *FAST, "--operation", "decode", "--batch", "1", "--json")
     assert done.returncode == 0, done
-    before = json.loads(done.stdout)
-    (tmp_path / "a.json").write_text(done.stdout)
-    latency = before["cells"][0]["measurements"][0]["latency_s"]
-    for name, value in latency.items():
-        if name not in ("samples_thinned",):
-            latency[name] = [10 * part for part in value] if isinstance(value, list) else 10 * value
-    (tmp_path / "b.json").write_text(json.dumps(before))
-    slower = coda("bench", "compare", tmp_path / "a.json", tmp_path / "b.json", "--threshold", "50%")
+    found: dict[str, Any] = json.loads(done.stdout)
+    of = found["cells"][0]["measurements"][0]
+    of["processes"] *= 7
+    found["noise"].update(load_before=0.0, load_during=0.0)
+    return found
+
+
+def test_exit_codes(coda: Run, conclusive: dict[str, Any], tmp_path: Path) -> None:
+    def changed(name: str, factor: float = 1.0, **noise: float) -> Path:
+        data = copy.deepcopy(conclusive)
+        for process in data["cells"][0]["measurements"][0]["processes"]:
+            process["p50"] *= factor
+        data["noise"].update(noise)
+        path = tmp_path / name
+        path.write_text(json.dumps(data))
+        return path
+
+    before = changed("a.json")
+    slower = coda("bench", "compare", before, changed("b.json", 10.0), "--threshold", "0.5")
     assert slower.returncode == 1
     assert "slower" in slower.stdout
-    assert "regression" in slower.stdout
-    report = coda("bench", "compare", tmp_path / "a.json", tmp_path / "b.json", "--json")
+    assert "regression: 1 of 1 measurements compared, 1 past 0.5" in slower.stdout
+    report = coda("bench", "compare", before, tmp_path / "b.json", "--json", "--threshold", "50%")
     assert report.returncode == 1
     assert len(json.loads(report.stdout)["regressions"]) == 1
-    assert coda("bench", "compare", tmp_path / "b.json", tmp_path / "a.json").returncode == 0
+    assert json.loads(report.stdout)["outcome"] == "regression"
+    assert coda("bench", "compare", tmp_path / "b.json", before).returncode == 0
+    busy = changed("busy.json", load_during=0.5)
+    assert coda("bench", "compare", before, busy).returncode == 3
+    assert coda("bench", "compare", before, busy, "--allow-inconclusive").returncode == 0
+    none = {**conclusive, "cells": []}
+    (tmp_path / "none.json").write_text(json.dumps(none))
+    missing = coda("bench", "compare", before, tmp_path / "none.json")
+    assert missing.returncode == 4
+    assert "nothing to compare: 0 of 1 measurements compared" in missing.stdout
+    assert coda("bench", "compare", before).returncode == 2
+
+
+def test_cells_of_one_run(coda: Run, conclusive: dict[str, Any], tmp_path: Path) -> None:
+    data = copy.deepcopy(conclusive)
+    data["cells"].append({**copy.deepcopy(data["cells"][0]), "threads": 2})
+    (tmp_path / "two.json").write_text(json.dumps(data))
+    found = coda("bench", "compare", tmp_path / "two.json", "--by", "threads")
+    assert found.returncode == 0, found
+    assert "1 to 2 threads" in found.stdout
+    assert coda("bench", "compare", tmp_path / "two.json", "--by", "precision").returncode == 1
+
+
+def test_two_settings_in_turn(coda: Run, bundle: Path) -> None:
+    work = (*WORK, "--operation", "decode", "--set-a", "threads=1", "--set-b", "threads=2")
+    done = coda("bench", "ab", bundle, bundle, *work, "--pairs", "2", "--json")
+    assert done.returncode == 3, done
+    found = json.loads(done.stdout)
+    assert [row["batch"] for row in found["rows"]] == [1, 2]
+    for row in found["rows"]:
+        assert row["verdict"] == "inconclusive"
+        assert row["reason"] == "2 pairs of processes; a verdict needs 8"
+        assert {"median", "decoder"} <= {metric["name"] for metric in row["metrics"]}
+    assert [found["a"], found["b"]] == [f"{bundle} threads=1", f"{bundle} threads=2"]
 
 
 def rejected(*arguments: object) -> str:
@@ -103,6 +153,9 @@ def test_what_cannot_be_is_reported_in_one_line(bundle: Path, sealed: Path, tmp_
     assert "would overwrite it" in rejected("run", bundle, "--images", picture, "--out", picture)
     assert "--threshold is 'much'" in rejected("compare", "a", "b", "--threshold", "much")
     assert "cannot be read" in rejected("compare", "a", "b")
+    assert "--set-a is 'cores=2'" in rejected("ab", bundle, bundle, "--set-a", "cores=2")
+    assert "several cells" in rejected("ab", bundle, bundle, "--set-b", "threads=1,2", "--batch", "1")
+    assert "--python-b is nowhere" in rejected("ab", bundle, bundle, "--python-b", "nowhere")
     assert CliRunner().invoke(app.cli, ["bench", "run", str(bundle), "--nothing"]).exit_code == 2
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.png", "file"]
 

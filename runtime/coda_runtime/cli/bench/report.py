@@ -1,0 +1,26 @@
+"""`coda bench report`: results as a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..base import command as coda_command
+from ..base import json_option, print_json
+
+
+@coda_command(name="report", example="coda bench report cpu.json gpu.json --out report.html")
+@click.argument("results", nargs=-1, required=True, metavar="RESULTS...", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+@json_option
+def report(results: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Show RESULTS, files that `coda bench run` wrote, as one page with charts."""
+    from ...bench.report import write_report
+    from ...bench.results import Results
+
+    write_report([Results.load(path) for path in results], out)
+    if as_json:
+        print_json({"out": str(out), "results": [str(path) for path in results]})
+        return
+    click.echo(f"{out}: written")
