@@ -94,7 +94,7 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
 
 
 def server_card(one: Series, of: Measurement) -> Markup:
-    """Draw latency against the rate at which requests arrive, with the bound."""
+    """Draw latency against the rate at which requests arrive, with the bound where there is one."""
     server = of["server"]
     if server is None:
         return Markup("")
@@ -104,7 +104,7 @@ def server_card(one: Series, of: Measurement) -> Markup:
         _curve("99th percentile", [(p["rate"], p["p99"]) for p in points], one.style),
         _curve("median", [(p["rate"], p["p50"]) for p in points], f"{one.style} dashed"),
     ]
-    if points:
+    if points and bound is not None:
         ends = (points[0]["rate"], points[-1]["rate"])
         lines.append(Line("bound", [(end, bound * 1e3) for end in ends], "bound"))
     chart = line_chart(
@@ -114,17 +114,66 @@ def server_card(one: Series, of: Measurement) -> Markup:
         f"{_best(server)}. " + "; ".join(f"at {rate(p['rate'])} per second p99 {duration(p['p99'])}" for p in points),
         title=f"{of['operation']} as a server, {one.name}",
     )
-    rows = [[rate(p["rate"]), rate(p["achieved"]), duration(p["p50"]), duration(p["p99"])] for p in points]
+    rows = [
+        [rate(p["rate"]), rate(p["achieved"]), duration(p["p50"]), duration(p["p99"]), str(p.get("count", "–"))]
+        for p in points
+    ]
+    key = [
+        ("99th percentile", one.style),
+        ("median", f"{one.style} dashed"),
+        *[("bound", "bound")] * (bound is not None),
+    ]
     return card(
         f"{of['operation']}, up to {of['batch']} at once: {one.name}",
         chart,
-        keys(("99th percentile", one.style), ("median", f"{one.style} dashed"), ("bound", "bound")),
+        keys(*key),
         f"{_best(server)}.",
-        table(["offered per second", "done per second", "median", "p99"], rows),
+        table(["offered per second", "done per second", "median", "p99", "requests"], rows),
+    )
+
+
+def callers_card(one: Series, of: Measurement) -> Markup:
+    """Draw throughput against latency, a mark for each number of callers at a time."""
+    found = of.get("concurrency")
+    if found is None:
+        return Markup("")
+    points, knee = found["points"], found["knee"]
+    labels = [
+        f"{p['callers']} callers: {rate(p['throughput'])} images/s at {duration(p['p50'])}"
+        + (", the knee" if p["callers"] == knee else "")
+        for p in points
+    ]
+    path = [(p["throughput"], p["p50"] * 1e3) for p in points]
+    chart = line_chart(
+        [Line(one.name, path, one.style, marks=True, labels=labels)],
+        Axis("images per second"),
+        Axis("ms a call, median", log=True),
+        "; ".join(labels),
+        title=f"{of['operation']} under several callers, {one.name}",
+    )
+    rows = [
+        [
+            f"{p['callers']}" + (", knee" if p["callers"] == knee else ""),
+            rate(p["throughput"]),
+            duration(p["p50"]),
+            duration(p["p99"]),
+            str(p["count"]),
+        ]
+        for p in points
+    ]
+    return card(
+        f"{of['operation']}, {of['batch']} a call: {one.name}",
+        chart,
+        keys((one.name, one.style)),
+        f"Each caller calls again as soon as it has its answer. Past the knee, {knee} at a time, more of them wait "
+        "more than they get.",
+        table(["callers", "images/s", "median", "p99", "calls"], rows),
     )
 
 
 def _best(server: Server) -> str:
+    if server["latency_bound_s"] is None:
+        return "At rates that were given"
     bound, best = duration(server["latency_bound_s"]), server["max_rate"]
     if best is None:
         return f"No rate that was tried keeps the 99th percentile under {bound}"

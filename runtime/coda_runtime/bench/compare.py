@@ -182,7 +182,11 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
     )
     metrics = () if reason else tuple(_metrics(a, b, rule))
     if not metrics and not reason:
-        reason = "no time was measured" if a["server"] is None else "the servers had other latency bounds"
+        reason = (
+            "no time was measured"
+            if a["server"] is None
+            else "the servers had other bounds, or were offered other rates"
+        )
     if reason:
         return Row(*key, "not comparable", reason, (), warnings)
     metrics += tuple(_memory(a, b, rule.threshold))
@@ -190,18 +194,18 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
 
 
 def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
-    """Yield the metrics that can be compared, the one that the scenario is about first."""
-    servers = a["server"], b["server"]
-    if servers[0] is not None and servers[1] is not None:
-        if servers[0]["latency_bound_s"] != servers[1]["latency_bound_s"]:
-            return
+    """Yield the metrics of time that can be compared, the one that the scenario is about first."""
+    if a["server"] is None or b["server"] is None:
+        yield from _times(a, b, rule)
+    elif a["scenario"] == "offered":
+        if a["server"]["offered_rate"] == b["server"]["offered_rate"]:
+            yield judge("median", _each(a, b, "p50"), rule)
+    elif a["server"]["latency_bound_s"] == b["server"]["latency_bound_s"]:
         rates = [[process["max_rate"] or 0.0 for process in of["processes"]] for of in (a, b)]
         if min(map(min, rates)) > 0:
             yield judge("max_rate", rates, rule, higher_is_slower=False)
         else:  # no rate at all stayed under the bound
             yield Metric("max_rate", min(rates[0]), min(rates[1]), 1, None, "inconclusive", False, "no rate held")
-    else:
-        yield from _times(a, b, rule)
 
 
 def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
@@ -219,8 +223,9 @@ def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     if min(process["p50"] for of in (a, b) for process in of["processes"]) <= 0:
         return
     found = [judge("median", _each(a, b, "p50"), rule)]
-    rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
-    found.append(judge("throughput", rates, rule, higher_is_slower=False))
+    if a["scenario"] != "concurrent":  # there a call is one of several at a time
+        rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
+        found.append(judge("throughput", rates, rule, higher_is_slower=False))
     yield from reversed(found) if a["scenario"] == "offline" else found
     for q in KNOWN_FROM:
         if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]

@@ -38,7 +38,7 @@ def _about(measurement: Measurement) -> list[str]:
     if not measurement["warm"]:
         out.append(f"{what} did not warm up: its times still changed when the measurement began; raise --seconds")
     server = measurement["server"]
-    if server is not None:
+    if server is not None and server["latency_bound_s"] is not None:
         if server["max_rate"] is None:
             bound = server["latency_bound_s"] * 1e3
             out.append(f"{what}: no rate that was tried keeps the 99th percentile under {bound:g} ms")

@@ -14,6 +14,7 @@ from ..errors import InputError
 from .operations import OPERATIONS
 from .scenarios import SCENARIOS
 
+MAX_CALLERS = 256
 AXES = ("backend", "precision", "device", "threads")
 """The load options that cells differ in."""
 
@@ -23,8 +24,9 @@ class Plan:
     """What to measure: every combination of the first four in cells, and of the next three in each cell.
 
     `seconds` is the least time of a measurement, `latency_bound_s` what the server scenario keeps its 99th percentile
-    under, `repeat_process` how many processes measure each cell. `options` are the load options that all cells share;
-    the first four are each cell's own. Raises InputError for what is not there at all.
+    under, `rates` what the offered scenario offers in images per second, `callers` the numbers of callers of the
+    concurrent one, `repeat_process` how many processes measure each cell. `options` are the load options that all cells
+    share; the first four are each cell's own. Raises InputError for what is not there at all.
     """
 
     backends: Sequence[str] = ("auto",)
@@ -36,6 +38,8 @@ class Plan:
     batches: Sequence[int] = (1, 8)
     seconds: float = 1.0
     latency_bound_s: float | None = None
+    rates: Sequence[float] = ()
+    callers: Sequence[int] = (1, 2, 4, 8)
     repeat_process: int = 7  # with five, the fewest to conclude from, the interval is half as wide again
     options: LoadOptions = field(default_factory=LoadOptions)
 
@@ -55,6 +59,14 @@ class Plan:
         bound = self.latency_bound_s
         if bound is not None and not (math.isfinite(bound) and bound > 0):
             raise InputError(f"the latency bound is {bound} s; expected a number over 0")
+        if "offered" in self.scenarios and not self.rates:
+            raise InputError("the offered scenario offers images at rates that are given; name some: --rate 10,20,40")
+        for rate in self.rates:
+            if not (math.isfinite(rate) and rate > 0):
+                raise InputError(f"a rate is {rate}; expected images per second, over 0")
+        for callers in self.callers:
+            if not 1 <= callers <= MAX_CALLERS:
+                raise InputError(f"callers is {callers}; expected whole numbers from 1 to {MAX_CALLERS}, such as 1,2,4")
         if "server" in self.scenarios and bound is None:
             raise InputError(
                 "the server scenario looks for the highest rate under a latency bound; name one: --latency-bound MS"

@@ -43,7 +43,17 @@ def render(results: Sequence[Results]) -> str:
                 charts.server_card(one, of)
                 for one in series
                 for name in operations(series)
-                for of in one.of(name, "server")
+                for of in (*one.of(name, "server"), *one.of(name, "offered"))
+            ],
+        ),
+        _section(
+            "Several callers",
+            "Threads that call one tokenizer, each again as soon as it has its answer.",
+            [
+                charts.callers_card(one, of)
+                for one in series
+                for name in operations(series)
+                for of in one.of(name, "concurrent")
             ],
         ),
         _section(

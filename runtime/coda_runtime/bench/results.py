@@ -27,7 +27,7 @@ FORMAT_VERSION = 2
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of any number, whatever its unit
 
 Operation = Literal["encode", "quantise", "decode", "round-trip"]
-Scenario = Literal["single-stream", "offline", "server"]
+Scenario = Literal["single-stream", "offline", "server", "offered", "concurrent"]
 
 
 class Cpu(TypedDict):
@@ -126,20 +126,42 @@ class ServerPoint(TypedDict):
     """Latencies in seconds at an offered rate of images per second."""
 
     rate: float
+    count: NotRequired[int]
     p50: float
     p99: float
+    max: NotRequired[float]
     achieved: float
 
 
 class Server(TypedDict):
-    """`max_rate` is the highest offered rate whose p99 stays under the bound, None where none did."""
+    """`max_rate` is the highest offered rate whose p99 stays under the bound, None where none did.
 
-    latency_bound_s: float
+    Where rates were given, there is neither a bound nor a highest rate.
+    """
+
+    latency_bound_s: float | None
     offered_rate: float | None
     achieved_rate: float | None
     max_rate: float | None
     queue_p99_s: float | None
     curve: list[ServerPoint]
+
+
+class CallersPoint(TypedDict):
+    """What so many callers at a time get: images per second, and latencies in seconds of `count` calls."""
+
+    callers: int
+    count: int
+    throughput: float
+    p50: float
+    p99: float
+
+
+class Concurrency(TypedDict):
+    """`knee` is the number of callers from which on more of them wait more than they get."""
+
+    knee: int
+    points: list[CallersPoint]
 
 
 class Process(TypedDict):
@@ -171,6 +193,7 @@ class Measurement(TypedDict):
     peak_device_bytes: int | None
     parts_s: dict[str, float | None] | None
     server: Server | None
+    concurrency: NotRequired[Concurrency | None]
     flops_share: float | None
 
 
@@ -309,10 +332,11 @@ def _check_cell(cell: Cell, where: str, source: str) -> None:
         if key in seen:
             raise _unusable(source, here, f"{key[0]}, {key[1]}, batch {key[2]} again", "each of them once in a cell")
         seen.add(key)
-        if (measurement["scenario"] == "server") != (measurement["server"] is not None):
-            raise _unusable(
-                source, f"{here}.server", describe(measurement["server"]), "an object, only in the server scenario"
-            )
+        for name, scenarios in (("server", ("server", "offered")), ("concurrency", ("concurrent",))):
+            found = measurement.get(name)
+            if (measurement["scenario"] in scenarios) != (found is not None):
+                where_only = f"an object, only in the scenario {' or '.join(scenarios)}"
+                raise _unusable(source, f"{here}.{name}", describe(found), where_only)
         _check_latency(measurement["latency_s"], f"{here}.latency_s", source)
 
 

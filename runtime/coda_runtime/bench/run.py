@@ -122,6 +122,8 @@ class Cells:
             "images": str(images),
             "seconds": plan.seconds,
             "latency_bound_s": plan.latency_bound_s,
+            "rates": list(plan.rates),
+            "callers": list(plan.callers),
             "measurements": self._measurements,
         }
         self._log = [_CellLog(asked) for asked in plan.cells(bundle.manifest.default_precision)]

@@ -1,19 +1,21 @@
-"""How calls follow each other, by MLPerf's names: single stream, offline, server."""
+"""How calls follow each other, by MLPerf's names: single stream, offline, server; and that at rates that are given."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .results import Concurrency
 from .statistics import percentile
 from .timing import Clock, Run, WarmUp, warm_and_measure, warm_up
 
-SCENARIOS = ("single-stream", "offline", "server")
+SCENARIOS = ("single-stream", "offline", "server", "offered", "concurrent")
 
 OFFLINE_REPEATS = 6
 """Passes over all images, at least: what an interval of the median needs."""
@@ -40,6 +42,7 @@ class Measured:
     samples: list[float] = field(repr=False)
     images_per_sample: int
     server: dict[str, Any] | None = None
+    concurrency: Concurrency | None = None
 
 
 def single_stream(run: Run, batch: int, seconds: float, *, clock: Clock = time.perf_counter) -> Measured:
@@ -121,6 +124,33 @@ def server(
     return Measured(warmed, best.latencies, 1, numbers)
 
 
+def offered(
+    serve: Serve,
+    batch: int,
+    seconds: float,
+    rates: Sequence[float],
+    *,
+    clock: Clock = time.perf_counter,
+    sleep: Sleep = time.sleep,
+) -> Measured:
+    """Offer single images at each of these rates, whether they are served in time or not: an open loop.
+
+    As `server` otherwise. A latency counts from when an image was due, so that a call that stands still shows in all
+    that came meanwhile (no coordinated omission). The samples are those of the last rate.
+    """
+    warmed = _warm(serve, batch, seconds, clock)
+    probes = [ask(serve, batch, rate, seconds, math.inf, clock=clock, sleep=sleep) for rate in rates]
+    numbers = {
+        "latency_bound_s": None,
+        "offered_rate": probes[-1].rate,
+        "achieved_rate": probes[-1].achieved,
+        "max_rate": None,
+        "queue_p99_s": percentile(probes[-1].waits, 99),
+        "curve": [_point(probe) for probe in sorted(probes, key=lambda probe: probe.rate)],
+    }
+    return Measured(warmed, probes[-1].latencies, 1, numbers)
+
+
 def ask(
     serve: Serve,
     batch: int,
@@ -178,7 +208,9 @@ def _point(probe: Probe) -> dict[str, float]:
     latencies = probe.latencies
     return {
         "rate": probe.rate,
+        "count": len(latencies),
         "p50": percentile(latencies, 50),
         "p99": percentile(latencies, 99),
+        "max": max(latencies),
         "achieved": probe.achieved,
     }

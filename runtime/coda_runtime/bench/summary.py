@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .results import Cell, Latency, Load, Measurement, Process
+from .callers import with_knee
+from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process
 from .statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
 
 MAX_SAMPLES = 2000
@@ -43,11 +44,12 @@ def summarise(messages: Sequence[Message]) -> Measurement:
     """
     first = messages[0]
     processes = [_process(message) for message in messages]
-    if first["server"] is not None:
+    searched = first["scenario"] == "server" and first["server"] is not None
+    if searched:
         by_rate = sorted(messages, key=lambda message: message["server"]["max_rate"] or 0.0)
         messages = [by_rate[(len(by_rate) - 1) // 2]]
     samples = [sample for message in messages for sample in message["samples"]]
-    low, high = _median_interval(samples, [] if first["server"] is not None else processes)
+    low, high = _median_interval(samples, [] if searched else processes)
     images, server = first["images_per_sample"], messages[0]["server"]
     throughput_ci = None if server is not None else [images / high, images / low]
     return {
@@ -66,6 +68,7 @@ def summarise(messages: Sequence[Message]) -> Measurement:
         "peak_device_bytes": _highest(message["peak_device_bytes"] for message in messages),
         "parts_s": _medians([message["parts_s"] for message in messages]),
         "server": server,
+        "concurrency": _concurrency([message["concurrency"] for message in messages if message.get("concurrency")]),
         "flops_share": (_medians([{"share": message.get("flops_share")} for message in messages]) or {})["share"],
     }
 
@@ -110,6 +113,23 @@ def _latency(samples: list[float], interval: list[float]) -> Latency:
         out["samples"] = [samples[index] for index in kept]
         out["samples_thinned"] = True
     return out
+
+
+def _concurrency(found: Sequence[Concurrency]) -> Concurrency | None:
+    """Return the points of each number of callers, medians over the processes; their counts are added up."""
+    if not found:
+        return None
+    points: list[CallersPoint] = [
+        {
+            "callers": same[0]["callers"],
+            "count": sum(point["count"] for point in same),
+            "throughput": stdlib.median(point["throughput"] for point in same),
+            "p50": stdlib.median(point["p50"] for point in same),
+            "p99": stdlib.median(point["p99"] for point in same),
+        }
+        for same in zip(*(one["points"] for one in found), strict=True)
+    ]
+    return with_knee(points)
 
 
 def _load(loads: Sequence[Mapping[str, Any]]) -> Load:

@@ -48,6 +48,7 @@ class Channel:
         def call(number: int) -> object:
             out = run(number)
             if time.perf_counter() - self._last > _ALIVE_EVERY:
+                self._last = time.perf_counter()  # before another caller looks
                 self.send("alive")
             return out
 
@@ -68,8 +69,8 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     """Measure a case.
 
     Its keys: bundle (a folder), options (fields of LoadOptions), backend, precision, device and threads (in place of
-    those), images (a .npy file, uint8 [N,S,S,3]), seconds, latency_bound_s, and measurements, a list of [operation,
-    scenario, batch].
+    those), images (a .npy file, uint8 [N,S,S,3]), seconds, latency_bound_s, rates, callers, and measurements, a list of
+    [operation, scenario, batch].
     """
     start = time.perf_counter()
     import numpy as np
@@ -133,7 +134,8 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             device = memory.device_bytes() if gpus else None
             work = work_of(provenance, tok.artifacts, OPERATIONS[operation])
             median = float(np.median(measured["samples"]))
-            reached = None if work is None or scenario == "server" else work * measured["images_per_sample"] / median
+            one_by_one = scenario in ("single-stream", "offline")
+            reached = None if work is None or not one_by_one else work * measured["images_per_sample"] / median
             share = None if reached is None else reached / peak
             channel.send("measured", **about, **measured, peak_device_bytes=device, flops_share=share)
     known = [value for value in slowed if value is not None]
@@ -145,7 +147,7 @@ def _measure(
 ) -> dict[str, Any]:
     """Take one measurement: what it took, and its samples."""
     from ..machine import memory
-    from . import scenarios
+    from . import callers, scenarios
     from .operations import OPERATIONS, time_parts
 
     seconds, parts = case["seconds"], None
@@ -157,6 +159,11 @@ def _measure(
         elif scenario == "offline":
             run, count = inputs.passes(batch)
             measured = scenarios.offline(channel.ticking(run), count, seconds)
+        elif scenario == "concurrent":
+            measured = callers.concurrent(channel.ticking(inputs.batches(batch)), batch, seconds, case["callers"])
+        elif scenario == "offered":
+            serve = _ticking_requests(inputs.requests(), channel)
+            measured = scenarios.offered(serve, batch, seconds, case["rates"])
         else:
             serve = _ticking_requests(inputs.requests(), channel)
             measured = scenarios.server(serve, batch, seconds, case["latency_bound_s"])
@@ -170,6 +177,7 @@ def _measure(
         "peak_host_bytes": peak.bytes,
         "parts_s": parts,
         "server": measured.server,
+        "concurrency": measured.concurrency,
     }
 
 

@@ -79,7 +79,10 @@ INCONSISTENT: dict[str, tuple[Change, str]] = {
     "measured twice": (lambda d: cell(d)["measurements"].append(first(d)), "once in a cell"),
     "a cell twice": (lambda d: d["cells"].append(cell(d)), "each combination once"),
     "a problem, and measurements": (lambda d: cell(d).update(problem="it failed"), "the cell has a problem"),
-    "a server without numbers": (lambda d: first(d).update(scenario="server", batch=99), "server scenario"),
+    "a server without numbers": (
+        lambda d: first(d).update(scenario="server", batch=99),
+        "the scenario server or offered",
+    ),
 }
 
 

@@ -101,6 +101,25 @@ def test_a_server_is_searched_for_the_rate_that_it_holds(bundle: Path) -> None:
             assert of["throughput"] == server["achieved_rate"] > 0
 
 
+def test_rates_and_callers_that_are_given(bundle: Path) -> None:
+    plan = Plan(
+        **{**FAST, "batches": (2,)},
+        operations=("decode",),
+        scenarios=("offered", "concurrent"),
+        rates=(40.0, 20.0),
+        callers=(1, 3),
+    )
+    offered, concurrent = run(bundle, plan)["cells"][0]["measurements"]
+    assert [point["rate"] for point in offered["server"]["curve"]] == [20.0, 40.0]
+    assert offered["server"]["offered_rate"] == 20.0
+    assert "concurrency" not in offered or offered["concurrency"] is None
+    assert [point["callers"] for point in concurrent["concurrency"]["points"]] == [1, 3]
+    assert concurrent["concurrency"]["knee"] in (1, 3)
+    for wrong in ({"scenarios": ("offered",)}, {"rates": (0.0,)}, {"callers": (0,)}, {"callers": (1000,)}):
+        with pytest.raises(InputError, match=r"expected|--rate 10,20,40"):
+            Plan(**{**FAST, **wrong})
+
+
 def test_repeated_processes_are_one_cell_in_turn(bundle: Path) -> None:
     plan = Plan(**{**FAST, "threads": (1, 2), "repeat_process": 2}, operations=("decode",))
     data = run(

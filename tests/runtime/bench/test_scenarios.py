@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from coda_runtime.bench import scenarios
-from coda_runtime.bench.scenarios import Measured, arrive, ask, server
+from coda_runtime.bench.scenarios import Measured, arrive, ask, offered, server
 from coda_runtime.bench.statistics import percentile
 from tests.runtime.bench.fakes import FakeTime
 
@@ -114,3 +114,36 @@ def test_its_duration_is_bounded(each: float, bound: float) -> None:
     assert time.now - 100 < 3.0 + calls + scenarios.PROBES * (
         2 * scenarios.STRETCH * max(3.0, scenarios.BOUNDS * bound) + 4 * each
     )
+
+
+def test_a_server_that_stands_still_once_shows_in_all_that_came_meanwhile() -> None:
+    """Who asks again only after the answer would see one slow call of some thousand (coordinated omission)."""
+    time = FakeTime(each=0.001)
+
+    def serve(start: int, stop: int) -> None:
+        if start <= 500 < stop:
+            time.now += 1.0
+        time.serve(start, stop)
+
+    found = offered(serve, 1, 10.0, [100.0], clock=time.clock, sleep=time.sleep)
+    assert found.server is not None
+    (point,) = found.server["curve"]
+    assert point["count"] == 1000
+    assert point["max"] == pytest.approx(1.0, abs=0.1)
+    late = [latency for latency in found.samples if latency > 0.1]
+    assert 70 <= len(late) <= 120, "a second's requests, less what was worked off"
+    assert percentile(found.samples, 99) > 0.8
+    assert percentile(found.samples, 50) < 0.01
+    assert found.server["max_rate"] is None
+
+
+def test_rates_are_offered_whether_they_are_served_or_not() -> None:
+    time = FakeTime(each=0.01)
+    found = offered(time.serve, 1, 5.0, [300.0, 50.0], clock=time.clock, sleep=time.sleep)
+    assert found.server is not None
+    slow, fast = found.server["curve"]
+    assert (slow["rate"], fast["rate"]) == (50.0, 300.0)
+    assert slow["achieved"] == pytest.approx(50, rel=0.1)
+    assert fast["achieved"] == pytest.approx(100, rel=0.1)
+    assert fast["p99"] > 5
+    assert len(found.samples) == 250, "those of the last rate"

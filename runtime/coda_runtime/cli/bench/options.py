@@ -24,7 +24,12 @@ _WORK = (
     click.option(
         "--operation", default="encode,decode", show_default=True, help="encode, quantise, decode, round-trip."
     ),
-    click.option("--scenario", default="single-stream", show_default=True, help="single-stream, offline, server."),
+    click.option(
+        "--scenario",
+        default="single-stream",
+        show_default=True,
+        help="single-stream, offline, server, offered, concurrent.",
+    ),
     click.option("--batch", default="1,8", show_default=True, help="Images per call; for server, the maximum."),
     click.option(
         "--seconds",
@@ -34,6 +39,8 @@ _WORK = (
         help="Minimum time of each measurement in each process, in seconds.",
     ),
     click.option("--latency-bound", type=float, metavar="MS", help="server: the bound on the 99th percentile."),
+    click.option("--rate", help="offered: images per second, several separated by commas."),
+    click.option("--callers", default="1,2,4,8", show_default=True, help="concurrent: numbers of callers at a time."),
     click.option(
         "--timeout", type=float, default=600.0, show_default=True, help="Maximum seconds for one call, or for loading."
     ),
@@ -57,6 +64,8 @@ def plan_of(work: Mapping[str, Any], **cell: Any) -> Plan:
         batches=several("--batch", work["batch"], int),
         seconds=work["seconds"],
         latency_bound_s=None if bound is None else bound / 1e3,
+        rates=() if work["rate"] is None else several("--rate", work["rate"], float),
+        callers=several("--callers", work["callers"], int),
         **cell,
     )
 
