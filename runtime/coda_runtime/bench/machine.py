@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..machine.devices import nvidia_smi
-from ..machine.processors import describe_cpu, usable_cpus
+from ..machine.processors import cpu_quota, describe_cpu, usable_cpus
 from ..requirements import ENGINE_LIBRARIES, installed_version
 
 _CPUS = Path("/sys/devices/system/cpu")
 _PROC = Path("/proc")
 _IDLE = (3, 4)  # fields of a line of /proc/stat: idle and iowait
 _COUNTED = 8  # the fields after it, guest and guest_nice, are in user and nice already
-_GPU_FIELDS = ("index", "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm")
+_GPU_FIELDS = (
+    "index", "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit", "ecc.mode.current",
+    "mig.mode.current",
+)  # fmt: skip
 # Bits of NVML's clock event reasons: hw_slowdown, sw_thermal, hw_thermal, hw_power_brake. A power cap (0x4) is normal.
 _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
 
@@ -28,6 +31,7 @@ def describe() -> dict[str, Any]:
         "cpu": {
             "model": cpu["model"] or cpu["machine"],
             "cores": cpu["cores"],
+            "quota": cpu_quota(),
             "flags": cpu["flags"],
             "frequency_mhz": _frequency_mhz(),
             "governor": _read(_CPUS / "cpu0/cpufreq/scaling_governor"),
@@ -55,9 +59,16 @@ def gpus() -> list[dict[str, Any]]:
                 "memory_bytes": None if memory is None else int(memory * 2**20),
                 "clock_mhz": _number(cells.get("clocks.sm")),
                 "max_clock_mhz": _number(cells.get("clocks.max.sm")),
+                "power_limit_w": _number(cells.get("power.limit")),
+                "ecc": _mode(cells.get("ecc.mode.current")),
+                "mig": _mode(cells.get("mig.mode.current")),
             }
         )
     return out
+
+
+def _mode(text: str | None) -> bool | None:
+    return {"Enabled": True, "Disabled": False}.get(text or "")
 
 
 def gpu_slowed(index: int) -> bool | None:

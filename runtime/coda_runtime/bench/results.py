@@ -35,6 +35,7 @@ class Cpu(TypedDict):
 
     model: str | None
     cores: int
+    quota: NotRequired[float | None]
     flags: list[str] | None
     frequency_mhz: float | None
     governor: str | None
@@ -50,6 +51,9 @@ class Gpu(TypedDict):
     memory_bytes: int | None
     clock_mhz: float | None
     max_clock_mhz: float | None
+    power_limit_w: NotRequired[float | None]
+    ecc: NotRequired[bool | None]
+    mig: NotRequired[bool | None]
 
 
 class Machine(TypedDict):
@@ -176,7 +180,11 @@ class Process(TypedDict):
 
 
 class Measurement(TypedDict):
-    """One operation in one scenario at one batch size; `processes` are in the order of time."""
+    """One operation in one scenario at one batch size; `processes` are in the order of time.
+
+    `busy_cpus` is how many processors the process kept busy: its CPU seconds over the wall clock's. `watts` are those
+    of the whole "cpu" packages and of the "gpu"s in use.
+    """
 
     operation: Operation
     scenario: Scenario
@@ -194,6 +202,9 @@ class Measurement(TypedDict):
     parts_s: dict[str, float | None] | None
     server: Server | None
     concurrency: NotRequired[Concurrency | None]
+    busy_cpus: NotRequired[float | None]
+    watts: NotRequired[dict[str, float | None]]
+    joules_per_image: NotRequired[float | None]
     flops_share: float | None
 
 

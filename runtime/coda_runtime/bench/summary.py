@@ -51,7 +51,12 @@ def summarise(messages: Sequence[Message]) -> Measurement:
     samples = [sample for message in messages for sample in message["samples"]]
     low, high = _median_interval(samples, [] if searched else processes)
     images, server = first["images_per_sample"], messages[0]["server"]
-    throughput_ci = None if server is not None else [images / high, images / low]
+    concurrency = _concurrency([message["concurrency"] for message in messages if message.get("concurrency")])
+    throughput = images / percentile(samples, 50) if server is None else server["achieved_rate"]
+    if concurrency is not None:
+        throughput = next(p["throughput"] for p in concurrency["points"] if p["callers"] == concurrency["knee"])
+    watts = _medians([message.get("watts") or {"cpu": None, "gpu": None} for message in messages]) or {}
+    throughput_ci = None if server is not None or concurrency is not None else [images / high, images / low]
     return {
         "operation": first["operation"],
         "scenario": first["scenario"],
@@ -61,14 +66,17 @@ def summarise(messages: Sequence[Message]) -> Measurement:
         "warm": all(message["warm"] for message in messages),
         "processes": processes,
         "latency_s": _latency(samples, [low, high]),
-        "throughput": images / percentile(samples, 50) if server is None else server["achieved_rate"],
+        "throughput": throughput,
         "throughput_ci95": throughput_ci,
         "outliers": outliers(samples),
         "peak_host_bytes": _highest(message["peak_host_bytes"] for message in messages),
         "peak_device_bytes": _highest(message["peak_device_bytes"] for message in messages),
         "parts_s": _medians([message["parts_s"] for message in messages]),
         "server": server,
-        "concurrency": _concurrency([message["concurrency"] for message in messages if message.get("concurrency")]),
+        "concurrency": concurrency,
+        "busy_cpus": (_medians([{"cpus": message.get("busy_cpus")} for message in messages]) or {})["cpus"],
+        "watts": watts,
+        "joules_per_image": _joules(watts, throughput),
         "flops_share": (_medians([{"share": message.get("flops_share")} for message in messages]) or {})["share"],
     }
 
@@ -130,6 +138,12 @@ def _concurrency(found: Sequence[Concurrency]) -> Concurrency | None:
         for same in zip(*(one["points"] for one in found), strict=True)
     ]
     return with_knee(points)
+
+
+def _joules(watts: Mapping[str, float | None], throughput: float) -> float | None:
+    """Return those of an image, of all that is known; None where nothing is."""
+    known = [value for value in watts.values() if value is not None]
+    return sum(known) / throughput if known and throughput > 0 else None
 
 
 def _load(loads: Sequence[Mapping[str, Any]]) -> Load:

@@ -124,7 +124,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             try:
                 if inputs is None or inputs.operation != operation:
                     inputs = Inputs(tok, operation, images)
-                measured = _measure(tok, inputs, scenario, batch, case, channel)
+                measured = _measure(tok, inputs, scenario, batch, case, channel, gpus)
             except CodaError as error:
                 channel.send("skipped", **about, problem=one_line(error, limit=None))
                 continue
@@ -143,14 +143,18 @@ def work(case: dict[str, Any], channel: Channel) -> None:
 
 
 def _measure(
-    tok: Tokenizer, inputs: Any, scenario: str, batch: int, case: dict[str, Any], channel: Channel
+    tok: Tokenizer, inputs: Any, scenario: str, batch: int, case: dict[str, Any], channel: Channel, gpus: list[str]
 ) -> dict[str, Any]:
     """Take one measurement: what it took, and its samples."""
     from ..machine import memory
     from . import callers, scenarios
+    from .energy import EnergyMeter
     from .operations import OPERATIONS, time_parts
 
     seconds, parts = case["seconds"], None
+    energy = EnergyMeter([int(name.partition(":")[2] or 0) for name in gpus])
+    wall, busy = time.perf_counter(), time.process_time()
+    energy.start()
     with memory.watch_peak() as peak:
         measured: Measured
         if scenario == "single-stream":
@@ -167,6 +171,8 @@ def _measure(
         else:
             serve = _ticking_requests(inputs.requests(), channel)
             measured = scenarios.server(serve, batch, seconds, case["latency_bound_s"])
+    watts = energy.stop()
+    busy, wall = time.process_time() - busy, time.perf_counter() - wall
     if scenario == "single-stream":
         parts = time_parts(tok, run, OPERATIONS[inputs.operation])
     return {
@@ -178,6 +184,8 @@ def _measure(
         "parts_s": parts,
         "server": measured.server,
         "concurrency": measured.concurrency,
+        "busy_cpus": busy / wall,
+        "watts": watts,
     }
 
 

@@ -51,6 +51,7 @@ def test_our_own_work_is_not_that_of_others() -> None:
 def test_the_description_says_what_is_here() -> None:
     found = machine.describe()
     assert found["cpu"]["cores"] >= 1
+    assert found["cpu"]["quota"] is None or found["cpu"]["quota"] > 0
     assert found["memory_bytes"] > 2**20
     assert found["libraries"]["numpy"] == np.__version__
     assert found["gpus"] == [] or found["gpus"][0]["name"]
@@ -58,7 +59,7 @@ def test_the_description_says_what_is_here() -> None:
 
 def test_gpus_and_what_slows_them_as_nvidia_smi_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
-        "index,name": [["1", "A GPU", "570.1", "1024", "[N/A]", "1980"]],
+        "index,name": [["1", "A GPU", "570.1", "1024", "[N/A]", "1980", "700.00", "Enabled", "[N/A]"]],
         "clocks_throttle_reasons": [["0", "0x0000000000000004"], ["1", "0x0000000000000024"], ["2", "[N/A]"]],
         "compute-apps": [["1", "5"], [str(os.getpid()), "7"], [str(os.getpid()), "[N/A]"], [str(os.getpid()), "2"]],
     }
@@ -76,6 +77,9 @@ def test_gpus_and_what_slows_them_as_nvidia_smi_tells(monkeypatch: pytest.Monkey
         "memory_bytes": 2**30,
         "clock_mhz": None,
         "max_clock_mhz": 1980.0,
+        "power_limit_w": 700.0,
+        "ecc": True,
+        "mig": None,
     }
     assert [machine.gpu_slowed(index) for index in range(4)] == [False, True, None, None]
     assert memory.device_bytes() == 9 * 2**20

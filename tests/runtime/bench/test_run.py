@@ -71,6 +71,8 @@ def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path
         assert of["repeats"] >= 6
         assert (of["parts_s"] is not None) == (of["scenario"] == "single-stream")
         assert of["latency_s"]["ci95"][0] <= of["latency_s"]["p50"] <= of["latency_s"]["ci95"][1]
+        assert of["busy_cpus"] > 0
+        assert set(of["watts"]) == {"cpu", "gpu"}
         if of["scenario"] == "single-stream":
             assert of["throughput"] == pytest.approx(of["batch"] / of["latency_s"]["p50"])
     assert set(ran["measurements"][-4]["parts_s"]) == {"encoder", "quantizer", "decoder", "runtime"}
