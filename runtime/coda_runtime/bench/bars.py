@@ -11,7 +11,7 @@ from ..report.words import duration, size
 from .charts import card
 from .series import Series
 
-_PARTS = {"encoder": "c1", "quantizer": "c2", "decoder": "c3", "runtime": "c6"}
+_PARTS = {"encoder": "c1", "quantizer": "c2", "decoder": "c3", "files": "c4", "runtime": "c6"}
 _LOAD = {"import_s": ("import", "c6"), "load_s": ("load", "c1"), "first_run_s": ("first run", "c2")}
 
 

@@ -22,10 +22,11 @@ MAX_IMAGES = 64
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`images`, uint8 [N,S,S,3] of the tokenizer's size, and where they are from."""
+    """`images`, uint8 [N,S,S,3] of the tokenizer's size, where they are from, and the files that were read for them."""
 
     images: npt.NDArray[np.uint8] = field(repr=False)
     source: str
+    files: tuple[str, ...] = ()
 
     def facts(self) -> ImageFacts:
         """Return the `images` of results.json. The checksum is that of the pixels."""
@@ -40,7 +41,8 @@ def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "") ->
     """
     if paths:
         first = list(paths[:MAX_IMAGES])
-        return ImageSet(Batches(first, bundle.spec.image_size).take(slice(0, len(first))), source)
+        images = Batches(first, bundle.spec.image_size).take(slice(0, len(first)))
+        return ImageSet(images, source, tuple(str(path.absolute()) for path in first))
     try:
         return ImageSet(SavedReference.open(bundle).samples.images[:MAX_IMAGES], "samples of the bundle")
     except ArtifactError as error:

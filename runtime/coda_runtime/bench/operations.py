@@ -11,17 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.base import Session, keeps_on_device
+from ..errors import InputError
 from ..format import parts
+from ..images import Batches
 from ..tokenizer import Tokenizer
 from .timing import Clock, Run
 
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "encode": parts.OPERATIONS["encode"],
+    "encode-files": parts.OPERATIONS["encode"],
     "quantise": parts.OPERATIONS["quantize"],
     "decode": parts.OPERATIONS["decode"],
     "round-trip": parts.OPERATIONS["reconstruct"],
 }
 """The parts that each operation runs, by its name in results."""
+
+FROM_FILES = "encode-files"
+"""From JPEG, PNG and other files to ids: what reads and resizes them is in it."""
 
 _SETS = 4  # batches taken in turn: the same one again and again could stay in a cache that real work does not have
 _PART_RUNS, _PART_SECONDS = 20, 2.0
@@ -32,13 +38,20 @@ Array = npt.NDArray[Any]
 class Inputs:
     """What an operation works on: images, their latents or their ids. Made once, outside of what is timed.
 
-    `images` is uint8 [N,S,S,3], of the tokenizer's size.
+    `images` is uint8 [N,S,S,3], of the tokenizer's size; `files` are what these were read from, as they are.
+
+    Raises InputError for an operation on files without any.
     """
 
-    def __init__(self, tok: Tokenizer, operation: str, images: npt.NDArray[np.uint8]) -> None:
+    def __init__(
+        self, tok: Tokenizer, operation: str, images: npt.NDArray[np.uint8], files: Sequence[str] = ()
+    ) -> None:
         self._tok, self.operation = tok, operation
+        if operation == FROM_FILES and not files:
+            raise InputError(f"{operation} reads files, and a bundle's samples are none; name a folder: --images DIR")
+        given: Array = np.array(files, dtype=object) if operation == FROM_FILES else images
         # An engine may take no fewer than some number.
-        self._rows = self._make(images[np.arange(max(len(images), tok.min_images_per_run)) % len(images)])
+        self._rows = self._make(given[np.arange(max(len(given), tok.min_images_per_run)) % len(given)])
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -50,6 +63,8 @@ class Inputs:
     def call(self, batch: Array) -> Array:
         """Do the operation."""
         tok = self._tok
+        if self.operation == FROM_FILES:
+            return tok.encode(list(batch))
         if self.operation == "encode":
             return tok.encode(batch)
         if self.operation == "decode":
@@ -77,7 +92,19 @@ class Inputs:
         """Return calls of the rows `start` to `stop`."""
         return lambda start, stop: self.call(self.rows(start, stop))
 
-    def _make(self, images: npt.NDArray[np.uint8]) -> Array:
+    def read(self, size: int) -> Run | None:
+        """Return calls that read as many files as `batches` encode, and no more; None of what reads none."""
+        if self.operation != FROM_FILES:
+            return None
+        sets = [list(self.rows(index * size, (index + 1) * size)) for index in range(_SETS)]
+
+        def call(number: int) -> object:
+            files = sets[number % _SETS]
+            return Batches(files, self._tok.spec.image_size).take(slice(0, len(files)))
+
+        return call
+
+    def _make(self, images: Array) -> Array:
         takes = parts.PARTS[OPERATIONS[self.operation][0]].input
         if takes is parts.IMAGE:
             return images
@@ -135,3 +162,16 @@ def time_parts(
             if clock() - start >= _PART_SECONDS and number >= 2:
                 break
     return None if on_device else {name: statistics.median(values) for name, values in samples.items()}
+
+
+def time_reading(run: Run, *, clock: Clock = time.perf_counter) -> float:
+    """Return the median seconds of calls that only read files."""
+    samples: list[float] = []
+    start = clock()
+    for number in range(_PART_RUNS):
+        before = clock()
+        run(number)
+        samples.append(clock() - before)
+        if clock() - start >= _PART_SECONDS and number >= 2:
+            break
+    return statistics.median(samples)

@@ -26,7 +26,7 @@ FORMAT = "coda-bench"
 FORMAT_VERSION = 2
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of any number, whatever its unit
 
-Operation = Literal["encode", "quantise", "decode", "round-trip"]
+Operation = Literal["encode", "encode-files", "quantise", "decode", "round-trip"]
 Scenario = Literal["single-stream", "offline", "server", "offered", "concurrent"]
 
 

@@ -120,6 +120,7 @@ class Cells:
             "bundle": str(bundle.folder.absolute()),
             "options": plan.options.arguments(),
             "images": str(images),
+            "files": list(image_set.files),
             "seconds": plan.seconds,
             "latency_bound_s": plan.latency_bound_s,
             "rates": list(plan.rates),

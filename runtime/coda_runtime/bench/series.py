@@ -9,6 +9,7 @@ from pathlib import PurePath
 from ..report.document import keys
 from ..report.markup import Markup
 from .differences import cell_name
+from .operations import OPERATIONS
 from .results import Cell, Measurement, Results
 
 _COLOURS = 8
@@ -57,7 +58,7 @@ def file_names(results: Sequence[Results]) -> list[str]:
 def operations(series: Sequence[Series]) -> list[str]:
     """Return the operations that any of them measured, in the order of a request."""
     there = {of["operation"] for one in series for of in one.cell["measurements"]}
-    return [name for name in ("encode", "quantise", "decode", "round-trip") if name in there]
+    return [name for name in OPERATIONS if name in there]
 
 
 def batches(series: Sequence[Series], operation: str, scenario: str) -> list[int]:

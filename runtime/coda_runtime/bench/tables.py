@@ -14,7 +14,8 @@ from .statistics import KNOWN_FROM
 MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "min", "max", "repeats", "outliers")
 """The columns of `measured_rows`."""
 METRICS = (
-    "measurement", "images/s", "CI", "peak, host", "peak, device", "warm-up runs", *PARTS, "runtime", "roofline",
+    "measurement", "images/s", "CI", "peak, host", "peak, device", "CPUs busy", "J/image", "warm-up runs",
+    *PARTS, "files", "runtime", "roofline",
 )  # fmt: skip
 """The columns of `metric_rows`."""
 
@@ -59,8 +60,10 @@ def metric_rows(series: Sequence[Series]) -> list[list[str]]:
                 " – ".join(rate(edge) for edge in edges) if edges else "–",
                 _size(of["peak_host_bytes"]),
                 _size(of["peak_device_bytes"]),
+                _digits(of.get("busy_cpus")),
+                _digits(of.get("joules_per_image")),
                 f"{of['warmup_runs']}" + ("" if of["warm"] else ", never stable"),
-                *(_duration(parts.get(part)) for part in (*PARTS, "runtime")),
+                *(_duration(parts.get(part)) for part in (*PARTS, "files", "runtime")),
                 "–" if of["flops_share"] is None else f"{100 * of['flops_share']:.1f} %",
             ]
         )
@@ -79,3 +82,7 @@ def _size(number: int | None) -> str:
 
 def _duration(seconds: float | None) -> str:
     return "–" if seconds is None else duration(seconds)
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

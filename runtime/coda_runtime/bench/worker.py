@@ -69,8 +69,8 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     """Measure a case.
 
     Its keys: bundle (a folder), options (fields of LoadOptions), backend, precision, device and threads (in place of
-    those), images (a .npy file, uint8 [N,S,S,3]), seconds, latency_bound_s, rates, callers, and measurements, a list of
-    [operation, scenario, batch].
+    those), images (a .npy file, uint8 [N,S,S,3]), files (what these were read from), seconds, latency_bound_s, rates,
+    callers, and measurements, a list of [operation, scenario, batch].
     """
     start = time.perf_counter()
     import numpy as np
@@ -123,7 +123,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             about = {"operation": operation, "scenario": scenario, "batch": batch}
             try:
                 if inputs is None or inputs.operation != operation:
-                    inputs = Inputs(tok, operation, images)
+                    inputs = Inputs(tok, operation, images, case["files"])
                 measured = _measure(tok, inputs, scenario, batch, case, channel, gpus)
             except CodaError as error:
                 channel.send("skipped", **about, problem=one_line(error, limit=None))
@@ -149,7 +149,7 @@ def _measure(
     from ..machine import memory
     from . import callers, scenarios
     from .energy import EnergyMeter
-    from .operations import OPERATIONS, time_parts
+    from .operations import OPERATIONS, time_parts, time_reading
 
     seconds, parts = case["seconds"], None
     energy = EnergyMeter([int(name.partition(":")[2] or 0) for name in gpus])
@@ -175,6 +175,10 @@ def _measure(
     busy, wall = time.process_time() - busy, time.perf_counter() - wall
     if scenario == "single-stream":
         parts = time_parts(tok, run, OPERATIONS[inputs.operation])
+        reading = inputs.read(batch)
+        if parts is not None and reading is not None:
+            files = time_reading(reading)
+            parts |= {"files": files, "runtime": max(0.0, parts["runtime"] - files)}
     return {
         "warmup_runs": measured.warm_up.runs,
         "warm": measured.warm_up.warm,

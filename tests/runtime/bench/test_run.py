@@ -226,7 +226,10 @@ def test_many_samples_are_thinned_and_the_numbers_are_of_all(bundle: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"operations": ("encod",)}, "operation is 'encod'; expected encode, quantise, decode, round-trip"),
+        (
+            {"operations": ("encod",)},
+            "operation is 'encod'; expected encode, encode-files, quantise, decode, round-trip",
+        ),
         ({"scenarios": ("multi",)}, "scenario is 'multi'"),
         ({"backends": ("torch",)}, "backend is 'torch'"),
         ({"devices": ("gpu",)}, "device is 'gpu'"),

@@ -115,6 +115,16 @@ def test_cells_of_one_run(coda: Run, conclusive: dict[str, Any], tmp_path: Path)
     assert coda("bench", "compare", tmp_path / "two.json", "--by", "precision").returncode == 1
 
 
+def test_from_files_to_ids(coda: Run, bundle: Path, photos: Path) -> None:
+    work = (*FAST, "--operation", "encode-files,encode", "--batch", "2")
+    done = coda("bench", "run", bundle, *work, "--images", photos, "--json")
+    assert done.returncode == 0, done
+    files, pixels = json.loads(done.stdout)["cells"][0]["measurements"]
+    assert set(files["parts_s"]) == {"encoder", "quantizer", "files", "runtime"}
+    assert files["parts_s"]["files"] > 0
+    assert set(pixels["parts_s"]) == {"encoder", "quantizer", "runtime"}
+
+
 def test_two_settings_in_turn(coda: Run, bundle: Path) -> None:
     work = (*WORK, "--operation", "decode", "--set-a", "threads=1", "--set-b", "threads=2")
     done = coda("bench", "ab", bundle, bundle, *work, "--pairs", "2", "--json")

@@ -22,7 +22,10 @@ _WORK = (
         help="Images to measure with; by default the bundle's samples.",
     ),
     click.option(
-        "--operation", default="encode,decode", show_default=True, help="encode, quantise, decode, round-trip."
+        "--operation",
+        default="encode,decode",
+        show_default=True,
+        help="encode, encode-files (of --images), quantise, decode, round-trip.",
     ),
     click.option(
         "--scenario",
