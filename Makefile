@@ -52,9 +52,11 @@ portability: $(WEIGHTS_STAMP) ## ids and images on other processors, in minutes;
 wheels: $(TEST_STAMP) ## build both packages into dist/, source archives and wheels, and check them
 	PYTHON=$(BIN)/python .ci/wheels dist
 
-bench: $(TEST_STAMP) ## time each piece on the sample, and the exported quantizer beside the textbook formulation
+bench: $(TEST_STAMP) ## time each piece on the sample, the whole as .benchmarks/results.json, and the quantizer beside the textbook
 	$(BIN)/pytest benchmarks/test_stages.py --benchmark-group-by=group --benchmark-sort=name --benchmark-max-time=0.5 \
 		--benchmark-columns=min,median,iqr,rounds
+	test -d .benchmarks/bundle || $(BIN)/coda export coda_deploy/sample/tokenizer --out .benchmarks/bundle
+	$(BIN)/coda bench run .benchmarks/bundle --out .benchmarks/results.json
 	$(BIN)/python -m benchmarks.bench_quantizer
 
 format: $(TEST_STAMP) ## let ruff format and fix what it can

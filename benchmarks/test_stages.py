@@ -5,6 +5,10 @@ On a published shape, with random weights (the overhead at 32 images takes many 
     python -m benchmarks.bench_cpu --prepare --shapes mar_v16384 --work DIR
     pytest benchmarks/test_stages.py --bundle DIR/mar_v16384/bundle -k "not overhead"
 
+Another engine or device, where the whole is loaded (the raw sessions are onnxruntime's on the CPU)::
+
+    pytest benchmarks/test_stages.py --bundle DIR --backend tensorrt --device cuda:0 --precision bf16 -k runtime
+
 Not part of `make test`. The runtime and the raw sessions are timed one after the other here, which a changing machine
 spoils: benchmarks/bench_runtime.py takes turns, and judges.
 """
@@ -48,8 +52,14 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def tokenizer(bundle: Path) -> Iterator[coda_runtime.Tokenizer]:
-    with coda_runtime.load(bundle, device="cpu") as loaded:
+def loading(request: pytest.FixtureRequest) -> dict[str, str]:
+    """How the whole is loaded: --backend, --device, --precision."""
+    return {name: request.config.getoption(name) for name in ("backend", "device", "precision")}
+
+
+@pytest.fixture(scope="session")
+def tokenizer(bundle: Path, loading: dict[str, str]) -> Iterator[coda_runtime.Tokenizer]:
+    with coda_runtime.load(bundle, **loading) as loaded:  # type: ignore[arg-type]
         yield loaded
 
 

@@ -133,7 +133,7 @@ def offered(
     clock: Clock = time.perf_counter,
     sleep: Sleep = time.sleep,
 ) -> Measured:
-    """Offer single images at each of these rates, whether they are served in time or not: an open loop.
+    """Send single images at each of these rates, whether they are served in time or not: an open loop.
 
     As `server` otherwise. A latency counts from when an image was due, so that a call that stands still shows in all
     that came meanwhile (no coordinated omission). The samples are those of the last rate.

@@ -31,7 +31,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return measurable.make(tmp_path_factory.mktemp("measurable") / "bundle")
 
 
-@pytest.mark.parametrize("name", [(), ("run",), ("report",), ("compare",), ("ab",)])
+@pytest.mark.parametrize("name", [(), ("run",), ("report",), ("compare",), ("ab",), ("convert",)])
 def test_help_has_an_example(name: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app.cli, ["bench", *name, "--help"])
     assert done.exit_code == 0
@@ -113,6 +113,24 @@ def test_cells_of_one_run(coda: Run, conclusive: dict[str, Any], tmp_path: Path)
     assert found.returncode == 0, found
     assert "1 to 2 threads" in found.stdout
     assert coda("bench", "compare", tmp_path / "two.json", "--by", "precision").returncode == 1
+
+
+def test_other_tools_read_it(coda: Run, conclusive: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(conclusive))
+    out = tmp_path / "out.json"
+    convert = ("bench", "convert", tmp_path / "a.json", "--to")
+    assert coda(*convert, "github-action-benchmark", "--out", out).returncode == 0
+    (point,) = json.loads(out.read_text())
+    median = conclusive["cells"][0]["measurements"][0]["latency_s"]["p50"]
+    assert (point["unit"], point["value"]) == ("ms", pytest.approx(1e3 * median))
+    assert point["name"] == "decode, single-stream, batch 1 (auto fp32 cpu 1 thread)"
+    # pytest-benchmark itself reads the other.
+    stored = tmp_path / ".benchmarks" / "machine" / "0001_a.json"
+    assert coda(*convert, "pytest-benchmark", "--out", stored).returncode == 0
+    command = [sys.executable, "-m", "pytest_benchmark", "--storage", str(tmp_path / ".benchmarks"), "compare"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert "decode, single-stream, batch 1" in done.stdout + done.stderr
 
 
 def test_from_files_to_ids(coda: Run, bundle: Path, photos: Path) -> None:

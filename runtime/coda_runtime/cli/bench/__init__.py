@@ -1,4 +1,4 @@
-"""`coda bench`: run, report, compare, ab."""
+"""`coda bench`: run, report, compare, ab, convert."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from ..base import debug_option, one_line_errors
 from .compare import ab, compare
+from .convert import convert
 from .report import report
 from .run import run
 
@@ -30,5 +31,5 @@ command = _Group(
     params=[debug_option()],
     epilog="\b\nExample:\n" + "\n".join(f"  {line}" for line in _EXAMPLE.splitlines()),
 )
-for _command in (run, report, compare, ab):
+for _command in (run, report, compare, ab, convert):
     command.add_command(_command)
