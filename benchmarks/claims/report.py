@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from coda_runtime.report.charts import HEIGHT, WIDTH, Axis, Line, line_chart
+from benchmarks.svg import standalone
+from coda_runtime.report.charts import HEIGHT, Axis, Line, line_chart
 from coda_runtime.report.markup import Markup, el
 
 COLOURS = {
@@ -24,15 +25,6 @@ COLOURS = {
     "no_entropy": "#777777",
     "vq": "#111111",
 }
-STYLE = """
-.chart { background: #ffffff; font-family: system-ui, sans-serif; }
-.chart text { fill: #5c606b; font-size: 13px; }
-.chart .axis { fill: #22242a; }
-.chart .grid { stroke: #e4e1da; }
-.chart .tick { stroke: #5c606b; }
-.chart polyline { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
-"""
-
 
 Runs = dict[str, list[dict[str, Any]]]
 # 97.5 % quantiles of Student's t by degrees of freedom: as many seeds, less one.
@@ -88,11 +80,7 @@ def curves(results: dict[str, Any]) -> Markup:
         )
         for i, name in enumerate(kept)
     ]
-    colours = "".join(f".chart .{name} {{ stroke: {colour}; }}\n" for name, colour in COLOURS.items())
-    height = HEIGHT + 20 * len(kept) + 20
-    box = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
-    svg = inner.replace(box, f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"', 1)
-    return Markup(svg.replace("</svg>", f"{''.join(keys)}<style>{STYLE}{colours}</style></svg>"))
+    return standalone(inner, colours=COLOURS, below="".join(keys), more=20 * len(kept) + 20)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.claims.report import STYLE
+from benchmarks.svg import STYLE
 from coda_runtime.report.charts import HEIGHT, WIDTH, Axis, Line, line_chart
 from coda_runtime.report.markup import Markup, el
 

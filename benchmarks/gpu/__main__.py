@@ -1,4 +1,4 @@
-"""``python -m benchmarks.gpu run | prepare | render``."""
+"""``python -m benchmarks.gpu run | prepare | render | table``."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ def main() -> None:
     prepare.add_argument("--shapes", nargs="+", default=["mar_v16384", "flux_v65536", "sample"])
     render = commands.add_parser("render", help="Markdown of a gpu.json, for docs/gpu.md")
     render.add_argument("results", type=Path)
+    fleet = commands.add_parser("table", help="check results of several GPUs and print them as one table")
+    fleet.add_argument("results", type=Path, nargs="+")
+    fleet.add_argument("--price", nargs="*", default=[], metavar="GPU=DOLLARS", help="an hour: images for a dollar")
+    fleet.add_argument("--svg", type=Path, help="write a chart too")
     args = parser.parse_args()
     # PyTorch may count GPUs while it is imported, which must not open CUDA: children of a fork could not use it then.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
@@ -64,6 +68,8 @@ def main() -> None:
         from benchmarks.gpu.report import markdown
 
         print(markdown(json.loads(args.results.read_text(encoding="utf-8"))))
+    elif args.command == "table":
+        _table(args)
     elif args.command == "prepare":
         from benchmarks.gpu.kernels import carry
 
@@ -75,6 +81,19 @@ def main() -> None:
         from benchmarks.gpu.run import run_all
 
         run_all(args)
+
+
+def _table(args: argparse.Namespace) -> None:
+    from benchmarks.gpu import fleet
+    from benchmarks.svg import standalone
+
+    try:
+        found = fleet.entries([fleet.read(path) for path in args.results], fleet.parse_prices(args.price))
+    except fleet.ResultError as error:
+        raise SystemExit(f"error: {error}") from error
+    print(fleet.table(found))
+    if args.svg is not None:
+        args.svg.write_text(f"{standalone(fleet.chart(found))}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from coda_runtime.bench.statistics import KNOWN_FROM
+
 Row = dict[str, Any]
 _WHAT = {
     ("encoder", "device"): "encoder: images to latent, on the GPU",
@@ -88,7 +90,7 @@ def _median(row: Row | None) -> str:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Tables for docs/gpu.md: median (99th percentile) in milliseconds, and what did not run, with the reason."""
+    """Tables for docs/gpu.md: the median in milliseconds, with the repeats it rests on; what did not run, and why."""
     rows, batches, machine = result["rows"], sorted(result["settings"]["batches"]), result["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     smi, limits = machine.get("nvidia_smi_after_ceilings", {}), machine["ceilings"]
@@ -120,4 +122,6 @@ def _cell(row: Row | None) -> str:
     if row is None or "median_ms" not in row:
         return "not run"
     chunks = f", {row['pieces']} pieces" if "pieces" in row else ""
-    return f"{row['median_ms']:.2f} ({row['p99_ms']:.2f}{chunks})"
+    # Earlier results have a 99th percentile of however few repeats.
+    known = row["repeats"] >= KNOWN_FROM[99] and row["p99_ms"] is not None
+    return f"{row['median_ms']:.2f} ({row['repeats']}{chunks}" + (f", p99 {row['p99_ms']:.2f})" if known else ")")

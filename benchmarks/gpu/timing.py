@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from coda_runtime.bench import timing
-from coda_runtime.bench.statistics import percentile
+from coda_runtime.bench.statistics import KNOWN_FROM, percentile, upper_bound
 
 Run = Callable[[Any], Any]
 _MIN_SAMPLES, _MAX_SAMPLES = 5, 2000
@@ -21,11 +21,13 @@ _QUEUED = 8  # runs queued before waiting for the GPU, so that launching overlap
 class Timing:
     """Milliseconds. ``first_ms`` is the very first run, with whatever is compiled then; ``warmups`` runs went untimed.
 
+    ``p99_ms`` is None where ``repeats`` are too few to know it, ``p99_upper_ms`` where they are too few to bound it.
     ``stable`` says that the last two blocks of the warm-up differed by less than 2 %.
     """
 
     median_ms: float
-    p99_ms: float
+    p99_ms: float | None
+    p99_upper_ms: float | None
     best_ms: float
     repeats: int
     first_ms: float
@@ -80,7 +82,8 @@ def measure(run: Run, inputs: Sequence[Any], clock: str, seconds: float) -> Timi
         values = [1e3 * sample for sample in timing.measure(call, seconds, repeats=_MIN_SAMPLES)]
     return Timing(
         percentile(values, 50),
-        percentile(values, 99),
+        percentile(values, 99) if len(values) >= KNOWN_FROM[99] else None,
+        upper_bound(values, 99),
         min(values),
         len(values),
         1e3 * first,
