@@ -96,7 +96,7 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
     several devices. On SIGTERM it finishes the requests in progress; logs go to stderr, metrics at /metrics.
     """
     require("`coda serve`", "serve")
-    server_options = ServeOptions(**settings)
+    server_options = ServeOptions(**settings, color=options.color)
     folder = find_bundle(bundle)
     spec = Bundle.open(folder).spec
     with listen(server_options) as http_sockets:
