@@ -26,6 +26,7 @@ from ..images import differs, fit, open_rgb
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
 """For one image."""
+_PATIENCE = 1.25
 _READY = b"ready\n"
 _SURELY_AN_IMAGE = b"P6 1 1 255\n\0\0\0"
 _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
@@ -144,9 +145,10 @@ def serve(seconds: float) -> None:
     while line := questions.readline():
         asked = json.loads(line)
         data = questions.read(asked["bytes"])
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # Later than a decoder that reads on and on is ended, which costs no process.
+        signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
         try:
-            found = _pixels(data, asked["name"], asked["size"], asked["original_size"], asked["color"])
+            found = _pixels(data, asked["name"], asked["size"], asked["original_size"], asked["color"], seconds)
             about: dict[str, object] = {
                 "width": found.width,
                 "height": found.height,
@@ -167,8 +169,8 @@ def _useless(reason: str) -> str:
     )
 
 
-def _pixels(data: bytes, name: str, size: int, original_size: bool, color: str) -> Pixels:
-    image = open_rgb(io.BytesIO(data), name=name, color=color)
+def _pixels(data: bytes, name: str, size: int, original_size: bool, color: str, seconds: float) -> Pixels:
+    image = open_rgb(io.BytesIO(data), name=name, color=color, max_seconds=seconds)
     sides = (image.width, image.height) if original_size else (None, None)
     return Pixels(fit(image, size, name=name).tobytes(), differs(image), *sides)
 

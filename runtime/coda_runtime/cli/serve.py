@@ -56,6 +56,13 @@ _DEFAULT = ServeOptions()
     help="Maximum width times height of an image.",
 )
 @click.option(
+    "--max-decode-seconds",
+    type=_SECONDS,
+    default=_DEFAULT.max_decode_seconds,
+    show_default=True,
+    help="Maximum processor time to decode an image.",
+)
+@click.option(
     "--max-request-mb",
     type=click.IntRange(1, 1024),
     default=_DEFAULT.max_request_mb,

@@ -24,13 +24,14 @@ def open_rgb(
     name: str,
     formats: Sequence[str] | None = None,
     max_pixels: int | None = None,
+    max_seconds: float | None = None,
     color: str = STORED,
     ignored: IgnoredProfiles | None = None,
 ) -> Image.Image:
     """Open a path, an image file or a PIL image -> the image upright and in RGB, in its own size.
 
     Of several frames it is the first. The other arguments and the errors are those of `fit_bytes`; a PIL image is its
-    opener's, and neither formats nor max_pixels are asked. A profile that is ignored stays in the result's `info`.
+    opener's, and none of the limits is asked. A profile that is ignored stays in the result's `info`.
     """
     check_color(color)
     require_pillow()
@@ -38,18 +39,21 @@ def open_rgb(
 
     with explained(name):
         if isinstance(source, Image.Image):
-            image = _upright(source, name, color)
+            image = _upright(source, name, color, owned=False)
         else:
-            with opened(source, name, formats, max_pixels) as found:
-                image = _upright(found, name, color)
+            with opened(source, name, formats, max_pixels, max_seconds) as found:
+                image = _upright(found, name, color, owned=True)
     if ignored is not None and differs(image):
         ignored.add(name)
     return image
 
 
-def _upright(image: Image.Image, name: str, color: str) -> Image.Image:
+def _upright(image: Image.Image, name: str, color: str, *, owned: bool) -> Image.Image:
+    """Read an image; one that is `owned` may be given back as it is, and is closed where it is not."""
     from PIL.Image import Transpose
 
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{name!r} has 32-bit grey values of unknown range (mode {image.mode}); convert it to 8-bit")
     stored = look(image)
     # An image that Pillow opened is read only now, so a cut file shows here; and some formats end with their EXIF.
     image.load()
@@ -64,9 +68,10 @@ def _upright(image: Image.Image, name: str, color: str) -> Image.Image:
     }
     # Not by ImageOps.exif_transpose, which copies what stands upright, and writes all of the EXIF anew where not.
     turn = turns.get(_orientation(image))
-    if turn is not None:
-        image, stored = image.transpose(turn), stored.transposed(turn)
-    return _to_rgb(image, stored, name, color)
+    rgb = _to_rgb(image, stored, name, color, owned=owned)
+    if owned and rgb is not image:
+        image.close()  # so that no more than two of its size are in memory
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -80,16 +85,14 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: Image.Image, stored: Stored, name: str, color: str) -> Image.Image:
+def _to_rgb(image: Image.Image, stored: Stored, name: str, color: str, *, owned: bool) -> Image.Image:
     if image.width == 0 or image.height == 0:
         raise ImageError(f"{name!r} has {image.width} x {image.height} pixels; expected at least one")
-    if image.mode in ("I", "F"):
-        raise ImageError(f"{name!r} has 32-bit grey values of unknown range (mode {image.mode}); convert it to 8-bit")
     profile = profile_of(image) if color == SRGB else None
     convert = None if profile is None else to_srgb(profile, image.mode, name)
     plain = stored == Stored() and not image.mode.startswith("I;16") and not image.has_transparency_data
     if plain and convert is None:
-        return image.convert("RGB")
+        return image if owned and image.mode == "RGB" else image.convert("RGB")
     return _by_bands(image, stored, convert)
 
 

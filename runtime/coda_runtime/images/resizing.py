@@ -32,8 +32,8 @@ def fit(
 ) -> Pixels:
     """Fit one path, PIL image or uint8 [H,W,3] array -> uint8 [size,size,3] by the official rule.
 
-    A file may be of FORMATS and have MAX_PIXELS; a PIL image is its opener's, and neither is asked. `color` and
-    `ignored` are those of `fit_bytes`.
+    A file may be of FORMATS, have MAX_PIXELS and take MAX_SECONDS; a PIL image is its opener's, and none is asked.
+    `color` and `ignored` are those of `fit_bytes`.
 
     Raises ImageError naming the file for what cannot be read, MissingDependencyError when Pillow is needed and absent.
     """
@@ -59,6 +59,7 @@ def fit_bytes(
     name: str,
     formats: Sequence[str] | None = None,
     max_pixels: int | None = None,
+    max_seconds: float | None = None,
     color: str = STORED,
     ignored: IgnoredProfiles | None = None,
 ) -> Pixels:
@@ -71,15 +72,25 @@ def fit_bytes(
         formats: Pillow's names of those that may be read, such as ("JPEG", "PNG"); None is FORMATS.
         max_pixels: width times height that the file's header may say, checked before a pixel is decoded; None is
             MAX_PIXELS, or PIL.Image.MAX_IMAGE_PIXELS where the application has set that lower.
+        max_seconds: seconds of a processor that it may take to decode; None is MAX_SECONDS.
         color: "stored" takes the values as they are; "srgb" converts them to sRGB by the image's ICC profile.
         ignored: counts the image if it has a profile other than sRGB that is ignored.
 
     Raises:
-        ImageError: it cannot be read, is of another format, or is larger than that, or its profile cannot be used.
+        ImageError: it cannot be read, is of another format, is larger or slower than that, or its profile cannot be
+            used.
         InputError: `color` is neither.
         MissingDependencyError: Pillow is not installed.
     """
-    rgb = open_rgb(io.BytesIO(data), name=name, formats=formats, max_pixels=max_pixels, color=color, ignored=ignored)
+    rgb = open_rgb(
+        io.BytesIO(data),
+        name=name,
+        formats=formats,
+        max_pixels=max_pixels,
+        max_seconds=max_seconds,
+        color=color,
+        ignored=ignored,
+    )
     with explained(name):
         return _resize(rgb, size)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +29,6 @@ class Stored:
     bits: int = 16
     clear: Any = None
     low: Image.Image | None = None
-
-    def transposed(self, turn: Image.Transpose) -> Stored:
-        """Return the same for the image turned."""
-        return self if self.low is None else replace(self, low=self.low.transpose(turn))
 
 
 def look(image: Image.Image) -> Stored:

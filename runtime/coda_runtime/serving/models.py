@@ -142,6 +142,7 @@ class Encode(TokenModel):
                 size=size,
                 formats=_FORMATS,
                 max_pixels=self._options.max_pixels,
+                max_seconds=self._options.max_decode_seconds,
                 color=self._options.color,
                 ignored=ignored,
             )

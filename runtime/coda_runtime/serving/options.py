@@ -31,6 +31,7 @@ class ServeOptions:
         max_queue: images that may wait for a device.
         max_images: images in one request.
         max_pixels: width times height of one image.
+        max_decode_seconds: seconds of a processor for decoding one image.
         max_request_mb: MiB of one request.
         max_requests: requests under way, each of which may hold max_request_mb.
         timeout: seconds for a body to arrive, as many for its answer, and as many for the client to read that.
@@ -54,6 +55,7 @@ class ServeOptions:
     timeout: float = 30.0
     drain_seconds: float = 30.0
     color: str = STORED
+    max_decode_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         check_color(self.color)

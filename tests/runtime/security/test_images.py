@@ -130,10 +130,10 @@ assert grown < 50 << 20, grown
 
     def test_the_default_is_where_pillow_begins_to_warn(self) -> None:
         assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
-        message = rejected(png(MAX_PIXELS // 5 + 1, 5, b""))
-        assert f"17895698 x 5: {MAX_PIXELS} is the limit" in message
+        message = rejected(png(MAX_PIXELS // 95 + 1, 95, b""))
+        assert f"941879 x 95: {MAX_PIXELS} is the limit" in message
         assert "pass the PIL image" in message
-        assert "is it cut" in rejected(png(MAX_PIXELS // 5, 5, b""))  # it went on to decode it
+        assert "is it cut" in rejected(png(MAX_PIXELS // 95, 95, b""))  # it went on to decode it
 
     def test_an_argument_raises_and_lowers_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as lower:  # than the picture, so that it need not have 90 million pixels
