@@ -131,7 +131,7 @@ def _evaluate(
 
     # What can fail fails before the first image: packages, weights, the data, then the tokenizers.
     metrics = make_metrics(Choice(**choice), options.device)
-    source = open_source(data, warn)
+    source = open_source(data, warn, color=options.color)
     with ExitStack() as stack:
         measured = stack.enter_context(open_target(target, **options.arguments()))
         # The other one runs as it is by default: --precision and the like are about the one that is measured.
@@ -150,6 +150,7 @@ def _evaluate(
                 limit=limit,
                 workers=workers,
                 skip_bad=skip_bad,
+                color=options.color,
                 show=show if with_images else 0,
                 progress=bar.advance,
             )

@@ -177,7 +177,7 @@ def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> 
     own = {"precision": FP32, "backend": "torch"}
     for option in fields(options):
         name, value = option.name, getattr(options, option.name)
-        if name in ("device", "threads") or value in (option.default, own.get(name, option.default)):
+        if name in ("device", "threads", "color") or value in (option.default, own.get(name, option.default)):
             continue
         alone = f"only runs as {own[name]!r}" if name in own else "runs in PyTorch and has no such option"
         raise InputError(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..errors import CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
 from ..format.checksums import Verify
+from ..format.color import COLORS, STORED, check_color
 from ..format.manifest import Artifact, Batch
 from ..format.precision import PRECISIONS
 
@@ -25,10 +26,11 @@ class LoadOptions:
     """How a bundle is loaded: what `coda_runtime.load`, every command that loads a bundle, bulk and serving take.
 
     This is the one list of these arguments. A field whose metadata has a `help` is an option of the commands:
-    `option` is its name where that is not the field's, `range` bounds a number, `repeatable` makes a list of it.
+    `option` is its name where that is not the field's, `range` bounds a number, `choices` are the only values,
+    `repeatable` makes a list of it.
 
-    Raises InputError for a device of another form, for threads that are not a whole number from 1, and for providers
-    that are no list or an empty one.
+    Raises InputError for a device of another form, for threads that are not a whole number from 1, for providers that
+    are no list or an empty one, and for another color.
     """
 
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N."})
@@ -54,9 +56,15 @@ class LoadOptions:
     )
     """Let engines bring code that runs on the CPU, as version-compatible TensorRT engines do. Allow it only for a
     bundle whose maker you trust. Every engine is code for the GPU; ONNX files are not code."""
+    color: str = field(
+        default=STORED, metadata={"help": "stored: ignore ICC profiles; srgb: convert by them.", "choices": COLORS}
+    )
+    """What the values in image files mean: "stored" ignores ICC profiles, as the published tokenizers' own code does,
+    and "srgb" converts an image by its profile. Ids are others where a profile is not sRGB's."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
+        check_color(self.color)
         threads: object = self.threads
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS
@@ -90,6 +98,7 @@ class KeywordOptions(TypedDict, total=False):
 
     verify: Verify
     allow_host_code: bool
+    color: str
 
 
 class AllOptions(KeywordOptions, total=False):

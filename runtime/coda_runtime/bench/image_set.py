@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..errors import ArtifactError, InputError
 from ..format.bundle import Bundle
-from ..images import Batches
+from ..format.color import STORED
+from ..images import Batches, IgnoredProfiles
 from ..parity import SavedReference
 from .results import ImageFacts
 
@@ -22,25 +23,28 @@ MAX_IMAGES = 64
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`images`, uint8 [N,S,S,3] of the tokenizer's size, and where they are from."""
+    """`images`, uint8 [N,S,S,3] of the tokenizer's size, where they are from, and what their values were taken for."""
 
     images: npt.NDArray[np.uint8] = field(repr=False)
     source: str
+    color: str = STORED
+    ignored: IgnoredProfiles = field(default_factory=IgnoredProfiles, repr=False)
 
     def facts(self) -> ImageFacts:
         """Return the `images` of results.json. The checksum is that of the pixels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        return {"count": len(self.images), "source": self.source, "sha256": digest}
+        return {"count": len(self.images), "source": self.source, "sha256": digest, "color": self.color}
 
 
-def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "") -> ImageSet:
+def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "", color: str = STORED) -> ImageSet:
     """Read the images at `paths`, resized by the bundle's rule, or the bundle's samples if there are none.
 
     Raises InputError for a bundle without samples, ImageError, MissingDependencyError without Pillow.
     """
     if paths:
         first = list(paths[:MAX_IMAGES])
-        return ImageSet(Batches(first, bundle.spec.image_size).take(slice(0, len(first))), source)
+        batches = Batches(first, bundle.spec.image_size, color)
+        return ImageSet(batches.take(slice(0, len(first))), source, color, batches.ignored)
     try:
         return ImageSet(SavedReference.open(bundle).samples.images[:MAX_IMAGES], "samples of the bundle")
     except ArtifactError as error:

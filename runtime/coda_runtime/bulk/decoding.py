@@ -20,11 +20,13 @@ from threading import Lock
 from typing import IO, cast
 
 from ..errors import BackendError, ImageError, one_line
-from ..images import fit, fit_bytes, open_rgb
+from ..format.color import STORED
+from ..images import differs, fit, open_rgb
 
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
 """For one image."""
+_PATIENCE = 1.25
 _READY = b"ready\n"
 _SURELY_AN_IMAGE = b"P6 1 1 255\n\0\0\0"
 _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
@@ -32,9 +34,13 @@ _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image's pixels, uint8 [size,size,3], and the sides of the upright image where they were asked for."""
+    """An image's pixels, uint8 [size,size,3], and the sides of the upright image where they were asked for.
+
+    `profile_ignored`: it has a colour profile other than sRGB, which was ignored.
+    """
 
     data: bytes
+    profile_ignored: bool = False
     width: int | None = None
     height: int | None = None
 
@@ -47,7 +53,7 @@ class Decoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = Lock()
 
-    def decode(self, data: bytes, name: str, size: int, *, original_size: bool) -> Pixels:
+    def decode(self, data: bytes, name: str, size: int, *, original_size: bool, color: str = STORED) -> Pixels:
         """Return an encoded image's pixels.
 
         Raises ImageError, also for an image that ended the process ATTEMPTS times, and BackendError where every image
@@ -56,12 +62,12 @@ class Decoder:
         with self._lock:
             for _ in range(ATTEMPTS):
                 process = self._process or self._start()
-                answer = self._ask(process, data, name, size, original_size)
+                answer = self._ask(process, data, name, size, original_size, color)
                 if answer is not None:
                     return answer
                 reason = self._end(process)
             process = self._start()
-            if self._ask(process, _SURELY_AN_IMAGE, "a black pixel", size, original_size) is None:
+            if self._ask(process, _SURELY_AN_IMAGE, "a black pixel", size, original_size, color) is None:
                 raise BackendError(_useless(self._end(process)))
         raise ImageError(
             f"{name!r} cannot be decoded: {reason}, {ATTEMPTS} times; convert it to PNG or JPEG, or leave it out"
@@ -75,11 +81,11 @@ class Decoder:
                 self._end(self._process)
 
     def _ask(
-        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool
+        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool, color: str
     ) -> Pixels | None:
         """Return the answer of the process; None if it ended before."""
         stdin, stdout = _pipes(process)
-        about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size}
+        about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size, "color": color}
         try:
             _send(stdin, about, data)
             told = json.loads(stdout.readline())
@@ -88,7 +94,9 @@ class Decoder:
             return None
         if "error" in told:
             raise ImageError(told["error"])
-        return Pixels(pixels, told["width"], told["height"]) if len(pixels) == told["bytes"] else None
+        if len(pixels) != told["bytes"]:
+            return None
+        return Pixels(pixels, told["profile_ignored"], told["width"], told["height"])
 
     def _start(self) -> subprocess.Popen[bytes]:
         # Ray adds the driver's folders to sys.path alone.
@@ -137,10 +145,15 @@ def serve(seconds: float) -> None:
     while line := questions.readline():
         asked = json.loads(line)
         data = questions.read(asked["bytes"])
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # Later than a decoder that reads on and on is ended, which costs no process.
+        signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
         try:
-            found = _pixels(data, asked["name"], asked["size"], asked["original_size"])
-            about: dict[str, object] = {"width": found.width, "height": found.height}
+            found = _pixels(data, asked["name"], asked["size"], asked["original_size"], asked["color"], seconds)
+            about: dict[str, object] = {
+                "width": found.width,
+                "height": found.height,
+                "profile_ignored": found.profile_ignored,
+            }
         except ImageError as error:
             found, about = Pixels(b""), {"error": one_line(error, limit=None)}
         finally:
@@ -156,11 +169,10 @@ def _useless(reason: str) -> str:
     )
 
 
-def _pixels(data: bytes, name: str, size: int, original_size: bool) -> Pixels:
-    if not original_size:
-        return Pixels(fit_bytes(data, size, name=name).tobytes())
-    image = open_rgb(io.BytesIO(data), name=name)
-    return Pixels(fit(image, size, name=name).tobytes(), image.width, image.height)
+def _pixels(data: bytes, name: str, size: int, original_size: bool, color: str, seconds: float) -> Pixels:
+    image = open_rgb(io.BytesIO(data), name=name, color=color, max_seconds=seconds)
+    sides = (image.width, image.height) if original_size else (None, None)
+    return Pixels(fit(image, size, name=name).tobytes(), differs(image), *sides)
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
+from ..format.color import STORED
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
 from ..io.json_fields import parse_json
@@ -34,7 +35,8 @@ class Settings:
     """What decides the result. Two runs with equal settings and images give the same files.
 
     `tokenizer` is {file: sha256} of the bundle's graphs that make ids, of their precision; where the bundle lies, and
-    what engines were built from the graphs, does not matter. `label`, `image_column`, `key_column` are SourceOptions'.
+    what engines were built from the graphs, does not matter. `label`, `image_column`, `key_column` are SourceOptions';
+    `color` is LoadOptions', and what older plans were made with is its default.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Settings:
     image_column: str
     key_column: str | None
     format_version: int = FORMAT_VERSION
+    color: str = STORED
 
     def differences(self, other: Settings) -> list[str]:
         """Return what differs in `other`, in words."""

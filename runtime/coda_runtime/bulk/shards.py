@@ -25,7 +25,8 @@ _KEY = b"coda.shard"
 class Finished:
     """A shard that is done. `errors` holds {"path", "error"} of each image that could not be read.
 
-    `ids_sha256` is that of the ids of all rows, as little-endian int32; `made_by` says what each part ran on.
+    `ids_sha256` is that of the ids of all rows, as little-endian int32; `made_by` says what each part ran on;
+    `profiles_ignored` counts images with a colour profile other than sRGB that was ignored.
     """
 
     file: str
@@ -34,6 +35,7 @@ class Finished:
     bytes: int
     ids_sha256: str
     made_by: list[dict[str, str]]
+    profiles_ignored: int = 0
 
 
 def shard_name(number: int) -> str:
@@ -67,6 +69,7 @@ def write_shard(destination: Destination, plan: Plan, number: int, results: list
         ],
         "ids_sha256": ids_sha256(table),
         "made_by": [part for text in made_by for part in json.loads(text)],
+        "profiles_ignored": sum(map(bool, result.column("profile_ignored").to_pylist())),
     }
     file = io.BytesIO()
     table = table.replace_schema_metadata({_KEY: json.dumps(account).encode()})
@@ -107,4 +110,5 @@ def ids_sha256(table: pa.Table) -> str:
 
 
 def _finished(name: str, images: int, size: int, account: dict[str, Any]) -> Finished:
-    return Finished(name, images, account["errors"], size, account["ids_sha256"], account["made_by"])
+    ignored = int(account.get("profiles_ignored", 0))  # older shards have none
+    return Finished(name, images, account["errors"], size, account["ids_sha256"], account["made_by"], ignored)

@@ -16,7 +16,7 @@ from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from .base import command as coda_command
-from .base import debug_option, json_option, one_line_errors, print_json, progress, table
+from .base import debug_option, json_option, one_line_errors, print_json, progress, table, warn
 from .options import bundle_argument, load_option_help, load_options
 from .sources import collect, keep_sources
 
@@ -124,7 +124,8 @@ def run(
     if out is not None:
         keep_sources(sources, [out])
         _check_writable(out)
-    image_set = take_images(opened, [source.path for source in sources], str(images or ""))
+    image_set = take_images(opened, [source.path for source in sources], str(images or ""), options.color)
+    warn(image_set.ignored.warning())
     typed = ["coda", *sys.argv[1:]]
     with progress("measuring", total=steps(plan, opened)) as bar:
         hooks = Hooks(describe=bar.describe, advance=bar.advance)

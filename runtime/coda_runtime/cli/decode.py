@@ -29,7 +29,7 @@ from .sources import keep_existing
 @force_option
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @json_option
-@load_options()
+@load_options(but=["color"])
 def command(
     bundle: str, tokens: Path, out: Path, force: bool, scales: int | None, as_json: bool, options: LoadOptions
 ) -> None:

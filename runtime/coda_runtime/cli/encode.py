@@ -42,7 +42,7 @@ def command(
         staged_file(out) as beside,
         progress("encoding", len(sources)) as bar,
     ):
-        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad)
+        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad, color=options.color)
         ids = np.empty((len(sources), tok.spec.num_tokens), dtype=np.int32)
         names: list[str] = []
         for start in range(0, len(sources), tok.images_per_run):

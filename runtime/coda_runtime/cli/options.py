@@ -95,6 +95,8 @@ def _option(field: Field[Any]) -> Callable[[F], F]:
         settings |= {"multiple": True}
     else:
         settings |= {"default": field.default, "show_default": field.default is not None}
+    if "choices" in metadata:
+        settings |= {"type": click.Choice(metadata["choices"])}
     if "range" in metadata:
         settings |= {"type": click.IntRange(*metadata["range"])}
     return click.option(_name(field), field.name, **settings)

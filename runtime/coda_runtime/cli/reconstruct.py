@@ -53,7 +53,7 @@ def command(
         staged_folder(out) as folder,
         progress("reconstructing", len(sources)) as bar,
     ):
-        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad)
+        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad, color=options.color)
         for start in range(0, len(sources), tok.images_per_run):
             part, originals = reader.read(start, tok.images_per_run)
             bar.advance(min(tok.images_per_run, len(sources) - start))

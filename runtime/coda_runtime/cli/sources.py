@@ -11,7 +11,8 @@ import click
 import numpy as np
 
 from ..errors import ImageError, InputError, one_line
-from ..images import Batches, Pixels
+from ..format.color import STORED
+from ..images import Batches, IgnoredProfiles, Pixels
 from ..io.image_files import expected_suffixes, find_images
 from .base import printable, warn
 
@@ -46,8 +47,9 @@ def collect(paths: Sequence[Path]) -> list[Source]:
 class SourceReader:
     """Reads images in pieces, at the tokenizer's size; those that cannot be read end it, or are kept in `skipped`."""
 
-    def __init__(self, sources: Sequence[Source], size: int, *, skip_bad: bool) -> None:
-        self._sources, self._size, self._skip_bad = sources, size, skip_bad
+    def __init__(self, sources: Sequence[Source], size: int, *, skip_bad: bool, color: str = STORED) -> None:
+        self._sources, self._size, self._skip_bad, self._color = sources, size, skip_bad, color
+        self._ignored = IgnoredProfiles()
         self.skipped: list[tuple[str, str]] = []
         """(name, reason) of each image that was left out."""
 
@@ -57,7 +59,8 @@ class SourceReader:
         Raises ImageError, in the end also where no image at all can be read.
         """
         part = self._sources[start : start + count]
-        tried = Batches([source.path for source in part], self._size).try_each(slice(0, len(part)))
+        batches = Batches([source.path for source in part], self._size, self._color, ignored=self._ignored)
+        tried = batches.try_each(slice(0, len(part)))
         found = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, np.ndarray)]
         bad = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, ImageError)]
         if bad and not self._skip_bad:
@@ -71,12 +74,18 @@ class SourceReader:
         return [source for source, _ in found], np.stack(pixels) if pixels else np.empty(shape, np.uint8)
 
     def to_json(self) -> dict[str, object]:
-        """Return what was left out, as every command's JSON has it."""
+        """Return what was left out and how colours were read, as every command's JSON has it."""
         told = [{"name": name, "reason": reason} for name, reason in self.skipped]
-        return {"num_skipped": len(told), "skipped": told}
+        return {
+            "num_skipped": len(told),
+            "skipped": told,
+            "color": self._color,
+            "num_profiles_ignored": self._ignored.count,
+        }
 
     def tell(self) -> None:
-        """Name on stderr what was left out, the first so many."""
+        """Name on stderr what was left out, the first so many, and count the colour profiles that were ignored."""
+        warn(self._ignored.warning())
         for name, reason in self.skipped[:_NAMED]:
             click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
         if self.skipped:

@@ -43,7 +43,7 @@ _ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, giv
 @click.option("--tokenizer", help="What BUNDLE was exported from: a tokenizer folder, a hub id, official:VARIANT.")
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @json_option
-@load_options(but=["precision"])
+@load_options(but=["precision", "color"])
 @click.pass_context
 def command(
     ctx: click.Context,

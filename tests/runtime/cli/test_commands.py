@@ -94,7 +94,14 @@ class TestEncode:
         (skipped,) = told.pop("skipped")
         assert skipped["name"] == "1.png"
         assert "is not an image" in skipped["reason"]
-        assert told == {"out": str(out), "num_images": 4, "num_tokens": 21, "num_skipped": 1}
+        assert told == {
+            "out": str(out),
+            "num_images": 4,
+            "num_tokens": 21,
+            "num_skipped": 1,
+            "color": "stored",
+            "num_profiles_ignored": 0,
+        }
         pictures = tmp_path / "pictures"
         told = json.loads(_in_process("decode", sealed, out, "--out", pictures, "--json").stdout)
         images = [{"name": name, "file": name} for name in ("0.png", "2.png", "more/3.png", "more/4.png")]
