@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from coda_deploy import CodaError, CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.tokenizer import storage
+from coda_deploy.tokenizer.source import open_source
 from coda_runtime.errors import OutputError
 from tests.tiny_tokenizers import images, make
 
@@ -279,6 +281,28 @@ def test_provenance_of_other_weights_is_not_believed(folder: Path) -> None:
     edit_weights(folder, lambda w: w["quantizer.codebook"].neg_())  # as a release would that knows no provenance.json
     with pytest.warns(RuntimeWarning, match=r"provenance\.json describes other weights than those in model\.safet"):
         assert CodaTokenizer.from_pretrained(folder).checkpoint is None
+
+
+def test_the_checksum_is_that_of_the_weights_that_were_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is exchanged between its reading and all that comes after."""
+    tokenizer = make()
+    tokenizer.checkpoint = CHECKPOINT
+    tokenizer.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    real = storage.load
+
+    def load(found: bytes) -> dict[str, torch.Tensor]:
+        edit_weights(folder, lambda w: w["quantizer.codebook"].neg_())
+        return real(found)
+
+    monkeypatch.setattr(storage, "load", load)
+    source = open_source(folder)
+    read = source.read(tokenizer.state_dict())
+    assert weights.read_bytes() != data
+    assert torch.equal(read.tensors["quantizer.codebook"], tokenizer.state_dict()["quantizer.codebook"])
+    assert read.checkpoint == CHECKPOINT
+    assert source.digest(read.tensors) == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"weights_sha256": "0", "checkpoint": 3}'])
