@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.tokenizer.config import TokenizerConfig
+from coda_runtime.errors import HubError, InputError, one_line
+from coda_runtime.format.manifest import MANIFEST_NAME, MAX_BYTES
+from coda_runtime.hub_source.files import fetch_files
+from coda_runtime.hub_source.names import parse_hub_name
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.io.json_fields import parse_json
 from coda_runtime.io.regular_files import open_regular
@@ -34,6 +36,10 @@ from coda_runtime.io.regular_files import open_regular
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PROVENANCE_NAME = "provenance.json"
+_MAX_WEIGHTS = 16 << 30
+_NEEDED = {CONFIG_NAME: MAX_BYTES, WEIGHTS_NAME: _MAX_WEIGHTS}
+_WANTED = ({**_NEEDED, PROVENANCE_NAME: MAX_BYTES}, _NEEDED, {MANIFEST_NAME: MAX_BYTES})
+"""What is fetched from a repository: a tokenizer, or else the file by which a bundle is known."""
 _LDM = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.block\.")
 
 
@@ -55,14 +61,12 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
     name = str(path_or_hub_id)
     if not is_hub_id(name):
         raise WeightsError(f"no tokenizer folder at {path}: give an existing folder, or a hub id like owner/name")
-    repo, _, revision = name.partition("@")
     try:
-        names = [CONFIG_NAME, WEIGHTS_NAME, PROVENANCE_NAME]
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=names))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return fetch_files(parse_hub_name(name), _WANTED).folder
+    except (HubError, InputError) as error:
         raise WeightsError(
-            f"{name} is not a local folder, and could not be downloaded from the hub ({type(error).__name__}): "
-            "check the name and the network, or give a local folder"
+            f"{name} is not a local folder, and could not be downloaded from the hub ({one_line(error)}): check the "
+            "name and the network, or give a local folder"
         ) from error
 
 

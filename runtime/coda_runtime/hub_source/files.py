@@ -20,12 +20,20 @@ Choice = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Fetched:
-    """Files of one commit: where each lies in the cache, and its SHA-256 as it was read there."""
+    """Files of one commit: where each lies in the cache, and its SHA-256 as it was read there.
+
+    Files may be exchanged after that: whoever loads one hashes what it loads, and compares.
+    """
 
     name: HubName
     commit: str
     paths: Mapping[str, Path]
     sha256: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """The snapshot in the cache that the files lie in."""
+        return _snapshot(self.paths)
 
 
 def fetch_files(name: HubName, choices: Sequence[Choice]) -> Fetched:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from coda_deploy import CodaError, CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.source import open_source
 from coda_runtime.errors import OutputError
+from tests.hub_server import Hub
 from tests.tiny_tokenizers import images, make
 
 
@@ -203,27 +203,38 @@ def test_a_file_instead_of_a_folder(tiny_folder: Path) -> None:
         CodaTokenizer.from_pretrained(tiny_folder / "config.json")
 
 
-@pytest.mark.parametrize(("given", "revision"), [("", None), ("@v1.0", "v1.0"), ("@feature/x", "feature/x")])
-def test_hub_ids(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, revision: str | None) -> None:
-    asked: dict[str, Any] = {}
+@pytest.mark.parametrize("given", ["", "@v1.0", "@feature/x"])
+@pytest.mark.parametrize("provenance", [{}, {"provenance.json": b'{"checkpoint": {}, "weights_sha256": "0"}'}])
+@pytest.mark.filterwarnings("ignore:.*describes other weights:RuntimeWarning")
+def test_hub_ids(hub: Hub, tiny_folder: Path, given: str, provenance: dict[str, bytes]) -> None:
+    wanted = {path.name: path.read_bytes() for path in tiny_folder.iterdir()} | provenance
+    hub.commit("someone/tokenizer", "main", {**wanted, "pytorch_model.bin": b"a pickle"})
+    for branch in ("v1.0", "feature/x"):
+        hub.refs["someone/tokenizer"][branch] = hub.refs["someone/tokenizer"]["main"]
+    assert CodaTokenizer.from_pretrained(f"someone/tokenizer{given}")
+    fetched = {path.rpartition("/")[2] for method, path in hub.asked if method == "GET" and "/resolve/" in path}
+    assert fetched == {"config.json", "model.safetensors", *provenance}
 
-    def download(name: str, **settings: Any) -> str:
-        asked.update(settings, name=name)
-        return str(tiny_folder)
 
-    monkeypatch.setattr(storage, "snapshot_download", download)
-    assert CodaTokenizer.from_pretrained(f"someone/tokenizer{given}").spec.vocab_size == 64
-    patterns = ["config.json", "model.safetensors", "provenance.json"]
-    assert asked == {"name": "someone/tokenizer", "revision": revision, "allow_patterns": patterns}
-
-
-def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr(storage, "snapshot_download", download)
-    with pytest.raises(WeightsError, match=r"someone/tokenizer is not a local folder, .*\(LocalEntryNotFoundError\)"):
+def test_a_hub_that_does_not_answer(hub: Hub) -> None:
+    hub.failing = 503
+    with pytest.raises(WeightsError, match=r"someone/tokenizer is not a local folder, .*did not.*check the name and"):
         CodaTokenizer.from_pretrained("someone/tokenizer")
+
+
+def test_a_hub_whose_answers_are_not_to_be_believed(hub: Hub, tiny_folder: Path, tmp_path: Path) -> None:
+    hub.push_folder("someone/tokenizer", tiny_folder)
+    hub.lying_sizes = {"config.json": 10}
+    with pytest.raises(WeightsError, match=r"config\.json, asked for someone/tokenizer, sends more than 10 bytes"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+    hub.lying_sizes = {"config.json": 10**9}
+    with pytest.raises(WeightsError, match=r"has a config\.json of 1000000000 bytes, expected 16777216 at most"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+    hub.lying_sizes = {}
+    hub.lying_headers["ETag"] = '"../../../../../written"'
+    with pytest.raises(WeightsError, match="expected a plain hash"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+    assert not list(tmp_path.rglob("*written*"))
 
 
 def test_a_failed_save_leaves_what_was_there(folder: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
