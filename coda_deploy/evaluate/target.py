@@ -200,7 +200,7 @@ def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
         # Two files first: what a bundle holds besides may be large, and a tokenizer needs none of it.
         path = storage.locate(where)
         kind = _kind(path)
-        if kind is None:
+        if kind != "tokenizer":
             path = find_bundle(where)
             kind = _kind(path)
     if kind is None:

@@ -80,7 +80,9 @@ def write_engines(
         targets = options.targets or ((gpu.capability,) if gpu else ())
         file = _file(source, library, targets, options, gpu)
         own = _own_options(manifest, source, file, options)
-        built = build_engine(library, folder / source.file, own, precision=source.precision, watch=watch)
+        graph = Bundle(folder, manifest, b"").read(source)  # the engine will be said to come of this SHA-256
+        built = build_engine(library, folder / source.file, own, precision=source.precision, read=graph, watch=watch)
+        del graph
         destination = folder / file
         destination.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
         destination.write_bytes(built.data)

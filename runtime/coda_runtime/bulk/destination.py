@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from ..errors import InputError, OutputError, one_line
 from ..io.atomic_files import staged_file
+from ..io.regular_files import open_regular
 from ..io.remote import is_local, open_filesystem, redacted
 
 _WHOLE_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
@@ -56,13 +57,18 @@ class Destination:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
+        if self._local is not None:
+            with self.open(name) as file, self._explained("read"):
+                return file.read()
         with self._explained("read"):
             return bytes(self._fs.cat_file(self._at(name)))
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for random access."""
         with self._explained("read"):
-            file: IO[bytes] = self._fs.open(self._at(name), "rb")
+            file: IO[bytes] = (
+                self._fs.open(self._at(name), "rb") if self._local is None else open_regular(self._at(name))
+            )
             return file
 
     def size(self, name: str) -> int:

@@ -112,7 +112,8 @@ class Bundle:
         sums = self.folder / CHECKSUMS_NAME
         # A SHA256SUMS that the manifest does not mention counts too: the key itself may be what was altered.
         if self.manifest.checksums is not None or sums.exists():
-            yield MANIFEST_NAME, self._check_sums(sums)
+            found = self._read_sums(sums)
+            yield MANIFEST_NAME, found if isinstance(found, ChecksumError) else None
         for artifact in self.manifest.artifacts:
             try:
                 self.check_artifact(artifact, mode)
@@ -139,6 +140,20 @@ class Bundle:
         if artifact.format == "onnx":
             check_graph(path, data)
         return data
+
+    def read_lists(self) -> dict[str, bytes]:
+        """Return {name: bytes} of the manifest and SHA256SUMS, where there is one, as `check` would pass them.
+
+        Raises ChecksumError.
+        """
+        lists = {MANIFEST_NAME: self._manifest_bytes}
+        path = self.folder / CHECKSUMS_NAME
+        if self.manifest.checksums is not None or path.exists():
+            found = self._read_sums(path)
+            if isinstance(found, ChecksumError):
+                raise found
+            lists[CHECKSUMS_NAME] = found
+        return lists
 
     def load_codebook(self) -> npt.NDArray[np.float32]:
         """Load the value table, float32 [V, C], read-only. Raises ArtifactError, ChecksumError."""
@@ -167,9 +182,11 @@ class Bundle:
         blobs = blobs_of(root)
         return (root,) if blobs is None else (root, blobs)
 
-    def _check_sums(self, path: Path) -> ChecksumError | None:
+    def _read_sums(self, path: Path) -> bytes | ChecksumError:
+        """Return the bytes of SHA256SUMS, or what is wrong with it or the manifest."""
         try:
-            listed = checksums.parse_sums(read_bounded(path, MAX_BYTES), path)
+            data = read_bounded(path, MAX_BYTES)
+            listed = checksums.parse_sums(data, path)
         except ChecksumError as problem:
             return problem
         except OSError as error:
@@ -181,7 +198,7 @@ class Bundle:
         expected |= {artifact.file: artifact.sha256 for artifact in self.manifest.artifacts}
         problem_text = checksums.sums_problem(listed, expected)
         if problem_text is None:
-            return None
+            return data
         if (left := self._unfinished(expected)) is not None:
             # Quoted: this is copied into a shell, and who made the folder chose the name.
             finish = shlex.join(["mv", "--", str(left), str(path)])

@@ -15,12 +15,12 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 """Wire types; 3 and 4, groups, have been out of use since before the formats that are read here."""
 
 _FIXED = {FIXED64: 8, FIXED32: 4}
-_MAX_LENGTH = 10  # bytes of a varint of 64 bits
+MAX_VARINT = 10  # bytes of one of 64 bits
 _LONGEST_OF_32_BITS = 5  # tags and lengths
 
 
 class WireError(Exception):
-    """The bytes are no protobuf message; the argument says why, with the message as "it"."""
+    """The bytes are no message of their format; the argument says why, with the message as "it"."""
 
 
 def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int, int, int, int]]:
@@ -30,16 +30,16 @@ def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int,
     it comes to bytes that are no field.
     """
     while at < end:
-        tag, at = _varint(data, at, end, _LONGEST_OF_32_BITS)
+        tag, at = read_varint(data, at, end, _LONGEST_OF_32_BITS)
         field, wire = tag >> 3, tag & 7
         if field == 0 or tag >> 32:
             raise WireError(f"a field has the number {field}")
         start = at
         if wire == LENGTH_DELIMITED:
-            size, start = _varint(data, at, end, _LONGEST_OF_32_BITS)
+            size, start = read_varint(data, at, end, _LONGEST_OF_32_BITS)
             at = start + size
         elif wire == VARINT:
-            _, at = _varint(data, at, end, _MAX_LENGTH)
+            _, at = read_varint(data, at, end, MAX_VARINT)
         elif wire in _FIXED:
             at += _FIXED[wire]
         else:
@@ -49,7 +49,7 @@ def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int,
         yield field, wire, start, at
 
 
-def _varint(data: Buffer, at: int, end: int, longest: int) -> tuple[int, int]:
+def read_varint(data: Buffer, at: int, end: int, longest: int) -> tuple[int, int]:
     """Return (a varint of at most `longest` bytes, where it ends)."""
     if at < end and (first := data[at]) < 0x80:
         return first, at + 1
