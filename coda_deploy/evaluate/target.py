@@ -174,6 +174,11 @@ def open_target(path: str | os.PathLike[str], **options: Unpack[AllOptions]) -> 
 
 def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> None:
     """Raise InputError for what only a bundle can be told."""
+    if options.reproducible:  # it stands for a backend, which is not what was asked for
+        raise InputError(
+            f"reproducible ids are a bundle's, and {path} is a tokenizer, which runs in PyTorch: export it with coda "
+            "export, and evaluate the bundle"
+        )
     own = {"precision": FP32, "backend": "torch"}
     for option in fields(options):
         name, value = option.name, getattr(options, option.name)

@@ -39,8 +39,8 @@ def load(
         threads: CPU threads for one run, from 1; None leaves it to the engine library.
         revision: a branch, tag or commit hash of a Hub id, instead of "@revision"; with one, the Hub is meant even
             where there is a folder of that name. A commit hash pins the bundle, and needs no network once it is cached.
-        **options: the other fields of `LoadOptions`, `verify`, `allow_host_code` and `color`; it says more of each
-            above too.
+        **options: the other fields of `LoadOptions`: `verify`, `allow_host_code`, `color` and `reproducible`; it says
+            more of each above too.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, or made by a newer coda.

@@ -106,8 +106,7 @@ def choose_precision(manifest: Manifest, asked: str) -> str:
         known = f'precision is {asked!r}; this bundle has "auto", {", ".join(map(repr, manifest.precisions))}'
         if asked not in PRECISIONS:
             raise InputError(known)
-        both = ",".join(name for name in PRECISIONS if name == asked or name in manifest.precisions)
-        raise InputError(f"{known}; to have it too, export anew: coda export TOKENIZER --precision {both} --out FOLDER")
+        raise InputError(f"{known}; to add it: coda export TOKENIZER --into BUNDLE --precision {asked}")
     return asked
 
 

@@ -61,10 +61,18 @@ class LoadOptions:
     )
     """What the values in image files mean: "stored" ignores ICC profiles, as the published tokenizers' own code does,
     and "srgb" converts an image by its profile. Ids are others where a profile is not sRGB's."""
+    reproducible: bool = field(
+        default=False, metadata={"help": "The same ids on every x86-64 processor with AVX2; slower, on one thread."}
+    )
+    """Compute in one order on every x86-64 processor with AVX2 and FMA, so that ids and images are the same to the last
+    bit wherever the version of onnxruntime is. It stands for device="cpu", backend="onnxruntime" and threads=1, and is
+    for fp32; docs/portability.md says what was measured."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
         check_color(self.color)
+        if self.reproducible:
+            self._make_reproducible()
         threads: object = self.threads
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS
@@ -77,6 +85,16 @@ class LoadOptions:
             raise InputError(f'providers is {providers!r}; expected a list, such as ["CPUExecutionProvider"]')
         if providers is not None and not providers:
             raise InputError("providers is an empty list; name at least one, or pass None to follow the device")
+
+    def _make_reproducible(self) -> None:
+        asked = {"device": self.device, "backend": self.backend, "threads": self.threads, "providers": self.providers}
+        for name, only in {"device": "cpu", "backend": "onnxruntime", "threads": 1, "providers": None}.items():
+            if asked[name] not in ("auto", None, only):
+                raise InputError(
+                    f"reproducible ids are those of onnxruntime on the CPU, on one thread, and {name} is "
+                    f"{asked[name]!r}; leave out {name}, or leave out reproducible"
+                )
+            object.__setattr__(self, name, only)
 
     def arguments(self) -> AllOptions:
         """Return the fields by name: what a function takes that has each of them as an argument."""
@@ -99,6 +117,7 @@ class KeywordOptions(TypedDict, total=False):
     verify: Verify
     allow_host_code: bool
     color: str
+    reproducible: bool
 
 
 class AllOptions(KeywordOptions, total=False):

@@ -17,8 +17,8 @@ from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from .base import command as coda_command
 from .base import debug_option, json_option, one_line_errors, print_json, progress, table, warn
-from .options import bundle_argument, load_option_help, load_options
-from .sources import collect, keep_sources
+from .options import bundle_argument, force_option, load_option_help, load_options
+from .sources import collect, keep_file, keep_sources
 
 if TYPE_CHECKING:
     from ..bench.compare import Metric
@@ -78,6 +78,7 @@ command = _Group(
     "--timeout", type=float, default=600.0, show_default=True, help="Maximum seconds for one call, or for loading."
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here, as JSON.")
+@force_option("results that are there")
 @json_option
 def run(
     bundle: str,
@@ -95,6 +96,7 @@ def run(
     repeat_process: int,
     timeout: float,
     out: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Measure BUNDLE: every backend, precision, device and number of threads, each in a process of its own.
@@ -123,6 +125,7 @@ def run(
     sources = collect([images]) if images is not None else []
     if out is not None:
         keep_sources(sources, [out])
+        keep_file(out, force=force)
         _check_writable(out)
     image_set = take_images(opened, [source.path for source in sources], str(images or ""), options.color)
     warn(image_set.ignored.warning())
@@ -148,12 +151,14 @@ def run(
 @coda_command(name="report", example="coda bench report cpu.json gpu.json --out report.html")
 @click.argument("results", nargs=-1, required=True, metavar="RESULTS...", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page to write.")
+@force_option("a page that is there")
 @json_option
-def report(results: tuple[Path, ...], out: Path, as_json: bool) -> None:
+def report(results: tuple[Path, ...], out: Path, force: bool, as_json: bool) -> None:
     """Show RESULTS, files that `coda bench run` wrote, as one page with charts."""
     from ..bench.report import write_report
     from ..bench.results import Results
 
+    keep_file(out, force=force)
     write_report([Results.load(path) for path in results], out)
     if as_json:
         print_json({"out": str(out), "results": [str(path) for path in results]})

@@ -26,7 +26,7 @@ from .sources import keep_existing
 @bundle_argument
 @click.argument("tokens", metavar="TOKENS.npz", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
-@force_option
+@force_option("pictures of the same names in --out")
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @json_option
 @load_options(but=["color"])

@@ -16,14 +16,14 @@ from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
 from .png import save_png
-from .sources import SourceReader, collect, keep_existing, keep_sources
+from .sources import SourceReader, collect, keep_apart, keep_existing, keep_sources
 
 
 @coda_command(name="reconstruct", example="coda reconstruct bundle photos/ --out pictures --side-by-side")
 @bundle_argument
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
-@force_option
+@force_option("pictures of the same names in --out")
 @click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
 @skip_bad_option(default=False)
 @json_option
@@ -43,6 +43,7 @@ def command(
     PSNR is in dB against the image as the tokenizer sees it: resized by its shorter side and cropped at the centre.
     """
     sources = collect(images)
+    keep_apart(out, images, sources)
     names = png_names([source.name for source in sources])
     keep_sources(sources, [out / name for name in names])
     keep_existing(out, names, force=force)

@@ -122,6 +122,25 @@ def keep_existing(folder: Path, names: Iterable[str], *, force: bool) -> None:
         )
 
 
+def keep_file(file: Path | None, *, force: bool, option: str = "--out") -> None:
+    """Raise InputError if writing this file would replace one that holds something, unless that is wanted.
+
+    Whatever a command writes may have taken hours: the tokens of a data set, the speed before a change.
+    """
+    if file is not None and not force and file.is_file() and file.stat().st_size:
+        raise InputError(f"{file} exists already; choose another {option}, or replace it with --force")
+
+
+def keep_apart(out: Path, given: Iterable[Path], sources: Iterable[Source]) -> None:
+    """Raise InputError if pictures in `out` would be among the images when the folders `given` are searched again."""
+    folders = [path for path in given if path.is_dir()]
+    holding = {parent for folder in {source.path.parent for source in sources} for parent in (folder, *folder.parents)}
+    searched = {os.path.realpath(path) for path in holding if any(path.is_relative_to(folder) for folder in folders)}
+    real = Path(os.path.realpath(out))
+    if not searched.isdisjoint(map(str, (real, *real.parents))):
+        raise InputError(f"{out} is in a folder of the images, which its pictures would be among; choose another --out")
+
+
 def _search(folder: Path) -> list[Source]:
     found = find_images(folder)
     if not found.images:

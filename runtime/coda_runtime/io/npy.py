@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 NUMBERS = "biuf"
 """Kinds of dtypes: booleans, whole numbers and floats. With "U" for text; an object array would be a pickle."""
+_MAX_EMPTY = 1 << 20
+"""The sides of an array without elements, those of 0 left out, may come to this: no batch of one image is larger."""
 
 
 def read_npy(path: str | os.PathLike[str], read: bytes | None = None) -> Array:
@@ -81,7 +83,7 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
     if min(shape, default=0) < 0 or size != expected:
         raise ValueError(f"{size} bytes, and its header says {dtype} {list(shape)}, which are {expected}")
     # Elements of zero bytes, and sides beside a side of zero, take no room and yet may be as many as the header says.
-    if not dtype.itemsize or math.prod(filter(None, shape)) > size:
+    if not dtype.itemsize or math.prod(filter(None, shape)) > max(size, _MAX_EMPTY):
         raise ValueError(f"its header says {dtype} {list(shape)}, more elements than its {size} bytes can hold")
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)

@@ -51,6 +51,10 @@ def test_unknown_arguments_are_reported(sealed: Path) -> None:
         ({"providers": "CPUExecutionProvider"}, "providers is 'CPUExecutionProvider'; expected a list"),
         ({"providers": []}, "providers is an empty list"),
         ({"color": "p3"}, "color is 'p3'; expected 'stored' or 'srgb'"),
+        ({"reproducible": True, "device": "cuda"}, "device is 'cuda'; leave out device, or leave out reproducible"),
+        ({"reproducible": True, "backend": "tensorrt"}, "backend is 'tensorrt'; leave out backend"),
+        ({"reproducible": True, "threads": 2}, "threads is 2; leave out threads"),
+        ({"reproducible": True, "providers": ["X"]}, r"providers is \['X'\]; leave out providers"),
     ],
 )
 def test_wrong_values_are_rejected(given: dict[str, Any], message: str) -> None:
@@ -64,6 +68,12 @@ def test_arguments_make_the_same_options_again() -> None:
     assert LoadOptions(**made.arguments()) == made
     named = LoadOptions(providers=["X"])
     assert LoadOptions(**json.loads(json.dumps(named.arguments()))) == named
+
+
+def test_reproducible_stands_for_where_it_runs() -> None:
+    made = LoadOptions(reproducible=True)
+    assert (made.device, made.backend, made.threads) == ("cpu", "onnxruntime", 1)
+    assert made == LoadOptions("cpu", "onnxruntime", threads=1, reproducible=True) == LoadOptions(**made.arguments())
 
 
 # They read no image files; and verify measures every precision.

@@ -15,7 +15,7 @@ from ...format.precision import precision_of
 from ...machine.processors import default_threads
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
-from . import library
+from . import library, reproducible
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
 from .session import OrtDeviceSession, OrtSession
@@ -55,6 +55,8 @@ class OnnxRuntimeBackend(Backend):
         missing = self.missing()
         if missing is not None:
             return missing
+        if options.reproducible and (problem := reproducible.problem(artifact)) is not None:
+            return problem
         if precision_of(artifact.precision).onnxruntime_cpu or options.providers is not None:
             return None
         try:
@@ -72,8 +74,8 @@ class OnnxRuntimeBackend(Backend):
 
         Raises ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError.
         """
-        ort, model = library.load_library(), _Model(bundle.path(artifact), bundle.read(artifact))
-        path = model.path
+        ort, path, data = library.load_library(), bundle.path(artifact), bundle.read(artifact)
+        model = _Model(path, reproducible.without_softmax(data) if options.reproducible else data)
         choices = choose(ort, options, artifact)
         rest = choices[1:]
         if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:
@@ -122,6 +124,8 @@ def _make(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
         library.silence(ort)
     for entry, value in SPINNING.items():
         settings.add_session_config_entry(entry, value)
+    if options.reproducible:
+        reproducible.set_level(ort, settings)
     threads = default_threads() if options.threads is None else options.threads
     if threads is not None:
         settings.intra_op_num_threads = threads
