@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Turn IMAGES, files and folders, into tokens.
 
-    The .npz file has ids (int32 [N,L]), names, scales, vocab_size and made_with, which tells the tokenizer.
+    The .npz file has ids (int32 [N,L]), names, scales, vocab_size, color, and made_with, which tells the tokenizer.
     """
     sources = collect(images)
     keep_sources(sources, [out])
