@@ -40,8 +40,8 @@ class LoadOptions:
     measured; `artifacts` of the tokenizer says what that was, and what it skipped and why. "cuda" is for the
     quantizer alone, the other parts go by "auto"."""
     precision: str = field(default="auto", metadata={"help": f"auto (the bundle's), {', '.join(PRECISIONS)}."})
-    """A precision's name, or "auto": the manifest's default on every machine, so that ids do not depend on where they
-    were made. The quantizer is always float32."""
+    """A precision's name, or "auto": the manifest's default on every machine, so that none takes another one, and other
+    ids, by itself. The quantizer is always float32."""
     providers: Sequence[Provider] | None = field(
         default=None,
         metadata={"help": "onnxruntime execution provider; repeatable.", "option": "--provider", "repeatable": True},
@@ -62,11 +62,11 @@ class LoadOptions:
     """What the values in image files mean: "stored" ignores ICC profiles, as the published tokenizers' own code does,
     and "srgb" converts an image by its profile. Ids are others where a profile is not sRGB's."""
     reproducible: bool = field(
-        default=False, metadata={"help": "The same ids on every x86-64 processor with AVX2; slower, on one thread."}
+        default=False, metadata={"help": "The same ids on every x86-64 processor with AVX2; slower."}
     )
     """Compute in one order on every x86-64 processor with AVX2 and FMA, so that ids and images are the same to the last
-    bit wherever the version of onnxruntime is. It stands for device="cpu", backend="onnxruntime" and threads=1, and is
-    for fp32; docs/portability.md says what was measured."""
+    bit wherever the version of onnxruntime is. It stands for device="cpu" and backend="onnxruntime", and is for fp32.
+    Each image is computed by one thread, `threads` of them side by side. docs/portability.md says what was measured."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
@@ -87,12 +87,12 @@ class LoadOptions:
             raise InputError("providers is an empty list; name at least one, or pass None to follow the device")
 
     def _make_reproducible(self) -> None:
-        asked = {"device": self.device, "backend": self.backend, "threads": self.threads, "providers": self.providers}
-        for name, only in {"device": "cpu", "backend": "onnxruntime", "threads": 1, "providers": None}.items():
+        asked = {"device": self.device, "backend": self.backend, "providers": self.providers}
+        for name, only in {"device": "cpu", "backend": "onnxruntime", "providers": None}.items():
             if asked[name] not in ("auto", None, only):
                 raise InputError(
-                    f"reproducible ids are those of onnxruntime on the CPU, on one thread, and {name} is "
-                    f"{asked[name]!r}; leave out {name}, or leave out reproducible"
+                    f"reproducible ids are those of onnxruntime's own CPU provider, and {name} is {asked[name]!r}; "
+                    f"leave out {name}, or leave out reproducible"
                 )
             object.__setattr__(self, name, only)
 

@@ -49,6 +49,29 @@ def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int,
         yield field, wire, start, at
 
 
+def read_number(varint: bytes) -> int:
+    """Return the number of 64 bits, which may be negative, that a varint's bytes stand for. Raises WireError."""
+    value, _ = read_varint(varint, 0, len(varint), _MAX_LENGTH)
+    return value - (1 << 64) if value >> 63 else value
+
+
+def make_number(value: int) -> bytes:
+    """Return the varint of a number of 64 bits, which may be negative."""
+    value %= 1 << 64
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def make_field(number: int, value: bytes | int) -> bytes:
+    """Return a field: its tag, then bytes with their length before them, or a varint."""
+    if isinstance(value, int):
+        return make_number(number << 3 | VARINT) + make_number(value)
+    return make_number(number << 3 | LENGTH_DELIMITED) + make_number(len(value)) + value
+
+
 def read_varint(data: Buffer, at: int, end: int, longest: int) -> tuple[int, int]:
     """Return (a varint of at most `longest` bytes, where it ends)."""
     if at < end and (first := data[at]) < 0x80:

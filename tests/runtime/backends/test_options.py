@@ -53,7 +53,6 @@ def test_unknown_arguments_are_reported(sealed: Path) -> None:
         ({"color": "p3"}, "color is 'p3'; expected 'stored' or 'srgb'"),
         ({"reproducible": True, "device": "cuda"}, "device is 'cuda'; leave out device, or leave out reproducible"),
         ({"reproducible": True, "backend": "tensorrt"}, "backend is 'tensorrt'; leave out backend"),
-        ({"reproducible": True, "threads": 2}, "threads is 2; leave out threads"),
         ({"reproducible": True, "providers": ["X"]}, r"providers is \['X'\]; leave out providers"),
     ],
 )
@@ -72,8 +71,8 @@ def test_arguments_make_the_same_options_again() -> None:
 
 def test_reproducible_stands_for_where_it_runs() -> None:
     made = LoadOptions(reproducible=True)
-    assert (made.device, made.backend, made.threads) == ("cpu", "onnxruntime", 1)
-    assert made == LoadOptions("cpu", "onnxruntime", threads=1, reproducible=True) == LoadOptions(**made.arguments())
+    assert (made.device, made.backend, made.threads) == ("cpu", "onnxruntime", None)
+    assert made == LoadOptions("cpu", "onnxruntime", reproducible=True) == LoadOptions(**made.arguments())
 
 
 # They read no image files; and verify measures every precision.

@@ -8,7 +8,17 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coda_runtime.io.protobuf_wire import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, WireError, read_fields
+from coda_runtime.io.protobuf_wire import (
+    FIXED32,
+    FIXED64,
+    LENGTH_DELIMITED,
+    VARINT,
+    WireError,
+    make_field,
+    make_number,
+    read_fields,
+    read_number,
+)
 
 
 def _read(data: bytes) -> list[tuple[int, int, bytes]]:
@@ -58,3 +68,13 @@ def test_what_is_read_is_what_protobuf_reads(data: bytes) -> None:
         return
     unknown = [(field.field_number, field.wire_type) for field in UnknownFieldSet(message)]
     assert set(unknown) <= set(found)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.binary(max_size=300))
+def test_what_is_made_is_read(number: int, data: bytes) -> None:
+    assert read_number(make_number(number)) == number
+    message = make_field(3, number) + make_field(400, data)
+    fields = list(read_fields(message, 0, len(message), "a test"))
+    assert [(field, wire) for field, wire, *_ in fields] == [(3, VARINT), (400, LENGTH_DELIMITED)]
+    first, second = (message[start:end] for *_, start, end in fields)
+    assert (read_number(first), second) == (number, data)

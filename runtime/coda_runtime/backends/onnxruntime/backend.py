@@ -12,13 +12,13 @@ from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
 from ...format.precision import precision_of
-from ...machine.processors import default_threads
+from ...machine.processors import default_threads, usable_count
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
 from . import library, reproducible
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
-from .session import OrtDeviceSession, OrtSession
+from .session import OrtDeviceSession, OrtRowsSession, OrtSession
 
 # What a shape is computed with, a few integers that onnxruntime keeps on the CPU on purpose. Whatever else ends up
 # there when a GPU was asked for takes the activations along: MAR's encoder took 731 ms for 69 by one normalisation.
@@ -97,6 +97,8 @@ class OnnxRuntimeBackend(Backend):
         device = _device(session, path, choices, options)
         if choices[0].name in (CUDA, TENSORRT):
             return OrtDeviceSession(ort, session, device, ("cuda", int(choices[0].options["device_id"])))
+        if options.reproducible:
+            return OrtRowsSession(ort, session, device, options.threads or usable_count())
         return OrtSession(ort, session, device)
 
 
@@ -125,9 +127,8 @@ def _make(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
     for entry, value in SPINNING.items():
         settings.add_session_config_entry(entry, value)
     if options.reproducible:
-        reproducible.set_level(ort, settings)
-    threads = default_threads() if options.threads is None else options.threads
-    if threads is not None:
+        reproducible.set_order(ort, settings)
+    elif (threads := default_threads() if options.threads is None else options.threads) is not None:
         settings.intra_op_num_threads = threads
     if choices[0].name != CPU:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -2,7 +2,7 @@
 
 Two things do. Its highest level of optimization moves convolutions to blocks as wide as the processor's registers, and
 its Softmax adds up as many numbers at a time. So the level stays below, and Softmax becomes what it is made of, which
-is computed alike. Products of matrices are cut by the number of threads; so there is one.
+is computed alike. Products of matrices are cut by the number of threads: so a run has one, and images run side by side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import BackendError
 from ...format.manifest import Artifact
 from ...format.precision import FP32
-from ...io.protobuf_wire import read_fields
+from ...io.protobuf_wire import WireError, make_field, make_number, read_fields, read_number
 from ...machine.processors import has_avx2
 
 # Field numbers of ONNX's messages.
@@ -41,17 +41,24 @@ def problem(artifact: Artifact) -> BackendError | None:
     return None
 
 
-def set_level(ort: Any, settings: Any) -> None:
-    """Leave convolutions where they are, in the options of a session."""
+def set_order(ort: Any, settings: Any) -> None:
+    """Leave convolutions where they are and products in one piece, in the options of a session."""
+    settings.intra_op_num_threads = 1
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
 def without_softmax(model: bytes) -> bytes:
-    """Return an ONNX model, opset 18 or later, with each Softmax of its graph replaced by what it is made of."""
+    """Return an ONNX model, opset 18 or later, with each Softmax of its graph replaced by what it is made of.
+
+    What is no model comes back as it is: onnxruntime says what is wrong with it.
+    """
     out, before = [], 0
-    for field, _, start, end in read_fields(model, 0, len(model), "ONNX"):
-        out.append(_field(field, _graph(model, start, end)) if field == _GRAPH else model[before:end])
-        before = end
+    try:
+        for field, _, start, end in read_fields(model, 0, len(model), "ONNX"):
+            out.append(make_field(field, _graph(model, start, end)) if field == _GRAPH else model[before:end])
+            before = end
+    except WireError:
+        return model
     return b"".join(out)
 
 
@@ -73,14 +80,14 @@ def _softmax(model: bytes, start: int, end: int) -> bytes | None:
             axis = _axis(model, at, stop, axis)
         else:
             found[field] = model[at:stop]
-    if found.get(_OP_TYPE) != b"Softmax" or found.get(_DOMAIN):
+    if found.get(_OP_TYPE) != b"Softmax" or found.get(_DOMAIN) or not {_INPUT, _OUTPUT} <= found.keys():
         return None
     x, y = found[_INPUT], found[_OUTPUT]
     axes, top, shifted, power, total = (y + b"/" + name for name in (b"axes", b"top", b"shifted", b"power", b"total"))
-    ints = _field(_NAME, b"value_ints") + _field(_INTS, _varint(axis)) + _number(_TYPE, _TYPE_INTS)
+    ints = make_field(_NAME, b"value_ints") + make_field(_INTS, make_number(axis)) + make_field(_TYPE, _TYPE_INTS)
     return b"".join(
         [
-            _node(b"Constant", [], axes, _field(_ATTRIBUTE, ints)),
+            _node(b"Constant", [], axes, make_field(_ATTRIBUTE, ints)),
             _node(b"ReduceMax", [x, axes], top),
             _node(b"Sub", [x, top], shifted),
             _node(b"Exp", [shifted], power),
@@ -95,27 +102,9 @@ def _axis(model: bytes, start: int, end: int, otherwise: int) -> int:
     found = {field: model[at:stop] for field, _, at, stop in read_fields(model, start, end, "ONNX")}
     if found.get(_NAME) != b"axis" or _INT not in found:
         return otherwise
-    value = sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(found[_INT]))
-    return value - (1 << 64) if value >> 63 else value
+    return read_number(found[_INT])
 
 
 def _node(operator: bytes, inputs: list[bytes], output: bytes, more: bytes = b"") -> bytes:
-    given = b"".join(_field(_INPUT, name) for name in inputs)
-    return _field(_NODE, given + _field(_OUTPUT, output) + _field(_OP_TYPE, operator) + more)
-
-
-def _field(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    value %= 1 << 64
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    given = b"".join(make_field(_INPUT, name) for name in inputs)
+    return make_field(_NODE, given + make_field(_OUTPUT, output) + make_field(_OP_TYPE, operator) + more)

@@ -25,16 +25,18 @@ needs_avx2 = pytest.mark.skipif(not has_avx2(), reason=f"{platform.machine()} wi
 def test_convolutions_stay_as_they_are(tmp_path: Path) -> None:
     """In blocks as wide as the processor's registers they would be summed in another order on each."""
     bundle, artifact = graphs.write_convolutions(tmp_path, "fp32")
-    session = backend.OnnxRuntimeBackend().load(bundle, artifact, coda_runtime.LoadOptions(reproducible=True))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    plain = onnxruntime.InferenceSession(str(bundle.path(artifact)), options, providers=["CPUExecutionProvider"])
-    images = graphs.images()
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(str(bundle.path(artifact)), settings, providers=["CPUExecutionProvider"])
+    images = graphs.images(7)
     expected = plain.run(None, {plain.get_inputs()[0].name: images})[0]
-    for count in (1, 2):
-        np.testing.assert_array_equal(session.run(images[:count]), expected[:count])
-    session.close()
+    for threads in (None, 1, 3, 9):
+        options = coda_runtime.LoadOptions(threads=threads, reproducible=True)
+        session = backend.OnnxRuntimeBackend().load(bundle, artifact, options)
+        for count in (1, 2, 7):
+            np.testing.assert_array_equal(session.run(images[:count]), expected[:count])
+        session.close()
 
 
 @needs_avx2
@@ -74,6 +76,11 @@ def test_softmax_becomes_what_it_is_made_of(axis: int | None) -> None:
         for each in (data, model.SerializeToString())
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert reproducible.without_softmax(data) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"no model", b"\x3a\x05\x0a\x09", b"\x3a\x0b\x0a\x09\x22\x07Softmax"])
+def test_what_is_no_model_stays_as_it_is(data: bytes) -> None:
     assert reproducible.without_softmax(data) == data
 
 
