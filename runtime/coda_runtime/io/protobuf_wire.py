@@ -51,7 +51,7 @@ def read_fields(data: Buffer, at: int, end: int, of: str) -> Iterator[tuple[int,
 
 def read_number(varint: bytes) -> int:
     """Return the number of 64 bits, which may be negative, that a varint's bytes stand for. Raises WireError."""
-    value, _ = read_varint(varint, 0, len(varint), _MAX_LENGTH)
+    value, _ = read_varint(varint, 0, len(varint), MAX_VARINT)
     return value - (1 << 64) if value >> 63 else value
 
 
