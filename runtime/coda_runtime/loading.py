@@ -57,7 +57,7 @@ def open_tokenizer(
 ) -> Tokenizer:
     """Load a bundle as `load` does, with options that are made already; raises what it raises."""
     bundle = Bundle.open(find_bundle(path_or_hub_id, revision))
-    bundle.verify(options.verify)
+    bundle.verify(options.verify, graphs=False)  # each graph that is loaded is looked at once, by bundle.read
     sessions: dict[str, Session] = {}
     loaded: list[LoadedArtifact] = []
     try:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, Manifest, ManifestError
+from coda_runtime.cli.app import cli
+from coda_runtime.format import bundle as bundle_module
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import MAX_BYTES
 from coda_runtime.parity import SavedReference
 from tests.runtime import graphs, measurable, tiny
+from tests.runtime.hostile_graphs import HOSTILE
 
 Copy = Callable[[Path], Path]
-ENCODER, _, DECODER, CODEBOOK = tiny.FILES
+ENCODER, QUANTIZER, DECODER, CODEBOOK = tiny.FILES
 
 NAMES = [
     "/etc/passwd", "../x", "a/../../x", "..", ".", "a/./b", "a//b", "a/", "C:x", "C:\\x", "\\\\host\\share", "a\\b",
@@ -207,6 +213,46 @@ class TestGraphs:
         graphs.vouch(folder)
         with pytest.raises(ArtifactError, match="is not an ONNX model"):
             coda_runtime.load(folder)
+
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_what_would_kill_or_hang_this_process(self, sealed: Path, copy: Copy, name: str) -> None:
+        """None of them gets to the engine library, and `coda verify` says which node it is."""
+        make, words = HOSTILE[name]
+        folder = copy(sealed)
+        (folder / QUANTIZER).write_bytes(make().SerializeToString())
+        graphs.vouch(folder)
+        with pytest.raises(ArtifactError, match=words):
+            coda_runtime.load(folder)
+        done = CliRunner().invoke(cli, ["verify", str(folder)])
+        assert done.exit_code == 1
+        assert f"BROKEN  {QUANTIZER}" in done.stdout
+        assert re.search(words, done.stderr), done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_a_graph_is_looked_at_once_in_a_load(
+        self, sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It takes milliseconds of each. One that is not loaded may be what it is: it is never run."""
+        looked_at: list[str] = []
+        real = bundle_module.check_graph
+
+        def look(path: Path, *data: Any) -> None:
+            looked_at.append(path.name)
+            real(path, *data)
+
+        folder = copy(sealed)
+        manifest = Bundle.open(folder).manifest
+        (folder / "encoder.fp16.onnx").write_bytes(HOSTILE["Loop without an end"][0]().SerializeToString())
+        more = (*manifest.artifacts, tiny.describe(folder, "encoder.fp16.onnx"))
+        (folder / "manifest.json").write_bytes(dataclasses.replace(manifest, artifacts=more).dump())
+        graphs.vouch(folder)
+        monkeypatch.setattr(bundle_module, "check_graph", look)
+        coda_runtime.load(folder).close()
+        assert looked_at == [ENCODER, QUANTIZER, DECODER]
+        with pytest.raises(ArtifactError, match="for_ever"):
+            coda_runtime.load(folder, precision="fp16")
+        with pytest.raises(ArtifactError, match="for_ever"):
+            Bundle.open(folder).verify()
 
 
 class TestTables:

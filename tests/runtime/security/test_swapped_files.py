@@ -43,8 +43,8 @@ def after_verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None
     def arrange(act: Callable[[], None]) -> None:
         real = Bundle.verify
 
-        def verify(self: Bundle, *args: Any) -> None:
-            real(self, *args)
+        def verify(self: Bundle, *args: Any, **options: Any) -> None:
+            real(self, *args, **options)
             act()
 
         monkeypatch.setattr(Bundle, "verify", verify)

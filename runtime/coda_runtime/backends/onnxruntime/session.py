@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import BackendError, CodaError, DeviceError, InputError
+from ...errors import ArtifactError, BackendError, CodaError, DeviceError, InputError
 from ...format.manifest import Batch
 from ..base import DeviceArray
 from .library import SILENT, cause, run_error
@@ -41,13 +41,17 @@ class OrtSession:
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Run [B, ...] through the graph and return its output, a new array.
 
-        Raises BackendError, and DeviceMemoryError where a smaller batch might do.
+        Raises BackendError, DeviceMemoryError where a smaller batch might do, and ArtifactError for what is no tensor.
         """
         try:
             result = self._session.run([self._output], {self._input: batch}, self._quiet)[0]
         except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
             raise run_error(error, f"{batch.dtype} {list(batch.shape)}", self.device) from error
-        return np.asarray(result)
+        if not isinstance(result, np.ndarray):
+            raise ArtifactError(
+                f"the graph returned a {type(result).__name__}, expected a tensor; export the bundle again"
+            )
+        return result
 
     def close(self) -> None:
         """Drop the session, which frees its memory."""
