@@ -47,6 +47,7 @@ class Settings:
     image_column: str
     key_column: str | None
     format_version: int = FORMAT_VERSION
+    reproducible: bool = False  # LoadOptions'; older plans have none
 
     def differences(self, other: Settings) -> list[str]:
         """Return what differs in `other`, in words."""

@@ -118,7 +118,7 @@ def tokenize(
     opened.verify(load_options.verify)
     load_options = _for_encoders(opened, load_options)
     source_options = SourceOptions(label, image_column, key_column)
-    settings = _settings(opened, os.fspath(source), load_options.precision, shard_size, source_options, original_size)
+    settings = _settings(opened, os.fspath(source), load_options, shard_size, source_options, original_size)
     everywhere = str(opened.folder.absolute()) if expand_home(bundle).exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
@@ -261,14 +261,15 @@ def _for_encoders(bundle: Bundle, options: LoadOptions) -> LoadOptions:
 
 
 def _settings(
-    bundle: Bundle, source: str, precision: str, shard_size: int, options: SourceOptions, original_size: bool
+    bundle: Bundle, source: str, loading: LoadOptions, shard_size: int, options: SourceOptions, original_size: bool
 ) -> Settings:
     fs, path = open_filesystem(source)
     return Settings(
         source=path if is_local(fs) else redacted(source),
         shard_size=shard_size,
-        precision=precision,
-        tokenizer=tokenizer_files(bundle, precision),
+        precision=loading.precision,
+        reproducible=loading.reproducible,
+        tokenizer=tokenizer_files(bundle, loading.precision),
         spec=bundle.spec.to_json(),
         label=options.label,
         original_size=original_size,
