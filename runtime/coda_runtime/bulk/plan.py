@@ -50,6 +50,7 @@ class Settings:
     key_column: str | None
     format_version: int = FORMAT_VERSION
     color: str = STORED
+    reproducible: bool = False  # LoadOptions'; older plans have none
 
     def differences(self, other: Settings) -> list[str]:
         """Return what differs in `other`, in words."""

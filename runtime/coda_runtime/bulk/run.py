@@ -266,20 +266,21 @@ def _for_encoders(bundle: Bundle, options: LoadOptions) -> LoadOptions:
 
 
 def _settings(
-    bundle: Bundle, source: str, load_options: LoadOptions, shard_size: int, options: SourceOptions, original_size: bool
+    bundle: Bundle, source: str, loading: LoadOptions, shard_size: int, options: SourceOptions, original_size: bool
 ) -> Settings:
     fs, path = open_filesystem(source)
     return Settings(
         source=path if is_local(fs) else redacted(source),
         shard_size=shard_size,
-        precision=load_options.precision,
-        tokenizer=tokenizer_files(bundle, load_options.precision),
+        precision=loading.precision,
+        reproducible=loading.reproducible,
+        tokenizer=tokenizer_files(bundle, loading.precision),
         spec=bundle.spec.to_json(),
         label=options.label,
         original_size=original_size,
         image_column=options.image_column,
         key_column=options.key_column,
-        color=load_options.color,
+        color=loading.color,
     )
 
 

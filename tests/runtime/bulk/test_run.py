@@ -193,6 +193,7 @@ def test_columns(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None
         ({"shard_size": 8}, r"shard size \(7 there, 8 now\)"),
         ({"label": "folder"}, r"label \(None there, 'folder' now\)"),
         ({"original_size": True}, "original size"),
+        ({"reproducible": True}, r"reproducible \(False there, True now\)"),
     ],
 )
 def test_other_settings_are_rejected(

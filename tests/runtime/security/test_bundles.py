@@ -282,7 +282,7 @@ class TestTables:
 
     @pytest.mark.parametrize("name", ["search.fp32.npz", "parity.fp32.npz"])
     def test_archives_that_unpack_to_much_more(self, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("coda_runtime.io.npy._FREE", 1 << 20)
+        monkeypatch.setattr("coda_runtime.io.unpacking._FREE", 1 << 20)
         np.savez_compressed(folder / name, table=np.zeros(1 << 23, np.uint8))
         graphs.vouch(folder)
         bundle = Bundle.open(folder)
