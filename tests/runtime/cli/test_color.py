@@ -50,7 +50,7 @@ def test_encode(sealed: Path, photos: Path, tmp_path: Path) -> None:
             assert str(data["color"]) == name
             assert (name == "srgb") == np.array_equal(data["ids"], tok.encode(files))
             assert read_tokens(path, tok).known
-    report = json.loads(run("encode", sealed, photos, "--json", "--out", out["stored"]).stdout)
+    report = json.loads(run("encode", sealed, photos, "--json", "--force", "--out", out["stored"]).stdout)
     assert (report["color"], report["num_profiles_ignored"]) == ("stored", 2)
 
 
@@ -74,7 +74,9 @@ def test_bench(photos: Path, tmp_path: Path) -> None:
     bundle = measurable.make(tmp_path / "bundle")
     fast = ("--seconds", "0.02", "--device", "cpu", "--threads", "1", "--batch", "1", "--operation", "encode")
     for more, color in ((), "stored"), (("--color", "srgb"), "srgb"):
-        done = run("bench", "run", bundle, *fast, "--images", photos, "--out", tmp_path / "results.json", *more)
+        done = run(
+            "bench", "run", bundle, *fast, "--images", photos, "--force", "--out", tmp_path / "results.json", *more
+        )
         assert (WARNING in done.stderr) == (color == "stored")
         assert Results.load(tmp_path / "results.json").data["images"]["color"] == color
 

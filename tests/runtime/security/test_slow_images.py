@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import struct
 import subprocess
@@ -10,10 +9,8 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,17 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
 from coda_runtime import ImageError
-from coda_runtime.format.bundle import Bundle
 from coda_runtime.images import budget, fit_bytes, open_rgb
 from coda_runtime.images.limits import MAX_PIECES, MAX_SIDE
-from coda_runtime.serving.admission import Record, current_record
-from coda_runtime.serving.metrics import Metrics
-from coda_runtime.serving.models import Encode
-from coda_runtime.serving.options import ServeOptions
-from coda_runtime.serving.tensors import Tensor
 
 BYTES_PER_PIXEL = 12
 """What docs/embedding.md and docs/serving.md promise; of WebP, which a server does not take, the first says 16."""
@@ -187,21 +177,6 @@ class TestTime:
         file = io.BytesIO(png(8, 8, 6))
         open_rgb(file, name="it")
         assert not file.closed
-
-    def test_its_slot_in_the_server_is_free_again(self, sealed: Path) -> None:
-        with ThreadPoolExecutor(1) as pool:
-            options = ServeOptions(max_decode_seconds=0.01)
-            spec = Bundle.open(sealed).spec
-            model = Encode("encode", spec, options, pool, Metrics(CollectorRegistry()).ignored_profiles)
-            batcher: Any = SimpleNamespace(room=lambda images: nullcontext())
-            model.batcher = batcher
-            current_record.set(Record("http", "encode"))
-            slow = png(7000, 7000, 0)
-            with pytest.raises(ImageError, match=r"image\[0\]' takes more than 0.01 s"):
-                asyncio.run(model.rows(Tensor("image", "BYTES", [1], [slow])))
-            began = time.monotonic()
-            assert len(asyncio.run(model.rows(Tensor("image", "BYTES", [1], [png(8, 8)])))) == 1
-            assert time.monotonic() - began < 5
 
 
 def _pillows(data: bytes) -> np.ndarray[Any, Any] | None:
