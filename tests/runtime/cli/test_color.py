@@ -72,11 +72,21 @@ def test_reconstruct(sealed: Path, photos: Path, tmp_path: Path) -> None:
 
 def test_bench(photos: Path, tmp_path: Path) -> None:
     bundle = measurable.make(tmp_path / "bundle")
-    fast = ("--seconds", "0.02", "--device", "cpu", "--threads", "1", "--batch", "1", "--operation", "encode")
+    fast = (
+        "--seconds",
+        "0.02",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--batch",
+        "1",
+        "--operation",
+        "encode",
+        "--force",
+    )
     for more, color in ((), "stored"), (("--color", "srgb"), "srgb"):
-        done = run(
-            "bench", "run", bundle, *fast, "--images", photos, "--force", "--out", tmp_path / "results.json", *more
-        )
+        done = run("bench", "run", bundle, *fast, "--images", photos, "--out", tmp_path / "results.json", *more)
         assert (WARNING in done.stderr) == (color == "stored")
         assert Results.load(tmp_path / "results.json").data["images"]["color"] == color
 

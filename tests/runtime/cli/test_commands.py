@@ -20,7 +20,6 @@ from coda_runtime.cli import verify as verify_module
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.codes.tokens_file import read_tokens
 from coda_runtime.images import fit
-from coda_runtime.io import npy as npy_files
 from tests.runtime import tiny
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -175,7 +174,7 @@ class TestDecode:
                 assert same or "tokens.npz" in message
 
     def test_a_bomb_is_not_unpacked(self, sealed: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(npy_files, "_FREE", 1 << 16)
+        monkeypatch.setattr("coda_runtime.io.unpacking._FREE", 1 << 16)
         with np.load(tokens) as data:
             np.savez_compressed(tokens, **{**data, "ids": np.zeros((1 << 20, 21), np.int32)})
         done = _in_process("decode", sealed, tokens, "--out", tokens.parent / "o", code=1)
