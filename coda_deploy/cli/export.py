@@ -134,6 +134,7 @@ def command(
 
     With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
+    from coda_deploy.evaluate.devices import threads_of_quota
     from coda_deploy.export import export_tokenizer, extend_bundle
     from coda_export import DEFAULT_THRESHOLDS, Threshold
     from coda_export.bundle import check_precisions
@@ -169,16 +170,17 @@ def command(
             bar.advance()
 
         make = extend_bundle if into is not None else functools.partial(export_tokenizer, replace=force)
-        manifest = make(
-            tokenizer,
-            target_folder,
-            precisions=precisions,
-            engines=requests,
-            kernels=PTX in engines,
-            thresholds=thresholds,
-            images=parity_images,
-            progress=step,
-        )
+        with threads_of_quota():
+            manifest = make(
+                tokenizer,
+                target_folder,
+                precisions=precisions,
+                engines=requests,
+                kernels=PTX in engines,
+                thresholds=thresholds,
+                images=parity_images,
+                progress=step,
+            )
     repository = write_if_asked(triton, target_folder)
     if as_json:
         print_json(manifest.to_json())

@@ -14,10 +14,12 @@ import coda_runtime
 from coda_deploy import CodaTokenizer
 from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate import open_target, target
+from coda_deploy.evaluate.devices import torch_threads
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import branch, lora_layers, merge_lora
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, InputError
+from coda_runtime.machine import processors
 from tests.tiny_tokenizers import images, make
 
 BATCH = images(3).numpy()
@@ -167,3 +169,14 @@ def test_hub_ids(tiny_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypat
         WeightsError, match="owner/gone is not a local folder, and could not be downloaded from the hub"
     ):
         open_target("owner/gone")
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(4.0, 1), (None, 1)])
+def test_a_quota_does_not_raise_the_threads(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    """The user asked PyTorch for one, as by OMP_NUM_THREADS=1."""
+    monkeypatch.setattr(processors, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(processors, "_physical_cores", lambda: 8)
+    with torch_threads(1), open_target(tiny_folder, device="cpu"):
+        assert torch.get_num_threads() == expected
