@@ -184,6 +184,14 @@ PICTURE = tiny.photos(1)
 GREY = PICTURE[..., :1]
 
 
+@pytest.mark.parametrize("high", [1023, 4095])
+def test_the_upper_8_bits_of_a_picture_of_12_are_not_its_picture(high: int) -> None:
+    images = (PICTURE.astype(float) * high / PICTURE.max()).astype(np.uint16)
+    with pytest.raises(ImageError, match=f"found {images.min()} to {high}: bring them there before you cast") as raised:
+        Batches(images, 32)
+    assert ">> 8" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("images", "expression", "pixels"),
     [
