@@ -27,9 +27,10 @@ class Report:
         self._task: Any = None
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print one line, safe on a terminal: names of images may hold anything."""
         if not self._active:
             return
+        text = "".join(char if char.isprintable() else "\ufffd" for char in text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

@@ -131,3 +131,8 @@ def test_a_clock() -> None:
         "1:00:00",
         "100:00:00",
     ]
+
+
+def test_a_name_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Report(tmp_path).say("skipped \x1b[2Jevil\nerror.png: broken")
+    assert capsys.readouterr().err == "skipped \ufffd[2Jevil\ufffderror.png: broken\n"
