@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import coda_runtime
-from coda_deploy.evaluate.devices import full_float32, to_tensor, torch_device, torch_threads
+from coda_deploy.evaluate.devices import full_float32, threads_of_quota, to_tensor, torch_device, torch_threads
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import lora_layers
 from coda_deploy.tokenizer.model import CodaTokenizer
@@ -30,7 +30,6 @@ from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
 from coda_runtime.io.user_folders import expand_home
 from coda_runtime.loading import open_tokenizer
-from coda_runtime.machine.processors import default_threads
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -94,9 +93,7 @@ class TokenizerTarget(Target):
         self._device = device
         self._settings = ExitStack()
         self._settings.enter_context(full_float32())
-        threads = default_threads() if threads is None else threads
-        if threads is not None:
-            self._settings.enter_context(torch_threads(threads))
+        self._settings.enter_context(threads_of_quota() if threads is None else torch_threads(threads))
 
     def encode(self, images: Pixels) -> Ids:
         """Turn images into ids."""

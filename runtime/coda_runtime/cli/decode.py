@@ -13,7 +13,7 @@ from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
 from ..loading import open_tokenizer
 from .base import command as coda_command
-from .base import json_option, print_json, printable, progress
+from .base import json_option, print_json, progress, warn
 from .options import bundle_argument, force_option, load_options
 from .png import save_png
 from .sources import keep_existing
@@ -41,7 +41,7 @@ def command(
         file = read_tokens(tokens, tok)
         if not file.known:
             told = "does not say which tokenizer made its tokens; unless it was this one, they stand for other images"
-            click.echo(f"warning: {printable(tokens)} {told}", err=True)
+            warn(f"{tokens} {told}")
         ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
         names = png_names(file.names)
         keep_existing(out, names, force=force)

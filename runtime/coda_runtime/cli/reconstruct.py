@@ -57,11 +57,8 @@ def command(
         reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad, color=options.color)
         for start in range(0, len(sources), tok.images_per_run):
             part, originals = reader.read(start, tok.images_per_run)
-            bar.advance(min(tok.images_per_run, len(sources) - start))
-            if not part:
-                continue
-            reconstructions = tok.reconstruct(originals)
-            scores = psnr_per_image(originals, reconstructions).tolist()
+            reconstructions = tok.reconstruct(originals) if part else originals
+            scores = psnr_per_image(originals, reconstructions).tolist() if part else []
             for source, original, reconstruction, score in zip(part, originals, reconstructions, scores, strict=True):
                 name = name_of[id(source)]
                 save_png(
@@ -69,6 +66,7 @@ def command(
                     np.concatenate([original, reconstruction], axis=1) if side_by_side else reconstruction,
                 )
                 results.append((source.name, name, score))
+            bar.advance(min(tok.images_per_run, len(sources) - start))
     mean = float(np.mean([score for _, _, score in results]))
     reader.tell()
     if as_json:

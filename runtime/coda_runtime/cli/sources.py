@@ -90,7 +90,9 @@ class SourceReader:
             click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
         if self.skipped:
             more = f", {len(self.skipped) - _NAMED} of them not named here" if len(self.skipped) > _NAMED else ""
-            warn(f"{len(self.skipped)} images could not be read and were skipped{more}")
+            count = len(self.skipped)
+            were = "1 image could not be read and was" if count == 1 else f"{count} images could not be read and were"
+            warn(f"{were} skipped{more}")
 
 
 def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:

@@ -73,10 +73,12 @@ class Batches:
     def _map(self, function: Callable[..., T], items: Sequence[Any], start: int) -> list[T]:
         """Fit as many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
-        workers = min(len(items), usable_count(), _MAX_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
         opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
-        if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
+        alone = len(items) == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items))
+        # Asked last: a container's quota is read from files, which takes longer than a small image.
+        workers = 1 if alone else min(len(items), usable_count(), _MAX_AT_ONCE)
+        if workers == 1:
             return [function(item, name) for item, name in zip(items, names, strict=True)]
         with ThreadPoolExecutor(workers) as pool:
             try:

@@ -14,9 +14,11 @@ import coda_runtime
 from coda_deploy import CodaTokenizer
 from coda_deploy.errors import WeightsError
 from coda_deploy.evaluate import open_target
+from coda_deploy.evaluate.devices import torch_threads
 from coda_deploy.tokenizer.lora import branch, lora_layers, merge_lora
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, InputError
+from coda_runtime.machine import processors
 from tests.hub_server import Hub
 from tests.tiny_tokenizers import images, make
 
@@ -158,3 +160,14 @@ def test_hub_ids(hub: Hub, tiny_folder: Path, tiny_bundle: Path) -> None:
     for name, told in (("owner/other", "lacks config.json"), ("owner/gone", "there is no model 'owner/gone'")):
         with pytest.raises(WeightsError, match=f"{name} is not a local folder, and could not be downloaded .*{told}"):
             open_target(name)
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(4.0, 1), (None, 1)])
+def test_a_quota_does_not_raise_the_threads(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    """The user asked PyTorch for one, as by OMP_NUM_THREADS=1."""
+    monkeypatch.setattr(processors, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(processors, "_physical_cores", lambda: 8)
+    with torch_threads(1), open_target(tiny_folder, device="cpu"):
+        assert torch.get_num_threads() == expected

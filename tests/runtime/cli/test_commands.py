@@ -80,6 +80,9 @@ class TestEncode:
         assert first.startswith("skipped 1.png: ")
         assert second.startswith("skipped more/bad.jpg: ")
         assert last == "warning: 2 images could not be read and were skipped"
+        (photos / "more" / "bad.jpg").unlink()
+        one = _in_process("encode", sealed, photos, "--out", tmp_path / "one.npz", "--skip-bad")
+        assert one.stderr.splitlines()[-1] == "warning: 1 image could not be read and was skipped"
         assert done.stdout == f"4 images, 21 tokens each: {out}\n"
         names = ["0.png", "2.png", "more/3.png", "more/4.png"]
         with np.load(out) as data, coda_runtime.load(sealed) as tok:
