@@ -16,6 +16,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import IO, cast
 
@@ -27,8 +28,10 @@ ATTEMPTS = 3
 TIMEOUT_S = 60.0
 """For one image."""
 _PATIENCE = 1.25
+_PACKAGES = str(Path(__file__).parents[2])
 _READY = b"ready\n"
 _SURELY_AN_IMAGE = b"P6 1 1 255\n\0\0\0"
+_PATHS = "import sys; sys.path += [path for path in sys.argv[1:] if path not in sys.path]; "
 _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
 
 
@@ -99,11 +102,10 @@ class Decoder:
         return Pixels(pixels, told["profile_ignored"], told["width"], told["height"])
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Ray adds the driver's folders to sys.path alone.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
-        command = [sys.executable, "-c", _CODE.format(seconds=self._seconds)]
+        # -P leaves the user's working directory out of the path.
+        command = [sys.executable, "-P", "-c", _PATHS + _CODE.format(seconds=self._seconds), *_paths()]
         process = self._process = subprocess.Popen(  # noqa: S603 - this Python
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         if _READY not in iter(_pipes(process)[1].readline, b""):  # what a sitecustomize prints comes before it
             raise BackendError(_useless(self._end(process)))
@@ -160,6 +162,21 @@ def serve(seconds: float) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
         with suppress(BrokenPipeError):  # who asked has ended
             _send(answers, {**about, "bytes": len(found.data)}, found.data)
+
+
+def _paths() -> list[str]:
+    """Return what this process imports from, for a decoder to search after its own folders.
+
+    Ray puts the driver's folders before the standard library, and its working directory too, where a json.py may lie.
+    """
+    return [*(path for path in sys.path if Path(path).is_absolute() and not _is_here(path)), _PACKAGES]
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return Path(path).samefile(".")
+    except OSError:
+        return False
 
 
 def _useless(reason: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,19 @@ def test_where_no_image_can_be_decoded_none_is_blamed(
     monkeypatch.setattr(decoding, "_CODE", "raise SystemExit(7)")
     with pytest.raises(BackendError, match=r"no image can be decoded on .*: its process ended with exit code 7; check"):
         Decoder().decode(IMAGE, "a.png", 32, original_size=False)
+
+
+def test_files_of_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where it is on sys.path, as the driver's folder is in Ray's workers."""
+    for name in ("json.py", "coda_runtime.py", "defusedxml.py"):
+        (tmp_path / name).write_text("open('RUN', 'w').close(); raise SystemExit('it was run')")
+    monkeypatch.chdir(tmp_path)
+    for path in ("", str(tmp_path)):
+        monkeypatch.setattr(sys, "path", [path, *sys.path])
+        decoder = Decoder()
+        assert decoder.decode(IMAGE, "a.png", 32, original_size=False).data
+        decoder.close()
+    assert not (tmp_path / "RUN").exists()
 
 
 def test_a_decoder_ends_with_who_asks(decoder: Decoder) -> None:
