@@ -54,6 +54,7 @@ class Decoder:
     def __init__(self, seconds: float = TIMEOUT_S) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = 0
         self._lock = Lock()
 
     def decode(self, data: bytes, name: str, size: int, *, original_size: bool, color: str = STORED) -> Pixels:
@@ -80,20 +81,25 @@ class Decoder:
         """End the process."""
         with self._lock:
             if self._process is not None:
-                self._process.kill()
-                self._end(self._process)
+                self._kill(self._process)
 
     def _ask(
         self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool, color: str
     ) -> Pixels | None:
         """Return the answer of the process; None if it ended before."""
         stdin, stdout = _pipes(process)
+        self._asked += 1
         about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size, "color": color}
         try:
-            _send(stdin, about, data)
+            _send(stdin, {**about, "number": self._asked}, data)
             told = json.loads(stdout.readline())
             pixels = stdout.read(told["bytes"])
         except (OSError, ValueError):  # of a pipe that broke, and of half a line
+            return None
+        except BaseException:  # an interrupt: the answer that still comes must not be the next image's
+            self._kill(process)
+            raise
+        if told["number"] != self._asked:
             return None
         if "error" in told:
             raise ImageError(told["error"])
@@ -104,12 +110,22 @@ class Decoder:
     def _start(self) -> subprocess.Popen[bytes]:
         # -P leaves the user's working directory out of the path.
         command = [sys.executable, "-P", "-c", _PATHS + _CODE.format(seconds=self._seconds), *_paths()]
-        process = self._process = subprocess.Popen(  # noqa: S603 - this Python
+        process = subprocess.Popen(  # noqa: S603 - this Python
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        if _READY not in iter(_pipes(process)[1].readline, b""):  # what a sitecustomize prints comes before it
+        try:
+            ready = _READY in iter(_pipes(process)[1].readline, b"")  # what a sitecustomize prints comes before it
+        except BaseException:
+            self._kill(process)
+            raise
+        if not ready:
             raise BackendError(_useless(self._end(process)))
+        self._process = process
         return process
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        self._end(process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> str:
         """Remove the process, which has ended or is about to; returns what ended it."""
@@ -161,7 +177,7 @@ def serve(seconds: float) -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         with suppress(BrokenPipeError):  # who asked has ended
-            _send(answers, {**about, "bytes": len(found.data)}, found.data)
+            _send(answers, {**about, "number": asked["number"], "bytes": len(found.data)}, found.data)
 
 
 def _paths() -> list[str]:
