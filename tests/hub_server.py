@@ -43,7 +43,7 @@ class Hub:
         self.cut: set[str] = set()  # files whose next answer ends half-way
         self.broken: set[str] = set()  # files that are listed, and not sent because of a failure
         self.corrupted: set[str] = set()  # files that are sent with one byte changed
-        self.lying_headers: dict[str, str] = {}  # of every file's answer
+        self.lying_headers: dict[str, str] = {}  # of every file's answer; {hash} in them is the file's
         self.raw: dict[tuple[str, str], Callable[[IO[bytes]], None]] = {}  # (method, file, or "" of the listing)
         self.sha: str | None = None  # the commit that listings give, in place of the true one
         self.failing: int | None = None  # a status for everything
@@ -232,7 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest(data).hexdigest()}"', "Accept-Ranges": "bytes"}
         if name.endswith(BIG):
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(data))}
-        headers |= self.hub.lying_headers
+        lies = self.hub.lying_headers
+        headers |= {key: value.replace("{hash}", digest(data).hexdigest()) for key, value in lies.items()}
         start = 0
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             self.hub.ranges.append(name)

@@ -16,6 +16,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import IO, cast
 
@@ -27,8 +28,10 @@ ATTEMPTS = 3
 TIMEOUT_S = 60.0
 """For one image."""
 _PATIENCE = 1.25
+_PACKAGES = str(Path(__file__).parents[2])
 _READY = b"ready\n"
 _SURELY_AN_IMAGE = b"P6 1 1 255\n\0\0\0"
+_PATHS = "import sys; sys.path += [path for path in sys.argv[1:] if path not in sys.path]; "
 _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
 
 
@@ -51,6 +54,7 @@ class Decoder:
     def __init__(self, seconds: float = TIMEOUT_S) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = 0
         self._lock = Lock()
 
     def decode(self, data: bytes, name: str, size: int, *, original_size: bool, color: str = STORED) -> Pixels:
@@ -77,20 +81,25 @@ class Decoder:
         """End the process."""
         with self._lock:
             if self._process is not None:
-                self._process.kill()
-                self._end(self._process)
+                self._kill(self._process)
 
     def _ask(
         self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool, color: str
     ) -> Pixels | None:
         """Return the answer of the process; None if it ended before."""
         stdin, stdout = _pipes(process)
+        self._asked += 1
         about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size, "color": color}
         try:
-            _send(stdin, about, data)
+            _send(stdin, {**about, "number": self._asked}, data)
             told = json.loads(stdout.readline())
             pixels = stdout.read(told["bytes"])
         except (OSError, ValueError):  # of a pipe that broke, and of half a line
+            return None
+        except BaseException:  # an interrupt: the answer that still comes must not be the next image's
+            self._kill(process)
+            raise
+        if told["number"] != self._asked:
             return None
         if "error" in told:
             raise ImageError(told["error"])
@@ -99,15 +108,24 @@ class Decoder:
         return Pixels(pixels, told["profile_ignored"], told["width"], told["height"])
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Ray adds the driver's folders to sys.path alone.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
-        command = [sys.executable, "-c", _CODE.format(seconds=self._seconds)]
-        process = self._process = subprocess.Popen(  # noqa: S603 - this Python
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        # -P leaves the user's working directory out of the path.
+        command = [sys.executable, "-P", "-c", _PATHS + _CODE.format(seconds=self._seconds), *_paths()]
+        process = subprocess.Popen(  # noqa: S603 - this Python
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        if _READY not in iter(_pipes(process)[1].readline, b""):  # what a sitecustomize prints comes before it
+        try:
+            ready = _READY in iter(_pipes(process)[1].readline, b"")  # what a sitecustomize prints comes before it
+        except BaseException:
+            self._kill(process)
+            raise
+        if not ready:
             raise BackendError(_useless(self._end(process)))
+        self._process = process
         return process
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        self._end(process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> str:
         """Remove the process, which has ended or is about to; returns what ended it."""
@@ -159,7 +177,22 @@ def serve(seconds: float) -> None:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         with suppress(BrokenPipeError):  # who asked has ended
-            _send(answers, {**about, "bytes": len(found.data)}, found.data)
+            _send(answers, {**about, "number": asked["number"], "bytes": len(found.data)}, found.data)
+
+
+def _paths() -> list[str]:
+    """Return what this process imports from, for a decoder to search after its own folders.
+
+    Ray puts the driver's folders before the standard library, and its working directory too, where a json.py may lie.
+    """
+    return [*(path for path in sys.path if Path(path).is_absolute() and not _is_here(path)), _PACKAGES]
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return Path(path).samefile(".")
+    except OSError:
+        return False
 
 
 def _useless(reason: str) -> str:

@@ -19,9 +19,9 @@ from ..format.manifest import MAX_BYTES
 from ..io.remote import redacted
 from .names import COMMIT, HubName
 
-_ETAG = re.compile(r'(W/)?"?[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}"?')
-_PLAIN = {"ETag": _ETAG, "X-Linked-ETag": _ETAG, "X-Repo-Commit": COMMIT}
-"""Headers of an answer that become names of files in the cache."""
+_NO_NAME = r"/\\\x00-\x1f\x7f" + (":" if sys.platform == "win32" else "")  # a drive there, or a stream of a file
+_FILE = re.compile(f"[^.{_NO_NAME}][^{_NO_NAME}]{{0,199}}")
+"""A name that stays in its folder."""
 
 _SLOW_AFTER, _SLOW_READS = 60.0, 4
 _SLOWEST = 1024
@@ -142,10 +142,9 @@ def _look_at(response: Any, *_: Any, **__: Any) -> None:
     watch.begin(str(response.url))
     watch.in_headers = False
     # A file is asked about by HEAD; other answers' tags, those of stores behind the Hub, name no file.
-    for header, plain in _PLAIN.items() if response.request.method == "HEAD" else ():
-        value = response.headers.get(header)
-        if value is not None and plain.fullmatch(value) is None:
-            raise watch.error(f"answers with {header} {value[:60]!r}, expected a plain hash")
+    for header, name, plain in _file_names(response.headers) if response.request.method == "HEAD" else ():
+        if plain.fullmatch(name) is None:
+            raise watch.error(f"answers with {header} {response.headers[header][:60]!r}, expected a plain hash")
     for header, seconds in (("Retry-After", r"\s*(\d+)\s*"), ("RateLimit", r".*;\s*t\s*=\s*(\d+).*")):
         asked = re.fullmatch(seconds, response.headers.get(header, ""))
         if asked and (len(asked[1]) > 9 or int(asked[1]) > _MAX_PAUSE):
@@ -159,6 +158,15 @@ def _look_at(response: Any, *_: Any, **__: Any) -> None:
     read = "iter_raw" if hasattr(response, "iter_raw") else "iter_content"
     # All other ways to read it go by this one.
     setattr(response, read, _counted(getattr(response, read), watch, limit))
+
+
+def _file_names(headers: Any) -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    """Yield the headers after which huggingface_hub names files in the cache: header, name, and what it must be."""
+    tag = "X-Linked-ETag" if headers.get("X-Linked-ETag") else "ETag"
+    if tag in headers:
+        yield tag, headers[tag].lstrip("W/").strip('"'), _FILE  # as it takes marks and quotes off
+    if "X-Repo-Commit" in headers:
+        yield "X-Repo-Commit", headers["X-Repo-Commit"], COMMIT
 
 
 def _counted(read: Callable[..., Iterator[bytes]], watch: _Watch, limit: int) -> Callable[..., Iterator[bytes]]:

@@ -390,10 +390,35 @@ def test_the_command_counts_profiles_in_one_line(sealed: Path, here: Here, tmp_p
 
 def test_a_plan_that_came_before_colours_were_recorded(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
     tokenize(sealed, images, tmp_path / "out")
-    table = pa.ipc.open_file(pa.BufferReader((tmp_path / "out" / "plan.arrow").read_bytes())).read_all()
-    content = json.loads(table.schema.metadata[b"coda.plan"])
+    content, table = plan_of(tmp_path / "out")
     del content["settings"]["color"]
-    plan = tmp_path / "old.arrow"
-    with pa.ipc.new_file(str(plan), table.schema) as writer:
-        writer.write_table(table.replace_schema_metadata({b"coda.plan": json.dumps(content).encode()}))
-    assert read_plan(plan.read_bytes(), "it").settings.color == "stored"
+    assert read_plan(as_plan(content, table), "it").settings.color == "stored"
+
+
+def plan_of(out: Path) -> tuple[dict[str, Any], pa.Table]:
+    table = pa.ipc.open_file(pa.BufferReader((out / "plan.arrow").read_bytes())).read_all()
+    return json.loads(table.schema.metadata[b"coda.plan"]), table
+
+
+def as_plan(content: object, table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    plan = table.replace_schema_metadata({b"coda.plan": json.dumps(content).encode()})
+    with pa.ipc.new_file(sink, plan.schema) as writer:
+        writer.write_table(plan)
+    return bytes(sink.getvalue())
+
+
+def test_a_plan_that_somebody_changed(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, images, tmp_path / "out", label="folder")
+    content, table = plan_of(tmp_path / "out")
+    changed: list[object] = [[], None, "words", {key: content[key] for key in content if key != "files"}]
+    for key in ("omitted", "files", "settings"):
+        changed += [{**content, key: wrong} for wrong in ([], [1], "words", None)]
+    for wrong in (1, {"count": "x", "first": []}, {"count": 1}):
+        changed += [{**content, "omitted": {"kind": wrong}}]
+    plans = [as_plan(wrong, table) for wrong in changed]
+    plans += [as_plan(content, table.drop_columns([name])) for name in ("path", "file", "label")]
+    for plan in plans:
+        with pytest.raises(OutputError, match=r"^it is not a plan that this coda knows \(.+\); choose another --out$"):
+            read_plan(plan, "it")
+    assert read_plan(as_plan(content, table), "it").images.num_rows == table.num_rows

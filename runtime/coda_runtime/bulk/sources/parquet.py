@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CodaError, ImageError, InputError, one_line
 from ...io.protobuf_wire import WireError
-from ...io.regular_files import open_regular
-from ...io.remote import is_local, redacted
+from ...io.remote import redacted
 from ...io.unpacking import OversizedError, check_unpacked, max_unpacked
 from ..parquet_file import ParquetFile
 from .base import by_file, table
-from .fetching import MAX_BYTES, Fetched, check_state, source_errors, state, too_large
+from .fetching import MAX_BYTES, Fetched, check_state, open_file, source_errors, state, too_large
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _opened(fs: Any, path: str) -> Iterator[ParquetFile]:
 
     with source_errors(path):
         try:
-            with open_regular(path) if is_local(fs) else fs.open(path, "rb") as file:
+            with open_file(fs, path) as file:
                 yield ParquetFile(file)
         except CodaError:
             raise
