@@ -243,7 +243,9 @@ class TestGraphs:
         folder = copy(sealed)
         manifest = Bundle.open(folder).manifest
         (folder / "encoder.fp16.onnx").write_bytes(HOSTILE["Loop without an end"][0]().SerializeToString())
-        more = (*manifest.artifacts, tiny.describe(folder, "encoder.fp16.onnx"))
+        (folder / "decoder.fp16.onnx").write_bytes((folder / DECODER).read_bytes())
+        low = [tiny.describe(folder, f"{part}.fp16.onnx") for part in ("encoder", "decoder")]
+        more = (*manifest.artifacts, *low)
         (folder / "manifest.json").write_bytes(dataclasses.replace(manifest, artifacts=more).dump())
         graphs.vouch(folder)
         monkeypatch.setattr(bundle_module, "check_graph", look)
