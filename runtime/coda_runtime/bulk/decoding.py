@@ -15,7 +15,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import IO, cast
@@ -143,11 +142,20 @@ class Decoder:
         return f"its process ended with exit code {code}"
 
 
-@lru_cache(maxsize=1)
+_DECODERS: dict[float, Decoder] = {}
+_DECODERS_LOCK = Lock()
+
+
 def decoder(seconds: float) -> Decoder:
-    """Return the decoder of this process, which ends with it."""
-    out = Decoder(seconds)
-    atexit.register(out.close)
+    """Return the decoder of this process, which ends with it; one with another time limit is ended."""
+    with _DECODERS_LOCK:
+        others = [_DECODERS.pop(other) for other in set(_DECODERS) - {seconds}]
+        if (out := _DECODERS.get(seconds)) is None:
+            out = _DECODERS[seconds] = Decoder(seconds)
+            atexit.register(out.close)
+    for other in others:  # outside the lock: it may be busy
+        atexit.unregister(other.close)
+        other.close()
     return out
 
 

@@ -55,7 +55,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ATTEMPTS", str(tmp_path / "attempts"))
     monkeypatch.syspath_prepend(str(tmp_path / "poison"))
     monkeypatch.setattr(decoding, "_CODE", f"import poisonous; {decoding._CODE}")
-    decoding.decoder.cache_clear()
+    monkeypatch.setattr(decoding, "_DECODERS", {})
     (tmp_path / "attempts").touch()
     return tmp_path / "attempts"
 
@@ -175,6 +175,18 @@ def test_a_decoder_ends_with_who_asks(decoder: Decoder) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) == 0
+
+
+def test_another_time_limit_leaves_no_process_behind() -> None:
+    first = decoding.decoder(50.0)
+    first.decode(IMAGE, "a.png", 32, original_size=False)
+    process = first._process
+    assert process is not None
+    assert decoding.decoder(50.0) is first
+    second = decoding.decoder(60.0)
+    assert process.returncode is not None
+    pixels_are_their_own(second)
+    second.close()
 
 
 def test_poison_goes_to_errors_and_the_rest_goes_on(sealed: Path, tmp_path: Path, attempts: Path) -> None:
