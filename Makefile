@@ -56,7 +56,7 @@ bench: $(TEST_STAMP) ## time each piece on the sample, the whole as .benchmarks/
 	$(BIN)/pytest benchmarks/test_stages.py --benchmark-group-by=group --benchmark-sort=name --benchmark-max-time=0.5 \
 		--benchmark-columns=min,median,iqr,rounds
 	test -d .benchmarks/bundle || $(BIN)/coda export coda_deploy/sample/tokenizer --out .benchmarks/bundle
-	$(BIN)/coda bench run .benchmarks/bundle --out .benchmarks/results.json
+	$(BIN)/coda bench run .benchmarks/bundle --out .benchmarks/results.json --force
 	$(BIN)/python -m benchmarks.bench_quantizer
 
 format: $(TEST_STAMP) ## let ruff format and fix what it can

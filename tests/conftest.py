@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests import torchvision_schemas
+from tests import exported_graphs, torchvision_schemas
 
 if TYPE_CHECKING:
     from coda_deploy import CodaTokenizer
@@ -37,6 +37,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Here and in every process that a test starts; it costs nothing until torchvision is imported.
 torchvision_schemas.install()
 os.environ.update(torchvision_schemas.environment())
+
+
+def pytest_fixture_setup() -> None:
+    """Look at every graph that is exported, by a fixture too."""
+    exported_graphs.watch()
+
+
+def pytest_runtest_call() -> None:
+    """Look at every graph that is exported, also where the test has no fixture."""
+    exported_graphs.watch()
 
 
 @pytest.fixture

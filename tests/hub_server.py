@@ -9,10 +9,10 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -43,7 +43,8 @@ class Hub:
         self.cut: set[str] = set()  # files whose next answer ends half-way
         self.broken: set[str] = set()  # files that are listed, and not sent because of a failure
         self.corrupted: set[str] = set()  # files that are sent with one byte changed
-        self.lying_headers: dict[str, str] = {}  # of every file's answer
+        self.lying_headers: dict[str, str] = {}  # of every file's answer; {hash} in them is the file's
+        self.raw: dict[tuple[str, str], Callable[[IO[bytes]], None]] = {}  # (method, file, or "" of the listing)
         self.sha: str | None = None  # the commit that listings give, in place of the true one
         self.failing: int | None = None  # a status for everything
         self.url = ""
@@ -198,8 +199,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": "no"}, **{"X-Error-Code": "RevisionNotFound"})
         return commit
 
+    def _raw(self, name: str) -> bool:
+        if (write := self.hub.raw.get((self.command, name))) is None:
+            return False
+        self.close_connection = True
+        with suppress(OSError):  # whoever asked has gone
+            write(self.wfile)
+        return True
+
     def _info(self, repo: str, revision: str) -> None:
         if (commit := self._found(repo, revision)) is None:
+            return
+        if self._raw(""):
             return
         assert parse_qs(urlsplit(self.path).query)["blobs"] == ["true"]
         files = self.hub.commits[commit]
@@ -208,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, {"id": repo, "modelId": repo, "sha": self.hub.sha or commit, "siblings": siblings, "tags": []})
 
     def _file(self, repo: str, revision: str, name: str) -> None:
-        if (commit := self._found(repo, revision)) is None:
+        if self._raw(name) or (commit := self._found(repo, revision)) is None:
             return None
         if repo in self.hub.gated:
             return self._json(403, {"error": "no"}, **{"X-Error-Code": "GatedRepo"})
@@ -221,7 +232,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest(data).hexdigest()}"', "Accept-Ranges": "bytes"}
         if name.endswith(BIG):
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(data))}
-        headers |= self.hub.lying_headers
+        lies = self.hub.lying_headers
+        headers |= {key: value.replace("{hash}", digest(data).hexdigest()) for key, value in lies.items()}
         start = 0
         if asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             self.hub.ranges.append(name)

@@ -64,7 +64,7 @@ def main() -> None:
     for row in rows.values():
         row["broken"] = comparison.broken(row)
     save(args.json, {"images": args.images, "environment": _set_here(), "processors": rows})
-    print("\n".join(["", *comparison.table(rows), ""]))
+    print("\n".join(["", *comparison.table(rows), "", *comparison.chosen_table(rows), ""]))
     if _set_here():
         print(f"this machine ran with {' '.join(f'{name}={value}' for name, value in _set_here().items())}")
     problems = [f"{name}: {line}" for name, row in rows.items() for line in row["broken"]]
@@ -111,7 +111,7 @@ def judged(
         name: comparison.compare_ids(found[name], expected[name], inputs.latents[name], inputs.quantizers[name])
         for name in expected
     }
-    images = comparison.compare_images(found, native)
+    images = comparison.compare_images(found, native) | comparison.compare_chosen(found, native)
     return {"ids": ids, **images, **told, "not_in_effect": processors.not_in_effect(which, told["seen"])}
 
 

@@ -14,6 +14,8 @@ from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.parity import DEFAULT_THRESHOLDS, Threshold, mean_psnr, token_parity
 
 Array = npt.NDArray[Any]
+REPRODUCIBLE = "reproducible"
+"""How the names of the arrays begin that `load(reproducible=True)` makes."""
 LIMITS: Threshold = DEFAULT_THRESHOLDS["fp32"]
 """What every fp32 export is held to: step agreement forgives a near tie that falls the other way, and little more."""
 
@@ -34,6 +36,18 @@ def compare_images(found: Mapping[str, Array], native: Mapping[str, Array]) -> d
     }
 
 
+def compare_chosen(found: Mapping[str, Array], native: Mapping[str, Array]) -> dict[str, Any]:
+    """Compare the ids of the chosen pictures, which are near ties, and every array that must be the same bit by bit.
+
+    "reproducible" is None where the processor was refused.
+    """
+    names = [name for name in found if name.startswith(REPRODUCIBLE)]
+    return {
+        "chosen": [int((a != b).sum()) for a, b in zip(found["chosen"], native["chosen"], strict=True)],
+        "reproducible": all(np.array_equal(found[name], native[name]) for name in names) if names else None,
+    }
+
+
 def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
     """Return a line for everything in ``row`` that is worse than a near tie or a rounding."""
     out = [f"{line}: the switch did not take effect" for line in row["not_in_effect"]]
@@ -45,6 +59,8 @@ def broken(row: Mapping[str, Any], limits: Threshold = LIMITS) -> list[str]:
             )
     if not row["pixels_equal"]:
         out.append("the photographs are read as other pixels than on this machine")
+    if row.get("reproducible") is False:
+        out.append("load(reproducible=True) computes something else than on this machine")
     if row["decode_psnr"] is not None and row["decode_psnr"] < limits.min_psnr:
         out.append(
             f"the same ids decode to images {row['decode_psnr']:.1f} dB from this machine's, expected "
@@ -78,6 +94,14 @@ COLUMNS = (
 def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a Markdown table, one line per row."""
     cells = [COLUMNS, ("---",) * len(COLUMNS), *(_cells(*row) for row in rows.items())]
+    return [f"| {' | '.join(line)} |" for line in cells]
+
+
+def chosen_table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a Markdown table of the chosen pictures, and of what `reproducible` makes of them."""
+    words = {True: "identical", False: "differs", None: "not there"}
+    cells = [("processor", "other ids in the chosen pictures", "reproducible"), ("---",) * 3]
+    cells += [(name, ", ".join(map(str, row["chosen"])), words[row["reproducible"]]) for name, row in rows.items()]
     return [f"| {' | '.join(line)} |" for line in cells]
 
 

@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.portability.comparison import REPRODUCIBLE
 from benchmarks.portability.probe import seen
+from coda_runtime import Tokenizer
 from coda_runtime.images import Batches
+from coda_runtime.machine.processors import has_avx2
 
 Array = npt.NDArray[Any]
 THREADS = 1  # processors run beside each other, one a core
@@ -42,7 +45,21 @@ def with_onnxruntime(folder: Path, task: dict[str, Any]) -> tuple[dict[str, Arra
     with coda_runtime.load(folder / "bundle", device="cpu", backend="onnxruntime", threads=THREADS) as tokenizer:
         pixels = Batches(task["images"], tokenizer.spec.image_size).take(slice(0, len(task["images"])))
         out |= round_trip(pixels, np.load(folder / "ids.npy"), tokenizer.encode, tokenizer.decode, timed)
+        out["chosen"] = timed("chosen", partial(tokenizer.encode, np.load(folder / "chosen.npy")))
+    if has_avx2():
+        for bundle, images in (("bundle", "chosen"), ("attention", "small")):
+            with coda_runtime.load(folder / bundle, reproducible=True) as tokenizer:
+                batch = np.load(folder / f"{images}.npy")
+                out |= timed(f"reproducible {images}", partial(every_part, tokenizer, batch, images))
     return out, timed.seconds
+
+
+def every_part(tokenizer: Tokenizer, images: Array, name: str) -> dict[str, Array]:
+    """Return latents, ids and, of the first image, pixels, as REPRODUCIBLE, the name and the part."""
+    latents = tokenizer.run_parts(images, "encoder")
+    ids = tokenizer.run_parts(latents, "quantizer")
+    found = {"latents": latents, "ids": ids, "pixels": tokenizer.decode(ids[:1])}
+    return {f"{REPRODUCIBLE}_{name}_{part}": array for part, array in found.items()}
 
 
 def with_torch(folder: Path, task: dict[str, Any]) -> tuple[dict[str, Array], dict[str, float]]:
@@ -62,7 +79,12 @@ def with_torch(folder: Path, task: dict[str, Any]) -> tuple[dict[str, Array], di
     reference = TorchReference(tokenizer)
     pixels = Batches(task["images"], tokenizer.spec.image_size).take(slice(0, len(task["images"])))
     given = np.load(folder / "ids.npy")
-    out |= round_trip(pixels, given, lambda images: reference.encode(reference.latent(images)), reference.decode, timed)
+
+    def encode(images: Array) -> Array:
+        return reference.encode(reference.latent(images))
+
+    out |= round_trip(pixels, given, encode, reference.decode, timed)
+    out["chosen"] = timed("chosen", lambda: encode(np.load(folder / "chosen.npy")))
     return out, timed.seconds
 
 

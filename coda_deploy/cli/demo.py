@@ -48,6 +48,7 @@ def command(out: Path, as_json: bool) -> None:
     with progress("starting PyTorch", total=None):
         from coda_deploy.demo import run_demo
         from coda_deploy.demo.run import STEPS
+        from coda_deploy.evaluate.devices import threads_of_quota
     with progress("coda demo", total=STEPS) as bar:
 
         def step(text: str) -> None:
@@ -57,7 +58,8 @@ def command(out: Path, as_json: bool) -> None:
                 click.echo(text)
 
         coda = typed_coda()
-        results = run_demo(out, coda=coda, progress=step)
+        with threads_of_quota():
+            results = run_demo(out, coda=coda, progress=step)
     metrics = results.to_json()
     if as_json:
         print_json({"out": os.fspath(out), **metrics, "seconds": time.perf_counter() - begun})

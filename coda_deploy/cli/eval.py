@@ -14,7 +14,8 @@ import click
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table, warn
-from coda_runtime.cli.options import load_options, skip_bad_option
+from coda_runtime.cli.options import force_option, load_options, skip_bad_option
+from coda_runtime.cli.sources import keep_file
 from coda_runtime.errors import InputError
 from coda_runtime.io.atomic_files import staged_file
 from coda_runtime.io.image_files import has_image_suffix
@@ -26,13 +27,14 @@ SKIPPABLE = ("ssim", "ms-ssim", "vae")
 
 
 @contextmanager
-def output(path: Path | None) -> Iterator[Path | None]:
+def output(path: Path | None, option: str, *, force: bool) -> Iterator[Path | None]:
     """Yield a path to write a result to, renamed at the end; opened first, so that it fails before the work."""
     if path is None:
         yield None
         return
     if path.exists() and (has_image_suffix(path.name) or path.suffix.lower() in {".npy", ".tar"}):
         raise InputError(f"{path} already exists and looks like image data, not a result: name another file")
+    keep_file(path, force=force, option=option)
     with staged_file(path) as beside:
         yield beside
 
@@ -70,6 +72,7 @@ def output(path: Path | None) -> Iterator[Path | None]:
     "--show", type=click.IntRange(0, 100), default=8, show_default=True, help="Worst and best images in the report."
 )
 @click.option("--per-image", type=click.Path(path_type=Path), help="JSON Lines file to write, one line per image.")
+@force_option("files that are there")
 @skip_bad_option(default=True)
 @load_options()
 @json_option
@@ -78,6 +81,7 @@ def command(
     data: str,
     report: Path | None,
     per_image: Path | None,
+    force: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -92,8 +96,8 @@ def command(
     if report is not None and per_image is not None and os.path.realpath(report) == os.path.realpath(per_image):
         raise InputError(f"--report and --per-image both name {report}: give each a file of its own")
     with ExitStack() as stack:
-        page = stack.enter_context(output(report))
-        lines = stack.enter_context(output(per_image))
+        page = stack.enter_context(output(report, "--report", force=force))
+        lines = stack.enter_context(output(per_image, "--per-image", force=force))
         found = _evaluate(target, data, page is not None, **settings)
         if page is not None:
             from coda_deploy.evaluate.report import render
@@ -131,7 +135,7 @@ def _evaluate(
 
     # What can fail fails before the first image: packages, weights, the data, then the tokenizers.
     metrics = make_metrics(Choice(**choice), options.device)
-    source = open_source(data, warn)
+    source = open_source(data, warn, color=options.color)
     with ExitStack() as stack:
         measured = stack.enter_context(open_target(target, **options.arguments()))
         # The other one runs as it is by default: --precision and the like are about the one that is measured.
@@ -150,6 +154,7 @@ def _evaluate(
                 limit=limit,
                 workers=workers,
                 skip_bad=skip_bad,
+                color=options.color,
                 show=show if with_images else 0,
                 progress=bar.advance,
             )

@@ -12,7 +12,7 @@ from coda_runtime.backends.tensorrt.library import LIBRARIES
 from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
 from coda_runtime.cli.base import command as coda_command
-from coda_runtime.cli.base import json_option, print_json, progress, table
+from coda_runtime.cli.base import json_option, print_json, progress, table, warn
 from coda_runtime.cli.sources import warn_of_omitted
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.codes.metrics import percent
@@ -134,6 +134,7 @@ def command(
 
     With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
+    from coda_deploy.evaluate.devices import threads_of_quota
     from coda_deploy.export import export_tokenizer, extend_bundle
     from coda_export import DEFAULT_THRESHOLDS, Threshold
     from coda_export.bundle import check_precisions
@@ -169,16 +170,17 @@ def command(
             bar.advance()
 
         make = extend_bundle if into is not None else functools.partial(export_tokenizer, replace=force)
-        manifest = make(
-            tokenizer,
-            target_folder,
-            precisions=precisions,
-            engines=requests,
-            kernels=PTX in engines,
-            thresholds=thresholds,
-            images=parity_images,
-            progress=step,
-        )
+        with threads_of_quota():
+            manifest = make(
+                tokenizer,
+                target_folder,
+                precisions=precisions,
+                engines=requests,
+                kernels=PTX in engines,
+                thresholds=thresholds,
+                images=parity_images,
+                progress=step,
+            )
     repository = write_if_asked(triton, target_folder)
     if as_json:
         print_json(manifest.to_json())
@@ -189,7 +191,7 @@ def command(
         for _, reason in unmeasured(artifact.parity):
             skipped.setdefault(reason, []).append(artifact.file)
     for reason, files in skipped.items():
-        click.echo(f"warning: not measured: {', '.join(files)}: {reason}", err=True)
+        warn(f"not measured: {', '.join(files)}: {reason}")
     click.echo(f"{target_folder}: {sum(artifact.bytes for artifact in manifest.artifacts) / 1e6:.1f} MB")
     if repository is not None:
         click.echo(summary(repository))

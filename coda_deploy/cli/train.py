@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coda_deploy.cli.training import carry_out, given, training_options
+from coda_deploy.cli.training import carry_out, given, settings, training_options
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, progress
 
@@ -36,6 +36,7 @@ def command(
     resume: bool,
     latent_warmup: int | None,
     overrides: tuple[str, ...],
+    color: str | None,
     show_config: bool,
     skip_bad: bool,
     as_json: bool,
@@ -49,13 +50,13 @@ def command(
     from coda_deploy.train.config import read_config
     from coda_runtime.codes.metrics import percent
 
-    settings = list(overrides)
+    changed = settings(overrides, color)
     if latent_warmup is not None:
-        settings.append(f"warmup.steps={latent_warmup}")
-        if not any(text.startswith("warmup.images") for text in settings):
+        changed.append(f"warmup.steps={latent_warmup}")
+        if not any(text.startswith("warmup.images") for text in changed):
             cached = read_config(config_name).warmup.images or WARMUP_IMAGES
-            settings.append(f"warmup.images={cached if latent_warmup else 0}")
-    config = read_config(config_name, settings)
+            changed.append(f"warmup.images={cached if latent_warmup else 0}")
+    config = read_config(config_name, changed)
     if show_config:
         click.echo(config.to_toml(), nl=False)
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from coda_deploy.cli.training import carry_out, given, training_options
+from coda_deploy.cli.training import carry_out, given, settings, training_options
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, progress
 
@@ -32,6 +32,7 @@ def command(
     out: Path | None,
     resume: bool,
     overrides: tuple[str, ...],
+    color: str | None,
     show_config: bool,
     skip_bad: bool,
     as_json: bool,
@@ -45,7 +46,7 @@ def command(
     """
     from coda_deploy.train.vae.config import read_config
 
-    config = read_config(config_name, overrides)
+    config = read_config(config_name, settings(overrides, color))
     if show_config:
         click.echo(config.to_toml(), nl=False)
         return

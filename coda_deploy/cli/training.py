@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from coda_runtime.cli.base import print_json
-from coda_runtime.cli.options import skip_bad_option
+from coda_runtime.cli.options import load_option_help, skip_bad_option
+from coda_runtime.format.color import COLORS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Metrics = dict[str, float]
@@ -29,6 +30,11 @@ def training_options(result: str) -> Callable[[F], F]:
             metavar="SECTION.KEY=VALUE",
             help="Change one setting; repeatable. --show-config lists them all.",
         ),
+        click.option(
+            "--color",
+            type=click.Choice(COLORS),
+            help=f"{load_option_help('color', 'data.color of the configuration')}",
+        ),
         skip_bad_option(default=True),
         click.option("--show-config", is_flag=True, help="Print every setting with its value, and exit."),
     )
@@ -39,6 +45,11 @@ def training_options(result: str) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def settings(overrides: tuple[str, ...], color: str | None) -> list[str]:
+    """Return what --set and --color change of the configuration."""
+    return [*overrides, *([] if color is None else [f"data.color={color}"])]
 
 
 def given(data: str | None, out: Path | None) -> tuple[str, Path]:

@@ -15,16 +15,20 @@ from torch.utils.data import Dataset
 from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
 from coda_deploy.errors import DataError
-from coda_runtime.images import fit
+from coda_runtime.images import differs, fit
 
 
 @dataclass(frozen=True)
 class EvalBatch:
-    """uint8 ``images`` [B,S,S,3] in RGB with their ``names``; ``skipped`` were found unreadable on the way."""
+    """uint8 ``images`` [B,S,S,3] in RGB with their ``names``; ``skipped`` were found unreadable on the way.
+
+    ``profiles_ignored`` names those read on the way whose colour profile is other than sRGB, and was ignored.
+    """
 
     images: npt.NDArray[np.uint8]
     names: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    profiles_ignored: tuple[str, ...] = ()
 
 
 def centre_batches(
@@ -51,6 +55,17 @@ class _Part:
     images: list[npt.NDArray[np.uint8]]
     names: list[str]
     skipped: list[Skipped]
+    ignored: list[str]
+
+    def take(self, count: int) -> EvalBatch:
+        """Take the first images, and all that is told beside them."""
+        batch = EvalBatch(
+            np.stack(self.images[:count]), tuple(self.names[:count]), tuple(self.skipped), tuple(self.ignored)
+        )
+        del self.images[:count], self.names[:count]
+        self.skipped.clear()
+        self.ignored.clear()
+        return batch
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class _Centres(Dataset[_Part | DataError]):
     count: int
 
     def __getitem__(self, number: int) -> _Part | DataError:
-        part = _Part([], [], [])
+        part = _Part([], [], [], [])
         for position in range(number * self.batch_size, min((number + 1) * self.batch_size, self.count)):
             index = position * len(self.source) // self.count
             try:
@@ -73,17 +88,20 @@ class _Centres(Dataset[_Part | DataError]):
             if isinstance(found, Skipped):
                 part.skipped.append(found)
             else:
-                part.images.append(found)
-                part.names.append(self.source.name(index))
+                image, ignored = found
+                name = self.source.name(index)
+                part.images.append(image)
+                part.names.append(name)
+                part.ignored.extend([name] if ignored else [])
         return part
 
-    def _fit(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        return fit(image, self.size)
+    def _fit(self, image: Image.Image) -> tuple[npt.NDArray[np.uint8], bool]:
+        return fit(image, self.size), differs(image)
 
 
 def _regroup(centres: _Centres, workers: int) -> Generator[EvalBatch, None, None]:
     """Yield full batches from partial ones in which some images are missing."""
-    waiting = _Part([], [], [])
+    waiting = _Part([], [], [], [])
     first_skipped: Skipped | None = None
     size = centres.batch_size
     with closing(stream(centres, range(math.ceil(centres.count / size)), workers)) as parts:
@@ -91,14 +109,13 @@ def _regroup(centres: _Centres, workers: int) -> Generator[EvalBatch, None, None
             waiting.images.extend(part.images)
             waiting.names.extend(part.names)
             waiting.skipped.extend(part.skipped)
+            waiting.ignored.extend(part.ignored)
             first_skipped = first_skipped or next(iter(part.skipped), None)
             # More than a batch, so that one is left to tell of images skipped at the end.
             if len(waiting.images) > size:
-                yield EvalBatch(np.stack(waiting.images[:size]), tuple(waiting.names[:size]), tuple(waiting.skipped))
-                del waiting.images[:size], waiting.names[:size]
-                waiting.skipped.clear()
+                yield waiting.take(size)
     if waiting.images:
-        yield EvalBatch(np.stack(waiting.images), tuple(waiting.names), tuple(waiting.skipped))
+        yield waiting.take(size)
     elif first_skipped is None:
         raise DataError("the source holds no images; expected at least one")
     else:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from coda_deploy.errors import DataError
 from coda_runtime.errors import ImageError, MissingDependencyError, one_line
+from coda_runtime.format.color import STORED
 from coda_runtime.images import open_rgb
 from coda_runtime.io.json_fields import parse_json
 
@@ -25,9 +26,9 @@ class DatasetSource:
     Raises ``DataError`` when no column, or more than one, can be the images.
     """
 
-    def __init__(self, dataset: Any, label: str) -> None:
+    def __init__(self, dataset: Any, label: str, color: str = STORED) -> None:
         datasets = _library()
-        self._label = label
+        self._label, self._color = label, color
         self._column = _image_column(dataset, label, datasets)
         try:
             # Undecoded, so that every image goes through the one official way.
@@ -48,13 +49,13 @@ class DatasetSource:
         name = self.name(index)
         value = self._rows[index][self._column] or {}
         if value.get("bytes") is not None:
-            return open_rgb(io.BytesIO(value["bytes"]), name=name)
+            return open_rgb(io.BytesIO(value["bytes"]), name=name, color=self._color)
         if value.get("path") is not None:
-            return open_rgb(value["path"], name=name)
+            return open_rgb(value["path"], name=name, color=self._color)
         raise ImageError(f"{name!r} is empty: it has neither bytes nor a path")
 
 
-def from_hub(where: str) -> DatasetSource:
+def from_hub(where: str, color: str = STORED) -> DatasetSource:
     """Open ``hf:owner/name[@split]``, downloaded once. Raises ``DataError``, ``MissingDependencyError``."""
     name, _, split = where.removeprefix(HUB_PREFIX).partition("@")
     if not name:
@@ -67,7 +68,7 @@ def from_hub(where: str) -> DatasetSource:
             f"{where}: the dataset could not be loaded from Hugging Face ({one_line(error, line=0)}); check its "
             "name, the split and the network"
         ) from error
-    return DatasetSource(dataset, where)
+    return DatasetSource(dataset, where, color)
 
 
 def is_saved(folder: Path) -> bool:
@@ -75,7 +76,7 @@ def is_saved(folder: Path) -> bool:
     return _has_splits(folder) or all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
 
 
-def from_disk(folder: Path, split: str | None = None) -> DatasetSource:
+def from_disk(folder: Path, split: str | None = None, color: str = STORED) -> DatasetSource:
     """Open a folder for which ``is_saved`` holds; ``split`` is None for the default. Raises ``DataError``."""
     datasets = _library()
     label = str(folder)
@@ -95,7 +96,7 @@ def from_disk(folder: Path, split: str | None = None) -> DatasetSource:
         raise DataError(
             f"{label} cannot be read as a saved dataset ({one_line(error, line=0)}); save it again"
         ) from error
-    return DatasetSource(dataset, label)
+    return DatasetSource(dataset, label, color)
 
 
 def _library() -> Any:

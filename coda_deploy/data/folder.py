@@ -12,6 +12,7 @@ from coda_deploy.data.names import PackedNames
 from coda_deploy.data.source import printable
 from coda_deploy.errors import DataError
 from coda_runtime.errors import one_line
+from coda_runtime.format.color import STORED
 from coda_runtime.images import open_rgb
 from coda_runtime.io.image_files import Kind, has_image_suffix, omitted_as, walk
 from coda_runtime.io.omitted import Omitted
@@ -33,8 +34,8 @@ class Found:
 class FolderSource:
     """Image files in a folder; ``names`` are relative to it."""
 
-    def __init__(self, folder: str | os.PathLike[str], names: list[str]) -> None:
-        self._folder = os.fspath(folder)
+    def __init__(self, folder: str | os.PathLike[str], names: list[str], color: str = STORED) -> None:
+        self._folder, self._color = os.fspath(folder), color
         self._names = PackedNames(names)
 
     def __len__(self) -> int:
@@ -44,7 +45,7 @@ class FolderSource:
         return printable(self._path(index))
 
     def image(self, index: int) -> Image.Image:
-        return open_rgb(self._path(index), name=self.name(index))
+        return open_rgb(self._path(index), name=self.name(index), color=self._color)
 
     def _path(self, index: int) -> str:
         return str(Path(self._folder, self._names[index]))

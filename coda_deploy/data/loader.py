@@ -17,6 +17,9 @@ from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
 from coda_deploy.errors import DataError
 from coda_runtime.errors import InputError
+from coda_runtime.images import differs
+
+_Cut = tuple[npt.NDArray[np.uint8], bool]  # the pixels, and whether a colour profile was ignored
 
 _PROBES = 8
 _MAX_FAILURES = 100
@@ -27,12 +30,14 @@ _ORDER, _CROP = 0, 1  # what is drawn: streams of the same seed that have nothin
 class TrainBatch:
     """uint8 ``images`` [B,size,size,3] in RGB, ``names`` of the image that each came from.
 
-    ``skipped`` are the images that were found unusable while it was made; each worker tells of an image once.
+    ``skipped`` are the images that were found unusable while it was made, ``profiles_ignored`` those whose colour
+    profile is other than sRGB and was ignored; each worker tells of an image once.
     """
 
     images: Tensor
     names: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    profiles_ignored: tuple[str, ...] = ()
 
 
 class TrainLoader:
@@ -105,6 +110,7 @@ class _Batches(Dataset[TrainBatch | DataError]):
     rank: int
     world: int
     _bad: set[int] = field(default_factory=set)
+    _ignored: set[int] = field(default_factory=set)
     _order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def __getitem__(self, number: int) -> TrainBatch | DataError:
@@ -112,16 +118,20 @@ class _Batches(Dataset[TrainBatch | DataError]):
         images = np.empty((self.batch_size, self.crop.size, self.crop.size, 3), np.uint8)
         names: list[str] = []
         skipped: list[Skipped] = []
+        ignored: list[str] = []
         try:
             for row in range(self.batch_size):
-                index, images[row] = self._find(first + row, skipped)
+                index, (images[row], has_profile) = self._find(first + row, skipped)
                 names.append(self.source.name(index))
+                if has_profile and index not in self._ignored:
+                    self._ignored.add(index)
+                    ignored.append(names[-1])
         except DataError as error:
             return error
-        return TrainBatch(torch.from_numpy(images), tuple(names), tuple(skipped))
+        return TrainBatch(torch.from_numpy(images), tuple(names), tuple(skipped), tuple(ignored))
 
-    def _find(self, position: int, skipped: list[Skipped]) -> tuple[int, npt.NDArray[np.uint8]]:
-        """Return the first usable image from this position on, and its crop; adds to ``skipped``."""
+    def _find(self, position: int, skipped: list[Skipped]) -> tuple[int, _Cut]:
+        """Return the first usable image from this position on, and what was cut of it; adds to ``skipped``."""
         wanted = self._index(position)
         total = len(self.source)
         tries = min(total, _MAX_FAILURES)
@@ -139,10 +149,10 @@ class _Batches(Dataset[TrainBatch | DataError]):
             return wanted, first
         raise DataError(f"{tries} images in a row cannot be used; the first, {first.name}: {first.reason}")
 
-    def _cut(self, index: int, position: int) -> npt.NDArray[np.uint8] | Skipped:
+    def _cut(self, index: int, position: int) -> _Cut | Skipped:
         # A new generator for each try, so that a crop depends on nothing that was tried before.
         rng = _rng(self.seed, _CROP, position)
-        return attempt(self.source, index, lambda image: self.crop(image, rng))
+        return attempt(self.source, index, lambda image: (self.crop(image, rng), differs(image)))
 
     def _index(self, position: int) -> int:
         epoch, item = divmod(position, len(self.source))

@@ -18,6 +18,7 @@ from coda_deploy.data.source import printable
 from coda_deploy.errors import DataError
 from coda_runtime.bulk.tars import expand_braces, members
 from coda_runtime.errors import ImageError, InputError, one_line
+from coda_runtime.format.color import STORED
 from coda_runtime.images import open_rgb
 from coda_runtime.io.image_files import expected_suffixes, is_image
 from coda_runtime.io.omitted import Omitted
@@ -36,8 +37,8 @@ class ShardSource:
     a shard that is missing, cut or damaged, and when they hold no image.
     """
 
-    def __init__(self, paths: Sequence[str], omitted: Omitted | None = None) -> None:
-        self._paths = tuple(paths)
+    def __init__(self, paths: Sequence[str], omitted: Omitted | None = None, color: str = STORED) -> None:
+        self._paths, self._color = tuple(paths), color
         omitted = Omitted() if omitted is None else omitted
         self._states: list[_State] = []
         names: list[str] = []
@@ -68,7 +69,7 @@ class ShardSource:
             encoded = file.read_at(offset, size)
         except OSError as error:
             raise ImageError(f"{name!r} cannot be read ({one_line(error)})") from error
-        return open_rgb(io.BytesIO(encoded), name=name)
+        return open_rgb(io.BytesIO(encoded), name=name, color=self._color)
 
 
 def expand(pattern: str) -> list[str]:

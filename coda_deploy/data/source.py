@@ -29,7 +29,7 @@ class ImageSource(Protocol):
         ...
 
     def image(self, index: int) -> Image.Image:
-        """Return one image upright and in RGB, in its own size.
+        """Return one image upright and in RGB, in its own size; an ignored colour profile stays in its ``info``.
 
         Raises ``ImageError`` (or ``OSError``) for an image that cannot be used and is to be skipped, ``DataError``
         when the source itself is broken, which ends the run.

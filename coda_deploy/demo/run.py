@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
+from coda_deploy.tokenizer.storage import WEIGHTS_NAME
 from coda_runtime.diagnose import diagnose
 from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle
@@ -52,7 +54,8 @@ def run_demo(
     source = tokenizer or tokenizer_path()
     if not source.is_dir():
         raise InputError(f"there is no tokenizer at {source}: install coda-deploy again, it ships with one")
-    _check_own(out / BUNDLE)
+    _check_tokenizer(out, source)
+    _check_bundle(out / BUNDLE)
     with staged_folder(out) as folder:
         progress("copying the sample tokenizer")
         (folder / TOKENIZER).mkdir()
@@ -67,7 +70,20 @@ def run_demo(
     return results
 
 
-def _check_own(bundle: Path) -> None:
+def _check_tokenizer(out: Path, source: Path) -> None:
+    """Raise ``OutputError`` for a tokenizer that no demo wrote: not this one, and not there when a demo's page was."""
+    weights, page = out / TOKENIZER / WEIGHTS_NAME, out / REPORT
+    if not weights.is_file():
+        return
+    if (source / WEIGHTS_NAME).is_file() and filecmp.cmp(weights, source / WEIGHTS_NAME, shallow=False):
+        return
+    if not page.is_file() or page.stat().st_mtime < weights.stat().st_mtime:
+        raise OutputError(
+            f"{out / TOKENIZER} is a tokenizer that the demo did not make and would replace: choose another --out"
+        )
+
+
+def _check_bundle(bundle: Path) -> None:
     """Raise ``OutputError`` for a bundle that somebody has gone on with since a demo wrote it."""
     try:
         artifacts = Bundle.open(bundle).manifest.artifacts

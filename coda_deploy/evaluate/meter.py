@@ -17,6 +17,8 @@ from coda_deploy.evaluate.similarity import ms_ssim_per_image, ssim_per_image, s
 from coda_deploy.evaluate.target import Target
 from coda_deploy.evaluate.usage import Agreement, CodeCounts, perplexity, utilization
 from coda_runtime.codes.metrics import psnr_per_image
+from coda_runtime.format.color import STORED
+from coda_runtime.images import IgnoredProfiles
 
 # The literature's rFID is over the images of ImageNet's validation set; the covariances of fewer images than there are
 # features are singular.
@@ -64,8 +66,11 @@ class Metrics:
 class Meter:
     """All that a run adds up, in memory that grows by a few numbers an image."""
 
-    def __init__(self, target: Target, against: Target | None, metrics: Metrics, show: int) -> None:
+    def __init__(
+        self, target: Target, against: Target | None, metrics: Metrics, show: int, color: str = STORED
+    ) -> None:
         spec = target.spec
+        self._color = color
         self._target, self._against, self._metrics = target, against, metrics
         self._names: list[str] = []
         self._scores: dict[str, list[float]] = {}
@@ -74,6 +79,7 @@ class Meter:
         self._frechet = FrechetMeter(metrics.inception) if metrics.inception is not None else None
         self._extremes = Extremes(show)
         self._num_skipped = 0
+        self._ignored = IgnoredProfiles()
         self._skipped: list[tuple[str, str]] = []
 
     def add(self, batch: EvalBatch) -> None:
@@ -81,6 +87,8 @@ class Meter:
         self._num_skipped += len(batch.skipped)
         room = NAMED - len(self._skipped)
         self._skipped += [(skipped.name, skipped.reason) for skipped in batch.skipped[:room]]
+        for name in batch.profiles_ignored:
+            self._ignored.add(name)
         originals = batch.images
         ids = self._target.encode(originals)
         self._counts.add(ids)
@@ -136,9 +144,14 @@ class Meter:
             codebook_perplexity=perplexity(total),
             token_agreement=agreement.share if agreement else None,
             not_computed=self._reasons(qualities),
-            warnings=_warnings(len(self._names)) if distances else [],
+            warnings=[
+                *(_warnings(len(self._names)) if distances else []),
+                *([self._ignored.warning()] if self._ignored.count else []),
+            ],
             num_skipped=self._num_skipped,
             skipped=self._skipped,
+            color=self._color,
+            num_profiles_ignored=self._ignored.count,
             worst=worst,
             best=best,
             network_device=self._metrics.network_device,

@@ -15,6 +15,7 @@ from coda_deploy.evaluate.metrics import QUALITIES
 from coda_deploy.evaluate.similarity import ms_ssim_scales
 from coda_deploy.evaluate.target import About
 from coda_runtime.codes.metrics import json_number
+from coda_runtime.format.color import STORED
 from coda_runtime.format.spec import Spec
 
 # Of the images that were skipped, as many are named.
@@ -65,7 +66,9 @@ class Evaluation:
     ``scores`` holds float64 [N] by the key of each figure of ``tokens`` but rfid, where computed; the same of the
     continuous VAE under vae_psnr and so on, and of ``against``' tokens under against_psnr. ``other`` is the quality of
     the latter. ``not_computed`` says why a figure is None, by its name in JSON. ``skipped`` holds the first NAMED
-    (name, reason) of ``num_skipped``. ``network_device`` is where LPIPS, DISTS and rFID ran, None without.
+    (name, reason) of ``num_skipped``. ``network_device`` is where LPIPS, DISTS and rFID ran, None without. ``color`` is
+    what the images' values were taken for, as in ``LoadOptions``; ``num_profiles_ignored`` of them had a profile other
+    than sRGB, which was ignored.
     """
 
     about: About
@@ -88,6 +91,8 @@ class Evaluation:
     worst: Sequence[Shown]
     best: Sequence[Shown]
     network_device: str | None
+    color: str = STORED
+    num_profiles_ignored: int = 0
 
     @property
     def num_images(self) -> int:
@@ -127,6 +132,8 @@ class Evaluation:
             "num_images": self.num_images,
             "num_identical": self.num_identical,
             "num_skipped": self.num_skipped,
+            "color": self.color,
+            "num_profiles_ignored": self.num_profiles_ignored,
             "num_tokens": self.num_tokens,
             **asdict(self.tokens),
             **{f"vae_{name}": value for name, value in continuous.items()},

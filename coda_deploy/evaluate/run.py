@@ -11,6 +11,7 @@ from coda_deploy.evaluate.meter import Meter, Metrics
 from coda_deploy.evaluate.result import Evaluation
 from coda_deploy.evaluate.target import Target
 from coda_runtime.errors import InputError
+from coda_runtime.format.color import STORED
 
 # What ids depend on; a variant's name, and the words for the one rule of cropping, may differ.
 COMPARED = ("image_size", "downsample", "latent_channels", "vocab_size", "scales")
@@ -27,6 +28,7 @@ def evaluate(
     limit: int | None = None,
     workers: int = 0,
     skip_bad: bool = True,
+    color: str = STORED,
     show: int = 8,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
@@ -41,6 +43,7 @@ def evaluate(
         batch_size: images at once.
         limit: take that many images, evenly spread over the source; all by default.
         workers: processes that read images; 0 reads them in this one.
+        color: what ``source`` takes the values of images for, for the record.
         skip_bad: False ends it at the first image that cannot be read.
         show: how many of the worst and of the best reconstructions to keep.
         progress: called with the number of images that were just done or skipped.
@@ -51,7 +54,7 @@ def evaluate(
     """
     if against is not None:
         check_same_spec(target, against)
-    meter = Meter(target, against, metrics, show)
+    meter = Meter(target, against, metrics, show, color)
     batches = centre_batches(source, target.spec.image_size, batch_size, limit=limit, workers=workers)
     with full_float32():
         for batch in batches:

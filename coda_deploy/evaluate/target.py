@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 import coda_runtime
-from coda_deploy.evaluate.devices import full_float32, to_tensor, torch_device, torch_threads
+from coda_deploy.evaluate.devices import full_float32, threads_of_quota, to_tensor, torch_device, torch_threads
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import lora_layers
 from coda_deploy.tokenizer.model import CodaTokenizer
@@ -30,7 +30,6 @@ from coda_runtime.format.spec import Spec
 from coda_runtime.hub_source import find_bundle
 from coda_runtime.io.user_folders import expand_home
 from coda_runtime.loading import open_tokenizer
-from coda_runtime.machine.processors import default_threads
 
 Pixels = NDArray[np.uint8]
 Ids = NDArray[np.int32]
@@ -94,9 +93,7 @@ class TokenizerTarget(Target):
         self._device = device
         self._settings = ExitStack()
         self._settings.enter_context(full_float32())
-        threads = default_threads() if threads is None else threads
-        if threads is not None:
-            self._settings.enter_context(torch_threads(threads))
+        self._settings.enter_context(threads_of_quota() if threads is None else torch_threads(threads))
 
     def encode(self, images: Pixels) -> Ids:
         """Turn images into ids."""
@@ -174,10 +171,15 @@ def open_target(path: str | os.PathLike[str], **options: Unpack[AllOptions]) -> 
 
 def _check_for_tokenizer(path: str | os.PathLike[str], options: LoadOptions) -> None:
     """Raise InputError for what only a bundle can be told."""
+    if options.reproducible:  # it stands for a backend, which is not what was asked for
+        raise InputError(
+            f"reproducible ids are a bundle's, and {path} is a tokenizer, which runs in PyTorch: export it with coda "
+            "export, and evaluate the bundle"
+        )
     own = {"precision": FP32, "backend": "torch"}
     for option in fields(options):
         name, value = option.name, getattr(options, option.name)
-        if name in ("device", "threads") or value in (option.default, own.get(name, option.default)):
+        if name in ("device", "threads", "color") or value in (option.default, own.get(name, option.default)):
             continue
         alone = f"only runs as {own[name]!r}" if name in own else "runs in PyTorch and has no such option"
         raise InputError(
@@ -200,7 +202,7 @@ def _find(where: str | os.PathLike[str]) -> tuple[Path, str]:
         # Two files first: what a bundle holds besides may be large, and a tokenizer needs none of it.
         path = storage.locate(where)
         kind = _kind(path)
-        if kind is None:
+        if kind != "tokenizer":
             path = find_bundle(where)
             kind = _kind(path)
     if kind is None:

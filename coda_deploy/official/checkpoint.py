@@ -15,9 +15,10 @@ from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_deploy.tokenizer.source import Weights
 from coda_deploy.tokenizer.storage import check_weights, read_state, to_bytes
 from coda_deploy.tokenizer.variants import VARIANTS
-from coda_runtime.format.checksums import sha256_file
+from coda_runtime.errors import one_line
 from coda_runtime.hub_source.files import Choice, Fetched, fetch_files, first_complete, lacking
 from coda_runtime.hub_source.names import HubName, parse_hub_name
+from coda_runtime.io.regular_files import open_regular
 
 PUBLISHED = "shuidi0020/CODA"
 """The repository on the Hub in which CODA's authors publish, with a folder for each variant."""
@@ -52,26 +53,32 @@ class Checkpoint:
         wanted: dict[str, dict[str, Tensor]] = {file: {} for file in FILES}
         for key, (file, name) in names.items():
             wanted[file][name] = as_official(name, expected[key])
-        paths, record = self._find(_choices(self._variant, wanted))
+        found_files, fetched = self._find(_choices(self._variant, wanted))
         tensors: dict[str, Tensor] = {}
-        for file, path in zip(FILES, paths, strict=True):
-            found = read_state(path)
+        digests: dict[str, str] = {}
+        for file, (name_there, path) in zip(FILES, found_files.items(), strict=True):
+            data = _read(path)
+            digests[name_there] = hashlib.sha256(data).hexdigest()
+            if fetched is not None and digests[name_there] != fetched.sha256[name_there]:
+                raise WeightsError(f"{path} was changed while it was loaded; run it again")
+            found = read_state(path, data)
+            del data
             check_weights(found, wanted[file], str(path), "is it the variant you named? is the file whole?")
             for key, (where, name) in names.items():
                 if where == file:
                     # Taken out, so that of a half-precision file no second copy stays.
                     tensors[key] = found.pop(name).float().reshape(expected[key].shape)
-        return Weights(tensors, record)
+        return Weights(tensors, {"files": digests} if fetched is None else _record(fetched))
 
     def digest(self, weights: Mapping[str, Tensor]) -> str:
         """Hash what `coda import-official` would write, so that both ways to a bundle name the same weights."""
         return hashlib.sha256(to_bytes(weights)).hexdigest()
 
-    def _find(self, choices: Sequence[Choice]) -> tuple[list[Path], dict[str, Any]]:
-        """Return the paths of FILES, and what is to be remembered of them."""
+    def _find(self, choices: Sequence[Choice]) -> tuple[Mapping[str, Path], Fetched | None]:
+        """Return {name: path} of FILES, and what was fetched if they are from the Hub."""
         if isinstance(self._source, HubName):
             fetched = fetch_files(self._source, choices)
-            return list(fetched.paths.values()), _record(fetched)
+            return fetched.paths, fetched
         root = self._source
         if not root.is_dir():
             raise WeightsError(
@@ -82,7 +89,7 @@ class Checkpoint:
         choice = first_complete(choices, present)
         if choice is None:
             raise WeightsError(f"{root} {lacking(choices, present)}; copy there what is missing, or name their folder")
-        return [root / file for file in choice], {"files": {file: sha256_file(root / file) for file in choice}}
+        return {file: root / file for file in choice}, None
 
 
 def open_published(text: str) -> Checkpoint:
@@ -92,6 +99,14 @@ def open_published(text: str) -> Checkpoint:
     """
     variant, at, revision = text.partition("@")
     return Checkpoint(variant, parse_hub_name(PUBLISHED, revision if at else None))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({one_line(error)}); check its permissions and the disk") from error
 
 
 def _choices(variant: str, wanted: Mapping[str, Mapping[str, Tensor]]) -> list[Choice]:

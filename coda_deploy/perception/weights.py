@@ -13,8 +13,11 @@ from torch import nn
 
 from coda_deploy.errors import WeightsError
 from coda_deploy.weights.store import command_for, is_stored, path_of, read_stored
+from coda_runtime.hub_source.answers import watching
+from coda_runtime.hub_source.names import HubName
 from coda_runtime.io.user_folders import expand_home
 
+_MAX_WEIGHTS = 4 << 30  # bytes: the largest here are VGG-16's, half a gigabyte
 _HASH = re.compile(r"-([0-9a-f]{8,})\.")  # PyTorch puts the first digits of the SHA-256 into its files' names
 
 
@@ -60,7 +63,7 @@ def find_weights(
     sources: list[tuple[str, Callable[[], Path]]] = []
     if hub is not None:
         repo, name = hub
-        sources.append((f"{repo} on the Hugging Face Hub", lambda: Path(hf_hub_download(repo, name))))
+        sources.append((f"{repo} on the Hugging Face Hub", lambda: _from_hub(repo, name)))
     if url is not None:
         address = url
         sources.append((address, lambda: _download(address, cached)))
@@ -81,6 +84,11 @@ def find_weights(
         f"the weights of {what} are missing: {cached} is not there{tried}; download {origin} and put it there, "
         f"or name the file with {option}"
     )
+
+
+def _from_hub(repo: str, file: str) -> Path:
+    with watching(HubName(repo), _MAX_WEIGHTS):
+        return Path(hf_hub_download(repo, file))
 
 
 def _download(url: str, path: Path) -> Path:

@@ -73,7 +73,7 @@ class TokenizerConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 raise ConfigError(f"{name} must be a number, found {describe(value)}")
-        texts = {"variant": self.variant, "license": self.license or "none"}
+        texts = {"variant": self.variant, "license": "none" if self.license is None else self.license}
         for name, text in texts.items():
             if not isinstance(text, str) or not text or not text.isprintable():
                 raise ConfigError(f"{name} must be a text that can be printed, found {describe(text)}")
@@ -183,7 +183,10 @@ class TokenizerConfig:
             values["scales"] = tuple(values["scales"])
             if values.get("lora") is not None:
                 lora = values["lora"]
-                values["lora"] = LoraConfig(lora["rank"], tuple(str(target) for target in lora["targets"]))
+                targets = lora["targets"]
+                if not isinstance(targets, list | tuple) or not all(isinstance(target, str) for target in targets):
+                    raise ConfigError(f"lora.targets must be a list of texts, found {describe(targets)}")
+                values["lora"] = LoraConfig(lora["rank"], tuple(targets))
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise ConfigError(f"config.json has a value of the wrong type: {error!r}") from error

@@ -48,6 +48,7 @@ class FolderSource:
     def __init__(self, folder: Path) -> None:
         """Read its configuration. Raises ``ConfigError``."""
         self._folder, self._config = folder, storage.read_config(folder)
+        self._sha256: str | None = None
 
     @property
     def config(self) -> TokenizerConfig:
@@ -56,14 +57,14 @@ class FolderSource:
 
     def read(self, expected: Mapping[str, Tensor]) -> Weights:
         """Read its two other files. Raises ``WeightsError``, or ``ConfigError`` for a damaged provenance."""
-        tensors = storage.read_weights(self._folder)
+        tensors, self._sha256 = storage.read_weights(self._folder)
         advice = f"is it whole, and of the same tokenizer as the {storage.CONFIG_NAME} beside it?"
         storage.check_weights(tensors, expected, str(self._folder / storage.WEIGHTS_NAME), advice)
-        return Weights(tensors, storage.read_checkpoint(self._folder))
+        return Weights(tensors, storage.read_checkpoint(self._folder, self._sha256))
 
     def digest(self, weights: Mapping[str, Tensor]) -> str:
-        """Hash the file, which may hold them in another precision."""
-        return sha256_file(self._folder / storage.WEIGHTS_NAME)
+        """Return what was read, which may be in another precision; without that, what lies there now."""
+        return self._sha256 or sha256_file(self._folder / storage.WEIGHTS_NAME)
 
 
 def has_scheme(name: str | os.PathLike[str]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,21 +19,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.tokenizer.config import TokenizerConfig
-from coda_runtime.format.checksums import sha256_file
+from coda_runtime.errors import HubError, InputError, one_line
+from coda_runtime.format.manifest import MANIFEST_NAME, MAX_BYTES
+from coda_runtime.hub_source.files import fetch_files
+from coda_runtime.hub_source.names import parse_hub_name
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.io.json_fields import parse_json
+from coda_runtime.io.regular_files import open_regular
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 PROVENANCE_NAME = "provenance.json"
+_MAX_WEIGHTS = 16 << 30
+_NEEDED = {CONFIG_NAME: MAX_BYTES, WEIGHTS_NAME: _MAX_WEIGHTS}
+_WANTED = ({**_NEEDED, PROVENANCE_NAME: MAX_BYTES}, _NEEDED, {MANIFEST_NAME: MAX_BYTES})
+"""What is fetched from a repository: a tokenizer, or else the file by which a bundle is known."""
 _LDM = re.compile(r"(encoder\.down|decoder\.up)\.\d+\.block\.")
 
 
@@ -54,14 +61,12 @@ def locate(path_or_hub_id: str | os.PathLike[str]) -> Path:
     name = str(path_or_hub_id)
     if not is_hub_id(name):
         raise WeightsError(f"no tokenizer folder at {path}: give an existing folder, or a hub id like owner/name")
-    repo, _, revision = name.partition("@")
     try:
-        names = [CONFIG_NAME, WEIGHTS_NAME, PROVENANCE_NAME]
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=names))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return fetch_files(parse_hub_name(name), _WANTED).folder
+    except (HubError, InputError) as error:
         raise WeightsError(
-            f"{name} is not a local folder, and could not be downloaded from the hub ({type(error).__name__}): "
-            "check the name and the network, or give a local folder"
+            f"{name} is not a local folder, and could not be downloaded from the hub ({one_line(error)}): check the "
+            "name and the network, or give a local folder"
         ) from error
 
 
@@ -76,19 +81,24 @@ def read_config(folder: Path) -> TokenizerConfig:
         raise ConfigError(f"{path} is not readable JSON ({error}): restore it from its source") from error
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the folder's tensors as float32, whatever precision they are stored in. Raises ``WeightsError``."""
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Read the folder's tensors as float32, whatever precision they are stored in, and hash what was read.
+
+    Raises ``WeightsError``.
+    """
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         raise WeightsError(f"{folder} has no {WEIGHTS_NAME}: copy it there, or export the tokenizer again")
     try:
-        return {key: tensor.float() for key, tensor in load_file(path).items()}
+        with open_regular(path) as file:
+            data = file.read()
+        return {key: tensor.float() for key, tensor in load(data).items()}, hashlib.sha256(data).hexdigest()
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is truncated or damaged ({error}): copy it again from its source") from error
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Read what the folder's weights were imported from, where it says so; warn if it speaks of other weights.
+def read_checkpoint(folder: Path, sha256: str) -> dict[str, Any] | None:
+    """Read what the folder's weights of this SHA-256 were imported from; warn if it speaks of others.
 
     Raises ``ConfigError`` when ``provenance.json`` is damaged.
     """
@@ -102,7 +112,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{path} is not readable ({error!r}): restore it from its source, or remove it") from error
     if not isinstance(checkpoint, dict):
         raise ConfigError(f"{path} has a checkpoint that is not an object: restore it from its source, or remove it")
-    if sha256_file(folder / WEIGHTS_NAME) != weights:
+    if sha256 != weights:
         warnings.warn(
             f"{path} describes other weights than those in {WEIGHTS_NAME}, and is ignored; remove it",
             RuntimeWarning,
@@ -112,17 +122,19 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     return checkpoint
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, data: bytes | None = None) -> dict[str, Tensor]:
     """Read the named tensors of a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; run no code.
+
+    Where somebody has read the file already, its bytes are ``data``.
 
     Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_file(path) if data is None else load(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a pickle's version, which is refused or read either way
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path if data is None else io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as any of IndexError, AssertionError, struct.error, UnpicklingError, ...
         # PyTorch's own text advises to switch the protection off.
         raise WeightsError(

@@ -32,7 +32,7 @@ from coda_runtime.errors import ChecksumError, OutputError, one_line
 from coda_runtime.format.checksums import format_sums, parse_sums, sha256_file
 from coda_runtime.format.manifest import CHECKSUMS_NAME
 from coda_runtime.io.atomic_files import staged_folder
-from coda_runtime.io.json_fields import bounded_int, describe, is_int, is_object, is_size
+from coda_runtime.io.json_fields import describe, is_int, is_object, is_size, parse_json
 from coda_runtime.machine.processors import describe_cpu
 
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
@@ -93,14 +93,14 @@ def save_checkpoint(out: Path, model: Learner, tensors: dict[str, Tensor], facts
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], Facts]:
     """Load tensors on the CPU, and facts. Raises ``WeightsError`` for a missing, damaged or other version's file."""
     try:
-        data = json.loads((path / FACTS).read_text(encoding="utf-8"), parse_int=bounded_int)
+        data = parse_json((path / FACTS).read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise ValueError(f"{FACTS} holds {describe(data)}, expected an object")
         if data.pop("format_version") != FORMAT_VERSION:
             raise WeightsError(f"{path} was written by another version of coda-deploy: continue with that one")
         _check_sums(path)
         return load_file(path / TENSORS), _facts(data)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, ChecksumError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise damaged(path, one_line(error, named=True)) from error
 
 
@@ -113,7 +113,11 @@ def _check_sums(path: Path) -> None:
     sums = path / CHECKSUMS_NAME
     if not sums.exists():
         return
-    for name, digest in parse_sums(sums.read_bytes(), sums).items():
+    try:
+        listed = parse_sums(sums.read_bytes(), sums)
+    except ChecksumError as error:  # it says what to do about a bundle
+        raise ValueError(f"{CHECKSUMS_NAME} is damaged") from error
+    for name, digest in listed.items():
         if not (path / name).is_file():
             raise ValueError(f"{name} is missing")
         if sha256_file(path / name) != digest:

@@ -84,7 +84,7 @@ def run(
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
         with report.busy("opening the images"):
-            source = open_source(data, lambda text: report.say(f"warning: {text}"), mark=mark)
+            source = open_source(data, lambda text: report.say(f"warning: {text}"), mark=mark, color=config.data.color)
             training = make(RunContext(source, os.fspath(data), skip_bad, folder, accelerator, request, report))
         try:
             if newest:
@@ -187,8 +187,11 @@ class Training(ABC):
 
     def loop(self) -> Metrics:
         """Train from ``first`` to the end; leave the model's folder at ``out``."""
-        if self.first < self.schedule.total:
-            self._train(self.schedule.total)
+        try:
+            if self.first < self.schedule.total:
+                self._train(self.schedule.total)
+        finally:
+            self.skips.tell_ignored()
         if self.main:
             with self.state.ema.applied():
                 self.state.model.save_pretrained(

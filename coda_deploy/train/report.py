@@ -12,6 +12,7 @@ from typing import Any
 
 from coda_runtime.errors import OutputError, one_line
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.io.json_fields import parse_json
 
 LOG = "log.jsonl"
 # What a line shows, in this order; log.jsonl has all.
@@ -27,9 +28,10 @@ class Report:
         self._task: Any = None
 
     def say(self, text: str) -> None:
-        """Print one line."""
+        """Print one line, safe on a terminal: names of images may hold anything."""
         if not self._active:
             return
+        text = "".join(char if char.isprintable() else "\ufffd" for char in text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -122,8 +124,8 @@ class Phase:
 def _figures(line: str) -> dict[str, Any]:
     """Return one line of log.jsonl; empty for what is none, as the last one of a killed run, which may be cut."""
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
+        found = parse_json(line)
+    except ValueError:
         return {}
     if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
         return {}

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from coda_deploy.errors import ConfigError
 from coda_deploy.train.tables import plain, read_section, toml, unknown
+from coda_runtime.format.color import COLORS, STORED
 from coda_runtime.format.precision import BF16, FP16, FP32
 
 PRECISIONS = (FP32, BF16)
@@ -26,13 +27,17 @@ C = TypeVar("C", bound="Configuration")
 
 @dataclass(frozen=True)
 class DataSection:
-    """How images are cut: see :class:`coda_deploy.data.Crop`. `zoom_max` 0 leaves the zoom fixed."""
+    """How images are cut: see :class:`coda_deploy.data.Crop`. `zoom_max` 0 leaves the zoom fixed.
+
+    `color` says what becomes of their colour profiles: "stored" ignores them, "srgb" converts by them.
+    """
 
     zoom: float = 1.125
     zoom_max: float = 0.0
     flip: bool = False
     upscale: bool = True
     workers: int = 4
+    color: str = STORED
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class Configuration:
 
     def check_shared(self) -> None:
         """Check what the types cannot in the four sections. Raises ``ConfigError``."""
+        self.check_choice("data", "color", COLORS)
         for section, minimum, names in (
             ("data", 1, "zoom"),
             ("data", 0, "zoom_max workers"),

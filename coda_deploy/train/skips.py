@@ -1,4 +1,4 @@
-"""Images that had to be left out: told of once, and kept by name for the checkpoints."""
+"""Images that had to be left out: told of once, and kept by name for the checkpoints; and those whose profile was."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from coda_deploy import distributed
 from coda_deploy.data import TrainBatch
 from coda_deploy.data.source import bad_image
 from coda_deploy.train.report import Report
+from coda_runtime.images import IgnoredProfiles
 
 
 class Skips:
@@ -20,11 +21,13 @@ class Skips:
         self.reasons: dict[str, str] = {}
         self._report = report
         self._own: dict[str, str] = {}
+        self._ignored: dict[str, None] = {}  # in the order of their names' coming
 
     def note(self, batch: TrainBatch) -> TrainBatch:
         """Take up what was skipped while ``batch`` was made; gives the batch back."""
         if batch.skipped and not self._skip_bad:
             raise bad_image(batch.skipped[0])
+        self._ignored |= dict.fromkeys(batch.profiles_ignored)
         found = {skipped.name: skipped.reason for skipped in batch.skipped}
         self._own |= found
         self._tell(found)
@@ -34,8 +37,16 @@ class Skips:
         """Return ``reasons``, the same in every process; all must call it."""
         texts = distributed.gather_names([json.dumps(item) for item in self._own.items()])
         self._own = {}
+        self._ignored |= dict.fromkeys(distributed.gather_names(list(self._ignored)))
         self._tell(dict(json.loads(text) for text in texts))
         return self.reasons
+
+    def tell_ignored(self) -> None:
+        """Tell of the images with a colour profile that was ignored: those of this process, of all up to ``gather``."""
+        if self._ignored:
+            ignored = IgnoredProfiles()
+            ignored.add(next(iter(self._ignored)), len(self._ignored))
+            self._report.say(f"warning: {ignored.warning()}")
 
     def restore(self, reasons: Mapping[str, str]) -> None:
         """Restore those that an earlier run has reported."""

@@ -58,7 +58,8 @@ def download(package: Package, folder: Path) -> Path:
     asked = folder / "requirement.txt"
     asked.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8")
     kind = "--no-binary" if package.file.endswith(".tar.gz") else "--only-binary"
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
+    # -P leaves the user's working directory out of the path.
+    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     command += ["--no-deps", "--no-build-isolation", "--use-pep517", kind, package.name, "--require-hashes"]
     paths = [str(backend.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(  # noqa: S603 - the interpreter that runs this, with arguments of ours

@@ -10,7 +10,8 @@ What to watch for:
   lengthen each other. With `uvicorn --workers N` set CODA_THREADS to cores / N.
 - Warm-up. A first run allocates, and some engines compile: it is done before the server listens.
 - Memory. Each worker process has its own weights. A request holds MAX_BYTES, then 4 bytes a pixel while it is decoded.
-- Tokens. precision="auto" gives the same ids in every worker and on every machine: leave it so where they are stored.
+- Tokens. precision="auto" gives the same ids in every worker: leave it so where they are stored. Machines with other
+  instruction sets may differ in a near tie, unless they load with reproducible=True.
 """
 
 from __future__ import annotations

@@ -104,9 +104,7 @@ def write_graphs(
     *,
     quantizer: bool = False,
 ) -> tuple[list[Artifact], dict[str, int]]:
-    """Write each precision's graphs, and the quantizer's; return their artifacts, and the work of each part for an
-    image.
-    """  # noqa: D205
+    """Write each precision's graphs and the quantizer's; return the artifacts, and each part's work for an image."""
     artifacts, flops = [], {QUANTIZER.name: search_flops(folded.quantizer.search, folded.spec)}
     for part, precision, model in _graphs(folded, precisions, opset, progress, quantizer=quantizer):
         file = graph_file(part, precision)

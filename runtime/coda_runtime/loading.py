@@ -36,10 +36,12 @@ def load(
         backend: a backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has.
         precision: a precision's name, or "auto": the manifest's default on every machine.
         providers: onnxruntime's execution providers, passed through, instead of what `device` stands for.
-        threads: CPU threads for one run, from 1; None leaves it to the engine library.
+        threads: CPU threads for one run, from 1; None leaves it to the engine library, and where a container's
+            CPU quota gives less, takes as many as that.
         revision: a branch, tag or commit hash of a Hub id, instead of "@revision"; with one, the Hub is meant even
             where there is a folder of that name. A commit hash pins the bundle, and needs no network once it is cached.
-        **options: the other fields of `LoadOptions`, `verify` and `allow_host_code`; it says more of each above too.
+        **options: the other fields of `LoadOptions`: `verify`, `allow_host_code`, `color` and `reproducible`; it says
+            more of each above too.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, or made by a newer coda.
@@ -56,12 +58,20 @@ def open_tokenizer(
 ) -> Tokenizer:
     """Load a bundle as `load` does, with options that are made already; raises what it raises."""
     bundle = Bundle.open(find_bundle(path_or_hub_id, revision))
-    bundle.verify(options.verify)
+    own = not isinstance(options.backend, str)  # a backend of the user's own, which may take paths
+    try:
+        choices = {part: choose(bundle, part, options) for part in PARTS}
+    except CodaError:
+        bundle.verify(options.verify, graphs=own)  # a broken bundle is the first thing to know
+        raise
+    # What is loaded is checked as it is read, and not before that too, which takes as long again.
+    read = [] if own else [chosen.artifact for chosen in choices.values()]
+    read += [bundle.codebook] if bundle.codebook else []  # by Tokenizer
+    bundle.verify(options.verify, graphs=own, apart_from=read)
     sessions: dict[str, Session] = {}
     loaded: list[LoadedArtifact] = []
     try:
-        for part in PARTS:
-            chosen = choose(bundle, part, options)
+        for part, chosen in choices.items():
             artifact = chosen.artifact
             try:
                 session = sessions[part] = chosen.backend.load(bundle, artifact, options)
@@ -72,7 +82,7 @@ def open_tokenizer(
             about = (artifact.format, artifact.precision, chosen.backend.name, session.device, artifact.file)
             loaded.append(LoadedArtifact(part, *about, chosen.passed_over))
         _warn_of_idle_gpu(loaded)
-        return Tokenizer(bundle, sessions, loaded)
+        return Tokenizer(bundle, sessions, loaded, options.color)
     except BaseException:
         for session in sessions.values():
             session.close()

@@ -15,7 +15,7 @@ from .errors import BackendError, BundleError, CodaError, EngineMismatchError, I
 from .format.bundle import Bundle
 from .format.manifest import Artifact, Manifest
 from .format.parts import PARTS
-from .format.precision import PRECISIONS
+from .format.precision import PRECISIONS, how_to_add
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,7 @@ def choose_precision(manifest: Manifest, asked: str) -> str:
         known = f'precision is {asked!r}; this bundle has "auto", {", ".join(map(repr, manifest.precisions))}'
         if asked not in PRECISIONS:
             raise InputError(known)
-        both = ",".join(name for name in PRECISIONS if name == asked or name in manifest.precisions)
-        raise InputError(f"{known}; to have it too, export anew: coda export TOKENIZER --precision {both} --out FOLDER")
+        raise InputError(f"{known}; {how_to_add(asked)}")
     return asked
 
 

@@ -21,6 +21,8 @@ from .machine import forks
 Array = npt.NDArray[Any] | DeviceArray
 A = TypeVar("A", npt.NDArray[Any], DeviceArray)
 
+_LOOK_AGAIN = 0.1  # seconds
+
 
 class Sessions:
     """Sessions by part. Many threads may run them; closing waits for the runs under way."""
@@ -111,9 +113,10 @@ class Sessions:
             return
         with self._state:
             self.closed = True
-            # A run of this very thread is over: an interrupt came before it could say so.
+            # A run of this very thread is over: an interrupt came before it could say so. One of another thread may
+            # have been interrupted between its end and its word of it, so nobody waits for the word alone.
             while self._running - {threading.get_ident()}:
-                self._state.wait()
+                self._state.wait(_LOOK_AGAIN)
             sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             session.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from .codes.ids import check_ids, pad_ids, split_ids
 from .codes.resample import upsample_matrix
 from .errors import ArtifactError, ImageError, InputError, TokenError
 from .format.bundle import Bundle
+from .format.color import STORED
 from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.spec import Spec
 from .images import Batches, Images
@@ -53,14 +55,21 @@ class Tokenizer:
     `spec` says what it computes, `artifacts` what was loaded for it, `folder` where from, `fingerprints` which
     tokenizer ids belong to, and `images_per_run` how many images go through the engines at once; it is halved when
     the device has no memory for that many. A call takes `min_images_per_run` images at least: 1, but for engines that
-    were built for more.
+    were built for more. `color` says what becomes of the ICC profiles of images, as in `LoadOptions`.
     """
 
-    def __init__(self, bundle: Bundle, sessions: Mapping[str, Session], artifacts: Sequence[LoadedArtifact]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        sessions: Mapping[str, Session],
+        artifacts: Sequence[LoadedArtifact],
+        color: str = STORED,
+    ) -> None:
         self.spec: Spec = bundle.spec
         self.artifacts: tuple[LoadedArtifact, ...] = tuple(artifacts)
         self.folder = bundle.folder
         self.fingerprints = bundle.fingerprints
+        self.color = color
         self._bundle = bundle
         self._sessions = Sessions(sessions, bundle.spec, bundle.folder)
         self._codebook = bundle.load_codebook() if bundle.codebook else None
@@ -87,7 +96,9 @@ class Tokenizer:
             images: uint8 [B,H,W,3] in RGB, or a list of paths, PIL images or uint8 [H,W,3] arrays of any sizes. What
                 is not image_size square is resized by its shorter side with Lanczos and cropped at the centre. The
                 array may be numpy's or of any library that speaks DLPack (torch, CuPy, JAX). One on a GPU must be
-                image_size square, of a batch that the engines take at once; it is not halved without memory.
+                image_size square, of a batch that the engines take at once; it is not halved without memory. ICC
+                profiles of paths and PIL images are ignored, with one RuntimeWarning a call that counts them, or
+                converted by, as `color` says.
 
         Returns:
             Ids, int32 [B,L], each in [0, V), coarse to fine and row-major inside a scale: a numpy array, or for images
@@ -103,13 +114,15 @@ class Tokenizer:
         """
         if on_gpu(images):
             return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["encode"])
-        batches = Batches(host_view(images, "images"), self.spec.image_size)
+        batches = Batches(host_view(images, "images"), self.spec.image_size, self.color)
         out = self._run_in_chunks(len(batches), batches.take, *OPERATIONS["encode"])
         if int(out.min()) < 0 or int(out.max()) >= self.spec.vocab_size:
             raise ArtifactError(
                 f"the quantizer gave ids from {out.min()} to {out.max()}, and the manifest says vocab_size "
                 f"{self.spec.vocab_size}; export the bundle again"
             )
+        if batches.ignored.count:
+            warnings.warn(batches.ignored.warning(), RuntimeWarning, stacklevel=2)
         return out
 
     @overload

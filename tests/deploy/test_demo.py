@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import coda_runtime
 from coda_deploy import photographs
+from coda_deploy.demo.run import _check_tokenizer
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
 from coda_runtime.codes.metrics import psnr
@@ -222,3 +224,29 @@ def test_a_bundle_that_somebody_went_on_with_stays(tiny_bundle: Path, tmp_path: 
     assert done.exit_code == 1
     assert "fp16.onnx', which the demo did not make and would lose: move it, or choose another --out" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_tokenizer_of_the_user_s_stays(tmp_path: Path) -> None:
+    weights = tmp_path / "tokenizer" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"trained for days")
+    for page in (False, True):
+        if page:  # of a demo before the training
+            (tmp_path / "report.html").touch()
+            os.utime(tmp_path / "report.html", (0, 0))
+        done = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path)])
+        assert done.exit_code == 1
+        assert "tokenizer is a tokenizer that the demo did not make and would replace: choose another" in done.stderr
+        assert weights.read_bytes() == b"trained for days"
+
+
+def test_a_demo_s_own_tokenizer_is_known(tmp_path: Path) -> None:
+    """That of an older release too, whose page was written after it."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    for folder in (source, out / "tokenizer"):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+    _check_tokenizer(out, source)
+    (out / "tokenizer" / "model.safetensors").write_bytes(b"weights of old")
+    (out / "report.html").write_text("page")
+    _check_tokenizer(out, source)

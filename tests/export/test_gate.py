@@ -39,7 +39,8 @@ def test_a_folder_with_a_foreign_manifest_is_kept(tmp_path: Path) -> None:
 
 def test_a_bundle_with_a_file_of_the_users_is_kept(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
-    check_out(copy)
+    check_out(copy, replace=True)
     (copy / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds 'notes\.txt' beside a bundle"):
-        check_out(copy)
+    for replace in (False, True):
+        with pytest.raises(OutputError, match=r"holds 'notes\.txt' beside a bundle"):
+            check_out(copy, replace=replace)

@@ -84,3 +84,46 @@ def test_close_waits_for_a_run_of_another_thread(sealed: Path) -> None:
     running.join(60)
     assert closed.wait(60)
     closing.join(60)
+
+
+class Interrupted(threading.Condition):
+    """A condition whose lock an interrupt keeps the running thread from taking at the end of its run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.victim: threading.Thread | None = None
+
+    def __enter__(self) -> bool:
+        if threading.current_thread() is self.victim:
+            raise KeyboardInterrupt
+        return super().__enter__()
+
+
+def test_close_does_not_wait_for_the_word_of_an_interrupted_run(sealed: Path) -> None:
+    """The run is over, and its thread is interrupted before it wakes the one that closes."""
+    tok = load(sealed, "cpu")
+    state = tok._sessions._state = Interrupted()
+    inside, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+    session = tok._sessions._sessions["encoder"]
+    run = session.run
+
+    def slow(batch: Any) -> Any:
+        inside.set()
+        assert go_on.wait(60)
+        state.victim = threading.current_thread()
+        return run(batch)
+
+    def encode() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            tok.encode(tiny.photos(1))
+
+    session.run = slow  # type: ignore[method-assign]
+    running = threading.Thread(target=encode)
+    closing = threading.Thread(target=lambda: (tok.close(), closed.set()), daemon=True)
+    running.start()
+    assert inside.wait(60)
+    closing.start()
+    assert not closed.wait(0.2), "it waits"
+    go_on.set()
+    running.join(60)
+    assert closed.wait(5)

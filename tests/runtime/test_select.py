@@ -159,7 +159,7 @@ def test_precisions(bundle: Bundle) -> None:
     assert choose_precision(bundle.manifest, "auto") == choose_precision(bundle.manifest, "fp32") == "fp32"
     with pytest.raises(InputError, match="precision is 'fp16'; this bundle has \"auto\", 'fp32'"):
         choose(bundle, "encoder", LoadOptions(precision="fp16"))
-    with pytest.raises(InputError, match=r"coda export TOKENIZER --precision fp32,bf16 --out FOLDER$"):
+    with pytest.raises(InputError, match=r"; add it: coda export TOKENIZER --into BUNDLE --precision bf16$"):
         choose(bundle, "encoder", LoadOptions(precision="bf16"))
     with pytest.raises(InputError, match=r"this bundle has \"auto\", 'fp32'$"):
         choose(bundle, "encoder", LoadOptions(precision="fp3"))

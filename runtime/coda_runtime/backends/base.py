@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..errors import CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
 from ..format.checksums import Verify
+from ..format.color import COLORS, STORED, check_color
 from ..format.manifest import Artifact, Batch
 from ..format.precision import PRECISIONS
 
@@ -25,10 +26,11 @@ class LoadOptions:
     """How a bundle is loaded: what `coda_runtime.load`, every command that loads a bundle, bulk and serving take.
 
     This is the one list of these arguments. A field whose metadata has a `help` is an option of the commands:
-    `option` is its name where that is not the field's, `range` bounds a number, `repeatable` makes a list of it.
+    `option` is its name where that is not the field's, `range` bounds a number, `choices` are the only values,
+    `repeatable` makes a list of it.
 
-    Raises InputError for a device of another form, for threads that are not a whole number from 1, and for providers
-    that are no list or an empty one.
+    Raises InputError for a device of another form, for threads that are not a whole number from 1, for providers that
+    are no list or an empty one, and for another color.
     """
 
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N."})
@@ -38,8 +40,8 @@ class LoadOptions:
     measured; `artifacts` of the tokenizer says what that was, and what it skipped and why. "cuda" is for the
     quantizer alone, the other parts go by "auto"."""
     precision: str = field(default="auto", metadata={"help": f"auto (the bundle's), {', '.join(PRECISIONS)}."})
-    """A precision's name, or "auto": the manifest's default on every machine, so that ids do not depend on where they
-    were made. The quantizer is always float32."""
+    """A precision's name, or "auto": the manifest's default on every machine, so that none takes another one, and other
+    ids, by itself. The quantizer is always float32."""
     providers: Sequence[Provider] | None = field(
         default=None,
         metadata={"help": "onnxruntime execution provider; repeatable.", "option": "--provider", "repeatable": True},
@@ -54,9 +56,23 @@ class LoadOptions:
     )
     """Let engines bring code that runs on the CPU, as version-compatible TensorRT engines do. Allow it only for a
     bundle whose maker you trust. Every engine is code for the GPU; ONNX files are not code."""
+    color: str = field(
+        default=STORED, metadata={"help": "stored: ignore ICC profiles; srgb: convert by them.", "choices": COLORS}
+    )
+    """What the values in image files mean: "stored" ignores ICC profiles, as the published tokenizers' own code does,
+    and "srgb" converts an image by its profile. Ids are others where a profile is not sRGB's."""
+    reproducible: bool = field(
+        default=False, metadata={"help": "The same ids on every x86-64 processor with AVX2; slower."}
+    )
+    """Compute in one order on every x86-64 processor with AVX2 and FMA, so that ids and images are the same to the last
+    bit wherever the version of onnxruntime is. It stands for device="cpu" and backend="onnxruntime", and is for fp32.
+    Each image is computed by one thread, `threads` of them side by side. docs/portability.md says what was measured."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
+        check_color(self.color)
+        if self.reproducible:
+            self._make_reproducible()
         threads: object = self.threads
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS
@@ -69,6 +85,16 @@ class LoadOptions:
             raise InputError(f'providers is {providers!r}; expected a list, such as ["CPUExecutionProvider"]')
         if providers is not None and not providers:
             raise InputError("providers is an empty list; name at least one, or pass None to follow the device")
+
+    def _make_reproducible(self) -> None:
+        asked = {"device": self.device, "backend": self.backend, "providers": self.providers}
+        for name, only in {"device": "cpu", "backend": "onnxruntime", "providers": None}.items():
+            if asked[name] not in ("auto", None, only):
+                raise InputError(
+                    f"reproducible ids are those of onnxruntime's own CPU provider, and {name} is {asked[name]!r}; "
+                    f"leave out {name}, or leave out reproducible"
+                )
+            object.__setattr__(self, name, only)
 
     def arguments(self) -> AllOptions:
         """Return the fields by name: what a function takes that has each of them as an argument."""
@@ -90,6 +116,8 @@ class KeywordOptions(TypedDict, total=False):
 
     verify: Verify
     allow_host_code: bool
+    color: str
+    reproducible: bool
 
 
 class AllOptions(KeywordOptions, total=False):

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from ..errors import ArtifactError, InputError
 from ..format.bundle import Bundle
-from ..images import Batches
+from ..format.color import STORED
+from ..images import Batches, IgnoredProfiles
 from ..parity import SavedReference
 from .results import ImageFacts
 
@@ -22,27 +23,33 @@ MAX_IMAGES = 64
 
 @dataclass(frozen=True)
 class ImageSet:
-    """`images`, uint8 [N,S,S,3] of the tokenizer's size, where they are from, and the files that were read for them."""
+    """`images`, uint8 [N,S,S,3] of the tokenizer's size, where they are from, and what their values were taken for.
+
+    `files` are those that were read.
+    """
 
     images: npt.NDArray[np.uint8] = field(repr=False)
     source: str
+    color: str = STORED
+    ignored: IgnoredProfiles = field(default_factory=IgnoredProfiles, repr=False)
     files: tuple[str, ...] = ()
 
     def facts(self) -> ImageFacts:
         """Return the `images` of results.json. The checksum is that of the pixels."""
         digest = hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
-        return {"count": len(self.images), "source": self.source, "sha256": digest}
+        return {"count": len(self.images), "source": self.source, "sha256": digest, "color": self.color}
 
 
-def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "") -> ImageSet:
+def take_images(bundle: Bundle, paths: Sequence[Path] = (), source: str = "", color: str = STORED) -> ImageSet:
     """Read the images at `paths`, resized by the bundle's rule, or the bundle's samples if there are none.
 
     Raises InputError for a bundle without samples, ImageError, MissingDependencyError without Pillow.
     """
     if paths:
         first = list(paths[:MAX_IMAGES])
-        images = Batches(first, bundle.spec.image_size).take(slice(0, len(first)))
-        return ImageSet(images, source, tuple(str(path.absolute()) for path in first))
+        batches = Batches(first, bundle.spec.image_size, color)
+        images, files = batches.take(slice(0, len(first))), tuple(str(path.absolute()) for path in first)
+        return ImageSet(images, source, color, batches.ignored, files)
     try:
         return ImageSet(SavedReference.open(bundle).samples.images[:MAX_IMAGES], "samples of the bundle")
     except ArtifactError as error:

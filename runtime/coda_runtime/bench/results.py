@@ -82,6 +82,7 @@ class ImageFacts(TypedDict):
     count: int
     source: str
     sha256: str
+    color: NotRequired[str]
 
 
 class LoadedArtifact(TypedDict):

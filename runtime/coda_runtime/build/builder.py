@@ -40,12 +40,14 @@ def build_engine(
     options: BuildOptions,
     *,
     precision: str,
+    read: bytes | None = None,
     watch: Watch = lambda *_: None,
 ) -> BuiltEngine:
     """Build an engine from an ONNX file with one input of dynamic batch, computing in `precision`.
 
-    `watch` is called in this thread; what it raises (KeyboardInterrupt too) cancels the build and comes out of here.
-    Raises BuildError with the parser's or the builder's own messages, InputError for options the library lacks.
+    It is built from the file's bytes where somebody has `read` and checked them already. `watch` is called in this
+    thread; what it raises (KeyboardInterrupt too) cancels the build and comes out of here. Raises BuildError with the
+    parser's or the builder's own messages, InputError for options the library lacks.
     """
     options.check_for(library)
     trt = library.module
@@ -53,7 +55,7 @@ def build_engine(
     builder = trt.Builder(_logger(trt, messages))
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
-    if not parser.parse_from_file(str(onnx)):
+    if not parser.parse(onnx.read_bytes() if read is None else read):
         problems = [_explain(parser.get_error(i)) for i in range(parser.num_errors)]
         raise BuildError(
             f"{library.title} {library.version} cannot parse {onnx.name}: {'; '.join(problems or messages)}; export "

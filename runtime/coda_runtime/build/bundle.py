@@ -16,7 +16,7 @@ from ..format.bundle import Bundle, describe_file, seal
 from ..format.engine_key import EngineKey, system
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from ..format.parts import ENCODER, PARTS, has_precisions
-from ..format.precision import PRECISIONS
+from ..format.precision import PRECISIONS, how_to_add
 from ..io.atomic_files import staged_folder
 from ..machine.devices import Gpu, find_gpu
 from .builder import Watch, build_engine
@@ -80,7 +80,9 @@ def write_engines(
         targets = options.targets or ((gpu.capability,) if gpu else ())
         file = _file(source, library, targets, options, gpu)
         own = _own_options(manifest, source, file, options)
-        built = build_engine(library, folder / source.file, own, precision=source.precision, watch=watch)
+        graph = Bundle(folder, manifest, b"").read(source)  # the engine will be said to come of this SHA-256
+        built = build_engine(library, folder / source.file, own, precision=source.precision, read=graph, watch=watch)
+        del graph
         destination = folder / file
         destination.unlink(missing_ok=True)  # it may be a link to the engine of the bundle that is being replaced
         destination.write_bytes(built.data)
@@ -248,7 +250,7 @@ def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:
             found = ", ".join(dict.fromkeys(a.precision for a in manifest.find(ENCODER.name, format="onnx")))
             raise InputError(
                 f"the bundle has no ONNX files in {precision!r} to build from, only in {found or 'no precision'}; "
-                f"export it with --precision {precision}"
+                f"{how_to_add(precision)}"
             )
     wanted = set(precisions)
     out = []

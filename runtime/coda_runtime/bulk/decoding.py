@@ -15,26 +15,34 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import IO, cast
 
 from ..errors import BackendError, ImageError, one_line
-from ..images import fit, fit_bytes, open_rgb
+from ..format.color import STORED
+from ..images import differs, fit, open_rgb
 
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
 """For one image."""
+_PATIENCE = 1.25
+_PACKAGES = str(Path(__file__).parents[2])
 _READY = b"ready\n"
 _SURELY_AN_IMAGE = b"P6 1 1 255\n\0\0\0"
+_PATHS = "import sys; sys.path += [path for path in sys.argv[1:] if path not in sys.path]; "
 _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image's pixels, uint8 [size,size,3], and the sides of the upright image where they were asked for."""
+    """An image's pixels, uint8 [size,size,3], and the sides of the upright image where they were asked for.
+
+    `profile_ignored`: it has a colour profile other than sRGB, which was ignored.
+    """
 
     data: bytes
+    profile_ignored: bool = False
     width: int | None = None
     height: int | None = None
 
@@ -45,9 +53,10 @@ class Decoder:
     def __init__(self, seconds: float = TIMEOUT_S) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = 0
         self._lock = Lock()
 
-    def decode(self, data: bytes, name: str, size: int, *, original_size: bool) -> Pixels:
+    def decode(self, data: bytes, name: str, size: int, *, original_size: bool, color: str = STORED) -> Pixels:
         """Return an encoded image's pixels.
 
         Raises ImageError, also for an image that ended the process ATTEMPTS times, and BackendError where every image
@@ -56,12 +65,12 @@ class Decoder:
         with self._lock:
             for _ in range(ATTEMPTS):
                 process = self._process or self._start()
-                answer = self._ask(process, data, name, size, original_size)
+                answer = self._ask(process, data, name, size, original_size, color)
                 if answer is not None:
                     return answer
                 reason = self._end(process)
             process = self._start()
-            if self._ask(process, _SURELY_AN_IMAGE, "a black pixel", size, original_size) is None:
+            if self._ask(process, _SURELY_AN_IMAGE, "a black pixel", size, original_size, color) is None:
                 raise BackendError(_useless(self._end(process)))
         raise ImageError(
             f"{name!r} cannot be decoded: {reason}, {ATTEMPTS} times; convert it to PNG or JPEG, or leave it out"
@@ -71,35 +80,51 @@ class Decoder:
         """End the process."""
         with self._lock:
             if self._process is not None:
-                self._process.kill()
-                self._end(self._process)
+                self._kill(self._process)
 
     def _ask(
-        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool
+        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool, color: str
     ) -> Pixels | None:
         """Return the answer of the process; None if it ended before."""
         stdin, stdout = _pipes(process)
-        about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size}
+        self._asked += 1
+        about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size, "color": color}
         try:
-            _send(stdin, about, data)
+            _send(stdin, {**about, "number": self._asked}, data)
             told = json.loads(stdout.readline())
             pixels = stdout.read(told["bytes"])
         except (OSError, ValueError):  # of a pipe that broke, and of half a line
             return None
+        except BaseException:  # an interrupt: the answer that still comes must not be the next image's
+            self._kill(process)
+            raise
+        if told["number"] != self._asked:
+            return None
         if "error" in told:
             raise ImageError(told["error"])
-        return Pixels(pixels, told["width"], told["height"]) if len(pixels) == told["bytes"] else None
+        if len(pixels) != told["bytes"]:
+            return None
+        return Pixels(pixels, told["profile_ignored"], told["width"], told["height"])
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Ray adds the driver's folders to sys.path alone.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}  # noqa: PTH109
-        command = [sys.executable, "-c", _CODE.format(seconds=self._seconds)]
-        process = self._process = subprocess.Popen(  # noqa: S603 - this Python
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        # -P leaves the user's working directory out of the path.
+        command = [sys.executable, "-P", "-c", _PATHS + _CODE.format(seconds=self._seconds), *_paths()]
+        process = subprocess.Popen(  # noqa: S603 - this Python
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        if _READY not in iter(_pipes(process)[1].readline, b""):  # what a sitecustomize prints comes before it
+        try:
+            ready = _READY in iter(_pipes(process)[1].readline, b"")  # what a sitecustomize prints comes before it
+        except BaseException:
+            self._kill(process)
+            raise
+        if not ready:
             raise BackendError(_useless(self._end(process)))
+        self._process = process
         return process
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        self._end(process)
 
     def _end(self, process: subprocess.Popen[bytes]) -> str:
         """Remove the process, which has ended or is about to; returns what ended it."""
@@ -117,11 +142,20 @@ class Decoder:
         return f"its process ended with exit code {code}"
 
 
-@lru_cache(maxsize=1)
+_DECODERS: dict[float, Decoder] = {}
+_DECODERS_LOCK = Lock()
+
+
 def decoder(seconds: float) -> Decoder:
-    """Return the decoder of this process, which ends with it."""
-    out = Decoder(seconds)
-    atexit.register(out.close)
+    """Return the decoder of this process, which ends with it; one with another time limit is ended."""
+    with _DECODERS_LOCK:
+        others = [_DECODERS.pop(other) for other in set(_DECODERS) - {seconds}]
+        if (out := _DECODERS.get(seconds)) is None:
+            out = _DECODERS[seconds] = Decoder(seconds)
+            atexit.register(out.close)
+    for other in others:  # outside the lock: it may be busy
+        atexit.unregister(other.close)
+        other.close()
     return out
 
 
@@ -137,16 +171,36 @@ def serve(seconds: float) -> None:
     while line := questions.readline():
         asked = json.loads(line)
         data = questions.read(asked["bytes"])
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # Later than a decoder that reads on and on is ended, which costs no process.
+        signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
         try:
-            found = _pixels(data, asked["name"], asked["size"], asked["original_size"])
-            about: dict[str, object] = {"width": found.width, "height": found.height}
+            found = _pixels(data, asked["name"], asked["size"], asked["original_size"], asked["color"], seconds)
+            about: dict[str, object] = {
+                "width": found.width,
+                "height": found.height,
+                "profile_ignored": found.profile_ignored,
+            }
         except ImageError as error:
             found, about = Pixels(b""), {"error": one_line(error, limit=None)}
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         with suppress(BrokenPipeError):  # who asked has ended
-            _send(answers, {**about, "bytes": len(found.data)}, found.data)
+            _send(answers, {**about, "number": asked["number"], "bytes": len(found.data)}, found.data)
+
+
+def _paths() -> list[str]:
+    """Return what this process imports from, for a decoder to search after its own folders.
+
+    Ray puts the driver's folders before the standard library, and its working directory too, where a json.py may lie.
+    """
+    return [*(path for path in sys.path if Path(path).is_absolute() and not _is_here(path)), _PACKAGES]
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return Path(path).samefile(".")
+    except OSError:
+        return False
 
 
 def _useless(reason: str) -> str:
@@ -156,11 +210,10 @@ def _useless(reason: str) -> str:
     )
 
 
-def _pixels(data: bytes, name: str, size: int, original_size: bool) -> Pixels:
-    if not original_size:
-        return Pixels(fit_bytes(data, size, name=name).tobytes())
-    image = open_rgb(io.BytesIO(data), name=name)
-    return Pixels(fit(image, size, name=name).tobytes(), image.width, image.height)
+def _pixels(data: bytes, name: str, size: int, original_size: bool, color: str, seconds: float) -> Pixels:
+    image = open_rgb(io.BytesIO(data), name=name, color=color, max_seconds=seconds)
+    sides = (image.width, image.height) if original_size else (None, None)
+    return Pixels(fit(image, size, name=name).tobytes(), differs(image), *sides)
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

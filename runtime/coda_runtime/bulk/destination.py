@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
 from ..errors import InputError, OutputError, one_line
 from ..io.atomic_files import staged_file
+from ..io.folder_lock import held_folder
+from ..io.regular_files import open_regular
 from ..io.remote import is_local, open_filesystem, redacted
 
 _WHOLE_UPLOADS = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "hf", "memory"})
@@ -56,13 +58,18 @@ class Destination:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
+        if self._local is not None:
+            with self.open(name) as file, self._explained("read"):
+                return file.read()
         with self._explained("read"):
             return bytes(self._fs.cat_file(self._at(name)))
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file for random access."""
         with self._explained("read"):
-            file: IO[bytes] = self._fs.open(self._at(name), "rb")
+            file: IO[bytes] = (
+                self._fs.open(self._at(name), "rb") if self._local is None else open_regular(self._at(name))
+            )
             return file
 
     def size(self, name: str) -> int:
@@ -101,33 +108,18 @@ class Destination:
         if self._local is None:
             yield
             return
-        import fcntl
-
-        new = not self._local.exists()
-        path = self._local / _LOCK
-        with self._explained("written"):
-            self._local.mkdir(parents=True, exist_ok=True)
-            lock = path.open("a")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                    raise FileNotFoundError(f"{path} was put there anew")
-            except OSError as error:
-                raise InputError(
-                    f"another run is writing to {self.url}; wait for it to end, stop it, or choose another --out"
-                ) from error
-            try:
-                for name in self.names():
-                    if _BESIDE.fullmatch(name):
-                        (self._local / name).unlink(missing_ok=True)
-                yield
-            finally:
-                if new and self.names() == [_LOCK]:
-                    # While it is held: nobody else's lock is taken away.
-                    path.unlink()
-                    with suppress(OSError):  # another run has begun to look here
-                        self._local.rmdir()
+        with ExitStack() as stack:
+            with self._explained("written"):
+                try:
+                    stack.enter_context(held_folder(self._local, _LOCK))
+                except BlockingIOError as error:
+                    raise InputError(
+                        f"another run is writing to {self.url}; wait for it to end, stop it, or choose another --out"
+                    ) from error
+            for name in self.names():
+                if _BESIDE.fullmatch(name):
+                    (self._local / name).unlink(missing_ok=True)
+            yield
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -136,7 +128,7 @@ class Destination:
     def _explained(self, what: str) -> Iterator[None]:
         try:
             yield
-        except OutputError:
+        except (InputError, OutputError):
             raise
         except Exception as error:  # each file system's package has errors of its own
             raise OutputError(

@@ -17,14 +17,16 @@ import numpy.typing as npt
 
 from ..errors import OutputError, TokenError, one_line
 from ..format.spec import Spec
+from ..io.protobuf_wire import WireError
 from ..io.remote import require
+from ..io.unpacking import OversizedError
 from .destination import Destination
 from .manifest import NAME, read_manifest
+from .parquet_file import ParquetFile
 from .shards import ids_sha256
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 _GROUPS_KEPT = 32
 _FILES_KEPT = 64  # thousands would run into the limit on open files
@@ -51,7 +53,7 @@ class TokenFolder:
             )
         self._result = read_manifest(self._folder.read(NAME), f"{self._folder.url}/{NAME}")
         self._ends = list(accumulate(rows for _, rows in self._result.shards))
-        self._files: dict[str, pq.ParquetFile] = {}
+        self._files: dict[str, ParquetFile] = {}
         self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
 
     @property
@@ -86,7 +88,9 @@ class TokenFolder:
         row = index - (self._ends[shard] - rows)
         group, inside = divmod(row, self._result.rows_per_group)
         found = self._group(file, group, min(self._result.rows_per_group, rows - row + inside))
-        return {**found.others.slice(inside, 1).to_pylist()[0], "ids": found.ids[inside]}
+        with self._explained(file):  # text that is none
+            others = found.others.slice(inside, 1).to_pylist()[0]
+        return {**others, "ids": found.ids[inside]}
 
     def __repr__(self) -> str:
         about = f"{len(self)} images, {self.spec.num_tokens} tokens each"
@@ -99,8 +103,9 @@ class TokenFolder:
         """Read all shards and compare their ids with the checksums in the manifest. Raises OutputError."""
         for shard in self.manifest["shards"]:
             with self._explained(shard["file"]):
-                table = self._open(shard["file"]).read(columns=["ids"])
-            if table.num_rows != shard["images"] or ids_sha256(table) != shard["ids_sha256"]:
+                file = self._open(shard["file"])
+                rows, found = file.metadata.num_rows, ids_sha256(file.read("ids"))
+            if rows != shard["images"] or found != shard["ids_sha256"]:
                 raise OutputError(
                     f"{self._folder.url}/{shard['file']} is not the file that manifest.json describes; remove both and "
                     "run `coda tokenize` again"
@@ -118,12 +123,15 @@ class TokenFolder:
         found = self._groups.pop((file, group), None)
         if found is None:
             with self._explained(file):
-                table = self._open(file).read_row_group(group, columns=list(self.columns))
-                if table.num_rows != rows:
-                    raise IndexError(f"row group {group} has {table.num_rows} rows, expected {rows}")
-            ids = table.column("ids").combine_chunks()
-            lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
-            values = ids.flatten().to_numpy()
+                opened = self._open(file)
+                if group >= len(opened.group_rows) or opened.group_rows[group] != rows:
+                    raise IndexError(
+                        f"its row groups have {opened.group_rows[:9]} rows, expected {rows} in no. {group}"
+                    )
+                table = opened.read_group(group, self.columns)
+                ids = table.column("ids").combine_chunks()
+                lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
+                values = ids.flatten().to_numpy()
             if (lengths != self.spec.num_tokens).any() or values.min() < 0 or values.max() >= self.spec.vocab_size:
                 raise TokenError(
                     f"{self._folder.url}/{file} has ids that do not fit its manifest: expected {self.spec.num_tokens} "
@@ -136,13 +144,18 @@ class TokenFolder:
             self._groups.popitem(last=False)
         return found
 
-    def _open(self, file: str) -> pq.ParquetFile:
-        import pyarrow.parquet as pq
+    def _open(self, file: str) -> ParquetFile:
+        import pyarrow as pa
 
         if file not in self._files:
             if len(self._files) >= _FILES_KEPT:
-                self._files.pop(next(iter(self._files))).close(force=True)
-            self._files[file] = pq.ParquetFile(self._folder.open(file))
+                self._files.pop(next(iter(self._files))).close()
+            opened = ParquetFile(self._folder.open(file))
+            kind = opened.schema.field("ids").type
+            if not pa.types.is_list(kind) or kind.value_type != pa.int32():
+                opened.close()
+                raise LookupError(f"its ids are {kind}, expected list<int32>")
+            self._files[file] = opened
         return self._files[file]
 
     @contextmanager
@@ -151,7 +164,7 @@ class TokenFolder:
 
         try:
             yield
-        except (OSError, pa.ArrowException, IndexError) as error:
+        except (OSError, MemoryError, pa.ArrowException, WireError, OversizedError, LookupError, UnicodeError) as error:
             raise OutputError(
                 f"{self._folder.url}/{file} is missing or damaged ({one_line(error)}); remove it and manifest.json, "
                 "and run `coda tokenize` again"

@@ -53,6 +53,8 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
             "graphs": settings.tokenizer,
         },
         "precision": settings.precision,
+        "color": settings.color,
+        "profiles_ignored": sum(shard.profiles_ignored for shard in shards),
         "made_by": [made_by[key] for key in sorted(made_by)],
         "source": settings.source,
         "columns": columns,

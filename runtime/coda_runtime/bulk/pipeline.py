@@ -79,6 +79,7 @@ def encode_shards(
             "size": side,
             "original_size": plan.settings.original_size,
             "image_timeout": image_timeout,
+            "color": plan.settings.color,
         },
         num_cpus=1,
         **whole_blocks,

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, one_line
 from ..format.bundle import Bundle
+from ..format.color import STORED
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
-from ..io.json_fields import parse_json
+from ..io.json_fields import describe, parse_json
 from ..io.omitted import Omitted
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Settings:
     """What decides the result. Two runs with equal settings and images give the same files.
 
     `tokenizer` is {file: sha256} of the bundle's graphs that make ids, of their precision; where the bundle lies, and
-    what engines were built from the graphs, does not matter. `label`, `image_column`, `key_column` are SourceOptions'.
+    what engines were built from the graphs, does not matter. `label`, `image_column`, `key_column` are SourceOptions';
+    `color` is LoadOptions', and what older plans were made with is its default.
     """
 
     source: str
@@ -47,6 +49,8 @@ class Settings:
     image_column: str
     key_column: str | None
     format_version: int = FORMAT_VERSION
+    color: str = STORED
+    reproducible: bool = False  # LoadOptions'; older plans have none
 
     def differences(self, other: Settings) -> list[str]:
         """Return what differs in `other`, in words."""
@@ -131,9 +135,16 @@ def read_plan(data: bytes, where: str) -> Plan:
         content = parse_json(table.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
         omitted = Omitted.from_json(content.get("omitted", {}))  # older plans have none
+        files = content["files"]
+        if not isinstance(files, dict):
+            raise TypeError(f"files is {describe(files)}, expected an object")
+        for column in ("path", "file", *(["label"] if settings.label is not None else [])):
+            table.column(column)
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise OutputError(f"{where} is not a plan that this coda knows ({error}); choose another --out") from error
-    return Plan(settings, table, content["files"], omitted, hashlib.sha256(data).hexdigest())
+        raise OutputError(
+            f"{where} is not a plan that this coda knows ({one_line(error, named=True)}); choose another --out"
+        ) from error
+    return Plan(settings, table, files, omitted, hashlib.sha256(data).hexdigest())
 
 
 def check_same(plan: Plan, settings: Settings, where: str) -> None:

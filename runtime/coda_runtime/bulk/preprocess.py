@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import CodaError, ImageError, one_line
+from ..format.color import STORED
 from . import failures
 from .decoding import TIMEOUT_S, Decoder, decoder
 from .sources import Reader
@@ -27,13 +28,20 @@ def pack_rows(start: int, rows: pa.Table) -> dict[str, object]:
 
 
 def read_pixels(
-    chunk: pa.Table, *, reader: Reader, size: int, original_size: bool, image_timeout: float = TIMEOUT_S
+    chunk: pa.Table,
+    *,
+    reader: Reader,
+    size: int,
+    original_size: bool,
+    image_timeout: float = TIMEOUT_S,
+    color: str = STORED,
 ) -> pa.Table:
     """Turn packed rows into one row an image.
 
     Columns: `position` in the plan (int64), `pixels` (binary: uint8 [size,size,3], or null), `width` and `height` of
-    the upright image (int32, null unless `original_size`), `error` (string: why there are no pixels), and `failure`,
-    which is set in a single row if the source itself failed. `image_timeout` is in seconds, for each image.
+    the upright image (int32, null unless `original_size`), `profile_ignored` (bool), `error` (string: why there are no
+    pixels), and `failure`, which is set in a single row if the source itself failed. `image_timeout` is in seconds, for
+    each image, `color` as for `fit_bytes`.
     """
     import pyarrow as pa
 
@@ -43,6 +51,7 @@ def read_pixels(
             "pixels": pa.binary(),
             "width": pa.int32(),
             "height": pa.int32(),
+            "profile_ignored": pa.bool_(),
             "error": pa.string(),
             "failure": pa.string(),
         }
@@ -54,17 +63,21 @@ def read_pixels(
         names = rows.column("path").to_pylist()
         try:
             for number, item in enumerate(reader.read(rows)):
-                out.append({"position": start + number, **_pixels(item, names[number], size, original_size, decoding)})
+                found = _pixels(item, names[number], size, original_size, decoding, color)
+                out.append({"position": start + number, **found})
         except CodaError as error:
             return pa.Table.from_pylist([{"position": start, "failure": failures.pack(error)}], schema)
     return pa.Table.from_pylist(out, schema)
 
 
-def _pixels(item: Fetched, name: str, size: int, original_size: bool, decoding: Decoder) -> dict[str, object]:
+def _pixels(
+    item: Fetched, name: str, size: int, original_size: bool, decoding: Decoder, color: str
+) -> dict[str, object]:
     try:
         if isinstance(item, ImageError):
             raise item
-        found = decoding.decode(item, name, size, original_size=original_size)
+        found = decoding.decode(item, name, size, original_size=original_size, color=color)
     except ImageError as error:
         return {"error": one_line(error, limit=None)}
-    return {"pixels": found.data, "width": found.width, "height": found.height}
+    sides = {"width": found.width, "height": found.height}
+    return {"pixels": found.data, "profile_ignored": found.profile_ignored, **sides}

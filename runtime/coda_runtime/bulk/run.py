@@ -43,7 +43,8 @@ class Summary:
     or not, this run worked through; `images_per_second` is taken from the first result on, without the start of Ray and
     the engines, None where there was no second one; `shards` is the number of files; `left_out` counts files of SRC
     that the plan does not know, since they were added later; `omitted` is {kind: {"count", "first"}} of what was left
-    out of the plan, with the first names; `unlabelled` counts images without the label that was asked for.
+    out of the plan, with the first names; `unlabelled` counts images without the label that was asked for. `color` is
+    what the images' values were taken for, `profiles_ignored` counts those with a profile other than sRGB.
     """
 
     out: str
@@ -56,6 +57,8 @@ class Summary:
     left_out: int
     omitted: dict[str, dict[str, Any]]
     unlabelled: int
+    color: str
+    profiles_ignored: int
 
 
 def tokenize(
@@ -96,7 +99,7 @@ def tokenize(
             is one that cannot be read, like one that ends the process that decodes it.
         report: is told of the progress.
         **options: how each encoder loads the bundle, as for `coda_runtime.load`: device ("auto", "cpu" or "cuda"),
-            backend, precision (which is part of what is computed), and the other fields of `LoadOptions`.
+            backend, precision and color (which are part of what is computed), and the other fields of `LoadOptions`.
 
     Raises:
         InputError: there are no images, or `out` holds a run with other settings, or another run is writing to it.
@@ -118,7 +121,7 @@ def tokenize(
     opened.verify(load_options.verify)
     load_options = _for_encoders(opened, load_options)
     source_options = SourceOptions(label, image_column, key_column)
-    settings = _settings(opened, os.fspath(source), load_options.precision, shard_size, source_options, original_size)
+    settings = _settings(opened, os.fspath(source), load_options, shard_size, source_options, original_size)
     everywhere = str(opened.folder.absolute()) if expand_home(bundle).exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
@@ -204,6 +207,8 @@ class _Run:
             left_out=left_out,
             omitted=self._plan.omitted.to_json(),
             unlabelled=self._plan.unlabelled,
+            color=self._plan.settings.color,
+            profiles_ignored=sum(shard.profiles_ignored for shard in shards),
         )
 
     def _write_errors(self) -> None:
@@ -261,19 +266,21 @@ def _for_encoders(bundle: Bundle, options: LoadOptions) -> LoadOptions:
 
 
 def _settings(
-    bundle: Bundle, source: str, precision: str, shard_size: int, options: SourceOptions, original_size: bool
+    bundle: Bundle, source: str, loading: LoadOptions, shard_size: int, options: SourceOptions, original_size: bool
 ) -> Settings:
     fs, path = open_filesystem(source)
     return Settings(
         source=path if is_local(fs) else redacted(source),
         shard_size=shard_size,
-        precision=precision,
-        tokenizer=tokenizer_files(bundle, precision),
+        precision=loading.precision,
+        reproducible=loading.reproducible,
+        tokenizer=tokenizer_files(bundle, loading.precision),
         spec=bundle.spec.to_json(),
         label=options.label,
         original_size=original_size,
         image_column=options.image_column,
         key_column=options.key_column,
+        color=loading.color,
     )
 
 

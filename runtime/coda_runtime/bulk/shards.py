@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError, one_line
 from ..io.json_fields import parse_json
+from ..io.protobuf_wire import WireError
 from .destination import Destination
+from .parquet_file import ParquetFile
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ _KEY = b"coda.shard"
 class Finished:
     """A shard that is done. `errors` holds {"path", "error"} of each image that could not be read.
 
-    `ids_sha256` is that of the ids of all rows, as little-endian int32; `made_by` says what each part ran on.
+    `ids_sha256` is that of the ids of all rows, as little-endian int32; `made_by` says what each part ran on;
+    `profiles_ignored` counts images with a colour profile other than sRGB that was ignored.
     """
 
     file: str
@@ -34,6 +38,7 @@ class Finished:
     bytes: int
     ids_sha256: str
     made_by: list[dict[str, str]]
+    profiles_ignored: int = 0
 
 
 def shard_name(number: int) -> str:
@@ -65,8 +70,9 @@ def write_shard(destination: Destination, plan: Plan, number: int, results: list
             for path, error in zip(paths, errors.to_pylist(), strict=True)
             if error is not None
         ],
-        "ids_sha256": ids_sha256(table),
+        "ids_sha256": ids_sha256([table.column("ids")]),
         "made_by": [part for text in made_by for part in json.loads(text)],
+        "profiles_ignored": sum(map(bool, result.column("profile_ignored").to_pylist())),
     }
     file = io.BytesIO()
     table = table.replace_schema_metadata({_KEY: json.dumps(account).encode()})
@@ -79,17 +85,16 @@ def write_shard(destination: Destination, plan: Plan, number: int, results: list
 def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
     """Read the account of a finished shard. Raises OutputError if it is damaged, or of another run."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     name = shard_name(number)
     where = f"{destination.url}/{name}"
     try:
         with destination.open(name) as file:
-            metadata = pq.ParquetFile(file).metadata
+            metadata = ParquetFile(file).metadata
         account = parse_json(metadata.metadata[_KEY])
         finished = _finished(name, metadata.num_rows, destination.size(name), account)
         known = account["plan"] == plan.digest
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+    except (pa.ArrowException, OSError, MemoryError, WireError, ValueError, TypeError, KeyError) as error:
         raise OutputError(
             f"{where} is damaged, or was not written by coda ({one_line(error)}); remove it and run again"
         ) from error
@@ -98,13 +103,14 @@ def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
     return finished
 
 
-def ids_sha256(table: pa.Table) -> str:
+def ids_sha256(columns: Iterable[pa.ChunkedArray]) -> str:
     """Return the SHA-256 of the ids of all rows, as little-endian int32."""
     digest = hashlib.sha256()
-    for chunk in table.column("ids").chunks:
+    for chunk in (chunk for column in columns for chunk in column.chunks):
         digest.update(chunk.flatten().to_numpy(zero_copy_only=False).astype("<i4", copy=False).tobytes())
     return digest.hexdigest()
 
 
 def _finished(name: str, images: int, size: int, account: dict[str, Any]) -> Finished:
-    return Finished(name, images, account["errors"], size, account["ids_sha256"], account["made_by"])
+    ignored = int(account.get("profiles_ignored", 0))  # older shards have none
+    return Finished(name, images, account["errors"], size, account["ids_sha256"], account["made_by"], ignored)

@@ -13,7 +13,7 @@ from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
 from ..loading import open_tokenizer
 from .base import command as coda_command
-from .base import json_option, print_json, printable, progress
+from .base import json_option, print_json, progress, warn
 from .options import bundle_argument, force_option, load_options
 from .png import save_png
 from .sources import keep_existing
@@ -26,10 +26,10 @@ from .sources import keep_existing
 @bundle_argument
 @click.argument("tokens", metavar="TOKENS.npz", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
-@force_option
+@force_option("pictures of the same names in --out")
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @json_option
-@load_options()
+@load_options(but=["color"])
 def command(
     bundle: str, tokens: Path, out: Path, force: bool, scales: int | None, as_json: bool, options: LoadOptions
 ) -> None:
@@ -41,7 +41,7 @@ def command(
         file = read_tokens(tokens, tok)
         if not file.known:
             told = "does not say which tokenizer made its tokens; unless it was this one, they stand for other images"
-            click.echo(f"warning: {printable(tokens)} {told}", err=True)
+            warn(f"{tokens} {told}")
         ids = file.ids[:, : _prefix(tok.spec.prefix_lengths, scales)]
         names = png_names(file.names)
         keep_existing(out, names, force=force)

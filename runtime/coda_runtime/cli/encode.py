@@ -13,8 +13,8 @@ from ..io.atomic_files import staged_file
 from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress
-from .options import bundle_argument, images_argument, load_options, skip_bad_option
-from .sources import SourceReader, collect, keep_sources
+from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
+from .sources import SourceReader, collect, keep_file, keep_sources
 
 
 @coda_command(
@@ -25,24 +25,26 @@ from .sources import SourceReader, collect, keep_sources
 @bundle_argument
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The .npz file to write.")
+@force_option("a file that is there")
 @skip_bad_option(default=False)
 @json_option
 @load_options()
 def command(
-    bundle: str, images: tuple[Path, ...], out: Path, skip_bad: bool, as_json: bool, options: LoadOptions
+    bundle: str, images: tuple[Path, ...], out: Path, force: bool, skip_bad: bool, as_json: bool, options: LoadOptions
 ) -> None:
     """Turn IMAGES, files and folders, into tokens.
 
-    The .npz file has ids (int32 [N,L]), names, scales, vocab_size and made_with, which tells the tokenizer.
+    The .npz file has ids (int32 [N,L]), names, scales, vocab_size, color, and made_with, which tells the tokenizer.
     """
     sources = collect(images)
     keep_sources(sources, [out])
+    keep_file(out, force=force)
     with (
         open_tokenizer(bundle, options) as tok,
         staged_file(out) as beside,
         progress("encoding", len(sources)) as bar,
     ):
-        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad)
+        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad, color=options.color)
         ids = np.empty((len(sources), tok.spec.num_tokens), dtype=np.int32)
         names: list[str] = []
         for start in range(0, len(sources), tok.images_per_run):

@@ -24,8 +24,9 @@ images_argument = click.argument(
 """Files and folders, passed as `images: tuple[Path, ...]`."""
 
 
-force_option = click.option("--force", is_flag=True, help="Replace pictures of the same names in --out.")
-"""Passed as `force: bool`."""
+def force_option(what: str) -> Callable[[F], F]:
+    """Add --force, passed as `force: bool`, for `what` the command would otherwise refuse to replace."""
+    return click.option("--force", is_flag=True, help=f"Replace {what}.")
 
 
 def skip_bad_option(*, default: bool) -> Callable[[F], F]:
@@ -95,6 +96,8 @@ def _option(field: Field[Any]) -> Callable[[F], F]:
         settings |= {"multiple": True}
     else:
         settings |= {"default": field.default, "show_default": field.default is not None}
+    if "choices" in metadata:
+        settings |= {"type": click.Choice(metadata["choices"])}
     if "range" in metadata:
         settings |= {"type": click.IntRange(*metadata["range"])}
     return click.option(_name(field), field.name, **settings)

@@ -16,14 +16,14 @@ from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
 from .png import save_png
-from .sources import SourceReader, collect, keep_existing, keep_sources
+from .sources import SourceReader, collect, keep_apart, keep_existing, keep_sources
 
 
 @coda_command(name="reconstruct", example="coda reconstruct bundle photos/ --out pictures --side-by-side")
 @bundle_argument
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
-@force_option
+@force_option("pictures of the same names in --out")
 @click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
 @skip_bad_option(default=False)
 @json_option
@@ -43,6 +43,7 @@ def command(
     PSNR is in dB against the image as the tokenizer sees it: resized by its shorter side and cropped at the centre.
     """
     sources = collect(images)
+    keep_apart(out, images, sources)
     names = png_names([source.name for source in sources])
     keep_sources(sources, [out / name for name in names])
     keep_existing(out, names, force=force)
@@ -53,14 +54,11 @@ def command(
         staged_folder(out) as folder,
         progress("reconstructing", len(sources)) as bar,
     ):
-        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad)
+        reader = SourceReader(sources, tok.spec.image_size, skip_bad=skip_bad, color=options.color)
         for start in range(0, len(sources), tok.images_per_run):
             part, originals = reader.read(start, tok.images_per_run)
-            bar.advance(min(tok.images_per_run, len(sources) - start))
-            if not part:
-                continue
-            reconstructions = tok.reconstruct(originals)
-            scores = psnr_per_image(originals, reconstructions).tolist()
+            reconstructions = tok.reconstruct(originals) if part else originals
+            scores = psnr_per_image(originals, reconstructions).tolist() if part else []
             for source, original, reconstruction, score in zip(part, originals, reconstructions, scores, strict=True):
                 name = name_of[id(source)]
                 save_png(
@@ -68,6 +66,7 @@ def command(
                     np.concatenate([original, reconstruction], axis=1) if side_by_side else reconstruction,
                 )
                 results.append((source.name, name, score))
+            bar.advance(min(tok.images_per_run, len(sources) - start))
     mean = float(np.mean([score for _, _, score in results]))
     reader.tell()
     if as_json:

@@ -56,6 +56,13 @@ _DEFAULT = ServeOptions()
     help="Maximum width times height of an image.",
 )
 @click.option(
+    "--max-decode-seconds",
+    type=_SECONDS,
+    default=_DEFAULT.max_decode_seconds,
+    show_default=True,
+    help="Maximum processor time to decode an image.",
+)
+@click.option(
     "--max-request-mb",
     type=click.IntRange(1, 1024),
     default=_DEFAULT.max_request_mb,
@@ -96,7 +103,7 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
     several devices. On SIGTERM it finishes the requests in progress; logs go to stderr, metrics at /metrics.
     """
     require("`coda serve`", "serve")
-    server_options = ServeOptions(**settings)
+    server_options = ServeOptions(**settings, color=options.color)
     folder = find_bundle(bundle)
     spec = Bundle.open(folder).spec
     with listen(server_options) as http_sockets:

@@ -11,7 +11,8 @@ import click
 import numpy as np
 
 from ..errors import ImageError, InputError, one_line
-from ..images import Batches, Pixels
+from ..format.color import STORED
+from ..images import Batches, IgnoredProfiles, Pixels
 from ..io.image_files import expected_suffixes, find_images
 from .base import printable, warn
 
@@ -46,8 +47,9 @@ def collect(paths: Sequence[Path]) -> list[Source]:
 class SourceReader:
     """Reads images in pieces, at the tokenizer's size; those that cannot be read end it, or are kept in `skipped`."""
 
-    def __init__(self, sources: Sequence[Source], size: int, *, skip_bad: bool) -> None:
-        self._sources, self._size, self._skip_bad = sources, size, skip_bad
+    def __init__(self, sources: Sequence[Source], size: int, *, skip_bad: bool, color: str = STORED) -> None:
+        self._sources, self._size, self._skip_bad, self._color = sources, size, skip_bad, color
+        self._ignored = IgnoredProfiles()
         self.skipped: list[tuple[str, str]] = []
         """(name, reason) of each image that was left out."""
 
@@ -57,7 +59,8 @@ class SourceReader:
         Raises ImageError, in the end also where no image at all can be read.
         """
         part = self._sources[start : start + count]
-        tried = Batches([source.path for source in part], self._size).try_each(slice(0, len(part)))
+        batches = Batches([source.path for source in part], self._size, self._color, ignored=self._ignored)
+        tried = batches.try_each(slice(0, len(part)))
         found = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, np.ndarray)]
         bad = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, ImageError)]
         if bad and not self._skip_bad:
@@ -71,17 +74,25 @@ class SourceReader:
         return [source for source, _ in found], np.stack(pixels) if pixels else np.empty(shape, np.uint8)
 
     def to_json(self) -> dict[str, object]:
-        """Return what was left out, as every command's JSON has it."""
+        """Return what was left out and how colours were read, as every command's JSON has it."""
         told = [{"name": name, "reason": reason} for name, reason in self.skipped]
-        return {"num_skipped": len(told), "skipped": told}
+        return {
+            "num_skipped": len(told),
+            "skipped": told,
+            "color": self._color,
+            "num_profiles_ignored": self._ignored.count,
+        }
 
     def tell(self) -> None:
-        """Name on stderr what was left out, the first so many."""
+        """Name on stderr what was left out, the first so many, and count the colour profiles that were ignored."""
+        warn(self._ignored.warning())
         for name, reason in self.skipped[:_NAMED]:
             click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
         if self.skipped:
             more = f", {len(self.skipped) - _NAMED} of them not named here" if len(self.skipped) > _NAMED else ""
-            warn(f"{len(self.skipped)} images could not be read and were skipped{more}")
+            count = len(self.skipped)
+            were = "1 image could not be read and was" if count == 1 else f"{count} images could not be read and were"
+            warn(f"{were} skipped{more}")
 
 
 def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:
@@ -111,6 +122,25 @@ def keep_existing(folder: Path, names: Iterable[str], *, force: bool) -> None:
         raise InputError(
             f"{folder} holds {_printable(there[0])!r}{more} already; choose another --out, or replace with --force"
         )
+
+
+def keep_file(file: Path | None, *, force: bool, option: str = "--out") -> None:
+    """Raise InputError if writing this file would replace one that holds something, unless that is wanted.
+
+    Whatever a command writes may have taken hours: the tokens of a data set, the speed before a change.
+    """
+    if file is not None and not force and file.is_file() and file.stat().st_size:
+        raise InputError(f"{file} exists already; choose another {option}, or replace it with --force")
+
+
+def keep_apart(out: Path, given: Iterable[Path], sources: Iterable[Source]) -> None:
+    """Raise InputError if pictures in `out` would be among the images when the folders `given` are searched again."""
+    folders = [path for path in given if path.is_dir()]
+    holding = {parent for folder in {source.path.parent for source in sources} for parent in (folder, *folder.parents)}
+    searched = {os.path.realpath(path) for path in holding if any(path.is_relative_to(folder) for folder in folders)}
+    real = Path(os.path.realpath(out))
+    if not searched.isdisjoint(map(str, (real, *real.parents))):
+        raise InputError(f"{out} is in a folder of the images, which its pictures would be among; choose another --out")
 
 
 def _search(folder: Path) -> list[Source]:

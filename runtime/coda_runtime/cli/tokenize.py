@@ -16,6 +16,7 @@ from ..backends.base import LoadOptions
 from ..bulk.decoding import TIMEOUT_S
 from ..bulk.run import SHARD_SIZE, tokenize
 from ..bulk.sources import SourceOptions
+from ..images import IgnoredProfiles
 from ..io.omitted import Omitted
 from ..io.remote import redacted
 from .base import command as coda_command
@@ -83,6 +84,9 @@ def command(
     warn(Omitted.from_json(done.omitted).warning(redacted(source)))
     if done.unlabelled:
         warn(f"{done.unlabelled} of {done.images + done.errors} images have no label {settings['label']!r}")
+    ignored = IgnoredProfiles()
+    ignored.add("", done.profiles_ignored)
+    warn(ignored.warning())
     if as_json:
         print_json(asdict(done))
         return

@@ -30,7 +30,9 @@ _EXAMPLE = """coda verify bundle
 coda verify bundle --parity --device cuda
 coda verify bundle --parity --backend tensorrt-rtx --record
 coda verify bundle --tokenizer tokenizer"""
-_ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, give --parity, or --tokenizer DIR"
+_NO_PARITY = (
+    "only checksums and what the graphs hold were checked; to measure parity again, give --parity, or --tokenizer DIR"
+)
 
 
 @coda_command(
@@ -43,7 +45,7 @@ _ONLY_CHECKSUMS = "only the checksums were checked; to measure parity again, giv
 @click.option("--tokenizer", help="What BUNDLE was exported from: a tokenizer folder, a hub id, official:VARIANT.")
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @json_option
-@load_options(but=["precision"])
+@load_options(but=["precision", "color"])
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -56,6 +58,8 @@ def command(
     options: LoadOptions,
 ) -> None:
     """Check every file of BUNDLE, reading all of it; then measure parity again, if that is asked for.
+
+    A file must have its checksum, and an ONNX graph only operators and loops that a bundle may hold.
 
     --parity runs every graph and engine that may load here on the photographs in BUNDLE, and needs nothing else;
     --device, --backend and the like say where, and --allow-host-code is only for a BUNDLE that you trust.
@@ -90,7 +94,7 @@ def command(
         warn_of_omitted(parity_images)
         parity = _by_tokenizer(opened.folder, tokenizer, parity_images)
     missing = {} if parity is None else unmeasured_files(opened.manifest, parity)
-    note = _ONLY_CHECKSUMS if parity is None else _note(opened.manifest, missing)
+    note = _NO_PARITY if parity is None else _note(opened.manifest, missing)
     told = None if parity is None else {file: parity_json(records) for file, records in parity.items()}
     if as_json:
         report = {"bundle": str(opened.folder), "ok": failure is None, "files": files, "parity": told}

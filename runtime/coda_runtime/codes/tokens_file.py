@@ -1,7 +1,8 @@
 """tokens.npz: ids, and what `coda encode` writes beside them: the names of their images, and whose tokens they are.
 
 Keys: ids int32 [N,L]; names, unicode [N]; scales and vocab_size int64; made_with, unicode [k], the
-fingerprints of the bundle. A file of another program may have the ids alone: what else it has is checked.
+fingerprints of the bundle; color, unicode, what the images' values were taken for (older files have none, which is
+"stored"). A file of another program may have the ids alone: what else it has is checked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..errors import TokenError
 from ..format.spec import Spec
 from ..io.npy import NUMBERS, read_npz
 
-_KEYS = {"ids": "iu", "names": "U", "scales": "iu", "vocab_size": "iu", "made_with": "U"}
+_KEYS = {"ids": "iu", "names": "U", "scales": "iu", "vocab_size": "iu", "made_with": "U", "color": "U"}
 
 
 class Maker(Protocol):
@@ -28,6 +29,7 @@ class Maker(Protocol):
     spec: Spec
     fingerprints: tuple[str, ...]
     folder: Path
+    color: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def write_tokens(path: Path, ids: npt.NDArray[np.int32], names: Sequence[str], t
             scales=np.array(tok.spec.scales),
             vocab_size=np.array(tok.spec.vocab_size),
             made_with=np.array(tok.fingerprints),
+            color=np.array(tok.color),
         )
 
 

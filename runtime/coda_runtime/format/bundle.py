@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -93,18 +93,24 @@ class Bundle:
             raise ChecksumError(f"{path} is a link that leaves the bundle, to {real}; put the file itself there")
         return path
 
-    def verify(self, mode: Verify = "cached") -> None:
-        """Check what `check` does. Raises ChecksumError, ArtifactError."""
-        for _, problem in self.check(mode):
+    def verify(self, mode: Verify = "cached", *, graphs: bool = True, apart_from: Collection[Artifact] = ()) -> None:
+        """Check what `check` does. Raises ChecksumError, ArtifactError.
+
+        Left out is what `apart_from` holds, and without `graphs` ONNX files are compared with their checksums alone:
+        for whoever takes bytes from `read`, which checks them itself.
+        """
+        for _, problem in self.check(mode, graphs=graphs, apart_from=apart_from):
             if problem is not None:
                 raise problem
 
-    def check(self, mode: Verify = "always") -> Iterator[tuple[str, BundleError | None]]:
+    def check(
+        self, mode: Verify = "always", *, graphs: bool = True, apart_from: Collection[Artifact] = ()
+    ) -> Iterator[tuple[str, BundleError | None]]:
         """Yield (file name, what is wrong with it or None) for every file of the bundle.
 
-        The manifest is compared with SHA256SUMS, every file with the manifest (ChecksumError), and an ONNX file must
-        be one that may be loaded (ArtifactError, see graph_check). `read` believes checksums as far as `mode` does from
-        then on.
+        The manifest is compared with SHA256SUMS, every file with the manifest (ChecksumError), and with `graphs` an
+        ONNX file must be one that may be loaded (ArtifactError, see graph_check). `read` believes checksums as far as
+        `mode` does from then on.
         """
         if mode not in ("cached", "always"):
             raise InputError(f'verify is {mode!r}; expected "cached" or "always"')
@@ -112,20 +118,23 @@ class Bundle:
         sums = self.folder / CHECKSUMS_NAME
         # A SHA256SUMS that the manifest does not mention counts too: the key itself may be what was altered.
         if self.manifest.checksums is not None or sums.exists():
-            yield MANIFEST_NAME, self._check_sums(sums)
+            found = self._read_sums(sums)
+            yield MANIFEST_NAME, found if isinstance(found, ChecksumError) else None
         for artifact in self.manifest.artifacts:
+            if artifact in apart_from:
+                continue
             try:
-                self.check_artifact(artifact, mode)
+                self.check_artifact(artifact, mode, graphs=graphs)
             except BundleError as problem:
                 yield artifact.file, problem
             else:
                 yield artifact.file, None
 
-    def check_artifact(self, artifact: Artifact, mode: Verify = "always") -> None:
+    def check_artifact(self, artifact: Artifact, mode: Verify = "always", *, graphs: bool = True) -> None:
         """Do what `check` does for one file. Raises ChecksumError, ArtifactError."""
         path = self.path(artifact)
         checksums.check_file(path, artifact.sha256, artifact.bytes, verify=mode)
-        if artifact.format == "onnx":
+        if graphs and artifact.format == "onnx":
             check_graph(path)
 
     def read(self, artifact: Artifact) -> bytes:
@@ -139,6 +148,20 @@ class Bundle:
         if artifact.format == "onnx":
             check_graph(path, data)
         return data
+
+    def read_lists(self) -> dict[str, bytes]:
+        """Return {name: bytes} of the manifest and SHA256SUMS, where there is one, as `check` would pass them.
+
+        Raises ChecksumError.
+        """
+        lists = {MANIFEST_NAME: self._manifest_bytes}
+        path = self.folder / CHECKSUMS_NAME
+        if self.manifest.checksums is not None or path.exists():
+            found = self._read_sums(path)
+            if isinstance(found, ChecksumError):
+                raise found
+            lists[CHECKSUMS_NAME] = found
+        return lists
 
     def load_codebook(self) -> npt.NDArray[np.float32]:
         """Load the value table, float32 [V, C], read-only. Raises ArtifactError, ChecksumError."""
@@ -167,9 +190,11 @@ class Bundle:
         blobs = blobs_of(root)
         return (root,) if blobs is None else (root, blobs)
 
-    def _check_sums(self, path: Path) -> ChecksumError | None:
+    def _read_sums(self, path: Path) -> bytes | ChecksumError:
+        """Return the bytes of SHA256SUMS, or what is wrong with it or the manifest."""
         try:
-            listed = checksums.parse_sums(read_bounded(path, MAX_BYTES), path)
+            data = read_bounded(path, MAX_BYTES)
+            listed = checksums.parse_sums(data, path)
         except ChecksumError as problem:
             return problem
         except OSError as error:
@@ -181,7 +206,7 @@ class Bundle:
         expected |= {artifact.file: artifact.sha256 for artifact in self.manifest.artifacts}
         problem_text = checksums.sums_problem(listed, expected)
         if problem_text is None:
-            return None
+            return data
         if (left := self._unfinished(expected)) is not None:
             # Quoted: this is copied into a shell, and who made the folder chose the name.
             finish = shlex.join(["mv", "--", str(left), str(path)])

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from secrets import token_hex
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from ..errors import ChecksumError, one_line
+from ..errors import ChecksumError, OutputError, one_line
 from ..io.regular_files import open_regular
+from ..io.user_folders import cache_folder
 from .manifest import CHECKSUMS_NAME
 
 Verify = Literal["cached", "always"]
@@ -127,8 +128,7 @@ _GET_AGAIN = "copy, download or export the bundle again"
 
 
 def _cache_path() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "coda-runtime" / "checksums.json"
+    return cache_folder() / "coda-runtime" / "checksums.json"
 
 
 def _cache_key(stat: os.stat_result) -> list[int]:
@@ -136,18 +136,37 @@ def _cache_key(stat: os.stat_result) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
+class _Parsed(NamedTuple):
+    """The cache as it was last read, and of which file: each file of a bundle asks for its own line of it."""
+
+    state: tuple[object, ...]
+    entries: dict[str, list[object]]
+
+
+_last = _Parsed((), {})
+
+
 def _cache_read() -> dict[str, list[object]]:
     """Read the whole cache; a missing, broken, large or foreign one counts as empty, since it only ever saves time."""
+    global _last
     try:
         path = _cache_path()
         if not _is_ours(path.parent):
             return {}
         with open_regular(path) as file:
-            found = file.read(_MAX_CACHE_BYTES + 1) if _is_safe(os.fstat(file.fileno())) else b""
+            stat = os.fstat(file.fileno())
+            if not _is_safe(stat):
+                return {}
+            state = (str(path), *_cache_key(stat))
+            if _last.state == state:
+                return dict(_last.entries)
+            found = file.read(_MAX_CACHE_BYTES + 1)
         data = json.loads(found) if len(found) <= _MAX_CACHE_BYTES else {}
-    except (OSError, ValueError, RecursionError, RuntimeError):  # RuntimeError: there is no home directory
+    except (OSError, ValueError, RecursionError, OutputError):  # OutputError: there is no home directory
         return {}
-    return data if isinstance(data, dict) else {}
+    entries = data if isinstance(data, dict) else {}
+    _last = _Parsed(state, entries)
+    return dict(entries)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -172,7 +191,7 @@ def _cache_put(path: Path, stat: os.stat_result, digest: str) -> None:
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < _SETTLED_NS:
         return
     # Not being able to remember is no failure: the next run hashes again.
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, OutputError):
         cache = _cache_path()
         cache.parent.parent.mkdir(parents=True, exist_ok=True)
         cache.parent.mkdir(mode=0o700, exist_ok=True)

@@ -120,3 +120,8 @@ DEFAULT_THRESHOLDS: Mapping[str, Threshold] = {
 def precision_of(name: str) -> Precision:
     """Return the precision of that name; a bundle of a later version may have one that is unknown here."""
     return PRECISIONS.get(name, Precision(name))
+
+
+def how_to_add(name: str) -> str:
+    """Return what gives a bundle one more precision and keeps all else of it, as the end of a message."""
+    return f"add it: coda export TOKENIZER --into BUNDLE --precision {name}"

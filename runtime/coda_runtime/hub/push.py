@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import HubError, InputError, ManifestError
+from ..errors import ChecksumError, HubError, InputError, ManifestError
 from ..format.bundle import Bundle
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Manifest
 from ..hub_source.client import explained, quiet_in_a_pipe, require_hub
@@ -17,6 +17,18 @@ from ..hub_source.fetch import download_small
 from ..hub_source.names import MAIN, HubName, parse_hub_name
 from ..hub_source.repository import Listing, list_files
 from .card import MARK, PICTURE, README, card_text, write_picture
+
+_SMALL = 16 << 20
+"""Bytes up to which a file is uploaded from memory. From a path, the Hub takes larger ones by their hash alone."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What becomes a file of the commit: its bytes or its path, its size, and the SHA-256 that it must have."""
+
+    source: bytes | str
+    size: int
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,22 +108,32 @@ def _open_branch(hub: Any, name: HubName, private: bool) -> Listing:
 
 
 def _commit(
-    hub: Any, name: HubName, before: Listing, files: Mapping[str, str], gone: Iterable[str], message: str
+    hub: Any, name: HubName, before: Listing, files: Mapping[str, Upload], gone: Iterable[str], message: str
 ) -> Any:
-    """Add `files`, {name in the repository: path}, and delete `gone` in one commit on top of `before`."""
-    operations = [hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=path) for file, path in files.items()]
+    """Add `files` and delete `gone` in one commit on top of `before`."""
+    operations = [hub.CommitOperationAdd(path_in_repo=file, path_or_fileobj=up.source) for file, up in files.items()]
+    for operation, up in zip(operations, files.values(), strict=True):
+        # The Hub takes what has the hash that was found just now.
+        found = operation.upload_info.sha256.hex()
+        if up.sha256 is not None and found != up.sha256:
+            raise ChecksumError(
+                f"{up.source!r} has SHA-256 {found[:12]}..., but the manifest says {up.sha256[:12]}...: it was altered "
+                "while it was pushed; copy, download or export the bundle again"
+            )
     operations += [hub.CommitOperationDelete(path_in_repo=file) for file in sorted(gone)]
     return hub.HfApi().create_commit(
         name.repo, operations, commit_message=message, revision=name.revision, parent_commit=before.commit
     )
 
 
-def _files(bundle: Bundle) -> dict[str, str]:
-    """Return {name in the repository: path}, links followed."""
-    lists = [file for file in (MANIFEST_NAME, CHECKSUMS_NAME) if (bundle.folder / file).exists()]
-    out = {file: bundle.folder / file for file in lists}
-    out |= {artifact.file: bundle.path(artifact) for artifact in bundle.manifest.artifacts}
-    return {file: str(path.resolve()) for file, path in out.items()}
+def _files(bundle: Bundle) -> dict[str, Upload]:
+    """Return {name in the repository: what to upload} of a bundle. Raises ChecksumError for what is not as it was."""
+    out = {file: Upload(data, len(data)) for file, data in bundle.read_lists().items()}
+    for artifact in bundle.manifest.artifacts:
+        small = artifact.bytes <= _SMALL
+        source = bundle.read(artifact) if small else str(bundle.path(artifact).resolve())
+        out[artifact.file] = Upload(source, artifact.bytes, artifact.sha256)
+    return out
 
 
 def _may_write_card(hub: Any, name: HubName, before: Listing) -> bool:
@@ -136,18 +158,17 @@ def _superseded(hub: Any, name: HubName, before: Listing) -> set[str]:
     return (listed | {CHECKSUMS_NAME}) & before.sizes.keys()
 
 
-def _card(bundle: Bundle, name: HubName, scratch: Path) -> dict[str, str]:
-    """Write the model card and its image, if the bundle has samples; {name in the repository: path}."""
-    out = {README: str(scratch / "README.md")}
-    if write_picture(bundle, scratch / "picture.png"):
-        out[PICTURE] = str(scratch / "picture.png")
-    (scratch / "README.md").write_text(card_text(bundle.manifest, name, PICTURE in out), encoding="utf-8")
-    return out
+def _card(bundle: Bundle, name: HubName, scratch: Path) -> dict[str, Upload]:
+    """Write the model card and its image, if the bundle has samples; {name in the repository: what to upload}."""
+    picture = (scratch / "picture.png").read_bytes() if write_picture(bundle, scratch / "picture.png") else None
+    card = card_text(bundle.manifest, name, picture is not None).encode()
+    made = {README: card} if picture is None else {README: card, PICTURE: picture}
+    return {file: Upload(data, len(data)) for file, data in made.items()}
 
 
-def _check_arrived(after: Listing, files: dict[str, str]) -> None:
+def _check_arrived(after: Listing, files: Mapping[str, Upload]) -> None:
     # What a .gitignore in the repository names is left out without a word.
-    missing = [file for file, path in files.items() if after.sizes.get(file) != Path(path).stat().st_size]
+    missing = [file for file, up in files.items() if after.sizes.get(file) != up.size]
     if missing:
         raise HubError(
             f"commit {after.commit} lacks {', '.join(missing)}, or has it in another size; does the repository have a "

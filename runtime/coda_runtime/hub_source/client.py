@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +11,12 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import CodaError, HubError, MissingDependencyError, one_line
+from .answers import watching
 from .names import HubName
 
 _DISK = frozenset({errno.ENOSPC, errno.EROFS, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _PATH = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.EMFILE, errno.ENAMETOOLONG})
 """Why the cache cannot be written; those of _PATH only of a path, since a socket may be denied too."""
-
-
-_ETAG = re.compile(r'(W/)?"?[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}"?')
-_PLAIN = {"ETag": _ETAG, "X-Linked-ETag": _ETAG, "X-Repo-Commit": re.compile(r"[0-9a-f]{40}")}
-"""Headers of an answer that become names of files in the cache."""
 
 
 def require_hub(name: HubName) -> Any:
@@ -50,33 +45,10 @@ def explained(name: HubName) -> Iterator[None]:
 
 
 @contextmanager
-def downloading(name: HubName) -> Iterator[None]:
-    """Do as `explained` does, and refuse answers by which a download would land outside the Hub's cache.
-
-    huggingface_hub names files after the ETag and the commit of an answer, and takes them for plain words.
-    """
-    # The session that it downloads with, of httpx or, before 1.0, of requests.
-    session = import_module("huggingface_hub.utils").get_session()
-    hooks = (session.event_hooks if hasattr(session, "event_hooks") else session.hooks)["response"]
-
-    def check(response: Any, *_: Any, **__: Any) -> None:
-        # A file is asked about by HEAD; other answers' tags, those of stores behind the Hub, name no file.
-        if response.request.method != "HEAD":
-            return
-        for header, plain in _PLAIN.items():
-            value = response.headers.get(header)
-            if value is not None and plain.fullmatch(value) is None:
-                raise HubError(
-                    f"the Hugging Face Hub answers for {name} with {header} {value[:60]!r}, expected a plain hash, and "
-                    "nothing was written; check HF_ENDPOINT, and ask whoever runs that server"
-                )
-
-    hooks.append(check)
-    try:
-        with explained(name):
-            yield
-    finally:
-        hooks.remove(check)
+def downloading(name: HubName, max_bytes: int) -> Iterator[None]:
+    """Do as `explained` does, for the download of a file of at most so many bytes, and refuse odd answers."""
+    with explained(name), watching(name, max_bytes):
+        yield
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def download_small(hub: Any, name: HubName, listing: Listing, file: str) -> Path
             f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MAX_BYTES} at most: that is not a coda "
             "bundle; check the name"
         )
-    with downloading(name):
+    with downloading(name, listing.sizes[file]):
         # By the revision's name, not by its commit: so the cache learns the name, and finds it without the Hub.
         path = Path(hub.hf_hub_download(name.repo, file, revision=name.revision))
     if path.parent.name != listing.commit:
@@ -76,8 +76,8 @@ def _download(hub: Any, name: HubName, listing: Listing) -> Path:
             )
     if CHECKSUMS_NAME in listing.sizes:
         download_small(hub, name, listing, CHECKSUMS_NAME)
-    with downloading(name):
-        for artifact in artifacts:
+    for artifact in artifacts:
+        with downloading(name, artifact.bytes):
             hub.hf_hub_download(name.repo, artifact.file, revision=listing.commit)
     return folder
 

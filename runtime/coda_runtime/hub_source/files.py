@@ -20,12 +20,20 @@ Choice = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Fetched:
-    """Files of one commit: where each lies in the cache, and its SHA-256 as it was read there."""
+    """Files of one commit: where each lies in the cache, and its SHA-256 as it was read there.
+
+    Files may be exchanged after that: whoever loads one hashes what it loads, and compares.
+    """
 
     name: HubName
     commit: str
     paths: Mapping[str, Path]
     sha256: Mapping[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """The snapshot in the cache that the files lie in."""
+        return _snapshot(self.paths)
 
 
 def fetch_files(name: HubName, choices: Sequence[Choice]) -> Fetched:
@@ -76,11 +84,14 @@ def _download(hub: Any, name: HubName, listing: Listing, choice: Choice) -> Fetc
                 f"{name} has a {file} of {listing.sizes[file]} bytes, expected {max_bytes} at most; nothing was "
                 "downloaded: check the name and what it is said to be"
             )
-    with downloading(name):
-        paths = {file: Path(hub.hf_hub_download(name.repo, file, revision=listing.commit)) for file in choice}
-        if name.revision != listing.commit:
-            # So the cache learns what the name stands for, and finds it without the Hub; last, when all is there.
-            smallest = min(choice, key=lambda file: listing.sizes[file])
+    paths = {}
+    for file in choice:
+        with downloading(name, listing.sizes[file]):
+            paths[file] = Path(hub.hf_hub_download(name.repo, file, revision=listing.commit))
+    if name.revision != listing.commit:
+        # So the cache learns what the name stands for, and finds it without the Hub; last, when all is there.
+        smallest = min(choice, key=lambda file: listing.sizes[file])
+        with downloading(name, listing.sizes[smallest]):
             hub.hf_hub_download(name.repo, smallest, revision=name.revision)
     return _hashed(name, listing.commit, paths, listing.sha256)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..errors import HubError
+from .answers import watching
 from .client import explained, is_offline, is_unreachable
 from .names import COMMIT, HubName
 
@@ -25,9 +26,10 @@ class Listing:
 
 def list_files(hub: Any, name: HubName) -> Listing:
     """Ask the Hub what a revision holds. Raises HubError, and what huggingface_hub does."""
-    info = hub.HfApi().model_info(
-        name.repo, revision=name.revision, files_metadata=True, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
-    )
+    with watching(name):
+        info = hub.HfApi().model_info(
+            name.repo, revision=name.revision, files_metadata=True, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
+        )
     if not info.sha:
         raise ValueError("it names no commit")
     if COMMIT.fullmatch(info.sha) is None:

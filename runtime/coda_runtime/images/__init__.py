@@ -4,25 +4,33 @@ The rule, as PyTorch's `Resize(S, LANCZOS)` and `CenterCrop(S)` on a PIL image: 
 (transparent pixels over white, 16-bit grey to 8), scale the shorter side to S with Lanczos, cut out the centre. An
 array that already is S x S goes through untouched and needs no Pillow.
 
-Files are not trusted: only `FORMATS` are read, up to `MAX_PIXELS`, and nothing but an ImageError comes of a bad one.
+Profiles are ignored unless `color` is "srgb"; docs/images.md has the rule with its cases.
+
+Files are not trusted: only `FORMATS` are read, up to `MAX_PIXELS` and for `MAX_SECONDS`, and nothing but an ImageError
+comes of a bad one.
 """
 
 from __future__ import annotations
 
 from .arrays import Pixels, check_batch
 from .batches import Batches, ImageLike, Images
+from .budget import MAX_SECONDS
 from .opening import FORMATS, MAX_PIXELS, require_pillow
+from .profiles import IgnoredProfiles, differs
 from .reading import open_rgb
 from .resizing import fit, fit_bytes
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
+    "MAX_SECONDS",
     "Batches",
+    "IgnoredProfiles",
     "ImageLike",
     "Images",
     "Pixels",
     "check_batch",
+    "differs",
     "fit",
     "fit_bytes",
     "open_rgb",

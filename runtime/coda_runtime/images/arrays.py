@@ -88,16 +88,17 @@ def _cast(array: npt.NDArray[Any], name: str) -> str:
 
     A bare cast keeps the last 8 bits of a whole number, and makes a picture of bool black.
     """
-    kind = array.dtype.kind
-    if kind in "USO" and isinstance(array.flat[0], (str, bytes, os.PathLike)):
+    letter = array.dtype.kind
+    if letter in "USO" and isinstance(array.flat[0], (str, bytes, os.PathLike)):
         return f": for images in files pass their paths as a list, {name}.tolist()"
-    if kind == "b":
+    if letter == "b":
         return f": {name}.astype(np.uint8) * 255"
-    if kind not in "iuf":
+    if letter not in "iuf":
         return ""
     low, high = array.min(), array.max()
-    if kind in "iu":
-        if array.dtype == np.uint16 and high > 255:
+    if letter in "iu":
+        # Cameras and scanners put 10 or 12 bits into 16, whose upper 8 are nearly black.
+        if array.dtype == np.uint16 and high > 0x7FFF:
             return f": for values of 16 bits keep the upper 8, ({name} >> 8).astype(np.uint8)"
         if low >= 0 and high <= 255:
             return f": its values are, {name}.astype(np.uint8)"

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 
 from ..errors import ImageError
+from ..format.color import STORED, check_color
 from ..machine.processors import usable_count
 from .arrays import Pixels, check_batch, encoded, kind
+from .profiles import IgnoredProfiles
 from .resizing import fit
 
 if TYPE_CHECKING:
@@ -29,11 +31,14 @@ class Batches:
     """The images of one call, checked as far as that is cheap; `take` makes slices ready for the encoder.
 
     `images` is uint8 [B,H,W,3], or a sequence of paths, PIL images and uint8 [H,W,3] arrays of any, mixed sizes.
-    Raises ImageError for anything else, and for an empty batch.
+    `color` says what their values mean, as for `fit_bytes`; `ignored` counts profiles that are ignored. Raises
+    ImageError for anything else, and for an empty batch.
     """
 
-    def __init__(self, images: Any, size: int) -> None:
-        self._size = size
+    def __init__(self, images: Any, size: int, color: str = STORED, *, ignored: IgnoredProfiles | None = None) -> None:
+        check_color(color)
+        self._size, self._color = size, color
+        self.ignored = IgnoredProfiles() if ignored is None else ignored
         self._array: Pixels | None = None
         self._items: Sequence[Any] = ()
         if isinstance(images, np.ndarray):
@@ -60,34 +65,38 @@ class Batches:
 
     def try_each(self, where: slice) -> list[Pixels | ImageError]:
         """Take the images of a slice of a sequence, each uint8 [S,S,3], or why it cannot be read."""
-        return self._map(_tried, self._items[where], where.start)
+        return self._map(self._try, self._items[where], where.start)
 
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
-        return np.stack(self._map(fit, items, start))
+        return np.stack(self._map(self._fit, items, start))
 
     def _map(self, function: Callable[..., T], items: Sequence[Any], start: int) -> list[T]:
         """Fit as many at a time as there are processors: Pillow decodes and resizes outside the interpreter's lock."""
         names = [f"images[{number}]" for number in range(start, start + len(items))]
-        workers = min(len(items), usable_count(), _MAX_AT_ONCE)
         # An image that Pillow opened is read only now, and not by two threads at once.
         opened = [id(item) for item in items if not isinstance(item, (str, os.PathLike, np.ndarray))]
-        if workers == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items)):
-            return [function(item, self._size, name=name) for item, name in zip(items, names, strict=True)]
+        alone = len(items) == 1 or len(set(opened)) < len(opened) or all(map(self._is_ready, items))
+        # Asked last: a container's quota is read from files, which takes longer than a small image.
+        workers = 1 if alone else min(len(items), usable_count(), _MAX_AT_ONCE)
+        if workers == 1:
+            return [function(item, name) for item, name in zip(items, names, strict=True)]
         with ThreadPoolExecutor(workers) as pool:
             try:
-                return list(pool.map(lambda item, name: function(item, self._size, name=name), items, names))
+                return list(pool.map(function, items, names))
             finally:
                 pool.shutdown(cancel_futures=True)  # the first bad image ends the call
 
+    def _fit(self, item: Any, name: str) -> Pixels:
+        return fit(item, self._size, name=name, color=self._color, ignored=self.ignored)
+
+    def _try(self, item: Any, name: str) -> Pixels | ImageError:
+        try:
+            return self._fit(item, name)
+        except ImageError as error:
+            return error
+
     def _is_ready(self, item: Any) -> bool:
         return isinstance(item, np.ndarray) and item.shape[:2] == (self._size, self._size)
-
-
-def _tried(item: Any, size: int, *, name: str) -> Pixels | ImageError:
-    try:
-        return fit(item, size, name=name)
-    except ImageError as error:
-        return error
 
 
 def _check_sequence(images: Any) -> Sequence[Any]:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ImageError, MissingDependencyError, one_line
-from .limits import excess
+from .budget import MAX_SECONDS, BudgetedFile
+from .limits import MAX_SIDE, excess
+from .unpacking import unpack
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,17 +36,22 @@ _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a so
 
 @contextmanager
 def opened(
-    source: str | os.PathLike[str] | IO[bytes], name: str, formats: Sequence[str] | None, max_pixels: int | None
+    source: str | os.PathLike[str] | IO[bytes],
+    name: str,
+    formats: Sequence[str] | None,
+    max_pixels: int | None,
+    max_seconds: float | None,
 ) -> Iterator[Image.Image]:
     """Open a path or a file for the length of a block, its header read and none of its pixels.
 
     Arguments and errors are those of `fit_bytes`; the block's errors are for `explained`.
     """
+    seconds, advice = (MAX_SECONDS, f", or {_OWN_WAY}") if max_seconds is None else (max_seconds, "")
     if isinstance(source, (str, os.PathLike)):
         with _regular_file(source, name).open("rb") as file:
-            yield _identify(file, name, formats, max_pixels)
+            yield _identify(BudgetedFile(file, name, seconds, advice), name, formats, max_pixels)
     else:
-        yield _identify(source, name, formats, max_pixels)
+        yield _identify(BudgetedFile(source, name, seconds, advice), name, formats, max_pixels)
 
 
 @contextmanager
@@ -91,7 +98,7 @@ def _regular_file(source: str | os.PathLike[str], name: str) -> Path:
     return path
 
 
-def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
+def _identify(file: BudgetedFile, name: str, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
     """Call Image.open, which has only a global limit, and warns of half of what is over that."""
     from PIL import Image
 
@@ -115,10 +122,12 @@ def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pix
         file.seek(0)
         try:
             # Without the file's name: by it Pillow maps plain pixels, and a file cut meanwhile would end the process.
-            image = factory(file, "")
+            opened_file: Any = file
+            image = factory(opened_file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):  # "this is not mine after all"
             continue
         _check_size(image, name, max_pixels)
+        unpack(image, file)
         return image
     allowed, advice = (FORMATS, f", or {_OWN_WAY}") if formats is None else (formats, "")
     raise ImageError(
@@ -145,4 +154,9 @@ def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:
         raise ImageError(
             f"{name!r} has too many pixels to be safe, {image.width} x {image.height}: {limit} is the limit "
             f"here; scale it down{advice}"
+        )
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(
+            f"{name!r} has {image.width} x {image.height} pixels, and no side may have more than {MAX_SIDE}; cut it "
+            "into pieces"
         )

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ImageError
+from ..format.color import STORED
 from .arrays import Pixels, check_one, encoded, kind
 from .opening import explained, require_pillow
+from .profiles import IgnoredProfiles
 from .reading import open_rgb
 
 if TYPE_CHECKING:
@@ -20,10 +22,18 @@ if TYPE_CHECKING:
 _LONG_SIDE_LIMIT = 8  # times S; a longer strip is cropped while it is resized, which saves its memory
 
 
-def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
+def fit(
+    image: Any,
+    size: int,
+    *,
+    name: str = "the image",
+    color: str = STORED,
+    ignored: IgnoredProfiles | None = None,
+) -> Pixels:
     """Fit one path, PIL image or uint8 [H,W,3] array -> uint8 [size,size,3] by the official rule.
 
-    A file may be of FORMATS and have MAX_PIXELS; a PIL image is its opener's, and neither is asked.
+    A file may be of FORMATS, have MAX_PIXELS and take MAX_SECONDS; a PIL image is its opener's, and none is asked.
+    `color` and `ignored` are those of `fit_bytes`.
 
     Raises ImageError naming the file for what cannot be read, MissingDependencyError when Pillow is needed and absent.
     """
@@ -37,13 +47,21 @@ def fit(image: Any, size: int, *, name: str = "the image") -> Pixels:
     elif not isinstance(image, require_pillow().Image):
         expected = f"expected a path, a PIL image or a uint8 [H,W,3] array{encoded(image)}"
         raise ImageError(f"{name} is a {kind(image)}; {expected}")
-    rgb = open_rgb(image, name=name)
+    rgb = open_rgb(image, name=name, color=color, ignored=ignored)
     with explained(name):
         return _resize(rgb, size)
 
 
 def fit_bytes(
-    data: bytes, size: int, *, name: str, formats: Sequence[str] | None = None, max_pixels: int | None = None
+    data: bytes,
+    size: int,
+    *,
+    name: str,
+    formats: Sequence[str] | None = None,
+    max_pixels: int | None = None,
+    max_seconds: float | None = None,
+    color: str = STORED,
+    ignored: IgnoredProfiles | None = None,
 ) -> Pixels:
     """Fit the bytes of an image file -> uint8 [size,size,3] by the official rule.
 
@@ -54,12 +72,25 @@ def fit_bytes(
         formats: Pillow's names of those that may be read, such as ("JPEG", "PNG"); None is FORMATS.
         max_pixels: width times height that the file's header may say, checked before a pixel is decoded; None is
             MAX_PIXELS, or PIL.Image.MAX_IMAGE_PIXELS where the application has set that lower.
+        max_seconds: seconds of a processor that it may take to decode; None is MAX_SECONDS.
+        color: "stored" takes the values as they are; "srgb" converts them to sRGB by the image's ICC profile.
+        ignored: counts the image if it has a profile other than sRGB that is ignored.
 
     Raises:
-        ImageError: it cannot be read, is of another format, or is larger than that.
+        ImageError: it cannot be read, is of another format, is larger or slower than that, or its profile cannot be
+            used.
+        InputError: `color` is neither.
         MissingDependencyError: Pillow is not installed.
     """
-    rgb = open_rgb(io.BytesIO(data), name=name, formats=formats, max_pixels=max_pixels)
+    rgb = open_rgb(
+        io.BytesIO(data),
+        name=name,
+        formats=formats,
+        max_pixels=max_pixels,
+        max_seconds=max_seconds,
+        color=color,
+        ignored=ignored,
+    )
     with explained(name):
         return _resize(rgb, size)
 

@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ImageError, one_line
@@ -78,7 +78,9 @@ def is_hidden(name: str) -> bool:
 
     macOS leaves `._photo.jpg` (AppleDouble, no image) beside every photo.jpg, in folders and in archives.
     """
-    return any(component.startswith(".") for component in PurePosixPath(name).parts)
+    if not name.startswith(".") and "/." not in name:  # nearly all of the millions in an archive
+        return False
+    return any(component.startswith(".") and component != "." for component in name.split("/"))
 
 
 def is_image(name: str) -> bool:
@@ -130,7 +132,8 @@ def unread_suffix(name: str, *, archives: bool = False) -> str | None:
     suffix = posixpath.splitext(lower)[1]
     if suffix in UNREAD:
         return suffix
-    return next((end for end in (_ARCHIVES if archives else COMPRESSED_TARS) if lower.endswith(end)), None)
+    ends = _ARCHIVES if archives else COMPRESSED_TARS
+    return next(end for end in ends if lower.endswith(end)) if lower.endswith(ends) else None
 
 
 def count_omitted(names: Iterable[str], omitted: Omitted, *, inside: str) -> None:

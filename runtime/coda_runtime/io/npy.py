@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from ..errors import one_line
 from .regular_files import open_regular
+from .unpacking import check_unpacked, max_unpacked
 
 Array = npt.NDArray[Any]
 
 NUMBERS = "biuf"
 """Kinds of dtypes: booleans, whole numbers and floats. With "U" for text; an object array would be a pickle."""
-_FREE = 256 << 20
-_RATIO = 100
-"""An archive may unpack to 256 MiB, a larger one to 100 times its own size: tables and photographs stay far below."""
+_MAX_EMPTY = 1 << 20
+"""The sides of an array without elements, those of 0 left out, may come to this: no batch of one image is larger."""
 
 
 def read_npy(path: str | os.PathLike[str], read: bytes | None = None) -> Array:
@@ -46,9 +46,7 @@ def read_npz(path: str | os.PathLike[str], kinds: str = NUMBERS, read: bytes | N
         with _opened(path, read) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
-            max_bytes = max(_FREE, _RATIO * file.seek(0, os.SEEK_END))
-            if total > max_bytes:
-                raise ValueError(f"it unpacks to {total} bytes, more than the limit of {max_bytes} for its size")
+            check_unpacked("it", total, max_unpacked(file.seek(0, os.SEEK_END)))
             return {_name(member): _member(archive, member, kinds) for member in members}
     except Exception as error:  # zipfile, zlib and numpy each stumble in their own way over a damaged file
         raise ValueError(one_line(error)) from error
@@ -85,7 +83,7 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
     if min(shape, default=0) < 0 or size != expected:
         raise ValueError(f"{size} bytes, and its header says {dtype} {list(shape)}, which are {expected}")
     # Elements of zero bytes, and sides beside a side of zero, take no room and yet may be as many as the header says.
-    if not dtype.itemsize or math.prod(filter(None, shape)) > size:
+    if not dtype.itemsize or math.prod(filter(None, shape)) > max(size, _MAX_EMPTY):
         raise ValueError(f"its header says {dtype} {list(shape)}, more elements than its {size} bytes can hold")
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)

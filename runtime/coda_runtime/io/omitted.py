@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .json_fields import describe
+
 NAMED = 3
 """Of each kind as many are named."""
 
@@ -57,7 +59,9 @@ class Omitted:
         return out
 
     def update(self, data: dict[str, Any]) -> None:
-        """Add what another's `to_json` gave."""
+        """Add what another's `to_json` gave. Raises KeyError, TypeError, ValueError."""
+        if not isinstance(data, dict):
+            raise TypeError(f"omitted is {describe(data)}, expected an object")
         for kind, told in data.items():
             before, first = self._kinds.get(str(kind), (0, []))
             self._kinds[str(kind)] = (before + int(told["count"]), [*first, *map(str, told["first"])][:NAMED])

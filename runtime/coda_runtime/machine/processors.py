@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,20 @@ def _physical_cores() -> int:
         except OSError:
             cores.add(str(cpu))
     return len(cores)
+
+
+def has_avx2() -> bool:
+    """Return whether this is an x86-64 processor with AVX2 and FMA, by what numpy has read from it.
+
+    /proc/cpuinfo is of no use here: under emulation it tells of the machine around.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    for module in ("numpy._core", "numpy.core"):  # numpy 2, and 1
+        with suppress(ImportError, AttributeError):
+            features = importlib.import_module(f"{module}._multiarray_umath").__cpu_features__
+            return bool(features.get("AVX2") and features.get("FMA3"))
+    return False
 
 
 def describe_cpu() -> dict[str, Any]:

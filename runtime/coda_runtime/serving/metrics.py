@@ -43,6 +43,11 @@ class Metrics:
         )
         self.images = Counter("coda_images_total", "Images that devices have processed.", by_model, registry=registry)
         self.queue_images = Gauge("coda_queue_images", "Images waiting for a device.", registry=registry)
+        self.ignored_profiles = Counter(
+            "coda_profiles_ignored_total",
+            "Images with a colour profile other than sRGB, which was ignored.",
+            registry=registry,
+        )
         self.dropped_lines = Counter(
             "coda_log_lines_dropped_total", "Lines of the log that nobody read in time.", registry=registry
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -11,12 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from prometheus_client import Counter
 
 from ..codes.ids import check_ids
 from ..errors import InputError
 from ..format.parts import IDS, IMAGE
 from ..format.spec import Spec
-from ..images import Pixels, fit, fit_bytes
+from ..images import IgnoredProfiles, Pixels, fit, fit_bytes
 from .admission import current_record
 from .batching import Batcher, Rows
 from .kserve_parts import Model
@@ -25,6 +27,7 @@ from .tensors import Tensor, only_input, read_files, read_ids, read_pixels
 from .wire import Request, Response
 
 T = TypeVar("T")
+_LOG = logging.getLogger("coda.serve")
 _FORMATS = ("JPEG", "PNG")
 
 
@@ -109,9 +112,16 @@ class TokenModel(Model):  # type: ignore[misc] # kserve has no types
 
 
 class Encode(TokenModel):
-    """Images to ids."""
+    """Images to ids. `ignored_profiles` counts images with a colour profile other than sRGB that was ignored."""
 
     datatypes = (IMAGE.datatype, "BYTES")
+
+    def __init__(
+        self, name: str, spec: Spec, options: ServeOptions, pool: ThreadPoolExecutor, ignored_profiles: Counter
+    ) -> None:
+        super().__init__(name, spec, options, pool)
+        self.ignored_profiles = ignored_profiles
+        self._told = False
 
     def tensors(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return `image` UINT8 [N,H,W,3], or BYTES [N]; `ids` INT32 [N,L]."""
@@ -123,10 +133,19 @@ class Encode(TokenModel):
     async def rows(self, tensor: Tensor) -> Pixels:
         """Return uint8 [N,S,S,3], resized by the official rule."""
         size, max_images = self.spec.image_size, self._options.max_images
+        ignored = IgnoredProfiles()
         fits: list[Callable[[], Pixels]]
         if tensor.datatype == "BYTES":
             files = read_files(tensor, max_images)
-            read = partial(fit_bytes, size=size, formats=_FORMATS, max_pixels=self._options.max_pixels)
+            read = partial(
+                fit_bytes,
+                size=size,
+                formats=_FORMATS,
+                max_pixels=self._options.max_pixels,
+                max_seconds=self._options.max_decode_seconds,
+                color=self._options.color,
+                ignored=ignored,
+            )
             fits = [partial(read, file, name=f"image[{number}]") for number, file in enumerate(files)]
         else:
             pixels = await self.read(read_pixels, tensor)
@@ -136,7 +155,17 @@ class Encode(TokenModel):
             self._check_size(pixels)
             fits = [partial(fit, image, size, name=f"image[{number}]") for number, image in enumerate(pixels)]
         with self.expect(len(fits)):
-            return np.stack(await self.in_pool(fits))
+            rows = np.stack(await self.in_pool(fits))
+        if ignored.count:
+            self._tell(ignored)
+        return rows
+
+    def _tell(self, ignored: IgnoredProfiles) -> None:
+        """Count the images of a request whose profile was ignored; the first of all are told of in the log."""
+        self.ignored_profiles.inc(ignored.count)
+        if not self._told:
+            self._told = True
+            _LOG.warning(ignored.warning())
 
     def _check_size(self, pixels: Pixels) -> None:
         height, width = pixels.shape[1:3]

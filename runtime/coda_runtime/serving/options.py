@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..format.color import STORED, check_color
 
 MAX_TEXT_BYTES = 8 * 2**20
 """Bytes of JSON, or of a gRPC message without raw contents: as Python's numbers they take many times their size."""
@@ -30,9 +31,11 @@ class ServeOptions:
         max_queue: images that may wait for a device.
         max_images: images in one request.
         max_pixels: width times height of one image.
+        max_decode_seconds: seconds of a processor for decoding one image.
         max_request_mb: MiB of one request.
         max_requests: requests under way, each of which may hold max_request_mb.
         timeout: seconds for a body to arrive, as many for its answer, and as many for the client to read that.
+        color: what the values of image files are taken for, as in `LoadOptions`.
         drain_seconds: seconds that requests under way get when the server is asked to stop.
 
     Raises:
@@ -51,8 +54,11 @@ class ServeOptions:
     max_requests: int = 64
     timeout: float = 30.0
     drain_seconds: float = 30.0
+    color: str = STORED
+    max_decode_seconds: float = 10.0
 
     def __post_init__(self) -> None:
+        check_color(self.color)
         if self.max_images > self.max_queue:
             raise InputError(
                 f"max-images is {self.max_images} and max-queue {self.max_queue}: a request of that size could never "

@@ -58,7 +58,7 @@ class TokenServer(ModelServer):  # type: ignore[misc] # kserve has no types
             log.count_dropped(self._metrics.dropped_lines.inc)
         self._pool = ThreadPoolExecutor(min(_MAX_THREADS, usable_count()), "coda-prepare")
         self._models: list[TokenModel] = [
-            Encode("encode", spec, options, self._pool),
+            Encode("encode", spec, options, self._pool, self._metrics.ignored_profiles),
             Decode("decode", spec, options, self._pool),
         ]
         for model in self._models:

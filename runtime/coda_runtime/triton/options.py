@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
-from ..format.precision import precision_of
+from ..format.precision import PRECISIONS, how_to_add, precision_of
 
 FORMATS = ("auto", "onnx", "tensorrt")
 DEVICES = ("gpu", "cpu")
@@ -71,10 +71,8 @@ class RepositoryOptions:
         """
         precision = available[0] if self.precision == "auto" else self.precision
         if precision not in available:
-            raise InputError(
-                f"precision is {precision!r}, and the bundle has {', '.join(available)}; "
-                "export it with that --precision too"
-            )
+            known = f"precision is {precision!r}, and the bundle has {', '.join(available)}"
+            raise InputError(f"{known}; {how_to_add(precision)}" if precision in PRECISIONS else known)
         if self.device == "cpu" and not precision_of(precision).onnxruntime_cpu:
             raise InputError(
                 f"Triton's ONNX Runtime has no {precision} convolution for CPUs: serve fp32 there, or take a GPU"

@@ -50,6 +50,18 @@ def test_the_worst_image_counts_and_identical_ones_are_none() -> None:
     assert found["psnr_to_input"] > found["decode_psnr"]
 
 
+def test_chosen_pictures_may_differ_and_reproducible_ones_may_not() -> None:
+    ids = np.arange(8).reshape(2, 4)
+    here = {"chosen": ids, "reproducible_small_ids": ids, "reproducible_small_latents": LATENT}
+    assert comparison.compare_chosen(here, here) == {"chosen": [0, 0], "reproducible": True}
+    assert comparison.compare_chosen({"chosen": ids}, here) == {"chosen": [0, 0], "reproducible": None}
+    off = here | {"chosen": ids // 2 * 2, "reproducible_small_latents": np.nextafter(LATENT, np.float32(9))}
+    assert comparison.compare_chosen(off, here) == {"chosen": [2, 2], "reproducible": False}
+    rows = {"here": row(chosen=[0, 0], reproducible=True), "old": row(chosen=[2, 2], reproducible=None)}
+    assert comparison.chosen_table(rows)[2:] == ["| here | 0, 0 | identical |", "| old | 2, 2 | not there |"]
+    assert comparison.broken(rows["old"]) == []
+
+
 def test_near_ties_and_roundings_are_not_broken() -> None:
     tied = {"mar": {"equal": 1340, "of": 1360, "step_agreement": 0.9993}}
     assert comparison.broken(row()) == []
@@ -62,6 +74,7 @@ def test_near_ties_and_roundings_are_not_broken() -> None:
         ({"ids": {"mar": {"equal": 1358, "of": 1360, "step_agreement": 0.9985}}}, "mar: step agreement 99.850 %"),
         ({"decode_psnr": 54.9}, "54.9 dB from this machine's, expected 55 dB"),
         ({"pixels_equal": False}, "other pixels"),
+        ({"reproducible": False}, "load(reproducible=True) computes something else"),
         ({"not_in_effect": ["ATen runs as AVX512, expected AVX2"]}, "ATen runs as AVX512, expected AVX2: the switch"),
         ({"tests": {"exit": 1, "summary": "1 failed in 1.00s"}}, "the numeric tests failed: 1 failed"),
     ],

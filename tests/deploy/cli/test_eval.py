@@ -236,8 +236,20 @@ def test_a_failure_half_way_leaves_the_older_report(
 
     monkeypatch.setattr(target.TokenizerTarget, "decode", fail)
     (tmp_path / "r.html").write_text("older")
-    assert "smaller --batch" in one_line(coda("eval", tiny_folder, "--data", photos, "--report", tmp_path / "r.html"))
+    run = ("eval", tiny_folder, "--data", photos, "--report", tmp_path / "r.html")
+    assert "smaller --batch" in one_line(coda(*run, "--force"))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.html": "older"}
+
+
+@pytest.mark.parametrize("option", ["--report", "--per-image"])
+def test_a_result_is_replaced_on_request_alone(tiny_folder: Path, photos: Path, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "result"
+    file.write_text("older")
+    run = ("eval", tiny_folder, "--data", photos, *QUICK, option, file)
+    assert f"{file} exists already; choose another {option}, or replace it with --force" in one_line(coda(*run))
+    assert file.read_text() == "older"
+    assert coda(*run, "--force").exit_code == 0
+    assert "psnr" in file.read_text().lower()
 
 
 def test_skipped_images_are_reported(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from coda_runtime.cli.app import cli
+from coda_runtime.format.color import COLORS
 
 
 def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -41,3 +42,13 @@ def test_bad_images_are_one_option() -> None:
         if "--skip-bad" in param.opts and "--no-skip-bad" in param.secondary_opts
     }
     assert found == SKIPS
+
+
+def test_what_colours_mean_is_one_option_of_every_command_that_reads_images() -> None:
+    found = {
+        name: list(param.type.choices)
+        for name, command in ALL.items()
+        for param in command.params
+        if "--color" in param.opts and isinstance(param.type, click.Choice)
+    }
+    assert found == {name: list(COLORS) for name in [*SKIPS, "bench run", "serve"]}

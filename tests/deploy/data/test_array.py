@@ -44,7 +44,7 @@ def test_an_array_in_memory_in_any_layout() -> None:
     [
         (PHOTOS / 255, r"float64; expected uint8"),
         (PHOTOS.transpose(0, 3, 1, 2), "channels first"),
-        (PHOTOS[..., 0], "looks grey"),
+        (PHOTOS[..., 0], "if it is 3 grey ones"),
         (np.array([{"a": 1}]), "cannot be read as a NumPy array .*objects"),
         (PHOTOS[:0], "the array holds no images"),
     ],

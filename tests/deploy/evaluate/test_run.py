@@ -80,7 +80,7 @@ def test_json_has_every_key(found: Evaluation) -> None:
         "psnr", "ssim", "ms_ssim", "lpips", "lpips_alex", "dists", "ssimulacra2", "rfid", "ms_ssim_scales",
         "vae_psnr", "vae_ssim", "vae_ms_ssim", "vae_lpips", "vae_lpips_alex", "vae_dists", "vae_ssimulacra2",
         "vae_rfid", "bits_per_pixel", "token_agreement", "scales", "not_computed", "warnings", "data", "subject",
-        "against", "network_device", "spec", "skipped",
+        "against", "network_device", "spec", "skipped", "color", "num_profiles_ignored",
     }  # fmt: skip
     assert figures["num_images"] == 8
     assert figures["spec"]["variant"] == "tiny_sd"

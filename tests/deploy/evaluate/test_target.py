@@ -13,11 +13,13 @@ import torch
 import coda_runtime
 from coda_deploy import CodaTokenizer
 from coda_deploy.errors import WeightsError
-from coda_deploy.evaluate import open_target, target
-from coda_deploy.tokenizer import storage
+from coda_deploy.evaluate import open_target
+from coda_deploy.evaluate.devices import torch_threads
 from coda_deploy.tokenizer.lora import branch, lora_layers, merge_lora
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, InputError
+from coda_runtime.machine import processors
+from tests.hub_server import Hub
 from tests.tiny_tokenizers import images, make
 
 BATCH = images(3).numpy()
@@ -146,24 +148,26 @@ def test_what_is_neither(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
         open_target(name)
 
 
-def test_hub_ids(tiny_folder: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the hub would leave in its cache: two files of a tokenizer, or else none and then the whole bundle."""
-    monkeypatch.setattr(storage, "snapshot_download", lambda *_, **__: str(tiny_folder))
+def test_hub_ids(hub: Hub, tiny_folder: Path, tiny_bundle: Path) -> None:
+    """Two files of a tokenizer, or else the whole bundle."""
+    hub.push_folder("owner/tokenizer", tiny_folder)
     with open_target("owner/tokenizer") as found:
         assert (found.name, found.about.kind) == ("owner/tokenizer", "tokenizer")
-    monkeypatch.setattr(storage, "snapshot_download", lambda *_, **__: str(tmp_path / "nothing-matched"))
-    monkeypatch.setattr(target, "find_bundle", lambda _: tiny_bundle)
+    hub.push_folder("owner/bundle", tiny_bundle)
     with open_target("owner/bundle") as found:
         assert (found.name, found.about.kind) == ("owner/bundle", "bundle")
-    monkeypatch.setattr(target, "find_bundle", lambda _: tmp_path)
-    with pytest.raises(InputError, match="owner/other is neither a tokenizer"):
-        open_target("owner/other")
+    hub.commit("owner/other", "main", {"README.md": b"a model"})
+    for name, told in (("owner/other", "lacks config.json"), ("owner/gone", "there is no model 'owner/gone'")):
+        with pytest.raises(WeightsError, match=f"{name} is not a local folder, and could not be downloaded .*{told}"):
+            open_target(name)
 
-    def unreachable(*_: object, **__: object) -> NoReturn:
-        raise OSError("no network")
 
-    monkeypatch.setattr(storage, "snapshot_download", unreachable)
-    with pytest.raises(
-        WeightsError, match="owner/gone is not a local folder, and could not be downloaded from the hub"
-    ):
-        open_target("owner/gone")
+@pytest.mark.parametrize(("quota", "expected"), [(4.0, 1), (None, 1)])
+def test_a_quota_does_not_raise_the_threads(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
+) -> None:
+    """The user asked PyTorch for one, as by OMP_NUM_THREADS=1."""
+    monkeypatch.setattr(processors, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(processors, "_physical_cores", lambda: 8)
+    with torch_threads(1), open_target(tiny_folder, device="cpu"):
+        assert torch.get_num_threads() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coda_deploy import ConfigError, WeightsError
+from coda_deploy.official import checkpoint as importer_checkpoint
 from coda_deploy.official import import_official
 from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE
 from coda_deploy.tokenizer.variants import VARIANTS
@@ -43,6 +45,28 @@ def test_half_precision_checkpoints_are_read_as_float32(tmp_path: Path) -> None:
     halves = {file: {key: tensor.half() for key, tensor in state.items()} for file, state in files.items()}
     read = import_official(write(tmp_path / "official", halves), "flux_v65536")
     assert {p.dtype for p in read.parameters()} == {torch.float32}
+
+
+def test_the_files_remembered_are_those_that_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is exchanged between its reading and all that comes after."""
+    tokenizer, files = checkpoint("flux_v65536")
+    folder = write(tmp_path / "official", files)
+    first = hashlib.sha256((folder / VAE_FILE).read_bytes()).hexdigest()
+    _, other = checkpoint("flux_v65536", seed=1)
+    real = importer_checkpoint.read_state
+
+    def read_state(path: Path, *data: bytes) -> dict[str, Any]:
+        write(folder, other)
+        return real(path, *data)
+
+    monkeypatch.setattr(importer_checkpoint, "read_state", read_state)
+    source = importer_checkpoint.Checkpoint("flux_v65536", folder)
+    # The second file is read after the exchange, and its own bytes are what is remembered.
+    second = hashlib.sha256((write(tmp_path / "other", other) / QUANTIZER_FILE).read_bytes()).hexdigest()
+    read = source.read(tokenizer.state_dict())
+    assert read.checkpoint == {"files": {VAE_FILE: first, QUANTIZER_FILE: second}}
+    key = next(key for key in read.tensors if "encoder" in key)
+    assert torch.equal(read.tensors[key], tokenizer.state_dict()[key])
 
 
 def test_unknown_variant_and_missing_folder(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from coda_deploy import CodaError, CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.evaluate import open_target
 from coda_deploy.export import export_tokenizer, verify_parity
 from coda_deploy.official import PUBLISHED, import_official
+from coda_deploy.official import checkpoint as published_checkpoint
 from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.variants import VARIANTS
@@ -277,3 +278,19 @@ def test_a_published_file_runs_no_code(hub: Hub, publish: Publish, tmp_path: Pat
     with pytest.raises(WeightsError, match="holds more than tensors"):
         CodaTokenizer.from_pretrained(f"official:{FLUX}")
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_file_exchanged_after_it_was_fetched_is_not_loaded(publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish()
+    real = published_checkpoint.fetch_files
+
+    def fetch_files(*args: Any) -> Any:
+        fetched = real(*args)
+        path = next(iter(fetched.paths.values()))
+        path.unlink()
+        torch.save(checkpoint(FLUX, 1)[1][VAE_FILE], path)
+        return fetched
+
+    monkeypatch.setattr(published_checkpoint, "fetch_files", fetch_files)
+    with pytest.raises(WeightsError, match="was changed while it was loaded; run it again"):
+        CodaTokenizer.from_pretrained(f"official:{FLUX}")

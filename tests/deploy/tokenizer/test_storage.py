@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from coda_deploy import CodaError, CodaTokenizer, ConfigError, WeightsError
 from coda_deploy.tokenizer import storage
+from coda_deploy.tokenizer.source import open_source
 from coda_runtime.errors import OutputError
+from tests.hub_server import Hub
 from tests.tiny_tokenizers import images, make
 
 
@@ -201,27 +203,38 @@ def test_a_file_instead_of_a_folder(tiny_folder: Path) -> None:
         CodaTokenizer.from_pretrained(tiny_folder / "config.json")
 
 
-@pytest.mark.parametrize(("given", "revision"), [("", None), ("@v1.0", "v1.0"), ("@feature/x", "feature/x")])
-def test_hub_ids(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, given: str, revision: str | None) -> None:
-    asked: dict[str, Any] = {}
+@pytest.mark.parametrize("given", ["", "@v1.0", "@feature/x"])
+@pytest.mark.parametrize("provenance", [{}, {"provenance.json": b'{"checkpoint": {}, "weights_sha256": "0"}'}])
+@pytest.mark.filterwarnings("ignore:.*describes other weights:RuntimeWarning")
+def test_hub_ids(hub: Hub, tiny_folder: Path, given: str, provenance: dict[str, bytes]) -> None:
+    wanted = {path.name: path.read_bytes() for path in tiny_folder.iterdir()} | provenance
+    hub.commit("someone/tokenizer", "main", {**wanted, "pytorch_model.bin": b"a pickle"})
+    for branch in ("v1.0", "feature/x"):
+        hub.refs["someone/tokenizer"][branch] = hub.refs["someone/tokenizer"]["main"]
+    assert CodaTokenizer.from_pretrained(f"someone/tokenizer{given}")
+    fetched = {path.rpartition("/")[2] for method, path in hub.asked if method == "GET" and "/resolve/" in path}
+    assert fetched == {"config.json", "model.safetensors", *provenance}
 
-    def download(name: str, **settings: Any) -> str:
-        asked.update(settings, name=name)
-        return str(tiny_folder)
 
-    monkeypatch.setattr(storage, "snapshot_download", download)
-    assert CodaTokenizer.from_pretrained(f"someone/tokenizer{given}").spec.vocab_size == 64
-    patterns = ["config.json", "model.safetensors", "provenance.json"]
-    assert asked == {"name": "someone/tokenizer", "revision": revision, "allow_patterns": patterns}
-
-
-def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr(storage, "snapshot_download", download)
-    with pytest.raises(WeightsError, match=r"someone/tokenizer is not a local folder, .*\(LocalEntryNotFoundError\)"):
+def test_a_hub_that_does_not_answer(hub: Hub) -> None:
+    hub.failing = 503
+    with pytest.raises(WeightsError, match=r"someone/tokenizer is not a local folder, .*did not.*check the name and"):
         CodaTokenizer.from_pretrained("someone/tokenizer")
+
+
+def test_a_hub_whose_answers_are_not_to_be_believed(hub: Hub, tiny_folder: Path, tmp_path: Path) -> None:
+    hub.push_folder("someone/tokenizer", tiny_folder)
+    hub.lying_sizes = {"config.json": 10}
+    with pytest.raises(WeightsError, match=r"config\.json, asked for someone/tokenizer, sends more than 10 bytes"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+    hub.lying_sizes = {"config.json": 10**9}
+    with pytest.raises(WeightsError, match=r"has a config\.json of 1000000000 bytes, expected 16777216 at most"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+    hub.lying_sizes = {}
+    hub.lying_headers["ETag"] = '"../../../../../written"'
+    with pytest.raises(WeightsError, match="expected a plain hash"):
+        CodaTokenizer.from_pretrained("someone/tokenizer")
+    assert not list(tmp_path.rglob("*written*"))
 
 
 def test_a_failed_save_leaves_what_was_there(folder: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +292,28 @@ def test_provenance_of_other_weights_is_not_believed(folder: Path) -> None:
     edit_weights(folder, lambda w: w["quantizer.codebook"].neg_())  # as a release would that knows no provenance.json
     with pytest.warns(RuntimeWarning, match=r"provenance\.json describes other weights than those in model\.safet"):
         assert CodaTokenizer.from_pretrained(folder).checkpoint is None
+
+
+def test_the_checksum_is_that_of_the_weights_that_were_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is exchanged between its reading and all that comes after."""
+    tokenizer = make()
+    tokenizer.checkpoint = CHECKPOINT
+    tokenizer.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    data = weights.read_bytes()
+    real = storage.load
+
+    def load(found: bytes) -> dict[str, torch.Tensor]:
+        edit_weights(folder, lambda w: w["quantizer.codebook"].neg_())
+        return real(found)
+
+    monkeypatch.setattr(storage, "load", load)
+    source = open_source(folder)
+    read = source.read(tokenizer.state_dict())
+    assert weights.read_bytes() != data
+    assert torch.equal(read.tensors["quantizer.codebook"], tokenizer.state_dict()["quantizer.codebook"])
+    assert read.checkpoint == CHECKPOINT
+    assert source.digest(read.tensors) == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"weights_sha256": "0", "checkpoint": 3}'])

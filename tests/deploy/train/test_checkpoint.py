@@ -199,8 +199,9 @@ def test_sums_that_are_none(tokenizer: CodaTokenizer, tmp_path: Path) -> None:
     place = save_checkpoint(tmp_path, tokenizer, TENSORS, facts(1), 1)
     for text in ("", "cut", f"{'0' * 64}  other\n"):
         (place / "SHA256SUMS").write_text(text)
-        with pytest.raises(WeightsError, match="is not a complete checkpoint"):
+        with pytest.raises(WeightsError, match="is not a complete checkpoint") as raised:
             load_checkpoint(place)
+        assert "bundle" not in str(raised.value), "there is none"
 
 
 @pytest.mark.parametrize("size", [None, 0, 4, 100])

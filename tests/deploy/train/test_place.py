@@ -93,3 +93,10 @@ def test_a_hidden_folder_is_not_searched(workspace: runs.Workspace, tmp_path: Pa
     photos = runs.write_photos(tmp_path / "photos")
     runs.train(runs.config(optim={"steps": 1}), photos, photos / ".run", vae=workspace.vae)
     assert not (photos / ".run" / LOCK).exists()
+
+
+def test_nor_a_second_one_of_the_same_process(tmp_path: Path) -> None:
+    with held(tmp_path / "out") as lock:
+        with pytest.raises(OutputError, match=r"out is in use, this very process is training there"), held(lock.parent):
+            pass
+        assert lock.exists()

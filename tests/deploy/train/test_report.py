@@ -131,3 +131,14 @@ def test_a_clock() -> None:
         "1:00:00",
         "100:00:00",
     ]
+
+
+def test_a_name_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Report(tmp_path).say("skipped \x1b[2Jevil\nerror.png: broken")
+    assert capsys.readouterr().err == "skipped \ufffd[2Jevil\ufffderror.png: broken\n"
+
+
+@pytest.mark.parametrize("value", ["1e999", "NaN", "9" * 400])
+def test_a_log_of_numbers_that_are_none(tmp_path: Path, value: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f'{{"step": 1, "psnr": 20.0}}\n{{"step": 2, "psnr": {value}}}\n')
+    assert Report(tmp_path).last() == {}

@@ -53,3 +53,14 @@ def test_two_processes(tmp_path: Path) -> None:
         assert json.loads((tmp_path / f"{rank}.json").read_text()).keys() == {"both", "own 0", "own 1"}
     said = (tmp_path / "rank-0.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in said] == ["skipped both", "skipped own 0", "skipped own 1"]
+
+
+def test_profiles_that_were_ignored_are_counted_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    skips = Skips(Report(tmp_path))
+    skips.tell_ignored()
+    for names in (("a", "b"), ("b", "c"), ()):
+        skips.note(TrainBatch(torch.zeros(0), (), (), names))
+    skips.gather()
+    skips.tell_ignored()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: 3 images have a colour profile other than sRGB (the first: a), which is ignored")

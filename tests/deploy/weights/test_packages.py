@@ -42,6 +42,16 @@ def test_pip_fetches_an_archive_and_runs_nothing_of_it(tmp_path: Path, hostile: 
     assert not (tmp_path / "ran").exists()
 
 
+def test_files_of_the_current_folder_are_not_run(
+    tmp_path: Path, hostile: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "pip.py").write_text("raise SystemExit('it was run')")
+    monkeypatch.chdir(tmp_path / "here")
+    check_package(download(hostile, tmp_path / "out"), hostile)
+
+
 def test_pip_itself_would_have_run_it(tmp_path: Path, hostile: Package) -> None:
     """So that the test above can fail."""
     import subprocess

@@ -11,7 +11,7 @@ import coda_runtime
 from coda_runtime.backends.base import Session
 from coda_runtime.bench.image_set import MAX_IMAGES, take_images
 from coda_runtime.bench.operations import FROM_FILES, OPERATIONS, Inputs, time_parts, time_reading
-from coda_runtime.errors import ArtifactError, InputError
+from coda_runtime.errors import ChecksumError, InputError
 from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
 
@@ -118,5 +118,5 @@ def test_images_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: Pat
 def test_damaged_samples_are_reported_as_such(bundle: Path, copy: object) -> None:
     damaged = copy(bundle)  # type: ignore[operator]
     (damaged / "parity.fp32.npz").write_bytes(b"no archive")
-    with pytest.raises(ArtifactError, match="not a readable"):
+    with pytest.raises(ChecksumError, match="has 10 bytes, but the manifest says"):
         take_images(Bundle.open(damaged))

@@ -231,7 +231,7 @@ def test_measured_parity_is_written_and_a_failed_gate_leaves_nothing(sealed: Pat
 def test_what_is_rejected_before_anything_is_built(sealed: Path, copy: Copy, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="precision 'int8' is unknown, expected some of fp32, fp16, bf16"):
         add_engines(sealed, dataclasses.replace(REQUEST, precisions=("int8",)), out=tmp_path / "a")
-    with pytest.raises(InputError, match="no ONNX files in 'fp16' to build from, only in fp32; export it with"):
+    with pytest.raises(InputError, match="no ONNX files in 'fp16' to build from, only in fp32; add it: coda export"):
         add_engines(sealed, dataclasses.replace(REQUEST, precisions=("fp16",)), out=tmp_path / "a")
     with pytest.raises(InputError, match="exists; name a folder that does not"):
         add_engines(sealed, REQUEST, out=tmp_path)
@@ -255,3 +255,50 @@ def test_an_altered_or_cut_engine_is_found_at_load(with_engines: Path, copy: Cop
     file.write_bytes(data)
     with pytest.raises(ChecksumError, match="decoder"):
         load(folder, backend="onnxruntime", verify="always")
+
+
+@pytest.mark.parametrize("elsewhere", [True, False], ids=["copied", "in place"])
+def test_a_graph_exchanged_after_the_check_is_not_built_from(
+    sealed: Path, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    folder = copy(sealed)
+    graph = folder / "encoder.fp32.onnx"
+    data = graph.read_bytes()
+    built: list[bytes] = []
+    real_verify, real_build = Bundle.verify, engines.build_engine
+
+    def verify(self: Bundle, *args: Any) -> None:
+        real_verify(self, *args)
+        graph.unlink()
+        graph.write_bytes(data[:-2] + bytes([data[-2] ^ 1, data[-1]]))
+
+    def build(*args: Any, **settings: Any) -> Any:
+        built.append(settings["read"])
+        return real_build(*args, **settings)
+
+    monkeypatch.setattr(Bundle, "verify", verify)
+    monkeypatch.setattr(engines, "build_engine", build)
+    with pytest.raises(ChecksumError, match=r"encoder\.fp32\.onnx has SHA-256"):
+        add_engines(folder, REQUEST, out=tmp_path / "out" if elsewhere else None)
+    assert not built
+    assert not (tmp_path / "out").exists()
+    assert not (folder / "engines").exists()
+
+
+def test_an_engine_is_built_from_the_bytes_that_were_checked(
+    sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(sealed)
+    real = engines.build_engine
+
+    def build(library: EngineLibrary, onnx: Path, *args: Any, **settings: Any) -> Any:
+        content = onnx.read_bytes()
+        onnx.write_bytes(b"no graph")  # and back again: nobody sees it afterwards
+        try:
+            return real(library, onnx, *args, **settings)
+        finally:
+            onnx.write_bytes(content)
+
+    monkeypatch.setattr(engines, "build_engine", build)
+    add_engines(folder, REQUEST, measure=lambda _, artifact: artifact)
+    Bundle.open(folder).verify("always")

@@ -46,7 +46,12 @@ class Here:
             packed = pa.Table.from_pylist([item])
             original_size = plan.settings.original_size
             read = read_pixels(
-                packed, reader=reader, size=side, original_size=original_size, image_timeout=image_timeout
+                packed,
+                reader=reader,
+                size=side,
+                original_size=original_size,
+                image_timeout=image_timeout,
+                color=plan.settings.color,
             )
             table = encode(read)
             if table.column("failure").null_count < len(table):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +22,7 @@ from tests.runtime import tiny
 from tests.runtime.bulk.conftest import expected, found, png, save_images
 from tests.runtime.bulk.local_pipeline import without_ray
 
-IMAGE = png(tiny.photos(1, 40, 60)[0])
+IMAGE, OTHER = (png(image) for image in tiny.photos(2, 40, 60))
 # What a hole in a C library does, for whoever decodes a file with these words in it.
 POISONOUS = """
 import os, signal, time
@@ -32,6 +36,8 @@ def poisonous(data, *arguments, original=decoding._pixels):
         os.kill(os.getpid(), signal.SIGSEGV)
     if b"poison: memory" in data or "EVERY" in os.environ:
         os.kill(os.getpid(), signal.SIGKILL)
+    if b"poison: slow" in data:
+        time.sleep(0.9)
     if b"poison: hang" in data:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         time.sleep(600)
@@ -49,7 +55,7 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ATTEMPTS", str(tmp_path / "attempts"))
     monkeypatch.syspath_prepend(str(tmp_path / "poison"))
     monkeypatch.setattr(decoding, "_CODE", f"import poisonous; {decoding._CODE}")
-    decoding.decoder.cache_clear()
+    monkeypatch.setattr(decoding, "_DECODERS", {})
     (tmp_path / "attempts").touch()
     return tmp_path / "attempts"
 
@@ -96,6 +102,72 @@ def test_where_no_image_can_be_decoded_none_is_blamed(
         Decoder().decode(IMAGE, "a.png", 32, original_size=False)
 
 
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
+def pixels_are_their_own(decoder: Decoder) -> None:
+    for data in (IMAGE, OTHER):
+        made = decoder.decode(data, "a.png", 32, original_size=False)
+        assert made.data == fit_bytes(data, 32, name="a").tobytes()
+
+
+def test_no_image_gets_the_pixels_of_one_that_was_interrupted(decoder: Decoder, attempts: Path) -> None:
+    def interrupt() -> None:
+        while not attempts.read_text():
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def handle(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(Interrupted):
+            decoder.decode(OTHER + b"poison: slow", "x.png", 32, original_size=False)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    pixels_are_their_own(decoder)
+
+
+def test_an_interrupt_while_the_process_starts(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(process: object, original: Any = decoding._pipes) -> Any:
+        monkeypatch.setattr(decoding, "_pipes", original)
+        raise Interrupted
+
+    monkeypatch.setattr(decoding, "_pipes", interrupted)
+    with pytest.raises(Interrupted):
+        decoder.decode(IMAGE, "a.png", 32, original_size=False)
+    assert decoder._process is None
+    pixels_are_their_own(decoder)
+
+
+def test_an_answer_to_another_question_is_not_taken(decoder: Decoder) -> None:
+    decoder.decode(IMAGE, "a.png", 32, original_size=False)
+    process = decoder._process
+    assert process is not None
+    assert process.stdin is not None
+    about = {"bytes": len(OTHER), "name": "x.png", "size": 32, "original_size": False, "color": "stored", "number": 0}
+    process.stdin.write(json.dumps(about).encode() + b"\n" + OTHER)
+    pixels_are_their_own(decoder)
+
+
+def test_files_of_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where it is on sys.path, as the driver's folder is in Ray's workers."""
+    for name in ("json.py", "coda_runtime.py", "defusedxml.py"):
+        (tmp_path / name).write_text("open('RUN', 'w').close(); raise SystemExit('it was run')")
+    monkeypatch.chdir(tmp_path)
+    for path in ("", str(tmp_path)):
+        monkeypatch.setattr(sys, "path", [path, *sys.path])
+        decoder = Decoder()
+        assert decoder.decode(IMAGE, "a.png", 32, original_size=False).data
+        decoder.close()
+    assert not (tmp_path / "RUN").exists()
+
+
 def test_a_decoder_ends_with_who_asks(decoder: Decoder) -> None:
     decoder.decode(IMAGE, "a.png", 32, original_size=False)
     process = decoder._process
@@ -103,6 +175,18 @@ def test_a_decoder_ends_with_who_asks(decoder: Decoder) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) == 0
+
+
+def test_another_time_limit_leaves_no_process_behind() -> None:
+    first = decoding.decoder(50.0)
+    first.decode(IMAGE, "a.png", 32, original_size=False)
+    process = first._process
+    assert process is not None
+    assert decoding.decoder(50.0) is first
+    second = decoding.decoder(60.0)
+    assert process.returncode is not None
+    pixels_are_their_own(second)
+    second.close()
 
 
 def test_poison_goes_to_errors_and_the_rest_goes_on(sealed: Path, tmp_path: Path, attempts: Path) -> None:

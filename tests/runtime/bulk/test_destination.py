@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fsspec.implementations.local import LocalFileSystem
@@ -69,20 +67,6 @@ def test_a_run_that_is_rejected_leaves_the_lock_of_the_other(tmp_path: Path, mon
                 pass
         with pytest.raises(InputError, match="another run is writing to"), other.held():
             pass
-
-
-def test_a_lock_that_was_taken_away_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is opened, and before it is locked the run that made it goes, and takes it away."""
-    lock = fcntl.flock
-
-    def late(file: Any, how: int) -> None:
-        (tmp_path / "out" / ".lock").unlink()
-        lock(file, how)
-
-    (tmp_path / "out").mkdir()
-    monkeypatch.setattr(fcntl, "flock", late)
-    with pytest.raises(InputError, match="another run is writing to"), Destination(str(tmp_path / "out")).held():
-        pass
 
 
 def test_the_lock_leaves_nothing_of_a_run_that_did_nothing(tmp_path: Path) -> None:

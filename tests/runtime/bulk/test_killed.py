@@ -93,5 +93,5 @@ def test_killed_and_started_again(sealed: Path, tmp_path: Path) -> None:
     assert report["computed"] == 4 * (SHARDS - len(before))
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert found(out) == expected(sealed, images)
-    names = [".lock", "errors.jsonl", "manifest.json", "plan.arrow", *(f"shard-{n:05d}.parquet" for n in range(SHARDS))]
+    names = ["errors.jsonl", "manifest.json", "plan.arrow", *(f"shard-{n:05d}.parquet" for n in range(SHARDS))]
     assert sorted(path.name for path in out.iterdir()) == names

@@ -17,15 +17,18 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from coda_runtime import ImageError, InputError, OutputError
 from coda_runtime.bulk import TokenFolder, tokenize
 from coda_runtime.bulk.destination import Destination
+from coda_runtime.bulk.plan import read_plan
 from coda_runtime.bulk.run import _own
 from coda_runtime.cli import app
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import expected, found, png, save_images, save_tar
 from tests.runtime.bulk.local_pipeline import Here, without_ray
+from tests.runtime.images import icc
 
 IMAGES, BROKEN = 22, ("g0/010b.png", "g2/last.png")
 
@@ -190,6 +193,7 @@ def test_columns(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None
         ({"shard_size": 8}, r"shard size \(7 there, 8 now\)"),
         ({"label": "folder"}, r"label \(None there, 'folder' now\)"),
         ({"original_size": True}, "original size"),
+        ({"reproducible": True}, r"reproducible \(False there, True now\)"),
     ],
 )
 def test_other_settings_are_rejected(
@@ -350,3 +354,71 @@ def test_to_a_url(sealed: Path, images: Path, ids: dict[str, list[int]], here: H
     assert {row["path"]: row["ids"].tolist() for row in folder} == ids
     folder.verify()
     fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+def test_what_colours_mean_is_recorded_and_never_mixed(sealed: Path, here: Here, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    save_images(folder, 4)
+    for path in (folder / "g0").glob("*.png"):
+        with Image.open(path) as image:
+            image.load()
+        image.save(path, icc_profile=icc.rgb())
+    for color, ignored in (("stored", 2), ("srgb", 0)):
+        out = tmp_path / color
+        done = tokenize(sealed, folder, out, color=color)
+        told = json.loads((out / "manifest.json").read_text())
+        assert (done.color, done.profiles_ignored) == (told["color"], told["profiles_ignored"]) == (color, ignored)
+        assert tokenize(sealed, folder, out, color=color).profiles_ignored == ignored
+        (out / "manifest.json").unlink()
+        with pytest.raises(InputError, match="started with other settings: color"):
+            tokenize(sealed, folder, out, color={"stored": "srgb", "srgb": "stored"}[color])
+    stored, srgb = found(tmp_path / "stored"), found(tmp_path / "srgb")
+    assert {path for path, ids in stored.items() if ids != srgb[path]} == {"g0/000.png", "g0/003.png"}
+
+
+def test_the_command_counts_profiles_in_one_line(sealed: Path, here: Here, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.fromarray(tiny.photos(1)[0]).save(tmp_path / "pictures" / f"{number}.png", icc_profile=icc.rgb())
+    given = ["tokenize", str(sealed), str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]
+    told = CliRunner().invoke(app.cli, given)
+    assert told.stderr.count("warning: 3 images have a colour profile other than sRGB, which is ignored") == 1
+    done = CliRunner().invoke(app.cli, [*given, "--color", "srgb"])
+    assert done.exit_code == 1
+    assert "color ('stored' there, 'srgb' now)" in done.stderr
+
+
+def test_a_plan_that_came_before_colours_were_recorded(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, images, tmp_path / "out")
+    content, table = plan_of(tmp_path / "out")
+    del content["settings"]["color"]
+    assert read_plan(as_plan(content, table), "it").settings.color == "stored"
+
+
+def plan_of(out: Path) -> tuple[dict[str, Any], pa.Table]:
+    table = pa.ipc.open_file(pa.BufferReader((out / "plan.arrow").read_bytes())).read_all()
+    return json.loads(table.schema.metadata[b"coda.plan"]), table
+
+
+def as_plan(content: object, table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    plan = table.replace_schema_metadata({b"coda.plan": json.dumps(content).encode()})
+    with pa.ipc.new_file(sink, plan.schema) as writer:
+        writer.write_table(plan)
+    return bytes(sink.getvalue())
+
+
+def test_a_plan_that_somebody_changed(sealed: Path, images: Path, here: Here, tmp_path: Path) -> None:
+    tokenize(sealed, images, tmp_path / "out", label="folder")
+    content, table = plan_of(tmp_path / "out")
+    changed: list[object] = [[], None, "words", {key: content[key] for key in content if key != "files"}]
+    for key in ("omitted", "files", "settings"):
+        changed += [{**content, key: wrong} for wrong in ([], [1], "words", None)]
+    for wrong in (1, {"count": "x", "first": []}, {"count": 1}):
+        changed += [{**content, "omitted": {"kind": wrong}}]
+    plans = [as_plan(wrong, table) for wrong in changed]
+    plans += [as_plan(content, table.drop_columns([name])) for name in ("path", "file", "label")]
+    for plan in plans:
+        with pytest.raises(OutputError, match=r"^it is not a plan that this coda knows \(.+\); choose another --out$"):
+            read_plan(plan, "it")
+    assert read_plan(as_plan(content, table), "it").images.num_rows == table.num_rows

@@ -102,11 +102,23 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "whole.png").write_bytes(PNGS[0])
     _, files, _ = read(tmp_path)
-    assert [str(file) for file in files] == [
+    assert [str(file) for file in files[:2]] == [
         "there is no image 'gone.png'; check the path",
         "'pipe.png' is not a regular file; leave it out",
     ]
+
+
+def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    """Neither as one of the others that are asked for a byte, nor as a .tar file."""
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "b.png")
+    with pytest.raises(InputError, match="nor can other images"):
+        read(tmp_path)
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(InputError, match=r"a\.tar cannot be read .*it is not a regular file"):
+        read(tmp_path / "a.tar")
 
 
 @pytest.fixture
@@ -420,25 +432,21 @@ def test_a_local_source_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / f"{number:02d}.png").write_bytes(PNGS[0])
     source = open_source(str(tmp_path), SourceOptions())
     listing, reader = source.listing(), source.reader(source.files())
-    original = Path.open
+    original = fetching.open_regular
     broken = {"05.png"}
 
-    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.suffix == ".png" and (not broken or path.name in broken):
+    def fail(path: str) -> io.BufferedReader:
+        if not broken or Path(path).name in broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return original(path, *arguments, **options)
+        return original(path)
 
-    monkeypatch.setattr(Path, "open", fail)
-
-    def read_bytes(path: Path) -> Any:
-        with path.open("rb") as file:
-            return file.read()
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(fetching, "open_regular", fail)
     files = list(reader.read(listing))
     assert [isinstance(file, ImageError) for file in files] == [number == 5 for number in range(20)]
     broken.clear()
-    with pytest.raises(InputError, match=r"cannot be read now \(Input/output error\), nor can other images; run the"):
+    with pytest.raises(
+        InputError, match=r"cannot be read now \(Input/output error\), nor can other images; check the disk"
+    ):
         list(reader.read(listing))
 
 
@@ -492,18 +500,23 @@ def test_a_node_without_the_folder(folder: Path, tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(InputError, match="photos does not exist, or is empty"):
         list(reader.read(listing))
-    (folder / "other.txt").touch()
-    assert all("there is no image" in str(file) for file in reader.read(listing))
+    (folder / "lost+found").mkdir()  # as on the mount point of an empty disk
+    with pytest.raises(InputError, match=r"cannot be read now .*, nor can other images; .* run the same command again"):
+        list(reader.read(listing))
+    (folder / "z.webp").write_bytes(PNGS[3])
+    *gone, there = reader.read(listing)
+    assert all("there is no image" in str(file) for file in gone)
+    assert there == PNGS[3]
 
 
 def test_trouble_that_is_not_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(PNGS[0])
 
     def fail(number: int) -> None:
-        def read_bytes(_: Path) -> bytes:
+        def open_regular(_: str) -> io.BufferedReader:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        monkeypatch.setattr(fetching, "open_regular", open_regular)
 
     fail(errno.EMFILE)
     with pytest.raises(InputError, match=r"cannot be read now \(Too many open files\).*run the same command again"):

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from coda_runtime.cli.app import cli
-from coda_runtime.cli.sources import Source, keep_existing, keep_sources
+from coda_runtime.cli.sources import Source, collect, keep_apart, keep_existing, keep_file, keep_sources
 from coda_runtime.errors import InputError, OutputError
 from coda_runtime.io.atomic_files import staged_file, staged_folder
 
@@ -51,6 +51,61 @@ def test_decode_and_reconstruct_keep_what_is_there(sealed: Path, photos: Path, t
         assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
     done = CliRunner().invoke(cli, ["decode", str(sealed), str(tokens), "--out", str(out), "--force"])
     assert done.exit_code == 0, done.stderr
+
+
+def test_a_file_is_replaced_on_request_alone(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    for there in (None, file):
+        keep_file(there, force=False)
+    file.touch()  # as mktemp leaves it
+    keep_file(file, force=False)
+    file.write_text("results of last week")
+    (tmp_path / "link.json").symlink_to(file)
+    for named in (file, tmp_path / "link.json"):
+        keep_file(named, force=True)
+        with pytest.raises(InputError, match=r"json exists already; choose another --report, or replace it with --for"):
+            keep_file(named, force=False, option="--report")
+
+
+def test_encode_and_bench_keep_the_file_that_is_there(sealed: Path, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for command in (
+        ["encode", sealed, photos],
+        ["bench", "run", sealed, "--images", photos],
+        ["bench", "report", tmp_path / "none.json"],
+    ):
+        file.write_text("days of work")
+        refused = CliRunner().invoke(cli, [*map(str, command), "--out", str(file)])
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr == f"error: {file} exists already; choose another --out, or replace it with --force\n"
+        assert file.read_text() == "days of work"
+    done = CliRunner().invoke(cli, ["encode", str(sealed), str(photos), "--out", str(file), "--force"])
+    assert done.exit_code == 0, done.stderr
+    assert file.read_bytes()[:2] == b"PK"
+
+
+def test_reconstructions_never_join_the_images(
+    sealed: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run would reconstruct them too."""
+    elsewhere = tmp_path / "elsewhere" / "deep"
+    elsewhere.mkdir(parents=True)
+    (photos / "0.png").rename(elsewhere / "0.png")
+    (photos / "linked").symlink_to(elsewhere.parent)
+    before = sorted(tmp_path.rglob("*"))
+    for out in (photos / "new", photos / "more", photos, elsewhere / "new", photos / "linked" / "new"):
+        refused = CliRunner().invoke(cli, ["reconstruct", str(sealed), str(photos), "--out", str(out)])
+        assert refused.exit_code == 1, refused.stdout
+        assert refused.stderr == (
+            f"error: {out} is in a folder of the images, which its pictures would be among; choose another --out\n"
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.chdir(photos)
+    with pytest.raises(InputError, match="choose another --out"):
+        keep_apart(Path("new"), [Path()], collect([Path()]))
+    for given in ([photos / "1.png"], [photos / "more"], [photos / "1.png", elsewhere]):
+        keep_apart(photos / "new", given, collect(given))
+    keep_apart(tmp_path / "photos-again", [photos], collect([photos]))
 
 
 def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:

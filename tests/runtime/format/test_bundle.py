@@ -187,6 +187,25 @@ class TestCache:
         assert len(hashed) == 2 * len(tiny.FILES)
 
 
+def test_the_cache_is_parsed_once_as_long_as_it_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has up to a megabyte, and every file of a bundle asks for its own line."""
+    parsed, parse = 0, json.loads
+
+    def counted(text: bytes) -> object:
+        nonlocal parsed
+        parsed += 1
+        return parse(text)
+
+    monkeypatch.setattr(sums.json, "loads", counted)
+    sums._cache_path().parent.mkdir(mode=0o700)
+    for number, name in enumerate(("/first", "/another"), 1):
+        sums._cache_path().write_text(json.dumps({name: [1, 2, 3, 4, "a" * 64]}))
+        for _ in range(3):
+            assert list(sums._cache_read()) == [name]
+            sums._cache_read().clear()
+        assert parsed == number
+
+
 def test_a_file_that_just_changed_is_not_remembered(sealed: Path, copy: Copy) -> None:
     Bundle.open(copy(sealed)).verify()
     assert not sums._cache_path().exists()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,12 +77,15 @@ def test_a_hub_that_ends_half_way_leaves_nothing(hub: Hub, sealed: Path, tmp_pat
 @pytest.mark.parametrize(
     ("header", "value"),
     [
-        ("ETag", '"../../../../../written"'),
+        # Four folders above what the cache is asked to write: in tmp_path, where the test looks.
+        ("ETag", '"../../../../written"'),
         ("ETag", '"/ROOT/written"'),
         ("ETag", '".."'),
-        ("X-Linked-Etag", 'W/"../../../../../written"'),
+        ("ETag", 'W/""'),
+        ("ETag", "x\\written"),
+        ("X-Linked-Etag", 'W/"../../../../written"'),
         ("X-Repo-Commit", "../../../../written"),
-        ("sha", "../../../../../../written"),
+        ("sha", "../../../../written"),
     ],
 )
 def test_an_answer_that_names_a_path_writes_nothing_outside(
@@ -92,8 +97,48 @@ def test_an_answer_that_names_a_path_writes_nothing_outside(
         hub.sha = value
     else:
         hub.lying_headers[header] = value
-    before = set(tmp_path.rglob("*written*"))
     with pytest.raises(HubError, match=r"expected (a plain hash|40 hexadecimal digits)"):
         pull(REPO, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert set(tmp_path.rglob("*written*")) == before
+    assert not list(tmp_path.rglob("*written*"))
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_nor_after_a_connection_that_was_refused(
+    hub: Hub, sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """huggingface_hub asks again then, with another session."""
+    from huggingface_hub.utils import get_session
+
+    if not hasattr(session := get_session(), "_transport"):
+        pytest.skip("this huggingface_hub asks by requests, and with one session")
+    transport = type(session._transport)
+    refusal = sys.modules[transport.__module__.partition(".")[0]].ConnectError
+    answer, left = transport.handle_request, [refused]
+
+    def handle_request(self: Any, request: Any) -> Any:
+        if request.method == "HEAD" and left[0]:
+            left[0] -= 1
+            raise refusal("refused", request=request)
+        return answer(self, request)
+
+    monkeypatch.setattr(transport, "handle_request", handle_request)
+    hub.push_folder(REPO, sealed)
+    hub.lying_headers["ETag"] = '"../../../../written"'
+    with pytest.raises(HubError, match="expected a plain hash"):
+        pull(REPO, tmp_path / "out")
+    assert left == [0]
+    assert not list(tmp_path.rglob("*written*"))
+
+
+@pytest.mark.parametrize("etag", ['"rtR+2Q==-{hash}"', '"{hash}:0"', "{hash}", 'W/"{hash} ~;(1)"', '"@{hash}.x"'])
+def test_tags_of_other_servers(hub: Hub, sealed: Path, tmp_path: Path, etag: str) -> None:
+    hub.push_folder(REPO, sealed)
+    hub.lying_headers["ETag"] = etag
+    assert files(pull(REPO, tmp_path / "out").folder) == files(sealed)
+
+
+def test_a_tag_that_names_no_file_is_not_looked_at(hub: Hub, sealed: Path, tmp_path: Path) -> None:
+    hub.push_folder(REPO, sealed)
+    hub.lying_headers |= {"ETag": '"a/b"', "X-Linked-Etag": '"{hash}"'}
+    assert files(pull(REPO, tmp_path / "out").folder) == files(sealed)

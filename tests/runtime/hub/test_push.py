@@ -3,10 +3,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from coda_runtime import BundleError, HubError, InputError
+from coda_runtime import BundleError, ChecksumError, HubError, InputError
 from coda_runtime.format.bundle import Bundle, seal
 from coda_runtime.hub.pull import pull
 from coda_runtime.hub.push import push
@@ -104,6 +105,45 @@ def test_what_the_repository_ignores_is_noticed(hub: Hub, sealed: Path) -> None:
     hub.ignored.add(tiny.FILES[3])
     with pytest.raises(HubError, match=rf"lacks {tiny.FILES[3]}.*\.gitignore"):
         push(sealed, REPO)
+
+
+@pytest.mark.parametrize("small", [1 << 24, 0], ids=["from memory", "from the disk"])
+@pytest.mark.parametrize("name", [*tiny.FILES, "SHA256SUMS"])
+def test_a_file_exchanged_after_the_check_does_not_go(
+    hub: Hub, sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch, name: str, small: int
+) -> None:
+    folder = copy(sealed)
+    other = (folder / name).read_bytes()[:-2] + b"!!"
+    real = Bundle.verify
+
+    def verify(self: Bundle, *args: Any) -> None:
+        real(self, *args)
+        (folder / name).unlink()
+        (folder / name).write_bytes(other)
+
+    monkeypatch.setattr(Bundle, "verify", verify)
+    monkeypatch.setattr("coda_runtime.hub.push._SMALL", small)
+    with pytest.raises(
+        ChecksumError, match=f"{name}.*(has SHA-256 .*, but the manifest says|does not end with a whole)"
+    ):
+        push(folder, REPO)
+    assert not any("/commit/" in path for _, path in hub.asked)
+
+
+def test_the_lists_go_as_they_were_checked(
+    hub: Hub, sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = copy(sealed)
+    real = Bundle.verify
+
+    def verify(self: Bundle, *args: Any) -> None:
+        real(self, *args)
+        (folder / "manifest.json").write_text("{}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "verify", verify)
+        push(folder, REPO)
+    assert files(pull(REPO, tmp_path / "out").folder) == files(sealed)
 
 
 def test_no_progress_bar_in_a_pipe(hub: Hub, sealed: Path, capfd: pytest.CaptureFixture[str]) -> None:

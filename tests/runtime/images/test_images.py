@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from coda_runtime import ImageError
-from coda_runtime.images import Batches, fit, fit_bytes
+from coda_runtime.images import Batches, batches, fit, fit_bytes
 from tests.runtime import tiny
 
 
@@ -184,6 +184,14 @@ PICTURE = tiny.photos(1)
 GREY = PICTURE[..., :1]
 
 
+@pytest.mark.parametrize("high", [1023, 4095])
+def test_the_upper_8_bits_of_a_picture_of_12_are_not_its_picture(high: int) -> None:
+    images = (PICTURE.astype(float) * high / PICTURE.max()).astype(np.uint16)
+    with pytest.raises(ImageError, match=f"found {images.min()} to {high}: bring them there before you cast") as raised:
+        Batches(images, 32)
+    assert ">> 8" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("images", "expression", "pixels"),
     [
@@ -330,3 +338,19 @@ for images in (np.zeros((1, 9, 9, 3), np.uint8), ["a.png"]):
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_nobody_looks_for_processors_where_one_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's quota is read from several files."""
+    asked = 0
+
+    def count() -> int:
+        nonlocal asked
+        asked += 1
+        return 2
+
+    monkeypatch.setattr(batches, "usable_count", count)
+    ready, large = np.zeros((4, 4, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    for images, expected in (([large], 0), ([ready] * 3, 0), ([ready, large], 1)):
+        assert Batches(images, 4).take(slice(0, None)).shape == (len(images), 4, 4, 3)
+        assert asked == expected

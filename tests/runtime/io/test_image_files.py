@@ -5,13 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
-from pathlib import Path
+import sys
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from coda_runtime import ImageError
-from coda_runtime.io.image_files import SUFFIXES, UNREAD, Entry, Kind, find_images, has_image_suffix, is_image, walk
+from coda_runtime.io.image_files import (
+    SUFFIXES,
+    UNREAD,
+    Entry,
+    Kind,
+    find_images,
+    has_image_suffix,
+    is_hidden,
+    is_image,
+    walk,
+)
 from coda_runtime.io.omitted import Omitted
 
 
@@ -27,6 +38,19 @@ def test_images_are_reported_by_their_names() -> None:
     assert all(map(is_image, ("a.jpg", "b/c.JPEG", "d.tar.png", "é/ü.webp")))
     assert not any(map(is_image, ("a.txt", "png", "._a.jpg", ".hidden/a.jpg", "a/.b/c.png", "a.jpg/b")))
     assert has_image_suffix("._a.jpg")
+
+
+def test_hidden_is_asked_of_millions_of_members() -> None:
+    """As a Path reads a name, and without making one, which takes far longer."""
+    names = ["a.png", "./a.png", "a/./b.png", "a//b.png", "a/b.c/d.png", "/a/b.png", "", ".", "a/.", "a.", "../a.png"]
+    names += [".a.png", "a/.b.png", ".a/b.png", "./.a", "a/..b", "a/...", "//.a", "a/.b/c/d.png", "._a.png"]
+    for name in names:
+        assert is_hidden(name) == any(part.startswith(".") for part in PurePosixPath(name).parts), name
+    called: list[str] = []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    is_hidden("a/b/c.png")
+    sys.setprofile(None)
+    assert called == ["is_hidden"]
 
 
 def test_the_order_is_that_of_the_chunks_of_paths(tmp_path: Path) -> None:

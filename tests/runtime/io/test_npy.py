@@ -71,6 +71,13 @@ def test_a_file_that_lies_is_rejected_before_anything_is_allocated(tmp_path: Pat
         read_npz(tmp_path / "a.npz")
 
 
+def test_an_empty_array_is_read_for_what_it_is(tmp_path: Path) -> None:
+    """Whoever asked for it says better what it should have held."""
+    np.savez(tmp_path / "a.npz", images=np.zeros((0, 256, 256, 3), np.uint8), ids=np.zeros((0, 680), np.int32))
+    read = read_npz(tmp_path / "a.npz")
+    assert [array.shape for array in read.values()] == [(0, 256, 256, 3), (0, 680)]
+
+
 @pytest.mark.parametrize("shape", ["(1000000000000,)", "(3,)", "()"])
 def test_elements_of_zero_bytes_are_rejected(tmp_path: Path, shape: str) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -80,7 +87,7 @@ def test_elements_of_zero_bytes_are_rejected(tmp_path: Path, shape: str) -> None
 
 
 def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coda_runtime.io.npy._FREE", 1 << 20)
+    monkeypatch.setattr("coda_runtime.io.unpacking._FREE", 1 << 20)
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", _npy(np.zeros(1 << 23, np.uint8)))

@@ -27,6 +27,24 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "features", "has"),
+    [
+        ("x86_64", {"AVX2": True, "FMA3": True, "AVX512F": True}, True),
+        ("AMD64", {"AVX2": True, "FMA3": True}, True),
+        ("x86_64", {"AVX2": True, "FMA3": False}, False),
+        ("x86_64", {"AVX": True}, False),
+        ("aarch64", {"AVX2": True, "FMA3": True}, False),
+    ],
+)
+def test_avx2_is_that_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch, name: str, features: dict[str, bool], has: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: name)
+    monkeypatch.setattr("numpy._core._multiarray_umath.__cpu_features__", features)
+    assert processors.has_avx2() is has
+
+
 def test_a_machine_without_limits(machine: Path) -> None:
     for group in ("", "0::/\n", "0::/user.slice/a\n", "nonsense\n", "1:cpu:/\n"):
         write(machine / "proc/self/cgroup", group)

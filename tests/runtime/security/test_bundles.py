@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, Manifest, ManifestError
+from coda_runtime.cli.app import cli
+from coda_runtime.format import bundle as bundle_module
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import MAX_BYTES
 from coda_runtime.parity import SavedReference
 from tests.runtime import graphs, measurable, tiny
+from tests.runtime.hostile_graphs import HOSTILE
 
 Copy = Callable[[Path], Path]
-ENCODER, _, DECODER, CODEBOOK = tiny.FILES
+ENCODER, QUANTIZER, DECODER, CODEBOOK = tiny.FILES
 
 NAMES = [
     "/etc/passwd", "../x", "a/../../x", "..", ".", "a/./b", "a//b", "a/", "C:x", "C:\\x", "\\\\host\\share", "a\\b",
@@ -208,6 +214,48 @@ class TestGraphs:
         with pytest.raises(ArtifactError, match="is not an ONNX model"):
             coda_runtime.load(folder)
 
+    @pytest.mark.parametrize("name", HOSTILE)
+    def test_what_would_kill_or_hang_this_process(self, sealed: Path, copy: Copy, name: str) -> None:
+        """None of them gets to the engine library, and `coda verify` says which node it is."""
+        make, words = HOSTILE[name]
+        folder = copy(sealed)
+        (folder / QUANTIZER).write_bytes(make().SerializeToString())
+        graphs.vouch(folder)
+        with pytest.raises(ArtifactError, match=words):
+            coda_runtime.load(folder)
+        done = CliRunner().invoke(cli, ["verify", str(folder)])
+        assert done.exit_code == 1
+        assert f"BROKEN  {QUANTIZER}" in done.stdout
+        assert re.search(words, done.stderr), done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_a_graph_is_looked_at_once_in_a_load(
+        self, sealed: Path, copy: Copy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It takes milliseconds of each. One that is not loaded may be what it is: it is never run."""
+        looked_at: list[str] = []
+        real = bundle_module.check_graph
+
+        def look(path: Path, *data: Any) -> None:
+            looked_at.append(path.name)
+            real(path, *data)
+
+        folder = copy(sealed)
+        manifest = Bundle.open(folder).manifest
+        (folder / "encoder.fp16.onnx").write_bytes(HOSTILE["Loop without an end"][0]().SerializeToString())
+        (folder / "decoder.fp16.onnx").write_bytes((folder / DECODER).read_bytes())
+        low = [tiny.describe(folder, f"{part}.fp16.onnx") for part in ("encoder", "decoder")]
+        more = (*manifest.artifacts, *low)
+        (folder / "manifest.json").write_bytes(dataclasses.replace(manifest, artifacts=more).dump())
+        graphs.vouch(folder)
+        monkeypatch.setattr(bundle_module, "check_graph", look)
+        coda_runtime.load(folder).close()
+        assert looked_at == [ENCODER, QUANTIZER, DECODER]
+        with pytest.raises(ArtifactError, match="for_ever"):
+            coda_runtime.load(folder, precision="fp16")
+        with pytest.raises(ArtifactError, match="for_ever"):
+            Bundle.open(folder).verify()
+
 
 class TestTables:
     @pytest.fixture
@@ -236,7 +284,7 @@ class TestTables:
 
     @pytest.mark.parametrize("name", ["search.fp32.npz", "parity.fp32.npz"])
     def test_archives_that_unpack_to_much_more(self, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("coda_runtime.io.npy._FREE", 1 << 20)
+        monkeypatch.setattr("coda_runtime.io.unpacking._FREE", 1 << 20)
         np.savez_compressed(folder / name, table=np.zeros(1 << 23, np.uint8))
         graphs.vouch(folder)
         bundle = Bundle.open(folder)

@@ -15,9 +15,13 @@ import pytest
 
 import coda_runtime
 from coda_runtime import ChecksumError
+from coda_runtime.backends import LoadOptions, Session
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.codes.search_tables import SearchTables
 from coda_runtime.format import checksums
 from coda_runtime.format.bundle import Bundle, seal
+from coda_runtime.format.checksums import Verify
+from coda_runtime.format.manifest import Artifact
 from coda_runtime.parity.saved import numpy_quantizer
 from tests.runtime import tiny
 
@@ -43,8 +47,8 @@ def after_verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None
     def arrange(act: Callable[[], None]) -> None:
         real = Bundle.verify
 
-        def verify(self: Bundle, *args: Any) -> None:
-            real(self, *args)
+        def verify(self: Bundle, *args: Any, **options: Any) -> None:
+            real(self, *args, **options)
             act()
 
         monkeypatch.setattr(Bundle, "verify", verify)
@@ -151,3 +155,45 @@ def test_the_saved_tables_are_read_as_they_were_checked(sealed: Path, tmp_path: 
     SearchTables(table * 2).save(folder / "search.fp32.npz")
     with pytest.raises(ChecksumError, match=r"search\.fp32\.npz"):
         numpy_quantizer(bundle)
+
+
+class ByPath(OnnxRuntimeBackend):
+    """A backend of one's own that has not heard of `bundle.read`."""
+
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> Session:
+        unsealed = Bundle(bundle.folder, bundle.manifest, b"")
+        return super().load(unsealed, artifact, options)
+
+
+@pytest.mark.parametrize("verify", ["cached", "always"])
+def test_each_file_is_checked_once_and_none_is_left_out(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch, verify: Verify
+) -> None:
+    """A file that is loaded is hashed as it is read: before that too, loading took twice as long."""
+    checked: list[str] = []
+
+    def watch(name: str) -> None:
+        function = getattr(checksums, name)
+
+        def watched(path: Path, *arguments: Any, **options: Any) -> Any:
+            assert options["verify"] == verify
+            checked.append(path.name)
+            return function(path, *arguments, **options)
+
+        monkeypatch.setattr(checksums, name, watched)
+
+    watch("check_file")
+    watch("read_file")
+    with coda_runtime.load(sealed, "cpu", verify=verify):
+        pass
+    assert sorted(checked) == sorted(artifact.file for artifact in Bundle.open(sealed).manifest.artifacts)
+
+
+def test_a_backend_that_loads_by_path_gets_checked_files(sealed: Path, copy: Copy) -> None:
+    folder = copy(sealed)
+    file = next(folder.glob("encoder*.onnx"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ChecksumError, match="was altered"):
+        coda_runtime.load(folder, "cpu", ByPath(), verify="always")

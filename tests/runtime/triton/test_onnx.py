@@ -162,7 +162,9 @@ def test_options_that_make_no_sense(settings: dict[str, object], message: str) -
 
 
 def test_a_precision_that_is_not_there(sealed: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="precision is 'bf16', and the bundle has fp32; export it"):
+    with pytest.raises(
+        InputError, match=r"precision is 'bf16', and the bundle has fp32; add it: coda export .* --into"
+    ):
         write_repository(sealed, tmp_path / "models", RepositoryOptions(precision="bf16"))
     assert list(tmp_path.iterdir()) == []
 

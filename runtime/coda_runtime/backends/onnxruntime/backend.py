@@ -12,13 +12,13 @@ from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
 from ...format.precision import precision_of
-from ...machine.processors import default_threads
+from ...machine.processors import default_threads, usable_count
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
-from . import library
+from . import library, reproducible
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
-from .session import OrtDeviceSession, OrtSession
+from .session import OrtDeviceSession, OrtRowsSession, OrtSession
 
 # What a shape is computed with, a few integers that onnxruntime keeps on the CPU on purpose. Whatever else ends up
 # there when a GPU was asked for takes the activations along: MAR's encoder took 731 ms for 69 by one normalisation.
@@ -55,6 +55,8 @@ class OnnxRuntimeBackend(Backend):
         missing = self.missing()
         if missing is not None:
             return missing
+        if options.reproducible and (problem := reproducible.problem(artifact)) is not None:
+            return problem
         if precision_of(artifact.precision).onnxruntime_cpu or options.providers is not None:
             return None
         try:
@@ -72,8 +74,8 @@ class OnnxRuntimeBackend(Backend):
 
         Raises ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError, MissingDependencyError.
         """
-        ort, model = library.load_library(), _Model(bundle.path(artifact), bundle.read(artifact))
-        path = model.path
+        ort, path, data = library.load_library(), bundle.path(artifact), bundle.read(artifact)
+        model = _Model(path, reproducible.without_softmax(data) if options.reproducible else data)
         choices = choose(ort, options, artifact)
         rest = choices[1:]
         if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:
@@ -95,6 +97,8 @@ class OnnxRuntimeBackend(Backend):
         device = _device(session, path, choices, options)
         if choices[0].name in (CUDA, TENSORRT):
             return OrtDeviceSession(ort, session, device, ("cuda", int(choices[0].options["device_id"])))
+        if options.reproducible:
+            return OrtRowsSession(ort, session, device, options.threads or usable_count())
         return OrtSession(ort, session, device)
 
 
@@ -122,8 +126,9 @@ def _make(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
         library.silence(ort)
     for entry, value in SPINNING.items():
         settings.add_session_config_entry(entry, value)
-    threads = default_threads() if options.threads is None else options.threads
-    if threads is not None:
+    if options.reproducible:
+        reproducible.set_order(ort, settings)
+    elif (threads := default_threads() if options.threads is None else options.threads) is not None:
         settings.intra_op_num_threads = threads
     if choices[0].name != CPU:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import BackendError, CodaError, DeviceError, InputError
+from ...errors import ArtifactError, BackendError, CodaError, DeviceError, InputError
 from ...format.manifest import Batch
 from ..base import DeviceArray
 from .library import SILENT, cause, run_error
@@ -40,17 +41,42 @@ class OrtSession:
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Run [B, ...] through the graph and return its output, a new array.
 
-        Raises BackendError, and DeviceMemoryError where a smaller batch might do.
+        Raises BackendError, DeviceMemoryError where a smaller batch might do, and ArtifactError for what is no tensor.
         """
         try:
             result = self._session.run([self._output], {self._input: batch}, self._quiet)[0]
         except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
             raise run_error(error, f"{batch.dtype} {list(batch.shape)}", self.device) from error
-        return np.asarray(result)
+        if not isinstance(result, np.ndarray):
+            raise ArtifactError(
+                f"the graph returned a {type(result).__name__}, expected a tensor; export the bundle again"
+            )
+        return result
 
     def close(self) -> None:
         """Drop the session, which frees its memory."""
         self._session = None
+
+
+class OrtRowsSession(OrtSession):
+    """A session of one thread, which computes the rows of a batch side by side, on `threads` of them."""
+
+    def __init__(self, ort: Any, session: Any, device: str, threads: int) -> None:
+        super().__init__(ort, session, device)
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "coda-rows")
+
+    def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Do as the other does."""
+        if min(self._threads, len(batch)) < 2:
+            return super().run(batch)
+        parts = np.array_split(batch, min(self._threads, len(batch)))
+        return np.concatenate(list(self._pool.map(super().run, parts)))
+
+    def close(self) -> None:
+        """Drop the session and its threads."""
+        self._pool.shutdown()
+        super().close()
 
 
 class OrtDeviceSession(OrtSession):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CodaError, ImageError, InputError, one_line
+from ...io.regular_files import open_regular
 from ...io.remote import is_local, redacted
 
 Fetched = bytes | ImageError
@@ -31,20 +33,20 @@ def read_local(path: str, name: str, root: str, others: Sequence[str] = ()) -> F
     Raises InputError when `root` is gone, when the trouble is not this file's, or when none of the `others` can be read
     either.
     """
-    file = Path(path)
     try:
-        if not file.is_file() and file.exists():  # reading a pipe would wait for ever
-            return ImageError(f"{name!r} is not a regular file; leave it out")
-        if (size := file.stat().st_size) > MAX_BYTES:
-            return ImageError(too_large(name, size))
-        return file.read_bytes()
+        with open_regular(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                return ImageError(too_large(name, size))
+            return file.read()
     except OSError as error:
+        if _is_special(path):
+            return ImageError(f"{name!r} is not a regular file; leave it out")
         if isinstance(error, FileNotFoundError):
             _check_mounted(root)
-        elif error.errno in _NOT_THE_FILES or not _any_can_be_read(others):
+        if error.errno in _NOT_THE_FILES or not _any_can_be_read(others):
             raise InputError(
-                f"{path} cannot be read now ({one_line(error)}), nor can other images; run the same command again "
-                "to continue"
+                f"{path} cannot be read now ({one_line(error)}), nor can other images; check the disk and that the "
+                "folder is mounted, and run the same command again to continue"
             ) from error
         return _cannot(name, error)
 
@@ -77,7 +79,7 @@ def read_ranges(fs: Any, path: str, ranges: Sequence[tuple[int, int]], names: Se
     """
     if is_local(fs):
         try:
-            with Path(path).open("rb", buffering=0) as file:
+            with open_regular(path) as file:
                 out: list[bytes] = []
                 for offset, size in ranges:
                     file.seek(offset)
@@ -95,6 +97,11 @@ def read_ranges(fs: Any, path: str, ranges: Sequence[tuple[int, int]], names: Se
         return [_exact(item, size, path) for item, (_, size) in zip(found, some, strict=True)]
 
     return _remote(fetch, list(ranges), names, lambda item, _: item, lambda _: None)
+
+
+def open_file(fs: Any, path: str) -> Any:
+    """Open a file of many images to read its bytes. Raises OSError, also for a pipe, or another of `fs`."""
+    return open_regular(path) if is_local(fs) else fs.open(path, "rb")
 
 
 def no_ranges(path: str) -> InputError:
@@ -168,11 +175,19 @@ def _check_mounted(root: str) -> None:
     )
 
 
+def _is_special(path: str) -> bool:
+    """Return whether there is something that is no regular file."""
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
 def _any_can_be_read(files: Sequence[str]) -> bool:
     """Return whether a byte of one of some files of this machine can be read; True where there are none to ask."""
     for file in files:
         try:
-            with Path(file).open("rb") as opened:
+            with open_regular(file) as opened:
                 opened.read(1)
                 return True
         except OSError:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ImageError, InputError, one_line
-from ...io.remote import is_local, redacted
+from ...errors import CodaError, ImageError, InputError, one_line
+from ...io.protobuf_wire import WireError
+from ...io.remote import redacted
+from ...io.unpacking import OversizedError, check_unpacked, max_unpacked
+from ..parquet_file import ParquetFile
 from .base import by_file, table
-from .fetching import Fetched, check_state, source_errors, state
+from .fetching import MAX_BYTES, Fetched, check_state, open_file, source_errors, state, too_large
 from .matches import Matches
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 
 class ParquetFiles:
@@ -40,14 +42,13 @@ class ParquetFiles:
         rows: list[int] = []
         for name, path in self._names.items():
             with _opened(self._fs, path) as file:
-                self._check_columns(path, file.schema_arrow)
+                self._check_columns(path, file.schema)
                 keys, file_labels = self._column(path, file, self._key), self._column(path, file, self._label)
                 count = file.metadata.num_rows
                 paths += [f"{name}#{row}" for row in range(count)] if keys is None else map(str, keys)
                 labels += file_labels or []
                 files += [path] * count
-                for group in range(file.metadata.num_row_groups):
-                    size = file.metadata.row_group(group).num_rows
+                for group, size in enumerate(file.group_rows):
                     groups += [group] * size
                     rows += range(size)
         return table(paths, files, _one_kind(labels) if self._label else None, group=groups, row=rows)
@@ -69,13 +70,17 @@ class ParquetFiles:
                 "a binary field `bytes`: name another with --image-column"
             )
 
-    def _column(self, path: str, file: pq.ParquetFile, name: str | None) -> list[Any] | None:
+    def _column(self, path: str, file: ParquetFile, name: str | None) -> list[Any] | None:
         if name is None:
             return None
-        with _explained(path):
-            values: list[Any] = file.read(columns=[name]).column(0).to_pylist()
-        if not all(value is None or isinstance(value, (str, int)) for value in values):
+        if not _is_name_or_number(file.schema.field(name).type):
             raise InputError(f"{path}: the column {name!r} is neither text nor whole numbers; name another")
+        values: list[Any] = []
+        unpacked = 0
+        for column in file.read(name):
+            unpacked += column.nbytes
+            check_unpacked(f"the column {name!r}", unpacked, max_unpacked(file.size))
+            values += column.to_pylist()
         if name == self._key and None in values:
             raise InputError(f"{path}: the column {name!r} has nulls, and a key needs a value; leave out --key-column")
         return values
@@ -94,35 +99,47 @@ class ParquetReader:
             check_state(self.fs, path, self.states[path])
             columns = (part.column(name).to_pylist() for name in ("path", "group", "row"))
             for name, group, row in zip(*columns, strict=True):
-                data = _row_group(self.fs, path, self.states[path], group, self.image)[row].as_py()
-                encoded = data["bytes"] if isinstance(data, dict) else data
-                yield ImageError(f"{name!r} has no bytes in the column {self.image!r}") if encoded is None else encoded
+                encoded = _row_group(self.fs, path, self.states[path], group, self.image)[row].as_py()
+                if encoded is None:
+                    yield ImageError(f"{name!r} has no bytes in the column {self.image!r}")
+                else:
+                    yield encoded if len(encoded) <= MAX_BYTES else ImageError(too_large(name, len(encoded)))
 
 
 @lru_cache(maxsize=1)
 def _row_group(fs: Any, path: str, state: str, group: int, column: str) -> pa.ChunkedArray:
-    with _opened(fs, path) as file, _explained(path):
-        return file.read_row_group(group, columns=[column]).column(0)
+    import pyarrow.compute as pc
 
-
-def _opened(fs: Any, path: str) -> pq.ParquetFile:
-    import pyarrow.parquet as pq
-
-    with _explained(path):
-        return pq.ParquetFile(path) if is_local(fs) else pq.ParquetFile(fs.open(path, "rb"))
+    with _opened(fs, path) as file:
+        found = file.read_group(group, [column]).column(0)
+        return pc.struct_field(found, "bytes") if _is_struct(found.type) else found
 
 
 @contextmanager
-def _explained(path: str) -> Iterator[None]:
+def _opened(fs: Any, path: str) -> Iterator[ParquetFile]:
+    """Open a file for the block, and tell what is wrong with it there as an InputError."""
     import pyarrow as pa
 
     with source_errors(path):
         try:
-            yield
-        except (OSError, pa.ArrowException) as error:
+            with open_file(fs, path) as file:
+                yield ParquetFile(file)
+        except CodaError:
+            raise
+        except MemoryError as error:
+            raise InputError(
+                f"{redacted(path)} needs more memory than there is ({one_line(error, named=True)}); write it again "
+                "with fewer rows in each row group"
+            ) from error
+        except (OSError, pa.ArrowException, WireError, UnicodeError) as error:
             raise InputError(
                 f"{redacted(path)} is not a Parquet file, or is damaged ({one_line(error)}); copy or download it again"
                 f"{', if a second try does not help' if '://' in path else ''}"
+            ) from error
+        except OversizedError as error:
+            raise InputError(
+                f"{redacted(path)} is not read: {one_line(error)}; leave it out, or write it again with fewer rows in "
+                "each row group"
             ) from error
 
 
@@ -131,6 +148,15 @@ def _one_kind(labels: list[Any]) -> list[Any]:
     if all(label is None or (isinstance(label, int) and not isinstance(label, bool)) for label in labels):
         return labels
     return [None if label is None else str(label) for label in labels]
+
+
+def _is_name_or_number(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(check(kind) for check in (*texts, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null))
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -12,7 +12,7 @@ from ...io.image_files import is_image
 from ...io.remote import redacted
 from ..tars import members
 from .base import by_file, printable, table
-from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, read_ranges, source_errors, state, too_large
+from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, open_file, read_ranges, source_errors, state, too_large
 from .matches import Matches
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TarFiles:
     def _members(self, path: str) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
         """Return the members of a shard, and the label of each sample."""
         labels: dict[str, str] = {}
-        with source_errors(path), self._fs.open(path, "rb") as file:
+        with source_errors(path), open_file(self._fs, path) as file:
             found = list(members(file, self._fs.info(path)["size"], redacted(path), self.omitted))
             for name, offset, size in found if self._label else ():
                 sample = name.removesuffix(f".{self._label}")

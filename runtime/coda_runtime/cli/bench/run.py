@@ -16,9 +16,9 @@ from ...errors import OutputError
 from ...format.bundle import Bundle
 from ...hub_source import find_bundle
 from ..base import command as coda_command
-from ..base import json_option, print_json, progress, table
-from ..options import bundle_argument, load_option_help, load_options
-from ..sources import collect, keep_sources
+from ..base import json_option, print_json, progress, table, warn
+from ..options import bundle_argument, force_option, load_option_help, load_options
+from ..sources import collect, keep_file, keep_sources
 from .options import plan_of, several, work_options
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ _SEVERAL = "several separated by commas"
     help="Processes for each cell; compare concludes nothing from fewer.",
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the results here, as JSON.")
+@force_option("results that are there")
 @json_option
 def run(
     bundle: str,
@@ -57,6 +58,7 @@ def run(
     options: LoadOptions,
     repeat_process: int,
     out: Path | None,
+    force: bool,
     as_json: bool,
     **work: Any,
 ) -> None:
@@ -81,8 +83,10 @@ def run(
     sources = collect([images]) if images is not None else []
     if out is not None:
         keep_sources(sources, [out])
+        keep_file(out, force=force)
         _check_writable(out)
-    image_set = take_images(opened, [source.path for source in sources], str(images or ""))
+    image_set = take_images(opened, [source.path for source in sources], str(images or ""), options.color)
+    warn(image_set.ignored.warning())
     typed = ["coda", *sys.argv[1:]]
     with progress("measuring", total=steps(plan, opened)) as bar:
         hooks = Hooks(describe=bar.describe, advance=bar.advance)
@@ -97,7 +101,7 @@ def run(
         if cell["problem"] is not None:
             click.echo(f"not run: {_name(cell)}: {cell['problem']}", err=True)
     for warning in results.data["noise"]["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+        warn(warning)
     if out is not None:
         click.echo(f"{out}: written")
 

@@ -57,7 +57,7 @@ def write_partly_taken(folder: Path) -> tuple[Bundle, Artifact]:
 
 
 def write_scan(folder: Path) -> tuple[Bundle, Artifact]:
-    """float32 [B,4] -> [B,4]: a Scan whose body reads a value from outside, as a quantizer's does.
+    """float32 [B,4] -> [3,4]: a Scan over a table whose body reads a value from outside, as a quantizer's does.
 
     OpenVINO takes it and then fails on it.
     """
@@ -67,12 +67,13 @@ def write_scan(folder: Path) -> tuple[Bundle, Artifact]:
     add.insert(0, helper.make_node("Mul", ["row", "outside"], ["scaled"]))
     body = helper.make_graph(add, "body", [carried, row], [total, out])
     zero = numpy_helper.from_array(np.zeros(4, np.float32), "zero")
+    table = numpy_helper.from_array(np.ones((3, 4), np.float32), "table")
     nodes = [helper.make_node("ReduceMax", ["latent", "axis"], ["outside"], keepdims=0)]
     axis = numpy_helper.from_array(np.int64([0, 1]), "axis")
-    nodes += [helper.make_node("Scan", ["zero", "latent"], ["last", "ids"], body=body, num_scan_inputs=1)]
+    nodes += [helper.make_node("Scan", ["zero", "table"], ["last", "ids"], body=body, num_scan_inputs=1)]
     source = helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["B", 4])
-    target = helper.make_tensor_value_info("ids", TensorProto.FLOAT, ["B", 4])
-    return _save(folder, "quantizer.fp32.onnx", nodes, source, target, [zero, axis])
+    target = helper.make_tensor_value_info("ids", TensorProto.FLOAT, [3, 4])
+    return _save(folder, "quantizer.fp32.onnx", nodes, source, target, [zero, table, axis])
 
 
 def _save(

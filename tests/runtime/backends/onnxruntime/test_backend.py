@@ -165,7 +165,7 @@ def test_files_that_do_not_load_give_one_line(tmp_path: Path, case: str, capfd: 
     if case == "bf16":
         _save_model(path, TensorProto.BFLOAT16, op="Conv")
     elif case == "operator":
-        _save_model(path, TensorProto.FLOAT, op="NoSuchOperator")
+        _save_model(path, TensorProto.FLOAT, op="Swish")
     else:
         path.write_text("" if case == "empty" else "this is no ONNX file")
     words = r"cannot load .*encoder\.fp32\.onnx on CPU.*pip install --upgrade"
@@ -196,7 +196,7 @@ def test_a_run_that_fails_gives_one_line(sealed: Path, capfd: pytest.CaptureFixt
 def test_two_onnxruntimes_are_the_advice_where_a_file_does_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, op="NoSuchOperator")
+    path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, op="Swish")
     monkeypatch.setattr(library, "onnxruntime_conflict", lambda: True)
     with pytest.raises(ArtifactError, match=r"both installed.*pip uninstall .*pip install .onnxruntime>="):
         load_alone(path)

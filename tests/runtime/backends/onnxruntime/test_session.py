@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from coda_runtime import BackendError, DeviceError, InputError
+from coda_runtime import ArtifactError, BackendError, DeviceError, InputError
 from coda_runtime.backends.base import keeps_on_device
-from coda_runtime.backends.onnxruntime.session import OrtArray, OrtDeviceSession
+from coda_runtime.backends.onnxruntime.session import OrtArray, OrtDeviceSession, OrtSession
 from tests.runtime.backends.onnxruntime import graphs
 
 torch = pytest.importorskip("torch")
@@ -41,6 +42,15 @@ def test_it_computes_what_run_does(session: OrtDeviceSession) -> None:
     out = session.run_on_device(batch)
     assert (out.shape, out.dtype, out.device) == ((2, 16, 32, 32), np.dtype(np.float32), "cpu")
     np.testing.assert_array_equal(out.numpy(), session.run(batch))
+
+
+def test_what_is_no_tensor_is_an_error_of_the_bundle(library_session: Any) -> None:
+    """Sequences do not come past the check of graphs; numpy would fail on a ragged one."""
+    opened = OrtSession(onnxruntime, library_session, "cpu")
+    ragged = [np.zeros((1, 2), np.float32), np.zeros(3, np.float32)]
+    opened._session = SimpleNamespace(run=lambda *_: [ragged])
+    with pytest.raises(ArtifactError, match="the graph returned a list, expected a tensor; export the bundle again"):
+        opened.run(graphs.images())
 
 
 def test_input_and_output_are_shared_not_copied(session: OrtDeviceSession) -> None:
