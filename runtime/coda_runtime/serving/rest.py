@@ -29,7 +29,7 @@ from .limits import (
     send_until_read,
     while_connected,
 )
-from .options import SMALL_TEXT_BYTES, ServeOptions
+from .options import IDLE_SECONDS, SMALL_TEXT_BYTES, ServeOptions
 from .wire import json_bytes, request_from_http, response_to_http
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ def http_server(app: Doorway, options: ServeOptions) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=65,  # longer than proxies keep theirs
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=1,  # the drain is over by then
     )
     return QuietServer(config)

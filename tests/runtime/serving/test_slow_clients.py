@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -114,14 +115,26 @@ def test_an_answer_over_grpc_counts_until_it_is_read_and_is_dropped_at_the_timeo
 
 
 def test_unread_answers_over_grpc_give_way(narrow: Server) -> None:
-    reader = SlowReader(narrow)
-    with reader.connection:
-        reader.open_calls(PLACES, decode_message())
+    reader, other = SlowReader(narrow), SlowReader(narrow)
+    with reader.connection, other.connection:
+        reader.open_calls(PLACES - 1, decode_message())
+        other.open_calls(1, decode_message())
         narrow.wait_for_metric("coda_requests_active", PLACES)
         time.sleep(1.5)
         began = time.monotonic()
         assert narrow.post(DECODE, ids_body())[0] == 200
         assert time.monotonic() - began < TIMEOUT / 2
+    narrow.wait_for_metric("coda_requests_active", 0)
+
+
+def test_one_grpc_connection_has_half_of_the_places(narrow: Server) -> None:
+    reader = SlowReader(narrow)
+    with reader.connection:
+        reader.open_calls(2 * PLACES, decode_message())
+        narrow.wait_for_metric("coda_requests_active", (PLACES + 1) // 2)
+        time.sleep(0.5)
+        assert narrow.metric("coda_requests_active") == (PLACES + 1) // 2
+        assert narrow.post(DECODE, ids_body())[0] == 200
     narrow.wait_for_metric("coda_requests_active", 0)
 
 
@@ -187,9 +200,9 @@ def test_a_drip_of_a_body_gives_way(narrow: Server) -> None:
 
 
 def test_calls_that_are_never_sent_give_way(narrow: Server) -> None:
-    """Each client may open as many as there are places; several of them fill all, those for health checks too."""
+    """Each client may open half as many as there are places; several of them fill all, those for health checks too."""
     with ExitStack() as stack:
-        for _ in range(7):
+        for _ in range(PLACES + 16):
             client = SlowReader(narrow)
             stack.enter_context(client.connection)
             client.open_calls(PLACES)
@@ -243,3 +256,31 @@ def test_idle_connections_give_way(narrow: Server) -> None:
         assert narrow.get("/v2/health/ready")[0] == 200
         assert narrow.post(DECODE, ids_body())[0] == 200
         assert time.monotonic() - began < TIMEOUT / 2
+
+
+def test_grpc_connections_are_limited_and_end_when_they_are_idle(sealed: Path) -> None:
+    few = "import coda_runtime.serving.options as o; o.MAX_CONNECTIONS = 20; o.IDLE_SECONDS = 3"
+    command = [sys.executable, "-c", f"{few}; from coda_runtime.cli import main; main()", "serve"]
+    server = Server(sealed, "--timeout", 3, command=command)
+    try:
+        server.wait_for("ready")
+        host, _, port = server.grpc.rpartition(":")
+        with ExitStack() as stack:
+            idle = [SlowReader(server) for _ in range(10)]
+            silent = [socket.create_connection((host, int(port)), LIMIT) for _ in range(10)]
+            for connection in [*(reader.connection for reader in idle), *silent]:
+                stack.enter_context(connection)
+            time.sleep(0.5)
+            with socket.create_connection((host, int(port)), LIMIT) as one_more, suppress(ConnectionResetError):
+                one_more.settimeout(1.5)
+                assert one_more.recv(1) == b""
+            assert server.get("/v2/health/ready")[0] == 200
+            for connection in silent:
+                with suppress(ConnectionResetError):
+                    while connection.recv(1000):
+                        pass
+            for reader in idle:
+                reader.wait_until_cut()
+        assert decode_by_grpc(server) == "OK"
+    finally:
+        server.kill()
