@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+import json
+import struct
+import warnings
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
-from coda_runtime.format.bundle import Bundle
-from coda_runtime.images import fit
-from coda_runtime.serving.admission import Record, current_record
-from coda_runtime.serving.metrics import Metrics
-from coda_runtime.serving.models import Encode
-from coda_runtime.serving.options import ServeOptions
-from coda_runtime.serving.tensors import Tensor
+import coda_runtime
 from tests.runtime import tiny
 from tests.runtime.images import icc
+from tests.runtime.serving.process import Server
 
 
 @pytest.mark.parametrize("color", ["stored", "srgb"])
-def test_files_with_a_profile(sealed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, color: str) -> None:
+def test_files_with_a_profile(sealed: Path, tmp_path: Path, color: str) -> None:
     for number, image in enumerate(tiny.photos(3, 40, 60)):
         Image.fromarray(image).save(tmp_path / f"{number}.png", icc_profile=icc.rgb() if number else None)
     files = sorted(tmp_path.glob("*.png"))
-    spec = Bundle.open(sealed).spec
-    registry = CollectorRegistry()
-    caplog.set_level(logging.WARNING, "coda.serve")
-    with ThreadPoolExecutor(1) as pool:
-        ignored = Metrics(registry).ignored_profiles
-        model = Encode("encode", spec, ServeOptions(color=color), pool, ignored)
-        batcher: Any = SimpleNamespace(room=lambda images: nullcontext())
-        model.batcher = batcher
-        tensor = Tensor("image", "BYTES", [3], [path.read_bytes() for path in files])
-        current_record.set(Record("http", "encode"))
+    with coda_runtime.load(sealed, device="cpu", color=color) as tok, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of profiles
+        expected = tok.encode(files)
+    content = b"".join(struct.pack("<I", path.stat().st_size) + path.read_bytes() for path in files)
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [3], "parameters": {"binary_data_size": len(content)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    server = Server(sealed, "--color", color)
+    try:
+        server.wait_for("ready")
         for _ in range(2):
-            rows = asyncio.run(model.rows(tensor))
-    np.testing.assert_array_equal(rows, [fit(path, spec.image_size, color=color) for path in files])
-    assert registry.get_sample_value("coda_profiles_ignored_total") == (4 if color == "stored" else 0)
-    told = [record.getMessage() for record in caplog.records]
+            answer = server.post(
+                "/v2/models/encode/infer", head + content, Inference_Header_Content_Length=str(len(head))
+            )
+            (output,) = json.loads(answer[1])["outputs"]
+            np.testing.assert_array_equal(np.reshape(output["data"], output["shape"]), expected)
+        assert server.metric("coda_profiles_ignored_total") == (4 if color == "stored" else 0)
+        told = [line["message"] for line in server.lines if line["level"] == "warning"]
+    finally:
+        server.kill()
     assert len(told) == (1 if color == "stored" else 0)
     assert all(line.startswith("2 images have a colour profile other than sRGB") for line in told)
