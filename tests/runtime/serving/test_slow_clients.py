@@ -158,15 +158,18 @@ def test_an_answer_that_was_cut_is_not_told_as_success(narrow: Server) -> None:
 
 
 def test_who_reads_or_sends_steadily_keeps_its_place(narrow: Server) -> None:
-    """Four seconds for each, three of which others ask for their places."""
+    """Four seconds for each, three of which others ask for their places.
+
+    A call that stalls on the gRPC connection of one that is read does not end both.
+    """
     host, _, port = narrow.http.rpartition(":")
     body = ids_body().ljust(200_000)
     head = f"POST {DECODE} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     reader = SlowReader(narrow)
     with ExitStack() as stack:
         stack.enter_context(reader.connection)
-        reader.open_calls(1, decode_message())
-        senders = [stack.enter_context(socket.create_connection((host, int(port)), LIMIT)) for _ in range(PLACES - 1)]
+        reader.open_calls(2, decode_message())
+        senders = [stack.enter_context(socket.create_connection((host, int(port)), LIMIT)) for _ in range(PLACES - 2)]
         for sender in senders:
             sender.sendall(head)
         narrow.wait_for_metric("coda_requests_active", PLACES)
@@ -178,6 +181,7 @@ def test_who_reads_or_sends_steadily_keeps_its_place(narrow: Server) -> None:
                 assert narrow.post(DECODE, ids_body())[0] == 503
             time.sleep(0.1)
         reader.let_through(1, 1 << 20)
+        reader.let_through(3, 1 << 20)
         for sender in senders:
             assert sender.recv(12) == b"HTTP/1.1 200"
         narrow.wait_for_metric("coda_requests_active", 0)
