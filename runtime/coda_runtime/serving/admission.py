@@ -100,27 +100,27 @@ class Admission:
         """
         record = Record(protocol, model if model in MODELS else "other")
         current_record.set(record)
-        code = "CANCELLED"
+        done = admitted = False
+
+        def ended(task: asyncio.Task[Any] | None = None) -> None:
+            if admitted:
+                self._release()
+            self._tell(record, done and not (task is not None and task.cancelled()))
+
         try:
             self._admit()
-            try:
-                out = await work(record)
-            finally:
-                if until is None:
-                    self._release()
-                else:
-                    until.add_done_callback(self._release)
-            code = "OK"
+            admitted = True
+            out = await work(record)
+            done = True
             return out
         except Exception as error:
-            failure = request_error(error)
-            code, record.failure = failure.code, failure
-            self._metrics.errors.labels(failure.kind).inc()
-            raise failure from error
+            record.failure = request_error(error)
+            raise record.failure from error
         finally:
-            self._metrics.requests.labels(record.model, protocol, code).inc()
-            self._metrics.request_seconds.labels(record.model).observe(record.seconds)
-            _LOG.info("request", extra={"fields": record.fields(code)})
+            if until is None:
+                ended()
+            else:
+                until.add_done_callback(ended)
 
     async def in_time(self, work: Awaitable[T]) -> T:
         """Wait for an answer as long as a request may take. Raises RefusedError after that."""
@@ -133,12 +133,15 @@ class Admission:
                 f"no answer within {self._options.timeout:g} s; send fewer images, or send them again later",
             ) from error
 
-    async def body_in_time(self, body: Awaitable[T]) -> T:
-        """Wait for a body as long as a request may take, or until another one wants the place."""
+    async def body_in_time(self, body: Awaitable[T], moved: Callable[[], int | None]) -> T:
+        """Wait for a body as long as a request may take, or, if it is slow, until another one wants the place.
+
+        `moved` tells how many bytes went over its connection so far.
+        """
         began = time.monotonic()
         try:
             async with asyncio.timeout(self._options.timeout) as limit:
-                with self.waits.waiting(limit):
+                with self.waits.waiting(moved, limit):
                     return await body
         except TimeoutError as error:
             seconds = time.monotonic() - began
@@ -164,8 +167,18 @@ class Admission:
         self._metrics.active.set(self.active)
         self._idle.clear()
 
-    def _release(self, task: asyncio.Task[Any] | None = None) -> None:
+    def _release(self) -> None:
         self.active -= 1
         self._metrics.active.set(self.active)
         if not self.active:
             self._idle.set()
+
+    def _tell(self, record: Record, answered: bool) -> None:
+        """Count one request and log it, when all is known of it."""
+        code = "OK" if answered else "CANCELLED"
+        if record.failure is not None:
+            code = record.failure.code
+            self._metrics.errors.labels(record.failure.kind).inc()
+        self._metrics.requests.labels(record.model, record.protocol, code).inc()
+        self._metrics.request_seconds.labels(record.model).observe(record.seconds)
+        _LOG.info("request", extra={"fields": record.fields(code)})

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 
+from .admission import Record, current_record
+from .connections import Connections
+from .errors import slow_reader
 from .waits import Waits
 
 _SLACK = 2.0  # seconds after which a connection is cut, so that an error comes first
-_OWN_FILES = Path("/dev/fd")
 
 
 class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no types
@@ -37,6 +32,8 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no typ
         self._limit, self._timeout, self._unread = limit, timeout, unread
         self._count = 0
         self._waits, self._inference_waits = Waits(), waits
+        self._connections = Connections()
+        self._answers: dict[asyncio.Task[Any], tuple[str, Record | None]] = {}
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """Return the method's handler, bounded."""
@@ -63,14 +60,18 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no typ
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         self._count += 1
         task.add_done_callback(self._ended)
-        request = await self._read(context)
+        peer = context.peer()
+        moved = partial(self._connections.moved, peer)
+        request = await self._read(context, moved)
         response = await method(request, context)
         # The task goes on to send it, and ends when the client has taken it.
-        peer = context.peer()
-        timer = asyncio.get_running_loop().call_later(self._timeout + _SLACK, cut, peer)
-        leave = [waits.enter(partial(cut, peer)) for waits in (self._waits, *[self._inference_waits] * inference)]
+        self._answers[task] = peer, current_record.get() if inference else None
+        timer = asyncio.get_running_loop().call_later(self._timeout + _SLACK, self._cut, peer)
+        waits = (self._waits, *[self._inference_waits] * inference)
+        leave = [each.enter(moved, partial(self._cut, peer)) for each in waits]
 
         def sent(task: asyncio.Task[Any]) -> None:
+            del self._answers[task]
             timer.cancel()
             for call in leave:
                 call()
@@ -78,10 +79,22 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no typ
         task.add_done_callback(sent)
         return response
 
-    async def _read(self, context: Any) -> Any:
+    def _cut(self, peer: str) -> bool:
+        """End a connection. False if it is not found.
+
+        grpc has nothing to end a call with whose answer waits for its client, so all calls of the connection end, which
+        is why all that moves over it counts.
+        """
+        found = self._connections.cut(peer)
+        for whose, record in self._answers.values():
+            if found and record is not None and whose == peer:
+                record.failure = slow_reader()
+        return found
+
+    async def _read(self, context: Any, moved: Callable[[], int | None]) -> Any:
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                with self._waits.waiting(limit):
+                with self._waits.waiting(moved, limit):
                     request = await context.read()
         except TimeoutError:
             words = "the request did not arrive in time; send fewer images, or send them again later"
@@ -92,35 +105,3 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no typ
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._count -= 1
-
-
-def cut(peer: str) -> None:
-    """End the connection of a client, "ipv4:127.0.0.1:40000".
-
-    grpc has nothing to end a call with whose answer waits for its client: the connection is looked up among the
-    process's own. Where the system does not list these, it ends when it is too old.
-    """
-    _, _, where = unquote(peer).partition(":")
-    host, _, port = where.rpartition(":")
-    with suppress(OSError, ValueError):
-        wanted = _plain(host.strip("[]")), int(port)
-        for path in list(_OWN_FILES.iterdir()):
-            with suppress(OSError, ValueError):
-                if stat.S_ISSOCK(os.fstat(int(path.name)).st_mode):
-                    _cut_if(int(path.name), wanted)
-
-
-def _cut_if(number: int, wanted: tuple[object, int]) -> None:
-    # A copy of the descriptor: the number may be another file's by now, which is then not touched.
-    with socket.socket(fileno=os.dup(number)) as connection:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        found = connection.getpeername()
-        if (_plain(found[0]), found[1]) == wanted:
-            connection.shutdown(socket.SHUT_RDWR)
-
-
-def _plain(ip: str) -> object:
-    """Return an address, that of IPv4 where IPv6 only carries it."""
-    address = ipaddress.ip_address(ip)
-    return getattr(address, "ipv4_mapped", None) or address

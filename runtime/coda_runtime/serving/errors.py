@@ -25,6 +25,7 @@ KINDS = {
     "invalid": Kind(400, "INVALID_ARGUMENT"),
     "unknown": Kind(404, "NOT_FOUND"),
     "slow_body": Kind(408, "DEADLINE_EXCEEDED"),
+    "slow_reader": Kind(408, "DEADLINE_EXCEEDED"),
     "too_large": Kind(413, "RESOURCE_EXHAUSTED"),
     "content_encoding": Kind(415, "INVALID_ARGUMENT"),
     "client_gone": Kind(499, "CANCELLED"),
@@ -45,6 +46,11 @@ class RequestError(CodaError):
         super().__init__(message if len(message) <= _MAX_LENGTH else f"{message[:_MAX_LENGTH]} ...")
         self.kind = kind
         self.status, self.code, self.again = KINDS[kind]
+
+
+def slow_reader() -> RequestError:
+    """Return the error of an answer that its client did not read in time. It is for the log: nobody can be told."""
+    return RequestError("slow_reader", "the client did not read its answer in time, so its connection was ended")
 
 
 def request_error(error: Exception) -> RequestError:

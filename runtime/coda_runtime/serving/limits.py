@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import TimerHandle
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol, TypeVar
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from .connections import moved
 from .errors import RequestError
 from .options import MAX_CONNECTIONS, MAX_HEADER_BYTES
+from .waits import GRACE
 
 T = TypeVar("T")
-_CUT = "coda.cut"  # in the state of a request's scope
+_CONNECTION = "coda.connection"  # in the state of a request's scope
 _SLACK = 2.0  # seconds after which a connection is cut, so that an error response comes first
 
 
@@ -58,10 +61,25 @@ async def send_until_read(send: Send, response: Response) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def cut_off(scope: Scope) -> Callable[[], object]:
-    """Return what ends the connection of a request at once, whatever is still to be sent there."""
-    abort: Callable[[], object] = scope["state"].get(_CUT, lambda: None)
-    return abort
+class Connection(Protocol):
+    """The connection that a request came over. `was_cut` tells whether the server ended it."""
+
+    was_cut: bool
+
+    def moved(self) -> int | None:
+        """Return the bytes that the client has sent and taken so far. None where the system does not tell."""
+
+    def cut(self) -> bool:
+        """End it at once, whatever is still to be sent there, and return True."""
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Keep it for the length of a block, also where another one wants its place."""
+
+
+def connection_of(scope: Scope) -> Connection:
+    """Return the connection of a request."""
+    connection: Connection = scope["state"][_CONNECTION]
+    return connection
 
 
 async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
@@ -96,7 +114,8 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
     Args:
         timeout: seconds from the first byte of a request (or the connection's start) to its last one, and seconds
             in which an answer must be read.
-        max_connections: at a time; for another one, the one that has been idle for longest is ended.
+        max_connections: at a time; for another one, the one that has been idle for longest is ended, or the one that
+            has not been read for longest.
     """
 
     class BoundedProtocol(HttpToolsProtocol):
@@ -106,6 +125,10 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
         _went_on = False
         _sending: TimerHandle | None = None  # while the client is to send
         _reading: TimerHandle | None = None  # while the client is to read
+        _unread_since = 0.0  # when it began to
+        _kept = False
+        _cycles: Sequence[RequestResponseCycle] = ()  # of requests that are not answered; the last is uvicorn's own
+        was_cut = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
             super().connection_made(transport)
@@ -117,6 +140,9 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
         def connection_lost(self, exc: Exception | None) -> None:
             self._sending = _stopped(self._sending)
             self._reading = _stopped(self._reading)
+            for cycle in self._cycles:  # uvicorn tells the last one alone, and those before it would write on
+                cycle.disconnected = True
+                cycle.message_event.set()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -141,20 +167,34 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
                     self.parser.feed_data(data)
                 except HttpParserUpgrade as offer:
                     data = data[offer.args[0] :]
-                    head = _framing(self.parser, self.headers)
-                    self.parser = HttpRequestParser(self)
-                    self._primed = True
-                    self.parser.feed_data(head)
-                    self._primed = False
-                    continue
+                    if self._go_on():
+                        continue
                 except HttpParserError:
-                    self.send_400_response("Invalid HTTP request received.")
+                    self._refuse()
                 break
+
+        def _go_on(self) -> bool:
+            """Take a new parser behind the headers. False if it cannot tell how the body is framed."""
+            head = _framing(self.parser, self.headers)
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            self._primed = True
+            try:
+                self.parser.feed_data(head)
+            except HttpParserError:
+                self._refuse()
+                return False
+            finally:
+                self._primed = False
+            return True
+
+        def _refuse(self) -> None:
+            self.send_400_response("Invalid HTTP request received.")
 
         def on_message_begin(self) -> None:
             if not self._primed:
                 super().on_message_begin()
-                self.scope["state"][_CUT] = self.transport.abort
+                self.scope["state"][_CONNECTION] = self
 
         def on_url(self, url: bytes) -> None:
             if not self._primed:
@@ -169,6 +209,7 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
                 return
             self._went_on = True
             super().on_headers_complete()
+            self._cycles = [*(each for each in self._cycles if not each.response_complete), self.cycle]
 
         def on_body(self, body: bytes) -> None:
             self._went_on = True
@@ -186,18 +227,23 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
             super().on_response_complete()
 
         def _make_room(self) -> None:
-            """End the connection that has been idle for longest, or this one if there is none."""
-            idle = [
-                other
-                for other in self.connections
-                if isinstance(other, BoundedProtocol) and (other.cycle is None or other.cycle.response_complete)
-            ]
-            oldest = min(idle, key=lambda other: other._since, default=self)
+            """End the connection that has been idle for longest, else unread for longest, else this one."""
+            others = [each for each in self.connections if isinstance(each, BoundedProtocol) and each is not self]
+            idle = [other for other in others if other.cycle is None or other.cycle.response_complete]
+            unread = [other for other in others if other._is_unread()]
+            oldest = min(idle, key=lambda other: other._since, default=None) or min(
+                unread, key=lambda other: other._unread_since, default=self
+            )
             self.connections.discard(oldest)  # as it does itself, but some turns of the loop later
             oldest.transport.abort()
 
+        def _is_unread(self) -> bool:
+            """Tell whether its client does not read. Of inference, that is for `Waits` to say."""
+            return self._reading is not None and not self._kept and time.monotonic() - self._unread_since > GRACE
+
         def pause_writing(self) -> None:
-            self._reading = self._reading or self._limit()
+            if self._reading is None:
+                self._reading, self._unread_since = self._limit(), time.monotonic()
             super().pause_writing()
 
         def resume_writing(self) -> None:
@@ -205,7 +251,23 @@ def bounded_protocol(timeout: float, max_connections: int = MAX_CONNECTIONS) -> 
             super().resume_writing()
 
         def _limit(self) -> TimerHandle:
-            return self.loop.call_later(timeout + _SLACK, self.transport.abort)
+            return self.loop.call_later(timeout + _SLACK, self.cut)
+
+        def moved(self) -> int | None:
+            return moved(self.transport.get_extra_info("socket").fileno())
+
+        def cut(self) -> bool:
+            self.was_cut = True
+            self.transport.abort()
+            return True
+
+        @contextmanager
+        def kept(self) -> Iterator[None]:
+            self._kept = True
+            try:
+                yield
+            finally:
+                self._kept = False
 
     return BoundedProtocol
 

@@ -39,7 +39,7 @@ class LineWriter:
 
     def __init__(self, stream: IO[str], told: Callable[[int], str]) -> None:
         self._stream, self._told = stream, told
-        self._fd = _descriptor(stream)
+        self.descriptor = _descriptor(stream)
         self._changed = threading.Condition()
         self._lines: deque[bytes] = deque()
         self._size = 0  # bytes in the buffer, the line that is being written among them
@@ -87,12 +87,12 @@ class LineWriter:
     def _write(self, line: bytes) -> bool:
         """Write a line, however long it takes. False when nobody can read it any more."""
         try:
-            if self._fd is None:
+            if self.descriptor is None:
                 self._stream.write(line.decode())
                 self._stream.flush()
-            while self._fd is not None and line:
+            while self.descriptor is not None and line:
                 try:
-                    line = line[os.write(self._fd, line) :]
+                    line = line[os.write(self.descriptor, line) :]
                 except BlockingIOError:
                     time.sleep(_AGAIN_SECONDS)
         except (OSError, ValueError):  # the reader is gone, or the stream is closed
@@ -109,6 +109,12 @@ class _Stderr(io.RawIOBase):
 
     def writable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream behind it, which faulthandler and subprocesses ask for."""
+        if self._writer.descriptor is None:
+            return super().fileno()
+        return self._writer.descriptor
 
     def write(self, data: Any) -> int:
         self._writer.put(bytes(data).decode(errors="backslashreplace"))

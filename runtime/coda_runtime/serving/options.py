@@ -16,7 +16,9 @@ MAX_TEXTS = 4
 MAX_HEADER_BYTES = 64 * 2**10
 """Bytes of a request's line and headers."""
 MAX_CONNECTIONS = 1024
-"""HTTP connections at a time, of clients that send nothing too."""
+"""Connections at a time over each protocol, of clients that send nothing too."""
+IDLE_SECONDS = 65
+"""After which a connection without a request ends: longer than proxies keep theirs."""
 
 
 @dataclass(frozen=True)

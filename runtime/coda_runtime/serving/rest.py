@@ -18,10 +18,18 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from .admission import Admission, Record
-from .errors import RequestError, request_error
+from .errors import RequestError, request_error, slow_reader
 from .kserve_parts import ModelNotReady, Plane, QuietServer, ServerNotReady, V2Endpoints
-from .limits import bounded_protocol, check_headers, cut_off, read_body, send_until_read, while_connected
-from .options import SMALL_TEXT_BYTES, ServeOptions
+from .limits import (
+    Connection,
+    bounded_protocol,
+    check_headers,
+    connection_of,
+    read_body,
+    send_until_read,
+    while_connected,
+)
+from .options import IDLE_SECONDS, SMALL_TEXT_BYTES, ServeOptions
 from .wire import json_bytes, request_from_http, response_to_http
 
 T = TypeVar("T")
@@ -40,24 +48,30 @@ class Inference:
         request = Request(scope, receive)
         model: str = request.path_params["name"]
 
+        connection = connection_of(scope)
+
         async def work(record: Record) -> None:
-            response = await self._answer(request, model, record)
-            leave = self._admission.waits.enter(cut_off(scope))
-            try:
-                await send_until_read(send, response)
-            finally:
-                leave()
+            with connection.kept():
+                response = await self._answer(request, model, record, connection)
+                leave = self._admission.waits.enter(connection.moved, connection.cut)
+                try:
+                    await send_until_read(send, response)
+                finally:
+                    leave()
+            if connection.was_cut:
+                raise slow_reader()
 
         try:
             await self._admission.take("http", model, work)
         except RequestError as error:
-            await _error_response(error)(scope, receive, send)
+            if not connection.was_cut:
+                await _error_response(error)(scope, receive, send)
 
-    async def _answer(self, request: Request, model: str, record: Record) -> Response:
+    async def _answer(self, request: Request, model: str, record: Record, connection: Connection) -> Response:
         max_bytes = self._options.max_request_bytes
         self._plane.get_model_from_registry(model)  # before the body is read
         check_headers(request.headers, max_bytes)
-        body = await self._admission.body_in_time(read_body(request.receive, max_bytes))
+        body = await self._admission.body_in_time(read_body(request.receive, max_bytes), connection.moved)
         answer = self._infer(body, request.headers.get(_JSON_LENGTH), model, record)
         return await self._admission.in_time(while_connected(request.receive, answer))
 
@@ -157,7 +171,7 @@ def http_server(app: Doorway, options: ServeOptions) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=65,  # longer than proxies keep theirs
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=1,  # the drain is over by then
     )
     return QuietServer(config)

@@ -17,7 +17,7 @@ from .admission import Admission, Record
 from .calls import Calls
 from .errors import request_error
 from .kserve_parts import InferenceServicer, Plane, add_GRPCInferenceServiceServicer_to_server, messages
-from .options import SMALL_TEXT_BYTES, ServeOptions
+from .options import IDLE_SECONDS, MAX_CONNECTIONS, SMALL_TEXT_BYTES, ServeOptions
 from .request_summary import RequestSummary, summarise
 from .waits import Waits
 from .wire import Request, request_from_grpc
@@ -134,7 +134,10 @@ def grpc_server(service: Service, options: ServeOptions) -> Any:
             ("grpc.max_receive_message_length", options.max_request_bytes + _ROOM),
             ("grpc.max_send_message_length", -1),  # what we answer is bounded by what was asked
             ("grpc.so_reuseport", 0),  # or a second server would share the port in silence
-            ("grpc.max_concurrent_streams", options.max_requests),  # of one client
+            ("grpc.max_concurrent_streams", (options.max_requests + 1) // 2),  # of one client
+            ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+            ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
+            ("grpc.server_handshake_timeout_ms", round(options.timeout * 1e3)),
             ("grpc.max_connection_age_ms", _LONGEST_CONNECTION_MS),
             ("grpc.max_connection_age_grace_ms", round(options.timeout * 1e3)),
         ],

@@ -136,4 +136,4 @@ def test_what_does_not_load_is_one_line_and_exit_code_1(sealed: Path, tmp_path: 
     done = run_serve(sealed, "--http-port", 0, "--grpc-port", 0, "--precision", "bf16")
     assert done.returncode == 1
     (error,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert error.startswith("error: precision is 'bf16'; this bundle has \"auto\", 'fp32'; to add it: coda export ")
+    assert error.startswith("error: precision is 'bf16'; this bundle has \"auto\", 'fp32'; add it: coda export ")

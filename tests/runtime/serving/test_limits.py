@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import pytest
 import uvicorn
 from starlette.responses import Response
 
@@ -76,3 +78,17 @@ def test_over_the_limit_the_connection_that_is_idle_for_longest_ends() -> None:
         one_more = stack.enter_context(socket.create_connection(address, LIMIT))
         assert read(one_more) == 0  # both are under way
         assert busy.recv(12)
+
+
+def test_over_the_limit_a_connection_that_is_not_read_ends_if_none_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GRACE", 0.1)
+    with serving(timeout=LIMIT, max_connections=1) as (address, ended), ExitStack() as stack:
+        unread = stack.enter_context(socket.create_connection(address, LIMIT))
+        unread.sendall(GET * 9)
+        assert unread.recv(12) == b"HTTP/1.1 200"
+        time.sleep(1)
+        last = stack.enter_context(socket.create_connection(address, LIMIT))
+        last.sendall(GET)
+        assert last.recv(12) == b"HTTP/1.1 200"
+        assert ended.wait(LIMIT)
+        assert read(unread) < ANSWER

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +64,34 @@ def test_a_reader_that_is_gone_stops_nobody(pipe: tuple[io.FileIO, io.TextIOWrap
     writer.put(LINE)
     assert writer.flush(LIMIT)
     assert sum(dropped) == 1
+
+
+def test_lines_that_a_server_drops_are_in_its_metrics(sealed: Path) -> None:
+    """A server whose log has room for a few lines, and whose stderr is read only now and then."""
+    shrunk = "import coda_runtime.serving.logs as l; l._BUFFER_BYTES = 4096; from coda_runtime.cli import main; main()"
+    command = [sys.executable, "-c", shrunk, "serve", str(sealed), "--http-port", "0", "--grpc-port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stderr is not None
+            said: list[dict[str, str]] = []
+            while not any(line["message"] == "ready" for line in said):
+                said.append(json.loads(process.stderr.readline()))
+            (address,) = [line["http"] for line in said if line["message"] == "listening"]
+            for _ in range(500):
+                with pytest.raises(urllib.error.HTTPError) as error:
+                    urllib.request.urlopen(f"http://{address}/v2/models/nothing/infer", b"{}", timeout=LIMIT)
+                error.value.close()
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=LIMIT) as answer:
+                text = answer.read().decode()
+            (dropped,) = re.findall(r"^coda_log_lines_dropped_total (.*)$", text, re.MULTILINE)
+            assert float(dropped) > 0
+        finally:
+            process.kill()
+
+
+def test_stderr_keeps_its_descriptor(pipe: tuple[io.FileIO, io.TextIOWrapper]) -> None:
+    raw: Any = logs._Stderr(logs.LineWriter(pipe[1], lambda number: ""))
+    assert io.TextIOWrapper(raw).fileno() == pipe[1].fileno()
 
 
 def test_a_message_is_cut() -> None:

@@ -70,6 +70,23 @@ def test_an_offer_of_another_protocol_does_not_hide_the_end_of_a_connection(serv
         assert answers.read()  # to the end, which comes
 
 
+def test_an_offer_that_comes_with_an_unknown_framing_is_400(server: Server) -> None:
+    host, _, port = server.http.rpartition(":")
+    with socket.create_connection((host, int(port)), LIMIT) as client, client.makefile("rb") as answers:
+        client.sendall(post("connection: upgrade\r\nupgrade: h2c", "transfer-encoding: gzip", BODY))
+        assert answers.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+        assert answers.read()
+    assert not [line for line in server.lines if line["level"] == "error"]
+
+
+def test_what_comes_behind_the_last_request_of_a_connection_is_ignored(server: Server) -> None:
+    host, _, port = server.http.rpartition(":")
+    for offer in ("connection: close", "connection: upgrade, close\r\nupgrade: h2c"):
+        with socket.create_connection((host, int(port)), LIMIT) as client, client.makefile("rb") as answers:
+            client.sendall(post(offer, LENGTH, BODY) + get("x: y"))
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+
+
 @pytest.mark.parametrize(("path", "body"), [(f"{DECODE}/", BODY), ("/v2/", None), ("/v2/health/ready//", None)])
 def test_a_slash_at_the_end_is_nothing_and_leads_nowhere_else(server: Server, path: str, body: bytes | None) -> None:
     with closing(http.client.HTTPConnection(server.http, timeout=LIMIT)) as connection:
