@@ -12,6 +12,8 @@ from .percentiles import percentile_words, slow_end
 from .results import Measurement, Server
 from .series import Series, batches, key_of
 
+_QUANTILES = (10, 50, 90, 100)
+
 
 def latency_card(series: Sequence[Series], operation: str) -> Markup:
     """Draw the median against the batch, with a band up to the slow calls."""
@@ -51,6 +53,35 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
             [lambda of: duration(of["latency_s"]["p50"]), lambda of: percentile_words(of["latency_s"], 99)],
             "at batch",
         ),
+    )
+
+
+def distribution_card(series: Sequence[Series], operation: str) -> Markup:
+    """Draw how many of the calls took at most so long, for the smallest batch of each cell."""
+    shown = [(one, found[0]) for one in series if (found := one.of(operation, "single-stream"))]
+    if not shown:
+        return Markup("")
+    lines, rows = [], []
+    for one, of in shown:
+        samples = sorted(of["latency_s"]["samples"])
+        steps = [(1e3 * value, 100 * (index + 1) / len(samples)) for index, value in enumerate(samples)]
+        thinned = steps[:: max(1, len(steps) // 200)]
+        lines.append(Line(one.name, [*thinned, steps[-1]], one.style))
+        quantiles = [samples[min(len(samples) - 1, len(samples) * q // 100)] for q in _QUANTILES]
+        rows.append([f"{one.name}, batch {of['batch']}", *map(duration, quantiles), str(of["repeats"])])
+    chart = line_chart(
+        lines,
+        Axis("ms a call", log=True),
+        Axis("% of the calls", ticks=[0, 20, 40, 60, 80, 100], zero=True),
+        "; ".join(f"{row[0]}: half within {row[2]}, the slowest {row[-2]}" for row in rows),
+        title=f"How long calls of {operation} take",
+    )
+    return card(
+        "Distribution of the latency",
+        chart,
+        key_of([one for one, _ in shown]),
+        "Of the smallest batch: the share of the calls that took at most so long. A step is a second kind of call.",
+        table(["smallest batch", *(f"{q} %" for q in _QUANTILES[:-1]), "slowest", "calls"], rows),
     )
 
 

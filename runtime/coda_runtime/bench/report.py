@@ -11,10 +11,11 @@ from ..report.document import document, tile
 from ..report.markup import Markup, el, join, table
 from ..report.words import count, duration, rate, size
 from . import bars, charts
+from .compare import compare
 from .differences import other_circumstances, other_work, warnings_of
 from .results import Results
 from .series import Series, all_series, file_names, operations
-from .tables import MEASURED, METRICS, loaded, measured_rows, metric_rows
+from .tables import MEASURED, METRICS, compared_rows, loaded, measured_rows, metric_rows
 
 
 def write_report(results: Sequence[Results], out: Path) -> None:
@@ -30,10 +31,11 @@ def render(results: Sequence[Results]) -> str:
         raise InputError("there are no results to report; give at least one file that `coda bench run --out` wrote")
     series = all_series(results)
     return document(
-        f"coda bench: {results[0].data['bundle']['folder']}",
+        f"coda bench: {_bundles(results)}",
         _header(results, series),
         _warnings(results),
         _circumstances(results, series),
+        _side_by_side(results),
         [_operation(series, name) for name in operations(series)],
         _section(
             "As a server",
@@ -86,17 +88,40 @@ def _header(results: Sequence[Results], series: Sequence[Series]) -> Markup:
         if calls:
             of, one = min(calls, key=lambda pair: pair[0]["latency_s"]["p50"])
             tiles.append(tile(f"{name}, one image", duration(of["latency_s"]["p50"]), f"fastest median: {one.name}"))
-    best = max(measured, key=lambda of: of["throughput"] if of["operation"] == "encode" else 0.0, default=None)
-    if best is not None and best["operation"] == "encode":
-        tiles.append(tile("encode, at most", f"{rate(best['throughput'])}/s", f"images, batch {best['batch']}"))
+    encodes = [(of, one) for one in series for of in one.cell["measurements"] if of["operation"] == "encode"]
+    if encodes:
+        of, one = max(encodes, key=lambda pair: pair[0]["throughput"])
+        tiles.append(tile("encode, at most", f"{rate(of['throughput'])}/s", f"images, batch {of['batch']}: {one.name}"))
     files = "" if len(results) == 1 else f" and {count(len(results) - 1, 'other file')}"
     return el(
         "header",
         el("p", "coda bench", class_="eyebrow"),
-        el("h1", f"{first['bundle']['folder']} on {first['machine']['cpu']['model'] or first['machine']['platform']}"),
+        el("h1", f"{_bundles(results)} on {_machines(results)}"),
         el("p", f"Measured {first['created']} with coda_runtime {first['coda_runtime']}{files}.", class_="lead name"),
         el("dl", tiles, class_="tiles"),
     )
+
+
+def _bundles(results: Sequence[Results]) -> str:
+    """Name all of them: a page over two must not read as if it were one's."""
+    return " and ".join(dict.fromkeys(of.data["bundle"]["folder"] for of in results))
+
+
+def _machines(results: Sequence[Results]) -> str:
+    machines = (of.data["machine"] for of in results)
+    return " and ".join(dict.fromkeys(of["cpu"]["model"] or of["platform"] for of in machines))
+
+
+def _side_by_side(results: Sequence[Results]) -> Markup:
+    """Show what differs between the first file and each other, as `coda bench compare` judges it."""
+    names, cards = file_names(results), list[Markup]()
+    for name, other in zip(names[1:], results[1:], strict=True):
+        columns, rows = compared_rows(compare(results[0], other))
+        data = el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label=name)
+        cards.append(
+            el("div", el("h3", f"{names[0]} (A) and {name} (B)"), data, class_="card wide") if rows else Markup("")
+        )
+    return _section("Side by side", "As `coda bench compare` judges them, by the differences between processes.", cards)
 
 
 def _warnings(results: Sequence[Results]) -> Markup:
@@ -190,6 +215,7 @@ def _operation(series: Sequence[Series], name: str) -> Markup:
         "",
         [
             charts.latency_card(series, name),
+            charts.distribution_card(series, name),
             charts.throughput_card(series, name),
             bars.breakdown_card(series, name),
         ],

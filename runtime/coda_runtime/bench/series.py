@@ -32,6 +32,8 @@ class Series:
 def all_series(results: Sequence[Results]) -> list[Series]:
     """Return one series for each cell that measured something, in the order of the files."""
     names = file_names(results)
+    if len({found.data["bundle"]["folder"] for found in results}) > 1:
+        names = [f"{name} ({found.data['bundle']['folder']})" for name, found in zip(names, results, strict=True)]
     cells = [
         (f"{_title(cell)}, {name}" if len(results) > 1 else _title(cell), cell)
         for name, found in zip(names, results, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..format.parts import PARTS
 from ..report.words import duration, rate, size
+from .compare import Comparison
 from .percentiles import percentile_words
 from .results import Measurement
 from .series import Series
@@ -68,6 +69,17 @@ def metric_rows(series: Sequence[Series]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def compared_rows(found: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows of a comparison: a row for each metric of each measurement that both files have."""
+    rows = []
+    for row in found.rows:
+        for metric in row.metrics:
+            interval = "–" if metric.ci99 is None else f"{metric.ci99[0]:.3f} – {metric.ci99[1]:.3f}"
+            verdict = "regression" if metric.regression else metric.verdict
+            rows.append([row.name, metric.name, f"{metric.ratio:.3f}", interval, verdict])
+    return ["measurement", "of", "B / A", "99 %", "verdict"], rows
 
 
 def _all(series: Sequence[Series]) -> Iterator[tuple[str, Measurement]]:

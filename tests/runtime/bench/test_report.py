@@ -64,8 +64,9 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(tmp_path: Path) -> None:
 def test_every_chart_is_named_described_and_followed_by_its_data() -> None:
     page = render([results()])
     drawn = charts(page)
-    # Latency, throughput and roofline of three operations, the parts of two, three servers, memory, loading.
-    assert len(drawn) == 3 * 3 + 2 + 3 + 2
+    # Latency, its distribution, throughput and roofline of three operations, the parts of two, three servers, memory,
+    # loading.
+    assert len(drawn) == 4 * 3 + 2 + 3 + 2
     for chart in drawn:
         assert [child.tag for child in chart[:2]] == ["title", "desc"]
         assert chart[0].text
@@ -121,8 +122,21 @@ def test_several_files_are_distinguished() -> None:
     Outline(page)
     assert "results.json (A) and other.json (B) did different work: the images differ" in page
     assert "onnxruntime fp32 cpu 2 threads, other.json" in page
-    same = render([results(), results()])
+    assert "Side by side" not in page, "other images are other work"
+    same = render([results(), results(factor=1.2)])
     assert "onnxruntime fp32 cpu 2 threads, results.json (2)" in same
+    assert same.count("<td>regression</td>") > 40
+
+
+def test_a_page_over_two_bundles_has_the_names_of_both() -> None:
+    other: Any = document(seed=3, factor=0.1)
+    other["bundle"]["folder"] = "small-bundle"
+    page = render([results(), Results.check(other, "other.json")])
+    assert "<title>coda bench: bundle and small-bundle</title>" in page
+    assert re.search("<h1>bundle and small-bundle on Example Processor 9000</h1>", page)
+    tiles = page[: page.index("</header>")]
+    assert tiles.count("other.json (small-bundle)") == 4, "each figure says whose it is: the faster one's"
+    assert "results.json (bundle)" not in tiles
 
 
 @pytest.mark.parametrize("cells", [{"measurements": []}, {"measurements": [], "load": None, "artifacts": []}])
