@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import struct
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +29,6 @@ MAX_PIXELS = 89_478_485
 _OWN_WAY = "in Python open it yourself and pass the PIL image"
 _PILLOW = r"PIL\."
 _SILENT = ("ignore", None, UserWarning, re.compile(_PILLOW), 0)  # as it stands among the filters
-_silencing = threading.Lock()
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -140,9 +138,9 @@ def _silence() -> None:
 
     Each of them is another text, so that Python shows all and keeps all. What is wrong with the pixels is an error.
     """
-    with _silencing:
-        if _SILENT not in warnings.filters:  # whoever catches warnings may have put all filters away
-            warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
+    # Twice does no harm, so there is no lock: one that another thread holds at a fork is held in the child for ever.
+    if _SILENT not in warnings.filters:  # whoever catches warnings may have put all filters away
+        warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:
