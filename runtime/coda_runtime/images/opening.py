@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ImageError, MissingDependencyError, one_line
+from ..io.regular_files import open_regular
 from .limits import excess
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def opened(
     Arguments and errors are those of `fit_bytes`; the block's errors are for `explained`.
     """
     if isinstance(source, (str, os.PathLike)):
-        with _regular_file(source, name).open("rb") as file:
+        with _open_file(source, name) as file:
             yield _identify(file, name, formats, max_pixels)
     else:
         yield _identify(source, name, formats, max_pixels)
@@ -81,14 +82,14 @@ def require_pillow() -> Any:
     return Image
 
 
-def _regular_file(source: str | os.PathLike[str], name: str) -> Path:
-    """Return the path, unless opening it would wait for a writer (a pipe) or never end (/dev/zero)."""
+def _open_file(source: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Open a path, unless that would wait for a writer (a pipe) or never end (/dev/zero)."""
     path = Path(source)
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a device")
         raise ImageError(f"{name!r} cannot be read as an image: it is {kind}; expected a file")
-    return path
+    return open_regular(path)  # a pipe may have taken its place meanwhile
 
 
 def _identify(file: IO[bytes], name: str, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
