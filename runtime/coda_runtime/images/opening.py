@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ImageError, MissingDependencyError, one_line
+from ..io.regular_files import open_regular
 from .budget import MAX_SECONDS, BudgetedFile
 from .limits import MAX_SIDE, excess
 from .unpacking import unpack
@@ -46,7 +47,7 @@ def opened(
     """
     seconds, advice = (MAX_SECONDS, f", or {_OWN_WAY}") if max_seconds is None else (max_seconds, "")
     if isinstance(source, (str, os.PathLike)):
-        with _regular_file(source, name).open("rb") as file:
+        with _open_file(source, name) as file:
             yield _identify(BudgetedFile(file, name, seconds, advice), name, formats, max_pixels)
     else:
         yield _identify(BudgetedFile(source, name, seconds, advice), name, formats, max_pixels)
@@ -86,14 +87,14 @@ def require_pillow() -> Any:
     return Image
 
 
-def _regular_file(source: str | os.PathLike[str], name: str) -> Path:
-    """Return the path, unless opening it would wait for a writer (a pipe) or never end (/dev/zero)."""
+def _open_file(source: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Open a path, unless that would wait for a writer (a pipe) or never end (/dev/zero)."""
     path = Path(source)
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a device")
         raise ImageError(f"{name!r} cannot be read as an image: it is {kind}; expected a file")
-    return path
+    return open_regular(path)  # a pipe may have taken its place meanwhile
 
 
 def _identify(file: BudgetedFile, name: str, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
