@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import struct
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import ImageError, MissingDependencyError, one_line
+from ..io.regular_files import open_regular
 from .budget import MAX_SECONDS, BudgetedFile
 from .limits import MAX_SIDE, excess
 from .unpacking import unpack
@@ -30,7 +30,6 @@ MAX_PIXELS = 89_478_485
 _OWN_WAY = "in Python open it yourself and pass the PIL image"
 _PILLOW = r"PIL\."
 _SILENT = ("ignore", None, UserWarning, re.compile(_PILLOW), 0)  # as it stands among the filters
-_silencing = threading.Lock()
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -48,7 +47,7 @@ def opened(
     """
     seconds, advice = (MAX_SECONDS, f", or {_OWN_WAY}") if max_seconds is None else (max_seconds, "")
     if isinstance(source, (str, os.PathLike)):
-        with _regular_file(source, name).open("rb") as file:
+        with _open_file(source, name) as file:
             yield _identify(BudgetedFile(file, name, seconds, advice), name, formats, max_pixels)
     else:
         yield _identify(BudgetedFile(source, name, seconds, advice), name, formats, max_pixels)
@@ -88,14 +87,14 @@ def require_pillow() -> Any:
     return Image
 
 
-def _regular_file(source: str | os.PathLike[str], name: str) -> Path:
-    """Return the path, unless opening it would wait for a writer (a pipe) or never end (/dev/zero)."""
+def _open_file(source: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Open a path, unless that would wait for a writer (a pipe) or never end (/dev/zero)."""
     path = Path(source)
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "a device")
         raise ImageError(f"{name!r} cannot be read as an image: it is {kind}; expected a file")
-    return path
+    return open_regular(path)  # a pipe may have taken its place meanwhile
 
 
 def _identify(file: BudgetedFile, name: str, formats: Sequence[str] | None, max_pixels: int | None) -> Image.Image:
@@ -140,9 +139,9 @@ def _silence() -> None:
 
     Each of them is another text, so that Python shows all and keeps all. What is wrong with the pixels is an error.
     """
-    with _silencing:
-        if _SILENT not in warnings.filters:  # whoever catches warnings may have put all filters away
-            warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
+    # Twice does no harm, so there is no lock: one that another thread holds at a fork is held in the child for ever.
+    if _SILENT not in warnings.filters:  # whoever catches warnings may have put all filters away
+        warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int | None) -> None:

@@ -49,12 +49,23 @@ def fail(reason: str) -> NoReturn:
 
 
 def describe(value: object) -> str:
-    # repr() of all of a long list takes seconds, and sixty characters of it are shown.
-    if isinstance(value, (dict, list)):
-        first = itertools.islice(value.items() if isinstance(value, dict) else value, 30)
-        text = repr(dict(first) if isinstance(value, dict) else list(first))
-        return _short(text if len(value) <= 30 else text[:-1] + ", ...")
-    return _short(repr(value[:70] if isinstance(value, str) else value))
+    return _short(repr(_beginning(value, [60])))
+
+
+def _beginning(value: object, left: list[int]) -> object:
+    """Return the first `left` values in a value: each is a character or more of the sixty that are shown.
+
+    repr() of a long list takes seconds, and it may lie deeper inside.
+    """
+    left[0] -= 1
+    if isinstance(value, str):
+        return value[:70]
+    if isinstance(value, list):
+        return [_beginning(inner, left) for inner in itertools.takewhile(lambda _: left[0] > 0, value)]
+    if isinstance(value, dict):
+        items = itertools.takewhile(lambda _: left[0] > 0, value.items())
+        return {_beginning(key, left): _beginning(inner, left) for key, inner in items}
+    return value
 
 
 def _short(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -128,6 +129,7 @@ def forked(function: Callable[[], object], output: Path, timeout: float = 120) -
             file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(file, 2)
+            faulthandler.dump_traceback_later(max(1, timeout - 10), file=file)  # where it hangs, if it does
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             torch.set_num_threads(1)
             function()

@@ -355,6 +355,19 @@ except Exception as error:
 
 
 class TestPaths:
+    def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(self, tmp_path: Path) -> None:
+        """Between the look at what it is and opening it."""
+        os.mkfifo(tmp_path / "pipe.png")
+        code = f"""
+import os
+from pathlib import Path
+from coda_runtime.images import fit
+file = os.stat(__import__("sys").executable)
+Path.stat = lambda path, **_: file
+fit({str(tmp_path / "pipe.png")!r}, 32)"""
+        done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True, check=False)
+        assert "it is not a regular file" in done.stderr
+
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.png")
         code = f"from coda_runtime.images import fit; fit({str(tmp_path / 'pipe.png')!r}, 32)"
