@@ -66,21 +66,33 @@ def test_a_reader_that_is_gone_stops_nobody(pipe: tuple[io.FileIO, io.TextIOWrap
     assert sum(dropped) == 1
 
 
+def address_once_ready(process: subprocess.Popen[str]) -> str:
+    """Where a server answers HTTP; its log is read until it is ready, and not after that."""
+    assert process.stderr is not None
+    said: list[dict[str, str]] = []
+    while not any(line["message"] == "ready" for line in said):
+        said.append(json.loads(process.stderr.readline()))
+    (address,) = [line["http"] for line in said if line["message"] == "listening"]
+    return address
+
+
+def ask_for_nothing(address: str) -> None:
+    """A request that makes a line of some 200 bytes in the log."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"http://{address}/v2/models/nothing/infer", b"{}", timeout=LIMIT)
+    assert error.value.code == 404
+    error.value.close()
+
+
 def test_lines_that_a_server_drops_are_in_its_metrics(sealed: Path) -> None:
     """A server whose log has room for a few lines, and whose stderr is read only now and then."""
     shrunk = "import coda_runtime.serving.logs as l; l._BUFFER_BYTES = 4096; from coda_runtime.cli import main; main()"
     command = [sys.executable, "-c", shrunk, "serve", str(sealed), "--http-port", "0", "--grpc-port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         try:
-            assert process.stderr is not None
-            said: list[dict[str, str]] = []
-            while not any(line["message"] == "ready" for line in said):
-                said.append(json.loads(process.stderr.readline()))
-            (address,) = [line["http"] for line in said if line["message"] == "listening"]
+            address = address_once_ready(process)
             for _ in range(500):
-                with pytest.raises(urllib.error.HTTPError) as error:
-                    urllib.request.urlopen(f"http://{address}/v2/models/nothing/infer", b"{}", timeout=LIMIT)
-                error.value.close()
+                ask_for_nothing(address)
             with urllib.request.urlopen(f"http://{address}/metrics", timeout=LIMIT) as answer:
                 text = answer.read().decode()
             (dropped,) = re.findall(r"^coda_log_lines_dropped_total (.*)$", text, re.MULTILINE)
@@ -103,17 +115,10 @@ def test_a_server_whose_log_nobody_reads_answers_and_ends(sealed: Path) -> None:
     command = [*COMMAND, str(sealed), "--http-port", "0", "--grpc-port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         try:
-            assert process.stderr is not None
-            said: list[dict[str, str]] = []
-            while not any(line["message"] == "ready" for line in said):
-                said.append(json.loads(process.stderr.readline()))
-            (address,) = [line["http"] for line in said if line["message"] == "listening"]
+            address = address_once_ready(process)
             # From here on its log is not read. A pipe holds 64 KiB; each of these makes a line of 200 bytes.
             for _ in range(600):
-                with pytest.raises(urllib.error.HTTPError) as error:
-                    urllib.request.urlopen(f"http://{address}/v2/models/nothing/infer", b"{}", timeout=LIMIT)
-                assert error.value.code == 404
-                error.value.close()
+                ask_for_nothing(address)
             with urllib.request.urlopen(f"http://{address}/v2/health/ready", timeout=LIMIT) as answer:
                 assert answer.status == 200
             process.send_signal(signal.SIGTERM)
