@@ -20,7 +20,7 @@ from ..io.regular_files import open_regular, read_bounded
 from ..io.user_folders import expand_home
 from . import checksums
 from .checksums import Verify
-from .graph_check import check_graph
+from .graph_check import check_graph, check_graph_once
 from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, MAX_BYTES, Artifact, Manifest
 from .parts import QUANTIZER
 from .spec import Spec
@@ -146,7 +146,10 @@ class Bundle:
         path = self.path(artifact)
         data = checksums.read_file(path, artifact.sha256, artifact.bytes, verify=self._verify)
         if artifact.format == "onnx":
-            check_graph(path, data)
+            if self._verify == "cached":
+                check_graph_once(path, data, artifact.sha256)
+            else:
+                check_graph(path, data)
         return data
 
     def read_lists(self) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, CodaError
 from coda_runtime.format import checksums as sums
 from coda_runtime.format.bundle import Bundle, seal
+from coda_runtime.io import remembered
 from tests.runtime import tiny
 
 Copy = Callable[[Path], Path]
@@ -173,7 +174,7 @@ class TestCache:
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"x": 1}'])
     def test_a_broken_cache_is_ignored(self, sealed: Path, hashed: list[str], content: bytes) -> None:
-        cache = sums._cache_path()
+        cache = remembered.cache_path()
         cache.parent.mkdir()
         cache.write_bytes(content)
         Bundle.open(sealed).verify()
@@ -181,7 +182,7 @@ class TestCache:
         assert isinstance(json.loads(cache.read_bytes()), dict)
 
     def test_an_unwritable_cache_is_no_error(self, sealed: Path, hashed: list[str]) -> None:
-        sums._cache_path().parent.write_text("a file where the folder should be")
+        remembered.cache_path().parent.write_text("a file where the folder should be")
         Bundle.open(sealed).verify()
         Bundle.open(sealed).verify()
         assert len(hashed) == 2 * len(tiny.FILES)
@@ -196,19 +197,19 @@ def test_the_cache_is_parsed_once_as_long_as_it_stays_the_same(monkeypatch: pyte
         parsed += 1
         return parse(text)
 
-    monkeypatch.setattr(sums.json, "loads", counted)
-    sums._cache_path().parent.mkdir(mode=0o700)
+    monkeypatch.setattr(remembered.json, "loads", counted)
+    remembered.cache_path().parent.mkdir(mode=0o700)
     for number, name in enumerate(("/first", "/another"), 1):
-        sums._cache_path().write_text(json.dumps({name: [1, 2, 3, 4, "a" * 64]}))
+        remembered.cache_path().write_text(json.dumps({name: [1, 2, 3, 4, "a" * 64]}))
         for _ in range(3):
-            assert list(sums._cache_read()) == [name]
-            sums._cache_read().clear()
+            assert list(remembered._read()) == [name]
+            remembered._read().clear()
         assert parsed == number
 
 
 def test_a_file_that_just_changed_is_not_remembered(sealed: Path, copy: Copy) -> None:
     Bundle.open(copy(sealed)).verify()
-    assert not sums._cache_path().exists()
+    assert not remembered.cache_path().exists()
 
 
 def test_verify_takes_only_its_two_words(sealed: Path) -> None:

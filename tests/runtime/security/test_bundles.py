@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import coda_runtime
 from coda_runtime import ArtifactError, BundleError, BundleNotFoundError, ChecksumError, Manifest, ManifestError
 from coda_runtime.cli.app import cli
 from coda_runtime.format import bundle as bundle_module
+from coda_runtime.format import graph_check
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import MAX_BYTES
 from coda_runtime.parity import SavedReference
@@ -234,7 +236,7 @@ class TestGraphs:
     ) -> None:
         """It takes milliseconds of each. One that is not loaded may be what it is: it is never run."""
         looked_at: list[str] = []
-        real = bundle_module.check_graph
+        real = bundle_module.check_graph_once
 
         def look(path: Path, *data: Any) -> None:
             looked_at.append(path.name)
@@ -248,13 +250,75 @@ class TestGraphs:
         more = (*manifest.artifacts, *low)
         (folder / "manifest.json").write_bytes(dataclasses.replace(manifest, artifacts=more).dump())
         graphs.vouch(folder)
-        monkeypatch.setattr(bundle_module, "check_graph", look)
+        monkeypatch.setattr(bundle_module, "check_graph_once", look)
         coda_runtime.load(folder).close()
         assert looked_at == [ENCODER, QUANTIZER, DECODER]
         with pytest.raises(ArtifactError, match="for_ever"):
             coda_runtime.load(folder, precision="fp16")
         with pytest.raises(ArtifactError, match="for_ever"):
             Bundle.open(folder).verify()
+
+
+class TestGraphsThatPassed:
+    """A graph that passed is not looked at in the next load, for as long as its bytes and the rules are the same."""
+
+    @pytest.fixture
+    def looked_at(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+        seen: list[str] = []
+        real = graph_check._refused
+
+        def look(data: Any) -> str | None:
+            seen.append(hashlib.sha256(data).hexdigest())
+            return real(data)
+
+        monkeypatch.setattr(graph_check, "_refused", look)
+        yield seen
+        graph_check._rules.cache_clear()
+
+    def test_by_their_bytes(self, sealed: Path, copy: Copy, looked_at: list[str]) -> None:
+        folder = copy(sealed)
+        for one in (sealed, folder):  # the same bytes, wherever they lie
+            coda_runtime.load(one).close()
+            assert len(looked_at) == 3
+        loop = HOSTILE["Loop without an end"][0]().SerializeToString()
+        (folder / QUANTIZER).write_bytes(loop)
+        graphs.vouch(folder)
+        for _ in range(2):  # what was refused is not remembered either
+            with pytest.raises(ArtifactError, match="for_ever"):
+                coda_runtime.load(folder)
+        assert looked_at[3:] == [hashlib.sha256(loop).hexdigest()] * 2
+
+    def test_not_by_other_rules(self, sealed: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        coda_runtime.load(sealed).close()
+        monkeypatch.setattr(graph_check, "_JUDGES", graph_check._JUDGES[1:])
+        graph_check._rules.cache_clear()
+        coda_runtime.load(sealed).close()
+        assert len(looked_at) == 6
+
+    def test_not_where_the_rules_files_cannot_be_told(
+        self, sealed: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(graph_check, "_JUDGES", ("of_an_archive",))
+        graph_check._rules.cache_clear()
+        for loads in (1, 2):
+            coda_runtime.load(sealed).close()
+            assert len(looked_at) == 3 * loads
+
+    @pytest.mark.parametrize(
+        "load",
+        [
+            lambda folder: coda_runtime.load(folder, verify="always").close(),
+            lambda folder: Bundle.open(folder).verify(),
+        ],
+        ids=["always", "verify"],
+    )
+    def test_who_asks_for_all_gets_all(
+        self, sealed: Path, looked_at: list[str], load: Callable[[Path], object]
+    ) -> None:
+        coda_runtime.load(sealed).close()
+        before = len(looked_at)
+        load(sealed)
+        assert len(looked_at) == before + 3
 
 
 class TestTables:

@@ -1,0 +1,103 @@
+"""What was found out about files, remembered between runs in the user's cache: it only ever saves time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from secrets import token_hex
+from typing import NamedTuple
+
+from ..errors import OutputError
+from .regular_files import open_regular
+from .user_folders import cache_folder
+
+_MAX_ENTRIES, _MAX_BYTES = 2048, 1 << 20
+"""What some hundred bundles need: the whole file is read for each."""
+
+
+def recall(key: str) -> list[object] | None:
+    """Return what was remembered under a key, None if nothing was."""
+    entry = _read().get(key)
+    return entry if isinstance(entry, list) else None
+
+
+def remember(key: str, value: list[object]) -> None:
+    """Keep a value, of what JSON knows, under a key. Not being able to is no failure: the next run looks again."""
+    with contextlib.suppress(OSError, OutputError):
+        path = cache_path()
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not _is_ours(path.parent):
+            # Of this user, but open to its group, as some systems make folders: what lies there is not believed.
+            if path.parent.is_symlink() or path.parent.stat().st_uid != os.geteuid():
+                return
+            path.unlink(missing_ok=True)
+            path.parent.chmod(0o700)
+        entries = _read()
+        entries.pop(key, None)
+        entries[key] = value  # at the end: the oldest come first
+        beside = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
+        try:
+            with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(_dump(entries))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def cache_path() -> Path:
+    """Return where it is kept. Raises OutputError without a home directory."""
+    return cache_folder() / "coda-runtime" / "checksums.json"
+
+
+class _Parsed(NamedTuple):
+    """The cache as it was last read, and of which file: each file of a bundle asks for its own line of it."""
+
+    state: tuple[object, ...]
+    entries: dict[str, list[object]]
+
+
+_last = _Parsed((), {})
+
+
+def _read() -> dict[str, list[object]]:
+    """Read the whole cache; a missing, broken, large or foreign one counts as empty."""
+    global _last
+    try:
+        path = cache_path()
+        if not _is_ours(path.parent):
+            return {}
+        with open_regular(path) as file:
+            stat = os.fstat(file.fileno())
+            if not _is_safe(stat):
+                return {}
+            state = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            if _last.state == state:
+                return dict(_last.entries)
+            found = file.read(_MAX_BYTES + 1)
+        data = json.loads(found) if len(found) <= _MAX_BYTES else {}
+    except (OSError, ValueError, RecursionError, OutputError):  # OutputError: there is no home directory
+        return {}
+    entries = data if isinstance(data, dict) else {}
+    _last = _Parsed(state, entries)
+    return dict(entries)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether nobody else can have put files into a folder, nor have laid the link that leads to it."""
+    return _is_safe(folder.stat()) and (not hasattr(os, "geteuid") or folder.lstat().st_uid in (0, os.geteuid()))
+
+
+def _is_safe(stat: os.stat_result) -> bool:
+    """Return whether this user and root alone may write there. Who may write the cache decides what is believed."""
+    return not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022)
+
+
+def _dump(entries: dict[str, list[object]]) -> bytes:
+    """Return the newest entries as they are written: no more than are read back."""
+    newest = list(entries.items())[-_MAX_ENTRIES:]
+    while len(data := json.dumps(dict(newest)).encode()) > _MAX_BYTES:
+        newest = newest[(len(newest) + 1) // 2 :]
+    return data
