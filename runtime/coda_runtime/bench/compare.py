@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from ..errors import InputError
-from .differences import cell_name, doubts, other_circumstances, other_work, warnings_of
+from .differences import cell_name, doubts, other_circumstances, other_work, same_processor, warnings_of
 from .plan import AXES
-from .results import Cell, Measurement, Results
+from .results import Cell, Measurement, Process, Results
 from .statistics import KNOWN_FROM
+from .steady import Reference, at_one_speed, median_seconds, pairs_at_one_speed, same_speed
 from .verdicts import Metric, Rule, judge
 
 RowVerdict = Literal[
@@ -112,7 +113,7 @@ def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = F
 
     Raises InputError for a threshold outside 0 to 1.
     """
-    rule = Rule(_checked(threshold), paired, doubts(a, b))
+    rule = Rule(_checked(threshold), paired, doubts(a, b), one_machine=same_processor(a, b))
     reasons = other_work(a, b)
     before, after = _measurements(a), _measurements(b)
     rows = []
@@ -135,7 +136,7 @@ def compare_cells(results: Results, axis: str, threshold: float = 0.05) -> Compa
     """
     if axis not in AXES:
         raise InputError(f"the axis is {axis!r}; expected {', '.join(AXES)}")
-    rule = Rule(_checked(threshold), False, doubts(results))
+    rule = Rule(_checked(threshold), False, doubts(results), one_machine=axis != "threads")
     first: dict[tuple[object, ...], Cell] = {}
     rows: list[Row] = []
     for cell in results.data["cells"]:
@@ -180,7 +181,8 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
     warnings = tuple(
         f"{side} never became stable in its warm-up" for side, of in (("A", a), ("B", b)) if not of["warm"]
     )
-    metrics = () if reason else tuple(_metrics(a, b, rule))
+    a, b, doubt = _of_one_speed(a, b, rule)
+    metrics = () if reason else tuple(_metrics(a, b, replace(rule, doubt=rule.doubt or doubt)))
     if not metrics and not reason:
         reason = (
             "no time was measured"
@@ -191,6 +193,32 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
         return Row(*key, "not comparable", reason, (), warnings)
     metrics += tuple(_memory(a, b, rule.threshold))
     return Row(*key, cast(RowVerdict, metrics[0].verdict), metrics[0].reason, metrics, warnings)
+
+
+def _of_one_speed(a: Measurement, b: Measurement, rule: Rule) -> tuple[Measurement, Measurement, str | None]:
+    """Return both with those processes that ran at one speed of the machine, and why they may not be compared."""
+    ours, theirs = _references(a), _references(b)
+    if rule.paired:
+        pairs = pairs_at_one_speed(ours, theirs)
+        return _with(a, pairs), _with(b, pairs), None
+    kept = (at_one_speed(ours), at_one_speed(theirs))
+    if not all(kept):
+        return a, b, "the machine ran at another speed at the end of each process than at its beginning"
+    a, b = _with(a, kept[0]), _with(b, kept[1])
+    times = [median_seconds(_references(of)) for of in (a, b)]
+    if rule.one_machine and None not in times and not same_speed([time for time in times if time is not None]):
+        took = [f"{(time or 0) * 1e3:.3g} ms" for time in times]
+        return a, b, f"the machine ran at another speed: a product of matrices took {took[0]} in A and {took[1]} in B"
+    return a, b, None
+
+
+def _references(of: Measurement) -> list[Reference]:
+    return [process.get("reference_s") for process in of["processes"]]
+
+
+def _with(of: Measurement, kept: Sequence[int]) -> Measurement:
+    processes: list[Process] = [of["processes"][i] for i in kept]
+    return {**of, "processes": processes}
 
 
 def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:

@@ -25,12 +25,23 @@ def doubts(*results: Results) -> str | None:
     """Return why nothing may be concluded from the times in these files, in words, or None."""
     for of in results:
         noise = of.data["noise"]
-        load = max(noise["load_before"] or 0.0, noise["load_during"] or 0.0)
-        if load > BUSY:
+        load = noise["load_before"] if noise["load_during"] is None else noise["load_during"]
+        if load is not None and load > BUSY:
             return f"the machine was busy with other work ({load:.0%} of the CPU, {of.source})"
         if noise["throttled"]:
             return f"a processor was too hot or short of power ({of.source})"
     return None
+
+
+def same_processor(a: Results, b: Results) -> bool:
+    """Return whether both were measured by the same kind of processor, library and number of cores."""
+
+    def facts(of: Results) -> tuple[object, ...]:
+        machine = of.data["machine"]
+        cpu = machine["cpu"]
+        return cpu["model"], cpu["cores"], cpu.get("quota"), machine["libraries"].get("numpy")
+
+    return facts(a) == facts(b)
 
 
 def warnings_of(results: Results) -> tuple[str, ...]:

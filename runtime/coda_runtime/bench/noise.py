@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .differences import BUSY, cell_name
 from .results import Cell, Measurement
 from .statistics import KNOWN_FROM
+from .steady import at_one_speed
 
 
 def collect_warnings(
@@ -37,6 +38,11 @@ def _about(measurement: Measurement) -> list[str]:
     what = f"{measurement['operation']}, {measurement['scenario']}, batch {measurement['batch']}"
     if not measurement["warm"]:
         out.append(f"{what} did not warm up: its times still changed when the measurement began; raise --seconds")
+    references = [process.get("reference_s") for process in measurement["processes"]]
+    steady = len(at_one_speed(references))
+    if steady < len(references):
+        left_out = f"{len(references) - steady} of {len(references)} processes are left out" if steady else "all count"
+        out.append(f"{what}: the machine ran at other speeds, as a product of matrices shows; {left_out}")
     server = measurement["server"]
     if server is not None and server["latency_bound_s"] is not None:
         if server["max_rate"] is None:

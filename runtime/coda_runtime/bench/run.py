@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +26,8 @@ from .noise import collect_warnings
 from .plan import Plan
 from .process import run_case
 from .results import FORMAT, FORMAT_VERSION, Cell, Results
+from .statistics import MIN_PROCESSES
+from .steady import Reference, at_one_speed
 from .summary import summarise_cell
 
 SILENCE_S = 600.0
@@ -79,6 +83,7 @@ def run_bench(
         # All in turn, as often as the plan says, so that a slow hour does not hit one cell alone.
         for _ in range(plan.repeat_process):
             cells.run()
+        cells.repeat_unsteady()
     return cells.results(command, around)
 
 
@@ -133,16 +138,35 @@ class Cells:
         """Measure every cell once more, each in a process of its own; not those that could not run before."""
         for entry in self._log:
             if entry.problem is None:
-                _run_cell(entry, {**self._case, **entry.asked}, self._folder, self._silence_s, self._hooks)
+                self._run(entry, self._hooks)
             else:
                 self._hooks.advance(len(self._measurements))
+
+    def repeat_unsteady(self) -> None:
+        """Measure cells again of whose processes too few ran at one speed of the machine, as often at most as before.
+
+        Where a plan asks for fewer than can be concluded from, it is as it is.
+        """
+        rounds = max((len(entry.runs) for entry in self._log), default=0)
+        for _ in range(rounds if rounds >= MIN_PROCESSES else 0):
+            unsteady = [entry for entry in self._log if entry.problem is None and entry.fewest_steady() < rounds]
+            for entry in unsteady:
+                self._run(entry, dataclasses.replace(self._hooks, advance=lambda _: None))
+
+    def references(self) -> list[list[Reference]]:
+        """Return what the processes told of the machine's speed, a list for each measurement of each cell."""
+        return [found for entry in self._log for found in entry.references()]
+
+    def _run(self, entry: _CellLog, hooks: Hooks) -> None:
+        _run_cell(entry, {**self._case, **entry.asked}, self._folder, self._silence_s, hooks)
 
     def results(self, command: Sequence[str], around: Surroundings) -> Results:
         """Return what was measured. Raises BackendError if nothing was."""
         bundle, log = self._bundle, self._log
         cells = [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in log]
         _check_any(cells, bundle)
-        during = max((share for entry in log for share in entry.shares), default=None)
+        # A process that was disturbed alone is one odd number among its cell's; a cell is busy where half of them were.
+        during = max((statistics.median(entry.shares) for entry in log if entry.shares), default=None)
         throttled = _throttled(log, around.throttled)
         manifest = (bundle.folder / MANIFEST_NAME).read_bytes()
         failures = [
@@ -187,6 +211,18 @@ class _CellLog:
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
         """Yield the messages of a kind."""
         return (message for run in self.runs for message in run if message["kind"] == kind)
+
+    def references(self) -> list[list[Reference]]:
+        """Return what each process told of the machine's speed, a list for each measurement."""
+        found: dict[tuple[str, str, int], list[Reference]] = {}
+        for message in self.of("measured"):
+            key = (message["operation"], message["scenario"], message["batch"])
+            found.setdefault(key, []).append(message.get("reference_s"))
+        return list(found.values())
+
+    def fewest_steady(self) -> int:
+        """Return in how many processes at least a measurement was made at one speed of the machine."""
+        return min((len(at_one_speed(found)) for found in self.references()), default=0)
 
     def failures(self) -> Iterator[str]:
         """Yield what was not measured, and why, in a cell where something was."""

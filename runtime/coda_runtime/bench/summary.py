@@ -11,6 +11,7 @@ import numpy as np
 from .callers import with_knee
 from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process
 from .statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
+from .steady import at_one_speed
 
 MAX_SAMPLES = 2000
 """Longer lists of samples are thinned to so many, evenly in time; the numbers beside them are those of all."""
@@ -44,12 +45,14 @@ def summarise(messages: Sequence[Message]) -> Measurement:
     """
     first = messages[0]
     processes = [_process(message) for message in messages]
+    steady = at_one_speed([message.get("reference_s") for message in messages])
+    messages = [messages[i] for i in steady] or messages
     searched = first["scenario"] == "server" and first["server"] is not None
     if searched:
         by_rate = sorted(messages, key=lambda message: message["server"]["max_rate"] or 0.0)
         messages = [by_rate[(len(by_rate) - 1) // 2]]
     samples = [sample for message in messages for sample in message["samples"]]
-    low, high = _median_interval(samples, [] if searched else processes)
+    low, high = _median_interval(samples, [] if searched else [_process(message) for message in messages])
     images, server = first["images_per_sample"], messages[0]["server"]
     concurrency = _concurrency([message["concurrency"] for message in messages if message.get("concurrency")])
     throughput = images / percentile(samples, 50) if server is None else server["achieved_rate"]
@@ -91,6 +94,7 @@ def _process(message: Message) -> Process:
         "p99": percentile(samples, 99),
         "parts_s": message["parts_s"],
         "max_rate": None if server is None else server["max_rate"],
+        "reference_s": message.get("reference_s"),
     }
 
 

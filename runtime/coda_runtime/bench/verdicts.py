@@ -39,11 +39,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class Rule:
-    """How to judge. `paired`: the processes took turns, each of A beside one of B. `doubt` says why nothing may be."""
+    """How to judge. `paired`: the processes took turns, each of A beside one of B. `doubt` says why nothing may be.
+
+    `one_machine`: both sides were measured on the same one, which then has to have run at one speed.
+    """
 
     threshold: float
     paired: bool = False
     doubt: str | None = None
+    one_machine: bool = True
 
 
 def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_is_slower: bool = True) -> Metric:

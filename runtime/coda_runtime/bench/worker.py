@@ -84,10 +84,11 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     from .operations import OPERATIONS, Inputs
     from .plan import AXES
     from .roofline import peak_flops, work_of
+    from .steady import reference_seconds
 
     imported = time.perf_counter() - start
     images = np.load(case["images"], allow_pickle=False)
-    before = memory.resident_bytes()
+    bytes_before = memory.resident_bytes()
     start = time.perf_counter()
     try:
         tok = open_tokenizer(case["bundle"], LoadOptions(**{**case["options"], **{axis: case[axis] for axis in AXES}}))
@@ -111,7 +112,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
                 "import_s": imported,
                 "load_s": loaded,
                 "first_run_s": first,
-                "host_bytes": None if before is None or after is None else after - before,
+                "host_bytes": None if bytes_before is None or after is None else after - bytes_before,
                 "device_bytes": memory.device_bytes() if gpus else None,
             },
         )
@@ -124,7 +125,9 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             try:
                 if inputs is None or inputs.operation != operation:
                     inputs = Inputs(tok, operation, images, case["files"])
+                before = None if gpus else reference_seconds()
                 measured = _measure(tok, inputs, scenario, batch, case, channel, gpus)
+                measured["reference_s"] = None if before is None else [before, reference_seconds()]
             except CodaError as error:
                 channel.send("skipped", **about, problem=one_line(error, limit=None))
                 continue
