@@ -1,8 +1,8 @@
 """How often `coda bench compare` and `coda bench ab` are right: about one bundle twice, and about a planted slow-down.
 
 ``python -m benchmarks.bench_verdicts BUNDLE [--tries 20] [--ab] [--busy 1] [--json FILE]``. In each try a bundle is
-measured (A), measured again (B), and once more with a part that takes longer (see `benchmarks/slowed_worker.py`); A is
-compared with both. ``--ab`` does each pair by `coda bench ab`. ``--busy N`` has N processes compute meanwhile.
+measured and compared with the try before, and measured with a part that takes longer (`benchmarks/slowed_worker.py`) and
+compared with the first. ``--ab`` has `coda bench ab` do it. ``--busy N`` has N processes compute meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from coda_runtime.bench.ab import Side, run_ab
 from coda_runtime.bench.compare import Comparison, compare
 from coda_runtime.bench.image_set import ImageSet, take_images
 from coda_runtime.bench.plan import Plan
+from coda_runtime.bench.results import Results
 from coda_runtime.bench.run import Hooks, run_bench
 from coda_runtime.format.bundle import Bundle
 
@@ -37,15 +37,17 @@ class Tries:
         self.images: ImageSet = take_images(self.bundle)
         self.plan = Plan(operations=(OPERATION_OF[part],), batches=(1,), seconds=seconds)
         script = Path(__file__).with_name("slowed_worker.py")
+        self._last: Results | None = None
         self.slowed = [sys.executable, "-P", str(script), part, str(slower)]
 
     def compared(self) -> dict[str, Comparison]:
-        """Return what compare says of three runs, one after another."""
-        a, same, slowed = (
-            run_bench(self.bundle, self.images, self.plan, TYPED, hooks=Hooks(command=command))
-            for command in (None, None, self.slowed)
-        )
-        return {"same": compare(a, same), "slowed": compare(a, replace(slowed, source="slowed"))}
+        """Return what compare says of two runs, one after another."""
+        before = self._last or self._measured(None)
+        self._last = self._measured(None)
+        return {"same": compare(before, self._last), "slowed": compare(self._last, self._measured(self.slowed))}
+
+    def _measured(self, command: list[str] | None) -> Results:
+        return run_bench(self.bundle, self.images, self.plan, TYPED, hooks=Hooks(command=command))
 
     def in_turn(self) -> dict[str, Comparison]:
         """Return what ab says."""

@@ -15,7 +15,7 @@ from .image_set import ImageSet
 from .plan import Plan
 from .results import Cell, Results
 from .run import SILENCE_S, Cells, Hooks, Surroundings
-from .statistics import MIN_PAIRS
+from .statistics import MIN_PAIRS, PAIRS
 from .steady import pairs_at_one_speed
 
 
@@ -35,7 +35,7 @@ def run_ab(
     image_set: ImageSet,
     typed: Sequence[str],
     *,
-    pairs: int = MIN_PAIRS,
+    pairs: int = PAIRS,
     threshold: float = 0.05,
     silence_s: float = SILENCE_S,
     hooks: Hooks | None = None,

@@ -36,11 +36,11 @@ class Plan:
     operations: Sequence[str] = ("encode", "decode")
     scenarios: Sequence[str] = ("single-stream",)
     batches: Sequence[int] = (1, 8)
-    seconds: float = 1.0
+    seconds: float = 0.5
     latency_bound_s: float | None = None
     rates: Sequence[float] = ()
     callers: Sequence[int] = (1, 2, 4, 8)
-    repeat_process: int = 7  # with five, the fewest to conclude from, the interval is half as wide again
+    repeat_process: int = 11  # with seven, one odd process among them makes the interval as wide as itself
     options: LoadOptions = field(default_factory=LoadOptions)
 
     def __post_init__(self) -> None:

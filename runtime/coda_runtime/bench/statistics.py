@@ -25,6 +25,9 @@ MIN_PROCESSES = 5
 MIN_PAIRS = 8
 """For an interval of 99 % of the median of pairs: 2 / 2**8 = 0.8 %."""
 
+PAIRS = 12
+"""From so many on, one odd pair on either side is not the interval's end."""
+
 
 def percentile(samples: Samples, q: float) -> float:
     """Return the q-th percentile, q from 0 to 100, interpolated linearly between samples, as numpy.percentile.

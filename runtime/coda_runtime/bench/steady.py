@@ -47,14 +47,14 @@ def at_one_speed(references: Sequence[Reference]) -> list[int]:
 
     All, where one of them does not know; none, where none ran at one speed from its beginning to its end.
     """
-    everyone = list(range(len(references)))
     if any(reference is None for reference in references):
-        return everyone
-    steady = sorted((i for i in everyone if same_speed(references[i])), key=lambda i: max(references[i] or ()))
-    groups = [[j for j in steady[start:] if same_speed(references[i], references[j])] for start, i in enumerate(steady)]
-    enough = [group for group in groups if len(group) >= MIN_PROCESSES]
-    best = enough[0] if enough else max(groups, key=len, default=[])
-    return sorted(best)
+        return list(range(len(references)))
+    spans = {i: (min(reference), max(reference)) for i, reference in enumerate(references) if reference is not None}
+    groups = [
+        [i for i, (fastest, slowest) in spans.items() if low <= fastest and slowest <= low * (1 + TOLERANCE)]
+        for low in sorted(fastest for fastest, _ in spans.values())
+    ]
+    return next((group for group in groups if len(group) >= MIN_PROCESSES), max(groups, key=len, default=[]))
 
 
 def pairs_at_one_speed(a: Sequence[Reference], b: Sequence[Reference]) -> list[int]:

@@ -94,7 +94,7 @@ def test_the_whole_interval_must_be_past_the_threshold() -> None:
     "change",
     [
         lambda d: d["noise"].update(load_during=0.2),
-        lambda d: d["noise"].update(load_before=0.2),
+        lambda d: d["noise"].update(load_before=0.2, load_during=None),
         lambda d: d["noise"].update(throttled=True),
         lambda d: [of["processes"].pop() for cell in d["cells"] for of in cell["measurements"] for _ in range(3)],
     ],
@@ -119,6 +119,57 @@ def test_processes_that_differ_much_are_inconclusive() -> None:
     assert row.verdict == "inconclusive"
     assert "more than the threshold" in (row.reason or "")
     assert row.metrics[0].ci99 is not None
+
+
+def test_other_work_before_the_measurement_is_no_doubt() -> None:
+    early = changed(lambda d: d["noise"].update(load_before=0.5))
+    assert {row.verdict for row in compare(early, results()).rows} == {"same within noise"}
+
+
+def at_speeds(*seconds: tuple[float, float], **others: Any) -> Results:
+    """Processes each at a speed; at the slower ones all takes as much longer as the product does."""
+
+    def set_all(data: dict[str, Any]) -> None:
+        data.update(others)
+        of = measurement(data)
+        first = of["processes"][0]
+        of["processes"] = [
+            {**first, "p50": 3 * max(pair) * (1 + 0.001 * i), "reference_s": pair} for i, pair in enumerate(seconds)
+        ]
+
+    return changed(set_all)
+
+
+QUICK, SLOW, MIXED = (0.01, 0.0101), (0.013, 0.0131), (0.01, 0.013)
+
+
+def test_processes_of_one_speed_are_compared() -> None:
+    a, b = at_speeds(*[SLOW] * 3, *[QUICK] * 6), at_speeds(*[QUICK] * 7, MIXED)
+    row = compare(a, b).rows[0]
+    assert row.verdict == "same within noise"
+    assert row.metrics[0].ratio == pytest.approx(1, rel=0.01)
+
+
+def test_runs_of_two_speeds_are_not() -> None:
+    a, b = at_speeds(*[QUICK] * 7), at_speeds(*[SLOW] * 7)
+    row = compare(a, b).rows[0]
+    assert row.verdict == "inconclusive"
+    assert row.reason == ("the machine ran at another speed: a product of matrices took 10.1 ms in A and 13.1 ms in B")
+    machine = copy.deepcopy(b.data["machine"])
+    machine["cpu"]["model"] = "Another"
+    assert compare(a, at_speeds(*[SLOW] * 7, machine=machine)).rows[0].verdict == "slower", "machines are compared"
+    row = compare(a, at_speeds(*[MIXED] * 7)).rows[0]
+    assert (row.verdict, row.metrics[0].regression) == ("inconclusive", False)
+    assert "at the end of each process" in (row.reason or "")
+
+
+def test_pairs_of_two_speeds_are_left_out() -> None:
+    a = at_speeds(*[QUICK] * 6, *[SLOW] * 6)
+    b = at_speeds(*[QUICK] * 4, SLOW, MIXED, *[SLOW] * 6)
+    found = compare(a, b, paired=True).rows[0]
+    assert found.verdict == "same within noise"
+    few = compare(at_speeds(*[QUICK] * 8), at_speeds(*[QUICK] * 7, SLOW), paired=True).rows[0]
+    assert "7 pairs of processes" in (few.reason or "")
 
 
 def test_pairs_see_less_than_runs() -> None:

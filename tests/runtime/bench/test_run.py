@@ -189,6 +189,59 @@ def test_a_busy_machine_is_reported(bundle: Path) -> None:
     assert "before" in run(bundle, plan, code=code, busy=iter([0.11, 0, 0]))["noise"]["warnings"][0]
 
 
+def test_a_process_that_was_disturbed_alone_is_no_busy_machine(bundle: Path) -> None:
+    code = "measured(0); measured(1); say('done', throttled=None)"
+    plan = Plan(**{**FAST, "repeat_process": 3})
+    noise = run(bundle, plan, code=code, busy=iter([0.0, 0.02, 0.9, 0.03]))["noise"]
+    assert (noise["load_during"], noise["warnings"]) == (0.03, [])
+
+
+SPEED = """
+from pathlib import Path
+log = Path(case["images"]).with_name("log")
+number = len(log.read_text()) if log.exists() else 0
+log.write_text("x" * (number + 1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("processes", "slow", "made", "counted"),
+    [
+        (5, "number < 3", 8, 5),  # three more, until there are five
+        (5, "number % 2", 9, 5),  # of every other one
+        (5, "number > 0", 10, 9),  # five at the speed of the first do not come: no more than as many again
+        (4, "number == 0", 4, 3),  # nobody concludes from four
+    ],
+)
+def test_processes_are_made_until_enough_ran_at_one_speed(
+    processes: int, slow: str, made: int, counted: int, bundle: Path
+) -> None:
+    code = SPEED + f"took = 1.3 if {slow} else 1.0\nmeasured(0, reference_s=[took, took * 1.01], "
+    code += "samples=[took / 4] * 10); measured(1); say('done', throttled=None)"
+    data = run(bundle, Plan(**{**FAST, "repeat_process": processes}), code=code)
+    of, other = data["cells"][0]["measurements"]
+    assert (len(of["processes"]), of["repeats"]) == (made, 10 * counted)
+    assert other["repeats"] == 10 * made
+    assert len({tuple(process["reference_s"]) for process in of["processes"]}) == 2
+    (warning,) = data["noise"]["warnings"]
+    assert f"{made - counted} of {made} processes are left out" in warning
+
+
+def test_a_speed_that_never_holds_is_told(bundle: Path) -> None:
+    code = "measured(0, reference_s=[1.0, 1.3]); say('done', throttled=None)"
+    data = run(bundle, Plan(**{**FAST, "repeat_process": 5}), code=code)
+    (of,) = data["cells"][0]["measurements"]
+    assert (len(of["processes"]), of["repeats"]) == (10, 100)
+    assert "all count" in data["noise"]["warnings"][0]
+
+
+def test_a_real_process_tells_the_speed_of_its_processor(bundle: Path) -> None:
+    (of, _, *_) = run(bundle, Plan(**FAST))["cells"][0]["measurements"]
+    (process,) = of["processes"]
+    assert len(process["reference_s"]) == 2
+    assert all(0 < seconds < 10 for seconds in process["reference_s"])
+
+
 def test_what_was_not_warm_and_what_rests_on_little_is_reported(bundle: Path) -> None:
     server = {"latency_bound_s": 0.05, "max_rate": None, "offered_rate": 2.0, "achieved_rate": 1.5, "queue_p99_s": 1.0}
     code = f"measured(0, warm=False); measured(1, server={{**{server}, 'curve': []}}); say('done', throttled=None)"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ...bench.plan import AXES
-from ...bench.statistics import MIN_PAIRS
+from ...bench.statistics import PAIRS
 from ...errors import InputError
 from ...format.bundle import Bundle
 from ...hub_source import find_bundle
@@ -80,7 +80,7 @@ def compare(
 @click.option("--python-b", type=click.Path(path_type=Path), help="The Python whose coda_runtime runs B.")
 @work_options
 @click.option(
-    "--pairs", type=click.IntRange(1, 100), default=MIN_PAIRS, show_default=True, help="Processes of each, in turn."
+    "--pairs", type=click.IntRange(1, 100), default=PAIRS, show_default=True, help="Processes of each, in turn."
 )
 @_verdict_options
 def ab(
