@@ -1,8 +1,8 @@
 """How often `coda bench compare` and `coda bench ab` are right: about one bundle twice, and about a planted slow-down.
 
 ``python -m benchmarks.bench_verdicts BUNDLE [--tries 20] [--ab] [--busy 1] [--json FILE]``. In each try a bundle is
-measured and compared with the try before, and measured with a part that takes longer (`benchmarks/slowed_worker.py`) and
-compared with the first. ``--ab`` has `coda bench ab` do it. ``--busy N`` has N processes compute meanwhile.
+measured and compared with the try before, and measured with a part that takes longer (`benchmarks/slowed_worker.py`)
+and compared with the first. ``--ab`` has `coda bench ab` do it. ``--busy N`` has N processes compute meanwhile.
 """
 
 from __future__ import annotations
