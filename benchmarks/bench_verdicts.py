@@ -23,6 +23,7 @@ from coda_runtime.bench.image_set import ImageSet, take_images
 from coda_runtime.bench.plan import Plan
 from coda_runtime.bench.results import Results
 from coda_runtime.bench.run import Hooks, run_bench
+from coda_runtime.bench.statistics import PAIRS
 from coda_runtime.format.bundle import Bundle
 
 OPERATION_OF = {"encoder": "encode", "quantizer": "encode", "decoder": "decode"}
@@ -32,10 +33,12 @@ TYPED = ("python", "-m", "benchmarks.bench_verdicts")
 class Tries:
     """Measures one bundle, and the same with a slowed part."""
 
-    def __init__(self, folder: Path, part: str, slower: float, seconds: float) -> None:
+    def __init__(self, folder: Path, part: str, slower: float, seconds: float, processes: int | None) -> None:
         self.bundle = Bundle.open(folder)
         self.images: ImageSet = take_images(self.bundle)
-        self.plan = Plan(operations=(OPERATION_OF[part],), batches=(1,), seconds=seconds)
+        count = Plan.repeat_process if processes is None else processes
+        self.plan = Plan(operations=(OPERATION_OF[part],), batches=(1,), seconds=seconds, repeat_process=count)
+        self.pairs = PAIRS if processes is None else processes
         script = Path(__file__).with_name("slowed_worker.py")
         self._last: Results | None = None
         self.slowed = [sys.executable, "-P", str(script), part, str(slower)]
@@ -53,7 +56,7 @@ class Tries:
         """Return what ab says."""
         a = Side("A", self.bundle, self.plan)
         others = {"same": Side("B", self.bundle, self.plan), "slowed": Side("B", self.bundle, self.plan, self.slowed)}
-        return {name: run_ab(a, side, self.images, TYPED) for name, side in others.items()}
+        return {name: run_ab(a, side, self.images, TYPED, pairs=self.pairs) for name, side in others.items()}
 
 
 def facts(comparison: Comparison) -> dict[str, Any]:
@@ -91,11 +94,12 @@ def main() -> None:
     parser.add_argument("--part", choices=sorted(OPERATION_OF), default="decoder")
     parser.add_argument("--slower", type=float, default=0.05, help="by which share the part takes longer")
     parser.add_argument("--seconds", type=float, default=Plan.seconds)
+    parser.add_argument("--processes", type=int, help="of each run, or pairs; by default those of coda bench")
     parser.add_argument("--ab", action="store_true", help="take turns, as `coda bench ab` does")
     parser.add_argument("--busy", type=int, default=0, help="processes that compute meanwhile")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    tries = Tries(args.bundle, args.part, args.slower, args.seconds)
+    tries = Tries(args.bundle, args.part, args.slower, args.seconds, args.processes)
     found: dict[str, list[dict[str, Any]]] = {"same": [], "slowed": []}
     with others(args.busy):
         for number in range(args.tries):

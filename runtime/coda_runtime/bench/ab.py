@@ -16,7 +16,7 @@ from .plan import Plan
 from .results import Cell, Results
 from .run import SILENCE_S, Cells, Hooks, Surroundings
 from .statistics import MIN_PAIRS, PAIRS
-from .steady import pairs_at_one_speed
+from .steady import undisturbed_pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +85,11 @@ def run_ab(
 
 
 def _more_needed(cells: Sequence[Cells], pairs: int) -> bool:
-    """Return whether too few pairs ran at one speed of the machine; where nobody concludes anything, none do."""
+    """Return whether too few pairs were undisturbed; where nobody concludes anything, none do."""
     if pairs < MIN_PAIRS:
         return False
-    before, after = (of.references() for of in cells)
-    return any(len(pairs_at_one_speed(a, b)) < pairs for a, b in zip(before, after, strict=False))
+    before, after = (of.circumstances() for of in cells)
+    return any(len(undisturbed_pairs(a, b)) < pairs for a, b in zip(before, after, strict=False))
 
 
 def _renamed(results: Results, like: Results) -> Results:

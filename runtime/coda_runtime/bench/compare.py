@@ -11,7 +11,7 @@ from .differences import cell_name, doubts, other_circumstances, other_work, sam
 from .plan import AXES
 from .results import Cell, Measurement, Process, Results
 from .statistics import KNOWN_FROM
-from .steady import Reference, at_one_speed, median_seconds, pairs_at_one_speed, same_speed
+from .steady import median_seconds, same_speed, undisturbed, undisturbed_pairs
 from .verdicts import Metric, Rule, judge
 
 RowVerdict = Literal[
@@ -181,7 +181,7 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
     warnings = tuple(
         f"{side} never became stable in its warm-up" for side, of in (("A", a), ("B", b)) if not of["warm"]
     )
-    a, b, doubt = _of_one_speed(a, b, rule)
+    a, b, doubt = _undisturbed(a, b, rule)
     metrics = () if reason else tuple(_metrics(a, b, replace(rule, doubt=rule.doubt or doubt)))
     if not metrics and not reason:
         reason = (
@@ -195,25 +195,22 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
     return Row(*key, cast(RowVerdict, metrics[0].verdict), metrics[0].reason, metrics, warnings)
 
 
-def _of_one_speed(a: Measurement, b: Measurement, rule: Rule) -> tuple[Measurement, Measurement, str | None]:
-    """Return both with those processes that ran at one speed of the machine, and why they may not be compared."""
-    ours, theirs = _references(a), _references(b)
+def _undisturbed(a: Measurement, b: Measurement, rule: Rule) -> tuple[Measurement, Measurement, str | None]:
+    """Return both with those processes that nothing disturbed, and why they may not be compared."""
+    nothing = "other work, or another speed of the machine, disturbed every process"
     if rule.paired:
-        pairs = pairs_at_one_speed(ours, theirs)
-        return _with(a, pairs), _with(b, pairs), None
-    kept = (at_one_speed(ours), at_one_speed(theirs))
+        pairs = undisturbed_pairs(a["processes"], b["processes"])
+        all_pairs = range(min(len(a["processes"]), len(b["processes"])))
+        return _with(a, pairs or all_pairs), _with(b, pairs or all_pairs), None if pairs else nothing
+    kept = (undisturbed(a["processes"]), undisturbed(b["processes"]))
     if not all(kept):
-        return a, b, "the machine ran at another speed at the end of each process than at its beginning"
+        return a, b, nothing
     a, b = _with(a, kept[0]), _with(b, kept[1])
-    times = [median_seconds(_references(of)) for of in (a, b)]
-    if rule.one_machine and None not in times and not same_speed([time for time in times if time is not None]):
+    times = [median_seconds(of["processes"]) for of in (a, b)]
+    if rule.one_machine and None not in times and not same_speed(time for time in times if time is not None):
         took = [f"{(time or 0) * 1e3:.3g} ms" for time in times]
         return a, b, f"the machine ran at another speed: a product of matrices took {took[0]} in A and {took[1]} in B"
     return a, b, None
-
-
-def _references(of: Measurement) -> list[Reference]:
-    return [process.get("reference_s") for process in of["processes"]]
 
 
 def _with(of: Measurement, kept: Sequence[int]) -> Measurement:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .differences import BUSY, cell_name
 from .results import Cell, Measurement
 from .statistics import KNOWN_FROM
-from .steady import at_one_speed
+from .steady import undisturbed
 
 
 def collect_warnings(
@@ -38,11 +38,12 @@ def _about(measurement: Measurement) -> list[str]:
     what = f"{measurement['operation']}, {measurement['scenario']}, batch {measurement['batch']}"
     if not measurement["warm"]:
         out.append(f"{what} did not warm up: its times still changed when the measurement began; raise --seconds")
-    references = [process.get("reference_s") for process in measurement["processes"]]
-    steady = len(at_one_speed(references))
-    if steady < len(references):
-        left_out = f"{len(references) - steady} of {len(references)} processes are left out" if steady else "all count"
-        out.append(f"{what}: the machine ran at other speeds, as a product of matrices shows; {left_out}")
+    made, kept = len(measurement["processes"]), len(undisturbed(measurement["processes"]))
+    if kept < made:
+        disturbed = f"other work, or another speed of the machine, disturbed {made - kept} of {made} processes"
+        out.append(
+            f"{what}: {disturbed}, which are left out" if kept else f"{what}: {disturbed}; they count all the same"
+        )
     server = measurement["server"]
     if server is not None and server["latency_bound_s"] is not None:
         if server["max_rate"] is None:

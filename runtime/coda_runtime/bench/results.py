@@ -172,7 +172,8 @@ class Concurrency(TypedDict):
 class Process(TypedDict):
     """One process's own numbers, in seconds: percentiles of its `count` samples, however few; medians of its parts.
 
-    `reference_s` is what a product of matrices took before and after (`steady`): the machine's speed at that time.
+    `reference_s` is what a product of matrices took before and after, the machine's speed at that time, and `others`
+    the share of the processors' time that other processes had meanwhile (`steady`).
     """
 
     count: int
@@ -182,12 +183,13 @@ class Process(TypedDict):
     parts_s: dict[str, float | None] | None
     max_rate: float | None
     reference_s: NotRequired[list[float] | None]
+    others: NotRequired[float | None]
 
 
 class Measurement(TypedDict):
     """One operation in one scenario at one batch size; `processes` are in the order of time.
 
-    The numbers beside them are of those that ran at one speed of the machine (`steady.at_one_speed`).
+    The numbers beside them are of those that nothing disturbed (`steady.undisturbed`), or of all if there are none.
 
     `busy_cpus` is how many processors the process kept busy: its CPU seconds over the wall clock's. `watts` are those
     of the whole "cpu" packages and of the "gpu"s in use.

@@ -27,7 +27,7 @@ from .plan import Plan
 from .process import run_case
 from .results import FORMAT, FORMAT_VERSION, Cell, Results
 from .statistics import MIN_PROCESSES
-from .steady import Reference, at_one_speed
+from .steady import undisturbed
 from .summary import summarise_cell
 
 SILENCE_S = 600.0
@@ -83,7 +83,7 @@ def run_bench(
         # All in turn, as often as the plan says, so that a slow hour does not hit one cell alone.
         for _ in range(plan.repeat_process):
             cells.run()
-        cells.repeat_unsteady()
+        cells.repeat_disturbed()
     return cells.results(command, around)
 
 
@@ -142,20 +142,20 @@ class Cells:
             else:
                 self._hooks.advance(len(self._measurements))
 
-    def repeat_unsteady(self) -> None:
-        """Measure cells again of whose processes too few ran at one speed of the machine, as often at most as before.
+    def repeat_disturbed(self) -> None:
+        """Measure cells again of whose processes too few were undisturbed, as often at most as before.
 
         Where a plan asks for fewer than can be concluded from, it is as it is.
         """
         rounds = max((len(entry.runs) for entry in self._log), default=0)
         for _ in range(rounds if rounds >= MIN_PROCESSES else 0):
-            unsteady = [entry for entry in self._log if entry.problem is None and entry.fewest_steady() < rounds]
-            for entry in unsteady:
+            disturbed = [entry for entry in self._log if entry.problem is None and entry.fewest_undisturbed() < rounds]
+            for entry in disturbed:
                 self._run(entry, dataclasses.replace(self._hooks, advance=lambda _: None))
 
-    def references(self) -> list[list[Reference]]:
-        """Return what the processes told of the machine's speed, a list for each measurement of each cell."""
-        return [found for entry in self._log for found in entry.references()]
+    def circumstances(self) -> list[list[dict[str, Any]]]:
+        """Return what the processes told of each measurement of each cell, as `steady` looks at it."""
+        return [found for entry in self._log for found in entry.measured()]
 
     def _run(self, entry: _CellLog, hooks: Hooks) -> None:
         _run_cell(entry, {**self._case, **entry.asked}, self._folder, self._silence_s, hooks)
@@ -212,17 +212,17 @@ class _CellLog:
         """Yield the messages of a kind."""
         return (message for run in self.runs for message in run if message["kind"] == kind)
 
-    def references(self) -> list[list[Reference]]:
-        """Return what each process told of the machine's speed, a list for each measurement."""
-        found: dict[tuple[str, str, int], list[Reference]] = {}
+    def measured(self) -> list[list[dict[str, Any]]]:
+        """Return what each process told of each measurement."""
+        found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
         for message in self.of("measured"):
             key = (message["operation"], message["scenario"], message["batch"])
-            found.setdefault(key, []).append(message.get("reference_s"))
+            found.setdefault(key, []).append(message)
         return list(found.values())
 
-    def fewest_steady(self) -> int:
-        """Return in how many processes at least a measurement was made at one speed of the machine."""
-        return min((len(at_one_speed(found)) for found in self.references()), default=0)
+    def fewest_undisturbed(self) -> int:
+        """Return in how many processes at least each measurement was undisturbed."""
+        return min((len(undisturbed(found)) for found in self.measured()), default=0)
 
     def failures(self) -> Iterator[str]:
         """Yield what was not measured, and why, in a cell where something was."""

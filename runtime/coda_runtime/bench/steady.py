@@ -1,15 +1,17 @@
-"""Whether the machine ran at one speed: by what a product of matrices took before and after each measurement.
+"""Which processes nothing disturbed: neither other work nor another speed of the machine.
 
 A virtual machine whose two processors share one core for a while, or a clock that sinks, makes all work slower by a
-third without a trace in the system's load. What is compared has to be of one speed, and which processes those are is
-decided by the product alone, not by what was measured.
+third without a trace in the system's load: a product of matrices, before and after each measurement, shows it. What is
+compared has to be of one speed, and which processes count is decided by that and by the time that others had of the
+processors while it was measured, never by what was measured.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +19,11 @@ from .statistics import MIN_PROCESSES
 
 TOLERANCE = 0.08
 """By how much the product differs on a quiet machine, and less than by which the speeds of one do."""
+OTHERS = 0.05
+"""The share of the processors' time that other work may have during a measurement."""
 
-Reference = Sequence[float] | None
-"""Seconds of the product before and after; None where it says nothing, as for work on a GPU."""
+Circumstances = Mapping[str, Any]
+"""`reference_s`, seconds of the product before and after, and `others`, a share; None or absent where nobody knows."""
 
 _SIDE, _RUNS = 768, 9
 
@@ -36,33 +40,46 @@ def reference_seconds() -> float:
     return statistics.median(samples[1:])  # the first one is slower
 
 
-def same_speed(*references: Reference) -> bool:
-    """Return whether all products took the same time; those that are not known do not count."""
-    times = [seconds for reference in references if reference is not None for seconds in reference]
+def same_speed(seconds: Iterable[float]) -> bool:
+    """Return whether products took the same time."""
+    times = list(seconds)
     return not times or max(times) <= min(times) * (1 + TOLERANCE)
 
 
-def at_one_speed(references: Sequence[Reference]) -> list[int]:
-    """Return which processes ran at one speed: the highest at which enough did, or else that of most.
+def undisturbed(processes: Sequence[Circumstances]) -> list[int]:
+    """Return which processes had the machine to themselves, at one speed of it: the highest at which enough ran.
 
-    All, where one of them does not know; none, where none ran at one speed from its beginning to its end.
+    Or else that of most. Where one does not know a speed, as for work on a GPU, none is left out for it.
     """
-    if any(reference is None for reference in references):
-        return list(range(len(references)))
-    spans = {i: (min(reference), max(reference)) for i, reference in enumerate(references) if reference is not None}
+    quiet = [i for i, process in enumerate(processes) if _is_quiet(process)]
+    known = [(i, _times(processes[i])) for i in quiet]
+    if not all(times for _, times in known):
+        return quiet
     groups = [
-        [i for i, (fastest, slowest) in spans.items() if low <= fastest and slowest <= low * (1 + TOLERANCE)]
-        for low in sorted(fastest for fastest, _ in spans.values())
+        [i for i, times in known if low <= min(times) and max(times) <= low * (1 + TOLERANCE)]
+        for low in sorted(min(times) for _, times in known)
     ]
     return next((group for group in groups if len(group) >= MIN_PROCESSES), max(groups, key=len, default=[]))
 
 
-def pairs_at_one_speed(a: Sequence[Reference], b: Sequence[Reference]) -> list[int]:
-    """Return which processes of A and of B, side by side, ran at one speed of the machine."""
-    return [i for i, pair in enumerate(zip(a, b, strict=False)) if same_speed(*pair)]
+def undisturbed_pairs(a: Sequence[Circumstances], b: Sequence[Circumstances]) -> list[int]:
+    """Return which processes of A and of B, side by side, had the machine to themselves, at one speed of it."""
+    return [
+        i
+        for i, pair in enumerate(zip(a, b, strict=False))
+        if all(map(_is_quiet, pair)) and same_speed(seconds for one in pair for seconds in _times(one))
+    ]
 
 
-def median_seconds(references: Sequence[Reference]) -> float | None:
+def median_seconds(processes: Iterable[Circumstances]) -> float | None:
     """Return what the product took in the median, None where nobody knows."""
-    times = [seconds for reference in references if reference is not None for seconds in reference]
+    times = [seconds for process in processes for seconds in _times(process)]
     return statistics.median(times) if times else None
+
+
+def _is_quiet(process: Circumstances) -> bool:
+    return (process.get("others") or 0.0) <= OTHERS
+
+
+def _times(process: Circumstances) -> Sequence[float]:
+    return process.get("reference_s") or ()

@@ -11,7 +11,7 @@ import numpy as np
 from .callers import with_knee
 from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process
 from .statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
-from .steady import at_one_speed
+from .steady import undisturbed
 
 MAX_SAMPLES = 2000
 """Longer lists of samples are thinned to so many, evenly in time; the numbers beside them are those of all."""
@@ -45,8 +45,7 @@ def summarise(messages: Sequence[Message]) -> Measurement:
     """
     first = messages[0]
     processes = [_process(message) for message in messages]
-    steady = at_one_speed([message.get("reference_s") for message in messages])
-    messages = [messages[i] for i in steady] or messages
+    messages = [messages[i] for i in undisturbed(messages)] or messages
     searched = first["scenario"] == "server" and first["server"] is not None
     if searched:
         by_rate = sorted(messages, key=lambda message: message["server"]["max_rate"] or 0.0)
@@ -95,6 +94,7 @@ def _process(message: Message) -> Process:
         "parts_s": message["parts_s"],
         "max_rate": None if server is None else server["max_rate"],
         "reference_s": message.get("reference_s"),
+        "others": message.get("others"),
     }
 
 

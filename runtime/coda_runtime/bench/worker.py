@@ -80,7 +80,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     from ..format.bundle import Bundle
     from ..loading import open_tokenizer
     from ..machine import memory
-    from .machine import gpu_slowed
+    from .machine import CpuWatch, gpu_slowed
     from .operations import OPERATIONS, Inputs
     from .plan import AXES
     from .roofline import peak_flops, work_of
@@ -125,8 +125,9 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             try:
                 if inputs is None or inputs.operation != operation:
                     inputs = Inputs(tok, operation, images, case["files"])
-                before = None if gpus else reference_seconds()
+                before, watch = None if gpus else reference_seconds(), CpuWatch()
                 measured = _measure(tok, inputs, scenario, batch, case, channel, gpus)
+                measured["others"] = watch.share()
                 measured["reference_s"] = None if before is None else [before, reference_seconds()]
             except CodaError as error:
                 channel.send("skipped", **about, problem=one_line(error, limit=None))

@@ -134,7 +134,8 @@ def at_speeds(*seconds: tuple[float, float], **others: Any) -> Results:
         of = measurement(data)
         first = of["processes"][0]
         of["processes"] = [
-            {**first, "p50": 3 * max(pair) * (1 + 0.001 * i), "reference_s": pair} for i, pair in enumerate(seconds)
+            {**first, "p50": 3 * max(pair) * (1 + 0.001 * i), "reference_s": list(pair)}
+            for i, pair in enumerate(seconds)
         ]
 
     return changed(set_all)
@@ -154,13 +155,13 @@ def test_runs_of_two_speeds_are_not() -> None:
     a, b = at_speeds(*[QUICK] * 7), at_speeds(*[SLOW] * 7)
     row = compare(a, b).rows[0]
     assert row.verdict == "inconclusive"
-    assert row.reason == ("the machine ran at another speed: a product of matrices took 10.1 ms in A and 13.1 ms in B")
+    assert row.reason == ("the machine ran at another speed: a product of matrices took 10.1 ms in A and 13 ms in B")
     machine = copy.deepcopy(b.data["machine"])
     machine["cpu"]["model"] = "Another"
     assert compare(a, at_speeds(*[SLOW] * 7, machine=machine)).rows[0].verdict == "slower", "machines are compared"
     row = compare(a, at_speeds(*[MIXED] * 7)).rows[0]
     assert (row.verdict, row.metrics[0].regression) == ("inconclusive", False)
-    assert "at the end of each process" in (row.reason or "")
+    assert "disturbed every process" in (row.reason or "")
 
 
 def test_pairs_of_two_speeds_are_left_out() -> None:
@@ -168,6 +169,11 @@ def test_pairs_of_two_speeds_are_left_out() -> None:
     b = at_speeds(*[QUICK] * 4, SLOW, MIXED, *[SLOW] * 6)
     found = compare(a, b, paired=True).rows[0]
     assert found.verdict == "same within noise"
+    none = compare(at_speeds(*[QUICK] * 9), at_speeds(*[SLOW] * 9), paired=True).rows[0]
+    assert (none.verdict, none.reason) == (
+        "inconclusive",
+        "other work, or another speed of the machine, disturbed every process",
+    )
     few = compare(at_speeds(*[QUICK] * 8), at_speeds(*[QUICK] * 7, SLOW), paired=True).rows[0]
     assert "7 pairs of processes" in (few.reason or "")
 

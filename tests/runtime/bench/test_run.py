@@ -209,7 +209,7 @@ log.write_text("x" * (number + 1))
     [
         (5, "number < 3", 8, 5),  # three more, until there are five
         (5, "number % 2", 9, 5),  # of every other one
-        (5, "number > 0", 10, 9),  # five at the speed of the first do not come: no more than as many again
+        (5, "number > 0", 6, 5),  # of the others
         (4, "number == 0", 4, 3),  # nobody concludes from four
     ],
 )
@@ -224,7 +224,22 @@ def test_processes_are_made_until_enough_ran_at_one_speed(
     assert other["repeats"] == 10 * made
     assert len({tuple(process["reference_s"]) for process in of["processes"]}) == 2
     (warning,) = data["noise"]["warnings"]
-    assert f"{made - counted} of {made} processes are left out" in warning
+    assert f"disturbed {made - counted} of {made} processes, which are left out" in warning
+
+
+def test_no_more_than_as_many_again_are_made(bundle: Path) -> None:
+    code = SPEED + "measured(0, reference_s=[1.1**number, 1.1**number]); say('done', throttled=None)"
+    data = run(bundle, Plan(**{**FAST, "repeat_process": 5}), code=code)
+    (of,) = data["cells"][0]["measurements"]
+    assert (len(of["processes"]), of["repeats"]) == (10, 10)
+
+
+def test_a_process_beside_other_work_is_repeated(bundle: Path) -> None:
+    code = SPEED + "measured(0, others=0.06 if number == 2 else 0.02); say('done', throttled=None)"
+    data = run(bundle, Plan(**{**FAST, "repeat_process": 5}), code=code)
+    (of,) = data["cells"][0]["measurements"]
+    assert [process["others"] for process in of["processes"]] == [0.02, 0.02, 0.06, 0.02, 0.02, 0.02]
+    assert of["repeats"] == 50
 
 
 def test_a_speed_that_never_holds_is_told(bundle: Path) -> None:
@@ -232,7 +247,7 @@ def test_a_speed_that_never_holds_is_told(bundle: Path) -> None:
     data = run(bundle, Plan(**{**FAST, "repeat_process": 5}), code=code)
     (of,) = data["cells"][0]["measurements"]
     assert (len(of["processes"]), of["repeats"]) == (10, 100)
-    assert "all count" in data["noise"]["warnings"][0]
+    assert "they count all the same" in data["noise"]["warnings"][0]
 
 
 def test_a_real_process_tells_the_speed_of_its_processor(bundle: Path) -> None:
@@ -240,6 +255,7 @@ def test_a_real_process_tells_the_speed_of_its_processor(bundle: Path) -> None:
     (process,) = of["processes"]
     assert len(process["reference_s"]) == 2
     assert all(0 < seconds < 10 for seconds in process["reference_s"])
+    assert 0 <= process["others"] <= 1
 
 
 def test_what_was_not_warm_and_what_rests_on_little_is_reported(bundle: Path) -> None:
