@@ -63,11 +63,16 @@ def undisturbed(processes: Sequence[Circumstances]) -> list[int]:
 
 
 def undisturbed_pairs(a: Sequence[Circumstances], b: Sequence[Circumstances]) -> list[int]:
-    """Return which processes of A and of B, side by side, had the machine to themselves, at one speed of it."""
+    """Return which processes of A and of B, side by side, had the machine to themselves, at one speed of it.
+
+    Each side's products are taken relative to its fastest: with other threads or another NumPy they take another time.
+    """
+    fastest = [min((seconds for one in side for seconds in _times(one)), default=1.0) for side in (a, b)]
     return [
         i
         for i, pair in enumerate(zip(a, b, strict=False))
-        if all(map(_is_quiet, pair)) and same_speed(seconds for one in pair for seconds in _times(one))
+        if all(map(_is_quiet, pair))
+        and same_speed(seconds / best for one, best in zip(pair, fastest, strict=True) for seconds in _times(one))
     ]
 
 

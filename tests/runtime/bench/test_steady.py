@@ -67,6 +67,8 @@ def test_what_is_kept_was_alone_and_at_one_speed(processes: list[Circumstances])
 
 def test_a_pair_is_of_one_speed_whatever_the_others_are() -> None:
     assert undisturbed_pairs([FAST, SLOW, FAST, MIXED, FAST], [FAST, SLOW, SLOW, FAST, BUSY]) == [0, 1]
+    other_threads = [process(2.0, 2.0), process(2.6, 2.6), process(2.0, 2.1)]
+    assert undisturbed_pairs([FAST, SLOW, SLOW], other_threads) == [0, 1]
     assert undisturbed_pairs([UNKNOWN, FAST], [UNKNOWN, FAST, FAST]) == [0, 1]
 
 
