@@ -152,6 +152,10 @@ class DeviceArray(Protocol):
         """Return a copy in host memory, complete when this returns."""
         ...
 
+    def wait(self) -> None:
+        """Let the host wait until the data is there."""
+        ...
+
     def __dlpack__(
         self,
         *,
@@ -193,6 +197,13 @@ class Session(Protocol):
 
 class DeviceSession(Session, Protocol):
     """A session on a GPU, whose output may stay there for the next part."""
+
+    def put(self, batch: npt.NDArray[Any]) -> DeviceArray:
+        """Copy an array to this session's GPU, into memory of its own; `batch` may be changed at once.
+
+        May return before the copy is done. Raises DeviceMemoryError, BackendError.
+        """
+        ...
 
     def take(self, array: Any) -> DeviceArray:
         """Take an array of any library that speaks DLPack, on this session's GPU: without a copy, in stream order.

@@ -72,6 +72,7 @@ def summarise(messages: Sequence[Message]) -> Measurement:
         "peak_host_bytes": _highest(message["peak_host_bytes"] for message in messages),
         "peak_device_bytes": _highest(message["peak_device_bytes"] for message in messages),
         "parts_s": _medians([message["parts_s"] for message in messages]),
+        "transfers_s": _medians([message.get("transfers_s") for message in messages]),
         "server": server,
         "concurrency": concurrency,
         "busy_cpus": (_medians([{"cpus": message.get("busy_cpus")} for message in messages]) or {})["cpus"],
@@ -90,6 +91,7 @@ def _process(message: Message) -> Process:
         "p90": percentile(samples, 90),
         "p99": percentile(samples, 99),
         "parts_s": message["parts_s"],
+        "transfers_s": message.get("transfers_s"),
         "max_rate": None if server is None else server["max_rate"],
     }
 
