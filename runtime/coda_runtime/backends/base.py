@@ -67,6 +67,9 @@ class LoadOptions:
     """Compute in one order on every x86-64 processor with AVX2 and FMA, so that ids and images are the same to the last
     bit wherever the version of onnxruntime is. It stands for device="cpu" and backend="onnxruntime", and is for fp32.
     Each image is computed by one thread, `threads` of them side by side. docs/portability.md says what was measured."""
+    nvtx: bool = field(default=False, metadata={"help": "Mark calls, batches and parts for a profiler (NVTX)."})
+    """Mark each call, each of its batches and each part as an NVTX range, which Nsight Systems shows. Needs the package
+    nvtx (extra `nvtx`), and no GPU."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
@@ -118,6 +121,7 @@ class KeywordOptions(TypedDict, total=False):
     allow_host_code: bool
     color: str
     reproducible: bool
+    nvtx: bool
 
 
 class AllOptions(KeywordOptions, total=False):
