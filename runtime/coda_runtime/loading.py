@@ -13,6 +13,7 @@ from .format.bundle import Bundle
 from .format.parts import PARTS
 from .hub_source import find_bundle
 from .machine.devices import count_cuda_devices
+from .nvtx_ranges import NvtxRanges, no_ranges
 from .select import choose
 from .tokenizer import LoadedArtifact, Tokenizer
 
@@ -40,8 +41,8 @@ def load(
             CPU quota gives less, takes as many as that.
         revision: a branch, tag or commit hash of a Hub id, instead of "@revision"; with one, the Hub is meant even
             where there is a folder of that name. A commit hash pins the bundle, and needs no network once it is cached.
-        **options: the other fields of `LoadOptions`: `verify`, `allow_host_code`, `color` and `reproducible`; it says
-            more of each above too.
+        **options: the other fields of `LoadOptions`: `verify`, `allow_host_code`, `color`, `reproducible` and `nvtx`;
+            it says more of each above too.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, or made by a newer coda.
@@ -57,6 +58,7 @@ def open_tokenizer(
     path_or_hub_id: str | os.PathLike[str], options: LoadOptions, revision: str | None = None
 ) -> Tokenizer:
     """Load a bundle as `load` does, with options that are made already; raises what it raises."""
+    ranges = NvtxRanges() if options.nvtx else no_ranges
     bundle = Bundle.open(find_bundle(path_or_hub_id, revision))
     own = not isinstance(options.backend, str)  # a backend of the user's own, which may take paths
     try:
@@ -82,7 +84,7 @@ def open_tokenizer(
             about = (artifact.format, artifact.precision, chosen.backend.name, session.device, artifact.file)
             loaded.append(LoadedArtifact(part, *about, chosen.passed_over))
         _warn_of_idle_gpu(loaded)
-        return Tokenizer(bundle, sessions, loaded, options.color)
+        return Tokenizer(bundle, sessions, loaded, options.color, ranges)
     except BaseException:
         for session in sessions.values():
             session.close()

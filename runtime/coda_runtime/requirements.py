@@ -20,6 +20,7 @@ RANGES = {
     "kserve": ">=0.21,<0.22",
     "lpips": ">=0.1.4",
     "numpy": ">=1.26",
+    "nvtx": ">=0.2.13",
     "onnx": ">=1.18",
     "onnxruntime": ">=1.23.2,!=1.24.1",
     "onnxruntime-ep-openvino": ">=1.8",
@@ -63,6 +64,7 @@ RUNTIME_EXTRAS = {
     "hub": ("huggingface_hub",),
     "serve": ("kserve", "pillow", "click", "rich"),
     "bulk": ("ray[data]", "pyarrow", "fsspec", "pillow", "click", "rich"),
+    "nvtx": ("nvtx",),
 }
 
 DEPLOY_EXTRAS = {

@@ -17,6 +17,7 @@ from .errors import ArtifactError, ClosedError, DeviceError
 from .format.parts import PARTS
 from .format.spec import Spec
 from .machine import forks
+from .nvtx_ranges import Ranges, no_ranges
 
 Array = npt.NDArray[Any] | DeviceArray
 A = TypeVar("A", npt.NDArray[Any], DeviceArray)
@@ -27,9 +28,9 @@ _LOOK_AGAIN = 0.1  # seconds
 class Sessions:
     """Sessions by part. Many threads may run them; closing waits for the runs under way."""
 
-    def __init__(self, sessions: Mapping[str, Session], spec: Spec, folder: Path) -> None:
+    def __init__(self, sessions: Mapping[str, Session], spec: Spec, folder: Path, ranges: Ranges = no_ranges) -> None:
         self._sessions = dict(sessions)
-        self._spec, self._folder = spec, folder
+        self._spec, self._folder, self._range = spec, folder, ranges
         self._state = threading.Condition()
         self._running: set[int] = set()  # the threads that run something
         self._process = os.getpid()
@@ -47,10 +48,11 @@ class Sessions:
             for part, following in zip(parts, (*parts[1:], None), strict=True):
                 session = sessions[part]
                 stays = following is not None and _share_device(session, sessions[following])
-                if keeps_on_device(session) and (stays or not isinstance(value, np.ndarray)):
-                    value = self._checked(part, session.run_on_device(value), len(batch))
-                else:
-                    value = self._checked(part, session.run(_host(value)), len(batch))
+                with self._range(part, len(batch)):
+                    if keeps_on_device(session) and (stays or not isinstance(value, np.ndarray)):
+                        value = self._checked(part, session.run_on_device(value), len(batch))
+                    else:
+                        value = self._checked(part, session.run(_host(value)), len(batch))
             return _host(value)
 
     def run_on_device(self, array: Any, check: Callable[[DeviceArray], DeviceArray], *parts: str) -> DeviceArray:
@@ -72,7 +74,8 @@ class Sessions:
             value = check(taken[0].take(array))
             count = value.shape[0]
             for part, session in zip(parts, taken, strict=True):
-                value = self._checked(part, session.run_on_device(value), count)
+                with self._range(part, count):
+                    value = self._checked(part, session.run_on_device(value), count)
             return value
 
     @contextmanager

@@ -25,6 +25,7 @@ from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.spec import Spec
 from .images import Batches, Images
 from .io.masked_arrays import refuse_masked
+from .nvtx_ranges import Ranges, no_ranges
 from .sessions import Sessions
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
@@ -64,6 +65,7 @@ class Tokenizer:
         sessions: Mapping[str, Session],
         artifacts: Sequence[LoadedArtifact],
         color: str = STORED,
+        ranges: Ranges = no_ranges,
     ) -> None:
         self.spec: Spec = bundle.spec
         self.artifacts: tuple[LoadedArtifact, ...] = tuple(artifacts)
@@ -71,7 +73,8 @@ class Tokenizer:
         self.fingerprints = bundle.fingerprints
         self.color = color
         self._bundle = bundle
-        self._sessions = Sessions(sessions, bundle.spec, bundle.folder)
+        self._range = ranges
+        self._sessions = Sessions(sessions, bundle.spec, bundle.folder, ranges)
         self._codebook = bundle.load_codebook() if bundle.codebook else None
         self.min_images_per_run, max_batch = self._sessions.limits(*sessions)
         if max_batch is not None and max_batch < self.min_images_per_run:
@@ -113,9 +116,10 @@ class Tokenizer:
             ClosedError: the tokenizer is closed.
         """
         if on_gpu(images):
-            return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["encode"])
+            with self._range("encode"):
+                return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["encode"])
         batches = Batches(host_view(images, "images"), self.spec.image_size, self.color)
-        out = self._run_in_chunks(len(batches), batches.take, *OPERATIONS["encode"])
+        out = self._run_in_chunks("encode", len(batches), batches.take, *OPERATIONS["encode"])
         if int(out.min()) < 0 or int(out.max()) >= self.spec.vocab_size:
             raise ArtifactError(
                 f"the quantizer gave ids from {out.min()} to {out.max()}, and the manifest says vocab_size "
@@ -147,9 +151,10 @@ class Tokenizer:
             ClosedError: the tokenizer is closed.
         """
         if on_gpu(ids):
-            return self._sessions.run_on_device(ids, self._check_gpu_ids, *OPERATIONS["decode"])
+            with self._range("decode"):
+                return self._sessions.run_on_device(ids, self._check_gpu_ids, *OPERATIONS["decode"])
         full = pad_ids(check_ids(host_view(ids, "ids"), self.spec), self.spec)
-        return self._run_in_chunks(len(full), lambda where: full[where], *OPERATIONS["decode"])
+        return self._run_in_chunks("decode", len(full), lambda where: full[where], *OPERATIONS["decode"])
 
     @overload
     def reconstruct(self, images: Images) -> npt.NDArray[np.uint8]: ...
@@ -158,7 +163,8 @@ class Tokenizer:
     def reconstruct(self, images: Images | DeviceArray) -> npt.NDArray[np.uint8] | DeviceArray:
         """Return `decode(encode(images))`: uint8 [B,H,W,3]. Takes and raises what `encode` does."""
         if on_gpu(images):
-            return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["reconstruct"])
+            with self._range("reconstruct"):
+                return self._sessions.run_on_device(images, self._check_gpu_images, *OPERATIONS["reconstruct"])
         ids = self.encode(images)
         return self.decode(ids)
 
@@ -193,7 +199,7 @@ class Tokenizer:
         array = np.ascontiguousarray(array)
         if takes is IDS:
             check_ids(array, self.spec)
-        return self._run_in_chunks(len(array), lambda where: array[where], *parts)
+        return self._run_in_chunks("run_parts", len(array), lambda where: array[where], *parts)
 
     @contextmanager
     def replaced_parts(self, change: Callable[[str, Session], Session]) -> Iterator[None]:
@@ -259,13 +265,17 @@ class Tokenizer:
             f"{spec.vocab_size}; {parts}>"
         )
 
-    def _run_in_chunks(self, count: int, chunk: Callable[[slice], npt.NDArray[Any]], *parts: str) -> npt.NDArray[Any]:
-        """Run `count` items, of which `chunk` gives those of a slice, through `parts`."""
+    def _run_in_chunks(
+        self, call: str, count: int, chunk: Callable[[slice], npt.NDArray[Any]], *parts: str
+    ) -> npt.NDArray[Any]:
+        """Run `count` items, of which `chunk` gives those of a slice, through `parts`, for the method `call`."""
 
         def run(where: slice) -> npt.NDArray[Any]:
-            return self._sessions.run(chunk(where), *parts)
+            with self._range("batch", where.stop - where.start):
+                return self._sessions.run(chunk(where), *parts)
 
-        out, worked = run_in_chunks(count, self.images_per_run, self.min_images_per_run, run)
+        with self._range(call, count):
+            out, worked = run_in_chunks(count, self.images_per_run, self.min_images_per_run, run)
         self.images_per_run = min(worked, self.images_per_run)  # another thread may have met a lower limit meanwhile
         return out
 

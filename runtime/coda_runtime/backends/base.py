@@ -67,6 +67,9 @@ class LoadOptions:
     """Compute in one order on every x86-64 processor with AVX2 and FMA, so that ids and images are the same to the last
     bit wherever the version of onnxruntime is. It stands for device="cpu" and backend="onnxruntime", and is for fp32.
     Each image is computed by one thread, `threads` of them side by side. docs/portability.md says what was measured."""
+    nvtx: bool = field(default=False, metadata={"help": "Mark calls, batches and parts for a profiler (NVTX)."})
+    """Mark each call, each of its batches and each part as an NVTX range, which Nsight Systems shows. Needs the package
+    nvtx (extra `nvtx`), and no GPU."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
@@ -118,6 +121,7 @@ class KeywordOptions(TypedDict, total=False):
     allow_host_code: bool
     color: str
     reproducible: bool
+    nvtx: bool
 
 
 class AllOptions(KeywordOptions, total=False):
@@ -150,6 +154,10 @@ class DeviceArray(Protocol):
 
     def numpy(self) -> npt.NDArray[Any]:
         """Return a copy in host memory, complete when this returns."""
+        ...
+
+    def wait(self) -> None:
+        """Let the host wait until the data is there."""
         ...
 
     def __dlpack__(
@@ -193,6 +201,13 @@ class Session(Protocol):
 
 class DeviceSession(Session, Protocol):
     """A session on a GPU, whose output may stay there for the next part."""
+
+    def put(self, batch: npt.NDArray[Any]) -> DeviceArray:
+        """Copy an array to this session's GPU, into memory of its own; `batch` may be changed at once.
+
+        May return before the copy is done. Raises DeviceMemoryError, BackendError.
+        """
+        ...
 
     def take(self, array: Any) -> DeviceArray:
         """Take an array of any library that speaks DLPack, on this session's GPU: without a copy, in stream order.

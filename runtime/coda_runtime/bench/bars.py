@@ -8,10 +8,12 @@ from ..report.charts import Axis, Row, bar_rows
 from ..report.document import keys
 from ..report.markup import Markup, table
 from ..report.words import duration, size
+from .breakdown import DEVICE_TO_HOST, HOST_TO_DEVICE, steps_of
 from .charts import card
 from .series import Series
 
 _PARTS = {"encoder": "c1", "quantizer": "c2", "decoder": "c3", "files": "c4", "runtime": "c6"}
+_PARTS |= {HOST_TO_DEVICE: "c5", DEVICE_TO_HOST: "c7"}
 _LOAD = {"import_s": ("import", "c6"), "load_s": ("load", "c1"), "first_run_s": ("first run", "c2")}
 
 
@@ -23,7 +25,7 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
         split = [of for of in one.of(operation, "single-stream") if of["parts_s"]]
         for of in dict.fromkeys([0, len(split) - 1]) if split else ():
             measured = split[of]
-            parts = {part: max(0.0, seconds or 0.0) for part, seconds in (measured["parts_s"] or {}).items()}
+            parts = {part: max(0.0, seconds or 0.0) for part, seconds in steps_of(measured).items()}
             total = sum(parts.values())
             if not total > 0:
                 continue
@@ -34,14 +36,14 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
                     label,
                     duration(total),
                     [
-                        (f"series {used[part]}", 100 * seconds / total, f"{part}: {duration(seconds)}")
+                        (f"series {used[part]}", 100 * seconds / total, f"{_words(part)}: {duration(seconds)}")
                         for part, seconds in parts.items()
                     ],
                 )
             )
             rows.append((label, parts))
             descriptions.append(
-                f"{label}: " + ", ".join(f"{part} {100 * s / total:.0f} %" for part, s in parts.items())
+                f"{label}: " + ", ".join(f"{_words(part)} {100 * s / total:.0f} %" for part, s in parts.items())
             )
     if not bars:
         return Markup("")
@@ -55,9 +57,9 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
     return card(
         "Where the time goes",
         chart,
-        keys(*((part, f"series {style}") for part, style in used.items())),
-        "Medians of each part; runtime is the rest of the call.",
-        table(["cell", *used], cells),
+        keys(*((_words(part), f"series {style}") for part, style in used.items())),
+        "Medians of each part, and of the copies to and from a GPU; runtime is the rest of the call.",
+        table(["cell", *map(_words, used)], cells),
         wide=True,
     )
 
@@ -116,6 +118,10 @@ def load_card(series: Sequence[Series]) -> Markup:
         "In a fresh process: importing, loading the bundle, and the first call with one image.",
         table(["cell", *(name for name, _ in _LOAD.values()), "together"], rows),
     )
+
+
+def _words(step: str) -> str:
+    return step.replace("_", " ")
 
 
 def _known(number: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from ..errors import InputError
+from .breakdown import steps_of
 from .differences import cell_name, doubts, other_circumstances, other_work, same_processor, warnings_of
 from .plan import AXES
 from .results import Cell, Measurement, Process, Results
@@ -255,11 +256,11 @@ def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     for q in KNOWN_FROM:
         if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]
             yield judge(f"p{q}", _each(a, b, f"p{q}"), rule)
-    for part in a["parts_s"] or {}:
-        times = [[(process["parts_s"] or {}).get(part) for process in of["processes"]] for of in (a, b)]
+    for step in steps_of(a):
+        times = [[steps_of(process).get(step) for process in of["processes"]] for of in (a, b)]
         known = [[time for time in side if time] for side in times]
         if all(len(there) == len(side) for there, side in zip(known, times, strict=True)):
-            yield judge(part, known, rule)
+            yield judge(step, known, rule)
 
 
 def _each(a: Measurement, b: Measurement, name: str) -> list[list[float]]:

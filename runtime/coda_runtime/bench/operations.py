@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.base import Session, keeps_on_device
+from ..arrays import on_gpu
+from ..backends.base import DeviceSession, Session, keeps_on_device
 from ..errors import InputError
 from ..format import parts
 from ..images import Batches
 from ..tokenizer import Tokenizer
-from .timing import Clock, Run
+from .timing import Run
 
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "encode": parts.OPERATIONS["encode"],
     "encode-files": parts.OPERATIONS["encode"],
+    "encode-device": parts.OPERATIONS["encode"],
     "quantise": parts.OPERATIONS["quantize"],
     "decode": parts.OPERATIONS["decode"],
+    "decode-device": parts.OPERATIONS["decode"],
     "round-trip": parts.OPERATIONS["reconstruct"],
 }
 """The parts that each operation runs, by its name in results."""
@@ -29,8 +30,10 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
 FROM_FILES = "encode-files"
 """From JPEG, PNG and other files to ids: what reads and resizes them is in it."""
 
+ON_DEVICE: Mapping[str, str] = {"encode-device": "encode", "decode-device": "decode"}
+"""As the operation beside it, from and to arrays that lie where the parts run: no copies to and from a GPU."""
+
 _SETS = 4  # batches taken in turn: the same one again and again could stay in a cache that real work does not have
-_PART_RUNS, _PART_SECONDS = 20, 2.0
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +43,7 @@ class Inputs:
 
     `images` is uint8 [N,S,S,3], of the tokenizer's size; `files` are what these were read from, as they are.
 
-    Raises InputError for an operation on files without any.
+    Raises InputError for an operation on files without any, and for one of ON_DEVICE whose parts share no device.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Inputs:
         if operation == FROM_FILES and not files:
             raise InputError(f"{operation} reads files, and a bundle's samples are none; name a folder: --images DIR")
         given: Array = np.array(files, dtype=object) if operation == FROM_FILES else images
+        self._home = _home(tok, operation) if operation in ON_DEVICE else None
         # An engine may take no fewer than some number.
         self._rows = self._make(given[np.arange(max(len(given), tok.min_images_per_run)) % len(given)])
 
@@ -60,22 +64,27 @@ class Inputs:
         """Return rows `start` to `stop`, round and round through what there is: an array of its own."""
         return self._rows[np.arange(start, stop) % len(self._rows)]
 
-    def call(self, batch: Array) -> Array:
-        """Do the operation."""
-        tok = self._tok
-        if self.operation == FROM_FILES:
-            return tok.encode(list(batch))
-        if self.operation == "encode":
-            return tok.encode(batch)
-        if self.operation == "decode":
-            return tok.decode(batch)
-        if self.operation == "round-trip":
-            return tok.reconstruct(batch)
-        return tok.run_parts(batch, *OPERATIONS[self.operation])
+    def call(self, batch: Any) -> Any:
+        """Do the operation, and wait for it: what stays on a GPU may come back before it is done."""
+        tok, operation = self._tok, ON_DEVICE.get(self.operation, self.operation)
+        out: Any
+        if operation == FROM_FILES:
+            out = tok.encode(list(batch))
+        elif operation == "encode":
+            out = tok.encode(batch)
+        elif operation == "decode":
+            out = tok.decode(batch)
+        elif operation == "round-trip":
+            out = tok.reconstruct(batch)
+        else:
+            out = tok.run_parts(batch, *OPERATIONS[operation])
+        if on_gpu(out):
+            out.wait()
+        return out
 
     def batches(self, size: int) -> Run:
         """Return calls of `size` rows, which take a few different batches in turn."""
-        sets = [self.rows(index * size, (index + 1) * size) for index in range(_SETS)]
+        sets = [self._placed(index * size, (index + 1) * size) for index in range(_SETS)]
         return lambda number: self.call(sets[number % _SETS])
 
     def passes(self, size: int) -> tuple[Run, int]:
@@ -84,6 +93,9 @@ class Inputs:
         `size` go through the engines at once, or fewer where those take no more: that changes `images_per_run`.
         """
         count = -(-len(self) // size) * size
+        if self.operation in ON_DEVICE:  # arrays that lie on a GPU are taken in batches
+            pieces = [self._placed(start, start + size) for start in range(0, count, size)]
+            return lambda _: [self.call(piece) for piece in pieces], count
         everything = self.rows(0, count)
         self._tok.images_per_run = min(size, self._tok.images_per_run)
         return lambda _: self.call(everything), count
@@ -104,6 +116,17 @@ class Inputs:
 
         return call
 
+    def _placed(self, start: int, stop: int) -> Any:
+        """Return those rows where the operation takes them from."""
+        rows = self.rows(start, stop)
+        if self.operation not in ON_DEVICE:
+            return rows
+        if self._home is None:
+            return _Lent(rows)
+        placed = self._home.put(rows)
+        placed.wait()
+        return placed
+
     def _make(self, images: Array) -> Array:
         takes = parts.PARTS[OPERATIONS[self.operation][0]].input
         if takes is parts.IMAGE:
@@ -113,65 +136,31 @@ class Inputs:
         return self._tok.run_parts(images, parts.ENCODER.name)
 
 
-class _Timed:
-    """A session that adds up how long its runs take."""
+class _Lent:
+    """An array in host memory that shows nothing but DLPack's protocol, as one of another library."""
 
-    def __init__(self, session: Session, clock: Clock) -> None:
-        self.device, self.batch = session.device, session.batch
-        self._session, self._clock = session, clock
-        self.seconds = 0.0
+    def __init__(self, array: Array) -> None:
+        self._array = array
 
-    def run(self, batch: Array) -> Array:
-        start = self._clock()
-        out = self._session.run(batch)
-        self.seconds += self._clock() - start
-        return out
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
 
-    def close(self) -> None:
-        self._session.close()
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
 
 
-def time_parts(
-    tok: Tokenizer, run: Run, names: Sequence[str], *, clock: Clock = time.perf_counter
-) -> dict[str, float] | None:
-    """Return the median seconds of each of these parts and of the runtime around them, in calls of `run`.
-
-    None where a part runs on a GPU: its calls return before the work is done.
-    """
-    timed: dict[str, _Timed] = {}
-    on_device = False
-
-    def watch(part: str, session: Session) -> Session:
-        nonlocal on_device
-        on_device |= part in names and keeps_on_device(session)
-        timed[part] = _Timed(session, clock)
-        return timed[part]
-
-    samples: dict[str, list[float]] = {name: [] for name in (*names, "runtime")}
-    with tok.replaced_parts(watch):
-        start = clock()
-        for number in range(0 if on_device else _PART_RUNS):
-            for session in timed.values():
-                session.seconds = 0.0
-            before = clock()
-            run(number)
-            whole = clock() - before
-            for part in names:
-                samples[part].append(timed[part].seconds)
-            samples["runtime"].append(max(0.0, whole - sum(timed[part].seconds for part in names)))
-            if clock() - start >= _PART_SECONDS and number >= 2:
-                break
-    return None if on_device else {name: statistics.median(values) for name, values in samples.items()}
-
-
-def time_reading(run: Run, *, clock: Clock = time.perf_counter) -> float:
-    """Return the median seconds of calls that only read files."""
-    samples: list[float] = []
-    start = clock()
-    for number in range(_PART_RUNS):
-        before = clock()
-        run(number)
-        samples.append(clock() - before)
-        if clock() - start >= _PART_SECONDS and number >= 2:
-            break
-    return statistics.median(samples)
+def _home(tok: Tokenizer, operation: str) -> DeviceSession | None:
+    """Return a session on the GPU that an operation takes arrays from, None where all of it runs in host memory."""
+    sessions: dict[str, Session] = {}
+    with tok.replaced_parts(lambda part, session: sessions.setdefault(part, session)):
+        used = [sessions[part] for part in OPERATIONS[operation]]
+    if not any(session.device.startswith("cuda") for session in used):
+        return None
+    first = used[0]
+    if keeps_on_device(first) and all(keeps_on_device(other) and other.device == first.device for other in used):
+        return first
+    where = ", ".join(f"{part} on {sessions[part].device}" for part in OPERATIONS[operation])
+    raise InputError(
+        f"{operation} takes arrays from the one GPU that all of its parts run on, and they run otherwise ({where}); "
+        f"name a backend and a device that run all of them, or measure {ON_DEVICE[operation]}, which copies"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from ..backends.base import LoadOptions
 from ..backends.registry import get_backend
 from ..errors import InputError
-from .operations import OPERATIONS
+from .operations import ON_DEVICE, OPERATIONS
 from .scenarios import SCENARIOS
 
 MAX_CALLERS = 256
@@ -67,10 +67,21 @@ class Plan:
         for callers in self.callers:
             if not 1 <= callers <= MAX_CALLERS:
                 raise InputError(f"callers is {callers}; expected whole numbers from 1 to {MAX_CALLERS}, such as 1,2,4")
+        self._check_arrivals()
         if "server" in self.scenarios and bound is None:
             raise InputError(
                 "the server scenario looks for the highest rate under a latency bound; name one: --latency-bound MS"
             )
+
+    def _check_arrivals(self) -> None:
+        """Raise InputError for arrays on a device in a scenario whose images come one by one from the host."""
+        for operation in self.operations:
+            for scenario in self.scenarios:
+                if operation in ON_DEVICE and scenario in ("server", "offered"):
+                    raise InputError(
+                        f"{operation} starts from whole batches on the device, and in the scenario {scenario} images "
+                        f"arrive one by one, in host memory; leave one of them out, or measure {ON_DEVICE[operation]}"
+                    )
 
     def cells(self, default_precision: str) -> list[dict[str, Any]]:
         """Return what each cell is asked for; precision "auto" is the bundle's default, as it is on every machine."""

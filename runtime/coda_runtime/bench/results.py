@@ -26,7 +26,7 @@ FORMAT = "coda-bench"
 FORMAT_VERSION = 2
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of any number, whatever its unit
 
-Operation = Literal["encode", "encode-files", "quantise", "decode", "round-trip"]
+Operation = Literal["encode", "encode-files", "encode-device", "quantise", "decode", "decode-device", "round-trip"]
 Scenario = Literal["single-stream", "offline", "server", "offered", "concurrent"]
 
 
@@ -181,6 +181,7 @@ class Process(TypedDict):
     p90: float
     p99: float
     parts_s: dict[str, float | None] | None
+    transfers_s: NotRequired[dict[str, float | None] | None]
     max_rate: float | None
     reference_s: NotRequired[list[float] | None]
     others: NotRequired[float | None]
@@ -192,7 +193,8 @@ class Measurement(TypedDict):
     The numbers beside them are of those that nothing disturbed (`steady.undisturbed`), or of all if there are none.
 
     `busy_cpus` is how many processors the process kept busy: its CPU seconds over the wall clock's. `watts` are those
-    of the whole "cpu" packages and of the "gpu"s in use.
+    of the whole "cpu" packages and of the "gpu"s in use. `transfers_s` are those of a GPU: "host_to_device", "compute"
+    (all parts together) and "device_to_host"; None where no part runs on one.
     """
 
     operation: Operation
@@ -209,6 +211,7 @@ class Measurement(TypedDict):
     peak_host_bytes: int | None
     peak_device_bytes: int | None
     parts_s: dict[str, float | None] | None
+    transfers_s: NotRequired[dict[str, float | None] | None]
     server: Server | None
     concurrency: NotRequired[Concurrency | None]
     busy_cpus: NotRequired[float | None]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..format.parts import PARTS
 from ..report.words import duration, rate, size
+from .breakdown import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE
 from .compare import Comparison
 from .percentiles import percentile_words
 from .results import Measurement
@@ -16,7 +17,7 @@ MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "
 """The columns of `measured_rows`."""
 METRICS = (
     "measurement", "images/s", "CI", "peak, host", "peak, device", "CPUs busy", "J/image", "warm-up runs",
-    *PARTS, "files", "runtime", "roofline",
+    *PARTS, "files", "runtime", "host to device", "compute", "device to host", "roofline",
 )  # fmt: skip
 """The columns of `metric_rows`."""
 
@@ -53,7 +54,7 @@ def metric_rows(series: Sequence[Series]) -> list[list[str]]:
     """Return everything else of each measurement, under `METRICS`."""
     rows = []
     for name, of in _all(series):
-        edges, parts = of["throughput_ci95"], of["parts_s"] or {}
+        edges, parts, transfers = of["throughput_ci95"], of["parts_s"] or {}, of.get("transfers_s") or {}
         rows.append(
             [
                 name,
@@ -65,6 +66,7 @@ def metric_rows(series: Sequence[Series]) -> list[list[str]]:
                 _digits(of.get("joules_per_image")),
                 f"{of['warmup_runs']}" + ("" if of["warm"] else ", never stable"),
                 *(_duration(parts.get(part)) for part in (*PARTS, "files", "runtime")),
+                *(_duration(transfers.get(step)) for step in (HOST_TO_DEVICE, COMPUTE, DEVICE_TO_HOST)),
                 "–" if of["flops_share"] is None else f"{100 * of['flops_share']:.1f} %",
             ]
         )

@@ -135,13 +135,12 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             finally:
                 tok.images_per_run = per_run
             slowed += [gpu_slowed(int(name.partition(":")[2] or 0)) for name in gpus]
-            device = memory.device_bytes() if gpus else None
             work = work_of(provenance, tok.artifacts, OPERATIONS[operation])
             median = float(np.median(measured["samples"]))
             one_by_one = scenario in ("single-stream", "offline")
             reached = None if work is None or not one_by_one else work * measured["images_per_sample"] / median
             share = None if reached is None else reached / peak
-            channel.send("measured", **about, **measured, peak_device_bytes=device, flops_share=share)
+            channel.send("measured", **about, **measured, flops_share=share)
     known = [value for value in slowed if value is not None]
     channel.send("done", throttled=any(known) if known else None)
 
@@ -152,10 +151,11 @@ def _measure(
     """Take one measurement: what it took, and its samples."""
     from ..machine import memory
     from . import callers, scenarios
+    from .breakdown import break_down, time_reading
     from .energy import EnergyMeter
-    from .operations import OPERATIONS, time_parts, time_reading
+    from .operations import OPERATIONS
 
-    seconds, parts = case["seconds"], None
+    seconds, parts, transfers = case["seconds"], None, None
     energy = EnergyMeter([int(name.partition(":")[2] or 0) for name in gpus])
     wall, busy = time.perf_counter(), time.process_time()
     energy.start()
@@ -177,10 +177,12 @@ def _measure(
             measured = scenarios.server(serve, batch, seconds, case["latency_bound_s"])
     watts = energy.stop()
     busy, wall = time.process_time() - busy, time.perf_counter() - wall
+    device = memory.device_bytes() if gpus else None  # before parts are timed, which takes memory of its own
     if scenario == "single-stream":
-        parts = time_parts(tok, run, OPERATIONS[inputs.operation])
+        found = break_down(tok, run, OPERATIONS[inputs.operation])
+        parts, transfers = found.parts, found.transfers
         reading = inputs.read(batch)
-        if parts is not None and reading is not None:
+        if reading is not None:
             files = time_reading(reading)
             parts |= {"files": files, "runtime": max(0.0, parts["runtime"] - files)}
     return {
@@ -189,7 +191,9 @@ def _measure(
         "samples": measured.samples,
         "images_per_sample": measured.images_per_sample,
         "peak_host_bytes": peak.bytes,
+        "peak_device_bytes": device,
         "parts_s": parts,
+        "transfers_s": transfers,
         "server": measured.server,
         "concurrency": measured.concurrency,
         "busy_cpus": busy / wall,

@@ -45,7 +45,7 @@ _NO_PARITY = (
 @click.option("--tokenizer", help="What BUNDLE was exported from: a tokenizer folder, a hub id, official:VARIANT.")
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @json_option
-@load_options(but=["precision", "color"])
+@load_options(but=["precision", "color", "nvtx"])
 @click.pass_context
 def command(
     ctx: click.Context,

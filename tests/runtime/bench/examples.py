@@ -25,9 +25,16 @@ SHARES = {"encode": 1.0, "quantise": 0.12, "decode": 1.3, "round-trip": 2.3}
 
 
 def measurement(
-    operation: Operation, scenario: Scenario, batch: int, seconds: float, random: np.random.Generator, n: int = 9
+    operation: Operation,
+    scenario: Scenario,
+    batch: int,
+    seconds: float,
+    random: np.random.Generator,
+    n: int = 9,
+    *,
+    copies: bool = False,
 ) -> Measurement:
-    """Of `n` samples from each of seven processes, which differ by 0.6 % from each other."""
+    """Of `n` samples from each of seven processes, which differ by 0.6 %; `copies` to and from a GPU."""
     messages = []
     for factor in random.lognormal(0, 0.006, 7):
         samples = factor * seconds * random.lognormal(0, 0.01, n)
@@ -38,6 +45,8 @@ def measurement(
             if operation == "round-trip":
                 weights = {"encoder": 0.36, "quantizer": 0.05, "decoder": 0.55, "runtime": 0.04}
             parts = {part: factor * seconds * weight for part, weight in weights.items() if weight}
+        shares = {"host_to_device": 0.08, "compute": 0.93, "device_to_host": 0.02}
+        transfers = {name: factor * seconds * share for name, share in shares.items()} if copies and parts else None
         messages.append(
             {
                 "operation": operation,
@@ -50,6 +59,7 @@ def measurement(
                 "peak_host_bytes": int(4.2e8 + 6e6 * batch),
                 "peak_device_bytes": None,
                 "parts_s": parts,
+                "transfers_s": transfers,
                 "server": server(batch / (factor * seconds), seconds) if scenario == "server" else None,
                 "flops_share": None,
             }
@@ -116,7 +126,7 @@ def cell(key: tuple[str, str, str, int | None], random: np.random.Generator, fac
         share = SHARES[operation] * factor / 1e3
         for batch in BATCHES:
             seconds = share * (first + further * (batch - 1))
-            of = measurement(operation, "single-stream", batch, seconds, random)
+            of = measurement(operation, "single-stream", batch, seconds, random, copies=gpu)
             if gpu:
                 of["peak_device_bytes"] = int(8e8 + 2.4e7 * batch)
                 of["flops_share"] = round(0.48 * batch / (batch + 4), 3)

@@ -63,6 +63,18 @@ def test_slower_and_faster(factor: float, verdict: str) -> None:
     assert row_of(found.rows, "offline", 32).metrics[0].name == "throughput"
 
 
+def test_copies_to_and_from_a_gpu_are_compared_too() -> None:
+    found = compare(results(), results(seed=7, factor=1.2))
+    (row,) = [
+        row for row in found.rows if row.device == "cuda:0" and row.name.startswith("encode, single-stream, batch 1 ")
+    ]
+    copies = {metric.name: metric for metric in row.metrics if "_to_" in metric.name}
+    assert list(copies) == ["host_to_device", "device_to_host"]
+    for metric in copies.values():
+        assert metric.ratio == pytest.approx(1.2, rel=0.03)
+        assert metric.regression
+
+
 def test_percentiles_are_compared_where_both_know_them() -> None:
     def known(data: dict[str, Any]) -> None:
         latency = measurement(data)["latency_s"]

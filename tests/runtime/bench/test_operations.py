@@ -2,18 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import coda_runtime
-from coda_runtime.backends.base import Session
+from coda_runtime.bench.breakdown import time_reading
 from coda_runtime.bench.image_set import MAX_IMAGES, take_images
-from coda_runtime.bench.operations import FROM_FILES, OPERATIONS, Inputs, time_parts, time_reading
+from coda_runtime.bench.operations import FROM_FILES, ON_DEVICE, OPERATIONS, Inputs
 from coda_runtime.errors import ChecksumError, InputError
 from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
+from tests.runtime.remote import Remote, RemoteBackend
 
 PHOTOS = tiny.photos(5)
 
@@ -50,7 +52,7 @@ def test_each_operation_does_what_the_tokenizer_does(
     images = tok.decode(ids)
     inputs = Inputs(tok, operation, PHOTOS, write(tmp_path))
     assert len(inputs) == 5
-    expected = {"decode": images, "round-trip": images}.get(operation, ids)
+    expected = {"decode": images, "decode-device": images, "round-trip": images}.get(operation, ids)
     np.testing.assert_array_equal(inputs.call(inputs.rows(0, 5)), expected)
     np.testing.assert_array_equal(inputs.batches(3)(1), expected[[3, 4, 0]])
     np.testing.assert_array_equal(inputs.requests()(4, 7), expected[[4, 0, 1]])
@@ -70,31 +72,38 @@ def test_batches_in_a_row_are_different_images(tok: coda_runtime.Tokenizer) -> N
     assert outs[0] == outs[4]
 
 
-def test_time_is_distinguished_by_parts(tok: coda_runtime.Tokenizer) -> None:
-    inputs = Inputs(tok, "round-trip", PHOTOS)
-    ticks = iter(range(10**9))
-    parts = time_parts(tok, inputs.batches(2), OPERATIONS["round-trip"], clock=lambda: float(next(ticks)))
-    # The clock ticks once each time it is read: twice for each part, and twice for the whole around them.
-    assert parts == {"encoder": 1.0, "quantizer": 1.0, "decoder": 1.0, "runtime": 4.0}
-    np.testing.assert_array_equal(tok.encode(PHOTOS), inputs._tok.encode(PHOTOS))
+def test_arrays_on_the_device_speak_dlpack_alone(tok: coda_runtime.Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the device's memory is the host's, and what is taken is what another library would give."""
+    for operation, call in ON_DEVICE.items():
+        given: list[object] = []
+        real = getattr(tok, call)
+        run, count = Inputs(tok, operation, PHOTOS).passes(2)
+        with monkeypatch.context() as patch:
+            patch.setattr(tok, call, lambda batch, real=real, given=given: [given.append(batch), real(batch)][1])
+            out: Any = run(0)
+        expected = Inputs(tok, call, PHOTOS)
+        np.testing.assert_array_equal(np.concatenate(out), expected.call(expected.rows(0, count)))
+        assert len(given) == 3
+        assert not any(isinstance(batch, np.ndarray) for batch in given)
+        assert {batch.__dlpack_device__() for batch in given} == {(1, 0)}  # type: ignore[attr-defined]
 
 
-def test_where_work_goes_on_after_a_call_parts_are_not_reported(tok: coda_runtime.Tokenizer) -> None:
-    class OnDevice:
-        device = "cuda:0"
-        batch = None
-
-        def run(self, batch: object) -> object:
-            raise AssertionError
-
-        close = take = run_on_device = run
-
-    def change(part: str, session: Session) -> Session:
-        return OnDevice() if part == "quantizer" else session  # type: ignore[return-value]
-
-    with tok.replaced_parts(change):
-        assert time_parts(tok, lambda _: None, OPERATIONS["encode"]) is None
-        assert time_parts(tok, lambda _: None, OPERATIONS["decode"]) is not None
+def test_arrays_on_a_gpu_stay_there_and_are_waited_for(sealed: Path) -> None:
+    with coda_runtime.load(sealed, backend=RemoteBackend((1, 8, 16))) as tok:
+        ids = tok.encode(PHOTOS)
+        encode, decode = (Inputs(tok, operation, PHOTOS).batches(2) for operation in ON_DEVICE)
+        Remote.fetched = Remote.waited = 0
+        out: Any = encode(1)
+        assert (Remote.fetched, Remote.waited) == (0, 1)
+        np.testing.assert_array_equal(out.content, ids[2:4])
+        out = decode(1)
+        assert (Remote.fetched, Remote.waited) == (1, 2), "the ids alone, to be checked"
+        np.testing.assert_array_equal(out.content, tok.decode(ids[2:4]))
+    with coda_runtime.load(sealed, backend=RemoteBackend(quantizer="cuda:1")) as tok:
+        match = r"\(encoder on cuda:0, quantizer on cuda:1\); name a backend .* or measure encode, which copies"
+        with pytest.raises(InputError, match=match):
+            Inputs(tok, "encode-device", PHOTOS)
+        Inputs(tok, "decode-device", PHOTOS)
 
 
 def test_images_are_the_bundles_samples_or_the_users(bundle: Path, tmp_path: Path, sealed: Path) -> None:

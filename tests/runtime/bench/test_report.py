@@ -12,6 +12,9 @@ import pytest
 from coda_runtime import InputError, OutputError
 from coda_runtime.bench.report import render, write_report
 from coda_runtime.bench.results import Results
+from coda_runtime.bench.series import all_series
+from coda_runtime.bench.tables import METRICS, metric_rows
+from coda_runtime.report.words import duration
 from tests.runtime.bench.examples import document, results
 from tests.runtime.report.drawings import check_on_the_drawing
 
@@ -91,9 +94,32 @@ def test_numbers_are_on_the_page() -> None:
     for words in (
         "Example Processor 9000", "onnxruntime 1.31.1", "Example GPU", "keep the 99th percentile under",
         "Share of what the machine can do", "first run", "42.7 %", "encoder.fp32.onnx",
+        "host to device", "compute", "device to host",
     ):  # fmt: skip
         assert words in text
     assert text.count("encode, single-stream, batch 4: onnxruntime fp32 cpu 2 threads") == 2
+
+
+def test_copies_to_and_from_a_gpu_have_their_share_of_the_bar_and_their_column() -> None:
+    page = render([results()])
+    (of,) = [
+        of
+        for of in results().data["cells"][2]["measurements"]
+        if (of["operation"], of["scenario"], of["batch"]) == ("encode", "single-stream", 1)
+    ]
+    transfers = of["transfers_s"]
+    assert transfers is not None
+    copied, computed = (duration(transfers[name] or 0) for name in ("host_to_device", "compute"))
+    bars = [svg for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "Where encode spends" in svg]
+    assert any(f"host to device: {copied}" in svg for svg in bars)
+    assert not any("compute" in svg for svg in bars), "it is the parts together, which are there one by one"
+    (row,) = [
+        row
+        for row in metric_rows(all_series([results()]))
+        if row[0] == "encode, single-stream, batch 1: tensorrt fp16 cuda:0"
+    ]
+    numbers = dict(zip(METRICS, row, strict=True))
+    assert (numbers["host to device"], numbers["compute"]) == (copied, computed)
 
 
 def test_warnings_come_first_and_only_where_there_are_some() -> None:

@@ -37,6 +37,8 @@ GOOD: dict[str, Change] = {
     "a whole float": lambda d: first(d).update(batch=1.0),
     "thinned": lambda d: first(d)["latency_s"].update(samples_thinned=True),
     "no parts": lambda d: first(d).update(parts_s=None),
+    "no transfers": lambda d: first(d).update(transfers_s=None),
+    "nothing about transfers": lambda d: first(d).pop("transfers_s", None),
 }
 # What the schema itself refuses: the key that the message names.
 BAD: dict[str, tuple[Change, str]] = {
@@ -67,6 +69,14 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "a load over 1": (lambda d: d["noise"].update(load_during=1.2), "noise.load_during"),
     "a short checksum": (lambda d: d["images"].update(sha256="ab"), "images.sha256"),
+    "a copy that ends before it begins": (
+        lambda d: first(d).update(transfers_s={"host_to_device": -1.0}),
+        "cells[0].measurements[0].transfers_s.host_to_device",
+    ),
+    "a process's transfers as a list": (
+        lambda d: first(d)["processes"][0].update(transfers_s=[1.0]),
+        "cells[0].measurements[0].processes[0].transfers_s",
+    ),
     "a part's time as text": (
         lambda d: first(d)["parts_s"].update(encoder="1"),
         "cells[0].measurements[0].parts_s.encoder",

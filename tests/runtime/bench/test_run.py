@@ -13,6 +13,7 @@ import pytest
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.bench.image_set import take_images
 from coda_runtime.bench.noise import collect_warnings
+from coda_runtime.bench.operations import ON_DEVICE
 from coda_runtime.bench.plan import Plan
 from coda_runtime.bench.results import Results
 from coda_runtime.bench.run import Hooks, run_bench, steps
@@ -120,6 +121,33 @@ def test_rates_and_callers_that_are_given(bundle: Path) -> None:
     for wrong in ({"scenarios": ("offered",)}, {"rates": (0.0,)}, {"callers": (0,)}, {"callers": (1000,)}):
         with pytest.raises(InputError, match=r"expected|--rate 10,20,40"):
             Plan(**{**FAST, **wrong})
+
+
+def test_arrays_that_lie_on_the_device(bundle: Path) -> None:
+    plan = Plan(**FAST, operations=tuple(ON_DEVICE), scenarios=("single-stream", "offline", "concurrent"), callers=(2,))
+    data = run(bundle, plan)
+    assert not any("could not be measured" in text for text in data["noise"]["warnings"])
+    (cell,) = data["cells"]
+    assert len(cell["measurements"]) == 12
+    for of in cell["measurements"]:
+        assert of["transfers_s"] is None, "it ran on the CPU"
+        assert of["processes"][0]["transfers_s"] is None
+    for scenario in ("server", "offered"):
+        with pytest.raises(InputError, match=rf"in the scenario {scenario} images arrive .* or measure decode"):
+            Plan(operations=("decode-device",), scenarios=(scenario,), rates=(1.0,), latency_bound_s=1.0)
+
+
+def test_transfers_are_medians_of_those_of_the_processes(bundle: Path) -> None:
+    times = [{"host_to_device": t, "compute": 2 * t, "device_to_host": 3 * t} for t in (0.5, 1.0, 9.0)]
+    code = f"measured(0, transfers_s={times[0]}); say('done', throttled=0)"
+    message: dict[str, Any] = {"operation": "encode", "scenario": "single-stream", "batch": 1, "samples": [1.0] * 6}
+    message |= dict.fromkeys(("peak_host_bytes", "peak_device_bytes", "parts_s", "server"))
+    message |= {"images_per_sample": 1, "warmup_runs": 1, "warm": True}
+    found = summarise([{**message, "transfers_s": of} for of in times])
+    assert found["transfers_s"] == times[1]
+    assert [process["transfers_s"] for process in found["processes"]] == times
+    (cell,) = run(bundle, Plan(**FAST), code=code)["cells"]
+    assert cell["measurements"][0]["transfers_s"] == times[0]
 
 
 def test_repeated_processes_are_one_cell_in_turn(bundle: Path) -> None:
@@ -297,7 +325,7 @@ def test_many_samples_are_thinned_and_the_numbers_are_of_all(bundle: Path) -> No
     [
         (
             {"operations": ("encod",)},
-            "operation is 'encod'; expected encode, encode-files, quantise, decode, round-trip",
+            "operation is 'encod'; expected encode, encode-files, encode-device, quantise, decode, decode-device",
         ),
         ({"scenarios": ("multi",)}, "scenario is 'multi'"),
         ({"backends": ("torch",)}, "backend is 'torch'"),

@@ -39,6 +39,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, sealed: Path) -> Path:
         (CLI, "encode {bundle} {photos} --out out.npz", ONNXRUNTIME),
         ((*CLI, *ENGINE), "encode {bundle} {photos} --out out.npz", IMAGES),
         (CLI, "encode org/name {photos} --out out.npz", HUB),
+        ((*CLI, *ENGINE, *PILLOW), "encode {bundle} {photos} --out out.npz --nvtx", pip_install("nvtx")),
         (CLI, "decode {bundle} {tokens} --out out", ONNXRUNTIME),
         ((*CLI, *ENGINE), "decode {bundle} {tokens} --out out", IMAGES),
         (CLI, "reconstruct {bundle} {photos} --out out", ONNXRUNTIME),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from PIL import Image
 
 from coda_runtime.bench.results import Results
 from coda_runtime.cli import app
+from coda_runtime.report.words import duration
 from tests.runtime import measurable, tiny
+from tests.runtime.bench import examples
 from tests.runtime.cli.conftest import CODE, Run
 
 WORK = ("--seconds", "0.02", "--batch", "1,2")
@@ -141,6 +144,26 @@ def test_from_files_to_ids(coda: Run, bundle: Path, photos: Path) -> None:
     assert set(files["parts_s"]) == {"encoder", "quantizer", "files", "runtime"}
     assert files["parts_s"]["files"] > 0
     assert set(pixels["parts_s"]) == {"encoder", "quantizer", "runtime"}
+
+
+def test_copies_have_columns_where_there_is_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examples.results()
+    monkeypatch.setattr("coda_runtime.bench.run.run_bench", lambda *_, **__: found)
+    done = CliRunner().invoke(app.cli, ["bench", "run", str(bundle)])
+    assert done.exit_code == 0, done.output
+    head, *lines = done.stdout.splitlines()
+    assert head.split("GPU memory")[1].split("  ") == ["", "host to device", "compute", "device to host"]
+    (line,) = [line for line in lines if re.match(r"tensorrt fp16 cuda:0 +encode +single-stream +1 ", line)]
+    (of,) = [
+        of
+        for of in found.data["cells"][2]["measurements"]
+        if (of["operation"], of["scenario"], of["batch"]) == ("encode", "single-stream", 1)
+    ]
+    assert line.endswith(duration((of["transfers_s"] or {})["device_to_host"] or 0))
+    for cell in found.data["cells"]:
+        for of in cell["measurements"]:
+            of["transfers_s"] = None
+    assert "host to device" not in CliRunner().invoke(app.cli, ["bench", "run", str(bundle)]).output
 
 
 def test_two_settings_in_turn(coda: Run, bundle: Path) -> None:

@@ -66,6 +66,11 @@ class CudaArray:
             self._staging.give(buffer)
             return out
 
+    def wait(self) -> None:
+        """Let the host wait until the data is there. Raises BackendError."""
+        with self._layer.active():
+            self.ready.sync()
+
     def __dlpack__(
         self,
         *,

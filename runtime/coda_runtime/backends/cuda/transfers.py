@@ -42,6 +42,12 @@ class Transfers:
         self._layer.copy(address, buffer.address, array.nbytes, self._stream)
         self._staging.give(buffer, self._stream.record())
 
+    def copy_in(self, array: npt.NDArray[Any]) -> CudaArray:
+        """Queue a copy of `array`, which the caller may change or drop at once, to device memory of its own."""
+        memory = self._layer.allocate(array.nbytes, self._stream)
+        self.put(array, memory.address)
+        return CudaArray(self._layer, self._staging, memory, array.shape, array.dtype, ready=self._stream.record())
+
     def fetch(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """Wait for all that is queued, and return what lies at `address` as a new array."""
         nbytes = math.prod(shape) * dtype.itemsize

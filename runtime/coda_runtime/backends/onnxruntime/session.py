@@ -92,6 +92,13 @@ class OrtDeviceSession(OrtSession):
         kind: str = session.get_inputs()[0].type
         self._input_dtype = np.dtype(_DTYPES[kind]).name if kind in _DTYPES else kind
 
+    def put(self, batch: npt.NDArray[Any]) -> OrtArray:
+        """Copy an array to the device; the copy is complete on return. Raises as `run` does."""
+        try:
+            return OrtArray(self._value(batch), self.device)
+        except Exception as error:  # see run
+            raise run_error(error, f"{batch.dtype} {list(batch.shape)}", self.device) from error
+
     def run_on_device(self, batch: npt.NDArray[Any] | DeviceArray) -> OrtArray:
         """Do as `run` does, with an output that stays on the device. A `batch` that is there is read without a copy.
 
@@ -195,6 +202,9 @@ class OrtArray:
         """Return a copy in host memory."""
         # On the CPU onnxruntime's own numpy() is a view of the value.
         return np.array(self.value.numpy(), copy=True)
+
+    def wait(self) -> None:
+        """Return at once: onnxruntime waited for the data before it made the array."""
 
     def __dlpack__(
         self,

@@ -99,6 +99,14 @@ class PtxSession:
             self._kept.collect()
             return ids
 
+    def put(self, batch: npt.NDArray[Any]) -> CudaArray:
+        """Copy an array to this GPU. Returns before the copy is done; `batch` may be changed at once.
+
+        Raises DeviceMemoryError, BackendError, ClosedError.
+        """
+        with self._turn():
+            return self._transfers.copy_in(batch)
+
     def take(self, array: Any) -> CudaArray:
         """Take an array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
 

@@ -69,6 +69,11 @@ class Executor:
             self._execute(len(batch))
             return self._transfers.fetch(*self._out(len(batch)))
 
+    def put(self, batch: npt.NDArray[Any]) -> CudaArray:
+        """Queue a copy of an array to memory of its own."""
+        with self._transfers.settled():
+            return self._transfers.copy_in(batch)
+
     def run_on_device(self, batch: npt.NDArray[Any] | CudaArray) -> CudaArray:
         """Queue a checked batch; its output has memory of its own."""
         with self._transfers.settled():

@@ -80,6 +80,14 @@ class TensorRTSession:
             self._kept.collect()
             return out
 
+    def put(self, batch: npt.NDArray[Any]) -> CudaArray:
+        """Copy an array to this GPU. Returns before the copy is done; `batch` may be changed at once.
+
+        Raises DeviceMemoryError, BackendError, ClosedError.
+        """
+        with self._executor() as executor:
+            return executor.put(batch)
+
     def take(self, array: Any) -> CudaArray:
         """Take an array of any library that speaks DLPack, on this GPU: without a copy, in stream order.
 

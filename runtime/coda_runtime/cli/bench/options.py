@@ -25,7 +25,7 @@ _WORK = (
         "--operation",
         default="encode,decode",
         show_default=True,
-        help="encode, encode-files (of --images), quantise, decode, round-trip.",
+        help="encode, encode-files (of --images), encode-device, quantise, decode, decode-device, round-trip.",
     ),
     click.option(
         "--scenario",

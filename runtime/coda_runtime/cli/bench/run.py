@@ -28,6 +28,7 @@ _EXAMPLE = """coda bench run bundle --images photos --batch 1,4,8 --out results.
 coda bench run bundle --backend onnxruntime,tensorrt --precision fp32,bf16 --device cuda:0,cuda:1
 coda bench run bundle --scenario server --latency-bound 50 --batch 8"""
 _COLUMNS = ("cell", "operation", "scenario", "batch", "p50", "p99 (calls)", "images/s", "memory", "GPU memory")
+_TRANSFERS = ("host to device", "compute", "device to host")
 _SEVERAL = "several separated by commas"
 
 
@@ -96,7 +97,8 @@ def run(
     if as_json:
         print_json(results.data)
         return
-    table(list(_rows(results)), columns=_COLUMNS)
+    transfers = any(of.get("transfers_s") for cell in results.data["cells"] for of in cell["measurements"])
+    table(list(_rows(results)), columns=(*_COLUMNS, *_TRANSFERS) if transfers else _COLUMNS)
     for cell in results.data["cells"]:
         if cell["problem"] is not None:
             click.echo(f"not run: {_name(cell)}: {cell['problem']}", err=True)
@@ -114,11 +116,14 @@ def _check_writable(out: Path) -> None:
 
 
 def _rows(results: Results) -> Iterator[Sequence[object]]:
+    from ...bench.breakdown import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE
     from ...bench.percentiles import percentile_words
     from ...report.words import duration
 
     for cell in results.data["cells"]:
         for of in cell["measurements"]:
+            transfers = of.get("transfers_s") or {}
+            times = (transfers.get(name) for name in (HOST_TO_DEVICE, COMPUTE, DEVICE_TO_HOST))
             yield (
                 _name(cell),
                 of["operation"],
@@ -129,6 +134,7 @@ def _rows(results: Results) -> Iterator[Sequence[object]]:
                 f"{of['throughput']:.1f}",
                 _mebibytes(of["peak_host_bytes"]),
                 _mebibytes(of["peak_device_bytes"]),
+                *(duration(seconds) for seconds in times if seconds is not None),
             )
 
 

@@ -53,6 +53,16 @@ def test_what_is_no_tensor_is_an_error_of_the_bundle(library_session: Any) -> No
         opened.run(graphs.images())
 
 
+def test_an_array_is_put_where_the_session_runs(session: OrtDeviceSession) -> None:
+    batch = graphs.images()
+    put = session.put(batch)
+    put.wait()
+    assert (put.shape, put.dtype, put.device) == (batch.shape, batch.dtype, "cpu")
+    np.testing.assert_array_equal(session.run_on_device(put).numpy(), session.run(batch))
+    with pytest.raises(BackendError, match=r"onnxruntime failed on complex128 \[2\] on cpu"):
+        session.put(np.zeros(2, np.complex128))
+
+
 def test_input_and_output_are_shared_not_copied(session: OrtDeviceSession) -> None:
     batch = torch.from_numpy(graphs.images())
     taken = session.take(batch)

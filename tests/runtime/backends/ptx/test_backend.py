@@ -84,6 +84,28 @@ def test_an_array_on_the_gpu_is_read_after_it_was_written() -> None:
         other.run_on_device(found)
 
 
+def test_an_array_is_put_there_and_waited_for() -> None:
+    subject, host, _ = session()
+    latent = latents(2)
+    given = latent.copy()
+    put = subject.put(given)
+    given[:] = 0
+    with host.active():
+        assert not put.ready.is_done()
+    put.wait()
+    with host.active():
+        assert put.ready.is_done()
+    np.testing.assert_array_equal(put.numpy(), latent)
+    np.testing.assert_array_equal(subject.run_on_device(put).numpy(), NumpyQuantizer(SPEC, TABLES, VALUES).ids(latent))
+    before = host.live
+    del put
+    gc.collect()
+    assert host.live == before - latent.nbytes
+    subject.close()
+    with pytest.raises(ClosedError):
+        subject.put(latent)
+
+
 def test_threads_take_turns() -> None:
     quantizer, (subject, _, _) = NumpyQuantizer(SPEC, TABLES, VALUES), session()
     wrong: list[int] = []

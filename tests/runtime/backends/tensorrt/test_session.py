@@ -40,6 +40,25 @@ def test_a_session_is_a_device_session(tmp_path: Path, sealed: Path) -> None:
     session.close()
 
 
+def test_an_array_is_put_there_and_waited_for(tmp_path: Path, sealed: Path, reference: dict[str, Session]) -> None:
+    session = engines.session(tmp_path, sealed, layer=(layer := HostLayer()))
+    ids = engines.ids(2, 0)
+    given_ids = ids.copy()
+    put = session.put(given_ids)
+    given_ids[:] = 0
+    assert not put.ready.is_done()
+    put.wait()
+    assert put.ready.is_done()
+    np.testing.assert_array_equal(put.numpy(), ids)
+    np.testing.assert_array_equal(session.run_on_device(put).numpy(), reference["decoder"].run(ids))
+    del put
+    session.close()
+    gc.collect()
+    with pytest.raises(ClosedError):
+        session.put(ids)
+    assert layer.live == sum(layer.locked), "page-locked memory alone is kept"
+
+
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=12), on_device=st.booleans())
 def test_any_order_of_batch_sizes_gives_the_same_as_onnxruntime(
