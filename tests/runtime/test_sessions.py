@@ -14,6 +14,7 @@ from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.profiles import Batch, choose_profile, span
 from tests.runtime import tiny
 
 
@@ -73,6 +74,18 @@ class RemoteSession:
         self.inner.close()
 
 
+class RemoteProfiles(RemoteSession):
+    """A session with several profiles, which notes the one that each batch fits in."""
+
+    def __init__(self, inner: Any, device: str, profiles: tuple[Batch, ...], memory: int) -> None:
+        super().__init__(inner, device, span(profiles), memory)
+        self.profiles = profiles
+
+    def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        assert choose_profile(self.profiles, len(batch)) is not None
+        return super()._run(batch)
+
+
 class RemoteBackend:
     name = "remote"
     formats: tuple[str, ...] = ("onnx",)
@@ -80,6 +93,7 @@ class RemoteBackend:
 
     def __init__(self, batch: tuple[int, int, int] = (1, 2, 4), memory: int = 99, **devices: str) -> None:
         self.batch, self.memory, self.devices = batch, memory, devices
+        self.profiles: dict[str, tuple[Batch, ...]] = {}
         self.sessions: dict[str, RemoteSession] = {}
 
     def missing(self) -> None:
@@ -91,7 +105,11 @@ class RemoteBackend:
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> RemoteSession:
         inner = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu"))
         device = self.devices.get(artifact.part, "cuda:0")
-        session = RemoteSession(inner, device, self.batch, self.memory)
+        several = self.profiles.get(artifact.part)
+        if several is None:
+            session = RemoteSession(inner, device, self.batch, self.memory)
+        else:
+            session = RemoteProfiles(inner, device, several, self.memory)
         self.sessions[artifact.part] = session
         return session
 
@@ -132,6 +150,52 @@ def test_batches_keep_to_the_profile(sealed: Path, expected: Pair, batch: tuple[
         np.testing.assert_array_equal(tok.decode(expected[0]), expected[1])
     sizes = backend.sessions["decoder"].sizes
     assert len(sizes) == -(-11 // batch[2])
+
+
+TWO = ((1, 1, 1), (4, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "sizes"),
+    [
+        (TWO, [8, 1, 1, 1]),
+        (((1, 2, 3), (4, 6, 8)), [8, 1, 1, 1]),  # the encoder takes no batch of 3
+        (((1, 4, 5),), [5, 5, 1]),
+    ],
+)
+def test_batches_keep_to_the_profiles_of_all_parts(
+    sealed: Path, expected: Pair, decoder: tuple[Batch, ...], sizes: list[int]
+) -> None:
+    backend = RemoteBackend()
+    backend.profiles = {"encoder": TWO, "quantizer": TWO, "decoder": decoder}
+    with load(sealed, backend=backend) as tok:
+        assert tok.images_per_run == sizes[0]
+        assert [artifact.profiles for artifact in tok.artifacts] == [TWO, TWO, decoder]
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        np.testing.assert_array_equal(tok.decode(expected[0]), expected[1])
+    for session in backend.sessions.values():
+        assert session.sizes == sizes
+
+
+def test_without_memory_the_smaller_profile_runs(sealed: Path, expected: Pair) -> None:
+    backend = RemoteBackend(memory=3)
+    backend.profiles = dict.fromkeys(("encoder", "quantizer", "decoder"), TWO)
+    with load(sealed, backend=backend) as tok:
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        assert tok.images_per_run == 1
+
+
+def test_an_array_on_the_gpu_between_the_profiles(sealed: Path, expected: Pair) -> None:
+    backend = RemoteBackend()
+    backend.profiles = dict.fromkeys(("encoder", "quantizer", "decoder"), TWO)
+    with load(sealed, backend=backend) as tok:
+        for count in (1, 5):
+            found = tok.encode(Remote(tiny.photos(11)[:count]))
+            np.testing.assert_array_equal(found.numpy(), expected[0][:count])
+        with pytest.raises(ImageError, match=r"with B of 1 or from 4 to 8: resize and split them"):
+            tok.encode(Remote(tiny.photos(2)))
+        with pytest.raises(TokenError, match=r"with B of 1 or from 4 to 8: split them"):
+            tok.decode(Remote(expected[0][:3].astype(np.int32)))
 
 
 def test_a_batch_that_the_profile_excludes(sealed: Path) -> None:
