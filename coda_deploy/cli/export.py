@@ -10,9 +10,10 @@ import click
 
 from coda_runtime.backends.tensorrt.library import LIBRARIES
 from coda_runtime.build.bundle import EngineRequest
-from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
+from coda_runtime.build.options import BuildOptions, parse_batches, parse_targets
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress, table, warn
+from coda_runtime.cli.engine_options import BATCH_HELP, tell_memory
 from coda_runtime.cli.sources import warn_of_omitted
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.codes.metrics import percent
@@ -43,17 +44,17 @@ def _cells(record: ParityRecord) -> list[str]:
     return [f"{agreement_text(record)} ({percent(record.numbers['agreement'])} free-running)", ""]
 
 
-def _requests(engines: Sequence[str], target: str | None, batch: str | None) -> list[EngineRequest]:
+def _requests(engines: Sequence[str], target: str | None, batches: Sequence[str]) -> list[EngineRequest]:
     """Return what the options ask to build. Raises InputError for an option that would do nothing."""
     libraries = list(dict.fromkeys(name for name in engines if name != PTX))
-    for option, value in (("--target", target), ("--batch", batch)):
-        if value is not None and not libraries:
+    for option, is_given in (("--target", target is not None), ("--batch", bool(batches))):
+        if is_given and not libraries:
             raise InputError(f"{option} applies to engines, and none is requested: add --engine tensorrt-rtx")
     options = BuildOptions(
-        batch=parse_batch(batch) if batch is not None else BuildOptions.batch,
+        batch=parse_batches(batches) if batches else BuildOptions.batch,
         targets=parse_targets(target) if target is not None else (),
     )
-    return [EngineRequest(name, options) for name in libraries]
+    return [EngineRequest(name, options, report=tell_memory) for name in libraries]
 
 
 def _target(out: Path | None, into: Path | None, force: bool) -> Path:
@@ -72,7 +73,7 @@ def _target(out: Path | None, into: Path | None, force: bool) -> Path:
     example="""coda export tokenizer/ --out bundle/
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
 coda export tokenizer/ --into bundle/ --precision fp16
-coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,4,8
+coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,1,1 --batch 8,16,32
 coda export tokenizer/ --out bundle/ --triton models/
 coda export official:flux_v65536 --out bundle/"""
 )
@@ -106,7 +107,7 @@ coda export official:flux_v65536 --out bundle/"""
     help="Build engines too; repeatable. ptx: the quantizer's fused GPU kernels.",
 )
 @click.option("--target", help="GPUs to build for, e.g. sm89,sm120. tensorrt-rtx only; tensorrt takes the local GPU.")
-@click.option("--batch", metavar="MIN,OPT,MAX", help="Batch profile of the engines, in images.  [default: 1,4,8]")
+@click.option("--batch", "batches", multiple=True, metavar="MIN,OPT,MAX", help=f"{BATCH_HELP}  [default: 1,4,8]")
 @triton_options
 @json_option
 def command(
@@ -120,7 +121,7 @@ def command(
     parity_images: Path | None,
     engines: tuple[str, ...],
     target: str | None,
-    batch: str | None,
+    batches: tuple[str, ...],
     triton: TritonRequest | None,
     as_json: bool,
 ) -> None:
@@ -149,13 +150,13 @@ def command(
         )
         for name, threshold in DEFAULT_THRESHOLDS.items()
     }
-    requests = _requests(engines, target, batch)
+    requests = _requests(engines, target, batches)
     if triton is not None:
         there = Bundle.open(into).manifest if into is not None else None
-        batches = [request.options.batch for request in requests if request.library == TENSORRT]
+        profiles = [request.options.profiles for request in requests if request.library == TENSORRT]
         if there is not None:
-            batches += [engine.batch for engine in there.artifacts if engine.format == TENSORRT and engine.batch]
-        triton.check(target_folder, [*(there.precisions if there else ()), *precisions], batches)
+            profiles += [e.profiles for e in there.artifacts if e.format == TENSORRT and e.profiles]
+        triton.check(target_folder, [*(there.precisions if there else ()), *precisions], profiles)
     warn_of_omitted(parity_images)
     steps = (
         4 * len(precisions)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Unpack
 
-from .backends.base import Backend, KeywordOptions, LoadOptions, Provider, Session
+from .backends.base import Backend, KeywordOptions, LoadOptions, Provider, Session, profiles_of
 from .errors import CodaError
 from .format.bundle import Bundle
 from .format.parts import PARTS
@@ -82,7 +82,7 @@ def open_tokenizer(
                     error.args = (f"{error} (skipped before: {'; '.join(chosen.passed_over)})",)
                 raise
             about = (artifact.format, artifact.precision, chosen.backend.name, session.device, artifact.file)
-            loaded.append(LoadedArtifact(part, *about, chosen.passed_over))
+            loaded.append(LoadedArtifact(part, *about, chosen.passed_over, profiles_of(session)))
         _warn_of_idle_gpu(loaded)
         return Tokenizer(bundle, sessions, loaded, options.color, ranges)
     except BaseException:

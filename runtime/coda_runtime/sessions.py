@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device
+from .backends.base import DeviceArray, DeviceSession, Session, keeps_on_device, profiles_of
 from .errors import ArtifactError, ClosedError, DeviceError
 from .format.parts import PARTS
+from .format.profiles import BatchSizes
 from .format.spec import Spec
 from .machine import forks
 from .nvtx_ranges import Ranges, no_ranges
@@ -88,11 +89,10 @@ class Sessions:
         finally:
             self._sessions = before
 
-    def limits(self, *parts: str) -> tuple[int, int | None]:
-        """Return the smallest and the largest batch that all of `parts` take; None if there is no largest."""
-        profiles = [profile for part in parts if (profile := self._sessions[part].batch) is not None]
-        min_batch = max((profile[0] for profile in profiles), default=1)
-        return min_batch, min((profile[2] for profile in profiles), default=None)
+    def sizes(self, *parts: str) -> dict[str, BatchSizes]:
+        """Return the batches that each of `parts` takes; a part that takes any is left out."""
+        profiles = {part: profiles_of(self._sessions[part]) for part in parts}
+        return {part: BatchSizes.of(found) for part, found in profiles.items() if found}
 
     def check_open(self) -> None:
         """Raise ClosedError when they were closed, or belong to the process that this one was forked from."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +24,7 @@ from .errors import ArtifactError, ImageError, InputError, TokenError
 from .format.bundle import Bundle
 from .format.color import STORED
 from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
+from .format.profiles import ANY_SIZE, Batch, BatchSizes
 from .format.spec import Spec
 from .images import Batches, Images
 from .io.masked_arrays import refuse_masked
@@ -39,6 +42,7 @@ class LoadedArtifact:
     """What one part of a tokenizer runs on.
 
     `passed_over` names artifacts that backend="auto" would have preferred, each with the reason why it may not load.
+    `profiles` are the batch profiles of what was loaded, empty where any batch goes.
     """
 
     part: str
@@ -48,6 +52,7 @@ class LoadedArtifact:
     device: str
     file: str
     passed_over: tuple[str, ...] = ()
+    profiles: tuple[Batch, ...] = ()
 
 
 class Tokenizer:
@@ -56,7 +61,8 @@ class Tokenizer:
     `spec` says what it computes, `artifacts` what was loaded for it, `folder` where from, `fingerprints` which
     tokenizer ids belong to, and `images_per_run` how many images go through the engines at once; it is halved when
     the device has no memory for that many. A call takes `min_images_per_run` images at least: 1, but for engines that
-    were built for more. `color` says what becomes of the ICC profiles of images, as in `LoadOptions`.
+    were built for more. Of engines with several batch profiles each run takes a batch that one of them holds. `color`
+    says what becomes of the ICC profiles of images, as in `LoadOptions`.
     """
 
     def __init__(
@@ -76,17 +82,12 @@ class Tokenizer:
         self._range = ranges
         self._sessions = Sessions(sessions, bundle.spec, bundle.folder, ranges)
         self._codebook = bundle.load_codebook() if bundle.codebook else None
-        self.min_images_per_run, max_batch = self._sessions.limits(*sessions)
-        if max_batch is not None and max_batch < self.min_images_per_run:
-            raise ArtifactError(
-                f"the engines of {bundle.folder} have no batch size in common: one takes {self.min_images_per_run} "
-                f"images at least, another {max_batch} at most; build them together: coda build with one --batch"
-            )
+        self._sizes = self._common_sizes(self._sessions.sizes(*sessions))
         on_gpu_alone = all(artifact.device.startswith("cuda") for artifact in self.artifacts)
         pixels = MAX_PIXELS_PER_GPU_RUN if on_gpu_alone else MAX_PIXELS_PER_RUN
-        self.images_per_run = self._max_batch = (
-            max(1, pixels // self.spec.image_size**2) if max_batch is None else max_batch
-        )
+        self.min_images_per_run = self._sizes.min
+        self.images_per_run = max(1, pixels // self.spec.image_size**2) if self._sizes == ANY_SIZE else self._sizes.max
+        self._at_once = self._sizes & BatchSizes(((1, self.images_per_run),))
 
     @overload
     def encode(self, images: Images) -> npt.NDArray[np.int32]: ...
@@ -265,6 +266,17 @@ class Tokenizer:
             f"{spec.vocab_size}; {parts}>"
         )
 
+    def _common_sizes(self, by_part: Mapping[str, BatchSizes]) -> BatchSizes:
+        """Return what all parts take, of which `by_part` has those that do not take any. Raises ArtifactError."""
+        common = functools.reduce(operator.and_, by_part.values(), ANY_SIZE)
+        if not common.ranges:
+            told = ", ".join(f"the {part} takes batches {sizes}" for part, sizes in by_part.items())
+            raise ArtifactError(
+                f"the engines of {self.folder} have no batch size in common: {told}; build them together: coda build "
+                "with the same --batch"
+            )
+        return common
+
     def _run_in_chunks(
         self, call: str, count: int, chunk: Callable[[slice], npt.NDArray[Any]], *parts: str
     ) -> npt.NDArray[Any]:
@@ -275,23 +287,23 @@ class Tokenizer:
                 return self._sessions.run(chunk(where), *parts)
 
         with self._range(call, count):
-            out, worked = run_in_chunks(count, self.images_per_run, self.min_images_per_run, run)
+            out, worked = run_in_chunks(count, self.images_per_run, self._sizes, run)
         self.images_per_run = min(worked, self.images_per_run)  # another thread may have met a lower limit meanwhile
         return out
 
     def _check_gpu_images(self, images: DeviceArray) -> DeviceArray:
         if not self._fits(images, IMAGE):
             raise ImageError(
-                f"images on a GPU are {images.dtype} {list(images.shape)}; expected {self._wanted(IMAGE)} with B from "
-                f"{self.min_images_per_run} to {self._max_batch}: resize and split them, or pass them in host memory"
+                f"images on a GPU are {images.dtype} {list(images.shape)}; expected {self._wanted(IMAGE)} with B "
+                f"{self._at_once}: resize and split them, or pass them in host memory"
             )
         return images
 
     def _check_gpu_ids(self, ids: DeviceArray) -> DeviceArray:
         if not self._fits(ids, IDS):
             raise TokenError(
-                f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected {self._wanted(IDS)} with B from "
-                f"{self.min_images_per_run} to {self._max_batch}: split them, or pass them in host memory"
+                f"ids on a GPU are {ids.dtype} {list(ids.shape)}; expected {self._wanted(IDS)} with B {self._at_once}: "
+                "split them, or pass them in host memory"
             )
         # An id out of range would read past the table on the GPU.
         check_ids(ids.numpy(), self.spec)
@@ -300,7 +312,7 @@ class Tokenizer:
     def _fits(self, array: DeviceArray, tensor: TensorSpec) -> bool:
         count = array.shape[0] if array.shape else 0
         same = array.dtype == tensor.dtype and array.shape == tensor.shape(self.spec, count)
-        return same and self.min_images_per_run <= count <= self._max_batch
+        return same and count in self._at_once
 
     def _wanted(self, tensor: TensorSpec) -> str:
         return f"{tensor.dtype} [B,{','.join(map(str, tensor.row(self.spec)))}]"

@@ -12,6 +12,7 @@ from coda_runtime.backends import LoadOptions
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.profiles import Batch, choose_profile, span
 
 
 class Remote:
@@ -76,6 +77,18 @@ class RemoteSession:
         self.inner.close()
 
 
+class RemoteProfiles(RemoteSession):
+    """A session with several profiles, which notes the one that each batch fits in."""
+
+    def __init__(self, inner: Any, device: str, profiles: tuple[Batch, ...], memory: int) -> None:
+        super().__init__(inner, device, span(profiles), memory)
+        self.profiles = profiles
+
+    def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        assert choose_profile(self.profiles, len(batch)) is not None
+        return super()._run(batch)
+
+
 class RemoteBackend:
     name = "remote"
     formats: tuple[str, ...] = ("onnx",)
@@ -83,6 +96,7 @@ class RemoteBackend:
 
     def __init__(self, batch: tuple[int, int, int] = (1, 2, 4), memory: int = 99, **devices: str) -> None:
         self.batch, self.memory, self.devices = batch, memory, devices
+        self.profiles: dict[str, tuple[Batch, ...]] = {}
         self.sessions: dict[str, RemoteSession] = {}
 
     def missing(self) -> None:
@@ -94,6 +108,10 @@ class RemoteBackend:
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> RemoteSession:
         inner = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu"))
         device = self.devices.get(artifact.part, "cuda:0")
-        session = RemoteSession(inner, device, self.batch, self.memory)
+        several = self.profiles.get(artifact.part)
+        if several is None:
+            session = RemoteSession(inner, device, self.batch, self.memory)
+        else:
+            session = RemoteProfiles(inner, device, several, self.memory)
         self.sessions[artifact.part] = session
         return session

@@ -160,5 +160,6 @@ def test_a_bundle_without_kernels(sealed: Path) -> None:
 @pytest.mark.usefixtures("gpu")
 def test_engines_without_a_batch_in_common(sealed: Path, tmp_path: Path) -> None:
     folder = bundle(sealed, tmp_path / "b", encoder={"batch": (1, 4, 8)}, quantizer={"batch": (16, 32, 64)})
-    with pytest.raises(ArtifactError, match="one takes 16 images at least, another 8 at most; build them together"):
+    told = "the encoder takes batches from 1 to 8, the quantizer takes batches from 16 to 64; build them together"
+    with pytest.raises(ArtifactError, match=told):
         load(folder)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from coda_runtime import DeviceError, DeviceMemoryError, ImageError, InputError, TokenError, Tokenizer, load
+from coda_runtime.format.profiles import Batch
 from tests.runtime import tiny
 from tests.runtime.remote import Remote, RemoteBackend
 
@@ -50,6 +51,52 @@ def test_batches_keep_to_the_profile(sealed: Path, expected: Pair, batch: tuple[
         np.testing.assert_array_equal(tok.decode(expected[0]), expected[1])
     sizes = backend.sessions["decoder"].sizes
     assert len(sizes) == -(-11 // batch[2])
+
+
+TWO = ((1, 1, 1), (4, 6, 8))
+
+
+@pytest.mark.parametrize(
+    ("decoder", "sizes"),
+    [
+        (TWO, [8, 1, 1, 1]),
+        (((1, 2, 3), (4, 6, 8)), [8, 1, 1, 1]),  # the encoder takes no batch of 3
+        (((1, 4, 5),), [5, 5, 1]),
+    ],
+)
+def test_batches_keep_to_the_profiles_of_all_parts(
+    sealed: Path, expected: Pair, decoder: tuple[Batch, ...], sizes: list[int]
+) -> None:
+    backend = RemoteBackend()
+    backend.profiles = {"encoder": TWO, "quantizer": TWO, "decoder": decoder}
+    with load(sealed, backend=backend) as tok:
+        assert tok.images_per_run == sizes[0]
+        assert [artifact.profiles for artifact in tok.artifacts] == [TWO, TWO, decoder]
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        np.testing.assert_array_equal(tok.decode(expected[0]), expected[1])
+    for session in backend.sessions.values():
+        assert session.sizes == sizes
+
+
+def test_without_memory_the_smaller_profile_runs(sealed: Path, expected: Pair) -> None:
+    backend = RemoteBackend(memory=3)
+    backend.profiles = dict.fromkeys(("encoder", "quantizer", "decoder"), TWO)
+    with load(sealed, backend=backend) as tok:
+        np.testing.assert_array_equal(tok.encode(tiny.photos(11)), expected[0])
+        assert tok.images_per_run == 1
+
+
+def test_an_array_on_the_gpu_between_the_profiles(sealed: Path, expected: Pair) -> None:
+    backend = RemoteBackend()
+    backend.profiles = dict.fromkeys(("encoder", "quantizer", "decoder"), TWO)
+    with load(sealed, backend=backend) as tok:
+        for count in (1, 5):
+            found = tok.encode(Remote(tiny.photos(11)[:count]))
+            np.testing.assert_array_equal(found.numpy(), expected[0][:count])
+        with pytest.raises(ImageError, match=r"with B of 1 or from 4 to 8: resize and split them"):
+            tok.encode(Remote(tiny.photos(2)))
+        with pytest.raises(TokenError, match=r"with B of 1 or from 4 to 8: split them"):
+            tok.decode(Remote(expected[0][:3].astype(np.int32)))
 
 
 def test_a_batch_that_the_profile_excludes(sealed: Path) -> None:

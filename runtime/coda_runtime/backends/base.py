@@ -13,8 +13,9 @@ from ..errors import CodaError, InputError, MissingDependencyError
 from ..format.bundle import Bundle
 from ..format.checksums import Verify
 from ..format.color import COLORS, STORED, check_color
-from ..format.manifest import Artifact, Batch
+from ..format.manifest import Artifact
 from ..format.precision import PRECISIONS
+from ..format.profiles import Batch
 
 Provider = str | tuple[str, Mapping[str, Any]]
 
@@ -184,7 +185,10 @@ class Session(Protocol):
 
     @property
     def batch(self) -> Batch | None:
-        """The batch profile: sizes outside it are never passed. None: any batch goes."""
+        """The batch profile: sizes outside it are never passed. None: any batch goes.
+
+        Of a session with several it spans them all; see `ProfiledSession`.
+        """
         ...
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -196,6 +200,15 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds. No `run` is under way, and none follows."""
+        ...
+
+
+class ProfiledSession(Session, Protocol):
+    """A session with several batch profiles: it takes a batch that one of them holds, and runs it there."""
+
+    @property
+    def profiles(self) -> tuple[Batch, ...]:
+        """All of them; none says that any batch goes."""
         ...
 
 
@@ -249,6 +262,17 @@ class Backend(Protocol):
         Raises what `check` returns, ArtifactError, BackendError, DeviceError, DeviceMemoryError, InputError.
         """
         ...
+
+
+def profiles_of(session: Session) -> tuple[Batch, ...]:
+    """Return the batch profiles of a session; empty where any batch goes."""
+    if _has_profiles(session):
+        return session.profiles
+    return () if session.batch is None else (session.batch,)
+
+
+def _has_profiles(session: Session) -> TypeGuard[ProfiledSession]:
+    return hasattr(session, "profiles")
 
 
 def keeps_on_device(session: Session) -> TypeGuard[DeviceSession]:

@@ -94,6 +94,7 @@ class LoadedArtifact(TypedDict):
     device: str | None
     precision: str | None
     format: str
+    profiles: NotRequired[list[list[int]]]
 
 
 class Load(TypedDict):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..format.parts import PARTS
+from ..format.profiles import profiles_text
 from ..report.words import duration, rate, size
 from .breakdown import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE
 from .compare import Comparison
 from .percentiles import percentile_words
-from .results import Measurement
+from .results import LoadedArtifact, Measurement
 from .series import Series
 from .statistics import KNOWN_FROM
 
@@ -28,11 +29,17 @@ def loaded(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for one in series:
         files = {
-            of["part"]: f"{of['file']} ({of['backend']}, {of['device'] or 'unknown device'})"
+            of["part"]: f"{of['file']} ({of['backend']}, {of['device'] or 'unknown device'}{_profiles(of)})"
             for of in one.cell["artifacts"]
         }
         rows.append([one.name, *(files.get(part, "–") for part in parts)])
     return ["cell", *parts], rows
+
+
+def _profiles(of: LoadedArtifact) -> str:
+    """Return an engine's batch profiles, where it has several."""
+    found = [(low, best, high) for low, best, high in of.get("profiles", ())]
+    return f", profiles {profiles_text(found)}" if len(found) > 1 else ""
 
 
 def measured_rows(series: Sequence[Series]) -> list[list[str]]:

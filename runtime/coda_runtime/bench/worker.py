@@ -107,7 +107,10 @@ def work(case: dict[str, Any], channel: Channel) -> None:
         names = ("part", "file", "backend", "device", "precision", "format")
         channel.send(
             "loaded",
-            artifacts=[{name: getattr(artifact, name) for name in names} for artifact in tok.artifacts],
+            artifacts=[
+                {name: getattr(artifact, name) for name in names} | {"profiles": [*map(list, artifact.profiles)]}
+                for artifact in tok.artifacts
+            ],
             load={
                 "import_s": imported,
                 "load_s": loaded,

@@ -34,6 +34,19 @@ class BuiltEngine:
     layers: Mapping[str, Mapping[str, int]]
 
 
+@dataclass(frozen=True)
+class ParsedNetwork:
+    """A network of the library, with what it needs to live: the builder and the parser, which holds its weights.
+
+    `messages` are the errors that the library logs.
+    """
+
+    builder: Any
+    network: Any
+    parser: Any
+    messages: list[str]
+
+
 def build_engine(
     library: EngineLibrary,
     onnx: Path,
@@ -51,16 +64,8 @@ def build_engine(
     """
     options.check_for(library)
     trt = library.module
-    messages: list[str] = []
-    builder = trt.Builder(_logger(trt, messages))
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, builder.logger)
-    if not parser.parse(onnx.read_bytes() if read is None else read):
-        problems = [_explain(parser.get_error(i)) for i in range(parser.num_errors)]
-        raise BuildError(
-            f"{library.title} {library.version} cannot parse {onnx.name}: {'; '.join(problems or messages)}; export "
-            "the bundle again, or run this part with another backend"
-        )
+    parsed = parse_network(library, onnx, onnx.read_bytes() if read is None else read)
+    builder, network, messages = parsed.builder, parsed.network, parsed.messages
     layers = layer_types(network)
     check_types(layers, precision, onnx.name)
     config = builder.create_builder_config()
@@ -75,6 +80,22 @@ def build_engine(
         with staged_file(options.timing_cache) as path:
             path.write_bytes(bytes(cache.serialize()))
     return BuiltEngine(data, layers)
+
+
+def parse_network(library: EngineLibrary, onnx: Path, data: bytes) -> ParsedNetwork:
+    """Parse an ONNX file, whose bytes are `data`. Raises BuildError with the parser's own messages."""
+    trt = library.module
+    messages: list[str] = []
+    builder = trt.Builder(_logger(trt, messages))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, builder.logger)
+    if not parser.parse(data):
+        problems = [_explain(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise BuildError(
+            f"{library.title} {library.version} cannot parse {onnx.name}: {'; '.join(problems or messages)}; export "
+            "the bundle again, or run this part with another backend"
+        )
+    return ParsedNetwork(builder, network, parser, messages)
 
 
 def layer_types(network: Any) -> dict[str, dict[str, int]]:
@@ -124,12 +145,13 @@ def _configure(trt: Any, builder: Any, network: Any, config: Any, options: Build
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.timing_cache is not None:
         _use_timing_cache(config, options.timing_cache)
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        rest = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((size, *rest) for size in options.batch))
-    config.add_optimization_profile(profile)
+    for batch in options.profiles:
+        profile = builder.create_optimization_profile()
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            rest = tuple(tensor.shape)[1:]
+            profile.set_shape(tensor.name, *((size, *rest) for size in batch))
+        config.add_optimization_profile(profile)
 
 
 def _use_timing_cache(config: Any, file: Path) -> None:

@@ -17,10 +17,12 @@ from ..format.engine_key import EngineKey, system
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from ..format.parts import ENCODER, PARTS, has_precisions
 from ..format.precision import PRECISIONS, how_to_add
+from ..format.profiles import added
 from ..io.atomic_files import staged_folder
 from ..machine.devices import Gpu, find_gpu
 from .builder import Watch, build_engine
 from .measuring import with_parity
+from .memory import PartMemory, estimate_memory
 from .options import BuildOptions
 
 FOLDER = "engines"
@@ -30,11 +32,18 @@ _PORTABLE = ("sm80", "sm86", "sm89", "sm120")
 
 @dataclasses.dataclass(frozen=True)
 class EngineRequest:
-    """Which engines to build: `library` is "tensorrt" or "tensorrt-rtx"; no `precisions` means all the bundle has."""
+    """Which engines to build: `library` is "tensorrt" or "tensorrt-rtx"; no `precisions` means all the bundle has.
+
+    Where there are several batch profiles, `report` is told the memory of each in every part, before the first engine
+    is built; what it raises stops the build.
+    """
 
     library: str
     options: BuildOptions = dataclasses.field(default_factory=BuildOptions)
     precisions: tuple[str, ...] = ()
+    report: Callable[[Sequence[PartMemory]], None] = dataclasses.field(
+        default=lambda _: None, compare=False, repr=False
+    )
 
 
 def check_request(request: EngineRequest) -> tuple[EngineLibrary, BuildOptions, Gpu | None]:
@@ -74,13 +83,18 @@ def write_engines(
     if (folder / FOLDER).is_symlink():
         raise OutputError(f"{FOLDER} in the bundle is a link, and engines would be written where it leads; remove it")
     (folder / FOLDER).mkdir(exist_ok=True)
-    out = []
+    targets = options.targets or ((gpu.capability,) if gpu else ())
+    unmade = Bundle(folder, manifest, b"")
+    plans = []
     for source in sources:
-        progress(f"building the {source.precision} {source.part} with {library.title}")
-        targets = options.targets or ((gpu.capability,) if gpu else ())
         file = _file(source, library, targets, options, gpu)
-        own = _own_options(manifest, source, file, options)
-        graph = Bundle(folder, manifest, b"").read(source)  # the engine will be said to come of this SHA-256
+        plans.append((source, file, _own_options(manifest, source, file, options)))
+    if len(options.profiles) > 1:
+        request.report([_memory(unmade, library, source, own) for source, _, own in plans])
+    out = []
+    for source, file, own in plans:
+        progress(f"building the {source.precision} {source.part} with {library.title}")
+        graph = unmade.read(source)  # the engine will be said to come of this SHA-256
         built = build_engine(library, folder / source.file, own, precision=source.precision, read=graph, watch=watch)
         del graph
         destination = folder / file
@@ -98,8 +112,13 @@ def write_engines(
         )
         digest, size = describe_file(folder, file)
         about = (source.part, library.name, source.precision, file, digest, size)
-        out.append(Artifact(*about, batch=own.batch, engine=key.to_json()))
+        out.append(Artifact(*about, engine=key.to_json()).with_profiles(own.profiles))
     return out
+
+
+def _memory(bundle: Bundle, library: EngineLibrary, source: Artifact, options: BuildOptions) -> PartMemory:
+    profiles = estimate_memory(library, bundle.path(source), bundle.read(source), options.profiles)
+    return PartMemory(source.part, source.precision, profiles)
 
 
 def add_engines(
@@ -235,10 +254,12 @@ def _file(
 def _own_options(manifest: Manifest, source: Artifact, file: str, options: BuildOptions) -> BuildOptions:
     """Return one part's options. The quantizer serves every precision: a new one also takes the old one's batches."""
     old = next((artifact for artifact in manifest.artifacts if artifact.file == file), None)
-    if has_precisions(source.part) or old is None or old.batch is None:
+    if has_precisions(source.part) or old is None or not old.profiles:
         return options
-    low, best, high = options.batch
-    return dataclasses.replace(options, batch=(min(low, old.batch[0]), best, max(high, old.batch[2])))
+    if len(options.profiles) == len(old.profiles) == 1:
+        ((low, best, high),), ((old_low, _, old_high),) = options.profiles, old.profiles
+        return dataclasses.replace(options, batch=(min(low, old_low), best, max(high, old_high)))
+    return dataclasses.replace(options, batch=added(options.profiles, old.profiles))
 
 
 def _sources(manifest: Manifest, precisions: Sequence[str]) -> list[Artifact]:

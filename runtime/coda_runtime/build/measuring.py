@@ -10,6 +10,7 @@ from ..backends.tensorrt.backend import TensorRTBackend
 from ..backends.tensorrt.inspection import check_precision
 from ..errors import ArtifactError
 from ..format.bundle import Bundle
+from ..format.engine_key import with_scratch
 from ..format.manifest import Artifact
 from ..format.parity import NotMeasured, headline, parity_json
 from ..format.precision import DEFAULT_THRESHOLDS
@@ -18,9 +19,10 @@ from ..select import candidates
 
 
 def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Artifact:
-    """Return the artifact with its parity, measured on `device` at MIN, OPT and MAX of its profile.
+    """Return the artifact with its parity, measured on `device` at MIN, OPT and MAX of its batch profiles.
 
-    What may not load on this machine, or has no samples to be measured with, gets null and the reason. Raises
+    An engine's key gets the memory that each profile's contexts work in, which the engine says once it is loaded. What
+    may not load on this machine, or has no samples to be measured with, gets null and the reason. Raises
     BuildError when the inspector finds an engine in another precision than it is called, ParityError when an engine
     that may load here does not run, or falls below its precision's threshold.
     """
@@ -36,7 +38,9 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
         nothing = NotMeasured(str(problem), headline(artifact.part))
         return dataclasses.replace(artifact, parity={f"{found.backend.name}:{device}": nothing.to_json()})
     if isinstance(found.backend, TensorRTBackend):
-        check_precision(found.backend.information(bundle, artifact, options), artifact.precision)
+        facts = found.backend.facts(bundle, artifact, options)
+        check_precision(facts.layers, artifact.precision)
+        artifact = with_scratch(artifact, facts.scratch_bytes)
     parity = meter.measure(artifact, options)
     thresholds = {**DEFAULT_THRESHOLDS, **recorded_thresholds(bundle.manifest)}
     for record in parity.values():

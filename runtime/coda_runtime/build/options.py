@@ -1,15 +1,18 @@
-"""How an engine is built: batch profile, targets, limits."""
+"""How an engine is built: batch profiles, targets, limits."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ..backends.tensorrt.library import EngineLibrary
 from ..errors import InputError
 from ..format.engine_key import BuildFlags, Capability
-from ..format.manifest import Batch
+from ..format.profiles import MAX_PROFILES, Batch, in_order, profile_text
 
 HARDWARE = {"none": "NONE", "same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
 """Which other GPUs an engine of TensorRT may run on: names here and in the library's HardwareCompatibilityLevel."""
@@ -19,7 +22,8 @@ HARDWARE = {"none": "NONE", "same-compute-capability": "SAME_COMPUTE_CAPABILITY"
 class BuildOptions:
     """Options of one build.
 
-    `batch` is the profile (MIN, OPT, MAX) in images. `targets` are GPUs, as "sm89", which only TensorRT-RTX can build
+    `batch` is the profile (MIN, OPT, MAX) in images, or a sequence of several; `profiles` has them as the engine will,
+    rising by OPT. `targets` are GPUs, as "sm89", which only TensorRT-RTX can build
     for ahead of time; empty means the GPU of this machine. `workspace_gib` bounds the scratch memory of a layer, None
     leaves it to the library. `optimization_level` goes from 0 (quick) to 5, None is the library's default.
     `timing_cache` is a file that measured tactics are read from and written to. `hardware` is a key of HARDWARE.
@@ -27,7 +31,7 @@ class BuildOptions:
     Raises InputError for values out of range.
     """
 
-    batch: Batch = (1, 4, 8)
+    batch: Batch | Sequence[Batch] = (1, 4, 8)
     targets: tuple[str, ...] = ()
     workspace_gib: float | None = None
     optimization_level: int | None = None
@@ -36,9 +40,14 @@ class BuildOptions:
     version_compatible: bool = False
 
     def __post_init__(self) -> None:
-        low, best, high = self.batch
-        if not 1 <= low <= best <= high:
-            raise InputError(f"batch is {low},{best},{high}; expected MIN,OPT,MAX, rising, from 1")
+        for low, best, high in self.profiles:
+            if not 1 <= low <= best <= high:
+                raise InputError(f"batch is {low},{best},{high}; expected MIN,OPT,MAX, rising, from 1")
+        if not 1 <= len(self.profiles) <= MAX_PROFILES:
+            raise InputError(f"batch has {len(self.profiles)} profiles; expected 1 to {MAX_PROFILES}")
+        twice = [a for a, b in pairwise(self.profiles) if a == b]
+        if twice:
+            raise InputError(f"batch has the profile {profile_text(twice[0])} twice; expected each once")
         if len(set(self.targets)) != len(self.targets):
             raise InputError(f"targets lists one twice: {', '.join(self.targets)}")
         if self.workspace_gib is not None and not 0 < self.workspace_gib <= 1024:
@@ -47,6 +56,12 @@ class BuildOptions:
             raise InputError(f"optimization level is {self.optimization_level}; expected 0 to 5")
         if self.hardware not in HARDWARE:
             raise InputError(f"hardware compatibility is {self.hardware!r}; expected one of {', '.join(HARDWARE)}")
+
+    @property
+    def profiles(self) -> tuple[Batch, ...]:
+        """The batch profiles of the engine, rising by OPT."""
+        given: tuple[Any, ...] = tuple(self.batch)
+        return in_order([given] if isinstance(next(iter(given), None), int) else [tuple(one) for one in given])
 
     def check_for(self, library: EngineLibrary) -> None:
         """Raise InputError for an option that this library does not have or that would not do what it says."""
@@ -86,6 +101,11 @@ def parse_batch(text: str) -> Batch:
         raise InputError(f"batch is {text!r}; expected MIN,OPT,MAX, such as 1,4,8, or one number")
     low, best, high = map(int, values)
     return low, best, high
+
+
+def parse_batches(texts: Sequence[str]) -> tuple[Batch, ...]:
+    """Parse the profiles of an engine, each as `parse_batch` does. Raises InputError."""
+    return tuple(map(parse_batch, texts))
 
 
 def parse_targets(text: str) -> tuple[str, ...]:

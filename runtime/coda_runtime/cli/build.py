@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from ..backends.tensorrt.library import LIBRARIES
 from ..build.bundle import EngineRequest, add_engines
-from ..build.options import HARDWARE, BuildOptions, parse_batch, parse_targets
+from ..build.memory import PartMemory
+from ..build.options import HARDWARE, BuildOptions, parse_batches, parse_targets
 from ..errors import InputError
 from ..format.bundle import Bundle
 from ..format.engine_key import EngineKey
 from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, parity_records, unmeasured
 from ..format.precision import PRECISIONS
+from ..format.profiles import profiles_text
 from ..hub_source import find_bundle
 from ..io.user_folders import expand_home
 from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
+from .engine_options import BATCH_HELP, megabytes, tell_memory
 from .options import bundle_argument
 from .triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 
 _EXAMPLE = """coda build bundle --engine tensorrt --batch 1,8,32
+coda build bundle --engine tensorrt --batch 1,1,1 --batch 8,16,32
 coda build bundle --engine tensorrt-rtx --target sm89,sm120 --precision bf16 --out bundle-rtx
 coda build bundle --triton models/"""
 
@@ -34,7 +40,7 @@ coda build bundle --triton models/"""
 @bundle_argument
 @click.option("--engine", type=click.Choice(LIBRARIES), help="The library to build with.")
 @click.option("--target", help="GPUs to build for, such as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
-@click.option("--batch", default="1,4,8", show_default=True, metavar="MIN,OPT,MAX", help="Batch profile, in images.")
+@click.option("--batch", default=["1,4,8"], show_default="1,4,8", multiple=True, metavar="MIN,OPT,MAX", help=BATCH_HELP)
 @click.option("--precision", help=f"{', '.join(PRECISIONS)}, or several; all that the bundle has by default.")
 @click.option("--workspace", type=float, metavar="GIB", help="Maximum scratch memory for a layer.")
 @click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds quickly, 5 searches longest.")
@@ -50,7 +56,7 @@ def command(
     bundle: str,
     engine: str | None,
     target: str | None,
-    batch: str,
+    batch: tuple[str, ...],
     precision: str | None,
     workspace: float | None,
     optimization_level: int | None,
@@ -74,7 +80,7 @@ def command(
         _report(bundle, None, write_if_asked(triton, bundle), as_json)
         return
     options = BuildOptions(
-        batch=parse_batch(batch),
+        batch=parse_batches(batch),
         targets=parse_targets(target) if target is not None else (),
         workspace_gib=workspace,
         optimization_level=optimization_level,
@@ -83,17 +89,18 @@ def command(
         version_compatible=version_compatible,
     )
     precisions = tuple(name.strip() for name in (precision or "").split(",") if name.strip())
-    request = EngineRequest(engine, options, precisions)
+    memory: list[PartMemory] = []
+    request = EngineRequest(engine, options, precisions, report=memory.extend if as_json else tell_memory)
     folder = find_bundle(bundle)
     if out is None and not expand_home(bundle).exists():
         raise InputError(f"{bundle} came from the Hub, and its copy here must not be changed; name a folder with --out")
     before = Bundle.open(folder).manifest
     destination = out or folder
     if triton is not None:
-        there = [artifact.batch for artifact in before.artifacts if artifact.format == TENSORRT and artifact.batch]
-        triton.check(destination, before.precisions, [options.batch] if engine == TENSORRT else there)
+        there = [made.profiles for made in before.artifacts if made.format == TENSORRT and made.profiles]
+        triton.check(destination, before.precisions, [options.profiles] if engine == TENSORRT else there)
     engines = _build(folder, request, out, before)
-    _report(str(destination), engines, write_if_asked(triton, destination), as_json)
+    _report(str(destination), engines, write_if_asked(triton, destination), as_json, memory)
 
 
 def _check_nothing_to_build(ctx: click.Context, triton: TritonRequest | None) -> None:
@@ -124,11 +131,19 @@ def _build(folder: Path, request: EngineRequest, out: Path | None, before: Manif
     return [a for a in manifest.artifacts if a.format == request.library and known.get(a.file) != a.sha256]
 
 
-def _report(bundle: str, engines: list[Artifact] | None, made: Repository | None, as_json: bool) -> None:
+def _report(
+    bundle: str,
+    engines: list[Artifact] | None,
+    made: Repository | None,
+    as_json: bool,
+    memory: Sequence[PartMemory] = (),
+) -> None:
     """Say what was made; `engines` is None where none were asked for."""
     if as_json:
-        repository = {} if made is None else {"triton": made.to_json()}
-        print_json({"bundle": bundle, "engines": [artifact.to_json() for artifact in engines or ()], **repository})
+        more: dict[str, Any] = {} if made is None else {"triton": made.to_json()}
+        if memory:
+            more["memory"] = [part.to_json() for part in memory]
+        print_json({"bundle": bundle, "engines": [artifact.to_json() for artifact in engines or ()], **more})
         return
     if engines is not None:
         table([_row(artifact) for artifact in engines], columns=("file", "size", "batch", "targets", "parity"))
@@ -140,11 +155,10 @@ def _report(bundle: str, engines: list[Artifact] | None, made: Repository | None
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    batch = ",".join(map(str, artifact.batch or ()))
     return (
         artifact.file,
-        f"{artifact.bytes / 1e6:.1f} MB",
-        batch,
+        megabytes(artifact.bytes),
+        profiles_text(artifact.profiles),
         " ".join(EngineKey.from_json(artifact.engine).targets),
         _parity(artifact),
     )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import InputError
-from ..format.manifest import Batch
+from ..format.profiles import Batch
 from ..triton import Repository, RepositoryOptions, check_destination, check_request, write_repository
 from ..triton.options import DEVICES, FORMATS
 from .base import printable
@@ -35,7 +35,7 @@ class TritonRequest:
     repo: Path
     options: RepositoryOptions
 
-    def check(self, bundle: Path, precisions: Sequence[str], batches: Sequence[Batch]) -> None:
+    def check(self, bundle: Path, precisions: Sequence[str], batches: Sequence[Sequence[Batch]]) -> None:
         """Find what would fail once `bundle` is made; as `check_destination` and `check_request`."""
         check_destination(self.repo, bundle)
         check_request(self.options, precisions, batches)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import EngineMismatchError
+from ..io.json_fields import is_size
 from .manifest import Artifact, Manifest
 from .parts import has_precisions
+from .profiles import batch_options
 
 
 @dataclass(frozen=True, order=True)
@@ -91,8 +93,9 @@ class EngineKey:
     """The `engine` object of a TensorRT or TensorRT-RTX artifact: all that decides whether it may load.
 
     `targets` are compute capabilities, as "sm89". `gpu` is the model it was tuned on, None when it was built without
-    one. `driver` is the NVIDIA driver's version and `layers` counts {layer type: {data type: how many}}: both are
-    recorded for whoever reads them, and not compared. What a manifest does not say is None.
+    one. `driver` is the NVIDIA driver's version, `layers` counts {layer type: {data type: how many}}, and
+    `scratch_bytes` is the device memory of one context of each batch profile: they are recorded for whoever reads them,
+    and not compared. What a manifest does not say is None.
     """
 
     library: str | None
@@ -104,12 +107,14 @@ class EngineKey:
     onnx: OnnxSource | None
     flags: BuildFlags
     layers: Mapping[str, Mapping[str, int]] | None = None
+    scratch_bytes: tuple[int, ...] | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> EngineKey:
         """Read an artifact's `engine`. A manifest may be made by hand: what is of another type counts as not said."""
         found = data or {}
         targets, onnx, layers = found.get("targets"), found.get("onnx"), found.get("layers")
+        scratch = found.get("scratch_bytes")
         return cls(
             library=_text(found.get("library")),
             library_version=_text(found.get("library_version")),
@@ -120,6 +125,7 @@ class EngineKey:
             onnx=OnnxSource(_text(onnx.get("file")), _text(onnx.get("sha256"))) if isinstance(onnx, Mapping) else None,
             flags=BuildFlags.from_json(found.get("flags")),
             layers=layers if isinstance(layers, Mapping) else None,
+            scratch_bytes=tuple(scratch) if isinstance(scratch, list) and all(map(is_size, scratch)) else None,
         )
 
     @classmethod
@@ -144,7 +150,16 @@ class EngineKey:
         out = dataclasses.asdict(self) | {"targets": list(self.targets)}
         if self.layers is None:
             del out["layers"]
+        if self.scratch_bytes is None:
+            del out["scratch_bytes"]
+        else:
+            out["scratch_bytes"] = list(self.scratch_bytes)
         return out
+
+
+def with_scratch(artifact: Artifact, scratch_bytes: Sequence[int]) -> Artifact:
+    """Return an engine's artifact with the device memory that a context of each of its batch profiles works in."""
+    return dataclasses.replace(artifact, engine={**(artifact.engine or {}), "scratch_bytes": list(scratch_bytes)})
 
 
 def system() -> str:
@@ -172,7 +187,7 @@ def incompatibility(
     """
     here = os or system()
     found = []
-    if not artifact.engine or artifact.batch is None:
+    if not artifact.engine or not artifact.profiles:
         found.append("the manifest does not say what it was built for")
     else:
         key = EngineKey.from_json(artifact.engine)
@@ -202,8 +217,8 @@ def rebuild(artifact: Artifact, library: str, capability: str | None = None, tar
         words.append(f"--target {capability}")
     if has_precisions(artifact.part):
         words.append(f"--precision {artifact.precision}")
-    if artifact.batch is not None:
-        words.append(f"--batch {','.join(map(str, artifact.batch))}")
+    if artifact.profiles:
+        words.append(batch_options(artifact.profiles))
     if not flags.is_tuned:
         words.append(f"--hardware {flags.hardware_compatible}")
     if flags.version_compatible:

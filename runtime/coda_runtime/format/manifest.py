@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import FormatVersionError
@@ -28,10 +28,8 @@ from ..io.json_fields import (
 from .parity import Measured, parity_records
 from .parts import PARTS, has_precisions
 from .precision import FP32
+from .profiles import MAX_PROFILES, Batch
 from .spec import Spec
-
-Batch = tuple[int, int, int]
-"""A batch profile: the smallest, the best and the largest number of images."""
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -57,8 +55,10 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORE
 class Artifact:
     """One file of a bundle: a graph, an engine or the value table.
 
-    `file` is relative to the bundle, with forward slashes. `batch` is (min, opt, max) for an engine, None where any
-    batch goes. `engine` says what decides whether an engine may load here. `parity` holds the measured numbers.
+    `file` is relative to the bundle, with forward slashes. `batch` is (min, opt, max) for an engine of one batch
+    profile, and `several` the profiles of one that has more, in the engine's order; both say nothing where any batch
+    goes, and `profiles` has whichever there is. `engine` says what decides whether an engine may load here. `parity`
+    holds the measured numbers.
     """
 
     part: str
@@ -71,6 +71,18 @@ class Artifact:
     engine: Mapping[str, Any] | None = None
     parity: Mapping[str, Any] = field(default_factory=dict, repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    several: tuple[Batch, ...] = ()
+
+    @property
+    def profiles(self) -> tuple[Batch, ...]:
+        """All batch profiles; empty where any batch goes."""
+        return self.several or (() if self.batch is None else (self.batch,))
+
+    def with_profiles(self, profiles: Sequence[Batch]) -> Artifact:
+        """Return the artifact with these batch profiles, one or more."""
+        if len(profiles) == 1:
+            return replace(self, batch=profiles[0], several=())
+        return replace(self, batch=None, several=tuple(profiles))
 
     @property
     def is_measured(self) -> bool:
@@ -82,6 +94,9 @@ class Artifact:
         """Read one entry of `artifacts`. Raises ManifestError."""
         fields = Fields(data, where)
         batch = fields.take("batch", _is_batch, f"null or ascending [min, opt, max], from 1 to {_MAX_BATCH}", None)
+        several = fields.take("profiles", _is_profiles, f"2 to {MAX_PROFILES} different [min, opt, max]", None)
+        if batch is not None and several is not None:
+            fail(f"{where} has batch and profiles; expected one of them, profiles where there are several")
         return cls(
             part=fields.string("part"),
             format=fields.string("format"),
@@ -93,15 +108,22 @@ class Artifact:
             engine=fields.take("engine", is_object_or_null, "an object or null", None),
             parity=fields.take("parity", is_object_or_null, "an object or null", None) or {},
             extra=fields.rest(),
+            several=tuple((low, best, high) for low, best, high in several or ()),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return one entry of `artifacts`; `batch` and `engine` are left out where they say nothing."""
+        """Return one entry of `artifacts`; `batch`, `profiles` and `engine` are left out where they say nothing.
+
+        An engine of several profiles has no `batch`: readers that know of one profile only then find it incompatible
+        before they load it, and run the ONNX file, where one profile of several would mislead them.
+        """
         out: dict[str, Any] = {
             name: getattr(self, name) for name in ("part", "format", "precision", "file", "sha256", "bytes")
         }
         if self.batch is not None:
             out["batch"] = list(self.batch)
+        if self.several:
+            out["profiles"] = [list(profile) for profile in self.several]
         if self.engine is not None:
             out["engine"] = dict(self.engine)
         return {**out, "parity": dict(self.parity), **self.extra}
@@ -214,7 +236,7 @@ class Manifest:
                 fail(f"artifacts[{i}].bytes is {artifact.bytes}, expected {most} at most for {artifact.file}")
             # Engines for several GPUs share part, format and precision; what they were built for tells them apart.
             engine = json.dumps(artifact.engine, sort_keys=True) if artifact.engine else ""
-            variant = (artifact.part, artifact.format, artifact.precision, artifact.batch, engine)
+            variant = (artifact.part, artifact.format, artifact.precision, artifact.profiles, engine)
             for key in (variant, artifact.file.casefold()):
                 if key in seen:
                     fail(
@@ -268,3 +290,12 @@ def _is_batch(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 3 or not all(map(is_int, value)):
         return False
     return bool(0 < value[0] <= value[1] <= value[2] <= _MAX_BATCH)
+
+
+def _is_profiles(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, list) or not 2 <= len(value) <= MAX_PROFILES:
+        return False
+    are_profiles = all(profile is not None and _is_batch(profile) for profile in value)
+    return are_profiles and len(set(map(tuple, value))) == len(value)

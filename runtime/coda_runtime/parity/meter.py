@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.base import LoadOptions, Session
+from ..backends.base import LoadOptions, Session, profiles_of
 from ..codes.metrics import psnr_per_image
 from ..errors import ArtifactError, BackendError, CodaError, InputError
 from ..format.bundle import Bundle
@@ -67,7 +67,7 @@ class ParityMeter:
         """Return `{backend:device: record}`, the device as the session names it.
 
         The backend is the one that `options` name; without options, onnxruntime on the CPU. A graph runs at `batches`,
-        or at MIN, OPT and MAX of its batch profile, or else at one size. The numbers are those of the worst size, and
+        or at MIN, OPT and MAX of its batch profiles, or else at one size. The numbers are those of the worst size, and
         `batches` has each size's own; an image that fills a batch more than once counts by its worst copy. If one size
         cannot run, it was not measured.
 
@@ -122,8 +122,9 @@ class ParityMeter:
         return str(error).replace(f"{self._bundle.folder}{os.sep}", "")
 
     def _measure(self, artifact: Artifact, session: Session, batches: Sequence[int] | None) -> ParityRecord:
-        profile = batches or artifact.batch or session.batch
-        sizes = sorted(set(profile)) if profile else [min(BATCH, len(self._images.pixels))]
+        profiles = artifact.profiles or profiles_of(session)
+        asked = batches or [size for profile in profiles for size in profile]
+        sizes = sorted(set(asked)) or [min(BATCH, len(self._images.pixels))]
         name, found = headline(artifact.part), dict[int, ParityRecord]()
         for size in sizes:
             index = _cycle(len(self._images.pixels), size)
@@ -134,7 +135,7 @@ class ParityMeter:
             else:
                 found[size] = Measured(self._judge(artifact, index, out))
         size, worst = min(found.items(), key=lambda item: _rank(item[1], name))
-        if profile is None:
+        if not asked:
             return worst
         if isinstance(worst, NotMeasured):
             worst = dataclasses.replace(worst, reason=f"at a batch of {size}: {worst.reason}")

@@ -37,10 +37,15 @@ class Replicas:
         return [_run(tokenizer) for tokenizer in self.tokenizers]
 
     def warm_up(self, batch: int) -> None:
-        """Run both models on each device, with one image and with `batch`: engines choose and allocate then."""
+        """Run both models on each device, with one image and with `batch`: engines choose and allocate then.
+
+        Engines of several batch profiles do so for each: they run once more at OPT.
+        """
         spec = self.tokenizers[0].spec
-        for run in self.runs:
-            for count in sorted({1, batch}):
+        for run, tokenizer in zip(self.runs, self.tokenizers, strict=True):
+            several = [artifact.profiles for artifact in tokenizer.artifacts if len(artifact.profiles) > 1]
+            best = {profile[1] for profiles in several for profile in profiles if profile[1] <= batch}
+            for count in sorted({1, batch} | best):
                 images = np.zeros(IMAGE.shape(spec, count), IMAGE.dtype)
                 run("decode", run("encode", images))
 

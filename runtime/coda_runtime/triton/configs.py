@@ -30,7 +30,7 @@ def part_config(served: ServedPart, spec: Spec, options: RepositoryOptions, prov
         "input": [_tensor(part.input, spec)],
         "output": [_tensor(part.output, spec)],
         "version_policy": {"latest": {"num_versions": 1}},
-        "instance_group": [{"kind": Symbol(f"KIND_{options.device.upper()}"), "count": options.instances}],
+        "instance_group": [_instances(served, options)],
         "dynamic_batching": _batching(served, options),
         "model_warmup": [_warmup(part.input, spec, size) for size in sorted({1, *served.preferred, served.max_batch})],
     }
@@ -78,6 +78,15 @@ def _shape(tensor: TensorSpec, spec: Spec) -> dict[str, Value]:
 
 def _tensor(tensor: TensorSpec, spec: Spec) -> Message:
     return {"name": tensor.name, **_shape(tensor, spec)}
+
+
+def _instances(served: ServedPart, options: RepositoryOptions) -> Message:
+    group: dict[str, Value] = {"kind": Symbol(f"KIND_{options.device.upper()}"), "count": options.instances}
+    if served.profiles:
+        # Without them the first profile alone is used. Of these the server takes for each batch the one that holds it
+        # and whose OPT is nearest, as the runtime does.
+        group["profile"] = list(map(str, served.profiles))
+    return group
 
 
 def _batching(served: ServedPart, options: RepositoryOptions) -> Message:

@@ -26,6 +26,7 @@ class ServedPart:
     """One model: `files` that compute one part of the tokenizer, and the most images it takes in a batch.
 
     `format` is "onnx" or "tensorrt". `preferred` batch sizes are those that engines were tuned for; empty for ONNX.
+    `profiles` are the numbers of the engines' batch profiles, where they have several.
     """
 
     part: str
@@ -33,6 +34,7 @@ class ServedPart:
     files: tuple[ServedFile, ...]
     max_batch: int
     preferred: tuple[int, ...] = ()
+    profiles: tuple[int, ...] = ()
 
 
 def find(bundle: Bundle, part: str, format: str, precision: str) -> list[Artifact]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 
 from ..errors import ArtifactError, BundleError, EngineMismatchError, InputError
 from ..format.bundle import Bundle
 from ..format.engine_key import Capability, EngineKey, incompatibility
-from ..format.manifest import Artifact, Batch
+from ..format.manifest import Artifact
 from ..format.parts import PARTS
+from ..format.profiles import Batch, BatchSizes, profiles_text, span
 from .parts import ServedFile, ServedPart, find
 
 
@@ -26,20 +29,32 @@ def plan_parts(bundle: Bundle, precision: str, max_batch: int | None) -> tuple[S
             raise BundleError(_no_engine(bundle, part, precision))
         for engine in engines:
             _check_engine(bundle, engine)
-        batches = [engine.batch for engine in engines if engine.batch is not None]
+        batches = [engine.profiles for engine in engines]
         largest = largest_batch(batches, max_batch, f"the {part}'s engines")
-        preferred = {min(batch[1], largest) for batch in batches} | {largest}
-        parts.append(ServedPart(part, "tensorrt", _named(engines), largest, tuple(sorted(preferred))))
+        preferred = {min(best, largest) for profiles in batches for _, best, _ in profiles} | {largest}
+        numbers = _profile_numbers(part, engines, largest)
+        parts.append(ServedPart(part, "tensorrt", _named(engines), largest, tuple(sorted(preferred)), numbers))
     _check_together(parts)
     return tuple(parts)
 
 
-def largest_batch(batches: Sequence[Batch], wanted: int | None, whose: str) -> int:
-    """Return the most images that all of these profiles take, or `wanted` if they take that many. Raises InputError."""
-    smallest, largest = max(batch[0] for batch in batches), min(batch[2] for batch in batches)
+def largest_batch(batches: Sequence[Sequence[Batch]], wanted: int | None, whose: str) -> int:
+    """Return the most images that all engines of these profiles take, or `wanted` if they take that many.
+
+    Triton batches by itself, so that they have to take each size up to that. Raises InputError.
+    """
+    sizes = functools.reduce(operator.and_, map(BatchSizes.of, batches))
+    smallest = max(profile[0] for profile in map(span, batches))
     if smallest > 1:
         raise InputError(
             f"{whose} take {smallest} images at least, and Triton also runs single ones: build them with --batch 1,..."
+        )
+    largest, gap = sizes.max, sizes.first_gap
+    if gap is not None and (wanted is None or gap[0] <= wanted <= largest):
+        raise InputError(
+            f"{whose} take no batch from {gap[0]} to {gap[1]}, and Triton makes batches of any size: serve "
+            f"{gap[0] - 1} at most, or build them with profiles that leave no gap, such as --batch 1,1,{gap[1]} "
+            f"--batch {gap[1] + 1},{largest},{largest}"
         )
     if wanted is not None and wanted > largest:
         raise InputError(
@@ -76,6 +91,27 @@ def server_notes(parts: Sequence[ServedPart]) -> tuple[str, ...]:
     if never:
         notes.append(f"never measured: {', '.join(never)}")
     return tuple(notes)
+
+
+def _profile_numbers(part: str, engines: Sequence[Artifact], largest: int) -> tuple[int, ...]:
+    """Return which batch profiles a server may use, by number; none where the engines have one each.
+
+    A server sets each up for `largest` images, which one for more does not take. A model's config names them once, for
+    whichever of its engines is loaded. Raises BundleError where the engines differ in that.
+    """
+    if all(len(engine.profiles) == 1 for engine in engines):
+        return ()
+    found = {
+        tuple(number for number, (low, _, _) in enumerate(engine.profiles) if low <= largest): engine
+        for engine in engines
+    }
+    if len(found) > 1:
+        told = ", ".join(f"{engine.file}: {profiles_text(engine.profiles)}" for engine in found.values())
+        raise BundleError(
+            f"the {part}'s engines have different batch profiles ({told}), and Triton names them by number, the same "
+            "for all: build them again with the same --batch"
+        )
+    return next(iter(found))
 
 
 def _no_engine(bundle: Bundle, part: str, precision: str) -> str:

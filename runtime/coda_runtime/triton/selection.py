@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..errors import BundleError, CodaError, InputError
 from ..format.bundle import Bundle
-from ..format.manifest import Batch
 from ..format.parts import PARTS
+from ..format.profiles import Batch
 from ..tokenizer import MAX_PIXELS_PER_GPU_RUN, MAX_PIXELS_PER_RUN
 from .options import RepositoryOptions
 from .parts import ServedFile, ServedPart, find
@@ -50,10 +50,10 @@ def select(bundle: Bundle, options: RepositoryOptions) -> Selection:
     return Selection(precision, _onnx_parts(bundle, precision, options), notes)
 
 
-def check_request(options: RepositoryOptions, precisions: Sequence[str], batches: Sequence[Batch]) -> None:
+def check_request(options: RepositoryOptions, precisions: Sequence[str], batches: Sequence[Sequence[Batch]]) -> None:
     """Find what `select` would refuse in a bundle that is yet to be made.
 
-    It is going to have `precisions`, the default first, and TensorRT engines with these batch profiles. Raises
+    It is going to have `precisions`, the default first, and TensorRT engines each with these batch profiles. Raises
     InputError.
     """
     options.choose_precision(precisions)

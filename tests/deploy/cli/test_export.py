@@ -330,3 +330,16 @@ def test_verify_without_photographs(fp32_bundle: Path, tiny_folder: Path, tmp_pa
     assert "holds no images" in one_line(result, silent=False)
     shutil.rmtree(tmp_path / "empty")
     assert coda("verify", fp32_bundle, "--parity-images", tmp_path).exit_code == 2
+
+
+def test_engines_of_several_profiles(tiny_folder: Path, tmp_path: Path) -> None:
+    engines = ["--engine", "tensorrt-rtx", "--target", "sm89", "--batch", "2,3,4", "--batch", "1"]
+    result = coda("export", tiny_folder, "--out", tmp_path / "bundle", *engines)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(
+        "device memory of one execution context, by batch profile, estimated from the graph"
+    )
+    made = [a for a in Bundle.open(tmp_path / "bundle").manifest.artifacts if a.engine]
+    assert [(a.part, a.batch, a.profiles) for a in made] == [
+        (part, None, ((1, 1, 1), (2, 3, 4))) for part in ("encoder", "quantizer", "decoder")
+    ]

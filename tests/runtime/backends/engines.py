@@ -12,6 +12,7 @@ from coda_runtime.backends.tensorrt.engine import Engine
 from coda_runtime.backends.tensorrt.session import TensorRTSession
 from coda_runtime.format.bundle import describe_file
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.profiles import Batch
 from tests.runtime import tiny
 from tests.runtime.backends.cuda import fake_trt
 from tests.runtime.backends.cuda.host import HostLayer
@@ -20,29 +21,29 @@ FILES = {part: f"{part}.fp32.onnx" for part in ("encoder", "quantizer", "decoder
 REBUILD = "coda build BUNDLE --engine tensorrt"
 
 
-def write(folder: Path, bundle: Path, part: str, batch: tuple[int, int, int], **told: Any) -> Artifact:
+def write(folder: Path, bundle: Path, part: str, *profiles: Batch, **told: Any) -> Artifact:
     """Write an engine file to `folder`; `told` is what it says of itself that is not so in the bundle's graph."""
     name = f"{part}.engine"
-    content = {"onnx": str(bundle / FILES[part]), "batch": list(batch), **told}
+    content = {"onnx": str(bundle / FILES[part]), "profiles": profiles, **told}
     (folder / name).write_text(json.dumps(content))
     sha256, size = describe_file(folder, name)
-    return Artifact(part, "tensorrt", "fp32", name, sha256, size, batch=batch)
+    return Artifact(part, "tensorrt", "fp32", name, sha256, size).with_profiles(profiles)
 
 
 def session(
     folder: Path,
     bundle: Path,
     part: str = "decoder",
-    batch: tuple[int, int, int] = (1, 2, 4),
-    *,
+    batch: Batch = (1, 2, 4),
+    *more: Batch,
     trt: Any = None,
     layer: HostLayer | None = None,
     **options: Any,
 ) -> TensorRTSession:
-    """A session on the host's memory."""
+    """A session on the host's memory, of an engine of one batch profile or more."""
     trt = trt or fake_trt.make()
     layer = layer or HostLayer()
-    artifact = write(folder, bundle, part, batch)
+    artifact = write(folder, bundle, part, batch, *more)
     path = folder / artifact.file
     with layer.active():
         engine = Engine(trt, path, path.read_bytes(), artifact, REBUILD, allow_host_code=False)

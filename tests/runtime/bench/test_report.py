@@ -54,6 +54,13 @@ def changed(**cells: object) -> Results:
     return Results.check(data)
 
 
+def test_the_batch_profiles_of_an_engine_are_named_where_it_has_several() -> None:
+    for profiles, named in ([[1, 1, 1], [8, 16, 32]], True), ([[1, 4, 8]], False), ([], False):
+        data: Any = copy.deepcopy(document())
+        data["cells"][0]["artifacts"][0]["profiles"] = profiles
+        assert (", profiles 1,1,1 8,16,32)" in render([Results.check(data)])) == named
+
+
 def test_the_page_is_whole_and_needs_nothing_beside_it(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "report.html"
     write_report([results()], out)

@@ -52,6 +52,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "threads 1.5": (lambda d: cell(d).update(threads=1.5), "cells[0].threads"),
     "no backend": (lambda d: cell(d).pop("backend"), "cells[0].backend"),
     "an empty problem": (lambda d: cell(d).update(problem=""), "cells[0].problem"),
+    "a profile of two numbers": (
+        lambda d: cell(d)["artifacts"][0].update(profiles=[[1, 2]]),
+        "cells[0].artifacts[0].profiles[0]",
+    ),
     "load is a list": (lambda d: cell(d).update(load=[]), "cells[0].load"),
     "load lacks a key": (lambda d: cell(d)["load"].pop("load_s"), "cells[0].load.load_s"),
     "a library's version is a number": (lambda d: d["machine"]["libraries"].update(numpy=2), "machine.libraries.numpy"),

@@ -10,12 +10,13 @@ from onnx import TensorProto, helper
 
 from coda_runtime import BuildError
 from coda_runtime.backends.tensorrt.library import EngineLibrary
-from coda_runtime.build.builder import _use_timing_cache, build_engine, check_types
+from coda_runtime.build.builder import _configure, _use_timing_cache, build_engine, check_types, parse_network
 from coda_runtime.build.options import BuildOptions
 from tests.runtime import tiny
 from tests.runtime.build.conftest import TARGETS
 
 OPTIONS = BuildOptions((1, 2, 4), TARGETS)
+TWO = ((1, 1, 1), (8, 16, 32))
 
 
 @pytest.mark.parametrize("file", tiny.FILES[:3])
@@ -29,6 +30,16 @@ def test_every_part_builds(sealed: Path, rtx: EngineLibrary, file: str) -> None:
     phases = {phase for phase, _, _ in seen}
     assert len(phases) > 2
     assert all(0 <= done <= total for _, done, total in seen)
+
+
+def test_the_library_is_given_every_profile(sealed: Path, rtx: EngineLibrary) -> None:
+    """An engine cannot be opened without a GPU; what it is built by can be asked."""
+    options = BuildOptions(TWO, TARGETS)
+    file = sealed / "encoder.fp32.onnx"
+    parsed = parse_network(rtx, file, file.read_bytes())
+    config = parsed.builder.create_builder_config()
+    _configure(rtx.module, parsed.builder, parsed.network, config, options)
+    assert config.num_optimization_profiles == 2
 
 
 def test_what_the_parser_rejects_is_reported_by_node(tmp_path: Path, rtx: EngineLibrary) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from coda_runtime import BuildError, ChecksumError, InputError, MissingDependenc
 from coda_runtime.backends.tensorrt.library import EngineLibrary
 from coda_runtime.build import bundle as engines
 from coda_runtime.build.bundle import EngineRequest, add_engines
+from coda_runtime.build.memory import PartMemory
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.engine_key import system
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.parts import PARTS
 from coda_runtime.machine.devices import Gpu
 from tests.runtime import tiny
 from tests.runtime.build.conftest import TARGETS
@@ -174,6 +177,44 @@ def test_the_quantizer_serves_every_precision_s_batches(with_engines: Path, copy
     manifest = add_engines(folder, EngineRequest("tensorrt-rtx", BuildOptions((8, 16, 16), TARGETS), ("fp32",)))
     batches = {a.part: a.batch for a in manifest.artifacts if a.engine}
     assert batches == {"encoder": (8, 16, 16), "quantizer": (1, 16, 16), "decoder": (8, 16, 16)}
+
+
+def test_engines_of_two_profiles(sealed: Path, copy: Copy) -> None:
+    """The profiles are one engine's: the quantizer, which serves every precision, keeps those that it had."""
+    folder, told = copy(sealed), list[PartMemory]()
+    two = BuildOptions(((8, 16, 32), (1, 1, 1)), ("sm89",))
+    manifest = add_engines(folder, EngineRequest("tensorrt-rtx", two, report=told.extend))
+    made = [artifact for artifact in manifest.artifacts if artifact.engine]
+    assert [(artifact.batch, artifact.profiles) for artifact in made] == [(None, ((1, 1, 1), (8, 16, 32)))] * 3
+    assert [(part.part, part.precision) for part in told] == [(part, "fp32") for part in PARTS]
+    for part in told:
+        small, large = part.profiles
+        assert (small.profile, large.profile) == ((1, 1, 1), (8, 16, 32))
+        ends = (PARTS[part.part].input, PARTS[part.part].output)
+        row = sum(math.prod(end.row(tiny.SPEC)) * end.dtype.itemsize for end in ends)
+        assert (small.io_bytes, large.io_bytes) == (row, 32 * row)
+    opened = Bundle.open(folder)
+    opened.verify("always")
+    assert [artifact.profiles for artifact in opened.manifest.artifacts] == [a.profiles for a in manifest.artifacts]
+    wide = EngineRequest("tensorrt-rtx", BuildOptions((2, 4, 8), ("sm89",)), ("fp32",), report=pytest.fail)
+    again = add_engines(folder, wide)
+    assert {a.part: a.profiles for a in again.artifacts if a.engine} == {
+        "encoder": ((2, 4, 8),),
+        "quantizer": ((1, 1, 1), (2, 4, 8), (8, 16, 32)),
+        "decoder": ((2, 4, 8),),
+    }
+
+
+def test_what_stops_at_the_memory_leaves_the_bundle_as_it_was(sealed: Path, copy: Copy) -> None:
+    folder = copy(sealed)
+    before = snapshot(folder)
+
+    def stop(_: Sequence[PartMemory]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_engines(folder, EngineRequest("tensorrt-rtx", BuildOptions([(1, 1, 1), (2, 2, 2)]), report=stop))
+    assert snapshot(folder) == before
 
 
 def test_engines_for_two_models_of_one_capability_stand_beside_each_other() -> None:

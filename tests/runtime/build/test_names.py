@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import itertools
 from pathlib import Path
 
 import pytest
 
 from coda_runtime.backends.tensorrt.library import EngineLibrary
-from coda_runtime.build import builder
+from coda_runtime.build import builder, memory
 from coda_runtime.build.options import HARDWARE
 
 # Set only where targets are given, which only TensorRT-RTX has.
@@ -21,7 +22,8 @@ ROOTS = {"trt", "builder", "network", "parser", "config", "profile", "tensor", "
 
 def used() -> set[str]:
     names = set(HARDWARE.values())
-    for node in ast.walk(ast.parse(Path(builder.__file__).read_text(encoding="utf-8"))):
+    trees = [ast.parse(Path(module.__file__).read_text(encoding="utf-8")) for module in (builder, memory)]
+    for node in itertools.chain.from_iterable(map(ast.walk, trees)):
         chain = []
         while isinstance(node, ast.Attribute):
             chain.append(node.attr)

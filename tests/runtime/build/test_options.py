@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from coda_runtime import BackendError, BuildError, InputError, MissingDependencyError
 from coda_runtime.backends.tensorrt.library import EngineLibrary, find_library
-from coda_runtime.build.options import BuildOptions, parse_batch, parse_targets
+from coda_runtime.build.options import BuildOptions, parse_batch, parse_batches, parse_targets
 
 
 @given(sizes=st.lists(st.integers(1, 9999), min_size=3, max_size=3))
@@ -23,6 +23,27 @@ def test_a_profile_is_read_as_it_is_written(sizes: list[int]) -> None:
     else:
         with pytest.raises(InputError, match="expected MIN,OPT,MAX, rising, from 1"):
             BuildOptions(batch=(sizes[0], sizes[1], sizes[2]))
+
+
+def test_several_profiles_come_in_one_order() -> None:
+    one, other = parse_batches(["8,16,32", "1"]), parse_batches(["1,1,1", "8,16,32"])
+    assert BuildOptions(batch=one).profiles == BuildOptions(batch=other).profiles == ((1, 1, 1), (8, 16, 32))
+    assert BuildOptions(batch=[(2, 3, 4)]).profiles == BuildOptions(batch=(2, 3, 4)).profiles == ((2, 3, 4),)
+    assert BuildOptions().profiles == ((1, 4, 8),)
+
+
+@pytest.mark.parametrize(
+    ("batches", "match"),
+    [
+        ([(1, 1, 1), (8, 4, 32)], "batch is 8,4,32; expected MIN,OPT,MAX, rising, from 1"),
+        ([(1, 1, 1), (2, 2, 2), (1, 1, 1)], "batch has the profile 1,1,1 twice; expected each once"),
+        ([], "batch has 0 profiles; expected 1 to 16"),
+        ([(size, size, size) for size in range(1, 18)], "batch has 17 profiles; expected 1 to 16"),
+    ],
+)
+def test_several_profiles_that_are_none(batches: Any, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        BuildOptions(batch=batches)
 
 
 def test_one_number_is_a_fixed_batch() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.engine_key import with_scratch
+from coda_runtime.format.manifest import Artifact, Manifest
+from tests.runtime import tiny
 from tests.runtime.cli.conftest import Run
 from tests.runtime.triton import reading
 
@@ -52,10 +56,37 @@ def test_json(coda: Run, sealed: Path, tmp_path: Path) -> None:
 
 
 @needs_rtx
+def test_several_profiles(coda: Run, sealed: Path, tmp_path: Path) -> None:
+    two = (*RTX[:-1], "8,16,32", "--batch", "1")
+    done = coda("build", sealed, *two, "--out", tmp_path / "out")
+    assert done.returncode == 0, done
+    first, *parts, last = done.stderr.splitlines()[:5]
+    assert first == "device memory of one execution context, by batch profile, estimated from the graph:"
+    for part, line in zip(("encoder", "quantizer", "decoder"), parts, strict=True):
+        memory = r"[\d.]+ MB of input and output, about [\d.]+ MB to work in"
+        assert re.fullmatch(rf"  {part} fp32 +1,1,1: {memory}; 8,16,32: {memory}", line), line
+    assert last == "  (fusion and tactics change it; an engine tells its own once it is loaded on its GPU)"
+    assert done.stdout.count("1,1,1 8,16,32") == 3
+    assert coda("inspect", tmp_path / "out").stdout.count("1,1,1 8,16,32") == 3
+    told = coda("build", sealed, *two, "--out", tmp_path / "json", "--json")
+    assert told.returncode == 0, told
+    report = json.loads(told.stdout)
+    assert [entry["profiles"] for entry in report["engines"]] == [[[1, 1, 1], [8, 16, 32]]] * 3
+    assert "batch" not in report["engines"][0]
+    for part in report["memory"]:
+        small, large = part["profiles"]
+        assert (small["batch"], large["batch"]) == ([1, 1, 1], [8, 16, 32])
+        assert large["io_bytes"] == 32 * small["io_bytes"] > 0
+        assert large["activation_bytes"] > small["activation_bytes"] > 0
+
+
+@needs_rtx
 def test_the_wrong_way_round(fails: Fails, coda: Run, sealed: Path) -> None:
     assert 'pip install "tensorrt>=11"' in fails("build", sealed, "--engine", "tensorrt")
     assert "has no target sm90; it has sm75" in fails("build", sealed, "--engine", "tensorrt-rtx", "--target", "sm90")
     assert "expected MIN,OPT,MAX" in fails("build", sealed, "--engine", "tensorrt-rtx", "--batch", "4,2")
+    twice = ("--batch", "1,2,4", "--batch", "1,2,4")
+    assert "has the profile 1,2,4 twice" in fails("build", sealed, "--engine", "tensorrt-rtx", *twice)
     assert "there is no folder" in fails("build", "missing/", "--engine", "tensorrt-rtx")
     neither = coda("build", sealed)
     assert neither.returncode == 2
@@ -98,3 +129,19 @@ def test_the_wrong_way_round_with_triton(fails: Fails, sealed: Path, tmp_path: P
     assert "none is built: add --engine tensorrt" in told
     assert "one inside the other" in fails("build", sealed, "--triton", sealed / "models")
     assert list(tmp_path.glob("*")) == [tmp_path / "work"]
+
+
+def test_inspect_shows_what_each_profile_works_in_where_that_is_known(coda: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    artifacts = tiny.write_files(folder)
+    made = []
+    for part, scratch in (("encoder", [4_000, 123_000_000]), ("decoder", None)):
+        (folder / f"{part}.engine").write_bytes(b"in the place of an engine")
+        about = describe_file(folder, f"{part}.engine")
+        engine = Artifact(part, "tensorrt", "fp32", f"{part}.engine", *about, engine={"library": "tensorrt"})
+        several = engine.with_profiles([(1, 1, 1), (8, 16, 32)])
+        made.append(several if scratch is None else with_scratch(several, scratch))
+    seal(folder, Manifest(tiny.SPEC, (*artifacts, *made)))
+    shown = coda("inspect", folder).stdout
+    assert "1,1,1 (4.0 kB) 8,16,32 (123.0 MB)" in shown
+    assert "1,1,1 8,16,32" in shown

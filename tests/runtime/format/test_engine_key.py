@@ -10,7 +10,15 @@ import pytest
 
 from coda_runtime import EngineMismatchError
 from coda_runtime.build.options import BuildOptions
-from coda_runtime.format.engine_key import BuildFlags, Capability, EngineKey, OnnxSource, incompatibility, system
+from coda_runtime.format.engine_key import (
+    BuildFlags,
+    Capability,
+    EngineKey,
+    OnnxSource,
+    incompatibility,
+    system,
+    with_scratch,
+)
 from coda_runtime.format.manifest import Artifact, Manifest
 from tests.runtime import tiny
 
@@ -169,6 +177,29 @@ def test_tensorrt_rtx_engines_cross_systems_and_name_their_gpus() -> None:
 def test_an_engine_without_a_key_never_loads(change: dict[str, Any]) -> None:
     text = message(dataclasses.replace(engine(), **change))
     assert "the manifest does not say what it was built for" in text
+
+
+def test_an_engine_of_several_profiles_is_rebuilt_with_all_of_them() -> None:
+    several = engine().with_profiles([(1, 1, 1), (8, 16, 32)])
+    assert message(several) == ""
+    assert "--precision bf16 --batch 1,1,1 --batch 8,16,32" in message(several, library_version="11.5")
+
+
+def test_a_reader_that_knows_one_profile_only_finds_such_an_engine_incompatible() -> None:
+    """It reads the entry without the key that it does not know: what is left says nothing of batches."""
+    entry = engine().with_profiles([(1, 1, 1), (8, 16, 32)]).to_json()
+    del entry["profiles"]
+    assert "the manifest does not say what it was built for" in message(Artifact.from_json(entry))
+
+
+def test_the_memory_of_profiles_is_recorded_and_not_compared() -> None:
+    made = with_scratch(engine(), [100, 3000])
+    assert made.engine is not None
+    assert EngineKey.from_json(made.engine).scratch_bytes == (100, 3000)
+    assert EngineKey.from_json(made.engine).to_json() == made.engine
+    assert message(made) == ""
+    for mangled in (7, [1, -1], ["1"], None):
+        assert EngineKey.from_json({**made.engine, "scratch_bytes": mangled}).scratch_bytes is None
 
 
 @pytest.mark.parametrize("field", ["library", "library_version", "targets", "os", "onnx"])

@@ -47,6 +47,22 @@ def test_what_is_read_is_written_back(data: dict[str, Any]) -> None:
     assert Manifest.parse(manifest.dump()) == manifest
 
 
+def test_several_profiles_stand_where_one_does_not(data: dict[str, Any]) -> None:
+    data["artifacts"][0] |= {"profiles": [[1, 1, 1], [8, 16, 32]], "engine": {"targets": ["sm89"]}}
+    manifest = Manifest.parse(json.dumps(data))
+    artifact = manifest.artifacts[0]
+    assert (artifact.batch, artifact.profiles) == (None, ((1, 1, 1), (8, 16, 32)))
+    written = json.loads(manifest.dump())["artifacts"][0]
+    assert written == data["artifacts"][0]
+    assert "batch" not in written, "who knows of one profile alone must not take one of these for it"
+    one = artifact.with_profiles([(1, 4, 8)])
+    assert (one.batch, one.profiles) == ((1, 4, 8), ((1, 4, 8),))
+    assert "profiles" not in one.to_json()
+    assert one.with_profiles(artifact.profiles) == artifact
+    data["artifacts"][0]["batch"] = [1, 4, 8]
+    _fails(data, r"artifacts\[0\] has batch and profiles; expected one of them")
+
+
 def test_a_newer_format_says_to_upgrade_before_anything_else(data: dict[str, Any]) -> None:
     with pytest.raises(FormatVersionError, match="newer coda: upgrade coda-runtime"):
         Manifest.parse('{"format_version": 2}')
@@ -94,6 +110,15 @@ def test_missing_keys_of_an_artifact_are_named(data: dict[str, Any], key: str) -
         (("artifacts", 0, "sha256"), "ABC", "64 lower-case"),
         (("artifacts", 0, "bytes"), -1, "bytes is -1"),
         (("artifacts", 0, "batch"), [4, 2, 8], "batch"),
+        (
+            ("artifacts", 0, "profiles"),
+            [1, 4, 8],
+            r"\[1, 4, 8\]; expected 2 to 16 different \[min, opt, max\]",
+        ),
+        (("artifacts", 0, "profiles"), [[1, 4, 8]], "profiles is"),
+        (("artifacts", 0, "profiles"), [[1, 4, 8], [1, 4, 8]], "profiles is"),
+        (("artifacts", 0, "profiles"), [[1, 4, 8], None], "profiles is"),
+        (("artifacts", 0, "profiles"), [[1, 4, 8], [8, 4, 1]], "profiles is"),
         (("artifacts", 0, "parity"), 3, "parity is 3"),
         (("artifacts", 0), "encoder", r"artifacts\[0\] must be an object"),
         (("artifacts",), {}, "artifacts is {}"),

@@ -97,6 +97,13 @@ def test_a_profile_of_one_size(bundle: Bundle, graphs: Graphs, fake: FakeBackend
     assert numbers["batches"] == {"2": {"step_agreement": 1.0}}
 
 
+def test_every_profile_is_run_at_its_sizes(bundle: Bundle, graphs: Graphs, fake: FakeBackend) -> None:
+    several = graphs["encoder"].with_profiles([(1, 1, 1), (2, 3, 4)])
+    numbers = ParityMeter.of_bundle(bundle).measure(several, FAKE)["fake:cuda:3"].to_json()
+    assert list(numbers["batches"]) == ["1", "2", "3", "4"]
+    assert set(fake.sizes) == {1, 2, 3, 4}
+
+
 def test_the_session_s_own_profile_counts_too(
     bundle: Bundle, graphs: Graphs, fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,8 @@ class TestNumbers:
             {"bytes": 2**63},
             {"batch": [10**9, 10**9, 10**9]},
             {"batch": [1, 1, 65_537]},
+            {"profiles": [[1, 1, 1], [1, 1, 65_537]]},
+            {"profiles": [[size, size, size] for size in range(1, 18)]},
             {"parity": {"x": {"psnr": 10**400}}},
             {"engine": {"targets": -(10**30)}},
         ],

@@ -38,8 +38,8 @@ def engine(folder: Path, source: Artifact, target: str = "sm89", **changes: Any)
     )
     key = made_here.to_json() | {"os": "linux-x86_64"}
     key |= {name: changes.pop(name) for name in list(changes) if name in key}
-    made = Artifact(source.part, library, source.precision, file, *describe_file(folder, file), options.batch, key)
-    return dataclasses.replace(made, **{"parity": MEASURED, **changes})
+    made = Artifact(source.part, library, source.precision, file, *describe_file(folder, file), engine=key)
+    return dataclasses.replace(made.with_profiles(options.profiles), **{"parity": MEASURED, **changes})
 
 
 Engines = Callable[[Path, list[Artifact]], list[Artifact]]

@@ -12,6 +12,7 @@ import pytest
 from coda_runtime import BundleError, CodaError, EngineMismatchError, InputError
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.profiles import Batch
 from coda_runtime.triton import RepositoryOptions, check_request, write_repository
 from tests.runtime.triton import reading
 from tests.runtime.triton.conftest import NOT_RUN, PARTS, Engines, engine
@@ -64,6 +65,7 @@ def test_engines_for_several_gpus(with_engines: Make, tmp_path: Path) -> None:
     assert made.max_batch["encode"] == 4, "what all of them take"
     configs = reading.check(tmp_path / "models")
     for part in PARTS:
+        assert not configs[part].instance_group[0].profile, "each has one"
         names = {"8.9": "model.sm89.plan", "12.0": "model.sm120.plan"}
         assert dict(configs[part].cc_model_filenames) == names
         assert list(configs[part].dynamic_batching.preferred_batch_size) == [1, 2, 4]
@@ -99,6 +101,57 @@ def test_a_smaller_batch_than_the_engines(with_engines: Make, tmp_path: Path) ->
     assert list(reading.check(tmp_path / "models")["encoder"].dynamic_batching.preferred_batch_size) == [3]
     with pytest.raises(InputError, match=r"to be 9, and the encoder's engines take 8 images at most"):
         write_repository(bundle, tmp_path / "more", RepositoryOptions(max_batch=9, format="tensorrt"))
+
+
+def several(*profiles: Batch) -> Engines:
+    """An engine of these profiles for each part."""
+    return lambda folder, sources: [engine(folder, source).with_profiles(profiles) for source in sources]
+
+
+def test_a_server_is_told_the_profiles(with_engines: Make, tmp_path: Path) -> None:
+    made = write_repository(with_engines(several((1, 1, 1), (2, 16, 32))), tmp_path / "models")
+    assert (made.format, made.max_batch["encode"]) == ("tensorrt", 32)
+    for part, config in reading.check(tmp_path / "models").items():
+        if part in PARTS:
+            assert list(config.instance_group[0].profile) == ["0", "1"]
+            assert list(config.dynamic_batching.preferred_batch_size) == [1, 16, 32]
+
+
+def test_a_gap_between_profiles_is_not_served(with_engines: Make, tmp_path: Path) -> None:
+    bundle = with_engines(several((1, 1, 1), (8, 16, 32)))
+    told = (
+        "the encoder's engines take no batch from 2 to 7, and Triton makes batches of any size: serve 1 at most, or "
+        "build them with profiles that leave no gap, such as --batch 1,1,7 --batch 8,32,32"
+    )
+    for asked in (ASKED, RepositoryOptions(format="tensorrt", max_batch=16)):
+        with pytest.raises(InputError, match=told):
+            write_repository(bundle, tmp_path / "models", asked)
+    with pytest.raises(InputError, match="to be 33, and the encoder's engines take 32 images at most"):
+        write_repository(bundle, tmp_path / "models", RepositoryOptions(format="tensorrt", max_batch=33))
+    made = write_repository(bundle, tmp_path / "models")
+    assert made.format == "onnx"
+    assert told in made.notes[0]
+    small = write_repository(bundle, tmp_path / "small", RepositoryOptions(format="tensorrt", max_batch=1))
+    assert (small.format, small.max_batch["encode"]) == ("tensorrt", 1)
+    for part in PARTS:
+        profiles = list(reading.check(tmp_path / "small")[part].instance_group[0].profile)
+        assert profiles == ["0"], "a server would set up the other one for a batch of 1, and not load the model"
+
+
+def test_engines_of_one_model_have_profiles_of_the_same_numbers(with_engines: Make, tmp_path: Path) -> None:
+    def engines(folder: Path, sources: list[Artifact]) -> list[Artifact]:
+        return [
+            made
+            for source in sources
+            for made in (
+                engine(folder, source, "sm89").with_profiles([(1, 1, 1), (2, 4, 8)]),
+                engine(folder, source, "sm120"),
+            )
+        ]
+
+    told = r"encoder's engines have different batch profiles \(.*sm89.*: 1,1,1 2,4,8, .*sm120.*: 1,4,8\)"
+    with pytest.raises(BundleError, match=told):
+        write_repository(with_engines(engines), tmp_path / "models", ASKED)
 
 
 def test_rtx_engines_have_no_backend(with_engines: Make, tmp_path: Path) -> None:
@@ -161,12 +214,14 @@ def test_engines_that_do_not_go_together(
 
 
 def test_what_is_known_before_engines_are_built() -> None:
-    check_request(ASKED, ["fp32"], [(1, 4, 8)])
+    check_request(ASKED, ["fp32"], [[(1, 4, 8)]])
+    check_request(ASKED, ["fp32"], [[(1, 1, 1), (2, 4, 8)]])
     check_request(RepositoryOptions(), ["fp32"], [])
     for options, precisions, batches, message in (
         (ASKED, ["fp32"], [], "none is built: add --engine tensorrt"),
-        (ASKED, ["fp32"], [(2, 4, 8)], "take 2 images at least"),
-        (RepositoryOptions(format="tensorrt", max_batch=9), ["fp32"], [(1, 4, 8)], "to be 9, and the engines take 8"),
+        (ASKED, ["fp32"], [[(2, 4, 8)]], "take 2 images at least"),
+        (ASKED, ["fp32"], [[(1, 1, 1), (4, 4, 8)]], "the engines take no batch from 2 to 3"),
+        (RepositoryOptions(format="tensorrt", max_batch=9), ["fp32"], [[(1, 4, 8)]], "to be 9, and the engines take 8"),
         (RepositoryOptions(device="cpu"), ["bf16", "fp32"], [], "no bf16 convolution"),
         (RepositoryOptions(precision="fp16"), ["bf16", "fp32"], [], "the bundle has bf16, fp32"),
     ):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ArtifactError, BackendError, CodaError, DeviceError, InputError
-from ...format.manifest import Batch
+from ...format.profiles import Batch
 from ..base import DeviceArray
 from .library import SILENT, cause, run_error
 

@@ -26,7 +26,7 @@ from ..base import Backend, LoadOptions
 from ..cuda.layer import DeviceLayer
 from ..cuda.opening import compute_capability, gpu_name, missing, open_device
 from .engine import Engine
-from .inspection import engine_information
+from .inspection import EngineFacts, engine_information
 from .library import find_library, module_name, targets_of
 from .library import missing as library_missing
 from .session import TensorRTSession
@@ -90,12 +90,13 @@ class TensorRTBackend(Backend):
         _, layer, engine = self._open(bundle, artifact, options)
         return TensorRTSession(engine, layer, library=self.name)
 
-    def information(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> str:
-        """Return what the inspector tells of an engine's layers, as JSON. Raises as `load` does."""
+    def facts(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> EngineFacts:
+        """Return what an engine tells of itself. Raises as `load` does."""
         trt, layer, engine = self._open(bundle, artifact, options)
         with layer.active():
             try:
-                return engine_information(engine.raw, trt)
+                scratch = tuple(map(engine.scratch_bytes, range(len(engine.profiles))))
+                return EngineFacts(engine_information(engine.raw, trt), scratch)
             finally:
                 engine.close()
 

@@ -1,4 +1,4 @@
-"""A deserialised engine: its one input and one output, its batch profile, its contexts."""
+"""A deserialised engine: its one input and one output, its batch profiles, its contexts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArtifactError, EngineMismatchError
-from ...format.manifest import Artifact, Batch
+from ...format.manifest import Artifact
 from ...format.parts import PARTS
+from ...format.profiles import Batch, profiles_text
+from ..cuda.layer import Stream
 from .messages import Messages
 
 
@@ -54,12 +56,13 @@ class Engine:
             )
         self._runtime = runtime
         self.raw = raw
-        self.input, self.output, self.batch = _read(trt, raw, path, artifact, rebuild)
+        self.input, self.output, self.profiles = _read(trt, raw, path, artifact, rebuild)
 
-    def create_context(self, count: int | None, scratch: int, nbytes: int) -> Any:
-        """Return a context that works in the memory at `scratch`; for `count` images only, or for any number.
+    def create_context(self, profile: int, stream: Stream, count: int | None, scratch: int, nbytes: int) -> Any:
+        """Return a context of a profile that works in the memory at `scratch`, for `count` images only or for any.
 
-        Raises BackendError, DeviceMemoryError.
+        `profile` is its index, and `stream` what the context is going to run on. Raises BackendError,
+        DeviceMemoryError.
         """
         trt = self._trt
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -78,12 +81,20 @@ class Engine:
                 context = self.raw.create_execution_context(config)
             if context is None:
                 raise self.messages.error(failed, remedy)
+            # A context begins with the first profile. What another one needs is copied on the stream, and is to be
+            # there before the context is given memory and shapes.
+            if len(self.profiles) > 1:
+                if not context.set_optimization_profile_async(profile, stream.handle):
+                    raise self.messages.error(f"{failed} in its profile {profile}", remedy)
+                stream.sync()
             if nbytes:
                 context.set_device_memory(scratch, nbytes)
         return context
 
-    def scratch_bytes(self) -> int:
-        """Return the bytes of device memory that a context works in."""
+    def scratch_bytes(self, profile: int) -> int:
+        """Return the bytes of device memory that a context of a profile works in, for any of its batches."""
+        if len(self.profiles) > 1:
+            return int(self.raw.get_device_memory_size_for_profile_v2(profile))
         return int(self.raw.device_memory_size_v2)
 
     def close(self) -> None:
@@ -92,7 +103,7 @@ class Engine:
         self._runtime = None
 
 
-def _read(trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str) -> tuple[Tensor, Tensor, Batch]:
+def _read(trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str) -> tuple[Tensor, Tensor, tuple[Batch, ...]]:
     names = [raw.get_tensor_name(i) for i in range(raw.num_io_tensors)]
     inputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
@@ -108,17 +119,18 @@ def _read(trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str) -> t
                 f"{path} has {found.name} of {found.dtype}, and the {artifact.part} has {expected.name} of "
                 f"{expected.dtype}. {rebuild}"
             )
-    if raw.num_optimization_profiles != 1:
+    profiles = tuple(_profile(raw, source.name, index) for index in range(raw.num_optimization_profiles))
+    if artifact.profiles and profiles != artifact.profiles:
         raise ArtifactError(
-            f"{path} has {raw.num_optimization_profiles} optimization profiles; expected one. {rebuild}"
+            f"{path} takes batches {profiles_text(profiles) or 'of no profile'} (min, opt, max), and the manifest says "
+            f"{profiles_text(artifact.profiles)}. {rebuild}"
         )
-    low, best, high = (int(next(iter(shape))) for shape in raw.get_tensor_profile_shape(source.name, 0))
-    if artifact.batch is not None and (low, best, high) != artifact.batch:
-        raise ArtifactError(
-            f"{path} takes batches {low},{best},{high} (min, opt, max), and the manifest says "
-            f"{','.join(map(str, artifact.batch))}. {rebuild}"
-        )
-    return source, target, (low, best, high)
+    return source, target, profiles
+
+
+def _profile(raw: Any, name: str, index: int) -> Batch:
+    low, best, high = (int(next(iter(shape))) for shape in raw.get_tensor_profile_shape(name, index))
+    return low, best, high
 
 
 def _tensor(trt: Any, raw: Any, name: str, path: Path, rebuild: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""One executor of an engine: a stream, buffers, contexts and CUDA graphs, used by one thread at a time.
+"""One executor of an engine's profile: a stream, buffers, contexts and CUDA graphs, used by one thread at a time.
 
 A graph is valid as long as the context it was recorded from is not changed, and other batches change a context. So each
 size that has a graph has a context of its own, and all contexts of an executor share one scratch memory: they work one
@@ -41,21 +41,24 @@ class _Plain:
 class Executor:
     """See the module's docstring. All methods are called inside `layer.active()`, `close` at last.
 
-    Raises DeviceMemoryError, BackendError.
+    `profile` is the index of the batch profile that it runs, and holds memory for. Raises DeviceMemoryError,
+    BackendError.
     """
 
-    def __init__(self, engine: Engine, layer: DeviceLayer, staging: StagingPool) -> None:
+    def __init__(self, engine: Engine, profile: int, layer: DeviceLayer, staging: StagingPool) -> None:
         self._engine = engine
+        self._profile = profile
         self._layer = layer
         self.stream = layer.create_stream()
         self._transfers = Transfers(layer, staging, self.stream)
-        max_batch = engine.batch[2]
+        batch = engine.profiles[profile]
+        max_batch = batch[2]
         self._input = layer.allocate(engine.input.nbytes(max_batch), self.stream)
         self._output = layer.allocate(engine.output.nbytes(max_batch), self.stream)
-        self._scratch_bytes = engine.scratch_bytes()
+        self._scratch_bytes = engine.scratch_bytes(profile)
         self._scratch = layer.allocate(max(1, self._scratch_bytes), self.stream)
         self._plain = _Plain()
-        self._sizes = {count: _Size() for count in engine.batch}
+        self._sizes = {count: _Size() for count in batch}
 
     @property
     def graphs(self) -> dict[int, str]:
@@ -141,7 +144,8 @@ class Executor:
         """Return a context, new or given, set to a batch size and the executor's buffers."""
         engine = self._engine
         if context is None:
-            context = engine.create_context(count if own else None, self._scratch.address, self._scratch_bytes)
+            memory = (self._scratch.address, self._scratch_bytes)
+            context = engine.create_context(self._profile, self.stream, count if own else None, *memory)
         failed = f"{engine.name} does not take a batch of {count}"
         with engine.messages.calls(failed, engine.rebuild):
             done = (

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BuildError
@@ -19,6 +20,18 @@ _TYPES = (
     ("integer", re.compile(r"u?int\d+|bool", re.IGNORECASE)),
 )
 _PRODUCTS = re.compile(r"conv|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine tells of itself once it is loaded.
+
+    `layers` is the inspector's JSON. `scratch_bytes` is the device memory that one context of each batch profile works
+    in, besides its input and output.
+    """
+
+    layers: str
+    scratch_bytes: tuple[int, ...]
 
 
 def engine_information(engine: Any, trt: Any) -> str:

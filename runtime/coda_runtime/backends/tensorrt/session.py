@@ -1,4 +1,4 @@
-"""A loaded engine, run from many threads: each takes an executor for the time of its call."""
+"""A loaded engine, run from many threads: each takes an executor of its batch's profile for the time of its call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import ClosedError, DeviceMemoryError, InputError
+from ...errors import DeviceMemoryError, InputError
+from ...format.profiles import Batch, BatchSizes, choose_profile, profile_text, profiles_text, span
 from ..base import DeviceArray
 from ..cuda.array import CudaArray
 from ..cuda.dlpack import Kept, borrow
@@ -19,16 +20,17 @@ from ..cuda.layer import DeviceLayer, Stream
 from ..cuda.staging import StagingPool
 from .engine import Engine
 from .executor import Executor
+from .pool import ExecutorPool, closed_error
 
 MAX_EXECUTORS = 4
-"""Executors of one session: further threads wait. Each has the engine's scratch memory once more."""
+"""Executors of one profile: further threads wait. Each has the profile's scratch memory once more."""
 
 
 class TensorRTSession:
-    """Implements `DeviceSession`. Its logic is tested with the host's memory.
+    """Implements `DeviceSession` and `ProfiledSession`. Its logic is tested with the host's memory.
 
-    `device` is "cuda:N", `batch` the engine's (min, opt, max), `max_executors` how many threads run at once: it falls
-    to the number there is when the GPU's memory does not suffice for one more.
+    `device` is "cuda:N", `profiles` are the engine's, and `batch` spans them. `max_executors` is how many threads run
+    at once in one profile. Each profile has executors of its own, and takes memory once it is used.
     """
 
     def __init__(
@@ -41,32 +43,35 @@ class TensorRTSession:
         staging: StagingPool | None = None,
     ) -> None:
         self.device = f"cuda:{layer.index}"
-        self.batch = engine.batch
-        self.max_executors = max_executors
+        self.profiles = engine.profiles
+        self.batch = span(engine.profiles)
         self._engine = engine
         self._layer = layer
         self._library = library
         self._staging = staging or StagingPool(layer)
         self._kept = Kept()
         self._dlpack_stream: Stream | None = None
-        self._change = threading.Condition()
-        self._executors: list[Executor] = []
-        self._free: list[Executor] = []
-        self._making = 0
+        self._pools = [
+            ExecutorPool(engine, index, layer, self._staging, max_executors) for index in range(len(engine.profiles))
+        ]
+        self._change = threading.Lock()
         self._closed = False
 
     @property
     def graphs(self) -> Mapping[int, tuple[str, ...]]:
         """For each batch size that is to have a CUDA graph, per executor: whether it is recorded, or why not."""
-        with self._change:
-            executors = [executor.graphs for executor in self._executors]
-        return {count: tuple(states[count] for states in executors) for count in sorted(set(self.batch))}
+        pools = {count: self._pool(count) for profile in self.profiles for count in profile}
+        return {count: pool.graphs(count) for count, pool in sorted(pools.items()) if count in pool.batch}
+
+    @property
+    def max_executors(self) -> int:
+        """How many threads run at once, each in the profile of its batch."""
+        return sum(pool.max_executors for pool in self._pools)
 
     @property
     def executors(self) -> int:
         """How many executors there are."""
-        with self._change:
-            return len(self._executors)
+        return sum(map(len, self._pools))
 
     def run(self, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Run [B, ...] through the engine and return its output, a new array.
@@ -75,7 +80,7 @@ class TensorRTSession:
         ClosedError.
         """
         self._check(batch.shape, batch.dtype)
-        with self._executor() as executor:
+        with self._executor(len(batch)) as executor:
             out = executor.run(batch)
             self._kept.collect()
             return out
@@ -97,7 +102,7 @@ class TensorRTSession:
         with self._layer.active():
             with self._change:
                 if self._closed:
-                    raise self._closed_error()
+                    raise closed_error(self._engine.name)
                 if self._dlpack_stream is None:
                     self._dlpack_stream = self._layer.create_stream()
                 stream = self._dlpack_stream
@@ -112,7 +117,7 @@ class TensorRTSession:
         """
         checked = batch if isinstance(batch, np.ndarray) else self.take(batch)
         self._check(checked.shape, checked.dtype)
-        with self._executor() as executor:
+        with self._executor(checked.shape[0]) as executor:
             self._kept.collect()
             return executor.run_on_device(checked)
 
@@ -122,12 +127,9 @@ class TensorRTSession:
             if self._closed:
                 return
             self._closed = True
-            executors, self._executors, self._free = self._executors, [], []
-            self._change.notify_all()
         with self._layer.active():
-            for executor in executors:
-                executor.close()
-            executors.clear()
+            for pool in self._pools:
+                pool.close()
             self._kept.collect()
             self._engine.close()
 
@@ -136,71 +138,50 @@ class TensorRTSession:
         if not sys.is_finalizing() and hasattr(self, "_closed"):
             self.close()
 
-    def _closed_error(self) -> ClosedError:
-        return ClosedError(f"{self._engine.name} is closed; load the bundle again with coda_runtime.load")
-
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        wanted, (low, best, high) = self._engine.input, self.batch
+        wanted = self._engine.input
         if dtype != wanted.dtype or len(shape) != 1 + len(wanted.shape) or tuple(shape[1:]) != wanted.shape:
             raise InputError(
                 f"{self._engine.name} got {dtype} {list(shape)}; expected {wanted.dtype} "
                 f"[B, {', '.join(map(str, wanted.shape))}]"
             )
-        if not low <= shape[0] <= high:
-            raise InputError(
-                f"{self._engine.name} got a batch of {shape[0]}; it was built for batches from {low} to {high}, best "
-                f"{best}: use such batches, or build it for others: "
-                f"coda build BUNDLE --engine {self._library} --batch MIN,OPT,MAX"
-            )
+        self._pool(shape[0])
 
     @contextmanager
-    def _executor(self) -> Iterator[Executor]:
-        with self._layer.active(), self._explained():
-            executor = self._acquire()
-            try:
-                yield executor
-            finally:
-                with self._change:
-                    # Last in, first out: the executor that ran last has its graphs, and the others may stay unused.
-                    self._free.append(executor)
-                    self._change.notify()
+    def _executor(self, count: int) -> Iterator[Executor]:
+        """Yield an executor of the profile that a batch of `count` images runs in."""
+        pool = self._pool(count)
+        with self._layer.active(), self._explained(pool.batch), pool.executor() as executor:
+            yield executor
+
+    def _pool(self, count: int) -> ExecutorPool:
+        index = choose_profile(self.profiles, count)
+        if index is None:
+            raise InputError(f"{self._engine.name} got a batch of {count}; it was built for {self._built_for()}")
+        return self._pools[index]
+
+    def _built_for(self) -> str:
+        """Return the batches that the engine takes, and the way to others."""
+        build = f"coda build BUNDLE --engine {self._library} --batch MIN,OPT,MAX"
+        if len(self.profiles) == 1:
+            low, best, high = self.batch
+            return f"batches from {low} to {high}, best {best}: use such batches, or build it for others: {build}"
+        return (
+            f"batches {BatchSizes.of(self.profiles)}, in the profiles {profiles_text(self.profiles)}: use such "
+            f"batches, or build it with a profile more: {build} for each"
+        )
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Explain errors: smaller batches do not help, since an executor's memory is for the largest."""
+    def _explained(self, batch: Batch) -> Iterator[None]:
+        """Explain errors: smaller batches of a profile do not help, since its memory is for the largest."""
         try:
             yield
         except DeviceMemoryError as error:
             what = str(error).rpartition("; ")[0] or str(error)
+            whole = len(self.profiles) == 1
+            where = "" if whole else f" in the profile {profile_text(batch)}"
             raise DeviceMemoryError(
-                f"{what}; {self._engine.name} holds memory for batches of {self.batch[2]}, whatever the batch: build "
+                f"{what}; {self._engine.name} holds memory for batches of {batch[2]}{where}, whatever the batch: build "
                 f"it with a smaller MAX: coda build BUNDLE --engine {self._library} --batch MIN,OPT,MAX, or free "
                 "memory: `nvidia-smi` lists who holds it"
             ) from error
-
-    def _acquire(self) -> Executor:
-        while True:
-            with self._change:
-                while not self._free and len(self._executors) + self._making >= self.max_executors and not self._closed:
-                    self._change.wait()
-                if self._closed:
-                    raise self._closed_error()
-                if self._free:
-                    return self._free.pop()
-                self._making += 1
-            executor = None
-            try:
-                executor = Executor(self._engine, self._layer, self._staging)
-            except DeviceMemoryError:
-                with self._change:
-                    if not self._executors:
-                        raise
-                    self.max_executors = len(self._executors)
-            finally:
-                with self._change:
-                    self._making -= 1
-                    if executor is not None:
-                        self._executors.append(executor)
-                    self._change.notify_all()
-            if executor is not None:
-                return executor

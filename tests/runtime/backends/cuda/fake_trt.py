@@ -1,6 +1,6 @@
 """A module with TensorRT's API whose engines are ONNX files run by onnxruntime, on the streams of tests' host layer.
 
-An engine file is JSON: {"onnx": path, "batch": [min, opt, max], ...what a test changes}.
+An engine file is JSON: {"onnx": path, "profiles": [[min, opt, max], ...], ...what a test changes}.
 """
 
 from __future__ import annotations
@@ -54,13 +54,26 @@ class Context:
         self.addresses: dict[str, int] = {}
         self.memory: tuple[int, int] | None = None
         self.changes = self.pending = 0
+        self.profile, self.settled = 0, True
         engine.trt.contexts += 1
 
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        if self.engine.trt.fail_profile:
+            return bool(self.engine.trt.complain(self.engine.trt.fail_profile))
+        assert self.memory is None, "memory is for one profile"
+        assert 0 <= profile_index < len(self.engine.profiles)
+        self.profile, self.settled = profile_index, False
+        self.engine.trt.switches += 1
+        STREAMS[int(stream_handle)].push(lambda: setattr(self, "settled", True))
+        return True
+
     def set_device_memory(self, memory: int, size: int) -> None:
+        assert self.settled, "the stream still copies what the profile needs"
         self.memory = (memory, size)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        low, _, high = self.engine.profile
+        assert self.settled, "the stream still copies what the profile needs"
+        low, _, high = self.engine.profiles[self.profile]
         if not low <= shape[0] <= high:
             return bool(self.engine.trt.complain("set_input_shape: outside the profile"))
         assert self.pending == 0, "changed while its work is queued"
@@ -78,7 +91,8 @@ class Context:
     def execute_async_v3(self, stream_handle: int) -> bool:
         trt, engine = self.engine.trt, self.engine
         assert self.memory is not None, "no scratch memory"
-        assert self.memory[1] >= engine.device_memory_size_v2
+        needed = engine.get_device_memory_size_for_profile_v2(self.profile)
+        assert self.memory[1] >= needed
         if trt.fail_execute:
             return bool(trt.complain(trt.fail_execute))
         stream = STREAMS[int(stream_handle)]
@@ -92,11 +106,12 @@ class Context:
         def work() -> None:
             # TensorRT's rule: a graph is void once the context it was recorded from is changed.
             assert not recorded or self.changes == state, "the context was changed after its work was recorded"
-            ctypes.memset(scratch, 1, engine.device_memory_size_v2)
+            ctypes.memset(scratch, 1, needed)
             result = engine.compute(_at(source, shape, engine.dtypes[0]).copy())
             np.copyto(_at(target, result.shape, engine.dtypes[1]), result)
             self.pending -= not recorded
             trt.runs.append((shape[0], threading.get_ident()))
+            trt.ran_in.append((self.profile, shape[0]))
 
         self.pending += not recorded
         stream.push(work)
@@ -110,9 +125,11 @@ class CapturableContext(Context):
         return self.engine.trt.capturable and int(stream) in STREAMS
 
 
-class Engine:
-    device_memory_size_v2 = 512
+SCRATCH = 128
+"""Bytes of scratch memory for an image of a profile's MAX."""
 
+
+class Engine:
     def __init__(self, trt: Any, told: dict[str, Any]) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -124,8 +141,8 @@ class Engine:
         self.real_names = [end.name for end in ends]
         self.dtypes = [np.dtype(TYPES[end.type]) for end in ends]
         self.shapes = [(-1, *end.shape[1:]) for end in ends]
-        self.profile = tuple(told.get("profile", told["batch"]))
-        self.num_optimization_profiles = told.get("profiles", 1)
+        self.profiles = [tuple(profile) for profile in told["profiles"]]
+        self.num_optimization_profiles = len(self.profiles)
         self.num_io_tensors = told.get("tensors", 2)
         if told.get("fixed"):
             self.shapes[0] = (told["fixed"], *self.shapes[0][1:])
@@ -146,8 +163,18 @@ class Engine:
         return self.shapes[self.names.index(name)]
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
-        assert (name, profile_index) == (self.names[0], 0)
-        return [(count, *self.shapes[0][1:]) for count in self.profile]
+        assert name == self.names[0]
+        return [(count, *self.shapes[0][1:]) for count in self.profiles[profile_index]]
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        return SCRATCH * int(self.profiles[profile_index][2])
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return max(map(self.get_device_memory_size_for_profile_v2, range(len(self.profiles))))
+
+    def create_engine_inspector(self) -> Any:
+        return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": [form]}))
 
     def create_runtime_config(self) -> Any:
         config = SimpleNamespace(strategy=None, dynamic_shapes_kernel_specialization_strategy=Kernels.LAZY)
@@ -199,14 +226,18 @@ def make(*, rtx: bool = False, version: str = "11.4.0.106") -> Any:
         TensorIOMode=Mode,
         ExecutionContextAllocationStrategy=Strategy,
         nptype=lambda dtype: dtype.type,
+        LayerInformationFormat=SimpleNamespace(JSON="json"),
         rtx=rtx,
         capturable=True,
         fail_execute="",
         fail_context="",
+        fail_profile="",
         fail_recorded=False,
         contexts=0,
         eager=0,
+        switches=0,
         runs=[],
+        ran_in=[],
         host_code=[],
         live=None,
         logger=None,

@@ -132,8 +132,8 @@ class TestLoad:
         [
             ({"tensors": 3}, "1 inputs and 2 outputs"),
             ({"input": "codes"}, "has codes of int32, and the decoder has ids of int32"),
-            ({"profiles": 2}, "2 optimization profiles"),
-            ({"profile": [1, 2, 8]}, r"takes batches 1,2,8 .*manifest says 1,2,4"),
+            ({"profiles": [[1, 2, 4], [8, 8, 8]]}, r"takes batches 1,2,4 8,8,8 .*manifest says 1,2,4\."),
+            ({"profiles": [[1, 2, 8]]}, r"takes batches 1,2,8 .*manifest says 1,2,4"),
             ({"fixed": 4}, "only the batch may vary"),
         ],
     )
@@ -280,7 +280,7 @@ RTX_ONLY = {
 }
 ROOTS = {"trt", "raw", "context", "config", "runtime", "inspector", "engine", "specialize", "logger"}
 OURS = {
-    *("batch", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes", "close"),
+    *("profiles", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes", "close"),
 }
 MODULES = (tensorrt_backend, tensorrt_engine, tensorrt_executor, tensorrt_messages, inspection)
 
@@ -322,6 +322,7 @@ def _text(package: str) -> bytes:
 
 def test_the_test_sees_what_is_used() -> None:
     used = _used()
+    assert {"set_optimization_profile_async", "get_device_memory_size_for_profile_v2"} <= used
     assert {"execute_async_v3", "set_device_memory", "deserialize_cuda_engine", "engine_host_code_allowed"} <= used
     assert {"ILogger", "Severity", "INTERNAL_ERROR", "get_engine_information", "nptype", "USER_MANAGED"} <= used
     assert used >= RTX_ONLY

@@ -173,11 +173,11 @@ class TestThreads:
         done = threading.Event()
 
         def wait_for_an_executor() -> None:
-            with session._executor():
+            with session._executor(1):
                 done.set()
 
         thread = threading.Thread(target=wait_for_an_executor)
-        with session._executor():
+        with session._executor(1):
             layer.limit = layer.live  # nothing is left for a second one
             thread.start()
             assert not done.wait(0.2)
@@ -307,7 +307,7 @@ class TestInputs:
         latent = np.random.default_rng(0).normal(size=(2, tiny.CHANNELS, tiny.SIDE, tiny.SIDE)).astype(np.float32)
         images = second.run_on_device(first.run_on_device(latent))
         gc.collect()
-        first._executors[0].stream.sync()  # frees the ids, and must run the decoder's copy of them before
+        first._pools[0]._executors[0].stream.sync()  # frees the ids, and must run the decoder's copy of them before
         np.testing.assert_array_equal(images.numpy(), reference["decoder"].run(reference["quantizer"].run(latent)))
         first.close()
         second.close()
