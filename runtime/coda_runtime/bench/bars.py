@@ -8,34 +8,38 @@ from ..report.charts import Axis, Row, bar_rows
 from ..report.document import keys
 from ..report.markup import Markup, table
 from ..report.words import duration, size
-from .charts import card
+from .cards import card
+from .results import Measurement
 from .series import Series
 
-_PARTS = {"encoder": "c1", "quantizer": "c2", "decoder": "c3", "files": "c4", "runtime": "c6"}
+_PARTS = {"files": "c4", "encoder": "c1", "quantizer": "c2", "decoder": "c3", "runtime": "c6"}
+"""In the order of a call; what else a file tells of stands before the runtime, in the colours that are left."""
+_OTHERS = ("c7", "c8", "c5")
 _LOAD = {"import_s": ("import", "c6"), "load_s": ("load", "c1"), "first_run_s": ("first run", "c2")}
 
 
 def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
     """Draw which part of a call takes how much of it, in the smallest and the largest batch of each cell."""
-    bars, rows, descriptions = [], [], []
-    used: dict[str, str] = {}
+    bars, rows, descriptions, shown = [], [], [], []
+    styles = _styles([of for one in series for of in one.of(operation, "single-stream")])
     for one in series:
         split = [of for of in one.of(operation, "single-stream") if of["parts_s"]]
         for of in dict.fromkeys([0, len(split) - 1]) if split else ():
             measured = split[of]
-            parts = {part: max(0.0, seconds or 0.0) for part, seconds in (measured["parts_s"] or {}).items()}
+            seconds = measured["parts_s"] or {}
+            parts = {part: max(0.0, seconds[part] or 0.0) for part in styles if part in seconds}
             total = sum(parts.values())
             if not total > 0:
                 continue
-            used |= {part: _PARTS.get(part, "c8") for part in parts}
+            shown.append(one)
             label = f"batch {measured['batch']}: {one.name}"
             bars.append(
                 Row(
                     label,
                     duration(total),
                     [
-                        (f"series {used[part]}", 100 * seconds / total, f"{part}: {duration(seconds)}")
-                        for part, seconds in parts.items()
+                        (f"series {styles[part]}", 100 * share / total, f"{part}: {duration(share)}")
+                        for part, share in parts.items()
                     ],
                 )
             )
@@ -51,20 +55,21 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
         "; ".join(descriptions),
         title=f"Where {operation} spends",
     )
-    cells = [[label, *(duration(parts[part]) if part in parts else "–" for part in used)] for label, parts in rows]
+    cells = [[label, *(duration(parts[part]) if part in parts else "–" for part in styles)] for label, parts in rows]
     return card(
         "Where the time goes",
+        shown,
         chart,
-        keys(*((part, f"series {style}") for part, style in used.items())),
+        keys(*((part, f"series {style}") for part, style in styles.items())),
         "Medians of each part; runtime is the rest of the call.",
-        table(["cell", *used], cells),
+        table(["cell", *styles], cells),
         wide=True,
     )
 
 
 def memory_card(series: Sequence[Series]) -> Markup:
     """Draw the highest peak of each cell, in host and in device memory."""
-    bars, rows, descriptions = [], [], []
+    bars, rows, descriptions, shown = [], [], [], []
     for one in series:
         load = one.cell["load"]
         host = max((of["peak_host_bytes"] or 0 for of in one.cell["measurements"]), default=0)
@@ -74,6 +79,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
                 label = f"{kind}: {one.name}"
                 bars.append(Row(label, size(peak), [(f"series {style}", peak / 2**20, f"{kind}: {size(peak)}")]))
                 descriptions.append(f"{label} {size(peak)}")
+                shown.append(one)
         added = (load["host_bytes"], load["device_bytes"]) if load else (None, None)
         rows.append(
             [one.name, *(size(n) if n is not None else "–" for n in added), *(_known(n) for n in (host, device))]
@@ -82,6 +88,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
         return Markup("")
     return card(
         "Memory",
+        shown,
         bar_rows(bars, Axis("MiB"), "; ".join(descriptions), title="Peak memory"),
         keys(("host", "series c1"), ("device", "series c2")),
         "The highest peak over all measurements of a cell; what loading added is in the table.",
@@ -91,7 +98,7 @@ def memory_card(series: Sequence[Series]) -> Markup:
 
 def load_card(series: Sequence[Series]) -> Markup:
     """Draw how long a fresh process takes until its first ids."""
-    bars, rows, descriptions = [], [], []
+    bars, rows, descriptions, shown = [], [], [], []
     for one in series:
         load = one.cell["load"]
         if load is None:
@@ -107,15 +114,26 @@ def load_card(series: Sequence[Series]) -> Markup:
         )
         rows.append([one.name, *(duration(seconds) for seconds in steps.values()), duration(total)])
         descriptions.append(f"{one.name} {duration(total)}")
+        shown.append(one)
     if not bars:
         return Markup("")
     return card(
         "From start to the first ids",
+        shown,
         bar_rows(bars, Axis("ms"), "; ".join(descriptions), title="Load times"),
         keys(*((name, f"series {style}") for name, style in _LOAD.values())),
         "In a fresh process: importing, loading the bundle, and the first call with one image.",
         table(["cell", *(name for name, _ in _LOAD.values()), "together"], rows),
     )
+
+
+def _styles(found: Sequence[Measurement]) -> dict[str, str]:
+    """Return the parts that these tell of, in the order of a call, each with the CSS class of its colour."""
+    told = dict.fromkeys(part for of in found for part in of["parts_s"] or {})
+    others = [part for part in told if part not in _PARTS]
+    styles = _PARTS | {part: _OTHERS[index % len(_OTHERS)] for index, part in enumerate(others)}
+    *known, runtime = _PARTS
+    return {part: styles[part] for part in (*known, *others, runtime) if part in told}
 
 
 def _known(number: int) -> str:

@@ -82,6 +82,20 @@ def compared_rows(found: Comparison) -> tuple[list[str], list[list[str]]]:
     return ["measurement", "of", "B / A", "99 %", "verdict"], rows
 
 
+def side_by_side(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows: a row for each measurement that any of them has, a column for each of them."""
+    found = [{(of["operation"], of["scenario"], of["batch"]): of for of in one.cell["measurements"]} for one in series]
+    rows = [
+        [f"{key[0]}, {key[1]}, batch {key[2]}", *(_speed(of.get(key)) for of in found)]
+        for key in dict.fromkeys(key for of in found for key in of)
+    ]
+    return ["median, images a second", *(one.name for one in series)], rows
+
+
+def _speed(of: Measurement | None) -> str:
+    return "–" if of is None else f"{duration(of['latency_s']['p50'])}, {rate(of['throughput'])}/s"
+
+
 def _all(series: Sequence[Series]) -> Iterator[tuple[str, Measurement]]:
     for one in series:
         for of in one.cell["measurements"]:

@@ -1,9 +1,9 @@
-"""Line and bar charts as inline SVG; colours and fonts come from the page's style sheet."""
+"""Lines, bars and timelines as inline SVG; colours and fonts come from the page's style sheet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .markup import Markup, el, join
@@ -11,6 +11,8 @@ from .markup import Markup, el, join
 WIDTH, HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 14, 46
 _ROW = 44  # a label and a bar
+_LANE = 11  # a bar of a timeline
+_NAMES = 104  # what its labels take
 _MAX_LENGTH = 54  # characters of a label
 
 
@@ -56,6 +58,24 @@ class Row:
     segments: Sequence[tuple[str, float, str]]
 
 
+@dataclass(frozen=True)
+class Note:
+    """A ring around one point of a line chart, with words beside it. ``style`` is a CSS class, or several."""
+
+    words: str
+    x: float
+    y: float
+    style: str = "line"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of a timeline: its label, and for each lane, by CSS class, bars of (start, length, words)."""
+
+    label: str
+    lanes: Mapping[str, Sequence[tuple[float, float, str]]]
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round numbers that cover [low, high], about ``count`` of them; nearly equal ends are spread first."""
     size = max(abs(low), abs(high))
@@ -80,9 +100,19 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def line_chart(
-    lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, title: str = "", bands: Sequence[Band] = ()
+    lines: Sequence[Line],
+    x: Axis,
+    y: Axis,
+    alt: str,
+    *,
+    title: str = "",
+    bands: Sequence[Band] = (),
+    notes: Sequence[Note] = (),
 ) -> Markup:
-    """Draw lines over two axes, and bands under them. ``alt`` says in words what is to be seen, ``title`` names it."""
+    """Draw lines over two axes, bands under them and notes above.
+
+    ``alt`` says in words what is to be seen, ``title`` names it.
+    """
     kept = [
         replace(line, points=[(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)])
         for line in lines
@@ -129,7 +159,8 @@ def line_chart(
         if line.marks
         for index, (a, b) in enumerate(line.points)
     ]
-    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), areas, shapes, marks, title=title)
+    rings = [_note(note, to_x(note.x), to_y(note.y)) for note in notes]
+    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), areas, shapes, marks, rings, title=title)
 
 
 def bar_chart(
@@ -171,7 +202,7 @@ def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Mark
         shapes += [el("line", class_="grid", x1=to_x(t), x2=to_x(t), y1=top + 18, y2=top + 37) for t in ticks]
         # Cut before it reaches the words at the end; the whole of it shows when pointed at, and in the description.
         short = row.label if len(row.label) <= _MAX_LENGTH else f"{row.label[: _MAX_LENGTH - 1]}…"
-        shapes.append(el("text", el("title", row.label), short, x=left, y=top + 14, text_anchor="start"))
+        shapes.append(el("text", el("title", row.label), short, class_="row", x=left, y=top + 14, text_anchor="start"))
         shapes.append(el("text", row.end, class_="axis", x=WIDTH - 8, y=top + 14, text_anchor="end"))
         for style, value, words in row.segments:
             width = to_x(start + value) - to_x(start)
@@ -182,6 +213,46 @@ def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Mark
     labels = [_label(to_x(t), base + 17, _number(t)) for t in ticks]
     name = el("text", x.label, class_="axis", x=WIDTH / 2, y=base + 38, text_anchor="middle")
     return _svg(alt, shapes, labels, name, title=title, height=base + 46)
+
+
+def timeline(steps: Sequence[Step], x: Axis, alt: str, *, title: str = "") -> Markup:
+    """Draw what happens when, from 0 on: a row for each step, in it a bar for each time, a lane for each CSS class."""
+    styles = list(dict.fromkeys(style for step in steps for style in step.lanes))
+    ends = [start + length for step in steps for bars in step.lanes.values() for start, length, _ in bars]
+    if not ends or not max(ends) > 0:
+        return _svg(alt, _nothing(), title=title)
+    row = 14 + _LANE * len(styles)
+    base = 6 + row * len(steps)
+    ticks, to_x = _scale(replace(x, zero=True), ends, _NAMES, WIDTH - _RIGHT)
+    shapes = [el("line", class_="grid", x1=to_x(t), x2=to_x(t), y1=6, y2=base) for t in ticks]
+    for index, step in enumerate(steps):
+        top = 6 + row * index
+        shapes.append(_label(_NAMES - 10, top + row / 2 + 4.5, step.label, anchor="end"))
+        for style, bars in step.lanes.items():
+            y = top + 7 + _LANE * styles.index(style)
+            shapes += [
+                # However short it is, it can be seen.
+                el(
+                    "rect",
+                    el("title", words),
+                    class_=style,
+                    x=to_x(start),
+                    y=y,
+                    width=max(1.5, to_x(start + length) - to_x(start)),
+                    height=_LANE - 2,
+                )
+                for start, length, words in bars
+            ]
+    labels = [_label(to_x(t), base + 17, _number(t)) for t in ticks]
+    name = el("text", x.label, class_="axis", x=(_NAMES + WIDTH) / 2, y=base + 38, text_anchor="middle")
+    return _svg(alt, shapes, labels, name, title=title, height=base + 46)
+
+
+def _note(note: Note, x: float, y: float) -> Markup:
+    """Draw a note, its words where the drawing has room for them."""
+    left = x > (_LEFT + WIDTH) / 2
+    words = _label(x + (-11 if left else 11), y + (20 if y < _TOP + 20 else -9), note.words, "end" if left else "start")
+    return join(el("circle", el("title", note.words), class_=f"ring {note.style}", cx=x, cy=y, r=7), words)
 
 
 def _scale(
