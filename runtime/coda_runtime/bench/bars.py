@@ -31,21 +31,22 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
             total = sum(parts.values())
             if not total > 0:
                 continue
+            rows += [[one.name]] * (one not in shown)
             shown.append(one)
-            label = f"batch {measured['batch']}: {one.name}"
+            batch = f"batch {measured['batch']}"
             bars.append(
                 Row(
-                    label,
-                    duration(total),
+                    one.name,
+                    f"{batch}, {duration(total)}",
                     [
                         (f"series {styles[part]}", 100 * share / total, f"{part}: {duration(share)}")
                         for part, share in parts.items()
                     ],
                 )
             )
-            rows.append((label, parts))
+            rows.append([batch, *(duration(parts[part]) if part in parts else "–" for part in styles)])
             descriptions.append(
-                f"{label}: " + ", ".join(f"{part} {100 * s / total:.0f} %" for part, s in parts.items())
+                f"{one.name}, {batch}: " + ", ".join(f"{part} {100 * s / total:.0f} %" for part, s in parts.items())
             )
     if not bars:
         return Markup("")
@@ -53,16 +54,15 @@ def breakdown_card(series: Sequence[Series], operation: str) -> Markup:
         bars,
         Axis("% of the call", ticks=[0, 20, 40, 60, 80, 100]),
         "; ".join(descriptions),
-        title=f"Where {operation} spends",
+        title=f"Where the time of {operation} goes",
     )
-    cells = [[label, *(duration(parts[part]) if part in parts else "–" for part in styles)] for label, parts in rows]
     return card(
         "Where the time goes",
         shown,
         chart,
         keys(*((part, f"series {style}") for part, style in styles.items())),
         "Medians of each part; runtime is the rest of the call.",
-        table(["cell", *styles], cells),
+        table(["median", *styles], rows),
         wide=True,
     )
 

@@ -11,6 +11,8 @@ from .series import Series
 Rows = Sequence[tuple[str, Sequence[Measurement]]]
 """Measurements over the batch, each under the name of what they are of."""
 Words = Callable[[Measurement], str]
+Line = tuple[str, Sequence[Measurement], Words]
+"""What stands in a line of a table over the batch: what it is, measurements, and how to write one."""
 
 
 def card(
@@ -45,14 +47,19 @@ def named(shown: Sequence[tuple[Series, Sequence[Measurement]]]) -> Rows:
     return [(one.name, found) for one, found in shown]
 
 
-def by_batch(rows: Rows, sizes: Sequence[int], words: Sequence[Words], corner: str) -> Markup:
-    """Make a column for each batch. `words` are taken in turn, row by row; a dagger marks what was not warm."""
-    cells, cold = [], False
-    for index, (name, found) in enumerate(rows):
-        write = words[index % len(words)]
-        there = {of["batch"]: write(of) + ("" if of["warm"] else " †") for of in found}
-        cold = cold or not all(of["warm"] for of in found)
-        cells.append([name, *(there.get(batch, "–") for batch in sizes)])
+def by_batch(groups: Sequence[tuple[str, Sequence[Line]]], sizes: Sequence[int], corner: str) -> Markup:
+    """Make a column for each batch, and under each name its lines; a dagger marks what was not warm.
+
+    A line without words of its own has the name of its group.
+    """
+    cells: list[list[str]] = []
+    cold = False
+    for name, lines in groups:
+        cells += [[name]] * any(what for what, _, _ in lines)
+        for what, found, write in lines:
+            cold = cold or not all(of["warm"] for of in found)
+            there = {of["batch"]: write(of) + ("" if of["warm"] else " †") for of in found}
+            cells.append([what or name, *(there.get(batch, "–") for batch in sizes)])
     note = el("p", "† The warm-up ended before the times were stable.", class_="keys below") if cold else ""
     return join(table([corner, *map(str, sizes)], cells), note)
 

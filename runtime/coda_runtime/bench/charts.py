@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from ..report.charts import Axis, Band, Line, line_chart
@@ -20,10 +21,7 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
     shown = [(one, found) for one, found in shown if found]
     if not shown:
         return Markup("")
-    lines = [
-        _line(one, found, lambda of: of["latency_s"]["p50"] * 1e3, lambda of: duration(of["latency_s"]["p50"]))
-        for one, found in shown
-    ]
+    lines = [_line(one, found, lambda of: of["latency_s"]["p50"] * 1e3, _median) for one, found in shown]
     bands = [
         Band(
             f"{one.name}: median to 99th percentile or slowest call",
@@ -36,7 +34,7 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
         lines,
         _batch_axis(series, operation, ("single-stream",)),
         Axis("ms a call", log=True),
-        description(named(shown), lambda of: duration(of["latency_s"]["p50"])),
+        description(named(shown), _median),
         title=f"Latency of {operation} against the batch",
         bands=bands,
     )
@@ -48,9 +46,8 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
         "Line: median. Band: up to the 99th percentile where the calls are enough for one, else to its upper bound, or "
         "to the slowest call where they are too few for that. In brackets the calls. Both axes are logarithmic.",
         by_batch(
-            [row for one, found in shown for row in ((f"{one.name}, median", found), (f"{one.name}, p99", found))],
+            [(one.name, [("median", found, _median), ("p99", found, _p99)]) for one, found in shown],
             batches(series, operation, "single-stream"),
-            [lambda of: duration(of["latency_s"]["p50"]), lambda of: percentile_words(of["latency_s"], 99)],
             "at batch",
         ),
     )
@@ -98,7 +95,8 @@ def processes_card(series: Sequence[Series], operation: str) -> Markup:
     lines, rows = [], []
     for one, of in shown:
         medians = [process["p50"] for process in of["processes"]]
-        points = [(index, 1e3 * value) for index, value in enumerate(medians, 1)]
+        middle = max(statistics.median(medians), 1e-12)
+        points = [(index, 100 * (value / middle - 1)) for index, value in enumerate(medians, 1)]
         labels = [f"process {index}, {duration(value)}" for index, value in enumerate(medians, 1)]
         lines.append(Line(one.name, points, one.style, marks=True, labels=labels))
         low, high = min(medians), max(medians)
@@ -108,7 +106,7 @@ def processes_card(series: Sequence[Series], operation: str) -> Markup:
     chart = line_chart(
         lines,
         Axis("process, in the order of time", ticks=range(1, most + 1, -(-most // 10))),
-        Axis("ms a call, median"),
+        Axis("% from the middle one"),
         "; ".join(f"{row[0]}: medians of {row[1]} processes from {row[2]} to {row[3]}" for row in rows),
         title=f"Median of {operation} in each process",
     )
@@ -117,8 +115,8 @@ def processes_card(series: Sequence[Series], operation: str) -> Markup:
         [one for one, _ in shown],
         chart,
         key_of([one for one, _ in shown]),
-        "The median of each process, smallest batch. What differs between them is no property of the bundle; `compare` "
-        "counts it as noise.",
+        "The median of each process, smallest batch, against the middle one of its cell. What differs between them is "
+        "no property of the bundle: compare counts it as noise.",
         table(["smallest batch", "processes", "lowest median", "highest", "spread"], rows),
     )
 
@@ -136,7 +134,7 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
             one,
             found,
             lambda of: of["throughput"],
-            lambda of: f"{rate(of['throughput'])} images/s",
+            lambda of: f"{_rate(of)} images/s",
             dashed=scenario == "offline",
         )
         for one, scenario, found in kinds
@@ -158,8 +156,12 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
         shown,
         chart,
         key_of(shown, *offline),
-        "Images per second. Offline: all images at once, in batches. Both axes are logarithmic.",
-        by_batch(rows, sizes, [lambda of: rate(of["throughput"])], "images/s, at batch"),
+        "Offline: all images at once, in batches. Both axes are logarithmic.",
+        by_batch(
+            [(one.name, [(kind, found, _rate) for whose, kind, found in kinds if whose is one]) for one in shown],
+            sizes,
+            "images/s, at batch",
+        ),
     )
 
 
@@ -174,6 +176,18 @@ def _line(
     style = f"{one.style} dashed" if dashed else one.style
     labels = [f"batch {of['batch']}, {words(of)}" for of in found]
     return Line(one.name, [(of["batch"], value(of)) for of in found], style, marks=True, labels=labels)
+
+
+def _median(of: Measurement) -> str:
+    return duration(of["latency_s"]["p50"])
+
+
+def _p99(of: Measurement) -> str:
+    return percentile_words(of["latency_s"], 99)
+
+
+def _rate(of: Measurement) -> str:
+    return rate(of["throughput"])
 
 
 def _batch_axis(series: Sequence[Series], operation: str, scenarios: Sequence[str]) -> Axis:

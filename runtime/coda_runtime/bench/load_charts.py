@@ -47,16 +47,17 @@ def callers_cards(series: Sequence[Series], operation: str) -> list[Markup]:
 
 
 def _rate_card(operation: str, batch: int, shown: Sequence[tuple[Series, Server]]) -> Markup:
-    lines, rows, words = [], [], []
+    lines, rows = [], []
     for one, server in shown:
         points = sorted(server["curve"], key=lambda point: point["rate"])
         lines += [
             _curve(f"{one.name}, 99th percentile", [(p["rate"], p["p99"]) for p in points], one.style),
             _curve(f"{one.name}, median", [(p["rate"], p["p50"]) for p in points], f"{one.style} dashed"),
         ]
+        rows.append([f"{one.name}: {_best(server)}"])
         rows += [
             [
-                f"{one.name}, {rate(p['rate'])}",
+                rate(p["rate"]),
                 _done(p),
                 duration(p["p50"]),
                 _p99(p["p99"], p.get("count")),
@@ -64,16 +65,15 @@ def _rate_card(operation: str, batch: int, shown: Sequence[tuple[Series, Server]
             ]
             for p in points
         ]
-        words.append(f"{one.name}: {_best(server)}" if len(shown) > 1 else _best(server))
     rates = [point["rate"] for _, server in shown for point in server["curve"]]
     bounds = {server["latency_bound_s"] for _, server in shown} - {None}
     ends = (min(rates), max(rates)) if rates else ()
     lines += [Line("bound", [(end, bound * 1e3) for end in ends], "bound") for bound in bounds if bound is not None]
     chart = line_chart(
         lines,
-        Axis("requests offered per second"),
+        Axis("requests offered per second", log=True),
         Axis("ms from arrival to done", log=True),
-        ". ".join([*words, "; ".join(f"{row[0]} per second: p99 {row[3]}" for row in rows)]),
+        "; ".join(f"{row[0]} per second: p99 {row[3]}" if row[1:] else row[0] for row in rows),
         title=f"Latency of {operation} at rising rates, up to {batch} at once",
     )
     key = [("solid: 99th percentile", "plain"), ("median", "dashed"), *[("bound", "bound")] * bool(bounds)]
@@ -82,8 +82,9 @@ def _rate_card(operation: str, batch: int, shown: Sequence[tuple[Series, Server]
         [one for one, _ in shown],
         chart,
         key_of([one for one, _ in shown], *key),
-        f"{'. '.join(words)}.{_starred(rows)}",
+        f"At most {batch} of those that wait are taken at once.{_starred(rows)}",
         table(["offered per second", "done per second", "median", "p99", "requests"], rows),
+        wide=True,
     )
 
 
@@ -108,9 +109,10 @@ def _callers_card(operation: str, batch: int, shown: Sequence[tuple[Series, Conc
             for at, p in zip(path, points, strict=True)
             if p["callers"] == knee
         ]
+        rows.append([one.name])
         rows += [
             [
-                f"{one.name}, {p['callers']}" + (" (knee)" if p["callers"] == knee else ""),
+                f"{p['callers']}" + (" (knee)" if p["callers"] == knee else ""),
                 rate(p["throughput"]),
                 duration(p["p50"]),
                 _p99(p["p99"], p["count"]),
@@ -121,7 +123,7 @@ def _callers_card(operation: str, batch: int, shown: Sequence[tuple[Series, Conc
         words.append(f"{one.name}: {'; '.join(labels)}")
     chart = line_chart(
         lines,
-        Axis("images per second"),
+        Axis("images per second", log=True),
         Axis("ms a call", log=True),
         ". ".join(words),
         title=f"Latency of {operation} against its throughput, {batch} a call, by callers at a time",
@@ -135,6 +137,7 @@ def _callers_card(operation: str, batch: int, shown: Sequence[tuple[Series, Conc
         "A mark for each number of callers, each of whom calls again as soon as it has its answer. Past the knee more "
         f"of them wait more than they get.{_starred(rows)}",
         table(["callers", "images/s", "median", "p99", "calls"], rows),
+        wide=True,
     )
 
 
@@ -155,11 +158,11 @@ def _done(point: ServerPoint) -> str:
 
 def _best(server: Server) -> str:
     if server["latency_bound_s"] is None:
-        return "At rates that were given"
+        return "at rates that were given"
     bound, best = duration(server["latency_bound_s"]), server["max_rate"]
     if best is None:
-        return f"No rate that was tried keeps the 99th percentile under {bound}"
-    return f"Up to {rate(best)} images per second keep the 99th percentile under {bound}"
+        return f"no rate that was tried keeps the 99th percentile under {bound}"
+    return f"up to {rate(best)} images per second keep the 99th percentile under {bound}"
 
 
 def _curve(name: str, points: Sequence[tuple[float, float]], style: str) -> Line:

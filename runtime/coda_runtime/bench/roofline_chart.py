@@ -33,9 +33,10 @@ def roofline_card(series: Sequence[Series], operation: str) -> Markup:
         ]
         points = [(_intensity(roof), _reached(of, roof) / 1e9) for of, roof in found]
         lines.append(Line(one.name, points, one.style, marks=True, labels=words))
+        rows.append([one.name])
         rows += [
             [
-                f"{one.name}, batch {of['batch']}",
+                f"batch {of['batch']}",
                 f"{_intensity(roof):.3g}",
                 _rate(_reached(of, roof)),
                 _rate(_allowed(roof, _intensity(roof))),
@@ -47,7 +48,7 @@ def roofline_card(series: Sequence[Series], operation: str) -> Markup:
         [*roofs, *lines],
         Axis("FLOP a byte, at most", log=True),
         Axis("GFLOP a second", log=True),
-        "; ".join(f"{row[0]}: {row[2]} of {row[3]} at {row[1]} FLOP a byte" for row in rows),
+        "; ".join(f"{row[0]}: {row[2]} of {row[3]} at {row[1]} FLOP a byte" if row[1:] else row[0] for row in rows),
         title=f"Roofline of {operation}",
     )
     peaks = [f"{one.name}: {_rate(r['peak_flops'])}, {r['peak_bytes'] / 1e9:.3g} GB/s" for one, ((_, r), *_) in shown]
@@ -60,6 +61,7 @@ def roofline_card(series: Sequence[Series], operation: str) -> Markup:
         f"matrix times a vector ({'; '.join(peaks)}). A call moves the files of its parts, and what goes in and out of "
         "them. What its layers exchange comes on top where a cache does not hold it; nobody knows how much that is.",
         table(["cell", "FLOP a byte, at most", "reached", "the roof there", "share"], rows),
+        wide=True,
     )
 
 
@@ -95,7 +97,7 @@ def share_card(series: Sequence[Series], operation: str) -> Markup:
         chart,
         key_of([one for one, _ in shown], ("the peak", "bound")),
         "Of what a product of large matrices by NumPy reaches in the same process.",
-        by_batch(named(shown), sizes, [_share], "share, at batch"),
+        by_batch([(one.name, [("", found, _share)]) for one, found in shown], sizes, "share, at batch"),
     )
 
 

@@ -112,8 +112,8 @@ def test_rows_of_a_table_are_as_long_as_its_head() -> None:
     for found in ([results()], two()):
         for table in parse(render(found)).all("table"):
             columns = len(list(table.one("thead").all("th")))
-            lengths = {len([*row.all("th"), *row.all("td")]) for row in table.one("tbody").all("tr")}
-            assert lengths == {columns}
+            rows = [[*row.all("th"), *row.all("td")] for row in table.one("tbody").all("tr")]
+            assert {sum(int(cell.attrs.get("colspan", "1")) for cell in row) for row in rows} == {columns}
 
 
 def test_coordinates_lie_on_the_drawing() -> None:
@@ -133,7 +133,10 @@ def test_numbers_are_on_the_page() -> None:
         "Share of what the machine can do", "first run", "42.7 %", "encoder.fp32.onnx",
     ):  # fmt: skip
         assert words in text
-    assert text.count("encode, single-stream, batch 4: onnxruntime fp32 cpu 2 threads") == 2
+    for table in list(parse(render([found])).all("table"))[-2:]:
+        rows = [row.one("th").text for row in table.one("tbody").all("tr")]
+        assert rows[:2] == ["onnxruntime fp32 cpu 2 threads", "encode, single-stream, batch 1"]
+        assert len(rows) == sum(1 + len(cell["measurements"]) for cell in found.data["cells"] if cell["measurements"])
 
 
 def test_warnings_come_first_and_only_where_there_are_some() -> None:
@@ -162,11 +165,18 @@ def test_several_files_are_distinguished() -> None:
     parse(page)
     assert "results.json (A) and other.json (B) did different work: the images differ" in page
     assert "onnxruntime fp32 cpu 2 threads, other.json" in page
-    assert "<td>regression</td>" not in page, "other images are other work: no verdict"
+    assert ", regression</td>" not in page, "other images are other work: no verdict"
     assert [title for title in headings(page) if "(A) and" in title] == []
     same = render([results(), results(factor=1.2)])
     assert "onnxruntime fp32 cpu 2 threads, results.json (2)" in same
-    assert same.count("<td>regression</td>") > 40
+    assert same.count(", regression</td>") > 40
+    table = next(c for c in parse(same).all("div", "card") if "(A) and" in c.one("h3").text).one("table")
+    head = [cell.text for cell in table.one("thead").all("th")]
+    assert {"median", "throughput", "encoder", "peak host"} <= {*head}
+    group, row, *_ = table.one("tbody").all("tr")
+    assert (group.text, row.one("th").text) == ("onnxruntime fp32 cpu 2 threads", "encode, single-stream, batch 1")
+    median = [cell.text for cell in row.all("td")][head.index("median") - 1]
+    assert re.fullmatch(r"1\.\d{3} \(1\.\d{3} – 1\.\d{3}\), regression", median)
 
 
 def test_a_page_over_two_bundles_has_the_names_of_both() -> None:
