@@ -275,4 +275,4 @@ def _section(title: str, about: str, cards: Sequence[Markup]) -> Markup:
     shown = [card for card in cards if card]
     if not shown:
         return Markup("")
-    return el("section", el("h2", title), el("p", about) if about else "", el("div", shown, class_="pairs"))
+    return el("section", el("h2", title), el("p", about) if about else "", el("div", shown, class_="pairs flow"))

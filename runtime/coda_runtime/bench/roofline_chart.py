@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..report.charts import Axis, Line, line_chart
 from ..report.markup import Markup, table
+from ..report.words import rate
 from .cards import by_batch, card, description, named
 from .results import Measurement, Roofline
 from .series import Series, key_of
@@ -23,21 +24,22 @@ def roofline_card(series: Sequence[Series], operation: str) -> Markup:
     roofs, lines, rows = [], [], []
     intensities = [_intensity(roof) for _, found in shown for _, roof in found]
     for one, found in shown:
-        ridge = found[0][1]["peak_flops"] / found[0][1]["peak_bytes"]
+        top = found[0][1]
+        ridge = top["peak_flops"] / top["peak_bytes"]
         ends = sorted({min(*intensities, ridge) / 4, ridge, max(*intensities, ridge) * 2})
-        path = [(x, _allowed(found[0][1], x) / 1e9) for x in ends]
+        path = [(x, _allowed(top, x) / 1e9) for x in ends]
         roofs.append(Line(f"{one.name}: roof", path, f"{one.style} dashed"))
         words = [
-            f"batch {of['batch']}: {_rate(_reached(of, roof))} at {_intensity(roof):.3g} FLOP a byte"
+            f"batch {of['batch']}: {_rate(_reached(of, roof))} at {rate(_intensity(roof))} FLOP a byte"
             for of, roof in found
         ]
         points = [(_intensity(roof), _reached(of, roof) / 1e9) for of, roof in found]
         lines.append(Line(one.name, points, one.style, marks=True, labels=words))
-        rows.append([one.name])
+        rows.append([f"{one.name}: {_rate(top['peak_flops'])}, {rate(top['peak_bytes'] / 1e9)} GB/s"])
         rows += [
             [
                 f"batch {of['batch']}",
-                f"{_intensity(roof):.3g}",
+                rate(_intensity(roof)),
                 _rate(_reached(of, roof)),
                 _rate(_allowed(roof, _intensity(roof))),
                 f"{100 * _reached(of, roof) / _allowed(roof, _intensity(roof)):.1f} %",
@@ -51,15 +53,14 @@ def roofline_card(series: Sequence[Series], operation: str) -> Markup:
         "; ".join(f"{row[0]}: {row[2]} of {row[3]} at {row[1]} FLOP a byte" if row[1:] else row[0] for row in rows),
         title=f"Roofline of {operation}",
     )
-    peaks = [f"{one.name}: {_rate(r['peak_flops'])}, {r['peak_bytes'] / 1e9:.3g} GB/s" for one, ((_, r), *_) in shown]
     return card(
         f"Roofline, {operation}",
         [one for one, _ in shown],
         chart,
         key_of([one for one, _ in shown], ("the roof", "dashed")),
-        "The roof is what NumPy reached in the same process: a product of large matrices, and, from memory, a large "
-        f"matrix times a vector ({'; '.join(peaks)}). A call moves the files of its parts, and what goes in and out of "
-        "them. What its layers exchange comes on top where a cache does not hold it; nobody knows how much that is.",
+        "The roof, in the headings of the table: what NumPy reached in the same process in a product of large "
+        "matrices, and from memory in a large matrix times a vector. A call moves the files of its parts, and what "
+        "goes in and out of them; what its layers exchange, where no cache holds it, comes on top and is not known.",
         table(["cell", "FLOP a byte, at most", "reached", "the roof there", "share"], rows),
         wide=True,
     )
