@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from .timing import Clock, Run
 HOST_TO_DEVICE, COMPUTE, DEVICE_TO_HOST = "host_to_device", "compute", "device_to_host"
 COPIES = (HOST_TO_DEVICE, DEVICE_TO_HOST)
 
-_RUNS, _SECONDS = 20, 2.0
+_RUNS, _SECONDS = 10, 2.0
 
 Array = npt.NDArray[Any]
 
@@ -45,10 +45,8 @@ def break_down(tok: Tokenizer, run: Run, names: Sequence[str], *, clock: Clock =
 
     def change(part: str, session: Session) -> Session:
         nonlocal on_device
-        if keeps_on_device(session):
-            on_device |= part in names
-            return _TimedOnDevice(part, session, watch)
-        return _Timed(part, session, watch)
+        on_device |= part in names and keeps_on_device(session)
+        return timed_session(part, session, watch)
 
     samples: dict[str, list[float]] = {name: [] for name in (*names, *COPIES, COMPUTE, "runtime")}
     with tok.replaced_parts(change):
@@ -89,6 +87,19 @@ def time_reading(run: Run, *, clock: Clock = time.perf_counter) -> float:
     return statistics.median(samples)
 
 
+class Watch(Protocol):
+    """Notes how long a block takes."""
+
+    def of(self, name: str) -> AbstractContextManager[None]:
+        """Note what happens inside under a name: a part, HOST_TO_DEVICE or DEVICE_TO_HOST."""
+        ...
+
+
+def timed_session(part: str, session: Session, watch: Watch) -> Session:
+    """Return a session whose runs, and copies to and from a GPU, `watch` notes, each until it is done."""
+    return _TimedOnDevice(part, session, watch) if keeps_on_device(session) else _Timed(part, session, watch)
+
+
 class _Stopwatch:
     """Adds up seconds by name."""
 
@@ -107,7 +118,7 @@ class _Stopwatch:
 class _Timed:
     """A session whose runs are timed."""
 
-    def __init__(self, part: str, session: Session, watch: _Stopwatch) -> None:
+    def __init__(self, part: str, session: Session, watch: Watch) -> None:
         self.device, self.batch = session.device, session.batch
         self._part, self._session, self._watch = part, session, watch
 
@@ -148,7 +159,7 @@ class _TimedOnDevice(_Timed):
 class _TimedArray:
     """An array on a GPU; to fetch it is timed."""
 
-    def __init__(self, array: DeviceArray, watch: _Stopwatch) -> None:
+    def __init__(self, array: DeviceArray, watch: Watch) -> None:
         self.array = array
         self.shape, self.dtype, self.device = array.shape, array.dtype, array.device
         self._watch = watch

@@ -1,18 +1,18 @@
-"""The report's curves, each with the table of what it draws below it."""
+"""The report's curves over the batch, and the distribution of the calls, each with the table of what it draws."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from ..report.charts import Axis, Band, Line, line_chart
-from ..report.document import keys
-from ..report.markup import Markup, el, join, table
+from ..report.markup import Markup, table
 from ..report.words import duration, rate
+from .cards import Words, by_batch, card, description, named
 from .percentiles import percentile_words, slow_end
-from .results import Measurement, Server
+from .results import Measurement
 from .series import Series, batches, key_of
-
-_QUANTILES = (10, 50, 90, 100)
+from .statistics import KNOWN_FROM
 
 
 def latency_card(series: Sequence[Series], operation: str) -> Markup:
@@ -21,10 +21,7 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
     shown = [(one, found) for one, found in shown if found]
     if not shown:
         return Markup("")
-    lines = [
-        _line(one, found, lambda of: of["latency_s"]["p50"] * 1e3, lambda of: duration(of["latency_s"]["p50"]))
-        for one, found in shown
-    ]
+    lines = [_line(one, found, lambda of: of["latency_s"]["p50"] * 1e3, _median) for one, found in shown]
     bands = [
         Band(
             f"{one.name}: median to 99th percentile or slowest call",
@@ -37,20 +34,20 @@ def latency_card(series: Sequence[Series], operation: str) -> Markup:
         lines,
         _batch_axis(series, operation, ("single-stream",)),
         Axis("ms a call", log=True),
-        _description(_named(shown), lambda of: duration(of["latency_s"]["p50"])),
+        description(named(shown), _median),
         title=f"Latency of {operation} against the batch",
         bands=bands,
     )
     return card(
         "Latency, one call after another",
+        [one for one, _ in shown],
         chart,
         key_of([one for one, _ in shown]),
         "Line: median. Band: up to the 99th percentile where the calls are enough for one, else to its upper bound, or "
         "to the slowest call where they are too few for that. In brackets the calls. Both axes are logarithmic.",
-        _by_batch(
-            [row for one, found in shown for row in ((f"{one.name}, median", found), (f"{one.name}, p99", found))],
+        by_batch(
+            [(one.name, [("median", found, _median), ("p99", found, _p99)]) for one, found in shown],
             batches(series, operation, "single-stream"),
-            [lambda of: duration(of["latency_s"]["p50"]), lambda of: percentile_words(of["latency_s"], 99)],
             "at batch",
         ),
     )
@@ -67,21 +64,60 @@ def distribution_card(series: Sequence[Series], operation: str) -> Markup:
         steps = [(1e3 * value, 100 * (index + 1) / len(samples)) for index, value in enumerate(samples)]
         thinned = steps[:: max(1, len(steps) // 200)]
         lines.append(Line(one.name, [*thinned, steps[-1]], one.style))
-        quantiles = [samples[min(len(samples) - 1, len(samples) * q // 100)] for q in _QUANTILES]
-        rows.append([f"{one.name}, batch {of['batch']}", *map(duration, quantiles), str(of["repeats"])])
+        latency = of["latency_s"]
+        high = [percentile_words(latency, q) for q in KNOWN_FROM]
+        ends = [duration(latency[end]) for end in ("min", "p50", "max")]
+        rows.append([f"{one.name}, batch {of['batch']}", *ends[:2], *high, ends[2]])
     chart = line_chart(
         lines,
         Axis("ms a call", log=True),
         Axis("% of the calls", ticks=[0, 20, 40, 60, 80, 100], zero=True),
-        "; ".join(f"{row[0]}: half within {row[2]}, the slowest {row[-2]}" for row in rows),
+        "; ".join(f"{row[0]}: half within {row[2]}, the slowest {row[-1]}" for row in rows),
         title=f"How long calls of {operation} take",
     )
     return card(
         "Distribution of the latency",
+        [one for one, _ in shown],
         chart,
         key_of([one for one, _ in shown]),
-        "Of the smallest batch: the share of the calls that took at most so long. A step is a second kind of call.",
-        table(["smallest batch", *(f"{q} %" for q in _QUANTILES[:-1]), "slowest", "calls"], rows),
+        "Of the smallest batch: the share of the calls that took at most so long. A step is a second kind of call. In "
+        "brackets the calls that a percentile rests on.",
+        table(["smallest batch", "fastest", "median", *(f"p{q}" for q in KNOWN_FROM), "slowest"], rows),
+    )
+
+
+def processes_card(series: Sequence[Series], operation: str) -> Markup:
+    """Draw the median of each process, for the smallest batch of each cell: what drifts, and between which of them."""
+    shown = [(one, found[0]) for one in series if (found := one.of(operation, "single-stream"))]
+    shown = [(one, of) for one, of in shown if len(of["processes"]) > 1]
+    if not shown:
+        return Markup("")
+    lines, rows = [], []
+    for one, of in shown:
+        medians = [process["p50"] for process in of["processes"]]
+        middle = max(statistics.median(medians), 1e-12)
+        points = [(index, 100 * (value / middle - 1)) for index, value in enumerate(medians, 1)]
+        labels = [f"process {index}, {duration(value)}" for index, value in enumerate(medians, 1)]
+        lines.append(Line(one.name, points, one.style, marks=True, labels=labels))
+        low, high = min(medians), max(medians)
+        spread = "–" if low == 0 else f"{100 * (high / low - 1):.1f} %"
+        rows.append([f"{one.name}, batch {of['batch']}", str(len(medians)), duration(low), duration(high), spread])
+    most = max(len(of["processes"]) for _, of in shown)
+    chart = line_chart(
+        lines,
+        Axis("process, in the order of time", ticks=range(1, most + 1, -(-most // 10))),
+        Axis("% from the middle one"),
+        "; ".join(f"{row[0]}: medians of {row[1]} processes from {row[2]} to {row[3]}" for row in rows),
+        title=f"Median of {operation} in each process",
+    )
+    return card(
+        "Process by process",
+        [one for one, _ in shown],
+        chart,
+        key_of([one for one, _ in shown]),
+        "The median of each process, smallest batch, against the middle one of its cell. What differs between them is "
+        "no property of the bundle: compare counts it as noise.",
+        table(["smallest batch", "processes", "lowest median", "highest", "spread"], rows),
     )
 
 
@@ -98,7 +134,7 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
             one,
             found,
             lambda of: of["throughput"],
-            lambda of: f"{rate(of['throughput'])} images/s",
+            lambda of: f"{_rate(of)} images/s",
             dashed=scenario == "offline",
         )
         for one, scenario, found in kinds
@@ -109,7 +145,7 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
         lines,
         _batch_axis(series, operation, scenarios),
         Axis("images per second", log=True),
-        _description(rows, lambda of: f"{rate(of['throughput'])} images per second"),
+        description(rows, lambda of: f"{rate(of['throughput'])} images per second"),
         title=f"Throughput of {operation} against the batch",
     )
     sizes = sorted({batch for scenario in scenarios for batch in batches(series, operation, scenario)})
@@ -117,140 +153,23 @@ def throughput_card(series: Sequence[Series], operation: str) -> Markup:
     shown = list({one.name: one for one, _, _ in kinds}.values())
     return card(
         "Throughput",
+        shown,
         chart,
         key_of(shown, *offline),
-        "Images per second. Offline: all images at once, in batches. Both axes are logarithmic.",
-        _by_batch(rows, sizes, [lambda of: rate(of["throughput"])], "images/s, at batch"),
+        "Offline: all images at once, in batches. Both axes are logarithmic.",
+        by_batch(
+            [(one.name, [(kind, found, _rate) for whose, kind, found in kinds if whose is one]) for one in shown],
+            sizes,
+            "images/s, at batch",
+        ),
     )
-
-
-def server_card(one: Series, of: Measurement) -> Markup:
-    """Draw latency against the rate at which requests arrive, with the bound where there is one."""
-    server = of["server"]
-    if server is None:
-        return Markup("")
-    points = sorted(server["curve"], key=lambda point: point["rate"])
-    bound = server["latency_bound_s"]
-    lines = [
-        _curve("99th percentile", [(p["rate"], p["p99"]) for p in points], one.style),
-        _curve("median", [(p["rate"], p["p50"]) for p in points], f"{one.style} dashed"),
-    ]
-    if points and bound is not None:
-        ends = (points[0]["rate"], points[-1]["rate"])
-        lines.append(Line("bound", [(end, bound * 1e3) for end in ends], "bound"))
-    chart = line_chart(
-        lines,
-        Axis("requests offered per second"),
-        Axis("ms from arrival to done", log=True),
-        f"{_best(server)}. " + "; ".join(f"at {rate(p['rate'])} per second p99 {duration(p['p99'])}" for p in points),
-        title=f"{of['operation']} as a server, {one.name}",
-    )
-    rows = [
-        [rate(p["rate"]), rate(p["achieved"]), duration(p["p50"]), duration(p["p99"]), str(p.get("count", "–"))]
-        for p in points
-    ]
-    key = [
-        ("99th percentile", one.style),
-        ("median", f"{one.style} dashed"),
-        *[("bound", "bound")] * (bound is not None),
-    ]
-    return card(
-        f"{of['operation']}, up to {of['batch']} at once: {one.name}",
-        chart,
-        keys(*key),
-        f"{_best(server)}.",
-        table(["offered per second", "done per second", "median", "p99", "requests"], rows),
-    )
-
-
-def callers_card(one: Series, of: Measurement) -> Markup:
-    """Draw throughput against latency, a mark for each number of callers at a time."""
-    found = of.get("concurrency")
-    if found is None:
-        return Markup("")
-    points, knee = found["points"], found["knee"]
-    labels = [
-        f"{p['callers']} callers: {rate(p['throughput'])} images/s at {duration(p['p50'])}"
-        + (", the knee" if p["callers"] == knee else "")
-        for p in points
-    ]
-    path = [(p["throughput"], p["p50"] * 1e3) for p in points]
-    chart = line_chart(
-        [Line(one.name, path, one.style, marks=True, labels=labels)],
-        Axis("images per second"),
-        Axis("ms a call, median", log=True),
-        "; ".join(labels),
-        title=f"{of['operation']} under several callers, {one.name}",
-    )
-    rows = [
-        [
-            f"{p['callers']}" + (", knee" if p["callers"] == knee else ""),
-            rate(p["throughput"]),
-            duration(p["p50"]),
-            duration(p["p99"]),
-            str(p["count"]),
-        ]
-        for p in points
-    ]
-    return card(
-        f"{of['operation']}, {of['batch']} a call: {one.name}",
-        chart,
-        keys((one.name, one.style)),
-        f"Each caller calls again as soon as it has its answer. Past the knee, {knee} at a time, more of them wait "
-        "more than they get.",
-        table(["callers", "images/s", "median", "p99", "calls"], rows),
-    )
-
-
-def _best(server: Server) -> str:
-    if server["latency_bound_s"] is None:
-        return "At rates that were given"
-    bound, best = duration(server["latency_bound_s"]), server["max_rate"]
-    if best is None:
-        return f"No rate that was tried keeps the 99th percentile under {bound}"
-    return f"Up to {rate(best)} images per second keep the 99th percentile under {bound}"
-
-
-def roofline_card(series: Sequence[Series], operation: str) -> Markup:
-    """Draw the share of the machine's roofline that is reached, where it is known."""
-    shown = [
-        (one, [of for of in one.of(operation, "single-stream") if of["flops_share"] is not None]) for one in series
-    ]
-    shown = [(one, found) for one, found in shown if found]
-    if not shown:
-        return Markup("")
-    sizes = sorted({of["batch"] for _, found in shown for of in found})
-    lines = [_line(one, found, lambda of: 100 * (of["flops_share"] or 0), _reached) for one, found in shown]
-    roof = Line("roofline", [(sizes[0], 100), (sizes[-1], 100)], "bound")
-    chart = line_chart(
-        [*lines, roof],
-        Axis("batch", ticks=sizes, log=True),
-        Axis("% of the roofline", ticks=[0, 20, 40, 60, 80, 100], zero=True),
-        _description(_named(shown), _reached),
-        title=f"Share of the roofline that {operation} reaches",
-    )
-    return card(
-        f"Roofline, {operation}",
-        chart,
-        key_of([one for one, _ in shown], ("the roofline", "bound")),
-        "Of what the arithmetic units and the memory allow for this work.",
-        _by_batch(_named(shown), sizes, [_reached], "share, at batch"),
-    )
-
-
-_Rows = Sequence[tuple[str, Sequence[Measurement]]]
-_Words = Callable[[Measurement], str]
-
-
-def _named(shown: Sequence[tuple[Series, Sequence[Measurement]]]) -> _Rows:
-    return [(one.name, found) for one, found in shown]
 
 
 def _line(
     one: Series,
     found: Sequence[Measurement],
     value: Callable[[Measurement], float],
-    words: _Words,
+    words: Words,
     *,
     dashed: bool = False,
 ) -> Line:
@@ -259,43 +178,18 @@ def _line(
     return Line(one.name, [(of["batch"], value(of)) for of in found], style, marks=True, labels=labels)
 
 
-def _curve(name: str, points: Sequence[tuple[float, float]], style: str) -> Line:
-    labels = [f"{duration(seconds)} at {rate(offered)} per second" for offered, seconds in points]
-    return Line(name, [(offered, seconds * 1e3) for offered, seconds in points], style, marks=True, labels=labels)
+def _median(of: Measurement) -> str:
+    return duration(of["latency_s"]["p50"])
+
+
+def _p99(of: Measurement) -> str:
+    return percentile_words(of["latency_s"], 99)
+
+
+def _rate(of: Measurement) -> str:
+    return rate(of["throughput"])
 
 
 def _batch_axis(series: Sequence[Series], operation: str, scenarios: Sequence[str]) -> Axis:
     sizes = sorted({batch for scenario in scenarios for batch in batches(series, operation, scenario)})
     return Axis("batch", ticks=sizes, log=True)
-
-
-def _by_batch(rows: _Rows, sizes: Sequence[int], words: Sequence[_Words], corner: str) -> Markup:
-    """Make a column for each batch. `words` are taken in turn, row by row; a dagger marks what was not warm."""
-    cells, cold = [], False
-    for index, (name, found) in enumerate(rows):
-        write = words[index % len(words)]
-        by_batch = {of["batch"]: write(of) + ("" if of["warm"] else " †") for of in found}
-        cold = cold or not all(of["warm"] for of in found)
-        cells.append([name, *(by_batch.get(batch, "–") for batch in sizes)])
-    note = el("p", "† The warm-up ended before the times were stable.", class_="keys below") if cold else ""
-    return join(table([corner, *map(str, sizes)], cells), note)
-
-
-def _description(rows: _Rows, words: _Words) -> str:
-    return "; ".join(
-        f"{name}: " + ", ".join(f"batch {of['batch']} {words(of)}" for of in found) for name, found in rows
-    )
-
-
-def _reached(of: Measurement) -> str:
-    return "–" if of["flops_share"] is None else f"{100 * of['flops_share']:.1f} %"
-
-
-def card(title: str, chart: Markup, key: Markup, about: str, data: Markup, *, wide: bool = False) -> Markup:
-    """Return a chart with its key, a sentence about it and its data; ``wide`` puts the data beside it."""
-    below = el("p", about, class_="keys below")
-    rows = el("div", data, class_="scroll", tabindex=0, role="region", aria_label=f"{title}: table")
-    if not wide:
-        return el("div", el("h3", title), chart, key, below, rows, class_="card")
-    beside = el("div", el("div", chart, key, below), rows, class_="pairs")
-    return el("div", el("h3", title), beside, class_="card wide")

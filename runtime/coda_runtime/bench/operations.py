@@ -84,7 +84,7 @@ class Inputs:
 
     def batches(self, size: int) -> Run:
         """Return calls of `size` rows, which take a few different batches in turn."""
-        sets = [self._placed(index * size, (index + 1) * size) for index in range(_SETS)]
+        sets = [self.placed(index * size, (index + 1) * size) for index in range(_SETS)]
         return lambda number: self.call(sets[number % _SETS])
 
     def passes(self, size: int) -> tuple[Run, int]:
@@ -94,7 +94,7 @@ class Inputs:
         """
         count = -(-len(self) // size) * size
         if self.operation in ON_DEVICE:  # arrays that lie on a GPU are taken in batches
-            pieces = [self._placed(start, start + size) for start in range(0, count, size)]
+            pieces = [self.placed(start, start + size) for start in range(0, count, size)]
             return lambda _: [self.call(piece) for piece in pieces], count
         everything = self.rows(0, count)
         self._tok.images_per_run = min(size, self._tok.images_per_run)
@@ -116,7 +116,7 @@ class Inputs:
 
         return call
 
-    def _placed(self, start: int, stop: int) -> Any:
+    def placed(self, start: int, stop: int) -> Any:
         """Return those rows where the operation takes them from."""
         rows = self.rows(start, stop)
         if self.operation not in ON_DEVICE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -10,12 +10,15 @@ from ..io.atomic_files import staged_file
 from ..report.document import document, tile
 from ..report.markup import Markup, el, join, table
 from ..report.words import count, duration, rate, size
-from . import bars, charts
+from . import bars, charts, roofline_chart
+from .cards import scrolled, whose
 from .compare import compare
 from .differences import other_circumstances, other_work, warnings_of
-from .results import Results
-from .series import Series, all_series, file_names, operations
-from .tables import MEASURED, METRICS, compared_rows, loaded, measured_rows, metric_rows
+from .load_charts import callers_cards, rate_cards
+from .results import Document, Results
+from .series import Series, all_series, bundle_names, file_names, operations
+from .tables import MEASURED, METRICS, compared_rows, loaded, measured_rows, metric_rows, side_by_side
+from .timeline_chart import timeline_card
 
 
 def write_report(results: Sequence[Results], out: Path) -> None:
@@ -35,40 +38,40 @@ def render(results: Sequence[Results]) -> str:
         _header(results, series),
         _warnings(results),
         _circumstances(results, series),
-        _side_by_side(results),
+        _side_by_side(results, series),
         [_operation(series, name) for name in operations(series)],
         _section(
             "As a server",
             "Single images arrive at random, at a rate that is raised until the 99th percentile of the time from "
             "arrival to done passes the bound.",
-            [
-                charts.server_card(one, of)
-                for one in series
-                for name in operations(series)
-                for of in (*one.of(name, "server"), *one.of(name, "offered"))
-            ],
+            [card for name in operations(series) for card in rate_cards(series, name, "server")],
+        ),
+        _section(
+            "At rates that were given",
+            "Single images arrive at random and are not held back where the last ones are not done yet. A latency "
+            "counts from when an image was due.",
+            [card for name in operations(series) for card in rate_cards(series, name, "offered")],
         ),
         _section(
             "Several callers",
             "Threads that call one tokenizer, each again as soon as it has its answer.",
-            [
-                charts.callers_card(one, of)
-                for one in series
-                for name in operations(series)
-                for of in one.of(name, "concurrent")
-            ],
+            [card for name in operations(series) for card in callers_cards(series, name)],
         ),
         _section(
             "Share of what the machine can do",
-            "Only where the arithmetic of a part and the peak of the device are known.",
-            [charts.roofline_card(series, name) for name in operations(series)],
+            "Only where the arithmetic of a part and the peak of the processor are known.",
+            [
+                card
+                for name in operations(series)
+                for card in (roofline_chart.roofline_card(series, name), roofline_chart.share_card(series, name))
+            ],
         ),
         _section(
             "Memory and loading",
             "Each cell ran in its own process.",
             [bars.memory_card(series), bars.load_card(series)],
         ),
-        _numbers(series),
+        _numbers(series) if series else "",
         footer=el(
             "footer",
             [
@@ -80,7 +83,6 @@ def render(results: Sequence[Results]) -> str:
 
 
 def _header(results: Sequence[Results], series: Sequence[Series]) -> Markup:
-    first = results[0].data
     measured = [of for one in series for of in one.cell["measurements"]]
     tiles = [tile("Measurements", f"{len(measured)}", f"of {count(len(series), 'cell')}")]
     for name in operations(series):
@@ -92,36 +94,61 @@ def _header(results: Sequence[Results], series: Sequence[Series]) -> Markup:
     if encodes:
         of, one = max(encodes, key=lambda pair: pair[0]["throughput"])
         tiles.append(tile("encode, at most", f"{rate(of['throughput'])}/s", f"images, batch {of['batch']}: {one.name}"))
-    files = "" if len(results) == 1 else f" and {count(len(results) - 1, 'other file')}"
+    times = sorted({of.data["created"] for of in results})
+    versions = " and ".join(sorted({of.data["coda_runtime"] for of in results}))
+    files = "Measured" if len(results) == 1 else f"{count(len(results), 'file')}, measured"
     return el(
         "header",
         el("p", "coda bench", class_="eyebrow"),
         el("h1", f"{_bundles(results)} on {_machines(results)}"),
-        el("p", f"Measured {first['created']} with coda_runtime {first['coda_runtime']}{files}.", class_="lead name"),
+        el("p", f"{files} {' to '.join(times[:1] + times[1:][-1:])} with coda_runtime {versions}.", class_="lead name"),
         el("dl", tiles, class_="tiles"),
     )
 
 
 def _bundles(results: Sequence[Results]) -> str:
     """Name all of them: a page over two must not read as if it were one's."""
-    return " and ".join(dict.fromkeys(of.data["bundle"]["folder"] for of in results))
+    return " and ".join(dict.fromkeys(bundle_names(results)))
 
 
 def _machines(results: Sequence[Results]) -> str:
-    machines = (of.data["machine"] for of in results)
-    return " and ".join(dict.fromkeys(of["cpu"]["model"] or of["platform"] for of in machines))
+    return " and ".join(dict.fromkeys(name for of in results for name in _processors(of.data)))
 
 
-def _side_by_side(results: Sequence[Results]) -> Markup:
-    """Show what differs between the first file and each other, as `coda bench compare` judges it."""
-    names, cards = file_names(results), list[Markup]()
+def _processors(data: Document) -> Iterator[str]:
+    """Yield the names of what ran something: GPUs by their names, and the processor unless all of it ran on those."""
+    machine = data["machine"]
+    devices = {artifact["device"] or "" for cell in data["cells"] for artifact in cell["artifacts"]}
+    gpus = {f"cuda:{gpu['index']}": gpu["name"] for gpu in machine["gpus"]}
+    if not devices or not devices <= gpus.keys():
+        yield machine["cpu"]["model"] or machine["platform"]
+    yield from (gpus[device] for device in sorted(devices & gpus.keys()))
+
+
+def _files(results: Sequence[Results]) -> list[str]:
+    """Return what to call each file, with its bundle."""
+    return [f"{name} ({bundle})" for name, bundle in zip(file_names(results), bundle_names(results), strict=True)]
+
+
+def _side_by_side(results: Sequence[Results], series: Sequence[Series]) -> Markup:
+    """Show all runs beside each other, and how `coda bench compare` judges the first file against each other."""
+    if len(results) == 1 or not series:
+        return Markup("")
+    columns, rows = side_by_side(series)
+    title, names = "Every run", _files(results)
+    cards = [el("div", el("h3", title), whose(series), scrolled(table(columns, rows), title), class_="card wide long")]
     for name, other in zip(names[1:], results[1:], strict=True):
         columns, rows = compared_rows(compare(results[0], other))
-        data = el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label=name)
-        cards.append(
-            el("div", el("h3", f"{names[0]} (A) and {name} (B)"), data, class_="card wide") if rows else Markup("")
-        )
-    return _section("Side by side", "As `coda bench compare` judges them, by the differences between processes.", cards)
+        title = f"{names[0]} (A) and {name} (B)"
+        if rows:
+            head = el("h3", title, class_="name")
+            cards.append(el("div", head, scrolled(table(columns, rows), title), class_="card wide long"))
+    return _section(
+        "Side by side",
+        "Verdicts are those of `coda bench compare`, by the differences between processes; there are none where the "
+        "runs did different work.",
+        cards,
+    )
 
 
 def _warnings(results: Sequence[Results]) -> Markup:
@@ -165,12 +192,8 @@ def _circumstances(results: Sequence[Results], series: Sequence[Series]) -> Mark
         for name, of in zip(file_names(results), results, strict=True)
     ]
     columns, rows = loaded(series)
-    files = el(
-        "div",
-        el("h3", "What was loaded"),
-        el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label="What was loaded"),
-        class_="card wide",
-    )
+    title = "What was loaded"
+    files = el("div", el("h3", title), whose(series), scrolled(table(columns, rows), title), class_="card wide")
     return _section("What ran, and where", "", [*cards, files if rows else Markup("")])
 
 
@@ -217,6 +240,8 @@ def _operation(series: Sequence[Series], name: str) -> Markup:
             charts.latency_card(series, name),
             charts.distribution_card(series, name),
             charts.throughput_card(series, name),
+            charts.processes_card(series, name),
+            timeline_card(series, name),
             bars.breakdown_card(series, name),
         ],
     )
@@ -235,12 +260,7 @@ def _numbers(series: Sequence[Series]) -> Markup:
         el(
             "div",
             [
-                el(
-                    "div",
-                    el("h3", title),
-                    el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label=title),
-                    class_="card long",
-                )
+                el("div", el("h3", title), whose(series), scrolled(table(columns, rows), title), class_="card long")
                 for title, columns, rows in (
                     ("Durations", MEASURED, measured_rows(series)),
                     ("Throughput, memory and conduct", METRICS, metric_rows(series)),
@@ -255,4 +275,4 @@ def _section(title: str, about: str, cards: Sequence[Markup]) -> Markup:
     shown = [card for card in cards if card]
     if not shown:
         return Markup("")
-    return el("section", el("h2", title), el("p", about) if about else "", el("div", shown, class_="pairs"))
+    return el("section", el("h2", title), el("p", about) if about else "", el("div", shown, class_="pairs flow"))

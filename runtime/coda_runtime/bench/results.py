@@ -188,6 +188,30 @@ class Process(TypedDict):
     others: NotRequired[float | None]
 
 
+class Span(TypedDict):
+    """Something that was done in a call: a part by its name, or "read file", "decode file", "resize", or "files"."""
+
+    name: str
+    start_s: float
+    seconds: float
+
+
+class Timeline(TypedDict):
+    """One call of median length: its spans in the order of time, from its start. The rest is the runtime."""
+
+    seconds: float
+    spans: list[Span]
+
+
+class Roofline(TypedDict):
+    """A call's operations and the bytes that it moves at least; what the processor does of either in a second."""
+
+    flops: float
+    min_bytes: float
+    peak_flops: float
+    peak_bytes: float
+
+
 class Measurement(TypedDict):
     """One operation in one scenario at one batch size; `processes` are in the order of time.
 
@@ -219,6 +243,8 @@ class Measurement(TypedDict):
     watts: NotRequired[dict[str, float | None]]
     joules_per_image: NotRequired[float | None]
     flops_share: float | None
+    roofline: NotRequired[Roofline | None]
+    timeline: NotRequired[Timeline | None]
 
 
 class Cell(TypedDict):

@@ -1,17 +1,20 @@
-"""What the processor could do at most, by a large matrix product, and the share of it that an operation reaches."""
+"""What the processor could do at most, in arithmetic and from memory, and what an operation has to do at least."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..format.bundle import Bundle
+from ..format.parts import PARTS
 from ..format.precision import precision_of
 from ..tokenizer import LoadedArtifact
 
 _SIDE, _RUNS = 1536, 5
+_TALL, _WIDE = 4096, 8192  # 128 MB: more than most caches hold
 
 
 def peak_flops() -> float:
@@ -19,12 +22,26 @@ def peak_flops() -> float:
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(2))
     out = np.empty_like(a)
-    best = float("inf")
-    for _ in range(_RUNS + 1):  # the first one is slower
-        start = time.perf_counter()
-        np.matmul(a, b, out=out)
-        best = min(best, time.perf_counter() - start)
-    return 2 * _SIDE**3 / best
+    return 2 * _SIDE**3 / _best_of_a_few(lambda: np.matmul(a, b, out=out))
+
+
+def peak_bytes() -> float:
+    """Return bytes a second that are read from memory, at best, by products of a large matrix and a vector by NumPy."""
+    matrix, vector = np.ones((_TALL, _WIDE), np.float32), np.ones(_WIDE, np.float32)
+    out = np.empty(_TALL, np.float32)
+    return matrix.nbytes / _best_of_a_few(lambda: np.matmul(matrix, vector, out=out))
+
+
+def min_bytes(bundle: Bundle, artifacts: Iterable[LoadedArtifact], parts: Sequence[str], images: int, runs: int) -> int:
+    """Return what `parts` move for so many images in so many runs at least: each file once a run, what goes in and out.
+
+    Values between the layers of a part are not in it: whether those leave the cache, nobody tells.
+    """
+    sizes = {artifact.file: artifact.bytes for artifact in bundle.manifest.artifacts}
+    files = sum(sizes.get(artifact.file, 0) for artifact in artifacts if artifact.part in parts)
+    tensors = [tensor for part in parts for tensor in (PARTS[part].input, PARTS[part].output)]
+    each = sum(int(np.prod(tensor.row(bundle.spec))) * tensor.dtype.itemsize for tensor in tensors)
+    return files * runs + each * images
 
 
 def work_of(provenance: Mapping[str, Any], artifacts: Iterable[LoadedArtifact], parts: Sequence[str]) -> float | None:
@@ -43,3 +60,13 @@ def work_of(provenance: Mapping[str, Any], artifacts: Iterable[LoadedArtifact], 
             return None
         total += float(count)  # type: ignore[arg-type] # it is a number here
     return total
+
+
+def _best_of_a_few(run: Callable[[], object]) -> float:
+    """Return the seconds of the fastest call; the first one is slower."""
+    best = float("inf")
+    for _ in range(_RUNS + 1):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,4 +1,4 @@
-"""What the report draws: one series for each cell of each file, with its name and its colour."""
+"""What the report draws: one series for each cell of each file, with its name, its bundle and its colour."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _COLOURS = 8
 
 @dataclass(frozen=True)
 class Series:
-    """A cell that measured something. `style` is the CSS class of its colour."""
+    """A cell that measured something. `style` is the CSS class of its colour, `bundle` names what it ran."""
 
     name: str
+    bundle: str
     style: str
     cell: Cell
 
@@ -31,16 +32,19 @@ class Series:
 
 def all_series(results: Sequence[Results]) -> list[Series]:
     """Return one series for each cell that measured something, in the order of the files."""
-    names = file_names(results)
-    if len({found.data["bundle"]["folder"] for found in results}) > 1:
-        names = [f"{name} ({found.data['bundle']['folder']})" for name, found in zip(names, results, strict=True)]
+    names, bundles = file_names(results), bundle_names(results)
+    if len(set(bundles)) > 1:
+        names = [f"{name} ({bundle})" for name, bundle in zip(names, bundles, strict=True)]
     cells = [
-        (f"{_title(cell)}, {name}" if len(results) > 1 else _title(cell), cell)
-        for name, found in zip(names, results, strict=True)
+        (f"{_title(cell)}, {name}" if len(results) > 1 else _title(cell), bundle, cell)
+        for name, bundle, found in zip(names, bundles, results, strict=True)
         for cell in found.data["cells"]
         if cell["measurements"]
     ]
-    return [Series(name, f"series c{index % _COLOURS + 1}", cell) for index, (name, cell) in enumerate(cells)]
+    return [
+        Series(name, bundle, f"series c{index % _COLOURS + 1}", cell)
+        for index, (name, bundle, cell) in enumerate(cells)
+    ]
 
 
 def _title(cell: Cell) -> str:
@@ -55,6 +59,27 @@ def file_names(results: Sequence[Results]) -> list[str]:
     if len(set(short)) == len(short):
         return short
     return [f"{found.source} ({index})" for index, found in enumerate(results, 1)]
+
+
+def bundle_names(results: Sequence[Results]) -> list[str]:
+    """Return what to call the bundle of each file: its folder, with as much of the path as tells it from the others.
+
+    Two exports that lay in one folder are told apart by their manifests.
+    """
+    bundles = [found.data["bundle"] for found in results]
+    names = [PurePath(bundle["folder"]).name or bundle["folder"] for bundle in bundles]
+    wholes = [bundle["folder"] for bundle in bundles]
+    sums = [bundle["manifest_sha256"] for bundle in bundles]
+    if not _tell_apart(names, sums):
+        names = wholes
+    if not _tell_apart(names, sums):
+        names = [f"{name} {sha256[:8]}" for name, sha256 in zip(names, sums, strict=True)]
+    return names
+
+
+def _tell_apart(names: Sequence[str], sums: Sequence[str]) -> bool:
+    """Return whether no name stands for two checksums."""
+    return len(set(zip(names, sums, strict=True))) == len(set(names))
 
 
 def operations(series: Sequence[Series]) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics as stdlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .callers import with_knee
-from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process
+from .one_call import median_timeline
+from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process, Roofline
 from .statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
 from .steady import undisturbed
 
@@ -81,6 +82,8 @@ def summarise(messages: Sequence[Message]) -> Measurement:
         "watts": watts,
         "joules_per_image": _joules(watts, throughput),
         "flops_share": (_medians([{"share": message.get("flops_share")} for message in messages]) or {})["share"],
+        "roofline": _roofline([message.get("roofline") for message in messages]),
+        "timeline": median_timeline([message.get("timeline") for message in messages]),
     }
 
 
@@ -144,6 +147,11 @@ def _concurrency(found: Sequence[Concurrency]) -> Concurrency | None:
         for same in zip(*(one["points"] for one in found), strict=True)
     ]
     return with_knee(points)
+
+
+def _roofline(found: Sequence[Roofline | None]) -> Roofline | None:
+    medians = _medians(found)
+    return None if medians is None else cast(Roofline, medians)  # numbers all of them: a row has each or is null
 
 
 def _joules(watts: Mapping[str, float | None], throughput: float) -> float | None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from ..format.parts import PARTS
 from ..format.profiles import profiles_text
 from ..report.words import duration, rate, size
 from .breakdown import COMPUTE, DEVICE_TO_HOST, HOST_TO_DEVICE
 from .compare import Comparison
+from .differences import cell_name
 from .percentiles import percentile_words
 from .results import LoadedArtifact, Measurement
 from .series import Series
 from .statistics import KNOWN_FROM
+from .verdicts import Metric
 
 MEASURED = ("measurement", "median", "CI of the median", "p90", "p99", "mean", "min", "max", "repeats", "outliers")
 """The columns of `measured_rows`."""
@@ -44,8 +47,11 @@ def _profiles(of: LoadedArtifact) -> str:
 
 def measured_rows(series: Sequence[Series]) -> list[list[str]]:
     """Return durations of each measurement, under `MEASURED`."""
-    rows = []
+    rows: list[list[str]] = []
     for name, of in _all(series):
+        if of is None:
+            rows.append([name])
+            continue
         latency = of["latency_s"]
         times = [percentile_words(latency, q) for q in KNOWN_FROM]
         times += [duration(of) for of in (latency["mean"], latency["min"], latency["max"])]
@@ -59,8 +65,11 @@ def measured_rows(series: Sequence[Series]) -> list[list[str]]:
 
 def metric_rows(series: Sequence[Series]) -> list[list[str]]:
     """Return everything else of each measurement, under `METRICS`."""
-    rows = []
+    rows: list[list[str]] = []
     for name, of in _all(series):
+        if of is None:
+            rows.append([name])
+            continue
         edges, parts, transfers = of["throughput_ci95"], of["parts_s"] or {}, of.get("transfers_s") or {}
         rows.append(
             [
@@ -81,20 +90,46 @@ def metric_rows(series: Sequence[Series]) -> list[list[str]]:
 
 
 def compared_rows(found: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of a comparison: a row for each metric of each measurement that both files have."""
-    rows = []
+    """Return columns and rows of a comparison: a row for each measurement in both files, a column for each metric."""
+    metrics = list(dict.fromkeys(metric.name for row in found.rows for metric in row.metrics))
+    rows: list[list[str]] = []
+    cell = ""
     for row in found.rows:
-        for metric in row.metrics:
-            interval = "–" if metric.ci99 is None else f"{metric.ci99[0]:.3f} – {metric.ci99[1]:.3f}"
-            verdict = "regression" if metric.regression else metric.verdict
-            rows.append([row.name, metric.name, f"{metric.ratio:.3f}", interval, verdict])
-    return ["measurement", "of", "B / A", "99 %", "verdict"], rows
+        there = {metric.name: _judged(metric) for metric in row.metrics}
+        if there:
+            name = cell_name(asdict(row))
+            rows += [[name]] * (name != cell)
+            cell = name
+            what = f"{row.operation}, {row.scenario}, batch {row.batch}"
+            rows.append([what, *(there.get(name, "–") for name in metrics)])
+    return ["B / A (99 %)", *(name.removesuffix("_bytes").replace("_", " ") for name in metrics)], rows
 
 
-def _all(series: Sequence[Series]) -> Iterator[tuple[str, Measurement]]:
+def _judged(metric: Metric) -> str:
+    interval = "" if metric.ci99 is None else f" ({metric.ci99[0]:.3f} – {metric.ci99[1]:.3f})"
+    return f"{metric.ratio:.3f}{interval}, {'regression' if metric.regression else metric.verdict}"
+
+
+def side_by_side(series: Sequence[Series]) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows: a row for each measurement that any of them has, a column for each of them."""
+    found = [{(of["operation"], of["scenario"], of["batch"]): of for of in one.cell["measurements"]} for one in series]
+    rows = [
+        [f"{key[0]}, {key[1]}, batch {key[2]}", *(_speed(of.get(key)) for of in found)]
+        for key in dict.fromkeys(key for of in found for key in of)
+    ]
+    return ["median, images a second", *(one.name for one in series)], rows
+
+
+def _speed(of: Measurement | None) -> str:
+    return "–" if of is None else f"{duration(of['latency_s']['p50'])}, {rate(of['throughput'])}/s"
+
+
+def _all(series: Sequence[Series]) -> Iterator[tuple[str, Measurement | None]]:
+    """Yield each measurement under its name, those of a cell after the name of the cell."""
     for one in series:
+        yield one.name, None
         for of in one.cell["measurements"]:
-            yield f"{of['operation']}, {of['scenario']}, batch {of['batch']}: {one.name}", of
+            yield f"{of['operation']}, {of['scenario']}, batch {of['batch']}", of
 
 
 def _size(number: int | None) -> str:

@@ -83,7 +83,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
     from .machine import CpuWatch, gpu_slowed
     from .operations import OPERATIONS, Inputs
     from .plan import AXES
-    from .roofline import peak_flops, work_of
+    from .roofline import min_bytes, peak_bytes, peak_flops, work_of
     from .steady import reference_seconds
 
     imported = time.perf_counter() - start
@@ -121,8 +121,8 @@ def work(case: dict[str, Any], channel: Channel) -> None:
         )
         inputs: Inputs | None = None
         per_run, slowed = tok.images_per_run, []
-        provenance = Bundle.open(tok.folder).manifest.provenance
-        peak = peak_flops()
+        bundle = Bundle.open(tok.folder)
+        peaks = {"peak_flops": peak_flops(), "peak_bytes": peak_bytes()}
         for operation, scenario, batch in case["measurements"]:
             about = {"operation": operation, "scenario": scenario, "batch": batch}
             try:
@@ -138,12 +138,15 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             finally:
                 tok.images_per_run = per_run
             slowed += [gpu_slowed(int(name.partition(":")[2] or 0)) for name in gpus]
-            work = work_of(provenance, tok.artifacts, OPERATIONS[operation])
-            median = float(np.median(measured["samples"]))
-            one_by_one = scenario in ("single-stream", "offline")
-            reached = None if work is None or not one_by_one else work * measured["images_per_sample"] / median
-            share = None if reached is None else reached / peak
-            channel.send("measured", **about, **measured, flops_share=share)
+            roofline = None
+            work = work_of(bundle.manifest.provenance, tok.artifacts, OPERATIONS[operation])
+            if work is not None and scenario in ("single-stream", "offline"):  # one call at a time
+                images, most = measured["images_per_sample"], min(batch, tok.images_per_run)
+                moved = min_bytes(bundle, tok.artifacts, OPERATIONS[operation], images, -(-images // most))
+                roofline = {"flops": work * images, "min_bytes": moved, **peaks}
+            reached = None if roofline is None else roofline["flops"] / float(np.median(measured["samples"]))
+            share = None if reached is None else reached / peaks["peak_flops"]
+            channel.send("measured", **about, **measured, flops_share=share, roofline=roofline)
     known = [value for value in slowed if value is not None]
     channel.send("done", throttled=any(known) if known else None)
 
@@ -156,9 +159,10 @@ def _measure(
     from . import callers, scenarios
     from .breakdown import break_down, time_reading
     from .energy import EnergyMeter
+    from .one_call import trace
     from .operations import OPERATIONS
 
-    seconds, parts, transfers = case["seconds"], None, None
+    seconds, parts, transfers, timeline = case["seconds"], None, None, None
     energy = EnergyMeter([int(name.partition(":")[2] or 0) for name in gpus])
     wall, busy = time.perf_counter(), time.process_time()
     energy.start()
@@ -188,6 +192,7 @@ def _measure(
         if reading is not None:
             files = time_reading(reading)
             parts |= {"files": files, "runtime": max(0.0, parts["runtime"] - files)}
+        timeline = trace(tok, inputs, batch, after=channel.ticking(lambda _: None))
     return {
         "warmup_runs": measured.warm_up.runs,
         "warm": measured.warm_up.warm,
@@ -199,6 +204,7 @@ def _measure(
         "transfers_s": transfers,
         "server": measured.server,
         "concurrency": measured.concurrency,
+        "timeline": timeline,
         "busy_cpus": busy / wall,
         "watts": watts,
     }

@@ -18,7 +18,7 @@ from .budget import MAX_SECONDS
 from .opening import FORMATS, MAX_PIXELS, require_pillow
 from .profiles import IgnoredProfiles, differs
 from .reading import open_rgb
-from .resizing import fit, fit_bytes
+from .resizing import fit, fit_bytes, resize
 
 __all__ = [
     "FORMATS",
@@ -35,4 +35,5 @@ __all__ = [
     "fit_bytes",
     "open_rgb",
     "require_pillow",
+    "resize",
 ]

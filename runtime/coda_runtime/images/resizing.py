@@ -41,7 +41,7 @@ def fit(
         check_one(image, name)
         if image.shape[:2] == (size, size):
             return image
-        return _resize(require_pillow().fromarray(np.ascontiguousarray(image)), size)
+        return resize(require_pillow().fromarray(np.ascontiguousarray(image)), size)
     if isinstance(image, (str, os.PathLike)):
         name = os.fspath(image)
     elif not isinstance(image, require_pillow().Image):
@@ -49,7 +49,7 @@ def fit(
         raise ImageError(f"{name} is a {kind(image)}; {expected}")
     rgb = open_rgb(image, name=name, color=color, ignored=ignored)
     with explained(name):
-        return _resize(rgb, size)
+        return resize(rgb, size)
 
 
 def fit_bytes(
@@ -92,10 +92,11 @@ def fit_bytes(
         ignored=ignored,
     )
     with explained(name):
-        return _resize(rgb, size)
+        return resize(rgb, size)
 
 
-def _resize(image: Image.Image, size: int) -> Pixels:
+def resize(image: Image.Image, size: int) -> Pixels:
+    """Fit an image in RGB -> uint8 [size,size,3] by the official rule."""
     from PIL.Image import Resampling
 
     short = min(image.size)

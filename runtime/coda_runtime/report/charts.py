@@ -1,9 +1,9 @@
-"""Line and bar charts as inline SVG; colours and fonts come from the page's style sheet."""
+"""Lines, bars and timelines as inline SVG; colours and fonts come from the page's style sheet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .markup import Markup, el, join
@@ -11,14 +11,18 @@ from .markup import Markup, el, join
 WIDTH, HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 14, 46
 _ROW = 44  # a label and a bar
-_MAX_LENGTH = 54  # characters of a label
+_LINE, _LETTER = 17, 10  # of words
+_LANE = 11  # a bar of a timeline
+_NAMES = 104  # what its labels take
+_MAX_LENGTH = 62  # characters of a label and of the words at its end
 
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one line; those with a value that is not finite are left out. ``style`` is a CSS class, or several.
+    """Points of one line; those that an axis has no place for (not finite, or 0 on a log axis) are left out.
 
-    ``marks`` puts a dot on each point, which then says its value when pointed at; ``labels`` are these words.
+    ``style`` is a CSS class, or several. ``marks`` puts a dot on each point, which then says its value when pointed at;
+    ``labels`` are these words.
     """
 
     label: str
@@ -56,6 +60,24 @@ class Row:
     segments: Sequence[tuple[str, float, str]]
 
 
+@dataclass(frozen=True)
+class Note:
+    """A ring around one point of a line chart, with words beside it. ``style`` is a CSS class, or several."""
+
+    words: str
+    x: float
+    y: float
+    style: str = "line"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of a timeline: its label, and for each lane, by CSS class, bars of (start, length, words)."""
+
+    label: str
+    lanes: Mapping[str, Sequence[tuple[float, float, str]]]
+
+
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return round numbers that cover [low, high], about ``count`` of them; nearly equal ends are spread first."""
     size = max(abs(low), abs(high))
@@ -80,13 +102,30 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def line_chart(
-    lines: Sequence[Line], x: Axis, y: Axis, alt: str, *, title: str = "", bands: Sequence[Band] = ()
+    lines: Sequence[Line],
+    x: Axis,
+    y: Axis,
+    alt: str,
+    *,
+    title: str = "",
+    bands: Sequence[Band] = (),
+    notes: Sequence[Note] = (),
 ) -> Markup:
-    """Draw lines over two axes, and bands under them. ``alt`` says in words what is to be seen, ``title`` names it."""
+    """Draw lines over two axes, bands under them and notes above.
+
+    ``alt`` says in words what is to be seen, ``title`` names it.
+    """
     kept = [
-        replace(line, points=[(a, b) for a, b in line.points if math.isfinite(a) and math.isfinite(b)])
+        replace(
+            line,
+            points=[line.points[i] for i in shown],
+            labels=[line.labels[i] for i in shown] if line.labels else (),
+        )
         for line in lines
+        for shown in [[i for i, (a, b) in enumerate(line.points) if _has_place(a, x) and _has_place(b, y)]]
     ]
+    bands = [replace(of, points=[p for p in of.points if _has_place(p[0], x) and _has_place(p[1], y)]) for of in bands]
+    notes = [note for note in notes if _has_place(note.x, x) and _has_place(note.y, y)]
     points = [point for line in kept for point in line.points]
     points += [(a, edge) for band in bands for a, low, high in band.points for edge in (low, high)]
     if not points:
@@ -129,7 +168,8 @@ def line_chart(
         if line.marks
         for index, (a, b) in enumerate(line.points)
     ]
-    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), areas, shapes, marks, title=title)
+    rings = _notes([(note, to_x(note.x), to_y(note.y)) for note in notes])
+    return _svg(alt, _y_axis(y, y_ticks, to_y), _x_axis(x, x_ticks, to_x), areas, shapes, marks, rings, title=title)
 
 
 def bar_chart(
@@ -169,10 +209,9 @@ def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Mark
         top, start = 6 + _ROW * index, 0.0
         # Behind the bar alone: a line through the label would be read as a letter.
         shapes += [el("line", class_="grid", x1=to_x(t), x2=to_x(t), y1=top + 18, y2=top + 37) for t in ticks]
-        # Cut before it reaches the words at the end; the whole of it shows when pointed at, and in the description.
-        short = row.label if len(row.label) <= _MAX_LENGTH else f"{row.label[: _MAX_LENGTH - 1]}…"
-        shapes.append(el("text", el("title", row.label), short, x=left, y=top + 14, text_anchor="start"))
-        shapes.append(el("text", row.end, class_="axis", x=WIDTH - 8, y=top + 14, text_anchor="end"))
+        short = _shortened(row.label, _MAX_LENGTH - len(row.end))
+        shapes.append(el("text", el("title", row.label), short, class_="row", x=left, y=top + 14, text_anchor="start"))
+        shapes.append(el("text", row.end, class_="axis row", x=WIDTH - 8, y=top + 14, text_anchor="end"))
         for style, value, words in row.segments:
             width = to_x(start + value) - to_x(start)
             shapes.append(
@@ -182,6 +221,59 @@ def bar_rows(rows: Sequence[Row], x: Axis, alt: str, *, title: str = "") -> Mark
     labels = [_label(to_x(t), base + 17, _number(t)) for t in ticks]
     name = el("text", x.label, class_="axis", x=WIDTH / 2, y=base + 38, text_anchor="middle")
     return _svg(alt, shapes, labels, name, title=title, height=base + 46)
+
+
+def timeline(steps: Sequence[Step], x: Axis, alt: str, *, title: str = "") -> Markup:
+    """Draw what happens when, from 0 on: a row for each step, in it a bar for each time, a lane for each CSS class."""
+    styles = list(dict.fromkeys(style for step in steps for style in step.lanes))
+    ends = [start + length for step in steps for bars in step.lanes.values() for start, length, _ in bars]
+    if not ends or not max(ends) > 0:
+        return _svg(alt, _nothing(), title=title)
+    row = 14 + _LANE * len(styles)
+    base = 6 + row * len(steps)
+    ticks, to_x = _scale(replace(x, zero=True), ends, _NAMES, WIDTH - _RIGHT)
+    shapes = [el("line", class_="grid", x1=to_x(t), x2=to_x(t), y1=6, y2=base) for t in ticks]
+    for index, step in enumerate(steps):
+        top = 6 + row * index
+        shapes.append(_label(_NAMES - 10, top + row / 2 + 4.5, step.label, anchor="end"))
+        for style, bars in step.lanes.items():
+            y = top + 7 + _LANE * styles.index(style)
+            shapes += [
+                # However short it is, it can be seen.
+                el(
+                    "rect",
+                    el("title", words),
+                    class_=style,
+                    x=to_x(start),
+                    y=y,
+                    width=max(1.5, to_x(start + length) - to_x(start)),
+                    height=_LANE - 2,
+                )
+                for start, length, words in bars
+            ]
+    labels = [_label(to_x(t), base + 17, _number(t)) for t in ticks]
+    name = el("text", x.label, class_="axis", x=(_NAMES + WIDTH) / 2, y=base + 38, text_anchor="middle")
+    return _svg(alt, shapes, labels, name, title=title, height=base + 46)
+
+
+def _notes(placed: Sequence[tuple[Note, float, float]]) -> Markup:
+    """Draw notes, the words of each where the drawing has room for them, and under those of one that is there."""
+    rings, taken = [], list[tuple[float, float, float]]()
+    for note, x, y in placed:
+        left = x > (_LEFT + WIDTH) / 2
+        long = _LETTER * len(note.words)
+        start, end = (x - 11 - long, x - 11) if left else (x + 11, x + 11 + long)
+        at = y + (20 if y < _TOP + 20 else -9)
+        while any(abs(at - line) < _LINE and start < last and first < end for first, last, line in taken):
+            at += _LINE
+        taken.append((start, end, at))
+        rings.append(el("circle", el("title", note.words), class_=f"ring {note.style}", cx=x, cy=y, r=7))
+        rings.append(_label(x + (-11 if left else 11), at, note.words, "end" if left else "start"))
+    return join(rings)
+
+
+def _has_place(value: float, axis: Axis) -> bool:
+    return math.isfinite(value) and (value > 0 or not axis.log)
 
 
 def _scale(
@@ -225,6 +317,14 @@ def _x_axis(axis: Axis, ticks: Sequence[float], position: Callable[[float], floa
     return join(line, marks, [_label(position(t), base + 19, _number(t)) for t in ticks], _x_name(axis.label))
 
 
+def _shortened(text: str, length: int) -> str:
+    """Cut out of the middle what does not fit: names differ at their ends. The whole is elsewhere."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[-end:]}"
+
+
 def _x_name(text: str) -> Markup:
     if not text:
         return Markup("")
@@ -236,7 +336,7 @@ def _label(x: float, y: float, text: str, anchor: str = "middle") -> Markup:
 
 
 def _number(value: float) -> str:
-    if abs(value) >= 1e5:  # longer ones reach the name of the axis
+    if abs(value) >= 1e4:  # longer ones reach the name of the axis
         return f"{value / 1e6:g}M" if abs(value) >= 1e6 else f"{value / 1e3:g}k"
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 

@@ -37,12 +37,21 @@ def join(*children: Child) -> Markup:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Markup:
-    """Return a table with a row of headings; the first cell of each row is its heading."""
+    """Return a table with a row of headings; the first cell of each row is its heading.
+
+    A row of one cell is the heading of the rows below it.
+    """
     return el(
         "table",
         el("thead", el("tr", [el("th", name, scope="col") for name in columns])),
-        el("tbody", [el("tr", el("th", row[0], scope="row"), [el("td", cell) for cell in row[1:]]) for row in rows]),
+        el("tbody", [el("tr", _cells(row, len(columns))) for row in rows]),
     )
+
+
+def _cells(row: Sequence[str], columns: int) -> Markup:
+    if len(row) == 1 < columns:
+        return el("th", el("span", row[0]), class_="group", colspan=columns, scope="rowgroup")
+    return join(el("th", row[0], scope="row"), [el("td", cell) for cell in row[1:]])
 
 
 def _text(child: Child) -> str:

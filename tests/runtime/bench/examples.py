@@ -10,8 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
+from coda_runtime.bench.callers import with_knee
 from coda_runtime.bench.report import write_report
-from coda_runtime.bench.results import Cell, Document, Measurement, Operation, Results, Scenario, Server
+from coda_runtime.bench.results import (
+    CallersPoint,
+    Cell,
+    Concurrency,
+    Document,
+    Measurement,
+    Operation,
+    Results,
+    Scenario,
+    Server,
+    ServerPoint,
+    Span,
+    Timeline,
+)
 from coda_runtime.bench.summary import summarise
 
 BATCHES = (1, 4, 8, 32)
@@ -60,33 +74,68 @@ def measurement(
                 "peak_device_bytes": None,
                 "parts_s": parts,
                 "transfers_s": transfers,
-                "server": server(batch / (factor * seconds), seconds) if scenario == "server" else None,
+                "timeline": timeline(parts) if parts else None,
+                "server": server(batch / (factor * seconds), seconds, scenario),
+                "concurrency": callers(batch, factor * seconds) if scenario == "concurrent" else None,
                 "flops_share": None,
             }
         )
     return summarise(messages)
 
 
-def server(capacity: float, seconds: float) -> Server:
+def timeline(parts: dict[str, float]) -> Timeline:
+    """A call of a file: read, decoded and resized, then each part, with the runtime between them."""
+    gap = parts["runtime"] / (len(parts) + 3)
+    steps = {"read file": gap / 3, "decode file": gap, "resize": gap / 2}
+    steps |= {part: seconds for part, seconds in parts.items() if part != "runtime"}
+    spans: list[Span] = []
+    now = gap / 6
+    for name, seconds in steps.items():
+        spans.append({"name": name, "start_s": now, "seconds": seconds})
+        now += seconds + gap / 6
+    return {"seconds": now, "spans": spans}
+
+
+def callers(batch: int, seconds: float) -> Concurrency:
+    """Two processors: two callers get twice as much, and more of them wait."""
+    points: list[CallersPoint] = [
+        {
+            "callers": count,
+            "count": 300 * count,
+            "throughput": batch * min(count, 2) / seconds * (0.97 if count > 2 else 1),
+            "p50": seconds * max(1.03, count / 2),
+            "p99": seconds * max(1.3, count / 1.4),
+        }
+        for count in (1, 2, 4, 8)
+    ]
+    return with_knee(points)
+
+
+def server(capacity: float, seconds: float, scenario: Scenario) -> Server | None:
+    """What arrives at a share of what can be done, up to more than that where the rates are given."""
+    if scenario not in ("server", "offered"):
+        return None
+    given = scenario == "offered"
     loads = (0.2, 0.4, 0.6, 0.8, 0.9, 0.97)
     bound = 6 * seconds
-    curve = [
+    curve: list[ServerPoint] = [
         {
             "rate": capacity * load,
+            "count": int(1000 * load),
             "p50": seconds * (1 + 0.5 * load / (1 - load)),
             "p99": seconds * (1 + 2.2 * load / (1 - load)),
-            "achieved": capacity * load * (1 if load < 0.95 else 0.96),
+            "achieved": capacity * load * (1 if load < 0.95 else 0.94),
         }
         for load in loads
     ]
     best = max(point["rate"] for point in curve if point["p99"] <= bound)
     return {
-        "latency_bound_s": bound,
+        "latency_bound_s": None if given else bound,
         "offered_rate": best,
         "achieved_rate": best,
-        "max_rate": best,
+        "max_rate": None if given else best,
         "queue_p99_s": seconds,
-        "curve": curve,  # type: ignore[typeddict-item]
+        "curve": curve,
     }
 
 
@@ -130,6 +179,13 @@ def cell(key: tuple[str, str, str, int | None], random: np.random.Generator, fac
             if gpu:
                 of["peak_device_bytes"] = int(8e8 + 2.4e7 * batch)
                 of["flops_share"] = round(0.48 * batch / (batch + 4), 3)
+            else:
+                of["roofline"] = {
+                    "flops": 2.3e9 * batch,
+                    "min_bytes": 2.1e7 + 2.5e5 * batch,
+                    "peak_flops": 1.5e12,
+                    "peak_bytes": 2.1e10,
+                }
             found["measurements"].append(of)
         seconds = share * (first + further * 31)
         found["measurements"].append(measurement(operation, "offline", 32, seconds, random, 6))
@@ -137,9 +193,21 @@ def cell(key: tuple[str, str, str, int | None], random: np.random.Generator, fac
     return found
 
 
-def document(*, seed: int = 0, factor: float = 1.0, busy: bool = False) -> Document:
+def with_loads(found: Cell, factor: float) -> Cell:
+    """The same, and rates that were given, and callers at a time."""
+    first, further = COSTS[found["backend"], found["precision"], found["device"], found["threads"]]
+    random = np.random.default_rng(11)
+    seconds = factor / 1e3 * (first + further * 7)
+    found["measurements"].append(measurement("encode", "offered", 8, seconds, random, 150))
+    found["measurements"].append(measurement("encode", "concurrent", 1, factor / 1e3 * first, random, 150))
+    return found
+
+
+def document(*, seed: int = 0, factor: float = 1.0, busy: bool = False, loads: bool = False) -> Document:
     random = np.random.default_rng(seed)
     cells = [cell(key, random, factor) for key in COSTS]
+    if loads:
+        cells = [with_loads(found, factor) for found in cells]
     cells.append(
         {
             "backend": "tensorrt-rtx",
@@ -210,4 +278,4 @@ def results(**changes: object) -> Results:
 
 
 if __name__ == "__main__":
-    write_report([results(busy=len(sys.argv) > 2)], Path(sys.argv[1]))
+    write_report([results(busy=len(sys.argv) > 2, loads=True)], Path(sys.argv[1]))

@@ -74,7 +74,10 @@ def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path
         assert of["latency_s"]["ci95"][0] <= of["latency_s"]["p50"] <= of["latency_s"]["ci95"][1]
         assert of["busy_cpus"] > 0
         assert set(of["watts"]) == {"cpu", "gpu"}
+        assert (of["timeline"] is not None) == (of["scenario"] == "single-stream")
         if of["scenario"] == "single-stream":
+            spans = [span["name"] for span in of["timeline"]["spans"]]
+            assert set(spans) == set(of["parts_s"]) - {"runtime"}
             assert of["throughput"] == pytest.approx(of["batch"] / of["latency_s"]["p50"])
     assert set(ran["measurements"][-4]["parts_s"]) == {"encoder", "quantizer", "decoder", "runtime"}
     assert data["images"] == take_images(Bundle.open(bundle)).facts()

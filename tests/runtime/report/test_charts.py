@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -14,12 +15,15 @@ from coda_runtime.report.charts import (
     Axis,
     Band,
     Line,
+    Note,
     Row,
+    Step,
     bar_chart,
     bar_rows,
     line_chart,
     log_ticks,
     nice_ticks,
+    timeline,
 )
 from tests.runtime.report.drawings import check_on_the_drawing
 
@@ -70,6 +74,16 @@ def test_points_that_are_not_finite_are_left_out() -> None:
     svg = line_chart([Line("l", [(0, 1), (1, math.inf), (2, 3)])], X, Y, "gap")
     numbers_inside(svg)
     assert "inf" not in svg
+
+
+def test_nothing_has_no_place_on_a_logarithmic_axis() -> None:
+    log = Axis("log", log=True)
+    line = Line("l", [(0, 1), (1, 0), (2, 3), (20, 30)], marks=True, labels=["a", "b", "c", "d"])
+    band = Band("band", [(0, 1, 2), (2, 0, 3), (2, 3, 4)])
+    svg = line_chart([line], log, log, "gaps", bands=[band], notes=[Note("lost", 0, 1)])
+    numbers_inside(svg)
+    assert re.findall("<title>l: (.)</title>", svg) == ["c", "d"], "each mark keeps its words"
+    assert "lost" not in svg
 
 
 def test_bars_side_by_side() -> None:
@@ -157,9 +171,12 @@ def test_bars_that_lie_follow_each_other() -> None:
     assert "<title>second: 2</title>" in svg
 
 
-def test_long_labels_of_rows_are_cut_and_kept_whole_beside() -> None:
-    svg = bar_rows([Row("x" * 80, "", [("one", 1, "")])], Y, "long")
-    assert f"<title>{'x' * 80}</title>{'x' * 53}…</text>" in svg
+def test_long_labels_of_rows_are_cut_in_the_middle_and_kept_whole_beside() -> None:
+    long = f"the first words of it{'x' * 80}and the last"
+    svg = bar_rows([Row(long, "3 s", [("one", 1, "")])], Y, "long")
+    (short,) = re.findall(f"<title>{long}</title>([^<]*)</text>", svg)
+    assert len(short) == 59
+    assert re.fullmatch("the first words of itx+…x+and the last", short)
 
 
 @pytest.mark.parametrize("rows", [[], [Row("a", "", [])], [Row("a", "", [("one", 0, "")])]])
@@ -168,5 +185,57 @@ def test_no_rows_say_so(rows: list[Row]) -> None:
 
 
 def test_large_numbers_on_axes_are_short() -> None:
-    svg = line_chart([Line("l", [(0, 2e6), (1, 5e5)])], X, Axis("y", ticks=[99000, 500000, 2500000]), "large")
-    assert re.findall(r">([\d.,kM]+)</text>", svg)[:3] == ["99,000", "500k", "2.5M"]
+    svg = line_chart([Line("l", [(0, 2e6), (1, 5e5)])], X, Axis("y", ticks=[9900, 99000, 500000, 2500000]), "large")
+    assert re.findall(r">([\d.,kM]+)</text>", svg)[:4] == ["9,900", "99k", "500k", "2.5M"]
+
+
+def test_a_note_rings_its_point_and_stays_on_the_drawing() -> None:
+    points = [(0.0, 1.0), (5.0, 2.0), (10.0, 30.0)]
+    notes = [Note("left", *points[0], "series c1"), Note("right", *points[2], "series c2")]
+    svg = line_chart([Line("l", points, "series c1", marks=True)], X, Y, "notes", notes=notes)
+    numbers_inside(svg)
+    root = ElementTree.fromstring(svg)
+    marks = [(of.attrib["cx"], of.attrib["cy"]) for of in root.iter("circle") if of.attrib["class"] == "series c1"]
+    rings = [of for of in root.iter("circle") if of.attrib["class"].startswith("ring ")]
+    assert [(of.attrib["cx"], of.attrib["cy"]) for of in rings] == [marks[0], marks[2]]
+    words = {of.text: of.attrib for of in root.iter("text") if of.text in ("left", "right")}
+    assert [words[name]["text-anchor"] for name in ("left", "right")] == ["start", "end"], "away from the edges"
+    assert float(words["left"]["y"]) < float(rings[0].attrib["cy"])
+    assert float(words["right"]["y"]) > float(rings[1].attrib["cy"]), "there is no room above the highest"
+
+
+def test_words_of_notes_do_not_lie_on_each_other() -> None:
+    notes = [Note(name, 5.0, 2.0 + n / 100) for n, name in enumerate("abc")]
+    svg = line_chart([Line("l", [(0.0, 1.0), (10.0, 30.0)])], X, Y, "notes", notes=notes)
+    numbers_inside(svg)
+    at = [float(of.attrib["y"]) for of in ElementTree.fromstring(svg).iter("text") if of.text in ("a", "b", "c")]
+    assert min(later - earlier for earlier, later in pairwise(at)) >= 16
+
+
+def test_a_timeline_has_a_row_for_each_step_and_a_lane_for_each_style() -> None:
+    steps = [
+        Step("read", {"c1": [(0, 1, "a: read")], "c2": [(0, 2, "b: read")]}),
+        Step("wait", {"c1": [(1, 1, "a: wait"), (4, 0, "a: nothing")], "c2": []}),
+        Step("run", {"c1": [(2, 2, "a: run")], "c2": [(2, 6, "b: run")]}),
+    ]
+    svg = timeline(steps, Axis("ms"), "rows", title="One call")
+    root = ElementTree.fromstring(svg)
+    check_on_the_drawing(root)
+    bars = {
+        of[0].text: {key: float(of.attrib[key]) for key in ("x", "y", "width", "height")} for of in root.iter("rect")
+    }
+    assert bars["a: read"]["x"] == bars["b: read"]["x"]
+    assert bars["b: read"]["width"] == pytest.approx(2 * bars["a: read"]["width"], abs=0.2)
+    assert bars["a: wait"]["x"] == pytest.approx(bars["a: read"]["x"] + bars["a: read"]["width"], abs=0.2)
+    assert bars["a: nothing"]["width"] == 1.5, "it can be seen"
+    lowest_of_read = bars["b: read"]["y"] + bars["b: read"]["height"]
+    assert bars["a: read"]["y"] + bars["a: read"]["height"] <= bars["b: read"]["y"]
+    assert lowest_of_read < bars["a: wait"]["y"] == bars["a: nothing"]["y"] < bars["a: run"]["y"]
+    labels = {of.text: float(of.attrib["x"]) for of in root.iter("text") if of.text in ("read", "wait", "run")}
+    assert len(labels) == 3
+    assert max(labels.values()) < bars["a: read"]["x"]
+
+
+@pytest.mark.parametrize("steps", [[], [Step("a", {})], [Step("a", {"c1": [(0, 0, "nothing")]})]])
+def test_no_time_says_so(steps: list[Step]) -> None:
+    assert "nothing to show" in timeline(steps, Axis("ms"), "empty")

@@ -31,6 +31,12 @@ def test_table_has_headings() -> None:
     )
 
 
+def test_a_row_of_one_cell_heads_those_below_it() -> None:
+    group = '<tr><th class="group" colspan="2" scope="rowgroup"><span>&lt;x&gt;</span></th></tr>'
+    assert group in table(["a", "b"], [["<x>"], ["y", "1"]])
+    assert 'scope="row"' in table(["a"], [["alone"]]), "unless no row has more"
+
+
 def test_images_are_png_inside_the_page() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     head, _, data = png_uri(pixels).partition(",")

@@ -90,7 +90,9 @@ class TensorRTSession:
 
         Raises DeviceMemoryError, BackendError, ClosedError.
         """
-        with self._executor() as executor:
+        # Any profile's executor can: that which is going to run it, if one does.
+        count = len(batch) if choose_profile(self.profiles, len(batch)) is not None else self.profiles[0][0]
+        with self._executor(count) as executor:
             return executor.put(batch)
 
     def take(self, array: Any) -> CudaArray:
