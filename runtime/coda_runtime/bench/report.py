@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -12,7 +12,7 @@ from ..report.markup import Markup, el, join, table
 from ..report.words import count, duration, rate, size
 from . import bars, charts
 from .compare import compare
-from .differences import other_circumstances, other_work, warnings_of
+from .differences import other_circumstances, other_work, share_a_tokenizer, warnings_of
 from .results import Results
 from .series import Series, all_series, file_names, operations
 from .tables import MEASURED, METRICS, compared_rows, loaded, measured_rows, metric_rows
@@ -113,15 +113,25 @@ def _machines(results: Sequence[Results]) -> str:
 
 
 def _side_by_side(results: Sequence[Results]) -> Markup:
-    """Show what differs between the first file and each other, as `coda bench compare` judges it."""
-    names, cards = file_names(results), list[Markup]()
-    for name, other in zip(names[1:], results[1:], strict=True):
-        columns, rows = compared_rows(compare(results[0], other))
+    """Show what differs between two files of one tokenizer, as `coda bench compare` judges it."""
+    cards = list[Markup]()
+    for first, base, name, other in _pairs(file_names(results), results):
+        columns, rows = compared_rows(compare(base, other))
         data = el("div", table(columns, rows), class_="scroll", tabindex=0, role="region", aria_label=name)
         cards.append(
-            el("div", el("h3", f"{names[0]} (A) and {name} (B)"), data, class_="card wide") if rows else Markup("")
+            el("div", el("h3", f"{first} (A) and {name} (B)"), data, class_="card wide") if rows else Markup("")
         )
     return _section("Side by side", "As `coda bench compare` judges them, by the differences between processes.", cards)
+
+
+def _pairs(names: Sequence[str], results: Sequence[Results]) -> Iterator[tuple[str, Results, str, Results]]:
+    """Yield each file but the first beside an earlier one, of the same tokenizer if there is one, with their names."""
+    named = list(zip(names, results, strict=True))
+    for index, (name, of) in enumerate(named[1:], 1):
+        earlier = [pair for pair in named[:index] if of.file is None or pair[1].file != of.file]
+        same = [pair for pair in earlier if share_a_tokenizer(pair[1], of)]
+        for base in (same or earlier)[:1]:
+            yield *base, name, of
 
 
 def _warnings(results: Sequence[Results]) -> Markup:
@@ -132,9 +142,9 @@ def _warnings(results: Sequence[Results]) -> Markup:
         for name, of in zip(names, results, strict=True)
         for text in (*warnings_of(of), *_not_warm(of))
     ]
-    for name, other in zip(names[1:], results[1:], strict=True):
-        found += [f"{names[0]} (A) and {name} (B) did different work: {text}" for text in other_work(results[0], other)]
-        found += [f"{names[0]} (A) and {name} (B): {text}" for text in other_circumstances(results[0], other)]
+    for first, base, name, other in _pairs(names, results):
+        found += [f"{first} (A) and {name} (B) did different work: {text}" for text in other_work(base, other)]
+        found += [f"{first} (A) and {name} (B): {text}" for text in other_circumstances(base, other)]
     if not found:
         return Markup("")
     return el(

@@ -23,7 +23,7 @@ from .image_set import ImageSet
 from .noise import collect_warnings
 from .plan import Plan
 from .process import run_case
-from .results import FORMAT, FORMAT_VERSION, Cell, Results
+from .results import FORMAT, FORMAT_VERSION, BundleFacts, Cell, Results
 from .summary import summarise_cell
 
 SILENCE_S = 600.0
@@ -47,6 +47,16 @@ class Hooks:
 def steps(plan: Plan, bundle: Bundle) -> int:
     """Return the number of measurements in all."""
     return len(plan.cells(bundle.manifest.default_precision)) * len(plan.measurements()) * plan.repeat_process
+
+
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """Return the `bundle` of results.json."""
+    return {
+        "folder": str(bundle.folder),
+        "fingerprints": list(bundle.fingerprints),
+        "spec": bundle.spec.to_json(),
+        "manifest_sha256": sha256((bundle.folder / MANIFEST_NAME).read_bytes()).hexdigest(),
+    }
 
 
 def run_bench(
@@ -144,7 +154,6 @@ class Cells:
         _check_any(cells, bundle)
         during = max((share for entry in log for share in entry.shares), default=None)
         throttled = _throttled(log, around.throttled)
-        manifest = (bundle.folder / MANIFEST_NAME).read_bytes()
         failures = [
             (cell_name(cell), failure) for cell, entry in zip(cells, log, strict=True) for failure in entry.failures()
         ]
@@ -156,12 +165,7 @@ class Cells:
                 "command": list(command),
                 "coda_runtime": __version__,
                 "machine": around.machine,
-                "bundle": {
-                    "folder": str(bundle.folder),
-                    "fingerprints": list(bundle.fingerprints),
-                    "spec": bundle.spec.to_json(),
-                    "manifest_sha256": sha256(manifest).hexdigest(),
-                },
+                "bundle": bundle_facts(bundle),
                 "images": self._image_set.facts(),
                 "cells": cells,
                 "noise": {
