@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -36,7 +35,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="measure; a call that is cut short goes on where it stopped")
     run.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu proves the flow, and times nothing")
-    run.add_argument("--shapes", nargs="+", default=["mar_v16384", "flux_v65536", "sample"], help="tiny is one too")
+    run.add_argument("--shapes", nargs="+", default=["mar_v16384", "sample", "flux_v65536"], help="tiny is one too")
     run.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32, 128])
     run.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     run.add_argument("--families", nargs="+", help="only these: see the first column that `run` prints")
@@ -47,6 +46,7 @@ def main() -> None:
     run.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder of gpu.json")
     run.add_argument("--wheels", type=Path, nargs="*", default=[], help="folders of wheels or parts to install first")
     run.add_argument("--kernels", type=Path, help="PTX that `prepare` made; compiled here without")
+    run.add_argument("--triton", type=Path, help="folder with the Triton that compiles kernels, beside PyTorch's own")
     run.add_argument("--compile-backend", default="inductor", help="of torch.compile")
     run.add_argument("--processes", choices=("fork", "spawn"), default="fork", help="spawn is slower, and safer")
     run.add_argument("--prepare-only", action="store_true", help="make tokenizers, references and bundles, and stop")
@@ -55,21 +55,26 @@ def main() -> None:
     prepare.add_argument("--shapes", nargs="+", default=["mar_v16384", "flux_v65536", "sample"])
     render = commands.add_parser("render", help="Markdown of a gpu.json, for docs/gpu.md")
     render.add_argument("results", type=Path)
-    fleet = commands.add_parser("table", help="check results of several GPUs and print them as one table")
+    fleet = commands.add_parser(
+        "table", help="check results of several GPUs and print them as one table; those of `coda bench run` too"
+    )
     fleet.add_argument("results", type=Path, nargs="+")
     fleet.add_argument("--price", nargs="*", default=[], metavar="GPU=DOLLARS", help="an hour: images for a dollar")
     fleet.add_argument("--svg", type=Path, help="write a chart too")
     args = parser.parse_args()
+    # No library may round float32 products to TF32: it changes 5 to 10 % of the ids. TensorRT's provider has no option.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
     # PyTorch may count GPUs while it is imported, which must not open CUDA: children of a fork could not use it then.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     for folder in ("runtime", "export", "."):
         sys.path.insert(0, str(ROOT / folder))
-    if args.command == "render":
-        from benchmarks.gpu.report import markdown
+    if args.command in ("render", "table"):
+        from coda_runtime.errors import CodaError
 
-        print(markdown(json.loads(args.results.read_text(encoding="utf-8"))))
-    elif args.command == "table":
-        _table(args)
+        try:
+            (_render if args.command == "render" else _table)(args)
+        except CodaError as error:
+            raise SystemExit(f"error: {error}") from error
     elif args.command == "prepare":
         from benchmarks.gpu.kernels import carry
 
@@ -83,14 +88,22 @@ def main() -> None:
         run_all(args)
 
 
+def _render(args: argparse.Namespace) -> None:
+    from benchmarks.gpu.report import markdown
+    from coda_runtime.bench.reading import read_gpu_json
+
+    print(markdown(read_gpu_json(args.results)))
+
+
 def _table(args: argparse.Namespace) -> None:
     from benchmarks.gpu import fleet
     from benchmarks.svg import standalone
+    from coda_runtime.bench.reading import read_results
 
-    try:
-        found = fleet.entries([fleet.read(path) for path in args.results], fleet.parse_prices(args.price))
-    except fleet.ResultError as error:
-        raise SystemExit(f"error: {error}") from error
+    prices = fleet.parse_prices(args.price)
+    found = fleet.entries([of for path in args.results for of in read_results(path)], prices)
+    if not found:
+        raise SystemExit("error: none of these files has encode or decode from numpy to numpy")
     print(fleet.table(found))
     if args.svg is not None:
         args.svg.write_text(f"{standalone(fleet.chart(found))}\n", encoding="utf-8")

@@ -1,27 +1,19 @@
-"""Results of several GPUs as one table, a row a GPU, shape and precision, and as a chart; files are checked first."""
+"""Results of several machines as one table, a row a GPU, shape and precision, and as a chart.
+
+They are of either tool, gpu.json or results.json of `coda bench run`, read and checked as the runtime reads them.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from coda_runtime.bench.results import Cell, Results
+from coda_runtime.errors import InputError
 from coda_runtime.report.charts import Axis, bar_rows
 from coda_runtime.report.charts import Row as Bar
 from coda_runtime.report.markup import Markup
-
-Row = dict[str, Any]
-# What a file must have; what else it has is kept.
-_MACHINE = {"device": str, "date": str, "cpu": str, "libraries": dict, "ceilings": dict}
-_ROW = {"shape": str, "contender": str, "precision": str, "operation": str, "clock": str, "batch": int}
-_MEASURED = {"median_ms": (int, float), "repeats": int}
-
-
-class ResultError(Exception):
-    """A file that is no result of `python -m benchmarks.gpu run`; the message names the first thing that is wrong."""
 
 
 @dataclass(frozen=True)
@@ -59,45 +51,30 @@ class Entry:
         return self.encode.images_per_second * 3600 / self.price
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read and check a result. Raises ResultError."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ResultError(f"{path}: found {type(data).__name__}, expected an object")
-    _check(data.get("machine"), _MACHINE, f"{path}: machine")
-    rows = data.get("rows")
-    if not isinstance(rows, list) or not rows:
-        raise ResultError(
-            f"{path}: rows: found {'none' if rows == [] else type(rows).__name__}, expected a list of rows"
-        )
-    for index, row in enumerate(rows):
-        where = f"{path}: rows[{index}]"
-        _check(row, _ROW, where)
-        if "reason" not in row:
-            _check(row, _MEASURED, where)
-            if not (math.isfinite(row["median_ms"]) and row["median_ms"] > 0):
-                raise ResultError(f"{where}.median_ms: found {row['median_ms']}, expected milliseconds over 0")
-    return data
+def entries(results: Sequence[Results], prices: Mapping[str, float]) -> list[Entry]:
+    """Return a row for each device, shape and precision that was measured, the fastest device of a shape first.
 
-
-def entries(results: Sequence[dict[str, Any]], prices: Mapping[str, float]) -> list[Entry]:
-    """Return a row for each GPU, shape and precision that was measured, the fastest GPU of a shape first.
-
-    ``prices`` are dollars an hour by a GPU's name, or a part of it that only one of the GPUs has.
+    ``prices`` are dollars an hour by a device's name or a part of it; of several that fit, the longest counts. What
+    counts is encode and decode from numpy to numpy, one call after the other. Raises InputError for a price of nothing.
     """
     found = []
-    for result in results:
-        machine = result["machine"]
-        driver = machine.get("nvidia_smi_after_ceilings", {}).get("driver_version", "")
-        whole = [row for row in result["rows"] if "reason" not in row and row["clock"] == "host"]
-        for shape, precision in dict.fromkeys((row["shape"], row["precision"]) for row in whole):
-            of = [row for row in whole if (row["shape"], row["precision"]) == (shape, precision)]
-            best = {operation: _best(of, operation) for operation in ("encode", "decode")}
-            price = _price(machine["device"], prices)
-            found.append(Entry(machine["device"], driver, machine["date"], shape, precision, **best, price=price))
+    for of in results:
+        spec = of.data["bundle"]["spec"]
+        shape = str(spec.get("variant") or of.data["bundle"]["folder"])
+        cells: dict[tuple[str, str, str], list[Cell]] = {}
+        for cell in of.data["cells"]:
+            if cell["measurements"]:
+                cells.setdefault((*_device(of, cell), cell["precision"]), []).append(cell)
+        for (device, driver, precision), same in cells.items():
+            best = {operation: _best(same, operation) for operation in ("encode", "decode")}
+            if any(best.values()):
+                price = _price(device, prices)
+                date = of.data["created"][:10]
+                found.append(Entry(device, driver, date, shape, precision, **best, price=price))
+    devices = dict.fromkeys(entry.device for entry in found)
+    for name in prices:
+        if not any(name in device for device in devices):
+            raise InputError(f"--price names {name!r}; expected a part of {' or '.join(devices) or 'a measured GPU'}")
     return sorted(found, key=lambda entry: (entry.shape, entry.precision, -_rate(entry.encode)))
 
 
@@ -113,7 +90,7 @@ def table(found: Sequence[Entry]) -> str:
         if priced:
             cells.append("–" if entry.price is None else f"{entry.price:g}")
             cells.append("–" if entry.per_dollar is None else f"{entry.per_dollar:,.0f}")
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
 
@@ -133,7 +110,7 @@ def chart(found: Sequence[Entry]) -> Markup:
 
 
 def parse_prices(given: Sequence[str]) -> dict[str, float]:
-    """Return dollars an hour by name, of "H200=3.5" and the like. Raises ResultError."""
+    """Return dollars an hour by name, of "H200=3.5" and the like. Raises InputError."""
     found = {}
     for text in given:
         name, equals, number = text.rpartition("=")
@@ -142,34 +119,41 @@ def parse_prices(given: Sequence[str]) -> dict[str, float]:
         except ValueError:
             price = math.nan
         if not (name and equals and price > 0 and math.isfinite(price)):
-            raise ResultError(f"--price is {text!r}; expected a GPU's name and dollars an hour, such as H200=3.5")
+            raise InputError(f"--price is {text!r}; expected a GPU's name and dollars an hour, such as H200=3.5")
         found[name] = price
     return found
 
 
-def _check(data: Any, expected: Mapping[str, Any], where: str) -> None:
-    if not isinstance(data, dict):
-        raise ResultError(f"{where}: found {type(data).__name__}, expected an object")
-    for key, kind in expected.items():
-        value = data.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            names = kind.__name__ if isinstance(kind, type) else "a number"
-            raise ResultError(f"{where}.{key}: found {type(value).__name__}, expected {names}")
+def _device(of: Results, cell: Cell) -> tuple[str, str]:
+    """The name and the driver of what a cell ran on."""
+    machine, ran = of.data["machine"], {artifact["device"] or "" for artifact in cell["artifacts"]} | {cell["device"]}
+    on_gpu = [name for name in ran if name.startswith("cuda")]
+    if on_gpu and machine["gpus"]:
+        number = int(min(on_gpu).partition(":")[2].partition("+")[0] or 0)
+        gpu = next((gpu for gpu in machine["gpus"] if gpu["index"] == number), machine["gpus"][0])
+        return gpu["name"], gpu["driver"] or ""
+    return machine["cpu"]["model"] or "a CPU", ""
 
 
-def _best(rows: Sequence[Row], operation: str) -> Best | None:
+def _best(cells: Sequence[Cell], operation: str) -> Best | None:
     def candidates() -> Iterator[Best]:
-        for row in rows:
-            if row["operation"] == operation:
-                rate = 1e3 * row["batch"] / row["median_ms"]
-                yield Best(rate, row["contender"], row["batch"], row["repeats"])
+        for cell in cells:
+            for of in cell["measurements"]:
+                if (of["operation"], of["scenario"]) == (operation, "single-stream"):
+                    yield Best(of["throughput"], _contender(cell), of["batch"], of["repeats"])
 
     return max(candidates(), key=lambda best: best.images_per_second, default=None)
 
 
+def _contender(cell: Cell) -> str:
+    """What ran: where `coda bench` was left the choice, what it became."""
+    ran = dict.fromkeys(artifact["backend"] for artifact in cell["artifacts"])
+    return ", ".join(ran) if cell["backend"] == "auto" and ran else cell["backend"]
+
+
 def _price(device: str, prices: Mapping[str, float]) -> float | None:
-    named = [price for name, price in prices.items() if name in device]
-    return named[0] if len(named) == 1 else None
+    named = [name for name in prices if name in device]
+    return prices[max(named, key=len)] if named else None
 
 
 def _rate(best: Best | None) -> float:

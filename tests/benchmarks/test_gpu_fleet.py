@@ -13,41 +13,34 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.gpu import fleet
+from coda_runtime.bench.reading import read_results
+from coda_runtime.bench.results import Results
+from coda_runtime.errors import InputError
+from tests.runtime.bench.examples import document
+from tests.runtime.bench.gpu_examples import early, gpu_json
 
 ROOT = Path(__file__).parents[2]
 MEASURED = sorted((ROOT / "benchmarks" / "results").glob("gpu-*.json"))
 
 
-def made_up(device: str, factor: float) -> dict[str, Any]:
-    """What a GPU that does not exist would have sent in."""
-    base = {"shape": "mar_v16384", "clock": "host", "parity": {"step_agreement": 1.0}, "repeats": 40}
-    rows = [
-        {**base, "contender": contender, "precision": precision, "operation": operation, "batch": batch,
-         "median_ms": ms * batch**0.9 / factor, "p99_ms": None, "p99_upper_ms": None}
-        for contender, precision, ms in (("onnxruntime", "fp32", 10.0), ("torch-eager", "fp32", 14.0),
-                                         ("tensorrt", "bf16", 3.0))
-        for operation in ("encode", "decode")
-        for batch in (1, 32)
-    ]  # fmt: skip
-    rows.append({**base, "contender": "tensorrt", "precision": "fp32", "operation": "encode", "batch": 1,
-                 "reason": "made up"})  # fmt: skip
-    machine = {"device": f"Made-up {device}", "date": "2026-01-01", "cpu": "made up", "libraries": {}, "ceilings": {}}
-    smi = {"driver_version": "1.0"}
-    return {"machine": {**machine, "nvidia_smi_after_ceilings": smi}, "settings": {}, "problems": {}, "rows": rows}
+def entries(*paths: Path, **prices: float) -> list[fleet.Entry]:
+    return fleet.entries([of for path in paths for of in read_results(path)], prices)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
+    """What GPUs that do not exist would have sent in, one of them before the file had a version."""
     out = []
     for device, factor in (("A10", 1.0), ("B200", 4.0), ("L4", 0.5)):
         path = tmp_path / f"{device}.json"
-        path.write_text(json.dumps(made_up(device, factor)))
+        data = gpu_json(device, factor)
+        path.write_text(json.dumps(early(data) if device == "L4" else data))
         out.append(path)
     return out
 
 
 def test_a_row_for_each_gpu_and_precision(files: list[Path]) -> None:
-    found = fleet.entries([fleet.read(path) for path in files], {"B200": 4.0, "A10": 1.0})
+    found = entries(*files, B200=4.0, A10=1.0)
     assert [(entry.device, entry.precision) for entry in found] == [
         ("Made-up B200", "bf16"), ("Made-up A10", "bf16"), ("Made-up L4", "bf16"),
         ("Made-up B200", "fp32"), ("Made-up A10", "fp32"), ("Made-up L4", "fp32"),
@@ -62,7 +55,52 @@ def test_a_row_for_each_gpu_and_precision(files: list[Path]) -> None:
     text = fleet.table(found)
     assert text.count("\n") == 7
     assert f"| Made-up B200 | mar_v16384 | fp32 | {rate:,.0f} (onnxruntime, batch 32, 40 calls) |" in text
-    assert "dollar" not in fleet.table(fleet.entries([fleet.read(files[0])], {}))
+    assert "| 1.0, 2026-01-01 |" in text
+    assert "dollar" not in fleet.table(entries(files[0]))
+
+
+def test_a_price_is_of_the_gpu_that_it_names_best(files: list[Path]) -> None:
+    found = entries(*files, **{"A10": 1.0, "up A10": 2.0})
+    assert {entry.price for entry in found} == {2.0, None}
+    with pytest.raises(InputError, match="--price names 'H100'; expected a part of Made-up A10 or"):
+        entries(*files, H100=3.0)
+
+
+def test_results_of_coda_bench_are_rows_too(files: list[Path], tmp_path: Path) -> None:
+    data: dict[str, Any] = copy.deepcopy(document())  # type: ignore[assignment]
+    data["bundle"]["spec"]["variant"] = "mar_v16384"
+    data["cells"][0].update(backend="auto")  # which became onnxruntime
+    of_bench = tmp_path / "results.json"
+    of_bench.write_text(json.dumps(data))
+    found = entries(files[0], of_bench)
+    assert {(entry.device, entry.precision) for entry in found} == {
+        ("Made-up A10", "fp32"),
+        ("Made-up A10", "bf16"),
+        ("Example GPU", "fp16"),
+        ("Example Processor 9000", "fp32"),
+        ("Example Processor 9000", "bf16"),
+    }
+    gpu = next(entry for entry in found if entry.precision == "fp16")
+    measured = [of for of in data["cells"][2]["measurements"] if of["operation"] == "encode"]
+    best = max(of["throughput"] for of in measured if of["scenario"] == "single-stream")
+    assert gpu.encode is not None
+    assert (gpu.encode.images_per_second, gpu.encode.batch) == (best, 32)
+    assert (gpu.driver, gpu.date) == ("580.10", "2026-11-22")
+    cpu = next(entry for entry in found if entry.device == "Example Processor 9000" and entry.precision == "fp32")
+    assert cpu.encode is not None
+    assert cpu.encode.contender == "onnxruntime"
+
+
+def test_a_name_cannot_break_the_table() -> None:
+    data = gpu_json("A|10")
+    text = fleet.table(fleet.entries([Results.check(of.data) for of in _read(data)], {}))
+    assert {line.count("|") for line in text.splitlines()} == {7}
+
+
+def _read(data: dict[str, Any]) -> list[Results]:
+    from coda_runtime.bench.gpu_results import from_gpu_json
+
+    return from_gpu_json(data)
 
 
 def test_the_command_prints_and_draws(files: list[Path], tmp_path: Path) -> None:
@@ -75,36 +113,18 @@ def test_the_command_prints_and_draws(files: list[Path], tmp_path: Path) -> None
     assert "images encoded for a dollar" in done.stdout
     root = ElementTree.fromstring(svg.read_text())
     assert len(root.findall(".//{*}rect[@class='series c1']")) == 6
-    wrong = subprocess.run([*command, "--price", "L4"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert wrong.returncode == 1
-    assert wrong.stderr == "error: --price is 'L4'; expected a GPU's name and dollars an hour, such as H200=3.5\n"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda d: d.pop("machine"), r"machine: found NoneType, expected an object"),
-        (lambda d: d["machine"].update(device=None), r"machine.device: found NoneType, expected str"),
-        (lambda d: d.update(rows=[]), "rows: found none, expected a list of rows"),
-        (lambda d: d["rows"][2].pop("median_ms"), r"rows\[2\].median_ms: found NoneType, expected a number"),
-        (lambda d: d["rows"][2].update(median_ms=0), r"rows\[2\].median_ms: found 0, expected milliseconds over 0"),
-        (lambda d: d["rows"][1].update(batch=True), r"rows\[1\].batch: found bool, expected int"),
-    ],
-)
-def test_what_is_wrong_in_a_file_is_named(change: Any, words: str, tmp_path: Path) -> None:
-    data = copy.deepcopy(made_up("A10", 1.0))
-    change(data)
-    path = tmp_path / "sent.json"
-    path.write_text(json.dumps(data))
-    with pytest.raises(fleet.ResultError, match=rf"sent.json: {words}"):
-        fleet.read(path)
-    path.write_text("[")
-    with pytest.raises(fleet.ResultError, match="cannot be read as JSON"):
-        fleet.read(path)
+    for wrong, words in (
+        (("--price", "L4"), "--price is 'L4'; expected a GPU's name and dollars an hour, such as H200=3.5"),
+        ((str(tmp_path / "none.json"),), f"{tmp_path / 'none.json'} cannot be read"),
+    ):
+        refused = subprocess.run([*command, *wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"error: {words}")
+        assert refused.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
 def test_results_that_were_sent_in_are_sound(path: Path) -> None:
-    data = fleet.read(path)
-    assert "Made-up" not in data["machine"]["device"]
-    fleet.table(fleet.entries([data], {}))
+    found = read_results(path)
+    assert not any("Made-up" in gpu["name"] for of in found for gpu in of.data["machine"]["gpus"])
+    fleet.table(fleet.entries(found, {}))

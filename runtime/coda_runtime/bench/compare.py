@@ -33,7 +33,8 @@ _Key = tuple[str, str, str, int | str | None, str, str, int]
 class Row:
     """One measurement. `verdict` is that of the first of `metrics`; `reason` says why there is none to compare.
 
-    With `--by` the axis that was compared holds both of its values, as in "fp32 to bf16".
+    With `--by` the axis that was compared holds both of its values, as in "fp32 to bf16". `bundle` is told where the
+    files hold several.
     """
 
     backend: str
@@ -47,11 +48,13 @@ class Row:
     reason: str | None
     metrics: tuple[Metric, ...]
     warnings: tuple[str, ...]
+    bundle: str | None = None
 
     @property
     def name(self) -> str:
-        """As in "encode, single-stream, batch 8 (onnxruntime fp32 cpu)"."""
-        return f"{self.operation}, {self.scenario}, batch {self.batch} ({cell_name(asdict(self))})"
+        """As in "encode, single-stream, batch 8 (onnxruntime fp32 cpu)"; the bundle, if told, before the cell."""
+        cell = ": ".join(filter(None, (self.bundle, cell_name(asdict(self)))))
+        return f"{self.operation}, {self.scenario}, batch {self.batch} ({cell})"
 
     @property
     def compared(self) -> bool:

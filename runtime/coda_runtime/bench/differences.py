@@ -21,6 +21,11 @@ def other_circumstances(a: Results, b: Results) -> tuple[str, ...]:
     return tuple(_other_circumstances(a, b))
 
 
+def share_a_tokenizer(a: Results, b: Results) -> bool:
+    """Return whether both are of one tokenizer: its exports share a fingerprint, whichever version wrote them."""
+    return bool(set(a.data["bundle"]["fingerprints"]) & set(b.data["bundle"]["fingerprints"]))
+
+
 def doubts(*results: Results) -> str | None:
     """Return why nothing may be concluded from the times in these files, in words, or None."""
     for of in results:
@@ -62,8 +67,7 @@ def cell_name(cell: Mapping[str, Any] | Cell) -> str:
 
 def _other_work(a: Results, b: Results) -> Iterator[str]:
     first, second = a.data["bundle"], b.data["bundle"]
-    # As ids belong to a tokenizer: exports of one tokenizer share a fingerprint, whichever version wrote them.
-    if not set(first["fingerprints"]) & set(second["fingerprints"]):
+    if not share_a_tokenizer(a, b):
         yield f"the bundles are of different tokenizers: {first['folder']} and {second['folder']} share no fingerprint"
     for key, ours, theirs in _changes(first["spec"], second["spec"]):
         yield f"spec.{key} is {ours} in A and {theirs} in B"

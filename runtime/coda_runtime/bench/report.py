@@ -13,7 +13,7 @@ from ..report.words import count, duration, rate, size
 from . import bars, charts, roofline_chart
 from .cards import scrolled, whose
 from .compare import compare
-from .differences import other_circumstances, other_work, warnings_of
+from .differences import other_circumstances, other_work, share_a_tokenizer, warnings_of
 from .load_charts import callers_cards, rate_cards
 from .results import Document, Results
 from .series import Series, all_series, bundle_names, file_names, operations
@@ -135,11 +135,11 @@ def _side_by_side(results: Sequence[Results], series: Sequence[Series]) -> Marku
     if len(results) == 1 or not series:
         return Markup("")
     columns, rows = side_by_side(series)
-    title, names = "Every run", _files(results)
+    title = "Every run"
     cards = [el("div", el("h3", title), whose(series), scrolled(table(columns, rows), title), class_="card wide long")]
-    for name, other in zip(names[1:], results[1:], strict=True):
-        columns, rows = compared_rows(compare(results[0], other))
-        title = f"{names[0]} (A) and {name} (B)"
+    for first, base, name, other in _pairs(_files(results), results):
+        columns, rows = compared_rows(compare(base, other))
+        title = f"{first} (A) and {name} (B)"
         if rows:
             head = el("h3", title, class_="name")
             cards.append(el("div", head, scrolled(table(columns, rows), title), class_="card wide long"))
@@ -151,6 +151,16 @@ def _side_by_side(results: Sequence[Results], series: Sequence[Series]) -> Marku
     )
 
 
+def _pairs(names: Sequence[str], results: Sequence[Results]) -> Iterator[tuple[str, Results, str, Results]]:
+    """Yield each file but the first beside an earlier one, of the same tokenizer if there is one, with their names."""
+    named = list(zip(names, results, strict=True))
+    for index, (name, of) in enumerate(named[1:], 1):
+        earlier = [pair for pair in named[:index] if of.file is None or pair[1].file != of.file]
+        same = [pair for pair in earlier if share_a_tokenizer(pair[1], of)]
+        for base in (same or earlier)[:1]:
+            yield *base, name, of
+
+
 def _warnings(results: Sequence[Results]) -> Markup:
     """Show everything that makes the numbers below doubtful, before them."""
     names = file_names(results)
@@ -159,9 +169,9 @@ def _warnings(results: Sequence[Results]) -> Markup:
         for name, of in zip(names, results, strict=True)
         for text in (*warnings_of(of), *_not_warm(of))
     ]
-    for name, other in zip(names[1:], results[1:], strict=True):
-        found += [f"{names[0]} (A) and {name} (B) did different work: {text}" for text in other_work(results[0], other)]
-        found += [f"{names[0]} (A) and {name} (B): {text}" for text in other_circumstances(results[0], other)]
+    for first, base, name, other in _pairs(names, results):
+        found += [f"{first} (A) and {name} (B) did different work: {text}" for text in other_work(base, other)]
+        found += [f"{first} (A) and {name} (B): {text}" for text in other_circumstances(base, other)]
     if not found:
         return Markup("")
     return el(

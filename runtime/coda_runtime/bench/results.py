@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,7 +17,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from ..errors import InputError, one_line
 from ..io.atomic_files import staged_file
-from ..io.json_fields import parse_json
+from ..io.json_fields import compact_json, parse_json
 from .schema import describe, find_violation
 from .versions import upgraded
 
@@ -286,10 +285,14 @@ class Document(TypedDict):
 
 @dataclass(frozen=True)
 class Results:
-    """Results that were checked. `source` is the file they came from, or what to call them."""
+    """Results that were checked. `source` is the file they came from, or what to call them.
+
+    `file` is the file, where that holds the results of several bundles.
+    """
 
     data: Document
     source: str = "results"
+    file: str | None = None
 
     @classmethod
     def check(cls, data: object, source: str = "results") -> Results:
@@ -322,11 +325,8 @@ class Results:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file that `load` reads. Raises InputError for what it would not read, and OutputError."""
         self.check(self.data, str(path))
-        text = json.dumps(self.data, indent=2, allow_nan=False, ensure_ascii=False)
-        # Thousands of samples one a line would bury the rest.
-        text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
         with staged_file(path) as beside:
-            beside.write_text(text + "\n", encoding="utf-8")
+            beside.write_text(compact_json(self.data), encoding="utf-8")
 
 
 @cache

@@ -25,7 +25,7 @@ from .image_set import ImageSet
 from .noise import collect_warnings
 from .plan import Plan
 from .process import run_case
-from .results import FORMAT, FORMAT_VERSION, Cell, Results
+from .results import FORMAT, FORMAT_VERSION, BundleFacts, Cell, Results
 from .statistics import MIN_PROCESSES
 from .steady import undisturbed
 from .summary import summarise_cell
@@ -51,6 +51,16 @@ class Hooks:
 def steps(plan: Plan, bundle: Bundle) -> int:
     """Return the number of measurements in all."""
     return len(plan.cells(bundle.manifest.default_precision)) * len(plan.measurements()) * plan.repeat_process
+
+
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """Return the `bundle` of results.json."""
+    return {
+        "folder": str(bundle.folder),
+        "fingerprints": list(bundle.fingerprints),
+        "spec": bundle.spec.to_json(),
+        "manifest_sha256": sha256((bundle.folder / MANIFEST_NAME).read_bytes()).hexdigest(),
+    }
 
 
 def run_bench(
@@ -168,7 +178,6 @@ class Cells:
         # A process that was disturbed alone is one odd number among its cell's; a cell is busy where half of them were.
         during = max((statistics.median(entry.shares) for entry in log if entry.shares), default=None)
         throttled = _throttled(log, around.throttled)
-        manifest = (bundle.folder / MANIFEST_NAME).read_bytes()
         failures = [
             (cell_name(cell), failure) for cell, entry in zip(cells, log, strict=True) for failure in entry.failures()
         ]
@@ -180,12 +189,7 @@ class Cells:
                 "command": list(command),
                 "coda_runtime": __version__,
                 "machine": around.machine,
-                "bundle": {
-                    "folder": str(bundle.folder),
-                    "fingerprints": list(bundle.fingerprints),
-                    "spec": bundle.spec.to_json(),
-                    "manifest_sha256": sha256(manifest).hexdigest(),
-                },
+                "bundle": bundle_facts(bundle),
                 "images": self._image_set.facts(),
                 "cells": cells,
                 "noise": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -170,3 +171,10 @@ def is_object_or_null(value: object) -> bool:
 
 def is_string_or_null(value: object) -> bool:
     return value is None or isinstance(value, str)
+
+
+def compact_json(data: object) -> str:
+    """Return JSON for people: lists of numbers in one line, for thousands of samples one a line would bury the rest."""
+    text = json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False)
+    text = re.sub(r"\[\s+([-+.\deE,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    return text + "\n"

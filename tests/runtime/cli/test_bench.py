@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from coda_runtime.cli import app
 from coda_runtime.report.words import duration
 from tests.runtime import measurable, tiny
 from tests.runtime.bench import examples
+from tests.runtime.bench.gpu_examples import gpu_json
 from tests.runtime.cli.conftest import CODE, Run
 
 WORK = ("--seconds", "0.02", "--batch", "1,2")
@@ -134,6 +136,30 @@ def test_other_tools_read_it(coda: Run, conclusive: dict[str, Any], tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done
     assert "decode, single-stream, batch 1" in done.stdout + done.stderr
+
+
+def test_files_of_the_other_tool(coda: Run, fails: Callable[..., str], tmp_path: Path) -> None:
+    shapes = ("mar_v16384", "sample")
+    a, b, cut, page = (tmp_path / name for name in ("a.json", "b.json", "cut.json", "page.html"))
+    a.write_text(json.dumps(gpu_json(shapes=shapes)))
+    b.write_text(json.dumps(gpu_json("B200", 4.0, shapes)))
+    found = coda("bench", "compare", a, b)
+    assert found.returncode == 3, found
+    assert "inconclusive: 24 of 24 measurements compared" in found.stdout
+    assert "encode, single-stream, batch 32 (sample: tensorrt bf16 cuda:0)" in found.stdout
+    assert "note: GPU 0 is Made-up A10, driver 1.0 in A and Made-up B200, driver 1.0 in B" in found.stderr
+    by = coda("bench", "compare", a, "--by", "backend", "--json")
+    assert by.returncode == 3, by
+    assert {row["bundle"] for row in json.loads(by.stdout)["rows"]} == set(shapes)
+    assert coda("bench", "report", a, b, "--out", page).returncode == 0
+    text = page.read_text()
+    assert all(f"{name}.json ({shape})" in text for name in "ab" for shape in shapes)
+    cut.write_text(a.read_text()[:-9])
+    assert "cut.json is not JSON" in fails("bench", "compare", a, cut)
+    cut.write_text(json.dumps({**gpu_json(), "format_version": 2}))
+    assert "format_version is 2, and this coda reads 1 of coda-gpu" in fails(
+        "bench", "report", cut, "--out", tmp_path / "no.html"
+    )
 
 
 def test_from_files_to_ids(coda: Run, bundle: Path, photos: Path) -> None:

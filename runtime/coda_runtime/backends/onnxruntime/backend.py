@@ -18,7 +18,7 @@ from ..base import Backend, LoadOptions
 from . import library, reproducible
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
-from .session import OrtDeviceSession, OrtRowsSession, OrtSession
+from .session import OrtDeviceSession, OrtRowsSession, OrtSession, placed
 
 # What a shape is computed with, a few integers that onnxruntime keeps on the CPU on purpose. Whatever else ends up
 # there when a GPU was asked for takes the activations along: MAR's encoder took 731 ms for 69 by one normalisation.
@@ -187,10 +187,7 @@ def _load_error(
 
 def _left_to_cpu(session: Any) -> set[str]:
     """Return the operators that run on the CPU provider; empty where this onnxruntime does not tell."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
-        return set()
-    subgraphs = session.get_provider_graph_assignment_info()
-    return {node.op_type for part in subgraphs if part.ep_name == CPU for node in part.get_nodes()}
+    return {operator for provider, operator in placed(session) if provider == CPU}
 
 
 def _device(session: Any, path: Path, choices: Sequence[Choice], options: LoadOptions) -> str:

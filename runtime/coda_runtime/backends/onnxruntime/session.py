@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +23,17 @@ _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(uint8)": np.uint8,
 }
+
+
+def placed(session: Any) -> list[tuple[str, str]]:
+    """Return the provider and the operator of each node of an InferenceSession that was told to record them."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
+        return []
+    return [
+        (part.ep_name, node.op_type)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
 
 
 class OrtSession:
@@ -52,6 +64,13 @@ class OrtSession:
                 f"the graph returned a {type(result).__name__}, expected a tensor; export the bundle again"
             )
         return result
+
+    def nodes(self) -> dict[str, int]:
+        """Return how many nodes of the graph each provider runs; empty where this onnxruntime does not tell.
+
+        It is told of providers beside the CPU's alone.
+        """
+        return dict(Counter(provider for provider, _ in placed(self._session)))
 
     def close(self) -> None:
         """Drop the session, which frees its memory."""

@@ -53,21 +53,21 @@ def _verdict_options(function: F) -> F:
 def compare(
     ctx: click.Context, before: Path, after: Path | None, by: str | None, threshold: str, as_json: bool, **allowed: bool
 ) -> None:
-    """Compare two results of `coda bench run`, the older first, or the cells of one with --by.
+    """Compare two results, the older first, or the cells of one with --by.
+
+    A and B are files of `coda bench run` or gpu.json of `python -m benchmarks.gpu run`.
 
     Exits with 1 for a regression, 3 where nothing can be concluded, 4 where nothing was compared or B lacks what A has.
     """
-    from ...bench.compare import compare as compare_results
-    from ...bench.compare import compare_cells
-    from ...bench.results import Results
+    from ...bench.reading import compare_cells_of_file, compare_files, read_results
 
     if (after is None) == (by is None):
         raise click.UsageError("compare A with B, or the cells of A alone, as in --by precision")
-    limit, first = share(threshold), Results.load(before)
+    limit, first = share(threshold), read_results(before)
     if after is not None:
-        found = compare_results(first, Results.load(after), limit)
+        found = compare_files(first, read_results(after), limit)
     else:
-        found = compare_cells(first, str(by), limit)
+        found = compare_cells_of_file(first, str(by), limit)
     _conclude(ctx, found, as_json=as_json, **allowed)
 
 

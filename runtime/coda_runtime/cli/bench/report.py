@@ -18,12 +18,12 @@ from ..sources import keep_file
 @force_option("a page that is there")
 @json_option
 def report(results: tuple[Path, ...], out: Path, force: bool, as_json: bool) -> None:
-    """Show RESULTS, files that `coda bench run` wrote, as one page with charts."""
+    """Show RESULTS of `coda bench run`, and gpu.json of `python -m benchmarks.gpu`, as one page with charts."""
+    from ...bench.reading import read_results
     from ...bench.report import write_report
-    from ...bench.results import Results
 
     keep_file(out, force=force)
-    write_report([Results.load(path) for path in results], out)
+    write_report([found for path in results for found in read_results(path)], out)
     if as_json:
         print_json({"out": str(out), "results": [str(path) for path in results]})
         return
