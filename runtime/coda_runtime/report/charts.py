@@ -268,7 +268,8 @@ def _notes(placed: Sequence[tuple[Note, float, float]]) -> Markup:
             at += _LINE
         taken.append((start, end, at))
         rings.append(el("circle", el("title", note.words), class_=f"ring {note.style}", cx=x, cy=y, r=7))
-        rings.append(_label(x + (-11 if left else 11), at, note.words, "end" if left else "start"))
+        place = {"x": x + (-11 if left else 11), "y": at, "text_anchor": "end" if left else "start"}
+        rings.append(el("text", note.words, class_="note", **place))
     return join(rings)
 
 
