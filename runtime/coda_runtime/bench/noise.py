@@ -36,7 +36,7 @@ def _about(measurement: Measurement) -> list[str]:
     out = []
     what = f"{measurement['operation']}, {measurement['scenario']}, batch {measurement['batch']}"
     if not measurement["warm"]:
-        out.append(f"{what} did not warm up: its times still changed when the measurement began; raise --seconds")
+        out.append(f"{what} did not warm up: the times still changed when the measurement began; raise --seconds")
     server = measurement["server"]
     if server is not None and server["latency_bound_s"] is not None:
         if server["max_rate"] is None:
