@@ -67,7 +67,7 @@ def _rate_card(operation: str, batch: int, shown: Sequence[tuple[Series, Server]
         ]
     rates = [point["rate"] for _, server in shown for point in server["curve"]]
     bounds = {server["latency_bound_s"] for _, server in shown} - {None}
-    ends = (min(rates), max(rates)) if rates else ()
+    ends = (min(rates) / 1.1, max(rates) * 1.1) if rates else ()  # a single rate has one, too
     lines += [Line("bound", [(end, bound * 1e3) for end in ends], "bound") for bound in bounds if bound is not None]
     chart = line_chart(
         lines,

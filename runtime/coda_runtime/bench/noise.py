@@ -37,7 +37,7 @@ def _about(measurement: Measurement) -> list[str]:
     out = []
     what = f"{measurement['operation']}, {measurement['scenario']}, batch {measurement['batch']}"
     if not measurement["warm"]:
-        out.append(f"{what} did not warm up: its times still changed when the measurement began; raise --seconds")
+        out.append(f"{what} did not warm up: the times still changed when the measurement began; raise --seconds")
     made, kept = len(measurement["processes"]), len(undisturbed(measurement["processes"]))
     if kept < made:
         disturbed = f"other work, or another speed of the machine, disturbed {made - kept} of {made} processes"

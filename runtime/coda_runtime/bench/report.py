@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from .results import Document, Results
 from .series import Series, all_series, bundle_names, file_names, operations
 from .tables import MEASURED, METRICS, compared_rows, loaded, measured_rows, metric_rows, side_by_side
 from .timeline_chart import timeline_card
+
+_OF_ONE = re.compile(r"([\w-]+, [\w-]+, batch \d+)(\b.*)", re.DOTALL)
+"""A warning of one measurement: which, and what of it."""
+_SEVERAL = 3
 
 
 def write_report(results: Sequence[Results], out: Path) -> None:
@@ -167,7 +172,7 @@ def _warnings(results: Sequence[Results]) -> Markup:
     found = [
         (f"{name}: {text}" if len(results) > 1 else text)
         for name, of in zip(names, results, strict=True)
-        for text in (*warnings_of(of), *_not_warm(of))
+        for text in _together((*warnings_of(of), *_not_warm(of)))
     ]
     for first, base, name, other in _pairs(names, results):
         found += [f"{first} (A) and {name} (B) did different work: {text}" for text in other_work(base, other)]
@@ -180,6 +185,21 @@ def _warnings(results: Sequence[Results]) -> Markup:
         el("ul", [el("li", text) for text in found]),
         class_="warnings name",
     )
+
+
+def _together(warnings: Sequence[str]) -> list[str]:
+    """Make one of those that say the same of several measurements: a busy machine has one for each."""
+    groups: dict[str, list[str]] = {}
+    for text in warnings:
+        found = _OF_ONE.fullmatch(text)
+        groups.setdefault(found[2] if found else text, []).append(found[1] if found else "")
+    out = []
+    for what, names in groups.items():
+        if len(names) < _SEVERAL or not all(names):
+            out += [f"{name}{what}" for name in names]
+        else:
+            out.append(f"{len(names)} measurements{what}: {'; '.join(names)}")
+    return out
 
 
 def _not_warm(results: Results) -> list[str]:

@@ -268,7 +268,8 @@ def _notes(placed: Sequence[tuple[Note, float, float]]) -> Markup:
             at += _LINE
         taken.append((start, end, at))
         rings.append(el("circle", el("title", note.words), class_=f"ring {note.style}", cx=x, cy=y, r=7))
-        rings.append(_label(x + (-11 if left else 11), at, note.words, "end" if left else "start"))
+        place = {"x": x + (-11 if left else 11), "y": at, "text_anchor": "end" if left else "start"}
+        rings.append(el("text", note.words, class_="note", **place))
     return join(rings)
 
 
@@ -286,6 +287,8 @@ def _scale(
     ticks = list(axis.ticks) if axis.ticks is not None else chosen(low, high)
     if not tight or not high > low:
         low, high = min([low, *ticks]), max([high, *ticks])
+    elif axis.log and axis.ticks is None and sum(low <= t <= high for t in ticks) < 2:  # between two powers of ten
+        ticks = nice_ticks(low, high)
     if not high > low:  # one given tick, at the only value
         low, high = low - 0.5, high + 0.5
     bend: Callable[[float], float] = math.log if axis.log else float

@@ -181,6 +181,24 @@ def test_warnings_come_first_and_only_where_there_are_some() -> None:
     assert "tensorrt-rtx fp16 cuda:0 did not run" in render([results()])
 
 
+def test_warnings_that_say_the_same_are_one() -> None:
+    data = document()
+    cold = " did not warm up: raise --seconds (onnxruntime fp32 cpu)"
+    names = [f"encode, single-stream, batch {batch}" for batch in (1, 4, 8)]
+    data["noise"]["warnings"] = [
+        "busy",
+        *(name + cold for name in names),
+        f"{names[0]}: no rate",
+        f"{names[1]}: no rate",
+    ]
+    lines = [line.text for line in parse(render([Results.check(data)])).one("section", "warnings").all("li")]
+    assert lines[:4] == [
+        "busy",
+        f"3 measurements{cold}: {'; '.join(names)}",
+        *two,
+    ]
+
+
 def test_a_measurement_that_was_not_warm_is_reported_even_if_the_file_does_not() -> None:
     data: Any = document()
     data["cells"][0]["measurements"][0]["warm"] = False

@@ -76,6 +76,14 @@ def test_points_that_are_not_finite_are_left_out() -> None:
     assert "inf" not in svg
 
 
+@pytest.mark.parametrize(("low", "high"), [(33, 46), (21, 99), (2.1, 2.2), (0.11, 900)])
+def test_a_narrow_logarithmic_axis_has_ticks_too(low: float, high: float) -> None:
+    svg = line_chart([Line("l", [(low, 1), (high, 2)])], Axis("x", log=True), Y, "narrow")
+    numbers_inside(svg)
+    marks = re.findall('class="tick" x1="[^"]*" x2="[^"]*" y1="234" y2="239"', svg)
+    assert 2 <= len(marks) <= 9
+
+
 def test_nothing_has_no_place_on_a_logarithmic_axis() -> None:
     log = Axis("log", log=True)
     line = Line("l", [(0, 1), (1, 0), (2, 3), (20, 30)], marks=True, labels=["a", "b", "c", "d"])
