@@ -195,7 +195,8 @@ def test_warnings_that_say_the_same_are_one() -> None:
     assert lines[:4] == [
         "busy",
         f"3 measurements{cold}: {'; '.join(names)}",
-        *two,
+        f"{names[0]}: no rate",
+        f"{names[1]}: no rate",
     ]
 
 
