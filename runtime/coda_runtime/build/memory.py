@@ -1,9 +1,9 @@
 """The device memory of each batch profile of an engine that is yet to be built, as far as its graph tells.
 
 An engine's input and output are known to the byte. What it works in besides is the library's choice: the tactics, what
-is fused, and which tensors share memory. Neither library tells it before the engine is built and loaded on its GPU,
-where the builder asks it (`EngineFacts.scratch_bytes`). Before that there is the graph: its tensors, each kept from
-the layer that makes it to the last one that reads it, are what an engine without any fusion would hold at once.
+is fused, and which tensors share memory. Neither library tells it before it has built: then its log does (`BuildLog`),
+and later the engine itself, loaded on its GPU (`EngineFacts.scratch_bytes`). Before that there is the graph: its
+tensors, each kept from the layer that makes it to the last that reads it, are what an engine without fusion would hold.
 """
 
 from __future__ import annotations
