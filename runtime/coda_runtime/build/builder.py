@@ -18,6 +18,7 @@ from ..backends.tensorrt.library import EngineLibrary
 from ..errors import BuildError, one_line
 from ..format.precision import PRECISIONS
 from ..io.atomic_files import staged_file
+from .log import BuildLog
 from .options import HARDWARE, BuildOptions
 
 Watch = Callable[[str, int, int], None]
@@ -28,23 +29,28 @@ _WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine as bytes. `layers` counts {layer type: {data type of its output: how many}}."""
+    """An engine as bytes. `layers` counts {layer type: {data type of its output: how many}}.
+
+    `scratch_bytes` is the device memory that a context of each batch profile works in, None where the library did not
+    tell it.
+    """
 
     data: bytes
     layers: Mapping[str, Mapping[str, int]]
+    scratch_bytes: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class ParsedNetwork:
     """A network of the library, with what it needs to live: the builder and the parser, which holds its weights.
 
-    `messages` are the errors that the library logs.
+    `log` has what the library tells.
     """
 
     builder: Any
     network: Any
     parser: Any
-    messages: list[str]
+    log: BuildLog
 
 
 def build_engine(
@@ -65,7 +71,7 @@ def build_engine(
     options.check_for(library)
     trt = library.module
     parsed = parse_network(library, onnx, onnx.read_bytes() if read is None else read)
-    builder, network, messages = parsed.builder, parsed.network, parsed.messages
+    builder, network, messages = parsed.builder, parsed.network, parsed.log.errors
     layers = layer_types(network)
     check_types(layers, precision, onnx.name)
     config = builder.create_builder_config()
@@ -79,23 +85,23 @@ def build_engine(
     if options.timing_cache is not None and (cache := config.get_timing_cache()) is not None:
         with staged_file(options.timing_cache) as path:
             path.write_bytes(bytes(cache.serialize()))
-    return BuiltEngine(data, layers)
+    return BuiltEngine(data, layers, parsed.log.scratch_bytes(len(options.profiles)))
 
 
 def parse_network(library: EngineLibrary, onnx: Path, data: bytes) -> ParsedNetwork:
     """Parse an ONNX file, whose bytes are `data`. Raises BuildError with the parser's own messages."""
     trt = library.module
-    messages: list[str] = []
-    builder = trt.Builder(_logger(trt, messages))
+    log = BuildLog(trt)
+    builder = trt.Builder(log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
     if not parser.parse(data):
         problems = [_explain(parser.get_error(i)) for i in range(parser.num_errors)]
         raise BuildError(
-            f"{library.title} {library.version} cannot parse {onnx.name}: {'; '.join(problems or messages)}; export "
+            f"{library.title} {library.version} cannot parse {onnx.name}: {'; '.join(problems or log.errors)}; export "
             "the bundle again, or run this part with another backend"
         )
-    return ParsedNetwork(builder, network, parser, messages)
+    return ParsedNetwork(builder, network, parser, log)
 
 
 def layer_types(network: Any) -> dict[str, dict[str, int]]:
@@ -220,18 +226,6 @@ def _monitor(trt: Any, events: queue.SimpleQueue[tuple[str, int, int] | None], c
             self._steps.pop(phase_name, None)
 
     return Monitor()
-
-
-def _logger(trt: Any, messages: list[str]) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc] # the module is only known when it runs
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                messages.append(one_line(message, limit=None))
-
-    return Logger()
 
 
 def _explain(error: Any) -> str:

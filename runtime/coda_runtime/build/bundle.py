@@ -109,6 +109,7 @@ def write_engines(
             gpu=gpu.name if gpu else None,
             driver=gpu.driver if gpu else None,
             layers=built.layers,
+            scratch_bytes=built.scratch_bytes,
         )
         digest, size = describe_file(folder, file)
         about = (source.part, library.name, source.precision, file, digest, size)

@@ -19,14 +19,13 @@ from ..format.engine_key import EngineKey
 from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, parity_records, unmeasured
 from ..format.precision import PRECISIONS
-from ..format.profiles import profiles_text
 from ..hub_source import find_bundle
 from ..io.user_folders import expand_home
 from ..parity.rows import agreement_text, psnr_text
 from ..triton import Repository
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
-from .engine_options import BATCH_HELP, megabytes, tell_memory
+from .engine_options import BATCH_HELP, megabytes, profiles_cell, tell_memory
 from .options import bundle_argument
 from .triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 
@@ -158,7 +157,7 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
     return (
         artifact.file,
         megabytes(artifact.bytes),
-        profiles_text(artifact.profiles),
+        profiles_cell(artifact),
         " ".join(EngineKey.from_json(artifact.engine).targets),
         _parity(artifact),
     )

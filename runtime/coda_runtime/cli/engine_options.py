@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import click
 
 from ..build.memory import PartMemory, ProfileMemory
+from ..format.engine_key import EngineKey
+from ..format.manifest import Artifact
 from ..format.profiles import profile_text
 from .base import printable
 
@@ -20,7 +22,7 @@ def tell_memory(parts: Sequence[PartMemory]) -> None:
     for part in parts:
         profiles = "; ".join(map(_profile, part.profiles))
         click.echo(printable(f"  {_name(part):<{width}}  {profiles}"), err=True)
-    click.echo("  (fusion and tactics change it; an engine tells its own once it is loaded on its GPU)", err=True)
+    click.echo("  (fusion and tactics change it: what the library planned is told after the build)", err=True)
 
 
 def _name(part: PartMemory) -> str:
@@ -32,6 +34,15 @@ def _profile(memory: ProfileMemory) -> str:
     if memory.activation_bytes is None:
         return text
     return f"{text}, about {megabytes(memory.activation_bytes)} to work in"
+
+
+def profiles_cell(artifact: Artifact) -> str:
+    """Return the batch profiles; of several each with what a context works in, where that is known."""
+    texts = [profile_text(profile) for profile in artifact.profiles]
+    scratch = EngineKey.from_json(artifact.engine).scratch_bytes
+    if len(texts) > 1 and scratch is not None and len(scratch) == len(texts):
+        texts = [f"{text} ({megabytes(nbytes)})" for text, nbytes in zip(texts, scratch, strict=True)]
+    return " ".join(texts)
 
 
 def megabytes(count: int) -> str:

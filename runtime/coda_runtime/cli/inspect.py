@@ -8,15 +8,14 @@ from typing import Any
 import click
 
 from ..format.bundle import Bundle
-from ..format.engine_key import EngineKey
 from ..format.manifest import Artifact, Manifest
 from ..format.parts import PARTS
-from ..format.profiles import profile_text
 from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows
 from .base import command as coda_command
 from .base import json_option, print_json, table
+from .engine_options import profiles_cell
 from .options import bundle_argument
 
 _ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "built for")
@@ -63,18 +62,9 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
     any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
-    batch = _batches(artifact) if artifact.profiles else any_batch
+    batch = profiles_cell(artifact) if artifact.profiles else any_batch
     size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
     return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built
-
-
-def _batches(artifact: Artifact) -> str:
-    """Return the batch profiles; of several each with what a context works in, where that is known."""
-    texts = [profile_text(profile) for profile in artifact.profiles]
-    scratch = EngineKey.from_json(artifact.engine).scratch_bytes
-    if len(texts) > 1 and scratch is not None and len(scratch) == len(texts):
-        texts = [f"{text} ({_size(nbytes)})" for text, nbytes in zip(texts, scratch, strict=True)]
-    return " ".join(texts)
 
 
 def _built_for(engine: Mapping[str, Any]) -> str:

@@ -140,10 +140,11 @@ class EngineKey:
         gpu: str | None,
         driver: str | None,
         layers: Mapping[str, Mapping[str, int]] | None = None,
+        scratch_bytes: tuple[int, ...] | None = None,
     ) -> EngineKey:
         """Return the key of an engine that this machine has built of `onnx`."""
         source = OnnxSource(onnx.file, onnx.sha256)
-        return cls(library, library_version, targets, gpu, system(), driver, source, flags, layers)
+        return cls(library, library_version, targets, gpu, system(), driver, source, flags, layers, scratch_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the `engine` object of the manifest."""

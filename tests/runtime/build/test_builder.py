@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import onnx
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper
 from coda_runtime import BuildError
 from coda_runtime.backends.tensorrt.library import EngineLibrary
 from coda_runtime.build.builder import _configure, _use_timing_cache, build_engine, check_types, parse_network
+from coda_runtime.build.log import BuildLog
 from coda_runtime.build.options import BuildOptions
 from tests.runtime import tiny
 from tests.runtime.build.conftest import TARGETS
@@ -40,6 +42,44 @@ def test_the_library_is_given_every_profile(sealed: Path, rtx: EngineLibrary) ->
     config = parsed.builder.create_builder_config()
     _configure(rtx.module, parsed.builder, parsed.network, config, options)
     assert config.num_optimization_profiles == 2
+
+
+@pytest.mark.parametrize("file", tiny.FILES[:3])
+def test_an_engine_of_two_profiles(sealed: Path, rtx: EngineLibrary, file: str) -> None:
+    """Nobody can open it here; but the shapes of each profile lie in it, and the library tells what it planned."""
+    (tensor,) = onnx.load(sealed / file).graph.input
+    row = [dim.dim_value for dim in tensor.type.tensor_type.shape.dim][1:]
+
+    def shapes(data: bytes) -> set[int]:
+        return {n for n in (1, 8, 16, 32) if struct.pack(f"<{len(row) + 1}q", n, *row) in data}
+
+    one, two = (
+        build_engine(rtx, sealed / file, BuildOptions(batch, TARGETS), precision="fp32") for batch in (TWO[0], TWO)
+    )
+    assert shapes(two.data) == {1, 8, 16, 32}
+    assert not shapes(one.data) & {16, 32}, "of small numbers, 8 and a row may be there for another reason"
+    assert one.scratch_bytes is not None
+    assert two.scratch_bytes is not None
+    assert len(one.scratch_bytes) == 1
+    small, large = two.scratch_bytes
+    assert 0 < small < large
+
+
+def test_a_log_of_other_words_tells_no_memory(rtx: EngineLibrary) -> None:
+    log = BuildLog(rtx.module)
+    said = log.logger.log
+    information = rtx.module.ILogger.Severity.INFO
+    assert log.scratch_bytes(1) is None
+    said(information, "Total Activation Memory: 512 bytes")
+    assert log.scratch_bytes(1) == (512,)
+    assert log.scratch_bytes(2) is None
+    for message in ("Constructing optimization profile number 1 [2/2].", "Total Activation Memory: 96 bytes"):
+        said(rtx.module.ILogger.Severity.VERBOSE, message)
+    said(information, "Total Activation Memory: 64 bytes")
+    assert log.scratch_bytes(2) == (512, 96)
+    assert log.errors == []
+    said(rtx.module.ILogger.Severity.ERROR, "it\nfailed")
+    assert log.errors == ["it failed"]
 
 
 def test_what_the_parser_rejects_is_reported_by_node(tmp_path: Path, rtx: EngineLibrary) -> None:

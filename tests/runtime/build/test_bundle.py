@@ -19,7 +19,7 @@ from coda_runtime.build.bundle import EngineRequest, add_engines
 from coda_runtime.build.memory import PartMemory
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.format.bundle import Bundle
-from coda_runtime.format.engine_key import system
+from coda_runtime.format.engine_key import EngineKey, system
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.format.parts import PARTS
 from coda_runtime.machine.devices import Gpu
@@ -186,6 +186,9 @@ def test_engines_of_two_profiles(sealed: Path, copy: Copy) -> None:
     manifest = add_engines(folder, EngineRequest("tensorrt-rtx", two, report=told.extend))
     made = [artifact for artifact in manifest.artifacts if artifact.engine]
     assert [(artifact.batch, artifact.profiles) for artifact in made] == [(None, ((1, 1, 1), (8, 16, 32)))] * 3
+    for artifact in made:
+        small, large = EngineKey.from_json(artifact.engine).scratch_bytes or ()
+        assert 0 < small < large
     assert [(part.part, part.precision) for part in told] == [(part, "fp32") for part in PARTS]
     for part in told:
         small, large = part.profiles

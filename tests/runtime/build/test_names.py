@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coda_runtime.backends.tensorrt.library import EngineLibrary
-from coda_runtime.build import builder, memory
+from coda_runtime.build import builder, log, memory
 from coda_runtime.build.options import HARDWARE
 
 # Set only where targets are given, which only TensorRT-RTX has.
@@ -22,7 +22,7 @@ ROOTS = {"trt", "builder", "network", "parser", "config", "profile", "tensor", "
 
 def used() -> set[str]:
     names = set(HARDWARE.values())
-    trees = [ast.parse(Path(module.__file__).read_text(encoding="utf-8")) for module in (builder, memory)]
+    trees = [ast.parse(Path(module.__file__).read_text(encoding="utf-8")) for module in (builder, log, memory)]
     for node in itertools.chain.from_iterable(map(ast.walk, trees)):
         chain = []
         while isinstance(node, ast.Attribute):

@@ -35,6 +35,7 @@ from coda_runtime.errors import (
 from coda_runtime.format import engine_key as key
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.profiles import Batch
 from coda_runtime.machine.devices import count_cuda_devices
 from tests.runtime import tiny
 from tests.runtime.backends import engines
@@ -355,8 +356,11 @@ def test_rtx_takes_the_logger() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("profiles", [((1, 2, 4),), ((1, 1, 1), (2, 3, 4))], ids=["one profile", "two profiles"])
 @pytest.mark.parametrize("backend", [TensorRTBackend(), TensorRTRTXBackend()], ids=lambda b: str(b.name))
-def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTBackend) -> None:
+def test_a_real_engine_on_a_gpu(
+    tmp_path: Path, sealed: Path, backend: TensorRTBackend, profiles: tuple[Batch, ...]
+) -> None:
     """An engine of the tiny decoder, built here, read from a tensor and left as one."""
     from coda_runtime.backends.cuda import compute_capability, gpu_name
     from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -371,9 +375,11 @@ def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTB
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     assert parser.parse((sealed / engines.FILES["decoder"]).read_bytes())
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape("ids", *[(count, tiny.TOKENS) for count in (1, 2, 4)])
-    config.add_optimization_profile(profile)
+    config = builder.create_builder_config()
+    for batch in profiles:
+        profile = builder.create_optimization_profile()
+        profile.set_shape("ids", *[(count, tiny.TOKENS) for count in batch])
+        config.add_optimization_profile(profile)
     path = tmp_path / "decoder.engine"
     path.write_bytes(bytes(builder.build_serialized_network(network, config)))
     onnx = tiny.describe(sealed, engines.FILES["decoder"])
@@ -386,7 +392,7 @@ def test_a_real_engine_on_a_gpu(tmp_path: Path, sealed: Path, backend: TensorRTB
         gpu=gpu_name(0),
         driver=None,
     ).to_json()
-    artifact = Artifact("decoder", backend.name, "fp32", path.name, "0" * 64, 1, batch=(1, 2, 4), engine=made_of)
+    artifact = Artifact("decoder", backend.name, "fp32", path.name, "0" * 64, 1, engine=made_of).with_profiles(profiles)
     reference = OnnxRuntimeBackend().load(Bundle.open(sealed), onnx, LoadOptions("cpu"))
     session = backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions("cuda:0"))
     side = torch.cuda.Stream()

@@ -1,0 +1,54 @@
+"""What a builder logs: its errors, since its calls only answer None, and the memory of each batch profile."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import one_line
+
+# Of both libraries. Words of a log may change with a version: then nothing is known before an engine is loaded.
+_PROFILE = re.compile(r"Constructing optimization profile number (\d+) \[")
+_MEMORY = re.compile(r"Total Activation Memory: (\d+) bytes")
+
+
+class BuildLog:
+    """`errors` are the messages of the library's errors. `logger` is what the library takes; it prints nothing."""
+
+    def __init__(self, trt: Any) -> None:
+        self.errors: list[str] = []
+        self.logger = _make_logger(trt, self)
+        self._profile = 0
+        self._scratch: dict[int, int] = {}
+
+    def scratch_bytes(self, profiles: int) -> tuple[int, ...] | None:
+        """Return the device memory that a context of each of so many profiles works in, None where it was not told.
+
+        Of an engine for several GPUs it is the one that takes most.
+        """
+        if sorted(self._scratch) != list(range(profiles)):
+            return None
+        return tuple(self._scratch[index] for index in range(profiles))
+
+    def note(self, message: str) -> None:
+        """Read a message that is no error."""
+        if (found := _PROFILE.search(message)) is not None:
+            self._profile = int(found[1])
+        elif (found := _MEMORY.search(message)) is not None:
+            self._scratch[self._profile] = max(int(found[1]), self._scratch.get(self._profile, 0))
+
+
+def _make_logger(trt: Any, log: BuildLog) -> Any:
+    errors = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc] # the module is only known when it runs
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in errors:
+                log.errors.append(one_line(message, limit=None))
+            else:
+                log.note(message)
+
+    return Logger()
