@@ -9,5 +9,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--bundle", type=Path, metavar="DIR", help="time the stages of this bundle (fp32 and bf16), not of the sample's"
     )
-    for name, default in (("backend", "auto"), ("device", "cpu"), ("precision", "auto")):
-        parser.addoption(f"--{name}", default=default, help=f"`coda_runtime.load({name}=...)`; {default}")
+    for name in ("backend", "device", "precision"):
+        parser.addoption(
+            f"--{name}", help=f"`coda_runtime.load({name}=...)` of every stage; without, fp32 and bf16 on the CPU"
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,31 @@ from benchmarks.gpu.case import Case
 from benchmarks.gpu.kernels import file_name
 from benchmarks.gpu.plan import Contender
 from coda_runtime.backends.base import LoadOptions, Session, keeps_on_device
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT
+from coda_runtime.backends.onnxruntime.session import OrtSession
 from coda_runtime.backends.registry import get_backend
 from coda_runtime.errors import BackendError, CodaError, MissingDependencyError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.select import Chosen, candidates, choose
 
+TENSORRT_PROVIDER = "tensorrt-provider"
+"""The family."""
 _BACKENDS = {"onnx": "onnxruntime", "ptx": "cuda", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """``run`` takes any batch; above ``max_batch`` it is cut into pieces. ``about`` says what was loaded."""
+    """``run`` takes any batch; above ``max_batch`` it is cut into pieces. ``about`` says what was loaded.
+
+    ``nodes`` tells, after a run, how many nodes of the graphs each provider ran, where several share them.
+    """
 
     run: Callable[[Any], Any]
-    max_batch: int | None
-    about: str
+    max_batch: int | None = None
+    about: str = ""
+    nodes: Callable[[], Mapping[str, int]] = dict
 
 
 def bundle_folder(case: Case, family: str) -> Path:
@@ -48,28 +58,33 @@ def bundle_run(case: Case, contender: Contender, operation: str, clock: str) -> 
     if operation in ("encode", "decode"):
         folder, backend = bundle_folder(case, contender.family), contender.family
         chosen: Any = backend
+        nodes: Callable[[], Mapping[str, int]] = dict
         if contender.family == "best":
             folder, chosen = fastest(case, contender.precision)
+        elif contender.family == TENSORRT_PROVIDER:
+            chosen = TensorrtProvider(case.folder.parent)
+            nodes = chosen.placed
         with coda_runtime.load(folder, device=device, backend=chosen, precision=contender.precision) as tokenizer:
             about = ", ".join(f"{a.part}: {a.backend} {a.file} on {a.device}" for a in tokenizer.artifacts)
             call = getattr(tokenizer, operation)
             if clock == "host":
-                yield Run(call, None, about)
+                yield Run(call, None, about, nodes)
             else:
                 per_run = tokenizer.images_per_run
-                yield Run(_through_dlpack(call, per_run), per_run, about)
+                yield Run(_through_dlpack(call, per_run), per_run, about, nodes)
         return
-    session, about = _session(case, contender, operation)
+    session, about, nodes = _session(case, contender, operation)
     try:
         max_batch = None if session.batch is None else session.batch[2]
-        yield Run(_in_chunks(_on_device(session), max_batch), max_batch, about)
+        yield Run(_in_chunks(_on_device(session), max_batch), max_batch, about, nodes)
     finally:
         session.close()
 
 
-def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str]:
+def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str, Callable[[], Mapping[str, int]]]:
     bundle = Bundle.open(bundle_folder(case, contender.family))
-    options = LoadOptions(case.device.type, contender.family, contender.precision)
+    provider = TensorrtProvider(case.folder.parent) if contender.family == TENSORRT_PROVIDER else None
+    options = LoadOptions(case.device.type, provider or contender.family, contender.precision)
     if contender.family == "cuda":
         name = file_name(contender.name.removeprefix("cuda-"))
         artifact = next((a for a in bundle.manifest.artifacts if a.file == name), None)
@@ -79,7 +94,8 @@ def _session(case: Case, contender: Contender, part: str) -> tuple[Session, str]
     else:
         chosen = choose(bundle, part, options)
     session = chosen.backend.load(bundle, chosen.artifact, options)
-    return session, f"{part}: {chosen.backend.name} {chosen.artifact.file} on {session.device}"
+    about = f"{part}: {chosen.backend.name} {chosen.artifact.file} on {session.device}"
+    return session, about, provider.placed if provider is not None else dict
 
 
 def _on_device(session: Session) -> Callable[[Any], Any]:
@@ -104,6 +120,45 @@ def _in_chunks(one: Callable[[Any], Any], max_batch: int | None) -> Callable[[An
         return torch.cat([one(chunk) for chunk in given.split(max_batch)])
 
     return run
+
+
+class TensorrtProvider(OnnxRuntimeBackend):
+    """onnxruntime's TensorRT provider, then CUDA's and the CPU's for what it leaves; `placed` counts the nodes of each.
+
+    It builds an engine in the first run of each batch that is larger than those before; what it timed for one is kept
+    in ``work`` for the next.
+    """
+
+    name = "onnxruntime by TensorRT"
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._nodes: Counter[str] = Counter()
+
+    def placed(self) -> Mapping[str, int]:
+        """Nodes by provider, of all that was loaded."""
+        return dict(self._nodes)
+
+    def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> OrtSession:
+        """Load, and count. Raises BackendError where onnxruntime does not say what runs where: CUDA may run it all."""
+        cache = self._work / "tensorrt-provider"
+        cache.mkdir(exist_ok=True)
+        # A graph in a low precision needs its kernels switched on; "auto": the provider says which device it is.
+        set_here = {
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": str(cache),
+            **{f"trt_{name}_enable": artifact.precision == name for name in ("fp16", "bf16")},
+        }
+        providers = ((TENSORRT, set_here), CUDA, CPU)
+        session = super().load(bundle, artifact, dataclasses.replace(options, device="auto", providers=providers))
+        nodes = session.nodes()
+        if not nodes:
+            session.close()
+            raise BackendError(
+                "this onnxruntime does not tell which nodes TensorRT runs, so that CUDA may run them all"
+            )
+        self._nodes.update(nodes)
+        return session
 
 
 class Mixed:

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.roofline import ceilings
+from coda_runtime.bench import machine as host
+from coda_runtime.diagnose import diagnose
+from coda_runtime.errors import DeviceError
 from coda_runtime.machine.processors import describe_cpu
 
 _SMI = (
@@ -21,7 +24,8 @@ _SMI = (
 )  # fmt: skip
 _LIBRARIES = (
     "torch", "triton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt-rtx-cu12-libs",
-    "tensorrt-rtx-cu13-libs", "cuda-core", "cuda-bindings", "diffusers", "peft", "onnx", "onnxscript", "numpy",
+    "tensorrt-rtx-cu13-libs", "torch-tensorrt", "cuda-core", "cuda-bindings", "diffusers", "peft",
+    "onnx", "onnxscript", "numpy",
 )  # fmt: skip
 
 
@@ -43,8 +47,14 @@ def describe(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "libraries": {name: found for name in _LIBRARIES if (found := _version(name)) is not None},
-        "ceilings": ceilings(device),
+        "host": host.describe(),
     }
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"this PyTorch ({torch.__version__}) finds no NVIDIA GPU: see nvidia-smi, and in a container "
+            "`docker run --gpus all`; --device cpu proves the flow"
+        )
+    out["ceilings"] = ceilings(device)
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         out |= {
@@ -59,6 +69,11 @@ def describe(device: str) -> dict[str, Any]:
     else:
         out["device"] = "cpu: the flow alone, no measurement"
     return out
+
+
+def doctor() -> dict[str, Any]:
+    """What `coda doctor --json` says, without the path of Python, which may hold somebody's name."""
+    return {name: found for name, found in diagnose().items() if name != "executable"}
 
 
 def _version(name: str) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ from benchmarks.gpu.case import Case
 from benchmarks.gpu.machine import clocks
 from benchmarks.gpu.plan import Contender
 from benchmarks.gpu.roofline import roofline_ms
+from benchmarks.gpu.stage import OVER
 from benchmarks.gpu.timing import measure
 from benchmarks.gpu.torch_runs import quantizer_run, tokenizer_run
+from benchmarks.gpu.torch_tensorrt_runs import torch_tensorrt_run
 from coda_runtime.errors import one_line
 
 Key = tuple[str, str, str, str, str, int]
 KEY = ("shape", "contender", "precision", "operation", "clock", "batch")
-OVER = "the time of the call was over"
 
 
 class Rows:
@@ -34,20 +36,23 @@ class Rows:
         self._path = path
 
     def add(self, key: Key, found: dict[str, Any]) -> None:
-        """Append a row."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**dict(zip(KEY, key, strict=True)), **found}) + "\n")
+        """Append a row, on a line of its own after one that was cut."""
+        with self._path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                file.write(b"" if file.read() == b"\n" else b"\n")
+            file.write(f"{json.dumps({**dict(zip(KEY, key, strict=True)), **found})}\n".encode())
 
     def read(self) -> dict[Key, dict[str, Any]]:
         """All rows by key."""
         out: dict[Key, dict[str, Any]] = {}
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        for line in lines:
+        text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:  # cut by the end of a process
+                key: Key = tuple(row[name] for name in KEY)
+            except (ValueError, KeyError, TypeError):  # cut by the end of a process
                 continue
-            key: Key = tuple(row[name] for name in KEY)
             if "median_ms" in row or "median_ms" not in out.get(key, {}):
                 out[key] = row
         return out
@@ -77,15 +82,17 @@ def measure_family(make: Callable[[], Case], contenders: Sequence[Contender], ro
             try:
                 _measure(case, contender, operation, clock, open_keys, rows, limits, free)
             except Exception as error:  # every library has its own; the reason is the result
+                there, reason = rows.read(), one_line(error, named=True)
                 for key in open_keys.values():
-                    if key not in rows.read():
-                        rows.add(key, {"reason": one_line(error, named=True)})
+                    if "median_ms" not in there.get(key, {}):
+                        rows.add(key, {"reason": reason})
+                print(f"    {contender.name} {contender.precision} {operation}/{clock}: not run: {reason}", flush=True)
             gc.collect()
             if case.device.type == "cuda":
                 with contextlib.suppress(RuntimeError):  # a context that a kernel has broken
                     torch.cuda.empty_cache()
     if case.device.type == "cuda":
-        print(f"  {case.shape} {contenders[0].family}: {clocks()}", flush=True)
+        print(f"    clocks: {clocks()}", flush=True)
 
 
 def _measure(
@@ -112,6 +119,14 @@ def _measure(
                 gc.collect()
                 if case.device.type == "cuda":
                     torch.cuda.empty_cache()
+    _tell(contender, operation, clock, [rows.read()[key] for key in keys.values()])
+
+
+def _tell(contender: Contender, operation: str, clock: str, found: Sequence[dict[str, Any]]) -> None:
+    """One line of progress."""
+    times = [f"{row['median_ms']:.4g} ms" if "median_ms" in row else "not run" for row in found]
+    told = ", ".join(f"batch {row['batch']} {time}" for row, time in zip(found, times, strict=True))
+    print(f"    {contender.name} {contender.precision} {operation}/{clock}: {told}", flush=True)
 
 
 @contextlib.contextmanager
@@ -119,7 +134,10 @@ def _opened(case: Case, contender: Contender, operation: str, clock: str) -> Ite
     if contender.family in ("torch", "quantizers", "compile"):
         opened = quantizer_run if contender.name.startswith(("textbook", "folded")) else tokenizer_run
         with opened(case, contender, operation, clock) as run:
-            yield Run(run, None, "")
+            yield Run(run)
+    elif contender.family == "torch-tensorrt":
+        with torch_tensorrt_run(case, contender, operation, clock) as found:
+            yield found
     else:
         with bundle_run(case, contender, operation, clock) as found:
             yield found
@@ -159,6 +177,7 @@ def _row(
         **memory,
         **({"pieces": chunks} if chunks > 1 else {}),
         **({"about": opened.about} if opened.about else {}),
+        **({"nodes": dict(opened.nodes())} if opened.nodes() else {}),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.kernels import add_kernels, carry, file_name
 from benchmarks.gpu.shapes import folder, images, make_tokenizer
-from benchmarks.gpu.stage import in_child
+from benchmarks.gpu.stage import OVER, in_child
 from coda_deploy import CodaTokenizer
 from coda_deploy.export import export_tokenizer
 from coda_deploy.folding import fold_tokenizer
@@ -37,12 +38,13 @@ _NO_THRESHOLDS = {precision: Threshold(0.0, 0.0) for precision in PRECISIONS}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What preparing depends on. ``batch`` is the engines' profile."""
+    """What preparing depends on. ``batch`` is the engines' profile, ``triton`` a folder with the one for kernels."""
 
     work: Path
     precisions: tuple[str, ...]
     batch: tuple[int, int, int]
     kernels: Path | None
+    triton: Path | None = None
 
 
 def make_reference(shape: str, work: Path) -> None:
@@ -89,6 +91,8 @@ def make_kernels(shape: str, settings: Settings) -> None:
     carried = settings.kernels
     if carried is None or not (carried / f"{shape}.sm80.ptx").exists():
         carried = settings.work / "kernels"
+        if settings.triton is not None:  # this process has imported none
+            sys.path.insert(0, str(settings.triton))
         carry([shape], carried)
     add_kernels(folder(settings.work, shape) / "bundle", shape, carried)
 
@@ -109,12 +113,14 @@ def needs(family: str) -> tuple[str, ...]:
     """The steps without which a family has nothing to run."""
     if family in ("torch", "quantizers", "compile"):
         return ("reference",)
-    if family == "onnxruntime":
+    if family == "torch-tensorrt":
+        return ("reference",)
+    if family in ("onnxruntime", "tensorrt-provider"):
         return ("reference", "bundle")
     return ("reference", "bundle", family if family in ENGINES else "kernels")
 
 
-def steps(shapes: list[str], settings: Settings) -> Iterator[tuple[str, Path, Callable[[], None]]]:
+def steps(shapes: Sequence[str], settings: Settings) -> Iterator[tuple[str, Path, Callable[[], None]]]:
     """(name, what is there when it is done, what does it)."""
     for shape in shapes:
         target = folder(settings.work, shape)
@@ -128,16 +134,23 @@ def steps(shapes: list[str], settings: Settings) -> Iterator[tuple[str, Path, Ca
 
 
 def prepare(
-    shapes: list[str], families: Sequence[str], settings: Settings, seconds_left: Callable[[], float]
-) -> dict[str, str]:
-    """Make what ``families`` need and is not there yet. {step: why it could not be made}."""
-    problems, wanted = {}, {step for family in families for step in needs(family)}
+    shapes: Sequence[str],
+    families: Sequence[str],
+    settings: Settings,
+    seconds_left: Callable[[], float],
+    problems: dict[str, str],
+) -> None:
+    """Make what ``families`` need and is not there yet; ``problems`` gets {step: why it could not be made}.
+
+    What failed before is not tried again. No step may take more than half of what is left, so that one which hangs
+    leaves some of it.
+    """
+    wanted = {step for family in families for step in needs(family)}
     for name, made, step in steps(shapes, settings):
-        if made.exists() or name.rpartition("/")[2] not in wanted:
+        if made.exists() or name in problems or name.rpartition("/")[2] not in wanted:
             continue
         begun = time.monotonic()
-        why = in_child(step, seconds_left()) if seconds_left() > 0 else "the budget of this call was used up"
-        print(f"{name}: {why or 'made'} ({time.monotonic() - begun:.0f} s)", flush=True)
+        why = in_child(step, seconds_left() / 2) if seconds_left() > 0 else OVER
+        print(f"  {name}: {why or 'made'} ({time.monotonic() - begun:.0f} s)", flush=True)
         if why is not None:
             problems[name] = why
-    return problems

@@ -63,6 +63,16 @@ def _reasons(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
+def _shared(rows: Sequence[Row]) -> list[str]:
+    """Who ran how many nodes of a graph, where a provider could leave some to another."""
+    found = []
+    for row in rows:
+        if row.get("nodes"):
+            name = f"{row['shape']} {row['contender']} {row['precision']} {row['operation']}/{row['clock']}"
+            found.append(f"{name}: {', '.join(f'{count} {where}' for where, count in row['nodes'].items())}")
+    return list(dict.fromkeys(found))
+
+
 def table(result: dict[str, Any]) -> str:
     """Median milliseconds by batch size, parity and share of the lower bound at the largest that ran."""
     rows, batches = result["rows"], sorted(result["settings"]["batches"])
@@ -76,6 +86,8 @@ def table(result: dict[str, Any]) -> str:
             cells = " ".join(f"{_median(by_batch.get(batch)):>9}" for batch in batches)
             tail = f"{_parity(last):>10} {_share(last):>5} {last.get('memory_mib', '-'):>6}"
             lines.append(f"  {contender:<18}{precision:<5}{cells} {tail}")
+    shared = _shared(rows)
+    lines += ["nodes by who ran them:", *(f"  {line}" for line in shared)] if shared else []
     lines.append("not run:")
     for reason, names in _reasons(rows).items():
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
@@ -110,6 +122,8 @@ def markdown(result: dict[str, Any]) -> str:
             cells = " | ".join(_cell(by_batch.get(batch)) for batch in batches)
             tail = "- | - | -" if last is None else f"{_parity(last)} | {_share(last)} | {last.get('memory_mib', '-')}"
             lines.append(f"| {contender} | {precision} | {cells} | {tail} |")
+    if shared := _shared(rows):
+        lines += ["", "### Nodes, by who ran them", "", *(f"- {line}" for line in shared)]
     reasons = _reasons(rows)
     lines += ["", "### Not run", ""] if reasons else []
     for reason, names in reasons.items():

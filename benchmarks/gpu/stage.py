@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,11 +15,17 @@ from typing import Any
 
 from coda_runtime.errors import CodaError, one_line
 
+OVER = "the time of the call was over"
+"""Why something was not begun."""
+STOPPED = "stopped after"
+"""How the reason of what was begun, and took too long, begins."""
+_PR_SET_PDEATHSIG = 1  # of prctl.h
 METHOD = "fork"
 """A fork has everything imported already; where an import has touched CUDA, only "spawn" will do."""
 
 
 def _child(work: Callable[[], None], results: Connection) -> None:
+    _end_with_the_parent()
     try:
         work()
         results.send(None)
@@ -34,6 +41,14 @@ def _child(work: Callable[[], None], results: Connection) -> None:
         os._exit(0)
 
 
+def _end_with_the_parent() -> None:
+    """Ctrl-C is the parent's to answer, and what outlives it would spoil the times of whoever goes on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def in_child(work: Callable[[], None], seconds: float) -> str | None:
     """Run ``work`` in a process of its own for at most ``seconds``. None, or why it did not finish."""
     context: Any = multiprocessing.get_context(METHOD)
@@ -44,11 +59,15 @@ def in_child(work: Callable[[], None], seconds: float) -> str | None:
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of numpy's BLAS, idle here
         process.start()
     sending.close()
-    process.join(max(1.0, seconds))
-    if process.is_alive():
-        process.kill()
-        process.join()
-        return f"stopped after {seconds:.0f} s"
+    try:
+        process.join(max(1.0, seconds))
+        late = process.is_alive()
+    finally:  # an interrupt too leaves nothing behind
+        if process.is_alive():
+            process.kill()
+            process.join()
+    if late:
+        return f"{STOPPED} {seconds:.0f} s"
     try:
         told: str | None = receiving.recv()
     except EOFError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 
 from coda_runtime.bench import timing
-from coda_runtime.bench.statistics import KNOWN_FROM, percentile, upper_bound
+from coda_runtime.bench.statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
 
 Run = Callable[[Any], Any]
 _MIN_SAMPLES, _MAX_SAMPLES = 5, 2000
+_KEPT = 20  # samples of a row in the file: a whole run has hundreds of rows
 _QUEUED = 8  # runs queued before waiting for the GPU, so that launching overlaps with running
 
 
@@ -21,14 +23,22 @@ _QUEUED = 8  # runs queued before waiting for the GPU, so that launching overlap
 class Timing:
     """Milliseconds. ``first_ms`` is the very first run, with whatever is compiled then; ``warmups`` runs went untimed.
 
-    ``p99_ms`` is None where ``repeats`` are too few to know it, ``p99_upper_ms`` where they are too few to bound it.
+    A percentile is None where ``repeats`` are too few to know it, its upper bound where they are too few to bound it
+    (statistics.KNOWN_FROM). ``ci95_ms`` is that of the median, ``samples_ms`` are some of them, evenly in time.
     ``stable`` says that the last two blocks of the warm-up differed by less than 2 %.
     """
 
     median_ms: float
+    p90_ms: float | None
+    p90_upper_ms: float | None
     p99_ms: float | None
     p99_upper_ms: float | None
+    mean_ms: float
     best_ms: float
+    max_ms: float
+    ci95_ms: tuple[float, float]
+    samples_ms: list[float]
+    outliers: int
     repeats: int
     first_ms: float
     warmups: int
@@ -80,13 +90,28 @@ def measure(run: Run, inputs: Sequence[Any], clock: str, seconds: float) -> Timi
             values += by_events(run, inputs, _QUEUED)
     else:
         values = [1e3 * sample for sample in timing.measure(call, seconds, repeats=_MIN_SAMPLES)]
+    known = {q: percentile(values, q) if len(values) >= enough else None for q, enough in KNOWN_FROM.items()}
     return Timing(
-        percentile(values, 50),
-        percentile(values, 99) if len(values) >= KNOWN_FROM[99] else None,
-        upper_bound(values, 99),
-        min(values),
-        len(values),
-        1e3 * first,
-        1 + warmed.runs,
-        warmed.warm,
+        median_ms=percentile(values, 50),
+        p90_ms=known[90],
+        p90_upper_ms=upper_bound(values, 90),
+        p99_ms=known[99],
+        p99_upper_ms=upper_bound(values, 99),
+        mean_ms=statistics.fmean(values),
+        best_ms=min(values),
+        max_ms=max(values),
+        ci95_ms=median_ci(values),
+        samples_ms=_thinned(values),
+        outliers=outliers(values),
+        repeats=len(values),
+        first_ms=1e3 * first,
+        warmups=1 + warmed.runs,
+        stable=warmed.warm,
     )
+
+
+def _thinned(values: Sequence[float]) -> list[float]:
+    """The few of them that a file keeps of each row, to six digits."""
+    count = min(len(values), _KEPT)
+    chosen = [values[round(index * (len(values) - 1) / max(1, count - 1))] for index in range(count)]
+    return [float(f"{value:.6g}") for value in chosen]

@@ -33,7 +33,7 @@ def tokenizer_run(case: Case, contender: Contender, operation: str, clock: str) 
     exact_float32()
     # Kept from one operation to the next: compiling takes longer than all that is timed.
     run = case.kept(f"{contender.name} {contender.precision}", partial(_operations, case, contender))[operation]
-    yield _from_host(run, case.device) if clock == "host" else _no_grad(run)
+    yield from_host(run, case.device) if clock == "host" else no_grad(run)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def quantizer_run(case: Case, contender: Contender, operation: str, clock: str) 
     if contender.name == "textbook-compiled":
         torch._dynamo.reset()
         run = torch.compile(run, backend=case.compile_backend, dynamic=False)
-    yield _no_grad(run)
+    yield no_grad(run)
 
 
 def _operations(case: Case, contender: Contender) -> dict[str, Runner]:
@@ -78,7 +78,9 @@ def _operations(case: Case, contender: Contender) -> dict[str, Runner]:
     return {**parts, **whole}
 
 
-def _no_grad(run: Runner) -> Runner:
+def no_grad(run: Runner) -> Runner:
+    """From tensors on the device to the same."""
+
     def wrapped(given: Tensor) -> Any:
         with torch.no_grad():
             return run(given)
@@ -86,7 +88,9 @@ def _no_grad(run: Runner) -> Runner:
     return wrapped
 
 
-def _from_host(run: Runner, device: torch.device) -> Runner:
+def from_host(run: Runner, device: torch.device) -> Runner:
+    """From numpy to numpy."""
+
     def wrapped(given: Any) -> Any:
         with torch.no_grad():
             return run(torch.from_numpy(given).to(device)).cpu().numpy()
