@@ -19,7 +19,7 @@ from .operations import FROM_FILES, OPERATIONS, Inputs
 from .results import Span, Timeline
 from .timing import Clock, Run
 
-_CALLS, _SECONDS, _FEWEST = 9, 2.0, 3
+_CALLS, _SECONDS, _FEWEST = 9, 1.0, 3
 MAX_SPANS = 64
 """Of a call in more pieces than that there is no timeline: nobody could read it."""
 
