@@ -58,7 +58,7 @@ def distribution_card(series: Sequence[Series], operation: str) -> Markup:
     shown = [(one, found[0]) for one in series if (found := one.of(operation, "single-stream"))]
     if not shown:
         return Markup("")
-    lines, rows = [], []
+    lines, rows, words = [], list[list[str]](), []
     for one, of in shown:
         samples = sorted(of["latency_s"]["samples"])
         steps = [(1e3 * value, 100 * (index + 1) / len(samples)) for index, value in enumerate(samples)]
@@ -67,12 +67,13 @@ def distribution_card(series: Sequence[Series], operation: str) -> Markup:
         latency = of["latency_s"]
         high = [percentile_words(latency, q) for q in KNOWN_FROM]
         ends = [duration(latency[end]) for end in ("min", "p50", "max")]
-        rows.append([f"{one.name}, batch {of['batch']}", *ends[:2], *high, ends[2]])
+        rows += [[one.name], [f"batch {of['batch']}", *ends[:2], *high, ends[2]]]
+        words.append(f"{one.name}, batch {of['batch']}: half within {ends[1]}, the slowest {ends[2]}")
     chart = line_chart(
         lines,
         Axis("ms a call", log=True),
         Axis("% of the calls", ticks=[0, 20, 40, 60, 80, 100], zero=True),
-        "; ".join(f"{row[0]}: half within {row[2]}, the slowest {row[-1]}" for row in rows),
+        "; ".join(words),
         title=f"How long calls of {operation} take",
     )
     return card(
@@ -92,7 +93,7 @@ def processes_card(series: Sequence[Series], operation: str) -> Markup:
     shown = [(one, of) for one, of in shown if len(of["processes"]) > 1]
     if not shown:
         return Markup("")
-    lines, rows = [], []
+    lines, rows, words = [], list[list[str]](), []
     for one, of in shown:
         medians = [process["p50"] for process in of["processes"]]
         middle = max(statistics.median(medians), 1e-12)
@@ -101,13 +102,14 @@ def processes_card(series: Sequence[Series], operation: str) -> Markup:
         lines.append(Line(one.name, points, one.style, marks=True, labels=labels))
         low, high = min(medians), max(medians)
         spread = "–" if low == 0 else f"{100 * (high / low - 1):.1f} %"
-        rows.append([f"{one.name}, batch {of['batch']}", str(len(medians)), duration(low), duration(high), spread])
+        rows += [[one.name], [f"batch {of['batch']}", str(len(medians)), duration(low), duration(high), spread]]
+        words.append(f"{one.name}: medians of {len(medians)} processes from {duration(low)} to {duration(high)}")
     most = max(len(of["processes"]) for _, of in shown)
     chart = line_chart(
         lines,
         Axis("process, in the order of time", ticks=range(1, most + 1, -(-most // 10))),
         Axis("% from the middle one"),
-        "; ".join(f"{row[0]}: medians of {row[1]} processes from {row[2]} to {row[3]}" for row in rows),
+        "; ".join(words),
         title=f"Median of {operation} in each process",
     )
     return card(

@@ -58,7 +58,7 @@ def _rate_card(operation: str, batch: int, shown: Sequence[tuple[Series, Server]
         rows += [
             [
                 rate(p["rate"]),
-                _done(p),
+                _done(p, server),
                 duration(p["p50"]),
                 _p99(p["p99"], p.get("count")),
                 f"{p['count']:,}" if "count" in p else "–",
@@ -151,8 +151,9 @@ def _p99(seconds: float, of: int | None) -> str:
     return duration(seconds) if of is not None and of >= KNOWN_FROM[99] else f"{duration(seconds)} *"
 
 
-def _done(point: ServerPoint) -> str:
-    behind = point["achieved"] < _KEPT_UP * point["rate"]
+def _done(point: ServerPoint, server: Server) -> str:
+    """Write what was done; where a bound ends a rate early, that says nothing of whether it keeps up."""
+    behind = server["latency_bound_s"] is None and point["achieved"] < _KEPT_UP * point["rate"]
     return f"{rate(point['achieved'])}, falls behind" if behind else rate(point["achieved"])
 
 

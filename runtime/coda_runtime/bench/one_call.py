@@ -18,7 +18,7 @@ from .operations import FROM_FILES, Inputs
 from .results import Span, Timeline
 from .timing import Clock, Run
 
-_CALLS, _SECONDS, _FEWEST = 5, 2.0, 3
+_CALLS, _SECONDS, _FEWEST = 5, 1.0, 3
 MAX_SPANS = 64
 """Of a call in more pieces than that there is no timeline: nobody could read it."""
 
