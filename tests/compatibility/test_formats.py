@@ -39,7 +39,7 @@ def _plan_number(path: Path) -> int:
 
 def test_what_is_written_now() -> None:
     """Whoever changes a number changes it here too, and says why in CHANGELOG.md."""
-    numbers = {"bundle": 1, "tokenizer": 1, "tokens": 1, "plan": 1, "checkpoint": 1, "bench": 1}
+    numbers = {"bundle": 1, "tokenizer": 1, "tokens": 1, "plan": 1, "checkpoint": 1, "bench": 2}
     assert numbers == NOW
 
 
