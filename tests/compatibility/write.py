@@ -168,6 +168,7 @@ def plans_of_tensorrt(manifest: Manifest) -> list[Artifact]:
     kinds = {
         "nvidia-l4": BuildOptions((1, 2, 4)),
         "ampere-plus": BuildOptions((1, 2, 4), hardware="ampere-plus", version_compatible=True),
+        "two-profiles": BuildOptions([(1, 1, 1), (2, 3, 4)]),
     }
     found = []
     for part in ("encoder", "quantizer", "decoder"):
@@ -185,7 +186,8 @@ def plans_of_tensorrt(manifest: Manifest) -> list[Artifact]:
                 layers=(rtx.engine or {})["layers"],
             ).to_json()
             file = f"engines/{part}.fp32.tensorrt-sm89-{name}-linux-x86_64.engine"
-            found.append(dataclasses.replace(rtx, format="tensorrt", file=file, engine=key, parity={}))
+            plan = dataclasses.replace(rtx, format="tensorrt", file=file, engine=key, parity={})
+            found.append(plan.with_profiles(options.profiles))
     return found
 
 

@@ -6,6 +6,7 @@ engines run: there is no GPU here.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from coda_export import DEFAULT_OPSET, Folded
 from coda_export.graphs import decoder_graph, encoder_graph, quantizer_graph
 from coda_runtime.backends.tensorrt.library import find_library
 from coda_runtime.build.builder import BuiltEngine, build_engine
+from coda_runtime.build.memory import estimate_memory
 from coda_runtime.build.options import BuildOptions
+from coda_runtime.format.parts import PARTS
 from tests.golden import write_checkpoint
 
 pytestmark = pytest.mark.shapes
@@ -58,6 +61,26 @@ def test_a_part_builds(folded: Folded, tmp_path: Path, part: str, precision: str
         assert weights < 1e7 or len(made.data) < 3.2 * weights
     else:
         assert set(convolutions) == {"FLOAT"}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_the_sample_builds_with_two_profiles(tmp_path: Path, part: str) -> None:
+    sample = fold_tokenizer(CodaTokenizer.from_pretrained(tokenizer_path()))
+    onnx.save(GRAPHS[part](sample, "fp32", DEFAULT_OPSET), tmp_path / "graph.onnx")
+    options = BuildOptions([(8, 16, 32), (1, 1, 1)], ("sm89",))
+    rtx = find_library("tensorrt-rtx")
+    made = build_engine(rtx, tmp_path / "graph.onnx", options, precision="fp32")
+    row = PARTS[part].input.row(sample.spec)
+    held = [count for count in (1, 8, 16, 32, 64) if struct.pack(f"<{len(row) + 1}q", count, *row) in made.data]
+    assert held == [1, 8, 16, 32]
+    assert made.scratch_bytes is not None
+    for planned, guessed in zip(
+        made.scratch_bytes,
+        estimate_memory(rtx, tmp_path / "graph.onnx", (tmp_path / "graph.onnx").read_bytes(), options.profiles),
+        strict=True,
+    ):
+        assert guessed.activation_bytes is not None
+        assert 0.3 < guessed.activation_bytes / planned < 3
 
 
 def test_the_quantizer_builds(folded: Folded, tmp_path: Path) -> None:
