@@ -6,6 +6,7 @@ They are of either tool, gpu.json or results.json of `coda bench run`, read and 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -54,8 +55,9 @@ class Entry:
 def entries(results: Sequence[Results], prices: Mapping[str, float]) -> list[Entry]:
     """Return a row for each device, shape and precision that was measured, the fastest device of a shape first.
 
-    ``prices`` are dollars an hour by a device's name or a part of it; of several that fit, the longest counts. What
-    counts is encode and decode from numpy to numpy, one call after the other. Raises InputError for a price of nothing.
+    ``prices`` are dollars an hour by a device's name or whole words of it ("A10" is no A100); of several that fit, the
+    longest counts. What counts is encode and decode from numpy to numpy, one call after the other. Raises InputError
+    for a price of nothing.
     """
     found = []
     for of in results:
@@ -73,8 +75,9 @@ def entries(results: Sequence[Results], prices: Mapping[str, float]) -> list[Ent
                 found.append(Entry(device, driver, date, shape, precision, **best, price=price))
     devices = dict.fromkeys(entry.device for entry in found)
     for name in prices:
-        if not any(name in device for device in devices):
-            raise InputError(f"--price names {name!r}; expected a part of {' or '.join(devices) or 'a measured GPU'}")
+        if not any(_names(name, device) for device in devices):
+            known = " or ".join(devices) or "a measured GPU"
+            raise InputError(f"--price names {name!r}; expected whole words of {known}")
     return sorted(found, key=lambda entry: (entry.shape, entry.precision, -_rate(entry.encode)))
 
 
@@ -152,8 +155,12 @@ def _contender(cell: Cell) -> str:
 
 
 def _price(device: str, prices: Mapping[str, float]) -> float | None:
-    named = [name for name in prices if name in device]
+    named = [name for name in prices if _names(name, device)]
     return prices[max(named, key=len)] if named else None
+
+
+def _names(name: str, device: str) -> bool:
+    return re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", device) is not None
 
 
 def _rate(best: Best | None) -> float:

@@ -62,8 +62,16 @@ def test_a_row_for_each_gpu_and_precision(files: list[Path]) -> None:
 def test_a_price_is_of_the_gpu_that_it_names_best(files: list[Path]) -> None:
     found = entries(*files, **{"A10": 1.0, "up A10": 2.0})
     assert {entry.price for entry in found} == {2.0, None}
-    with pytest.raises(InputError, match="--price names 'H100'; expected a part of Made-up A10 or"):
+    with pytest.raises(InputError, match="--price names 'H100'; expected whole words of Made-up A10 or"):
         entries(*files, H100=3.0)
+
+
+@pytest.mark.parametrize(("name", "other"), [("A10", "A100-SXM4-80GB"), ("L4", "L40S"), ("4090", "RTX4090 D")])
+def test_a_price_is_of_no_gpu_whose_name_only_begins_or_ends_so(name: str, other: str) -> None:
+    found = fleet.entries([of for device in (name, other) for of in _read(gpu_json(device))], {name: 0.75})
+    assert {entry.device: entry.price for entry in found} == {f"Made-up {name}": 0.75, f"Made-up {other}": None}
+    with pytest.raises(InputError, match=f"--price names '{name}'; expected whole words of Made-up {other}"):
+        fleet.entries(_read(gpu_json(other)), {name: 0.75})
 
 
 def test_results_of_coda_bench_are_rows_too(files: list[Path], tmp_path: Path) -> None:

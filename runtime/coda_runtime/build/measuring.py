@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from ..backends.base import LoadOptions
-from ..backends.registry import name_for
+from ..backends.registry import get_backend, name_for
 from ..backends.tensorrt.backend import TensorRTBackend
 from ..backends.tensorrt.inspection import check_precision
+from ..backends.tensorrt.library import LIBRARIES
 from ..errors import ArtifactError
 from ..format.bundle import Bundle
 from ..format.engine_key import with_scratch
 from ..format.manifest import Artifact
-from ..format.parity import NotMeasured, headline, parity_json
+from ..format.parity import Measured, NotMeasured, ParityRecord, headline, parity_json
 from ..format.precision import DEFAULT_THRESHOLDS
 from ..parity import ParityMeter, check_threshold, recorded_thresholds, threshold_of
 from ..select import candidates
@@ -47,3 +49,19 @@ def with_parity(bundle: Bundle, artifact: Artifact, device: str = "cuda") -> Art
         threshold = threshold_of(thresholds, artifact.precision)
         check_threshold(artifact.part, artifact.precision, record, threshold, must_run=True)
     return dataclasses.replace(artifact, parity=parity_json(parity))
+
+
+def scratch_of(
+    bundle: Bundle, measured: Mapping[str, Mapping[str, ParityRecord]], options: LoadOptions
+) -> dict[str, tuple[int, ...]]:
+    """Return {artifact file: memory of each batch profile's contexts} of the engines that were measured with `options`.
+
+    Raises as a backend's `load` does.
+    """
+    found = {}
+    for artifact in bundle.manifest.artifacts:
+        ran = any(isinstance(record, Measured) for record in measured.get(artifact.file, {}).values())
+        backend = get_backend(name_for(artifact.format)) if ran and artifact.format in LIBRARIES else None
+        if isinstance(backend, TensorRTBackend):
+            found[artifact.file] = backend.facts(bundle, artifact, options).scratch_bytes
+    return found

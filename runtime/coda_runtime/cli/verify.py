@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..backends.base import LoadOptions
+from ..build.measuring import scratch_of
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
@@ -66,8 +67,8 @@ def command(
     --tokenizer runs the ONNX files beside the tokenizer itself, and needs coda-deploy. Both fail when a part falls
     below the threshold of its precision, and name what could not be measured.
 
-    --record is for engines that were built where they could not run: it adds their parity to manifest.json, and writes
-    nothing when a part falls below its threshold.
+    --record is for engines that were built where they could not run: it adds their parity and the memory of their batch
+    profiles to manifest.json, and writes nothing when a part falls below its threshold.
     """
     only_with_parity = [*typed_load_options(ctx), *(["--record"] if record else [])]
     _check_usage(measure, only_with_parity, tokenizer, parity_images)
@@ -89,7 +90,7 @@ def command(
         parity, missed = _by_samples(opened, options)
         failure = ParityError(_first(missed)) if missed else None
         if record and failure is None:
-            recorded = record_parity(opened, parity)[1]
+            recorded = record_parity(opened, parity, scratch_of(opened, parity, options))[1]
     elif tokenizer is not None:
         warn_of_omitted(parity_images)
         parity = _by_tokenizer(opened.folder, tokenizer, parity_images)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError, OutputError
 from ..io.hub_cache import blobs_of
 from .bundle import Bundle, seal
+from .engine_key import with_scratch
 from .manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from .parity import Measured, ParityRecord, unmeasured
 
@@ -28,8 +30,14 @@ def check_recordable(bundle: Bundle) -> None:
         )
 
 
-def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, ParityRecord]]) -> tuple[Manifest, list[str]]:
+def record_parity(
+    bundle: Bundle,
+    measured: Mapping[str, Mapping[str, ParityRecord]],
+    scratch_bytes: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> tuple[Manifest, list[str]]:
     """Merge `measured`, {artifact file: {backend:device: record}}, into the manifest, and seal it again.
+
+    `scratch_bytes`, {artifact file: of each batch profile}, is what engines told of themselves meanwhile.
 
     Numbers of the same backend and device are replaced, and with them goes what the same backend could not run
     before. What was not measured is not written. Returns the manifest and the files that got
@@ -46,7 +54,10 @@ def record_parity(bundle: Bundle, measured: Mapping[str, Mapping[str, ParityReco
         numbers = {where: record.to_json() for where, record in found.items() if isinstance(record, Measured)}
         if numbers:
             files.append(artifact.file)
-        artifacts.append(_merged(artifact, numbers) if numbers else artifact)
+            artifact = _merged(artifact, numbers)
+            if artifact.file in scratch_bytes:
+                artifact = with_scratch(artifact, scratch_bytes[artifact.file])
+        artifacts.append(artifact)
     if not files:
         return bundle.manifest, files
     if Bundle.open(bundle.folder).manifest != bundle.manifest:

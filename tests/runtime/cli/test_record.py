@@ -21,6 +21,8 @@ from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.parity import Measured, NotMeasured, record_parity
 from tests.runtime import measurable
+from tests.runtime.backends.cuda import fake_trt
+from tests.runtime.backends.tensorrt.test_backend import Machine
 from tests.runtime.parity.fakes import FakeBackend
 
 ENGINE = "decoder.fp32.engine"
@@ -90,6 +92,21 @@ def test_an_engine_that_was_never_run_is_measured_where_it_runs(folder: Path, fa
 
     assert bare(opened.manifest.artifacts) == bare(manifest.artifacts)
     assert dataclasses.replace(opened.manifest, artifacts=()) == dataclasses.replace(manifest, artifacts=())
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+def test_the_memory_of_each_batch_profile_is_recorded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool
+) -> None:
+    machine, profiles = Machine(monkeypatch, rtx=rtx), ((1, 1, 1), (2, 3, 6))
+    folder = measurable.make(tmp_path / "bundle")
+    built = machine.artifact(folder, folder, profiles=profiles).with_profiles(profiles)
+    measurable.make(folder, built)
+    coda("verify", folder, "--parity", "--backend", machine.backend.name, "--device", "cuda:0", "--record")
+    Bundle.open(folder).verify("always")
+    (after,) = [of for of in Bundle.open(folder).manifest.artifacts if of.file == built.file]
+    assert after.is_measured
+    assert after.engine == {**(built.engine or {}), "scratch_bytes": [fake_trt.SCRATCH, 6 * fake_trt.SCRATCH]}
 
 
 def one_pixel(out: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ...errors import ClosedError, DeviceMemoryError
@@ -17,7 +17,7 @@ class ExecutorPool:
     """Executors of the profile with the index `profile`, made as threads need them.
 
     `max_executors` is how many threads run at once: it falls to the number there is when the GPU's memory does not
-    suffice for one more.
+    suffice for one more. Where it does not suffice for the first, idle ones of the pools `larger` go, one by one.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class ExecutorPool:
         self._free: list[Executor] = []
         self._making = 0
         self._closed = False
+        self.larger: Sequence[ExecutorPool] = ()
 
     def __len__(self) -> int:
         """How many executors there are."""
@@ -60,6 +61,16 @@ class ExecutorPool:
                 self._free.append(executor)
                 self._change.notify()
 
+    def release(self) -> bool:
+        """Free an executor that nobody uses, and return whether there was one. Called inside `layer.active()`."""
+        with self._change:
+            if not self._free:
+                return False
+            executor = self._free.pop(0)
+            self._executors.remove(executor)
+        executor.close()
+        return True
+
     def close(self) -> None:
         """Wait for what is queued, and free the executors. Called inside `layer.active()`."""
         with self._change:
@@ -84,9 +95,10 @@ class ExecutorPool:
                 executor = Executor(self._engine, self._profile, self._layer, self._staging)
             except DeviceMemoryError:
                 with self._change:
-                    if not self._executors:
-                        raise
-                    self.max_executors = len(self._executors)
+                    there = len(self._executors)
+                    self.max_executors = there or self.max_executors
+                if not there and not any(pool.release() for pool in self.larger):
+                    raise
             finally:
                 with self._change:
                     self._making -= 1

@@ -54,6 +54,10 @@ class TensorRTSession:
         self._pools = [
             ExecutorPool(engine, index, layer, self._staging, max_executors) for index in range(len(engine.profiles))
         ]
+        for pool in self._pools:
+            pool.larger = sorted(
+                (other for other in self._pools if other.batch[2] > pool.batch[2]), key=lambda other: -other.batch[2]
+            )
         self._change = threading.Lock()
         self._closed = False
 

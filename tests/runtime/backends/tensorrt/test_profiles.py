@@ -147,6 +147,32 @@ def test_without_memory_for_one_profile_the_other_runs_on(tmp_path: Path, sealed
     session.close()
 
 
+def test_a_small_batch_takes_the_memory_that_idle_executors_of_large_ones_hold(
+    tmp_path: Path, sealed: Path, decoder: Session
+) -> None:
+    layer = HostLayer()
+    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
+    large = session._pools[1]
+    with session._executor(4), session._executor(4):  # two threads
+        assert len(large) == 2
+    session.run(engines.ids(4))
+    layer.limit = layer.live  # and whatever else the GPU holds
+    for count in (1, 4, 1):
+        np.testing.assert_array_equal(session.run(engines.ids(count)), decoder.run(engines.ids(count)))
+    assert (len(session._pools[0]), len(large)) == (1, 1), "no more was given up than was needed"
+    session.close()
+
+
+def test_memory_of_executors_that_run_is_not_given_up(tmp_path: Path, sealed: Path) -> None:
+    layer = HostLayer()
+    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
+    with session._executor(4):
+        layer.limit = layer.live
+        with pytest.raises(DeviceMemoryError, match="in the profile 1,1,1"), session._executor(1):
+            pass
+    session.close()
+
+
 def test_a_profile_that_tensorrt_does_not_set(tmp_path: Path, sealed: Path) -> None:
     trt = fake_trt.make()
     session = engines.session(tmp_path, sealed, "decoder", *TWO, trt=trt)
