@@ -88,8 +88,9 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"  {contender:<18}{precision:<5}{cells} {tail}")
     shared = _shared(rows)
     lines += ["nodes by who ran them:", *(f"  {line}" for line in shared)] if shared else []
-    lines.append("not run:")
-    for reason, names in _reasons(rows).items():
+    reasons = _reasons(rows)
+    lines += ["not run:"] if reasons else []
+    for reason, names in reasons.items():
         more = f" and {len(names) - 2} more" if len(names) > 2 else ""
         lines.append(f"  {'; '.join(names[:2])}{more}: {reason[:200]}")
     machine = result["machine"]
