@@ -217,7 +217,8 @@ def _machine(device: str, to: Path, *, measured: bool) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(fresh.read_text(encoding="utf-8"))
     if before is not None:
         for name in ("device", "libraries"):
-            if (old := before["machine"][name]) != (new := found["machine"][name]):
+            new = found["machine"][name]
+            if (old := before.get("machine", {}).get(name, new)) != new:
                 raise SystemExit(
                     f"{to.parent} holds measurements of another machine, and a file is of one: {name} was {old} and is "
                     f"{new}; give --work another folder"
