@@ -26,6 +26,13 @@ EXIT_CODES: dict[Outcome, int] = {"ok": 0, "regression": 1, "inconclusive": 3, "
 MEMORY_SLACK = 16 << 20
 """Bytes by which a peak may grow without being a regression: allocators and pages, whatever the share."""
 
+_NOTHING = {
+    "server": "the servers had other bounds",
+    "offered": "the servers were offered other rates",
+    "concurrent": "no number of callers is in every process of both",
+}
+"""Why there is nothing to compare in a scenario."""
+
 _Key = tuple[str, str, str, int | str | None, str, str, int]
 
 
@@ -188,11 +195,7 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
     a, b, doubt = _undisturbed(a, b, rule)
     metrics = () if reason else tuple(_metrics(a, b, replace(rule, doubt=rule.doubt or doubt)))
     if not metrics and not reason:
-        reason = (
-            "no time was measured"
-            if a["server"] is None
-            else "the servers had other bounds, or were offered other rates"
-        )
+        reason = _NOTHING.get(a["scenario"], "no time was measured")
     if reason:
         return Row(*key, "not comparable", reason, (), warnings)
     metrics += tuple(_memory(a, b, rule.threshold))
@@ -224,7 +227,9 @@ def _with(of: Measurement, kept: Sequence[int]) -> Measurement:
 
 def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     """Yield the metrics of time that can be compared, the one that the scenario is about first."""
-    if a["server"] is None or b["server"] is None:
+    if a["scenario"] == "concurrent":
+        yield from _by_callers(a, b, rule)
+    elif a["server"] is None or b["server"] is None:
         yield from _times(a, b, rule)
     elif a["scenario"] == "offered":
         if a["server"]["offered_rate"] == b["server"]["offered_rate"]:
@@ -248,13 +253,25 @@ def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric
             yield Metric(name, before, after, after / before, None, verdict, verdict == "more")
 
 
+def _by_callers(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
+    """Yield what so many callers at a time get, for each number that all processes have; A's knee first."""
+    points = [
+        [{of["callers"]: of for of in process.get("callers") or ()} for process in of["processes"]] for of in (a, b)
+    ]
+    shared = set.intersection(*(set(process) for side in points for process in side))
+    knee = (a.get("concurrency") or {}).get("knee")
+    for callers in sorted(shared, key=lambda number: (number != knee, number)):
+        for name, number in (("median", "p50"), ("throughput", "throughput")):
+            numbers = [[float(process[callers][number]) for process in side] for side in points]  # type: ignore[literal-required]
+            if min(map(min, numbers)) > 0:
+                yield judge(f"{name} at {callers}", numbers, rule, higher_is_slower=number == "p50")
+
+
 def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     if min(process["p50"] for of in (a, b) for process in of["processes"]) <= 0:
         return
-    found = [judge("median", _each(a, b, "p50"), rule)]
-    if a["scenario"] != "concurrent":  # there a call is one of several at a time
-        rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
-        found.append(judge("throughput", rates, rule, higher_is_slower=False))
+    rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
+    found = [judge("median", _each(a, b, "p50"), rule), judge("throughput", rates, rule, higher_is_slower=False)]
     yield from reversed(found) if a["scenario"] == "offline" else found
     for q in KNOWN_FROM:
         if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]

@@ -22,9 +22,9 @@ class Metric:
     """One number of a measurement in both files, medians over the processes. `ratio` is B / A, `ci99` its interval.
 
     `name` is "median", "p90" and "p99" (seconds), "encoder" and other parts (seconds), "throughput" or "max_rate"
-    (images per second), "peak_host_bytes" or "peak_device_bytes". `verdict` is one of `Verdict`, of memory "more",
-    "less" or "same"; memory is one number without an interval, and a change is one past the threshold. `reason` says
-    why it is inconclusive.
+    (images per second), "median at 4" and "throughput at 4" (of so many callers), "peak_host_bytes" or
+    "peak_device_bytes". `verdict` is one of `Verdict`, of memory "more", "less" or "same"; memory is one number without
+    an interval, and a change is one past the threshold. `reason` says why it is inconclusive.
     """
 
     name: str

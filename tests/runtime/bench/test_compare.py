@@ -238,6 +238,33 @@ def test_what_to_conclude() -> None:
         assert empty.outcome(allow_missing=True, allow_inconclusive=True) == "nothing to compare"
 
 
+def test_callers_are_compared_number_by_number() -> None:
+    """Where power is nearly the same at two numbers, which is the knee is chance, and latency twice as long at one."""
+
+    def of_callers(knee: int, *numbers: int) -> Results:
+        def put(data: dict[str, Any]) -> None:
+            points = [
+                {"callers": n, "count": 99, "throughput": 20.0 * n**0.5, "p50": 0.05 * n**0.5, "p99": 0.1}
+                for n in numbers
+            ]
+            (of,) = (of for of in data["cells"][0]["measurements"] if of["scenario"] == "concurrent")
+            of["concurrency"] = {"knee": knee, "points": points}
+            p50 = next(point["p50"] for point in points if point["callers"] == knee)
+            of["processes"] = [{**process, "p50": p50, "callers": points} for process in of["processes"]]
+
+        data: dict[str, Any] = document(loads=True)  # type: ignore[assignment]
+        put(data)
+        return Results.check(data)
+
+    row = row_of(compare(of_callers(1, 1, 2, 4), of_callers(4, 2, 4, 8)).rows, "concurrent")
+    assert row.verdict == "same within noise"
+    assert [metric.name for metric in row.metrics[:4]] == [
+        "median at 2", "throughput at 2", "median at 4", "throughput at 4"
+    ]  # fmt: skip
+    others = row_of(compare(of_callers(2, 1, 2), of_callers(8, 8)).rows, "concurrent")
+    assert (others.verdict, others.reason) == ("not comparable", "no number of callers is in every process of both")
+
+
 def test_memory() -> None:
     more = compare(results(), changed(lambda d: measurement(d).update(peak_host_bytes=int(9e8))))
     assert [row.name for row in more.regressions] == ["encode, single-stream, batch 1 (onnxruntime fp32 cpu 2 threads)"]
