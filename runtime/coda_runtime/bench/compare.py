@@ -11,7 +11,7 @@ from .breakdown import steps_of
 from .differences import cell_name, doubts, other_circumstances, other_work, same_processor, warnings_of
 from .plan import AXES
 from .results import Cell, Measurement, Process, Results
-from .statistics import KNOWN_FROM
+from .statistics import KNOWN_FROM, ratio_interval
 from .steady import median_seconds, same_speed, undisturbed, undisturbed_pairs
 from .verdicts import Metric, Rule, judge
 
@@ -193,7 +193,8 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
         f"{side} never became stable in its warm-up" for side, of in (("A", a), ("B", b)) if not of["warm"]
     )
     a, b, doubt = _undisturbed(a, b, rule)
-    metrics = () if reason else tuple(_metrics(a, b, replace(rule, doubt=rule.doubt or doubt)))
+    rule = replace(rule, doubt=rule.doubt or doubt, pace=_pace(a, b) if rule.one_machine and not rule.paired else None)
+    metrics = () if reason else tuple(_metrics(a, b, rule))
     if not metrics and not reason:
         reason = _NOTHING.get(a["scenario"], "no time was measured")
     if reason:
@@ -218,6 +219,13 @@ def _undisturbed(a: Measurement, b: Measurement, rule: Rule) -> tuple[Measuremen
         took = [f"{(time or 0) * 1e3:.3g} ms" for time in times]
         return a, b, f"the machine ran at another speed: a product of matrices took {took[0]} in A and {took[1]} in B"
     return a, b, None
+
+
+def _pace(a: Measurement, b: Measurement) -> tuple[float, float] | None:
+    """Return an interval of the factor by which the machine was slower in B, None where nobody knows."""
+    times = [[median_seconds([process]) for process in of["processes"]] for of in (a, b)]
+    known = [[time for time in side if time] for side in times]
+    return ratio_interval(known[0], known[1]) if all(known) else None
 
 
 def _with(of: Measurement, kept: Sequence[int]) -> Measurement:

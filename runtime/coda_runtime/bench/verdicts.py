@@ -41,13 +41,15 @@ class Metric:
 class Rule:
     """How to judge. `paired`: the processes took turns, each of A beside one of B. `doubt` says why nothing may be.
 
-    `one_machine`: both sides were measured on the same one, which then has to have run at one speed.
+    `one_machine`: both sides were measured on the same one, which then has to have run at one speed. `pace` is the
+    interval of the factor by which a product of matrices took longer in B: what it explains is no difference.
     """
 
     threshold: float
     paired: bool = False
     doubt: str | None = None
     one_machine: bool = True
+    pace: tuple[float, float] | None = None
 
 
 def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_is_slower: bool = True) -> Metric:
@@ -75,6 +77,9 @@ def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_i
         return Metric(name, before, after, ratio, interval, "inconclusive", False, rule.doubt)
     # In terms of time, whatever the number: the slower the larger.
     low, high = interval if higher_is_slower else (1 / interval[1], 1 / interval[0])
+    if _is_pace(low, high, rule.pace):
+        reason = "the machine ran at another speed: a product of matrices differs by as much"
+        return Metric(name, before, after, ratio, interval, "inconclusive", False, reason)
     if low > 1 + drift:
         return Metric(name, before, after, ratio, interval, "slower", low > 1 + rule.threshold)
     if high < 1 / (1 + drift):
@@ -83,3 +88,12 @@ def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_i
         return Metric(name, before, after, ratio, interval, "same within noise", False)
     reason = "the processes differ by more than the threshold: repeat more of them, or on a quieter machine"
     return Metric(name, before, after, ratio, interval, "inconclusive", False, reason)
+
+
+def _is_pace(low: float, high: float, pace: tuple[float, float] | None) -> bool:
+    """Return whether work became slower or faster by no more than the machine did, where that is beyond drift too."""
+    if pace is None:
+        return False
+    if pace[0] > 1 + DRIFT:
+        return 1 + DRIFT < low <= pace[1] * (1 + DRIFT)
+    return pace[1] < 1 / (1 + DRIFT) and pace[0] / (1 + DRIFT) <= high < 1 / (1 + DRIFT)

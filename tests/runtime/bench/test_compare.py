@@ -176,6 +176,19 @@ def test_runs_of_two_speeds_are_not() -> None:
     assert "disturbed every process" in (row.reason or "")
 
 
+def test_a_clock_that_is_a_little_lower_is_no_regression() -> None:
+    """By less than what the product of two processes may differ, and in all of them."""
+    a, b = at_speeds(*[(0.01, 0.01)] * 11), at_speeds(*[(0.01065, 0.01065)] * 11)
+    for found in (compare(a, b).rows[0], compare(b, a).rows[0]):
+        assert found.metrics[0].ratio == pytest.approx(1.065 if found.metrics[0].ratio > 1 else 1 / 1.065, rel=0.01)
+        assert (found.verdict, found.regression) == ("inconclusive", False)
+        assert "a product of matrices differs by as much" in (found.reason or "")
+    slowed = at_speeds(*[(0.01065, 0.01065)] * 11)
+    for process in slowed.data["cells"][0]["measurements"][0]["processes"]:
+        process["p50"] *= 1.2
+    assert compare(a, slowed).rows[0].regression, "it became slower by more than the machine did"
+
+
 def test_pairs_of_two_speeds_are_left_out() -> None:
     a = at_speeds(*[QUICK] * 6, *[SLOW] * 6)
     b = at_speeds(*[QUICK] * 4, SLOW, MIXED, *[SLOW] * 6)
