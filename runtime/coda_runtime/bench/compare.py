@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
@@ -23,6 +24,9 @@ Outcome = Literal["ok", "regression", "inconclusive", "nothing to compare"]
 EXIT_CODES: dict[Outcome, int] = {"ok": 0, "regression": 1, "inconclusive": 3, "nothing to compare": 4}
 """What `coda bench compare` and `coda bench ab` end with; 2 is a mistake in the command line."""
 
+LIKE = 1.5
+"""By which factor the calls of a process may differ for high percentiles of either to be alike."""
+
 MEMORY_SLACK = 16 << 20
 """Bytes by which a peak may grow without being a regression: allocators and pages, whatever the share."""
 
@@ -34,6 +38,8 @@ _NOTHING = {
 """Why there is nothing to compare in a scenario."""
 
 _Key = tuple[str, str, str, int | str | None, str, str, int]
+_Work = tuple[str, str, int]
+_Past = tuple[tuple[str | int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -127,11 +133,13 @@ def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = F
     rule = Rule(_checked(threshold), paired, doubts(a, b), one_machine=same_processor(a, b))
     reasons = other_work(a, b)
     before, after = _measurements(a), _measurements(b)
+    pasts = {side: dict(_pasts(of)) for side, of in (("A", a), ("B", b))}
     rows = []
     for key in dict.fromkeys([*before, *after]):
         ours, theirs = before.get(key), after.get(key)
         if ours is not None and theirs is not None:
-            rows.append(_row(key, ours, theirs, rule, "; ".join(reasons)))
+            kept = pasts["A"][key] != pasts["B"][key]
+            rows.append(_row(key, ours, theirs, rule, "; ".join(reasons), other_past=kept))
         else:
             only: RowVerdict = "only in A" if theirs is None else "only in B"
             rows.append(Row(*key, only, _problem(b if theirs is None else a, key), (), ()))
@@ -167,11 +175,12 @@ def _cell_rows(a: Cell, b: Cell, axis: str, rule: Rule) -> Iterator[Row]:
         return " to ".join(words) if name == axis else found[0]
 
     theirs = {_work(of): of for of in b["measurements"]}
+    pasts = [dict(_pasts_of(cell)) for cell in (a, b)]
     for of in a["measurements"]:
         work = _work(of)
         key: _Key = (value("backend"), value("precision"), value("device"), value("threads"), *work)
         if work in theirs:
-            yield _row(key, of, theirs[work], rule, "")
+            yield _row(key, of, theirs[work], rule, "", other_past=pasts[0][work] != pasts[1][work])
         else:
             yield Row(*key, "only in A", b["problem"], (), ())
 
@@ -180,15 +189,30 @@ def _measurements(results: Results) -> dict[_Key, Measurement]:
     return {(*_cell_key(cell), *_work(of)): of for cell in results.data["cells"] for of in cell["measurements"]}
 
 
-def _work(of: Measurement) -> tuple[str, str, int]:
+def _work(of: Measurement) -> _Work:
     return of["operation"], of["scenario"], of["batch"]
+
+
+def _pasts(results: Results) -> Iterator[tuple[_Key, _Past]]:
+    for cell in results.data["cells"]:
+        for work, past in _pasts_of(cell):
+            yield (*_cell_key(cell), *work), past
+
+
+def _pasts_of(cell: Cell) -> Iterator[tuple[_Work, _Past]]:
+    """Yield what was measured in the same processes up to each measurement: engine libraries keep what it took."""
+    past: _Past = ()
+    for of in cell["measurements"]:
+        callers = [point["callers"] for point in (of.get("concurrency") or {"points": []})["points"]]
+        past = (*past, (*_work(of), *callers))
+        yield _work(of), past
 
 
 def _cell_key(cell: Cell) -> tuple[str, str, str, int | None]:
     return cell["backend"], cell["precision"], cell["device"], cell["threads"]
 
 
-def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> Row:
+def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str, *, other_past: bool) -> Row:
     warnings = tuple(
         f"{side} never became stable in its warm-up" for side, of in (("A", a), ("B", b)) if not of["warm"]
     )
@@ -199,7 +223,7 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> 
         reason = _NOTHING.get(a["scenario"], "no time was measured")
     if reason:
         return Row(*key, "not comparable", reason, (), warnings)
-    metrics += tuple(_memory(a, b, rule.threshold))
+    metrics += tuple(_memory(a, b, rule.threshold, other_past=other_past))
     return Row(*key, cast(RowVerdict, metrics[0].verdict), metrics[0].reason, metrics, warnings)
 
 
@@ -250,7 +274,7 @@ def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
             yield Metric("max_rate", min(rates[0]), min(rates[1]), 1, None, "inconclusive", False, "no rate held")
 
 
-def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
+def _memory(a: Measurement, b: Measurement, threshold: float, *, other_past: bool) -> Iterator[Metric]:
     for name, before, after in (
         ("peak_host_bytes", a["peak_host_bytes"], b["peak_host_bytes"]),
         ("peak_device_bytes", a["peak_device_bytes"], b["peak_device_bytes"]),
@@ -258,6 +282,10 @@ def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric
         if before and after is not None:
             past = abs(after - before) > max(threshold * before, MEMORY_SLACK)
             verdict = ("more" if after > before else "less") if past else "same"
+            if past and other_past:
+                reason = "other measurements came before it in the process, whose memory is kept; measure the same"
+                yield Metric(name, before, after, after / before, None, "inconclusive", False, reason)
+                continue
             yield Metric(name, before, after, after / before, None, verdict, verdict == "more")
 
 
@@ -283,12 +311,20 @@ def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     yield from reversed(found) if a["scenario"] == "offline" else found
     for q in KNOWN_FROM:
         if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]
-            yield judge(f"p{q}", _each(a, b, f"p{q}"), rule)
+            yield judge(f"p{q}", _each(a, b, f"p{q}"), replace(rule, doubt=rule.doubt or _unlike(a, b, q)))
     for step in steps_of(a):
         times = [[steps_of(process).get(step) for process in of["processes"]] for of in (a, b)]
         known = [[time for time in side if time] for side in times]
         if all(len(there) == len(side) for there, side in zip(known, times, strict=True)):
             yield judge(step, known, rule)
+
+
+def _unlike(a: Measurement, b: Measurement, q: int) -> str | None:
+    """Return why the percentiles of single processes cannot be compared: few calls reach less far into a long tail."""
+    fewer, more = sorted(statistics.median(process["count"] for process in of["processes"]) for of in (a, b))
+    if more <= LIKE * fewer or fewer >= KNOWN_FROM[q]:
+        return None
+    return f"{fewer:g} calls in a process of one and {more:g} in the other: take the same --seconds"
 
 
 def _each(a: Measurement, b: Measurement, name: str) -> list[list[float]]:

@@ -23,8 +23,8 @@ class Metric:
 
     `name` is "median", "p90" and "p99" (seconds), "encoder" and other parts (seconds), "throughput" or "max_rate"
     (images per second), "median at 4" and "throughput at 4" (of so many callers), "peak_host_bytes" or
-    "peak_device_bytes". `verdict` is one of `Verdict`, of memory "more", "less" or "same"; memory is one number without
-    an interval, and a change is one past the threshold. `reason` says why it is inconclusive.
+    "peak_device_bytes". `verdict` is one of `Verdict`, of memory "more", "less", "same" or "inconclusive"; memory is
+    one number without an interval, and a change is one past the threshold. `reason` says why it is inconclusive.
     """
 
     name: str

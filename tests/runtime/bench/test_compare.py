@@ -85,6 +85,28 @@ def test_percentiles_are_compared_where_both_know_them() -> None:
     assert "p90" not in {metric.name for metric in compare(results(), changed(known)).rows[0].metrics}
 
 
+def test_high_percentiles_of_few_and_of_many_calls_are_not_alike() -> None:
+    """A long tail, of which ten times as many calls see more: the same, measured for 0.5 s and for 5 s."""
+
+    def calls(count: int, p99: float) -> Results:
+        def put(data: dict[str, Any]) -> None:
+            of = measurement(data)
+            of["latency_s"].update(p90=of["latency_s"]["p50"], p99=of["latency_s"]["max"], count=7 * count)
+            for index, process in enumerate(of["processes"]):
+                process.update(count=count, p99=p99 * (1 + 0.002 * index))
+
+        return changed(put)
+
+    def judged(a: Results, b: Results) -> tuple[str, bool, str | None]:
+        (metric,) = (metric for metric in compare(a, b).rows[0].metrics if metric.name == "p99")
+        return metric.verdict, metric.regression, metric.reason
+
+    reason = "100 calls in a process of one and 1000 in the other: take the same --seconds"
+    assert judged(calls(100, 0.035), calls(1000, 0.04)) == ("inconclusive", False, reason)
+    assert judged(calls(100, 0.035), calls(90, 0.04)) == ("slower", True, None)
+    assert judged(calls(700, 0.035), calls(7000, 0.04)) == ("slower", True, None), "known in each process"
+
+
 def test_slower_within_the_threshold_is_no_regression() -> None:
     before, after = results(), results(seed=7, factor=1.2)
     found = compare(before, after, 0.3)
@@ -290,6 +312,22 @@ def test_memory() -> None:
     slack = results().data["cells"][0]["measurements"][0]["peak_host_bytes"] or 0
     within = changed(lambda d: measurement(d).update(peak_host_bytes=slack + MEMORY_SLACK))
     assert not compare(results(), within, 0.0).rows[0].regression
+
+
+def test_memory_that_other_measurements_left_is_no_regression() -> None:
+    """A batch of one after one of 32 holds what that took."""
+
+    def measure(data: dict[str, Any], *indices: int) -> None:
+        first = data["cells"][0]
+        first["measurements"] = [first["measurements"][index] for index in indices]
+        first["measurements"][-1]["peak_host_bytes"] = max(of["peak_host_bytes"] for of in first["measurements"])
+        data["cells"] = [first]
+
+    alone, after_a_large_one = changed(lambda d: measure(d, 0)), changed(lambda d: measure(d, 3, 0))
+    found = row_of(compare(alone, after_a_large_one).rows, "single-stream")
+    assert (found.metrics[-1].name, found.metrics[-1].verdict) == ("peak_host_bytes", "inconclusive")
+    assert "other measurements came before it" in (found.metrics[-1].reason or "")
+    assert (found.verdict, found.regression) == ("same within noise", False)
 
 
 def test_the_server_is_judged_by_its_rates() -> None:
