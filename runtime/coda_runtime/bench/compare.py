@@ -12,7 +12,7 @@ from .breakdown import steps_of
 from .differences import cell_name, doubts, other_circumstances, other_work, same_processor, warnings_of
 from .plan import AXES
 from .results import Cell, Measurement, Process, Results
-from .statistics import KNOWN_FROM, ratio_interval
+from .statistics import KNOWN_FROM, MIN_PAIRS, MIN_PROCESSES, ratio_interval
 from .steady import median_seconds, same_speed, undisturbed, undisturbed_pairs
 from .verdicts import Metric, Rule, judge
 
@@ -130,7 +130,7 @@ def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = F
 
     Raises InputError for a threshold outside 0 to 1.
     """
-    rule = Rule(_checked(threshold), paired, doubts(a, b), one_machine=same_processor(a, b))
+    rule = Rule(checked_threshold(threshold), paired, doubts(a, b), one_machine=same_processor(a, b))
     reasons = other_work(a, b)
     before, after = _measurements(a), _measurements(b)
     pasts = {side: dict(_pasts(of)) for side, of in (("A", a), ("B", b))}
@@ -149,19 +149,21 @@ def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = F
 
 
 def compare_cells(results: Results, axis: str, threshold: float = 0.05) -> Comparison:
-    """Compare the cells of one file that differ in `axis` alone with the first of them, as `compare` compares files.
+    """Compare the cells of one file that differ in `axis` alone with the first that ran, as `compare` compares files.
 
     Raises InputError for another axis than those of a cell (`plan.AXES`), and where no two cells differ in it alone.
     """
     if axis not in AXES:
         raise InputError(f"the axis is {axis!r}; expected {', '.join(AXES)}")
-    rule = Rule(_checked(threshold), False, doubts(results), one_machine=axis != "threads")
+    rule = Rule(checked_threshold(threshold), False, doubts(results), one_machine=axis != "threads")
     first: dict[tuple[object, ...], Cell] = {}
     rows: list[Row] = []
     for cell in results.data["cells"]:
         others = tuple(cell[name] for name in AXES if name != axis)  # type: ignore[literal-required]
         base = first.setdefault(others, cell)
-        if base is not cell:
+        if not base["measurements"]:  # it could not run, and the warnings say why
+            first[others] = cell
+        elif base is not cell:
             rows += _cell_rows(base, cell, axis, rule)
     if not rows:
         raise InputError(f"no two cells of {results.source} differ in {axis} alone; measure several: --{axis} X,Y")
@@ -270,8 +272,21 @@ def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
         rates = [[process["max_rate"] or 0.0 for process in of["processes"]] for of in (a, b)]
         if min(map(min, rates)) > 0:
             yield judge("max_rate", rates, rule, higher_is_slower=False)
-        else:  # no rate at all stayed under the bound
-            yield Metric("max_rate", min(rates[0]), min(rates[1]), 1, None, "inconclusive", False, "no rate held")
+        else:
+            yield _held(rates, rule)
+
+
+def _held(rates: Sequence[Sequence[float]], rule: Rule) -> Metric:
+    """Judge rates of which some are 0, where no rate stayed under the bound: all of one side tell, and some do not."""
+    before, after = (statistics.median(side) for side in rates)
+    enough = min(map(len, rates)) >= (MIN_PAIRS if rule.paired else MIN_PROCESSES) and rule.doubt is None
+    for lost, (dead, live), verdict in (("B", reversed(rates), "slower"), ("A", rates, "faster")):
+        if enough and max(dead) == 0 < min(live):
+            reason = f"no rate held in {lost}"
+            return Metric(
+                "max_rate", before, after, after / before if before else 1, None, verdict, lost == "B", reason
+            )
+    return Metric("max_rate", before, after, 1, None, "inconclusive", False, rule.doubt or "no rate held")
 
 
 def _memory(a: Measurement, b: Measurement, threshold: float, *, other_past: bool) -> Iterator[Metric]:
@@ -342,7 +357,8 @@ def _problem(results: Results, key: _Key) -> str | None:
     return next((problem for problem in problems if problem is not None), None)
 
 
-def _checked(threshold: float) -> float:
+def checked_threshold(threshold: float) -> float:
+    """Return it. Raises InputError for none from 0 to 1."""
     if not 0 <= threshold < 1:
         raise InputError(f"threshold is {threshold!r}; expected a share from 0 to 1, such as 0.05 for 5 %")
     return threshold

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from coda_runtime import InputError
+from coda_runtime.bench.ab import run_ab
 from coda_runtime.bench.compare import MEMORY_SLACK, Row, compare, compare_cells
 from coda_runtime.bench.results import Results
 from tests.runtime.bench.examples import document, results
@@ -259,6 +260,18 @@ def test_cells_of_one_run() -> None:
         compare_cells(results(), "batch")
 
 
+def test_the_first_cell_that_ran_is_what_others_are_compared_with() -> None:
+    def three(data: dict[str, Any]) -> None:
+        ran = data["cells"][0]
+        failed = {**ran, "precision": "fp16", "problem": "not for this processor", "measurements": []}
+        data["cells"] = [failed, ran, {**ran, "precision": "bf16"}]
+
+    found = compare_cells(changed(three), "precision")
+    assert {row.precision for row in found.rows} == {"fp32 to bf16"}
+    assert found.outcome() == "ok"
+    assert any("fp16 cpu 2 threads did not run: not for this processor" in text for text in found.warnings)
+
+
 def test_what_to_conclude() -> None:
     same, slow = results(), results(seed=7, factor=1.2)
     fewer = changed(lambda d: d["cells"].pop(1))
@@ -338,7 +351,17 @@ def test_the_server_is_judged_by_its_rates() -> None:
     found = row_of(compare(results(), changed(lambda d: rates(d, 0.5))).rows, "server", 8)
     assert (found.verdict, found.metrics[0].name, found.regression) == ("slower", "max_rate", True)
     none = row_of(compare(results(), changed(lambda d: rates(d, None))).rows, "server", 8)
-    assert (none.verdict, none.reason) == ("inconclusive", "no rate held")
+    assert (none.verdict, none.reason, none.regression) == ("slower", "no rate held in B", True)
+    better = row_of(compare(changed(lambda d: rates(d, None)), results()).rows, "server", 8)
+    assert (better.verdict, better.regression) == ("faster", False)
+
+    def one(data: dict[str, Any]) -> None:
+        measurement(data, 15)["processes"][0]["max_rate"] = None
+
+    some = row_of(compare(results(), changed(one)).rows, "server", 8)
+    assert (some.verdict, some.reason) == ("inconclusive", "no rate held")
+    busy = changed(lambda d: (rates(d, None), d["noise"].update(load_during=0.5)))
+    assert row_of(compare(results(), busy).rows, "server", 8).verdict == "inconclusive"
 
 
 def test_servers_under_other_bounds_are_not_compared() -> None:
@@ -371,6 +394,13 @@ def test_other_work_is_not_compared(change: Callable[[dict[str, Any]], object], 
         (lambda d: d["bundle"].update(manifest_sha256="e" * 64), "different exports"),
         (lambda d: d["machine"]["cpu"].update(model="Other"), "the processor is Example Processor 9000 in A and Other"),
         (lambda d: d["machine"]["cpu"].update(governor="powersave"), "governor is not there in A and powersave in B"),
+        (lambda d: d["machine"]["cpu"].update(quota=1.5), "the quota of processors is not there in A and 1.5 in B"),
+        (lambda d: d["machine"]["gpus"][0].update(ecc=True), "ECC of GPU 0 is not there in A and on in B"),
+        (lambda d: d["machine"]["gpus"][0].update(mig=False), "MIG of GPU 0 is not there in A and off in B"),
+        (
+            lambda d: d["machine"]["gpus"][0].update(power_limit_w=70.0),
+            "limit of GPU 0 in watts is not there in A and 70",
+        ),
         (lambda d: d["machine"]["libraries"].update(numpy="2.5"), "numpy is 2.4.6 in A and 2.5 in B"),
         (lambda d: d["machine"].update(gpus=[]), "GPU 0 is Example GPU, driver 580.10 in A and not there in B"),
         (lambda d: d.update(coda_runtime="0.2.0"), "coda_runtime is 0.1.0 in A and 0.2.0 in B"),
@@ -424,6 +454,12 @@ def test_calls_that_took_no_time_are_not_compared() -> None:
 def test_the_threshold_is_a_share(threshold: float) -> None:
     with pytest.raises(InputError, match=r"0\.05 for 5 %"):
         compare(results(), results(), threshold)
+
+
+def test_ab_looks_at_the_threshold_before_it_measures() -> None:
+    nothing: Any = None
+    with pytest.raises(InputError, match="threshold is 5; expected a share"):
+        run_ab(nothing, nothing, nothing, (), threshold=5)
 
 
 def test_json_holds_all_of_it() -> None:
