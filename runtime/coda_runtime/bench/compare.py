@@ -205,7 +205,8 @@ def _pasts_of(cell: Cell) -> Iterator[tuple[_Work, _Past]]:
     """Yield what was measured in the same processes up to each measurement: engine libraries keep what it took."""
     past: _Past = ()
     for of in cell["measurements"]:
-        callers = [point["callers"] for point in (of.get("concurrency") or {"points": []})["points"]]
+        concurrency = of.get("concurrency")
+        callers = [] if concurrency is None else [point["callers"] for point in concurrency["points"]]
         past = (*past, (*_work(of), *callers))
         yield _work(of), past
 
@@ -310,7 +311,8 @@ def _by_callers(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
         [{of["callers"]: of for of in process.get("callers") or ()} for process in of["processes"]] for of in (a, b)
     ]
     shared = set.intersection(*(set(process) for side in points for process in side))
-    knee = (a.get("concurrency") or {}).get("knee")
+    concurrency = a.get("concurrency")
+    knee = None if concurrency is None else concurrency["knee"]
     for callers in sorted(shared, key=lambda number: (number != knee, number)):
         for name, number in (("median", "p50"), ("throughput", "throughput")):
             numbers = [[float(process[callers][number]) for process in side] for side in points]  # type: ignore[literal-required]
