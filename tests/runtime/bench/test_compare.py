@@ -194,6 +194,10 @@ def test_runs_of_two_speeds_are_not() -> None:
     machine = copy.deepcopy(b.data["machine"])
     machine["cpu"]["model"] = "Another"
     assert compare(a, at_speeds(*[SLOW] * 7, machine=machine)).rows[0].verdict == "slower", "machines are compared"
+    machine["cpu"]["model"] = a.data["machine"]["cpu"]["model"]
+    machine["libraries"]["numpy"] = "2.5"
+    row = compare(a, at_speeds(*[SLOW] * 7, machine=machine)).rows[0]
+    assert (row.verdict, row.regression) == ("inconclusive", False), "another NumPy on a slower machine"
     row = compare(a, at_speeds(*[MIXED] * 7)).rows[0]
     assert (row.verdict, row.metrics[0].regression) == ("inconclusive", False)
     assert "disturbed every process" in (row.reason or "")
