@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..format.bundle import Bundle
-from .compare import Comparison, compare
+from .compare import Comparison, checked_threshold, compare
 from .image_set import ImageSet
 from .plan import Plan
 from .results import Cell, Results
@@ -54,9 +54,10 @@ def run_ab(
 
     Raises:
         BackendError: one of them could not run at all.
-        InputError: they do other measurements, or in several cells.
+        InputError: they do other measurements, or in several cells; or the threshold is no share.
     """
     hooks = hooks or Hooks()
+    checked_threshold(threshold)  # before minutes of measuring
     if a.plan.measurements() != b.plan.measurements():
         raise InputError("A and B are to be measured differently; give both the same operations, scenarios and batches")
     sides = (a, b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
@@ -11,7 +12,7 @@ from .breakdown import steps_of
 from .differences import cell_name, doubts, other_circumstances, other_work, same_processor, warnings_of
 from .plan import AXES
 from .results import Cell, Measurement, Process, Results
-from .statistics import KNOWN_FROM
+from .statistics import KNOWN_FROM, MIN_PAIRS, MIN_PROCESSES, ratio_interval
 from .steady import median_seconds, same_speed, undisturbed, undisturbed_pairs
 from .verdicts import Metric, Rule, judge
 
@@ -23,10 +24,22 @@ Outcome = Literal["ok", "regression", "inconclusive", "nothing to compare"]
 EXIT_CODES: dict[Outcome, int] = {"ok": 0, "regression": 1, "inconclusive": 3, "nothing to compare": 4}
 """What `coda bench compare` and `coda bench ab` end with; 2 is a mistake in the command line."""
 
+LIKE = 1.5
+"""By which factor the calls of a process may differ for high percentiles of either to be alike."""
+
 MEMORY_SLACK = 16 << 20
 """Bytes by which a peak may grow without being a regression: allocators and pages, whatever the share."""
 
+_NOTHING = {
+    "server": "the servers had other bounds",
+    "offered": "the servers were offered other rates",
+    "concurrent": "no number of callers is in every process of both",
+}
+"""Why there is nothing to compare in a scenario."""
+
 _Key = tuple[str, str, str, int | str | None, str, str, int]
+_Work = tuple[str, str, int]
+_Past = tuple[tuple[str | int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -117,14 +130,16 @@ def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = F
 
     Raises InputError for a threshold outside 0 to 1.
     """
-    rule = Rule(_checked(threshold), paired, doubts(a, b), one_machine=same_processor(a, b))
+    rule = Rule(checked_threshold(threshold), paired, doubts(a, b), one_machine=same_processor(a, b))
     reasons = other_work(a, b)
     before, after = _measurements(a), _measurements(b)
+    pasts = {side: dict(_pasts(of)) for side, of in (("A", a), ("B", b))}
     rows = []
     for key in dict.fromkeys([*before, *after]):
         ours, theirs = before.get(key), after.get(key)
         if ours is not None and theirs is not None:
-            rows.append(_row(key, ours, theirs, rule, "; ".join(reasons)))
+            kept = pasts["A"][key] != pasts["B"][key]
+            rows.append(_row(key, ours, theirs, rule, "; ".join(reasons), other_past=kept))
         else:
             only: RowVerdict = "only in A" if theirs is None else "only in B"
             rows.append(Row(*key, only, _problem(b if theirs is None else a, key), (), ()))
@@ -134,19 +149,21 @@ def compare(a: Results, b: Results, threshold: float = 0.05, *, paired: bool = F
 
 
 def compare_cells(results: Results, axis: str, threshold: float = 0.05) -> Comparison:
-    """Compare the cells of one file that differ in `axis` alone with the first of them, as `compare` compares files.
+    """Compare the cells of one file that differ in `axis` alone with the first that ran, as `compare` compares files.
 
     Raises InputError for another axis than those of a cell (`plan.AXES`), and where no two cells differ in it alone.
     """
     if axis not in AXES:
         raise InputError(f"the axis is {axis!r}; expected {', '.join(AXES)}")
-    rule = Rule(_checked(threshold), False, doubts(results), one_machine=axis != "threads")
+    rule = Rule(checked_threshold(threshold), False, doubts(results), one_machine=axis != "threads")
     first: dict[tuple[object, ...], Cell] = {}
     rows: list[Row] = []
     for cell in results.data["cells"]:
         others = tuple(cell[name] for name in AXES if name != axis)  # type: ignore[literal-required]
         base = first.setdefault(others, cell)
-        if base is not cell:
+        if not base["measurements"]:  # it could not run, and the warnings say why
+            first[others] = cell
+        elif base is not cell:
             rows += _cell_rows(base, cell, axis, rule)
     if not rows:
         raise InputError(f"no two cells of {results.source} differ in {axis} alone; measure several: --{axis} X,Y")
@@ -160,11 +177,12 @@ def _cell_rows(a: Cell, b: Cell, axis: str, rule: Rule) -> Iterator[Row]:
         return " to ".join(words) if name == axis else found[0]
 
     theirs = {_work(of): of for of in b["measurements"]}
+    pasts = [dict(_pasts_of(cell)) for cell in (a, b)]
     for of in a["measurements"]:
         work = _work(of)
         key: _Key = (value("backend"), value("precision"), value("device"), value("threads"), *work)
         if work in theirs:
-            yield _row(key, of, theirs[work], rule, "")
+            yield _row(key, of, theirs[work], rule, "", other_past=pasts[0][work] != pasts[1][work])
         else:
             yield Row(*key, "only in A", b["problem"], (), ())
 
@@ -173,29 +191,42 @@ def _measurements(results: Results) -> dict[_Key, Measurement]:
     return {(*_cell_key(cell), *_work(of)): of for cell in results.data["cells"] for of in cell["measurements"]}
 
 
-def _work(of: Measurement) -> tuple[str, str, int]:
+def _work(of: Measurement) -> _Work:
     return of["operation"], of["scenario"], of["batch"]
+
+
+def _pasts(results: Results) -> Iterator[tuple[_Key, _Past]]:
+    for cell in results.data["cells"]:
+        for work, past in _pasts_of(cell):
+            yield (*_cell_key(cell), *work), past
+
+
+def _pasts_of(cell: Cell) -> Iterator[tuple[_Work, _Past]]:
+    """Yield what was measured in the same processes up to each measurement: engine libraries keep what it took."""
+    past: _Past = ()
+    for of in cell["measurements"]:
+        concurrency = of.get("concurrency")
+        callers = [] if concurrency is None else [point["callers"] for point in concurrency["points"]]
+        past = (*past, (*_work(of), *callers))
+        yield _work(of), past
 
 
 def _cell_key(cell: Cell) -> tuple[str, str, str, int | None]:
     return cell["backend"], cell["precision"], cell["device"], cell["threads"]
 
 
-def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str) -> Row:
+def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str, *, other_past: bool) -> Row:
     warnings = tuple(
         f"{side} never became stable in its warm-up" for side, of in (("A", a), ("B", b)) if not of["warm"]
     )
     a, b, doubt = _undisturbed(a, b, rule)
-    metrics = () if reason else tuple(_metrics(a, b, replace(rule, doubt=rule.doubt or doubt)))
+    rule = replace(rule, doubt=rule.doubt or doubt, pace=_pace(a, b) if rule.one_machine and not rule.paired else None)
+    metrics = () if reason else tuple(_metrics(a, b, rule))
     if not metrics and not reason:
-        reason = (
-            "no time was measured"
-            if a["server"] is None
-            else "the servers had other bounds, or were offered other rates"
-        )
+        reason = _NOTHING.get(a["scenario"], "no time was measured")
     if reason:
         return Row(*key, "not comparable", reason, (), warnings)
-    metrics += tuple(_memory(a, b, rule.threshold))
+    metrics += tuple(_memory(a, b, rule.threshold, other_past=other_past))
     return Row(*key, cast(RowVerdict, metrics[0].verdict), metrics[0].reason, metrics, warnings)
 
 
@@ -217,6 +248,13 @@ def _undisturbed(a: Measurement, b: Measurement, rule: Rule) -> tuple[Measuremen
     return a, b, None
 
 
+def _pace(a: Measurement, b: Measurement) -> tuple[float, float] | None:
+    """Return an interval of the factor by which the machine was slower in B, None where nobody knows."""
+    times = [[median_seconds([process]) for process in of["processes"]] for of in (a, b)]
+    known = [[time for time in side if time] for side in times]
+    return ratio_interval(known[0], known[1]) if all(known) else None
+
+
 def _with(of: Measurement, kept: Sequence[int]) -> Measurement:
     processes: list[Process] = [of["processes"][i] for i in kept]
     return {**of, "processes": processes}
@@ -224,7 +262,9 @@ def _with(of: Measurement, kept: Sequence[int]) -> Measurement:
 
 def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     """Yield the metrics of time that can be compared, the one that the scenario is about first."""
-    if a["server"] is None or b["server"] is None:
+    if a["scenario"] == "concurrent":
+        yield from _by_callers(a, b, rule)
+    elif a["server"] is None or b["server"] is None:
         yield from _times(a, b, rule)
     elif a["scenario"] == "offered":
         if a["server"]["offered_rate"] == b["server"]["offered_rate"]:
@@ -233,11 +273,24 @@ def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
         rates = [[process["max_rate"] or 0.0 for process in of["processes"]] for of in (a, b)]
         if min(map(min, rates)) > 0:
             yield judge("max_rate", rates, rule, higher_is_slower=False)
-        else:  # no rate at all stayed under the bound
-            yield Metric("max_rate", min(rates[0]), min(rates[1]), 1, None, "inconclusive", False, "no rate held")
+        else:
+            yield _held(rates, rule)
 
 
-def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric]:
+def _held(rates: Sequence[Sequence[float]], rule: Rule) -> Metric:
+    """Judge rates of which some are 0, where no rate stayed under the bound: all of one side tell, and some do not."""
+    before, after = (statistics.median(side) for side in rates)
+    enough = min(map(len, rates)) >= (MIN_PAIRS if rule.paired else MIN_PROCESSES) and rule.doubt is None
+    for lost, (dead, live), verdict in (("B", reversed(rates), "slower"), ("A", rates, "faster")):
+        if enough and max(dead) == 0 < min(live):
+            reason = f"no rate held in {lost}"
+            return Metric(
+                "max_rate", before, after, after / before if before else 1, None, verdict, lost == "B", reason
+            )
+    return Metric("max_rate", before, after, 1, None, "inconclusive", False, rule.doubt or "no rate held")
+
+
+def _memory(a: Measurement, b: Measurement, threshold: float, *, other_past: bool) -> Iterator[Metric]:
     for name, before, after in (
         ("peak_host_bytes", a["peak_host_bytes"], b["peak_host_bytes"]),
         ("peak_device_bytes", a["peak_device_bytes"], b["peak_device_bytes"]),
@@ -245,25 +298,50 @@ def _memory(a: Measurement, b: Measurement, threshold: float) -> Iterator[Metric
         if before and after is not None:
             past = abs(after - before) > max(threshold * before, MEMORY_SLACK)
             verdict = ("more" if after > before else "less") if past else "same"
+            if past and other_past:
+                reason = "other measurements came before it in the process, whose memory is kept; measure the same"
+                yield Metric(name, before, after, after / before, None, "inconclusive", False, reason)
+                continue
             yield Metric(name, before, after, after / before, None, verdict, verdict == "more")
+
+
+def _by_callers(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
+    """Yield what so many callers at a time get, for each number that all processes have; A's knee first."""
+    points = [
+        [{of["callers"]: of for of in process.get("callers") or ()} for process in of["processes"]] for of in (a, b)
+    ]
+    shared = set.intersection(*(set(process) for side in points for process in side))
+    concurrency = a.get("concurrency")
+    knee = None if concurrency is None else concurrency["knee"]
+    for callers in sorted(shared, key=lambda number: (number != knee, number)):
+        for name, number in (("median", "p50"), ("throughput", "throughput")):
+            numbers = [[float(process[callers][number]) for process in side] for side in points]  # type: ignore[literal-required]
+            if min(map(min, numbers)) > 0:
+                yield judge(f"{name} at {callers}", numbers, rule, higher_is_slower=number == "p50")
 
 
 def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
     if min(process["p50"] for of in (a, b) for process in of["processes"]) <= 0:
         return
-    found = [judge("median", _each(a, b, "p50"), rule)]
-    if a["scenario"] != "concurrent":  # there a call is one of several at a time
-        rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
-        found.append(judge("throughput", rates, rule, higher_is_slower=False))
+    rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
+    found = [judge("median", _each(a, b, "p50"), rule), judge("throughput", rates, rule, higher_is_slower=False)]
     yield from reversed(found) if a["scenario"] == "offline" else found
     for q in KNOWN_FROM:
         if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]
-            yield judge(f"p{q}", _each(a, b, f"p{q}"), rule)
+            yield judge(f"p{q}", _each(a, b, f"p{q}"), replace(rule, doubt=rule.doubt or _unlike(a, b, q)))
     for step in steps_of(a):
         times = [[steps_of(process).get(step) for process in of["processes"]] for of in (a, b)]
         known = [[time for time in side if time] for side in times]
         if all(len(there) == len(side) for there, side in zip(known, times, strict=True)):
             yield judge(step, known, rule)
+
+
+def _unlike(a: Measurement, b: Measurement, q: int) -> str | None:
+    """Return why the percentiles of single processes cannot be compared: few calls reach less far into a long tail."""
+    fewer, more = sorted(statistics.median(process["count"] for process in of["processes"]) for of in (a, b))
+    if more <= LIKE * fewer or fewer >= KNOWN_FROM[q]:
+        return None
+    return f"{fewer:g} calls in a process of one and {more:g} in the other: take the same --seconds"
 
 
 def _each(a: Measurement, b: Measurement, name: str) -> list[list[float]]:
@@ -281,7 +359,8 @@ def _problem(results: Results, key: _Key) -> str | None:
     return next((problem for problem in problems if problem is not None), None)
 
 
-def _checked(threshold: float) -> float:
+def checked_threshold(threshold: float) -> float:
+    """Return it. Raises InputError for none from 0 to 1."""
     if not 0 <= threshold < 1:
         raise InputError(f"threshold is {threshold!r}; expected a share from 0 to 1, such as 0.05 for 5 %")
     return threshold

@@ -39,12 +39,14 @@ def doubts(*results: Results) -> str | None:
 
 
 def same_processor(a: Results, b: Results) -> bool:
-    """Return whether both were measured by the same kind of processor, library and number of cores."""
+    """Return whether both were measured by the same kind of processor and number of cores.
+
+    By another NumPy too: its product may take another time then, but that is no sign that the machine did not.
+    """
 
     def facts(of: Results) -> tuple[object, ...]:
-        machine = of.data["machine"]
-        cpu = machine["cpu"]
-        return cpu["model"], cpu["cores"], cpu.get("quota"), machine["libraries"].get("numpy")
+        cpu = of.data["machine"]["cpu"]
+        return cpu["model"], cpu["cores"], cpu.get("quota")
 
     return facts(a) == facts(b)
 
@@ -102,6 +104,7 @@ def _facts(machine: Machine) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "the processor": cpu["model"],
         "the number of cores": cpu["cores"],
+        "the quota of processors": cpu.get("quota"),
         "the highest clock in MHz": cpu["max_frequency_mhz"],
         "the frequency governor": cpu["governor"],
         "the memory in bytes": machine["memory_bytes"],
@@ -109,8 +112,15 @@ def _facts(machine: Machine) -> dict[str, Any]:
         "Python": machine["python"],
     }
     for gpu in machine["gpus"]:
-        facts[f"GPU {gpu['index']}"] = f"{gpu['name']}, driver {gpu['driver']}"
+        name = f"GPU {gpu['index']}"
+        facts[name] = f"{gpu['name']}, driver {gpu['driver']}"
+        facts[f"the power limit of {name} in watts"] = gpu.get("power_limit_w")
+        facts[f"ECC of {name}"], facts[f"MIG of {name}"] = _on(gpu.get("ecc")), _on(gpu.get("mig"))
     return facts
+
+
+def _on(mode: bool | None) -> str | None:
+    return None if mode is None else "on" if mode else "off"
 
 
 def _files(cell: Cell) -> str:

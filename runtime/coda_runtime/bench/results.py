@@ -172,6 +172,7 @@ class Concurrency(TypedDict):
 class Process(TypedDict):
     """One process's own numbers, in seconds: percentiles of its `count` samples, however few; medians of its parts.
 
+    `callers` has what each number of concurrent callers got; the percentiles are then those of the process's own knee.
     `reference_s` is what a product of matrices took before and after, the machine's speed at that time, and `others`
     the share of the processors' time that other processes had meanwhile (`steady`).
     """
@@ -183,6 +184,7 @@ class Process(TypedDict):
     parts_s: dict[str, float | None] | None
     transfers_s: NotRequired[dict[str, float | None] | None]
     max_rate: float | None
+    callers: NotRequired[list[CallersPoint] | None]
     reference_s: NotRequired[list[float] | None]
     others: NotRequired[float | None]
 

@@ -51,10 +51,13 @@ def summarise(messages: Sequence[Message]) -> Measurement:
     if searched:
         by_rate = sorted(messages, key=lambda message: message["server"]["max_rate"] or 0.0)
         messages = [by_rate[(len(by_rate) - 1) // 2]]
-    samples = [sample for message in messages for sample in message["samples"]]
-    low, high = _median_interval(samples, [] if searched else [_process(message) for message in messages])
-    images, server = first["images_per_sample"], messages[0]["server"]
     concurrency = _concurrency([message["concurrency"] for message in messages if message.get("concurrency")])
+    sampled = messages
+    if concurrency is not None:  # one of another knee has the samples of other callers
+        sampled = [message for message in messages if message["concurrency"]["knee"] == concurrency["knee"]] or messages
+    samples = [sample for message in sampled for sample in message["samples"]]
+    low, high = _median_interval(samples, [] if searched else [_process(message) for message in sampled])
+    images, server = first["images_per_sample"], messages[0]["server"]
     throughput = images / percentile(samples, 50) if server is None else server["achieved_rate"]
     if concurrency is not None:
         throughput = next(p["throughput"] for p in concurrency["points"] if p["callers"] == concurrency["knee"])
@@ -98,6 +101,7 @@ def _process(message: Message) -> Process:
         "parts_s": message["parts_s"],
         "transfers_s": message.get("transfers_s"),
         "max_rate": None if server is None else server["max_rate"],
+        "callers": (message.get("concurrency") or {}).get("points"),
         "reference_s": message.get("reference_s"),
         "others": message.get("others"),
     }

@@ -22,9 +22,9 @@ class Metric:
     """One number of a measurement in both files, medians over the processes. `ratio` is B / A, `ci99` its interval.
 
     `name` is "median", "p90" and "p99" (seconds), "encoder" and other parts (seconds), "throughput" or "max_rate"
-    (images per second), "peak_host_bytes" or "peak_device_bytes". `verdict` is one of `Verdict`, of memory "more",
-    "less" or "same"; memory is one number without an interval, and a change is one past the threshold. `reason` says
-    why it is inconclusive.
+    (images per second), "median at 4" and "throughput at 4" (of so many callers), "peak_host_bytes" or
+    "peak_device_bytes". `verdict` is one of `Verdict`, of memory "more", "less", "same" or "inconclusive"; memory is
+    one number without an interval, and a change is one past the threshold. `reason` says why it is inconclusive.
     """
 
     name: str
@@ -41,13 +41,15 @@ class Metric:
 class Rule:
     """How to judge. `paired`: the processes took turns, each of A beside one of B. `doubt` says why nothing may be.
 
-    `one_machine`: both sides were measured on the same one, which then has to have run at one speed.
+    `one_machine`: both sides were measured on the same one, which then has to have run at one speed. `pace` is the
+    interval of the factor by which a product of matrices took longer in B: what it explains is no difference.
     """
 
     threshold: float
     paired: bool = False
     doubt: str | None = None
     one_machine: bool = True
+    pace: tuple[float, float] | None = None
 
 
 def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_is_slower: bool = True) -> Metric:
@@ -75,6 +77,9 @@ def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_i
         return Metric(name, before, after, ratio, interval, "inconclusive", False, rule.doubt)
     # In terms of time, whatever the number: the slower the larger.
     low, high = interval if higher_is_slower else (1 / interval[1], 1 / interval[0])
+    if _is_pace(low, high, rule.pace):
+        reason = "the machine ran at another speed: a product of matrices differs by as much"
+        return Metric(name, before, after, ratio, interval, "inconclusive", False, reason)
     if low > 1 + drift:
         return Metric(name, before, after, ratio, interval, "slower", low > 1 + rule.threshold)
     if high < 1 / (1 + drift):
@@ -83,3 +88,12 @@ def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_i
         return Metric(name, before, after, ratio, interval, "same within noise", False)
     reason = "the processes differ by more than the threshold: repeat more of them, or on a quieter machine"
     return Metric(name, before, after, ratio, interval, "inconclusive", False, reason)
+
+
+def _is_pace(low: float, high: float, pace: tuple[float, float] | None) -> bool:
+    """Return whether work became slower or faster by no more than the machine did, where that is beyond drift too."""
+    if pace is None:
+        return False
+    if pace[0] > 1 + DRIFT:
+        return 1 + DRIFT < low <= pace[1] * (1 + DRIFT)
+    return pace[1] < 1 / (1 + DRIFT) and pace[0] / (1 + DRIFT) <= high < 1 / (1 + DRIFT)

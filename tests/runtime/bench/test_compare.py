@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from coda_runtime import InputError
+from coda_runtime.bench.ab import run_ab
 from coda_runtime.bench.compare import MEMORY_SLACK, Row, compare, compare_cells
 from coda_runtime.bench.results import Results
 from tests.runtime.bench.examples import document, results
@@ -83,6 +84,28 @@ def test_percentiles_are_compared_where_both_know_them() -> None:
     both = compare(changed(known), changed(known)).rows[0]
     assert [metric.name for metric in both.metrics][2:4] == ["p90", "p99"]
     assert "p90" not in {metric.name for metric in compare(results(), changed(known)).rows[0].metrics}
+
+
+def test_high_percentiles_of_few_and_of_many_calls_are_not_alike() -> None:
+    """A long tail, of which ten times as many calls see more: the same, measured for 0.5 s and for 5 s."""
+
+    def calls(count: int, p99: float) -> Results:
+        def put(data: dict[str, Any]) -> None:
+            of = measurement(data)
+            of["latency_s"].update(p90=of["latency_s"]["p50"], p99=of["latency_s"]["max"], count=7 * count)
+            for index, process in enumerate(of["processes"]):
+                process.update(count=count, p99=p99 * (1 + 0.002 * index))
+
+        return changed(put)
+
+    def judged(a: Results, b: Results) -> tuple[str, bool, str | None]:
+        (metric,) = (metric for metric in compare(a, b).rows[0].metrics if metric.name == "p99")
+        return metric.verdict, metric.regression, metric.reason
+
+    reason = "100 calls in a process of one and 1000 in the other: take the same --seconds"
+    assert judged(calls(100, 0.035), calls(1000, 0.04)) == ("inconclusive", False, reason)
+    assert judged(calls(100, 0.035), calls(90, 0.04)) == ("slower", True, None)
+    assert judged(calls(700, 0.035), calls(7000, 0.04)) == ("slower", True, None), "known in each process"
 
 
 def test_slower_within_the_threshold_is_no_regression() -> None:
@@ -171,9 +194,26 @@ def test_runs_of_two_speeds_are_not() -> None:
     machine = copy.deepcopy(b.data["machine"])
     machine["cpu"]["model"] = "Another"
     assert compare(a, at_speeds(*[SLOW] * 7, machine=machine)).rows[0].verdict == "slower", "machines are compared"
+    machine["cpu"]["model"] = a.data["machine"]["cpu"]["model"]
+    machine["libraries"]["numpy"] = "2.5"
+    row = compare(a, at_speeds(*[SLOW] * 7, machine=machine)).rows[0]
+    assert (row.verdict, row.regression) == ("inconclusive", False), "another NumPy on a slower machine"
     row = compare(a, at_speeds(*[MIXED] * 7)).rows[0]
     assert (row.verdict, row.metrics[0].regression) == ("inconclusive", False)
     assert "disturbed every process" in (row.reason or "")
+
+
+def test_a_clock_that_is_a_little_lower_is_no_regression() -> None:
+    """By less than what the product of two processes may differ, and in all of them."""
+    a, b = at_speeds(*[(0.01, 0.01)] * 11), at_speeds(*[(0.01065, 0.01065)] * 11)
+    for found in (compare(a, b).rows[0], compare(b, a).rows[0]):
+        assert found.metrics[0].ratio == pytest.approx(1.065 if found.metrics[0].ratio > 1 else 1 / 1.065, rel=0.01)
+        assert (found.verdict, found.regression) == ("inconclusive", False)
+        assert "a product of matrices differs by as much" in (found.reason or "")
+    slowed = at_speeds(*[(0.01065, 0.01065)] * 11)
+    for process in slowed.data["cells"][0]["measurements"][0]["processes"]:
+        process["p50"] *= 1.2
+    assert compare(a, slowed).rows[0].regression, "it became slower by more than the machine did"
 
 
 def test_pairs_of_two_speeds_are_left_out() -> None:
@@ -224,6 +264,18 @@ def test_cells_of_one_run() -> None:
         compare_cells(results(), "batch")
 
 
+def test_the_first_cell_that_ran_is_what_others_are_compared_with() -> None:
+    def three(data: dict[str, Any]) -> None:
+        ran = data["cells"][0]
+        failed = {**ran, "precision": "fp16", "problem": "not for this processor", "measurements": []}
+        data["cells"] = [failed, ran, {**ran, "precision": "bf16"}]
+
+    found = compare_cells(changed(three), "precision")
+    assert {row.precision for row in found.rows} == {"fp32 to bf16"}
+    assert found.outcome() == "ok"
+    assert any("fp16 cpu 2 threads did not run: not for this processor" in text for text in found.warnings)
+
+
 def test_what_to_conclude() -> None:
     same, slow = results(), results(seed=7, factor=1.2)
     fewer = changed(lambda d: d["cells"].pop(1))
@@ -236,6 +288,33 @@ def test_what_to_conclude() -> None:
     assert compare(fewer, same).outcome() == "ok", "what the baseline has not is no loss"
     for empty in (compare(same, other), compare(none, none), compare(none, same)):
         assert empty.outcome(allow_missing=True, allow_inconclusive=True) == "nothing to compare"
+
+
+def test_callers_are_compared_number_by_number() -> None:
+    """Where power is nearly the same at two numbers, which is the knee is chance, and latency twice as long at one."""
+
+    def of_callers(knee: int, *numbers: int) -> Results:
+        def put(data: dict[str, Any]) -> None:
+            points = [
+                {"callers": n, "count": 99, "throughput": 20.0 * n**0.5, "p50": 0.05 * n**0.5, "p99": 0.1}
+                for n in numbers
+            ]
+            (of,) = (of for of in data["cells"][0]["measurements"] if of["scenario"] == "concurrent")
+            of["concurrency"] = {"knee": knee, "points": points}
+            p50 = next(point["p50"] for point in points if point["callers"] == knee)
+            of["processes"] = [{**process, "p50": p50, "callers": points} for process in of["processes"]]
+
+        data: dict[str, Any] = document(loads=True)  # type: ignore[assignment]
+        put(data)
+        return Results.check(data)
+
+    row = row_of(compare(of_callers(1, 1, 2, 4), of_callers(4, 2, 4, 8)).rows, "concurrent")
+    assert row.verdict == "same within noise"
+    assert [metric.name for metric in row.metrics[:4]] == [
+        "median at 2", "throughput at 2", "median at 4", "throughput at 4"
+    ]  # fmt: skip
+    others = row_of(compare(of_callers(2, 1, 2), of_callers(8, 8)).rows, "concurrent")
+    assert (others.verdict, others.reason) == ("not comparable", "no number of callers is in every process of both")
 
 
 def test_memory() -> None:
@@ -252,6 +331,22 @@ def test_memory() -> None:
     assert not compare(results(), within, 0.0).rows[0].regression
 
 
+def test_memory_that_other_measurements_left_is_no_regression() -> None:
+    """A batch of one after one of 32 holds what that took."""
+
+    def measure(data: dict[str, Any], *indices: int) -> None:
+        first = data["cells"][0]
+        first["measurements"] = [first["measurements"][index] for index in indices]
+        first["measurements"][-1]["peak_host_bytes"] = max(of["peak_host_bytes"] for of in first["measurements"])
+        data["cells"] = [first]
+
+    alone, after_a_large_one = changed(lambda d: measure(d, 0)), changed(lambda d: measure(d, 3, 0))
+    found = row_of(compare(alone, after_a_large_one).rows, "single-stream")
+    assert (found.metrics[-1].name, found.metrics[-1].verdict) == ("peak_host_bytes", "inconclusive")
+    assert "other measurements came before it" in (found.metrics[-1].reason or "")
+    assert (found.verdict, found.regression) == ("same within noise", False)
+
+
 def test_the_server_is_judged_by_its_rates() -> None:
     def rates(data: dict[str, Any], factor: float | None) -> None:
         for process in measurement(data, 15)["processes"]:
@@ -260,7 +355,17 @@ def test_the_server_is_judged_by_its_rates() -> None:
     found = row_of(compare(results(), changed(lambda d: rates(d, 0.5))).rows, "server", 8)
     assert (found.verdict, found.metrics[0].name, found.regression) == ("slower", "max_rate", True)
     none = row_of(compare(results(), changed(lambda d: rates(d, None))).rows, "server", 8)
-    assert (none.verdict, none.reason) == ("inconclusive", "no rate held")
+    assert (none.verdict, none.reason, none.regression) == ("slower", "no rate held in B", True)
+    better = row_of(compare(changed(lambda d: rates(d, None)), results()).rows, "server", 8)
+    assert (better.verdict, better.regression) == ("faster", False)
+
+    def one(data: dict[str, Any]) -> None:
+        measurement(data, 15)["processes"][0]["max_rate"] = None
+
+    some = row_of(compare(results(), changed(one)).rows, "server", 8)
+    assert (some.verdict, some.reason) == ("inconclusive", "no rate held")
+    busy = changed(lambda d: (rates(d, None), d["noise"].update(load_during=0.5)))
+    assert row_of(compare(results(), busy).rows, "server", 8).verdict == "inconclusive"
 
 
 def test_servers_under_other_bounds_are_not_compared() -> None:
@@ -293,6 +398,13 @@ def test_other_work_is_not_compared(change: Callable[[dict[str, Any]], object], 
         (lambda d: d["bundle"].update(manifest_sha256="e" * 64), "different exports"),
         (lambda d: d["machine"]["cpu"].update(model="Other"), "the processor is Example Processor 9000 in A and Other"),
         (lambda d: d["machine"]["cpu"].update(governor="powersave"), "governor is not there in A and powersave in B"),
+        (lambda d: d["machine"]["cpu"].update(quota=1.5), "the quota of processors is not there in A and 1.5 in B"),
+        (lambda d: d["machine"]["gpus"][0].update(ecc=True), "ECC of GPU 0 is not there in A and on in B"),
+        (lambda d: d["machine"]["gpus"][0].update(mig=False), "MIG of GPU 0 is not there in A and off in B"),
+        (
+            lambda d: d["machine"]["gpus"][0].update(power_limit_w=70.0),
+            "limit of GPU 0 in watts is not there in A and 70",
+        ),
         (lambda d: d["machine"]["libraries"].update(numpy="2.5"), "numpy is 2.4.6 in A and 2.5 in B"),
         (lambda d: d["machine"].update(gpus=[]), "GPU 0 is Example GPU, driver 580.10 in A and not there in B"),
         (lambda d: d.update(coda_runtime="0.2.0"), "coda_runtime is 0.1.0 in A and 0.2.0 in B"),
@@ -346,6 +458,12 @@ def test_calls_that_took_no_time_are_not_compared() -> None:
 def test_the_threshold_is_a_share(threshold: float) -> None:
     with pytest.raises(InputError, match=r"0\.05 for 5 %"):
         compare(results(), results(), threshold)
+
+
+def test_ab_looks_at_the_threshold_before_it_measures() -> None:
+    nothing: Any = None
+    with pytest.raises(InputError, match="threshold is 5; expected a share"):
+        run_ab(nothing, nothing, nothing, (), threshold=5)
 
 
 def test_json_holds_all_of_it() -> None:

@@ -182,4 +182,4 @@ def _value(metric: Metric, value: float) -> str:
 
     if metric.name.endswith("_bytes"):
         return size(value)
-    return f"{rate(value)}/s" if metric.name in ("throughput", "max_rate") else duration(value)
+    return f"{rate(value)}/s" if metric.name.startswith(("throughput", "max_rate")) else duration(value)
