@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from ..errors import InputError
-from .breakdown import steps_of
 from .differences import cell_name, doubts, other_circumstances, other_work, same_processor, warnings_of
 from .plan import AXES
 from .results import Cell, Measurement, Process, Results
-from .statistics import KNOWN_FROM, MIN_PAIRS, MIN_PROCESSES, ratio_interval
+from .row_metrics import memory_of, metrics_of
+from .statistics import ratio_interval
 from .steady import median_seconds, same_speed, undisturbed, undisturbed_pairs
-from .verdicts import Metric, Rule, judge
+from .verdicts import Metric, Rule
 
 RowVerdict = Literal[
     "faster", "slower", "same within noise", "inconclusive", "only in A", "only in B", "not comparable"
@@ -23,12 +22,6 @@ Outcome = Literal["ok", "regression", "inconclusive", "nothing to compare"]
 
 EXIT_CODES: dict[Outcome, int] = {"ok": 0, "regression": 1, "inconclusive": 3, "nothing to compare": 4}
 """What `coda bench compare` and `coda bench ab` end with; 2 is a mistake in the command line."""
-
-LIKE = 1.5
-"""By which factor the calls of a process may differ for high percentiles of either to be alike."""
-
-MEMORY_SLACK = 16 << 20
-"""Bytes by which a peak may grow without being a regression: allocators and pages, whatever the share."""
 
 _NOTHING = {
     "server": "the servers had other bounds",
@@ -221,12 +214,12 @@ def _row(key: _Key, a: Measurement, b: Measurement, rule: Rule, reason: str, *, 
     )
     a, b, doubt = _undisturbed(a, b, rule)
     rule = replace(rule, doubt=rule.doubt or doubt, pace=_pace(a, b) if rule.one_machine and not rule.paired else None)
-    metrics = () if reason else tuple(_metrics(a, b, rule))
+    metrics = () if reason else tuple(metrics_of(a, b, rule))
     if not metrics and not reason:
         reason = _NOTHING.get(a["scenario"], "no time was measured")
     if reason:
         return Row(*key, "not comparable", reason, (), warnings)
-    metrics += tuple(_memory(a, b, rule.threshold, other_past=other_past))
+    metrics += tuple(memory_of(a, b, rule.threshold, other_past=other_past))
     return Row(*key, cast(RowVerdict, metrics[0].verdict), metrics[0].reason, metrics, warnings)
 
 
@@ -258,99 +251,6 @@ def _pace(a: Measurement, b: Measurement) -> tuple[float, float] | None:
 def _with(of: Measurement, kept: Sequence[int]) -> Measurement:
     processes: list[Process] = [of["processes"][i] for i in kept]
     return {**of, "processes": processes}
-
-
-def _metrics(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
-    """Yield the metrics of time that can be compared, the one that the scenario is about first."""
-    if a["scenario"] == "concurrent":
-        yield from _by_callers(a, b, rule)
-    elif a["server"] is None or b["server"] is None:
-        yield from _times(a, b, rule)
-    elif a["scenario"] == "offered":
-        if a["server"]["offered_rate"] == b["server"]["offered_rate"]:
-            yield judge("median", _each(a, b, "p50"), rule)
-    elif a["server"]["latency_bound_s"] == b["server"]["latency_bound_s"]:
-        rates = [[process["max_rate"] or 0.0 for process in of["processes"]] for of in (a, b)]
-        if min(map(min, rates)) > 0:
-            yield judge("max_rate", rates, rule, higher_is_slower=False)
-        else:
-            yield _held(rates, rule)
-
-
-def _held(rates: Sequence[Sequence[float]], rule: Rule) -> Metric:
-    """Judge rates of which some are 0, where no rate stayed under the bound: all of one side tell, and some do not."""
-    before, after = (statistics.median(side) for side in rates)
-    enough = min(map(len, rates)) >= (MIN_PAIRS if rule.paired else MIN_PROCESSES) and rule.doubt is None
-    for lost, (dead, live), verdict in (("B", reversed(rates), "slower"), ("A", rates, "faster")):
-        if enough and max(dead) == 0 < min(live):
-            reason = f"no rate held in {lost}"
-            return Metric(
-                "max_rate", before, after, after / before if before else 1, None, verdict, lost == "B", reason
-            )
-    return Metric("max_rate", before, after, 1, None, "inconclusive", False, rule.doubt or "no rate held")
-
-
-def _memory(a: Measurement, b: Measurement, threshold: float, *, other_past: bool) -> Iterator[Metric]:
-    for name, before, after in (
-        ("peak_host_bytes", a["peak_host_bytes"], b["peak_host_bytes"]),
-        ("peak_device_bytes", a["peak_device_bytes"], b["peak_device_bytes"]),
-    ):
-        if before and after is not None:
-            past = abs(after - before) > max(threshold * before, MEMORY_SLACK)
-            verdict = ("more" if after > before else "less") if past else "same"
-            if past and other_past:
-                reason = "other measurements came before it in the process, whose memory is kept; measure the same"
-                yield Metric(name, before, after, after / before, None, "inconclusive", False, reason)
-                continue
-            yield Metric(name, before, after, after / before, None, verdict, verdict == "more")
-
-
-def _by_callers(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
-    """Yield what so many callers at a time get, for each number that all processes have; A's knee first."""
-    points = [
-        [{of["callers"]: of for of in process.get("callers") or ()} for process in of["processes"]] for of in (a, b)
-    ]
-    shared = set.intersection(*(set(process) for side in points for process in side))
-    concurrency = a.get("concurrency")
-    knee = None if concurrency is None else concurrency["knee"]
-    for callers in sorted(shared, key=lambda number: (number != knee, number)):
-        for name, number in (("median", "p50"), ("throughput", "throughput")):
-            numbers = [[float(process[callers][number]) for process in side] for side in points]  # type: ignore[literal-required]
-            if min(map(min, numbers)) > 0:
-                yield judge(f"{name} at {callers}", numbers, rule, higher_is_slower=number == "p50")
-
-
-def _times(a: Measurement, b: Measurement, rule: Rule) -> Iterator[Metric]:
-    if min(process["p50"] for of in (a, b) for process in of["processes"]) <= 0:
-        return
-    rates = [[_images(of) / process["p50"] for process in of["processes"]] for of in (a, b)]
-    found = [judge("median", _each(a, b, "p50"), rule), judge("throughput", rates, rule, higher_is_slower=False)]
-    yield from reversed(found) if a["scenario"] == "offline" else found
-    for q in KNOWN_FROM:
-        if a["latency_s"][f"p{q}"] is not None and b["latency_s"][f"p{q}"] is not None:  # type: ignore[literal-required]
-            yield judge(f"p{q}", _each(a, b, f"p{q}"), replace(rule, doubt=rule.doubt or _unlike(a, b, q)))
-    for step in steps_of(a):
-        times = [[steps_of(process).get(step) for process in of["processes"]] for of in (a, b)]
-        known = [[time for time in side if time] for side in times]
-        if all(len(there) == len(side) for there, side in zip(known, times, strict=True)):
-            yield judge(step, known, rule)
-
-
-def _unlike(a: Measurement, b: Measurement, q: int) -> str | None:
-    """Return why the percentiles of single processes cannot be compared: few calls reach less far into a long tail."""
-    fewer, more = sorted(statistics.median(process["count"] for process in of["processes"]) for of in (a, b))
-    if more <= LIKE * fewer or fewer >= KNOWN_FROM[q]:
-        return None
-    return f"{fewer:g} calls in a process of one and {more:g} in the other: take the same --seconds"
-
-
-def _each(a: Measurement, b: Measurement, name: str) -> list[list[float]]:
-    return [[float(process[name]) for process in of["processes"]] for of in (a, b)]  # type: ignore[literal-required]
-
-
-def _images(of: Measurement) -> float:
-    """Return the images of one sample: a batch, or a pass over all of them."""
-    return of["throughput"] * of["latency_s"]["p50"]
 
 
 def _problem(results: Results, key: _Key) -> str | None:

@@ -10,8 +10,9 @@ import pytest
 
 from coda_runtime import InputError
 from coda_runtime.bench.ab import run_ab
-from coda_runtime.bench.compare import MEMORY_SLACK, Row, compare, compare_cells
+from coda_runtime.bench.compare import Row, compare, compare_cells
 from coda_runtime.bench.results import Results
+from coda_runtime.bench.row_metrics import MEMORY_SLACK
 from tests.runtime.bench.examples import document, results
 
 

@@ -153,7 +153,11 @@ def _conclude(
             click.echo(f"note: {text}", err=True)
         count = sum(row.compared for row in found.rows)
         past = len(found.regressions)
-        click.echo(f"{outcome}: {count} of {len(found.rows)} measurements compared, {past} past {found.threshold:.3g}")
+        unsure = sum(row.verdict == "inconclusive" for row in found.rows)
+        click.echo(
+            f"{outcome}: {count} of {len(found.rows)} measurements compared, {past} past {found.threshold:.3g}"
+            + (f", {unsure} inconclusive" if unsure else "")
+        )
     if outcome != "ok":
         ctx.exit(EXIT_CODES[outcome])
 
