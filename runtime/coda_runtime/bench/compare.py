@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def regressions(self) -> list[Row]:
-        """The rows that became worse past the threshold, and those whose cell ran in A and fails in B."""
+        """The rows that became worse past the threshold, and those that ran in A and fail in B."""
         return [row for row in self.rows if row.regression]
 
     def outcome(self, *, allow_missing: bool = False, allow_inconclusive: bool = False) -> Outcome:
@@ -255,7 +255,14 @@ def _with(of: Measurement, kept: Sequence[int]) -> Measurement:
 
 def _problem(results: Results, key: _Key) -> str | None:
     """Return why the other file lacks a measurement, where it says so."""
-    problems = [cell["problem"] for cell in results.data["cells"] if _cell_key(cell) == key[:4]]
+    cells = [cell for cell in results.data["cells"] if _cell_key(cell) == key[:4]]
+    problems = [cell["problem"] for cell in cells]
+    problems += [
+        of["problem"]
+        for cell in cells
+        for of in cell.get("skipped", ())
+        if (of["operation"], of["scenario"], of["batch"]) == key[4:]
+    ]
     return next((problem for problem in problems if problem is not None), None)
 
 

@@ -248,8 +248,17 @@ class Measurement(TypedDict):
     timeline: NotRequired[Timeline | None]
 
 
+class Skipped(TypedDict):
+    """A measurement that could not be made, and why."""
+
+    operation: str
+    scenario: str
+    batch: int
+    problem: str
+
+
 class Cell(TypedDict):
-    """What one process measured; `problem` says why it could not, and then nothing was."""
+    """What was measured; `problem` says why nothing could be, `skipped` what else could not."""
 
     backend: str
     precision: str
@@ -259,6 +268,7 @@ class Cell(TypedDict):
     load: Load | None
     problem: str | None
     measurements: list[Measurement]
+    skipped: NotRequired[list[Skipped]]
 
 
 class Noise(TypedDict):

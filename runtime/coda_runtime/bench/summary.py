@@ -10,7 +10,7 @@ import numpy as np
 
 from .callers import with_knee
 from .one_call import median_timeline
-from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process, Roofline
+from .results import CallersPoint, Cell, Concurrency, Latency, Load, Measurement, Process, Roofline, Skipped
 from .statistics import KNOWN_FROM, median_ci, outliers, percentile, upper_bound
 from .steady import undisturbed
 
@@ -27,6 +27,12 @@ def summarise_cell(asked: Mapping[str, Any], runs: Sequence[Sequence[Message]], 
     for message in (message for run in runs for message in run if message["kind"] == "measured"):
         measured.setdefault((message["operation"], message["scenario"], message["batch"]), []).append(message)
     measurements = [summarise(messages) for messages in measured.values()]
+    skipped: dict[tuple[str, str, int], Skipped] = {}
+    for message in (message for run in runs for message in run if message["kind"] == "skipped"):
+        operation, scenario, batch = message["operation"], message["scenario"], message["batch"]
+        if (operation, scenario, batch) not in measured:
+            of: Skipped = {"operation": operation, "scenario": scenario, "batch": batch, "problem": message["problem"]}
+            skipped[operation, scenario, batch] = of
     return {
         "backend": asked["backend"],
         "precision": asked["precision"],
@@ -36,6 +42,7 @@ def summarise_cell(asked: Mapping[str, Any], runs: Sequence[Sequence[Message]], 
         "load": _load([message["load"] for message in loaded]) if loaded else None,
         "problem": None if measurements else problem or "nothing was measured",
         "measurements": measurements,
+        "skipped": [*skipped.values()],
     }
 
 

@@ -233,6 +233,20 @@ def test_pairs_of_two_speeds_are_left_out() -> None:
     assert "7 pairs of processes" in (few.reason or "")
 
 
+def test_what_ran_and_cannot_run_any_more_is_a_regression() -> None:
+    def lose(data: dict[str, Any], *, why: bool) -> None:
+        gone = data["cells"][0]["measurements"].pop(0)
+        about = {name: gone[name] for name in ("operation", "scenario", "batch")}
+        data["cells"][0]["skipped"] = [{**about, "problem": "no memory"}] if why else []
+
+    found = compare(results(), changed(lambda data: lose(data, why=True)))
+    (lost,) = found.regressions
+    assert (lost.verdict, lost.reason) == ("only in A", "no memory")
+    assert found.outcome(allow_missing=True) == "regression"
+    found = compare(results(), changed(lambda data: lose(data, why=False)))
+    assert (found.regressions, found.outcome()) == ([], "nothing to compare")
+
+
 def test_pairs_see_less_than_runs() -> None:
     """Processes that drift by half, together: a slow-down of 4 % shows in pairs alone."""
 

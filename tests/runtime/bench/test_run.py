@@ -201,7 +201,11 @@ def test_what_was_measured_before_a_failure_is_kept(bundle: Path) -> None:
     assert "the rest could not be measured: MemoryError: full" in warning
     skipped = "say('skipped', operation='encode', scenario='offline', batch=8, problem='no room')"
     skip = f"measured(0); {skipped}; say('done', throttled=True)"
-    noise = run(bundle, Plan(**FAST), code=skip)["noise"]
+    data = run(bundle, Plan(**FAST), code=skip)
+    assert data["cells"][0]["skipped"] == [
+        {"operation": "encode", "scenario": "offline", "batch": 8, "problem": "no room"}
+    ]
+    noise = data["noise"]
     assert noise["throttled"] is True
     assert any(
         "encode, offline, batch 8 could not be measured: no room (onnxruntime" in text for text in noise["warnings"]
