@@ -38,7 +38,7 @@ NOT_HERE = {
     r"coda eval .*(--rfid|--lpips|--all).*": "needs weights that are downloaded",
     r"coda weights .*": "downloads 64 MB: `make test` has done it",
     r"coda eval .*held_out.*": "photographs that the page makes from packages of Debian",
-    r"coda bench (compare|report) .*": "results of two times, or of two machines",
+    r"coda bench (ab|compare|report) .*": "bundles or results of two times, or of two machines",
     r"coda tokenize .*\{000\.\.146\}.*": "147 shards",
     r"(coda tokenize|python) .*(examples/next_scale|demo/bundle).*": "tests/examples",
     r"python -m benchmarks\..*": "a benchmark",
@@ -56,7 +56,10 @@ PYTHON_NOT_HERE = {
     "client.get_model_config": "needs a server",
 }
 # What would take long, or bind a port that is taken, with what it is given instead.
-SHORTER = {"bench run": ["--seconds", "0.02"], "serve": ["--http-port", "0", "--grpc-port", "0"]}
+SHORTER = {
+    "bench run": ["--seconds", "0.02", "--repeat-process", "1"],
+    "serve": ["--http-port", "0", "--grpc-port", "0"],
+}
 FLUX_SCALES = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 
 
