@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..format.bundle import Bundle
 from ..format.parts import PARTS
 from ..format.precision import precision_of
 from ..tokenizer import LoadedArtifact
+from .timing import measure
 
 _SIDE, _RUNS = 1536, 5
 _TALL, _WIDE = 4096, 8192  # 128 MB: more than most caches hold
@@ -64,9 +64,4 @@ def work_of(provenance: Mapping[str, Any], artifacts: Iterable[LoadedArtifact], 
 
 def _best_of_a_few(run: Callable[[], object]) -> float:
     """Return the seconds of the fastest call; the first one is slower."""
-    best = float("inf")
-    for _ in range(_RUNS + 1):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return min(measure(lambda _: run(), 0, repeats=_RUNS + 1))

@@ -9,13 +9,13 @@ processors while it was measured, never by what was measured.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .statistics import MIN_PROCESSES
+from .timing import measure
 
 TOLERANCE = 0.08
 """By how much the product differs on a quiet machine, and less than by which the speeds of one do."""
@@ -32,12 +32,10 @@ def reference_seconds() -> float:
     """Return the median seconds of a float32 product of 768 x 768 matrices by NumPy, on its BLAS's threads."""
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(2))
-    out, samples = np.empty_like(a), []
-    for _ in range(_RUNS + 1):
-        start = time.perf_counter()
-        np.matmul(a, b, out=out)
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples[1:])  # the first one is slower
+    out = np.empty_like(a)
+    return statistics.median(
+        measure(lambda _: np.matmul(a, b, out=out), 0, repeats=_RUNS + 1)[1:]
+    )  # the first is slower
 
 
 def same_speed(seconds: Iterable[float]) -> bool:
