@@ -15,7 +15,7 @@ from coda_runtime.backends.ptx.backend import mismatch, read_tables
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.engine_key import incompatibility
 from coda_runtime.format.manifest import Artifact
-from tests.compatibility.versions import expected, readable
+from tests.compatibility.versions import expected, is_of_release, readable
 from tests.deploy.cli.command import coda
 
 MACHINE = {"compute_capability": "sm89", "gpu": "NVIDIA L4", "os": "linux-x86_64"}
@@ -36,7 +36,7 @@ def test_it_is_whole(written: Path, bundle: Bundle) -> None:
     assert shown.exit_code == 0, shown.output
     found = {library: len(engines(bundle, library)) for library in ("tensorrt", "tensorrt-rtx", "ptx")}
     # Engines of several profiles came after 0.1.
-    assert found == {"tensorrt": 6 if written.name == "0.1" else 9, "tensorrt-rtx": 3, "ptx": 1}
+    assert found == {"tensorrt": 6 if is_of_release(written, "0.1") else 9, "tensorrt-rtx": 3, "ptx": 1}
     for library in found:
         for artifact in engines(bundle, library):
             assert artifact.file in shown.stdout

@@ -14,6 +14,7 @@ from coda_runtime.bench import results
 from coda_runtime.bulk import manifest as tokens
 from coda_runtime.bulk import plan
 from coda_runtime.format import manifest
+from tests.compatibility.versions import RELEASED
 
 # A number rises only where an older reader would misread what is written now: see CONTRIBUTING.md.
 NOW = {
@@ -24,7 +25,7 @@ NOW = {
     "checkpoint": checkpoint.FORMAT_VERSION,
     "bench": results.FORMAT_VERSION,
 }
-WRITTEN = {"0.1": dict.fromkeys(NOW, 1)}
+WRITTEN = {RELEASED / "0.1": dict.fromkeys(NOW, 1)}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -55,4 +56,4 @@ def test_what_was_written(written: Path) -> None:
         "checkpoint": _json(step / "training.json")["format_version"],
         "bench": _json(written / "bench.json")["format_version"],
     }
-    assert found == WRITTEN.get(written.name, NOW)
+    assert found == WRITTEN.get(written, NOW)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coda_runtime.bench.results import Results
+from tests.compatibility.versions import is_of_release
 from tests.deploy.cli.command import coda
 
 SCENARIOS = {"single-stream", "offline", "server"}
@@ -17,7 +18,10 @@ def test_a_benchmark_is_compared_and_shown(written: Path, tmp_path: Path) -> Non
     file = written / "bench.json"
     (cell,) = Results.load(file).data["cells"]
     assert {of["scenario"] for of in cell["measurements"]} == SCENARIOS
-    assert coda("bench", "compare", file, file).exit_code == 3, "one process says nothing of what differs between two"
+    # 0.1 measured in one process, which says nothing of what differs between two; a disturbed machine says as little.
+    inconclusive = 3
+    expected = {inconclusive} if is_of_release(written, "0.1") else {0, inconclusive}
+    assert coda("bench", "compare", file, file).exit_code in expected
     result = coda("bench", "compare", file, file, "--json", "--allow-inconclusive")
     assert result.exit_code == 0, result.output
     compared = json.loads(result.stdout)

@@ -12,7 +12,8 @@ import fsspec
 import numpy as np
 
 # Another folder, for what write.py has just written there.
-DATA = Path(os.environ.get("CODA_COMPATIBILITY_DATA") or Path(__file__).with_name("data"))
+RELEASED = Path(__file__).with_name("data")
+DATA = Path(os.environ.get("CODA_COMPATIBILITY_DATA") or RELEASED)
 VERSIONS = sorted(
     (path.name for path in DATA.iterdir() if not path.name.startswith(".")),
     key=lambda name: [int(piece) for piece in name.split(".")],
@@ -26,6 +27,11 @@ SHARD_SIZE = 3
 TOKENIZE: dict[str, Any] = {"shard_size": SHARD_SIZE, "chunk": SHARD_SIZE, "label": "folder", "original_size": True}
 
 Array = np.ndarray[Any, Any]
+
+
+def is_of_release(folder: Path, version: str) -> bool:
+    """Tell a release's own files from those that today's code writes before its number is raised."""
+    return folder == RELEASED / version
 
 
 def readable(folder: Path) -> list[Path]:
