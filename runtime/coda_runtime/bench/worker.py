@@ -141,9 +141,9 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             roofline = None
             work = work_of(bundle.manifest.provenance, tok.artifacts, OPERATIONS[operation])
             if work is not None and scenario in ("single-stream", "offline"):  # one call at a time
-                images, most = measured["images_per_sample"], min(batch, tok.images_per_run)
-                moved = min_bytes(bundle, tok.artifacts, OPERATIONS[operation], images, -(-images // most))
-                roofline = {"flops": work * images, "min_bytes": moved, **peaks}
+                count, most = measured["images_per_sample"], min(batch, tok.images_per_run)
+                moved = min_bytes(bundle, tok.artifacts, OPERATIONS[operation], count, -(-count // most))
+                roofline = {"flops": work * count, "min_bytes": moved, **peaks}
             reached = None if roofline is None else roofline["flops"] / float(np.median(measured["samples"]))
             share = None if reached is None else reached / peaks["peak_flops"]
             channel.send("measured", **about, **measured, flops_share=share, roofline=roofline)

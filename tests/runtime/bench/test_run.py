@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from coda_runtime.bench.results import Results
 from coda_runtime.bench.run import Hooks, run_bench, steps
 from coda_runtime.bench.summary import MAX_SAMPLES, summarise
 from coda_runtime.errors import BackendError, InputError
-from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.bundle import Bundle, seal
 from tests.runtime.bench.fakes import worker
 
 FAST: dict[str, Any] = {"backends": ("onnxruntime",), "devices": ("cpu",), "threads": (1,), "repeat_process": 1}
@@ -50,6 +52,16 @@ def run(bundle: Path, plan: Plan, *, code: str = "", silence_s: float = 60, busy
         command=worker(MEASURED + code) if code else None,
     )
     return run_bench(opened, take_images(opened), plan, ["coda"], silence_s=silence_s, hooks=hooks).data
+
+
+def test_operations_after_one_with_a_roofline(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    work = {"encoder": 1e6, "quantizer": 1e5, "decoder": 1e6}
+    seal(folder, dataclasses.replace(Bundle.open(folder).manifest, provenance={"flops": work}))
+    (cell,) = run(folder, Plan(**{**FAST, "batches": (1,)}, operations=("encode", "decode", "round-trip")))["cells"]
+    assert cell["problem"] is None
+    assert [of["operation"] for of in cell["measurements"]] == ["encode", "decode", "round-trip"]
+    assert all(of["roofline"]["flops"] > 0 for of in cell["measurements"])
 
 
 def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path) -> None:
