@@ -11,8 +11,8 @@ from typing import Any
 import fsspec
 import numpy as np
 
-# Another folder, for what write.py has just written there.
 RELEASED = Path(__file__).with_name("data")
+# Another folder, for what write.py has just written there.
 DATA = Path(os.environ.get("CODA_COMPATIBILITY_DATA") or RELEASED)
 VERSIONS = sorted(
     (path.name for path in DATA.iterdir() if not path.name.startswith(".")),

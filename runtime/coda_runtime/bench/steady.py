@@ -33,9 +33,8 @@ def reference_seconds() -> float:
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(2))
     out = np.empty_like(a)
-    return statistics.median(
-        measure(lambda _: np.matmul(a, b, out=out), 0, repeats=_RUNS + 1)[1:]
-    )  # the first is slower
+    samples = measure(lambda _: np.matmul(a, b, out=out), 0, repeats=_RUNS + 1)
+    return statistics.median(samples[1:])  # the first one is slower
 
 
 def same_speed(seconds: Iterable[float]) -> bool:
