@@ -29,8 +29,9 @@ def _in(module: str, name: str) -> Callable[[], Backend]:
     return make
 
 
-# In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels, much faster than
-# onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who asks for them by name gets them.
+# In order of preference, fastest first: what backend="auto" goes by where `coda tune` has recorded nothing. The
+# quantizer's kernels, much faster than onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who
+# asks for them by name gets them.
 _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
     "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),
@@ -67,6 +68,12 @@ def automatic(formats: Collection[str]) -> tuple[str, ...]:
         for name, entry in _ENTRIES.items()
         if entry.automatic and (entry.formats is None or not set(entry.formats).isdisjoint(formats))
     )
+
+
+def is_automatic(name: str) -> bool:
+    """Return whether a backend is registered, and one that backend="auto" chooses from."""
+    entry = _ENTRIES.get(name)
+    return entry is not None and entry.automatic
 
 
 def runs(name: str, part: str) -> bool:
