@@ -21,7 +21,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
 from .backends.base import MAX_THREADS, LoadOptions
 from .backends.registry import is_automatic
 from .errors import InputError, OutputError, one_line
@@ -43,6 +42,7 @@ TUNED = ("encode", "decode")
 _MAX_BYTES, _MAX_DEPTH = 1 << 16, 8
 _MOST_TOLD = 6
 _LIBRARIES = tuple(dict.fromkeys((*ENGINE_LIBRARIES, *(name for extra in ENGINE_EXTRAS.values() for name in extra))))
+_OF_GPUS = ("tensorrt", "cuda")
 _told: set[str] = set()
 
 Facts = Mapping[str, str | int | float | None]
@@ -245,8 +245,9 @@ def facts_of(device: str) -> Facts:
         gpu = find_gpu(int(device.partition(":")[2]))
         found = (None, None, None) if gpu is None else (gpu.name, gpu.capability, gpu.driver)
         out |= dict(zip(("gpu", "capability", "driver"), found, strict=True))
-    out |= {name: version for name in _LIBRARIES if (version := installed_version(name)) is not None}
-    return {**out, "coda-runtime": __version__}
+    libraries = [name for name in _LIBRARIES if device != "cpu" or not name.startswith(_OF_GPUS)]
+    out |= {name: version for name in libraries if (version := installed_version(name)) is not None}
+    return {**out, "coda-runtime": installed_version("coda-runtime")}  # None where it runs from its source
 
 
 def _tuned(data: object, where: str) -> Tuned:
