@@ -179,6 +179,25 @@ def read(bundle: Bundle, device: str) -> Record | None:
     return record
 
 
+def records(bundle: Bundle) -> dict[str, Record | str]:
+    """Return what is recorded of a bundle, by device; of a record that does not hold here, why. Empty without a home."""
+    out: dict[str, Record | str] = {}
+    with contextlib.suppress(OutputError):
+        key = bundle_key(bundle)
+        for path in sorted(folder().glob(f"{key}-*.json")):
+            device = path.stem.removeprefix(f"{key}-").replace("cuda", "cuda:")
+            if not _is_device(device):
+                continue
+            try:
+                found = read(bundle, device)
+            except InputError as problem:
+                out[device] = str(problem)
+            else:
+                if found is not None:
+                    out[device] = found
+    return out
+
+
 def save(record: Record, bundle: Bundle) -> Path:
     """Write a record in the place of an earlier one, all of it or nothing. Raises OutputError."""
     path = record_path(bundle, record.device)
