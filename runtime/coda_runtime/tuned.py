@@ -28,7 +28,7 @@ from .format.bundle import Bundle
 from .format.parts import PARTS
 from .format.precision import PRECISIONS
 from .io.json_fields import Fields, compact_json, describe, is_int, is_object, parse_json
-from .io.private_files import is_ours, is_safe, write_private
+from .io.private_files import is_ours, is_safe, make_private, write_private
 from .io.regular_files import open_regular
 from .io.user_folders import own_cache
 from .machine.devices import count_cuda_devices, find_gpu
@@ -180,7 +180,7 @@ def read(bundle: Bundle, device: str) -> Record | None:
 
 
 def records(bundle: Bundle) -> dict[str, Record | str]:
-    """Return what is recorded of a bundle, by device; of a record that does not hold here, why. Empty without a home."""
+    """Return what is recorded of a bundle, by device; of a record that does not hold here, why."""
     out: dict[str, Record | str] = {}
     with contextlib.suppress(OutputError):
         key = bundle_key(bundle)
@@ -204,9 +204,8 @@ def save(record: Record, bundle: Bundle) -> Path:
     try:
         path.parent.parent.parent.mkdir(parents=True, exist_ok=True)
         for inner in (path.parent.parent, path.parent):
-            inner.mkdir(mode=0o700, exist_ok=True)
-            if not is_ours(inner):
-                inner.chmod(0o700)
+            if not make_private(inner):
+                raise OutputError(f"{inner} is another user's; set XDG_CACHE_HOME to a folder of your own")
         write_private(path, compact_json(record.to_json()).encode())
     except OSError as error:
         raise OutputError(

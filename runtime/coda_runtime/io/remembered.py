@@ -28,13 +28,8 @@ def remember(key: str, value: list[object]) -> None:
     with contextlib.suppress(OSError, OutputError):
         path = cache_path()
         path.parent.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not private_files.is_ours(path.parent):
-            # Of this user, but open to its group, as some systems make folders: what lies there is not believed.
-            if path.parent.is_symlink() or path.parent.stat().st_uid != os.geteuid():
-                return
-            path.unlink(missing_ok=True)
-            path.parent.chmod(0o700)
+        if not private_files.make_private(path.parent):
+            return
         entries = _read()
         entries.pop(key, None)
         entries[key] = value  # at the end: the oldest come first
