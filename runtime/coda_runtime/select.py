@@ -54,7 +54,7 @@ def backends_for(options: LoadOptions, artifacts: Sequence[Artifact]) -> list[Ba
     Raises BackendError for an unknown name, and for what is neither a name nor a backend.
     """
     if options.backend == "auto":
-        return [get_backend(name) for name in automatic({artifact.format for artifact in artifacts})]
+        return [get_backend(name) for name in automatic(artifacts)]
     return [named_backend(options)]
 
 

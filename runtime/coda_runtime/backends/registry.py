@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ..errors import BackendError
-from ..format.parts import PARTS, QUANTIZER
+from ..format.manifest import Artifact
+from ..format.parts import DECODER, ENCODER, PARTS, QUANTIZER
+from ..format.precision import BF16
 from .base import Backend
 
 
@@ -17,6 +19,7 @@ class _Entry:
     formats: tuple[str, ...] | None = None  # known before its module is imported; None: it has to be asked
     parts: tuple[str, ...] = tuple(PARTS)
     automatic: bool = True
+    unasked: tuple[str, ...] | None = None  # the precisions that "auto" may choose it for; None: all that it runs
 
 
 def _in(module: str, name: str) -> Callable[[], Backend]:
@@ -31,11 +34,16 @@ def _in(module: str, name: str) -> Callable[[], Backend]:
 
 # In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels, much faster than
 # onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who asks for them by name gets them.
+# OpenVINO gives other near ties than onnxruntime, so that installing it must not change ids: unasked it runs bf16 alone,
+# and that where onnxruntime does not. It lacks the loop that quantizers search in.
 _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
     "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),
     "cuda": _Entry(_in(".ptx.backend", "PtxBackend"), ("ptx",), parts=(QUANTIZER.name,), automatic=False),
     "onnxruntime": _Entry(_in(".onnxruntime.backend", "OnnxRuntimeBackend"), ("onnx",)),
+    "openvino": _Entry(
+        _in(".openvino.backend", "OpenVinoBackend"), ("onnx",), parts=(ENCODER.name, DECODER.name), unasked=(BF16,)
+    ),
 }
 
 
@@ -60,12 +68,20 @@ def names() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
-def automatic(formats: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the backends that backend="auto" chooses from for these formats, most preferred first."""
+def automatic(artifacts: Collection[Artifact]) -> tuple[str, ...]:
+    """Return the names of the backends that backend="auto" chooses from to load one of these, most preferred first."""
     return tuple(
         name
         for name, entry in _ENTRIES.items()
-        if entry.automatic and (entry.formats is None or not set(entry.formats).isdisjoint(formats))
+        if entry.automatic and any(_may_be_chosen(entry, artifact) for artifact in artifacts)
+    )
+
+
+def _may_be_chosen(entry: _Entry, artifact: Artifact) -> bool:
+    return (
+        artifact.part in entry.parts
+        and (entry.formats is None or artifact.format in entry.formats)
+        and (entry.unasked is None or artifact.precision in entry.unasked)
     )
 
 
