@@ -26,7 +26,7 @@ from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.format.parity import parity_json
 from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
-from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, Threshold
+from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, Threshold, precision_of
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_threshold
 from coda_runtime.parity.samples import PARITY_FILE
@@ -72,6 +72,8 @@ def check_precisions(precisions: Sequence[str]) -> None:
     for precision in precisions:
         if precision not in DTYPES:
             raise InputError(f"precision {precision!r} is unknown, expected some of {', '.join(DTYPES)}")
+        if precision_of(precision).is_integer:
+            raise InputError(f"precision {precision!r} cannot be exported yet")
     if not precisions or len(set(precisions)) != len(precisions):
         raise InputError(f"name each precision once and at least one, found {','.join(precisions) or 'none'}")
 
@@ -182,7 +184,7 @@ def export_bundle(
                 "versions": versions(),
                 "opset": {**opsets, QUANTIZER.name: QUANTIZER_OPSET},
                 "flops": flops,
-                "floors": {name: dataclasses.asdict(thresholds[name]) for name in dict.fromkeys((FP32, *precisions))},
+                "floors": {name: thresholds[name].to_json() for name in dict.fromkeys((FP32, *precisions))},
             },
             default_precision=precisions[0],
             artifacts=tuple(artifacts),

@@ -71,7 +71,7 @@ def add_precisions(
     source = Bundle.open(bundle)
     check_lacks(source, precisions)
     before = source.manifest
-    floors = {name: dataclasses.asdict(threshold) for name, threshold in recorded_thresholds(before).items()}
+    floors = {name: threshold.to_json() for name, threshold in recorded_thresholds(before).items()}
     if folded.spec.to_json() != source.spec.to_json():
         raise InputError(f"{source.folder} is of another tokenizer, of other sizes: name the one it was exported from")
     source.verify()
@@ -87,7 +87,7 @@ def add_precisions(
             provenance={
                 **before.provenance,
                 **{key: {**_object(before.provenance.get(key)), **new} for key, new in told.items()},
-                "floors": floors | {name: dataclasses.asdict(thresholds[name]) for name in precisions},
+                "floors": floors | {name: thresholds[name].to_json() for name in precisions},
             },
         )
         meter = ParityMeter(Bundle(folder, manifest, b""), reference, images)

@@ -128,9 +128,9 @@ def test_verify_a_precision_without_a_threshold(tiny_bundle: Path, tiny_folder: 
     copy = _with_provenance(tiny_bundle, tmp_path / "bundle")
     manifest = json.loads((copy / "manifest.json").read_text())
     for artifact in manifest["artifacts"]:
-        artifact["precision"] = artifact["precision"].replace("fp16", "int8")
+        artifact["precision"] = artifact["precision"].replace("fp16", "int4")
     (copy / "manifest.json").write_text(json.dumps(manifest))
     measured = verify_parity(copy, tiny_folder)
     reason = measured["encoder.fp16.onnx"]["onnxruntime:cpu"]["reason"]
-    assert reason.startswith("there is no threshold for precision 'int8', only for fp32, fp16, bf16")
+    assert reason.startswith("there is no threshold for precision 'int4', only for fp32, fp16, bf16")
     assert measured["encoder.fp32.onnx"]["onnxruntime:cpu"]["step_agreement"] >= 0.999

@@ -383,7 +383,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path, folded: Folded, reference: To
 @pytest.mark.parametrize(
     ("precisions", "message"),
     [
-        (("int8",), "precision 'int8' is unknown, expected some of fp32, fp16, bf16"),
+        (("int4",), "precision 'int4' is unknown, expected some of fp32, fp16, bf16"),
         (("fp32", "FP16"), "precision 'FP16' is unknown"),
         ((), "at least one, found none"),
         (("fp32", "fp32"), "name each precision once.*found fp32,fp32"),

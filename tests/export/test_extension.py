@@ -122,7 +122,7 @@ def test_engines_of_the_new_precision_are_built_beside_the_old(
     ("precisions", "error", "message"),
     [
         (["fp16", "fp32"], InputError, r"has fp32 already: name precisions that it lacks, or .* --force"),
-        (["int8"], InputError, "precision 'int8' is unknown"),
+        (["int4"], InputError, "precision 'int4' is unknown"),
         ([], InputError, "at least one, found none"),
         (["bf16"], OutputError, r"holds 'decoder\.bf16\.onnx', which is not the bundle's and would be lost"),
     ],

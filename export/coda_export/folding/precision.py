@@ -14,7 +14,12 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+}
 
 # A diffusers encoder's or decoder's last layers with weights, in order: GroupNorm, and after its SiLU the convolution.
 _LAST = ("conv_norm_out", "conv_out")
@@ -34,10 +39,11 @@ class _Cast(nn.Module):
 def lowered(body: nn.Module, precision: str) -> nn.Module:
     """Return ``body``, a diffusers encoder or decoder, computing in ``precision``, float32 in and out.
 
-    fp32 returns it as it is; otherwise it is copied. Raises ``KeyError`` for a precision not in ``DTYPES``.
+    fp32 returns it as it is, and so does int8, whose integers are made of the finished graph (coda_export.int8);
+    otherwise it is copied. Raises ``KeyError`` for a precision not in ``DTYPES``.
     """
     dtype = DTYPES[precision]
-    if dtype is torch.float32:
+    if dtype is torch.float32 or not dtype.is_floating_point:
         return body
     low = copy.deepcopy(body).to(dtype)
     for name, module in list(low.named_modules()):

@@ -72,8 +72,15 @@ def recorded_thresholds(manifest: Manifest) -> dict[str, Threshold]:
     """
     recorded = manifest.provenance.get("floors", {})
     try:
-        return {name: Threshold(float(f["min_agreement"]), float(f["min_psnr"])) for name, f in recorded.items()}
+        return {name: _recorded(entry) for name, entry in recorded.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ManifestError(
             f"provenance.floors is not an object of thresholds ({error}): export the bundle again"
         ) from error
+
+
+def _recorded(entry: Mapping[str, float]) -> Threshold:
+    drop = entry.get("max_psnr_drop")
+    return Threshold(
+        float(entry["min_agreement"]), float(entry["min_psnr"]), max_psnr_drop=None if drop is None else float(drop)
+    )

@@ -97,7 +97,7 @@ def test_several_precisions_and_what_could_not_be_run(
     ("settings", "message"),
     [
         (["--precision", "fp16", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
-        (["--precision", "int8"], "precision 'int8' is unknown"),
+        (["--precision", "int4"], "precision 'int4' is unknown"),
         (["--precision", ","], "name each precision once and at least one"),
         (["--engine", "tensorrt"], 'pip install "tensorrt>=11"'),
         (["--engine", "tensorrt-rtx", "--target", "sm90"], "has no target sm90"),

@@ -38,8 +38,8 @@ def test_low_convolutions_between_float32_ends(precision: str, dtype: torch.dtyp
 
 
 def test_an_unknown_precision() -> None:
-    with pytest.raises(KeyError, match="int8"):
-        lowered(body(), "int8")
+    with pytest.raises(KeyError, match="int4"):
+        lowered(body(), "int4")
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

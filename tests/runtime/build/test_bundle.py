@@ -273,8 +273,8 @@ def test_measured_parity_is_written_and_a_failed_gate_leaves_nothing(sealed: Pat
 
 
 def test_what_is_rejected_before_anything_is_built(sealed: Path, copy: Copy, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="precision 'int8' is unknown, expected some of fp32, fp16, bf16"):
-        add_engines(sealed, dataclasses.replace(REQUEST, precisions=("int8",)), out=tmp_path / "a")
+    with pytest.raises(InputError, match="precision 'int4' is unknown, expected some of fp32, fp16, bf16"):
+        add_engines(sealed, dataclasses.replace(REQUEST, precisions=("int4",)), out=tmp_path / "a")
     with pytest.raises(InputError, match="no ONNX files in 'fp16' to build from, only in fp32; add it: coda export"):
         add_engines(sealed, dataclasses.replace(REQUEST, precisions=("fp16",)), out=tmp_path / "a")
     with pytest.raises(InputError, match="exists; name a folder that does not"):

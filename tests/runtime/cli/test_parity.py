@@ -271,12 +271,12 @@ class TestVerify:
         assert (unit, sizes) == ("dB", "1,2,4")
 
     def test_a_precision_without_a_threshold(self, bundle: Path, tmp_path: Path) -> None:
-        def to_int8(artifact: Artifact) -> Artifact:
-            return dataclasses.replace(artifact, precision="int8") if artifact.part == "encoder" else artifact
+        def to_int4(artifact: Artifact) -> Artifact:
+            return dataclasses.replace(artifact, precision="int4") if artifact.part == "encoder" else artifact
 
-        folder = reseal(bundle, tmp_path / "int8", to_int8)
+        folder = reseal(bundle, tmp_path / "int4", to_int4)
         reason = report("verify", folder, "--parity")["unmeasured"]["encoder.fp32.onnx"]
-        assert reason.startswith("onnxruntime:auto: there is no threshold for precision 'int8', only for")
+        assert reason.startswith("onnxruntime:auto: there is no threshold for precision 'int4', only for")
 
     def test_a_search_table_in_a_precision_without_a_threshold(self, bundle: Path, tmp_path: Path) -> None:
         def to_fp64(artifact: Artifact) -> Artifact:
