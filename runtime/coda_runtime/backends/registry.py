@@ -9,7 +9,7 @@ from importlib import import_module
 from ..errors import BackendError
 from ..format.manifest import Artifact
 from ..format.parts import DECODER, ENCODER, PARTS, QUANTIZER
-from ..format.precision import BF16
+from ..format.precision import PRECISIONS
 from .base import Backend
 
 
@@ -34,15 +34,19 @@ def _in(module: str, name: str) -> Callable[[], Backend]:
 
 # In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels, much faster than
 # onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who asks for them by name gets them.
-# OpenVINO gives other near ties than onnxruntime, so that installing it must not change ids: unasked it runs bf16 alone,
-# and that where onnxruntime does not. It lacks the loop that quantizers search in.
+# OpenVINO decides near ties otherwise than onnxruntime, and installing it must not change ids: unasked it runs what
+# onnxruntime's own CPU provider cannot, and nothing else. It lacks the loop that quantizers search in.
+_BEYOND_ONNXRUNTIME = tuple(name for name, precision in PRECISIONS.items() if not precision.onnxruntime_cpu)
 _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
     "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),
     "cuda": _Entry(_in(".ptx.backend", "PtxBackend"), ("ptx",), parts=(QUANTIZER.name,), automatic=False),
     "onnxruntime": _Entry(_in(".onnxruntime.backend", "OnnxRuntimeBackend"), ("onnx",)),
     "openvino": _Entry(
-        _in(".openvino.backend", "OpenVinoBackend"), ("onnx",), parts=(ENCODER.name, DECODER.name), unasked=(BF16,)
+        _in(".openvino.backend", "OpenVinoBackend"),
+        ("onnx",),
+        parts=(ENCODER.name, DECODER.name),
+        unasked=_BEYOND_ONNXRUNTIME,
     ),
 }
 

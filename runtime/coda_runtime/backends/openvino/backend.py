@@ -16,15 +16,12 @@ from ...errors import (
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
-from ...format.precision import BF16, FP32
+from ...format.precision import PRECISIONS, precision_of
 from ...machine.processors import default_threads, describe_cpu, usable_count
 from ...requirements import pip_install
 from ..base import Backend, LoadOptions
 from . import executed, library
 from .session import OpenVinoSession
-
-# Left to itself OpenVINO computes every graph in bf16 where the processor has it.
-_HINTS = {FP32: "f32", BF16: "bf16"}
 
 
 class OpenVinoBackend(Backend):
@@ -32,7 +29,7 @@ class OpenVinoBackend(Backend):
 
     name = library.NAME
     formats: tuple[str, ...] = ("onnx",)
-    precisions: tuple[str, ...] | None = tuple(_HINTS)
+    precisions: tuple[str, ...] | None = tuple(name for name, known in PRECISIONS.items() if known.openvino_type)
 
     def missing(self) -> MissingDependencyError | None:
         """Return None if the package openvino is installed."""
@@ -56,8 +53,8 @@ class OpenVinoBackend(Backend):
                 'backend="onnxruntime"'
             )
         try:
-            if artifact.precision == BF16 and "BF16" not in library.capabilities():
-                return _without_bf16(artifact)
+            if _lacks(artifact):
+                return _without(artifact)
         except CodaError as error:
             return error
         return library.left_behind()
@@ -91,7 +88,7 @@ class OpenVinoBackend(Backend):
                 f"{path} has {len(compiled.inputs)} inputs and {len(compiled.outputs)} outputs; expected one of each; "
                 "export it again"
             )
-        problem = executed.problem(compiled, artifact.precision, artifact.file)
+        problem = executed.problem(compiled, precision_of(artifact.precision), artifact.file)
         if problem is not None:
             raise problem
         return OpenVinoSession(openvino, compiled)
@@ -99,19 +96,32 @@ class OpenVinoBackend(Backend):
 
 def _settings(artifact: Artifact, options: LoadOptions) -> dict[str, Any]:
     """Return the properties that a file is compiled with."""
+    precision = precision_of(artifact.precision)
     threads = default_threads() if options.threads is None else options.threads
-    # Pinned, the threads of two processes would sit on the same cores.
-    settings = {"INFERENCE_PRECISION_HINT": _HINTS[artifact.precision], "ENABLE_CPU_PINNING": False, "NUM_STREAMS": 1}
+    settings: dict[str, Any] = {
+        # Left to itself it computes in the lowest type that the processor has.
+        "INFERENCE_PRECISION_HINT": precision.openvino_hint or precision.openvino_type,
+        # Pinned, the threads of two processes would sit on the same cores.
+        "ENABLE_CPU_PINNING": False,
+        "NUM_STREAMS": 1,
+    }
     if threads is not None:
-        # One stream runs one call at a time. Callers side by side have one each, as many as the processors hold.
-        settings["NUM_STREAMS"] = max(1, usable_count() // threads)
-        settings["INFERENCE_NUM_THREADS"] = threads * settings["NUM_STREAMS"]
+        # One stream runs one call at a time: callers side by side have one each, as many as the processors hold.
+        streams = max(1, usable_count() // threads)
+        settings |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
     return settings
 
 
-def _without_bf16(artifact: Artifact) -> DeviceError:
+def _lacks(artifact: Artifact) -> bool:
+    """Return whether the processor lacks a floating-point type that only some have."""
+    precision = precision_of(artifact.precision)
+    needs_type = precision.is_lowered and not precision.is_integer
+    return needs_type and precision.openvino_type.upper() not in library.capabilities()
+
+
+def _without(artifact: Artifact) -> DeviceError:
     cpu = describe_cpu()
     return DeviceError(
-        f"{artifact.file} is in bf16, and this processor ({cpu['model'] or cpu['machine']}) does not compute in it; "
-        'run it on a GPU, or, if the bundle has fp32 too, pass precision="fp32"'
+        f"{artifact.file} is in {artifact.precision}, in which this processor ({cpu['model'] or cpu['machine']}) does "
+        'not compute; run it on a GPU, or, if the bundle has fp32 too, pass precision="fp32"'
     )

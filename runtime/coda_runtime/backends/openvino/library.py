@@ -61,12 +61,13 @@ def _without_converter() -> Iterator[None]:
     if NAME in sys.modules or _CONVERTER in sys.modules:
         yield
         return
-    sys.modules[_CONVERTER] = None  # type: ignore[assignment] - Python's way to say that a module is not there
+    modules: dict[str, Any] = sys.modules
+    modules[_CONVERTER] = None  # Python's way to say that a module is not there
     try:
         yield
     finally:
-        if sys.modules.get(_CONVERTER, ...) is None:
-            del sys.modules[_CONVERTER]
+        if modules.get(_CONVERTER, ...) is None:
+            del modules[_CONVERTER]
 
 
 def core() -> Any:

@@ -26,18 +26,19 @@ class OpenVinoSession:
 
         Raises BackendError, DeviceMemoryError where a smaller batch might do.
         """
+        # Held until the run is over: the tensor below shares its memory, and does not keep it.
+        array = np.ascontiguousarray(batch)
         try:
-            # Of its own for each call, in microseconds: a request that is kept keeps what it was given and what it gave.
+            # One for each call, made in microseconds: one that is kept keeps what it was given and what it gave.
             request = self._compiled.create_infer_request()
-            request.set_input_tensor(self._tensor(batch))
+            request.set_input_tensor(self._tensor(array))
             result: npt.NDArray[Any] = request.infer()[0]
         except Exception as error:  # OpenVINO's are plain RuntimeErrors, and its bindings raise what they like
             raise run_error(error, f"{batch.dtype} {list(batch.shape)}") from error
         return result
 
-    def _tensor(self, batch: npt.NDArray[Any]) -> Any:
-        array = np.ascontiguousarray(batch)
-        # Memory that may be written is read where it is; for any other the bindings would refuse that.
+    def _tensor(self, array: npt.NDArray[Any]) -> Any:
+        # Memory that may be written is read where it is; of any other the bindings take a copy only.
         return self._openvino.Tensor(array, shared_memory=array.flags.writeable)
 
     def close(self) -> None:
