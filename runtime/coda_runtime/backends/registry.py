@@ -19,7 +19,7 @@ class _Entry:
     formats: tuple[str, ...] | None = None  # known before its module is imported; None: it has to be asked
     parts: tuple[str, ...] = tuple(PARTS)
     automatic: bool = True
-    unasked: tuple[str, ...] | None = None  # the precisions that "auto" may choose it for; None: all that it runs
+    unasked: tuple[str, ...] | None = None  # what "auto" may choose it for by itself, precisions; None: all it runs
 
 
 def _in(module: str, name: str) -> Callable[[], Backend]:
@@ -32,10 +32,11 @@ def _in(module: str, name: str) -> Callable[[], Backend]:
     return make
 
 
-# In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels, much faster than
-# onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who asks for them by name gets them.
-# OpenVINO decides near ties otherwise than onnxruntime, and installing it must not change ids: unasked it runs what
-# onnxruntime's own CPU provider cannot, and nothing else. It lacks the loop that quantizers search in.
+# In order of preference, fastest first: what backend="auto" goes by where `coda tune` has recorded nothing. The
+# quantizer's kernels, much faster than onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who
+# asks for them by name gets them. OpenVINO decides near ties otherwise than onnxruntime, and installing it must not
+# change ids: by itself "auto" runs on it what onnxruntime's own CPU provider cannot run, and a record of `coda tune`
+# all else. It lacks the loop that quantizers search in.
 _BEYOND_ONNXRUNTIME = tuple(name for name, precision in PRECISIONS.items() if not precision.onnxruntime_cpu)
 _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
@@ -77,16 +78,21 @@ def automatic(artifacts: Collection[Artifact]) -> tuple[str, ...]:
     return tuple(
         name
         for name, entry in _ENTRIES.items()
-        if entry.automatic and any(_may_be_chosen(entry, artifact) for artifact in artifacts)
+        if any(
+            _loads(entry, artifact) and (entry.unasked is None or artifact.precision in entry.unasked)
+            for artifact in artifacts
+        )
     )
 
 
-def _may_be_chosen(entry: _Entry, artifact: Artifact) -> bool:
-    return (
-        artifact.part in entry.parts
-        and (entry.formats is None or artifact.format in entry.formats)
-        and (entry.unasked is None or artifact.precision in entry.unasked)
-    )
+def recordable(artifacts: Collection[Artifact]) -> tuple[str, ...]:
+    """Return the names of the backends that "auto" takes to load one of these where `coda tune` has recorded them."""
+    return tuple(name for name, entry in _ENTRIES.items() if any(_loads(entry, artifact) for artifact in artifacts))
+
+
+def _loads(entry: _Entry, artifact: Artifact) -> bool:
+    of_its_format = entry.formats is None or artifact.format in entry.formats
+    return entry.automatic and artifact.part in entry.parts and of_its_format
 
 
 def runs(name: str, part: str) -> bool:
