@@ -95,6 +95,12 @@ def _loads(entry: _Entry, artifact: Artifact) -> bool:
     return entry.automatic and artifact.part in entry.parts and of_its_format
 
 
+def is_automatic(name: str) -> bool:
+    """Return whether a backend is registered, and one that backend="auto" chooses from, be it by a record alone."""
+    entry = _ENTRIES.get(name)
+    return entry is not None and entry.automatic
+
+
 def runs(name: str, part: str) -> bool:
     """Return whether a backend is for a part at all; others go by backend="auto". True for unknown names."""
     entry = _ENTRIES.get(name)
