@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .backends.base import Backend, LoadOptions
-from .backends.registry import automatic, get_backend, runs
+from .backends.registry import automatic, get_backend, recordable, runs
 from .backends.tensorrt.library import LIBRARIES
 from .errors import BackendError, BundleError, CodaError, EngineMismatchError, InputError
 from .format.bundle import Bundle
@@ -57,8 +57,10 @@ def backends_for(options: LoadOptions, artifacts: Sequence[Artifact], preferred:
     Raises BackendError for an unknown name, and for what is neither a name nor a backend.
     """
     if options.backend == "auto":
-        names = automatic({artifact.format for artifact in artifacts})
-        return [get_backend(name) for name in sorted(names, key=lambda name: name != preferred)]
+        names = automatic(artifacts)
+        if preferred in recordable(artifacts):
+            names = (preferred, *(name for name in names if name != preferred))
+        return [get_backend(name) for name in names]
     return [named_backend(options)]
 
 
@@ -75,7 +77,7 @@ def named_backend(options: LoadOptions) -> Backend:
 def choose(bundle: Bundle, part: str, options: LoadOptions, preferred: str | None = None) -> Chosen:
     """Return what a part runs on here: the first candidate that may, for "auto" of those that were measured.
 
-    `preferred` is the backend that "auto" asks first: it allows no more than "auto" does.
+    `preferred` is the backend that "auto" asks first, if a record may name it.
 
     Raises InputError for a precision that the bundle lacks, BundleError for one that the part lacks, BackendError where
     no backend asked for loads its format, and the reason of the first candidate (for "auto" of the last) where none
@@ -105,14 +107,14 @@ def choose(bundle: Bundle, part: str, options: LoadOptions, preferred: str | Non
 
 
 def alternatives(bundle: Bundle, options: LoadOptions) -> Iterator[tuple[str, str | None]]:
-    """Yield the name of each backend that "auto" chooses from and that loads the encoder or decoder in a precision.
+    """Yield the name of each backend that a record may name and that loads the encoder or decoder in a precision.
 
     With it comes why it may not run the whole bundle here, in the precision and on the device of `options`, None where
     it may. What a backend is not for goes by "auto". Raises InputError for a precision that the bundle lacks.
     """
     precision = choose_precision(bundle.manifest, options.precision)
     found = [a for part in PARTS if has_precisions(part) for a in bundle.manifest.find(part, precision=precision)]
-    for backend in backends_for(replace(options, backend="auto"), found):
+    for backend in map(get_backend, recordable(found)):
         named = replace(options, backend=backend.name)
         problem: CodaError | None = None
         for part in PARTS:

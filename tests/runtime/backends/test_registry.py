@@ -92,7 +92,7 @@ def test_a_missing_library_is_raised_and_not_skipped(sealed: Path) -> None:
 
 
 def test_names_are_taken_once(fake: FakeBackend) -> None:
-    assert names() == ("tensorrt", "tensorrt-rtx", "cuda", "onnxruntime", "fake")
+    assert names() == ("tensorrt", "tensorrt-rtx", "cuda", "onnxruntime", "openvino", "fake")
     assert get_backend("fake") is fake
     with pytest.raises(BackendError, match="already exists"):
         register("fake", lambda: fake)
