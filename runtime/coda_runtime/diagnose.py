@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import tuned
 from .backends.onnxruntime.library import load_library
 from .backends.onnxruntime.plugins import installed_plugins, may_take
-from .errors import MissingDependencyError, one_line
+from .errors import MissingDependencyError, OutputError, one_line
 from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .machine.processors import describe_cpu
 from .requirements import ENGINE_LIBRARIES, how_to_install, installed_version, needed, pip_install
@@ -36,6 +37,7 @@ def diagnose() -> dict[str, Any]:
         "onnxruntime": _onnxruntime(),
         "plugins": _plugins(),
         "nvidia": _nvidia(),
+        "tuning": _tuning(),
         "libraries": {name: installed_version(name) for name in (*_OPTIONAL, *_OF_COMMANDS)},
     }
     report["advice"] = _advise(report)
@@ -79,6 +81,15 @@ def _plugins() -> list[dict[str, Any]]:
         problem = one_line(error, limit=None).replace(code, "...")
     empty: dict[str, Any] = {"providers": [], "devices": [], "problem": f"it does not load: {problem}"}
     return [{"name": plugin.distribution, "version": plugin.version, **empty} for plugin in found]
+
+
+def _tuning() -> dict[str, Any]:
+    """Return where `coda tune` keeps its records, and how many there are; `coda inspect` tells those of a bundle."""
+    try:
+        folder = tuned.folder()
+    except OutputError:
+        return {"folder": None, "records": 0}
+    return {"folder": str(folder), "records": len(list(folder.glob("*.json")))}
 
 
 def _nvidia() -> dict[str, Any]:

@@ -51,5 +51,8 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
             nvidia["problem"] or f"{names}, driver {nvidia['driver'] or 'not found'}, CUDA {nvidia['cuda'] or 'none'}",
         )
     )
+    tuning = report["tuning"]
+    if tuning["records"]:
+        rows.append(("coda tune", f"{tuning['records']} recorded in {tuning['folder']}"))
     rows += [(name, version or "not installed") for name, version in report["libraries"].items()]
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,14 @@ def usable_count() -> int:
 def default_threads() -> int | None:
     """Return the threads of one run where nobody asked for a number; None leaves it to the engine library.
 
-    Libraries take one for each physical core that they see. Under a quota of fewer processors that many threads, which
-    wait busily for each other, use it up, and the kernel stops them all until the next period.
+    Libraries take one for each physical core of the machine, whether this process may use it or not: neither a quota
+    nor a cpuset nor taskset is looked at. Threads that wait busily for each other then share processors, or use a quota
+    up and are stopped until the next period. So None only where the machine's cores are those that may be used.
     """
-    quota = cpu_quota()
-    if quota is None or int(quota) >= _physical_cores():
-        return None
-    return max(1, int(quota))
+    may_use, quota = physical_cores(), cpu_quota()
+    if quota is not None:
+        may_use = max(1, min(may_use, int(quota)))
+    return None if may_use == _count_cores(_online_cpus()) else may_use
 
 
 def cpu_quota() -> float | None:
@@ -84,15 +85,25 @@ def _quota_v1(folder: Path) -> float | None:
         return None
 
 
-def _physical_cores() -> int:
-    """Count the cores of the processors that may be used: two threads of one core share it."""
+def physical_cores() -> int:
+    """Count the cores of the processors that this process may use: two threads of one core share it."""
+    return _count_cores(usable_cpus())
+
+
+def _count_cores(cpus: Iterable[int]) -> int:
     cores = set()
-    for cpu in usable_cpus():
+    for cpu in cpus:
         try:
             cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
         except OSError:
             cores.add(str(cpu))
     return len(cores)
+
+
+def _online_cpus() -> Iterable[int]:
+    """Return the numbers of all processors that run, whoever may use them: those that are off have no topology."""
+    found = [int(folder.parent.name[3:]) for folder in _CPUS.glob("cpu[0-9]*/topology")]
+    return found or range(os.cpu_count() or 1)
 
 
 def has_avx2() -> bool:
