@@ -139,7 +139,7 @@ PRECISIONS: Mapping[str, Precision] = {
             "bfloat16",
             itemsize=2,
             threshold=Threshold(0.93, 45.0),
-            layer_error=0.03,
+            layer_error=0.02,
             min_opset=22,
             tensorrt_type="BF16",
             tensorrt_pattern="bf16|bfloat16|bfp16",
