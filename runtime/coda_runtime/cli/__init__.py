@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from types import FrameType
+from typing import TextIO
 
 from ..requirements import RUNTIME_EXTRAS, how_to_install
 
@@ -40,7 +41,14 @@ def _print_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning of ours or of a library as `base.warn` does: a line of source means nothing to who types."""
     from .base import warn
 

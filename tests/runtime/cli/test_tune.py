@@ -20,10 +20,11 @@ from coda_runtime import tuned
 from coda_runtime.backends.registry import is_automatic
 from coda_runtime.cli import app
 from coda_runtime.format.bundle import Bundle
+from coda_runtime.machine.processors import usable_cpus
 from tests.runtime import measurable, tiny
 from tests.runtime.cli.conftest import CODE, Run
 
-FAST = ("--device", "cpu", "--backend", "onnxruntime", "--seconds", "0.01", "--repeat-process", "1")
+FAST = ("--device", "cpu", "--backend", "onnxruntime", "--seconds", "0.01", "--repeat-process", "1", "--busy")
 ROW = {
     "operation", "precision", "backend", "threads", "batch", "latency_s", "images_per_s", "processes", "disturbed",
     "unasked", "best",
@@ -73,7 +74,7 @@ def test_measured_shown_recorded_followed_and_forgotten(coda: Run, bundle: Path,
 
 
 def test_every_backend_that_is_here_is_measured_or_told(coda: Run, bundle: Path) -> None:
-    quick = ("--threads", "1", "--seconds", "0.01", "--repeat-process", "1")
+    quick = ("--threads", "1", "--seconds", "0.01", "--repeat-process", "1", "--busy")
     done = coda("tune", bundle, "--device", "cpu", *quick, "--json")
     assert done.returncode == 0, done
     data: dict[str, Any] = json.loads(done.stdout)
@@ -177,3 +178,20 @@ def _is_worker(pid: str) -> bool:
         return "coda_runtime.bench.worker" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:  # it has ended
         return False
+
+
+def test_what_other_work_disturbed_is_not_recorded(coda: Run, bundle: Path) -> None:
+    """Another process computes meanwhile, on every processor."""
+    busy = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in usable_cpus()]
+    try:
+        done = coda("tune", bundle, *(word for word in FAST if word != "--busy"), "--threads", "1")
+        same = coda("tune", bundle, *FAST, "--threads", "1", "--json")
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert done.returncode == 3, done
+    assert "disturbed" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("warning: nothing is recorded for it; run it again when")
+    assert same.returncode == 0, same
+    assert Path(json.loads(same.stdout)["record"]) == record(bundle)

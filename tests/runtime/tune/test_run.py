@@ -155,8 +155,16 @@ def test_where_all_are_disturbed_they_count_and_it_is_told(bundle: Path, tmp_pat
     slow = {f"{who} {number}": (1.0, 0.9) for who in ("second None", "second 1") for number in range(9)}
     outcome = measured(bundle, tmp_path, slow=slow)
     assert outcome.best["fp32", "encode"].disturbed
-    assert any("other work disturbed some of the best throughout" in warning for warning in outcome.warnings)
+    assert any("disturbed every process of some of the best" in warning for warning in outcome.warnings)
     assert processes(tmp_path)["second None"] == 4, "no more often than twice as many"
+    assert outcome.tuned == {}, "nothing is recorded"
+
+
+def test_where_other_work_never_ends(bundle: Path, tmp_path: Path) -> None:
+    slow = {f"{who} {number}": (1.0, 0.9) for who in ("second None", "second 1") for number in range(9)}
+    outcome = measured(bundle, tmp_path, slow=slow, busy=True)
+    assert outcome.tuned["fp32"].measured["encode"].disturbed
+    assert processes(tmp_path)["second None"] == 2
 
 
 def test_a_setting_that_fails_is_skipped(bundle: Path, tmp_path: Path) -> None:
