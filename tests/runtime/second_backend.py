@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 from coda_runtime.backends import registry
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -17,9 +18,8 @@ class Second(OnnxRuntimeBackend):
 
 @contextmanager
 def registered(*, automatic: bool = True) -> Iterator[None]:
-    """It is there inside the block, least preferred."""
-    registry.register(NAME, Second, automatic=automatic)
-    try:
+    """It and ONNX Runtime's are there inside the block and no others, whatever is installed; least preferred."""
+    entries = {name: entry for name, entry in registry._ENTRIES.items() if name == "onnxruntime"}
+    with mock.patch.object(registry, "_ENTRIES", entries):
+        registry.register(NAME, Second, automatic=automatic)
         yield
-    finally:
-        registry.unregister(NAME)

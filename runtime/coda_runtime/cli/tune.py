@@ -27,6 +27,8 @@ coda tune bundle --throughput --batch 1,8,32
 coda tune bundle --latency 50 --max-psnr-drop 0.1"""
 _COLUMNS = ("", "operation", "precision", "backend", "threads", "batch", "median", "images/s", "processes")
 _SEVERAL = "several separated by commas; by default all that may run here"
+_INCONCLUSIVE = 3
+"""The exit code where other work disturbed what was measured, as that of `coda bench compare`."""
 _OWN = ("backend", "precision", "threads", "providers", "reproducible", "nvtx", "ignore_tuning", "color")
 
 
@@ -68,6 +70,7 @@ _OWN = ("backend", "precision", "threads", "providers", "reproducible", "nvtx", 
 @click.option(
     "--timeout", type=float, default=600.0, show_default=True, help="Maximum seconds for one call, or for loading."
 )
+@click.option("--busy", is_flag=True, help="Other work always goes on here: record what was measured beside it.")
 @click.option("--dry-run", is_flag=True, help="Measure and print, and leave the record as it is.")
 @click.option("--forget", is_flag=True, help="Measure nothing, and remove the record.")
 @json_option
@@ -123,6 +126,7 @@ def command(
             batches=() if asked["batch"] is None else several("--batch", asked["batch"], int),
             seconds=asked["seconds"],
             rounds=asked["repeat_process"],
+            busy=asked["busy"],
             silence_s=asked["timeout"],
             hooks=Hooks(describe=bar.describe, advance=bar.advance),
         )
@@ -138,11 +142,14 @@ def command(
     for warning in outcome.warnings:
         warn(warning)
     default = opened.manifest.default_precision
-    lacking = None if wanted.precisions and default not in wanted.precisions else outcome.lacking(default, aim)
-    if lacking is not None or not outcome.tuned:
-        raise InputError(
-            f"{lacking or 'no setting keeps the bound'}; nothing is recorded for it: allow more, or leave it out"
-        )
+    wanted_precision = default if not wanted.precisions or default in wanted.precisions else wanted.precisions[0]
+    if wanted_precision in outcome.tuned:
+        return
+    if (lacking := outcome.lacking(wanted_precision, aim)) is not None:
+        raise InputError(f"{lacking}; nothing is recorded for it: allow more, or leave --latency out")
+    if any(row.disturbed for row in outcome.best.values()):
+        warn("nothing is recorded for it; run it again when the machine is quiet, or if it never is, with --busy")
+        click.get_current_context().exit(_INCONCLUSIVE)
 
 
 def _count(text: str) -> int | None:

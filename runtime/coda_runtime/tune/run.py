@@ -34,7 +34,10 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured. `best` has the row of each (precision, operation), where one keeps the bound."""
+    """What was measured.
+
+    `best` has the row of each (precision, operation), where one keeps the bound; `tuned` is what may be recorded.
+    """
 
     settings: Sequence[Candidate]
     rows: Sequence[Row]
@@ -75,6 +78,7 @@ def tune(
     batches: Sequence[int] = (),
     seconds: float = 0.3,
     rounds: int = 3,
+    busy: bool = False,
     silence_s: float = SILENCE_S,
     hooks: Hooks | None = None,
 ) -> Outcome:
@@ -89,6 +93,7 @@ def tune(
         batches: images per call; none stand for the aim's own.
         seconds: the least time of each measurement in each process.
         rounds: how many processes measure the best few; up to as many again where other work disturbed them.
+        busy: whether other work belongs to the machine: what it disturbed is recorded too.
         silence_s: a process is stopped when one call, or loading, takes longer.
         hooks: progress.
 
@@ -111,7 +116,7 @@ def tune(
             cells.run()
         finals = _finals(settings, _rows(_summarised(measured), ()), aim)
         for number in range(1, 2 * rounds):
-            if number >= rounds and not _more_needed(_rows(_summarised(measured), finals), rounds):
+            if number >= rounds and (busy or not _more_needed(_rows(_summarised(measured), finals), rounds)):
                 break
             for index in sorted(finals, reverse=bool(number % 2)):
                 measured[index].run()
@@ -128,8 +133,8 @@ def tune(
     outcome = Outcome(settings, rows, skipped, {}, {}, machine_warnings(around.load_before, None, around.throttled))
     best, warnings = _best(outcome, aim), list(outcome.warnings)
     if any(row.disturbed for row in best.values()):
-        warnings.append("other work disturbed some of the best throughout; run `coda tune` again when it is quiet")
-    return replace(outcome, best=best, tuned=_tuned(best, found), warnings=warnings)
+        warnings.append("other work, or another speed of the machine, disturbed every process of some of the best")
+    return replace(outcome, best=best, tuned=_tuned(best, found, busy), warnings=warnings)
 
 
 def record_of(outcome: Outcome, bundle: Bundle, options: LoadOptions, aim: Aim) -> Record:
@@ -204,12 +209,12 @@ def _best(outcome: Outcome, aim: Aim) -> dict[Key, Row]:
     return {key: row for key, row in found.items() if row is not None}
 
 
-def _tuned(best: Mapping[Key, Row], found: Sequence[Cell]) -> dict[str, Tuned]:
-    """Return what is recorded of each precision whose operations all have a best setting."""
+def _tuned(best: Mapping[Key, Row], found: Sequence[Cell], busy: bool) -> dict[str, Tuned]:
+    """Return what is recorded of each precision whose operations all have a best setting, which nothing disturbed."""
     out = {}
     for precision in dict.fromkeys(name for name, _ in best):
         rows = {operation: best[precision, operation] for operation in TUNED if (precision, operation) in best}
-        if len(rows) < len(TUNED):
+        if len(rows) < len(TUNED) or (not busy and any(row.disturbed for row in rows.values())):
             continue
         parts: dict[str, Setting] = {}
         for operation, row in rows.items():
