@@ -25,8 +25,8 @@ from . import executed, integers, library
 from .session import OpenVinoSession
 
 _IN_FLOAT32 = (
-    "sums of bytes overflow on this processor, so OpenVINO computes {0} graphs in float32: to {0}'s ids and images, and no "
-    'faster than fp32; pass precision="fp32" where the bundle has it'
+    "sums of bytes overflow on this processor, so OpenVINO computes {0} graphs in float32, no faster than fp32; where "
+    'the bundle has fp32, precision="fp32" loses nothing'
 )
 
 
@@ -68,8 +68,9 @@ class OpenVinoBackend(Backend):
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> OpenVinoSession:
         """Load one file, and read back what it is computed in.
 
-        Where integers overflow on this processor they are left to float32, with a RuntimeWarning. Raises what `check` returns, ArtifactError, BackendError where OpenVINO computes in another precision than
-        the file's, DeviceMemoryError.
+        Where sums of integers overflow on this processor they are left to float32, with a RuntimeWarning. Raises what
+        `check` returns, ArtifactError, BackendError where OpenVINO computes in another precision than the file's,
+        DeviceMemoryError.
         """
         problem = self.check(bundle, artifact, options)
         if problem is not None:
