@@ -57,6 +57,11 @@ class ParityMeter:
         images = ParityImages(reference.samples.images, "samples in the bundle")
         return cls(bundle, reference, images, samples=reference.samples)
 
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle whose artifacts are measured."""
+        return self._bundle
+
     @cached_property
     def samples(self) -> ParitySamples:
         """The images and what the reference made of them."""
