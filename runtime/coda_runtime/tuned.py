@@ -80,7 +80,10 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured, and where: `facts` are what has to be the same for it to be followed."""
+    """What was measured, and where: `facts` are what has to be the same for it to be followed.
+
+    `device` is "cpu" or "cuda".
+    """
 
     bundle: str
     device: str
@@ -106,7 +109,7 @@ class Record:
         facts = fields.take("facts", _is_facts, "an object of text and numbers")
         record = cls(
             bundle=fields.take("bundle", _is_digest, "64 lower-case hexadecimal digits"),
-            device=fields.take("device", _is_device, '"cpu" or "cuda:N"'),
+            device=fields.take("device", _is_kind, '"cpu" or "cuda"'),
             aim=fields.string("aim"),
             precisions={name: _tuned(value, f"precisions.{name}") for name, value in precisions.items()},
             facts=facts,
@@ -117,7 +120,7 @@ class Record:
 
     def outdated(self, bundle: Bundle, device: str) -> list[str]:
         """Return what is not as it was when this was measured, in words; empty where all is."""
-        if self.bundle != bundle_key(bundle) or self.device != device:
+        if self.bundle != bundle_key(bundle) or self.device != _kind(device):
             return ["it belongs to another bundle or device"]
         now = facts_of(device)
         changed = [name for name in dict.fromkeys((*now, *self.facts)) if now.get(name) != self.facts.get(name)]
@@ -149,7 +152,7 @@ def follow(bundle: Bundle, options: LoadOptions, precision: str) -> Mapping[str,
 
 
 def read(bundle: Bundle, device: str) -> Record | None:
-    """Return the record of a bundle on a device ("cpu" or "cuda:N"), None if there is none.
+    """Return the record of a bundle on a device ("cpu" or "cuda:N"), None if there is none. GPUs of a model share one.
 
     Raises InputError for one that does not hold here, which says why and what to do; OutputError without a home.
     """
@@ -185,8 +188,8 @@ def records(bundle: Bundle) -> dict[str, Record | str]:
     with contextlib.suppress(OutputError):
         key = bundle_key(bundle)
         for path in sorted(folder().glob(f"{key}-*.json")):
-            device = path.stem.removeprefix(f"{key}-").replace("cuda", "cuda:")
-            if not _is_device(device):
+            device = path.stem.removeprefix(f"{key}-")
+            if not _is_kind(device):
                 continue
             try:
                 found = read(bundle, device)
@@ -233,7 +236,7 @@ def folder() -> Path:
 
 def record_path(bundle: Bundle, device: str) -> Path:
     """Return where the record of a bundle and a device is. Raises OutputError where there is no home."""
-    return folder() / f"{bundle_key(bundle)}-{device.replace(':', '')}.json"
+    return folder() / f"{bundle_key(bundle)}-{_kind(device)}.json"
 
 
 def bundle_key(bundle: Bundle) -> str:
@@ -244,8 +247,13 @@ def bundle_key(bundle: Bundle) -> str:
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
+def make_record(bundle: Bundle, device: str, aim: str, precisions: Mapping[str, Tuned]) -> Record:
+    """Return a record of this machine as it is now."""
+    return Record(bundle_key(bundle), _kind(device), aim, precisions, facts_of(device))
+
+
 def device_of(options: LoadOptions) -> str:
-    """Return the device that a record is kept for: "cuda:N", or "cpu"; "auto" is the first GPU where there is one."""
+    """Return the device that `options` mean: "cuda:N", or "cpu"; "auto" is the first GPU where there is one."""
     index = options.cuda_index()
     if index is None and options.device == "auto" and count_cuda_devices() > 0:
         index = 0
@@ -260,7 +268,7 @@ def facts_of(device: str) -> Facts:
         out |= {"machine": cpu["machine"], "processor": cpu["model"], "instructions": " ".join(cpu["flags"])}
         out |= {"cores": cpu["cores"], "quota": cpu_quota()}
     else:
-        gpu = find_gpu(int(device.partition(":")[2]))
+        gpu = find_gpu(int(device.partition(":")[2] or 0))
         found = (None, None, None) if gpu is None else (gpu.name, gpu.capability, gpu.driver)
         out |= dict(zip(("gpu", "capability", "driver"), found, strict=True))
     libraries = [name for name in _LIBRARIES if device != "cpu" or not name.startswith(_OF_GPUS)]
@@ -322,8 +330,13 @@ def _is_digest(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
-def _is_device(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"cpu|cuda:[0-9]{1,4}", value) is not None
+def _kind(device: str) -> str:
+    """Return "cpu" or "cuda": which number a GPU has says nothing of it, its model does (`facts_of`)."""
+    return device.partition(":")[0]
+
+
+def _is_kind(value: object) -> bool:
+    return value in ("cpu", "cuda")
 
 
 def _is_facts(value: object) -> bool:

@@ -24,6 +24,7 @@ from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.parts import PARTS
 from coda_runtime.format.precision import FP32
 from coda_runtime.machine import processors
+from coda_runtime.machine.devices import Gpu
 from coda_runtime.tuned import Figures, Record, Setting, Tuned
 from tests.runtime import second_backend, tiny
 
@@ -44,8 +45,7 @@ def _second() -> Iterator[None]:
 def recorded(bundle: Bundle, precision: str = FP32, **settings: Setting) -> Path:
     """Record these settings of parts, and ONNX Runtime's own threads for the others."""
     parts = dict.fromkeys(PARTS, Setting("onnxruntime", None)) | settings
-    key, facts = tuned.bundle_key(bundle), tuned.facts_of("cpu")
-    return tuned.save(Record(key, "cpu", "a test", {precision: Tuned(parts, FIGURES)}, facts), bundle)
+    return tuned.save(tuned.make_record(bundle, "cpu", "a test", {precision: Tuned(parts, FIGURES)}), bundle)
 
 
 def loaded(bundle: Bundle, **options: Any) -> dict[str, tuple[str, int, bool]]:
@@ -154,8 +154,6 @@ def test_a_library_that_came_later(bundle: Bundle, monkeypatch: pytest.MonkeyPat
 
 
 def test_facts_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from coda_runtime.machine.devices import Gpu
-
     monkeypatch.setattr(tuned, "find_gpu", lambda index: Gpu(f"Made-up {index}", "sm90", "13.0"))
     found = tuned.facts_of("cuda:1")
     assert {name: found[name] for name in ("gpu", "capability", "driver")} == {
@@ -173,7 +171,20 @@ def test_facts_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_a_record_of_a_gpu_is_for_that_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_a_model_share_a_record(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = ["Made-up 1", "Made-up 1", "Made-up 2"]
+    monkeypatch.setattr(tuned, "find_gpu", lambda index: Gpu(models[index], "sm90", "13.0"))
+    parts = dict.fromkeys(PARTS, Setting("onnxruntime", None))
+    tuned.save(tuned.make_record(bundle, "cuda:0", "a test", {FP32: Tuned(parts, FIGURES)}), bundle)
+    for device in ("cuda", "cuda:0", "cuda:1"):
+        assert tuned.read(bundle, device) is not None
+    assert tuned.read(bundle, "cpu") is None
+    assert list(tuned.records(bundle)) == ["cuda"]
+    with pytest.raises(InputError, match="gpu is 'Made-up 2' and was 'Made-up 1'"):
+        tuned.read(bundle, "cuda:2")
+
+
+def test_a_record_of_the_cpu_is_for_the_cpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is a GPU, "auto" means it: what was found on the CPU is for who names the CPU."""
     recorded(bundle, decoder=Setting("second", 1))
     monkeypatch.setattr(tuned, "count_cuda_devices", lambda: 1)
@@ -216,7 +227,8 @@ def _setting(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         (lambda data: data.update(format="x"), "format is 'x'; expected \"coda-tuning\""),
         (lambda data: data.update(format_version=2), "format_version is 2; expected 1"),
         (lambda data: data.update(facts={"a": []}), "facts is"),
-        (lambda data: data.update(device="cuda:0"), "belongs to another bundle or device"),
+        (lambda data: data.update(device="cuda"), "belongs to another bundle or device"),
+        (lambda data: data.update(device="cuda:0"), 'device is \'cuda:0\'; expected "cpu" or "cuda"'),
         (lambda data: data.update(bundle="a" * 64), "belongs to another bundle or device"),
         (lambda data: data.pop("aim"), "the key aim is missing"),
     ],

@@ -184,5 +184,5 @@ def _row(outcome: Outcome, row: Row, is_best: bool, latency: str, images: str) -
     setting = outcome.settings[row.setting]
     threads = "auto" if setting.threads is None else setting.threads
     processes = f"{row.processes}, disturbed" if row.disturbed else row.processes
-    mark = "best" if is_best else "default" if setting.unasked else ""
+    mark = ", ".join(word for word, holds in (("best", is_best), ("default", setting.unasked)) if holds)
     return mark, row.operation, setting.precision, setting.backend, threads, row.batch, latency, images, processes

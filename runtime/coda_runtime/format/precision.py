@@ -83,8 +83,9 @@ class Precision:
     Layers of the sample and of the published shapes with random weights lose 4e-6 in fp32 and 0.066 in int8 at most."""
     openvino_hint: str | None = None
     """The inference precision to set on OpenVINO's plugin, None to leave it alone."""
-    openvino_type: str = ""
-    """What OpenVINO calls it in a layer that it has compiled; empty where the backend openvino does not run it."""
+    openvino_pattern: str = ""
+    """What OpenVINO calls it in a layer that it has compiled, as a regular expression; empty where the backend openvino
+    does not run it."""
 
     @property
     def is_float32(self) -> bool:
@@ -121,7 +122,7 @@ PRECISIONS: Mapping[str, Precision] = {
             tensorrt_pattern="fp32|tf32|float",
             min_share=1.0,
             openvino_hint="f32",
-            openvino_type="f32",
+            openvino_pattern="f32",
         ),
         Precision(
             FP16,
@@ -145,7 +146,7 @@ PRECISIONS: Mapping[str, Precision] = {
             tensorrt_pattern="bf16|bfloat16|bfp16",
             min_share=_LOWERED_SHARE,
             onnxruntime_cpu=False,
-            openvino_type="bf16",
+            openvino_pattern="bf16",
         ),
         # Judged by what a user loses: the picture. A token that differs is most often a neighbour as good as the other.
         Precision(
@@ -158,7 +159,7 @@ PRECISIONS: Mapping[str, Precision] = {
             tensorrt_pattern="int8",
             min_share=_LOWERED_SHARE,
             openvino_hint="f32",
-            openvino_type="i8",
+            openvino_pattern="[iu]8",
         ),
     )
 }

@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _PROC, _CGROUPS, _CPUS = Path("/proc"), Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 # Those that engine libraries choose their kernels by.
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
+_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8",
+    "asimd", "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+# The instructions that compute in bf16, and those that multiply bytes and add them up in 32 bits.
+_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+_BYTES = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 
 
 def usable_cpus() -> list[int]:
@@ -118,6 +124,19 @@ def has_avx2() -> bool:
             features = importlib.import_module(f"{module}._multiarray_umath").__cpu_features__
             return bool(features.get("AVX2") and features.get("FMA3"))
     return False
+
+
+def instructions_for(cpu: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """Return a processor's instructions for "bf16" and for "int8"; empty where it has none, None where nobody tells.
+
+    `cpu` is what `describe_cpu` gives.
+    """
+    if not cpu["flags"]:
+        return {"bf16": None, "int8": None}
+    return {
+        "bf16": [flag for flag in _BF16 if flag in cpu["flags"]],
+        "int8": [flag for flag in _BYTES if flag in cpu["flags"]],
+    }
 
 
 def describe_cpu() -> dict[str, Any]:

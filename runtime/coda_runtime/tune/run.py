@@ -20,7 +20,7 @@ from ..bench.steady import undisturbed
 from ..errors import BackendError
 from ..format.bundle import Bundle
 from ..format.parts import OPERATIONS
-from ..tuned import TUNED, Figures, Record, Setting, Tuned, bundle_key, device_of, facts_of
+from ..tuned import TUNED, Figures, Record, Setting, Tuned, device_of, make_record
 from .aims import Aim, Row
 from .settings import Candidate, Skipped, Wanted, find_settings
 
@@ -139,8 +139,7 @@ def tune(
 
 def record_of(outcome: Outcome, bundle: Bundle, options: LoadOptions, aim: Aim) -> Record:
     """Return what is recorded of an outcome, for the machine as it is now."""
-    device = device_of(options)
-    return Record(bundle_key(bundle), device, str(aim), outcome.tuned, facts_of(device))
+    return make_record(bundle, device_of(options), str(aim), outcome.tuned)
 
 
 def _summarised(measured: Sequence[Cells]) -> list[Cell]:

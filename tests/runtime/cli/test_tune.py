@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from coda_runtime import tuned
 from coda_runtime.backends.registry import is_automatic
 from coda_runtime.cli import app
 from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.parts import PARTS, QUANTIZER
+from coda_runtime.format.precision import FP32
 from coda_runtime.machine.processors import usable_cpus
+from coda_runtime.tuned import Figures, Setting, Tuned
 from tests.runtime import measurable, tiny
 from tests.runtime.cli.conftest import CODE, Run
 
@@ -90,6 +94,20 @@ def test_every_backend_that_is_here_is_measured_or_told(coda: Run, bundle: Path)
     assert {of["threads"] for of in data["rows"]} == {1}
     assert json.loads(Path(data["record"]).read_text())["precisions"] == data["best"]
     assert sum(of["best"] for of in data["rows"]) == 2
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_a_backend_that_auto_takes_by_a_record_alone(bundle: Path) -> None:
+    """OpenVINO, in fp32; quantizers stay on ONNX Runtime, which alone searches in them."""
+    opened = Bundle.open(bundle)
+    parts = {part: Setting("onnxruntime" if part == QUANTIZER.name else "openvino", 1) for part in PARTS}
+    figures = dict.fromkeys(tuned.TUNED, Figures(1, 0.01, 100.0, 3, False))
+    tuned.save(tuned.make_record(opened, "cpu", "a test", {FP32: Tuned(parts, figures)}), opened)
+    with coda_runtime.load(bundle, "cpu") as tok:
+        assert {of.part: of.backend for of in tok.artifacts} == {part: of.backend for part, of in parts.items()}
+        assert all(of.tuned for of in tok.artifacts)
+    with coda_runtime.load(bundle, "cpu", ignore_tuning=True) as tok:
+        assert {of.backend for of in tok.artifacts} == {"onnxruntime"}
 
 
 def test_a_bound_that_nothing_keeps(coda: Run, bundle: Path) -> None:

@@ -161,3 +161,13 @@ def test_a_process_that_is_held_to_one_processor(tmp_path: Path) -> None:
     for command in ways:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.split() == ["1", "1"], done
+
+
+def test_instructions_for_low_precisions() -> None:
+    def found(*flags: str) -> dict[str, list[str] | None]:
+        return processors.instructions_for({"flags": list(flags)})
+
+    assert found() == {"bf16": None, "int8": None}
+    assert found("avx2") == {"bf16": [], "int8": []}
+    assert found("avx512f", "avx512_vnni", "avx512_bf16") == {"bf16": ["avx512_bf16"], "int8": ["avx512_vnni"]}
+    assert found("asimd", "asimddp") == {"bf16": [], "int8": ["asimddp"]}

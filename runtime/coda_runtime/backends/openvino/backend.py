@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from ...errors import (
@@ -16,12 +17,17 @@ from ...errors import (
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
-from ...format.precision import PRECISIONS, precision_of
+from ...format.precision import FP32, PRECISIONS, precision_of
 from ...machine.processors import default_threads, describe_cpu, usable_count
 from ...requirements import pip_install
 from ..base import Backend, LoadOptions
-from . import executed, library
+from . import executed, integers, library
 from .session import OpenVinoSession
+
+_IN_FLOAT32 = (
+    "sums of bytes overflow on this processor, so OpenVINO computes {0} graphs in float32, no faster than fp32; where "
+    'the bundle has fp32, precision="fp32" loses nothing'
+)
 
 
 class OpenVinoBackend(Backend):
@@ -29,7 +35,7 @@ class OpenVinoBackend(Backend):
 
     name = library.NAME
     formats: tuple[str, ...] = ("onnx",)
-    precisions: tuple[str, ...] | None = tuple(name for name, known in PRECISIONS.items() if known.openvino_type)
+    precisions: tuple[str, ...] | None = tuple(name for name, known in PRECISIONS.items() if known.openvino_pattern)
 
     def missing(self) -> MissingDependencyError | None:
         """Return None if the package openvino is installed."""
@@ -62,16 +68,22 @@ class OpenVinoBackend(Backend):
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> OpenVinoSession:
         """Load one file, and read back what it is computed in.
 
-        Raises what `check` returns, ArtifactError, BackendError where OpenVINO computes in another precision than
-        the file's, DeviceMemoryError.
+        Where sums of integers overflow on this processor they are left to float32, with a RuntimeWarning. Raises what
+        `check` returns, ArtifactError, BackendError where OpenVINO computes in another precision than the file's,
+        DeviceMemoryError.
         """
         problem = self.check(bundle, artifact, options)
         if problem is not None:
             raise problem
         openvino, core = library.load_library(), library.core()
+        precision, settings = precision_of(artifact.precision), _settings(artifact, options)
+        in_float32 = precision.is_integer and not integers.are_exact()
+        if in_float32:
+            warnings.warn(_IN_FLOAT32.format(precision.name), RuntimeWarning, stacklevel=2)
+            settings |= integers.WITHOUT
         path, data = bundle.path(artifact), bundle.read(artifact)
         try:
-            compiled = core.compile_model(core.read_model(data, b""), "CPU", _settings(artifact, options))
+            compiled = core.compile_model(core.read_model(data, b""), "CPU", settings)
         except Exception as error:  # OpenVINO's are plain RuntimeErrors
             told = library.cause(error)
             if library.is_out_of_memory(error):
@@ -88,7 +100,8 @@ class OpenVinoBackend(Backend):
                 f"{path} has {len(compiled.inputs)} inputs and {len(compiled.outputs)} outputs; expected one of each; "
                 "export it again"
             )
-        problem = executed.problem(compiled, precision_of(artifact.precision), artifact.file)
+        computed = precision_of(FP32) if in_float32 else precision
+        problem = executed.problem(compiled, computed, artifact.file)
         if problem is not None:
             raise problem
         return OpenVinoSession(openvino, compiled)
@@ -100,7 +113,7 @@ def _settings(artifact: Artifact, options: LoadOptions) -> dict[str, Any]:
     threads = default_threads() if options.threads is None else options.threads
     settings: dict[str, Any] = {
         # Left to itself it computes in the lowest type that the processor has.
-        "INFERENCE_PRECISION_HINT": precision.openvino_hint or precision.openvino_type,
+        "INFERENCE_PRECISION_HINT": precision.openvino_hint or precision.openvino_pattern,
         # Pinned, the threads of two processes would sit on the same cores.
         "ENABLE_CPU_PINNING": False,
         "NUM_STREAMS": 1,
@@ -116,7 +129,7 @@ def _lacks(artifact: Artifact) -> bool:
     """Return whether the processor lacks a floating-point type that only some have."""
     precision = precision_of(artifact.precision)
     needs_type = precision.is_lowered and not precision.is_integer
-    return needs_type and precision.openvino_type.upper() not in library.capabilities()
+    return needs_type and precision.openvino_pattern.upper() not in library.capabilities()
 
 
 def _without(artifact: Artifact) -> DeviceError:

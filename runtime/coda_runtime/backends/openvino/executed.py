@@ -27,6 +27,11 @@ class Layer:
         """Whether it is one, of any kind."""
         return self.kind in _CONVOLUTIONS
 
+    @property
+    def is_float(self) -> bool:
+        """Whether it gives numbers of floating point."""
+        return _FLOAT.fullmatch(self.precision) is not None
+
     def __str__(self) -> str:
         return f"{self.kind} in {self.precision}"
 
@@ -47,16 +52,14 @@ def problem(compiled: Any, precision: Precision, file: str) -> BackendError | No
     be in its type, and no layer in a floating-point type that is neither.
     """
     found = layers(compiled)
-    allowed = {precision_of(FP32).openvino_type, precision.openvino_type}
-    strange = Counter(
-        str(layer) for layer in found if _FLOAT.fullmatch(layer.precision) and layer.precision not in allowed
-    )
+    allowed = f"{precision_of(FP32).openvino_pattern}|{precision.openvino_pattern}"
+    strange = Counter(str(layer) for layer in found if layer.is_float and not re.fullmatch(allowed, layer.precision))
     if strange:
         return _not_kept(file, precision, ", ".join(f"{count} {what}" for what, count in sorted(strange.items())))
     convolutions = [layer for layer in found if layer.is_convolution]
-    kept = sum(layer.precision == precision.openvino_type for layer in convolutions)
+    kept = sum(re.fullmatch(precision.openvino_pattern, layer.precision) is not None for layer in convolutions)
     if kept < precision.min_share * len(convolutions):
-        return _not_kept(file, precision, f"{kept} of {len(convolutions)} convolutions in {precision.openvino_type}")
+        return _not_kept(file, precision, f"{kept} of {len(convolutions)} convolutions in it")
     return None
 
 

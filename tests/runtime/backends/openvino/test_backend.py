@@ -82,7 +82,7 @@ def test_what_is_computed_in_another_type_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(module, "_settings", lambda *given: {**settings(*given), "INFERENCE_PRECISION_HINT": "f32"})
     bundle, artifact = graphs.write_convolutions(tmp_path, "fp32")
     told = dataclasses.replace(artifact, precision="bf16")
-    with pytest.raises(BackendError, match=r"is in bf16, and this openvino .* 0 of 3 convolutions in bf16"):
+    with pytest.raises(BackendError, match=r"is in bf16, and this openvino .* 0 of 3 convolutions in it"):
         OpenVinoBackend().load(bundle, told, LoadOptions())
 
 
