@@ -1,7 +1,7 @@
 """Encoding and decoding on a CPU: coda's runtime beside what one would wire up by hand, all in one run.
 
-``python -m benchmarks.bench_cpu --work DIR --json FILE [--shapes mar_v16384 flux_v65536] [--rounds 6] [--only NAME...]``
-measures whole operations at batch 1. In each round each pipeline has a process of its own, one after another, so that
+``python -m benchmarks.bench_cpu --work DIR --json FILE [--shapes mar_v16384 flux_v65536] [--rounds 6] [--only NAME
+...]`` measures whole operations at batch 1. In each round each pipeline has a process of its own, so that
 its memory goes with it and a machine that slows down slows all of them. FILE is written after every process, and what
 it has already is not measured again: a run that was cut goes on, and more ``--rounds`` add to it. ``--table`` prints
 what FILE has as Markdown and measures nothing; ``--prepare`` exports what DIR is to hold and measures nothing.

@@ -1,7 +1,8 @@
 """Where the time of a bundle's encoder and decoder goes, operator by operator, by onnxruntime's own profiler.
 
-``python -m benchmarks.bench_operators BUNDLE [--precision int8] [--parts encoder decoder] [--rounds 5]
-[--json FILE]``: float32, or another precision, on the CPU provider, batch 1, with random input; and how fast the part computes beside a large matrix product by NumPy.
+``python -m benchmarks.bench_operators BUNDLE [--precision int8] [--parts encoder decoder] [--rounds 5] [--json FILE]``:
+float32, or another precision, on the CPU provider, batch 1, with random input; and how fast the part computes beside a
+large float32 product of matrices by NumPy.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -98,7 +98,7 @@ def vae_graphs(shape: Shape) -> list[Path]:
                 warnings.simplefilter("ignore")
                 made = torch.onnx.export(module, (example,), dynamo=True, verbose=False)
                 assert made is not None
-                made.save(file, external_data=True)
+                made.save(file)  # the halves are below the two gigabytes of one file
         files.append(file)
     return files
 
@@ -121,6 +121,7 @@ def onnxruntime_by_hand(shape: Shape) -> Iterator[Pipeline]:
 def onnxruntime_int8_by_hand(shape: Shape) -> Iterator[Pipeline]:
     """Run them quantised by `quantize_static` with its defaults: every operator that it knows."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self, name: str, rows: NDArray[np.float32]) -> None:
@@ -136,7 +137,10 @@ def onnxruntime_int8_by_hand(shape: Shape) -> Iterator[Pipeline]:
     for file, rows in zip(vae_graphs(shape), given, strict=True):
         if not _int8(file).exists():
             name = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).get_inputs()[0].name
-            quantize_static(file, _int8(file), Reader(name, rows))
+            whole = file.with_suffix(".pre.onnx")
+            quant_pre_process(file, whole, skip_symbolic_shape=True)  # as onnxruntime's guide has it
+            quantize_static(whole, _int8(file), Reader(name, rows))
+            whole.unlink()
         files.append(_int8(file))
     yield around(shape, *(_session(file) for file in files))
 
@@ -154,7 +158,7 @@ def _session(file: Path) -> Vae:
 def openvino_by_hand(shape: Shape) -> Iterator[Pipeline]:
     """Run the VAE's graphs on OpenVINO with its defaults, which are bf16 where the processor has it."""
     os.environ.setdefault("OPENVINO_TELEMETRY", "0")
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
     core = openvino.Core()
 
@@ -167,6 +171,7 @@ def openvino_by_hand(shape: Shape) -> Iterator[Pipeline]:
 
 def torch_int8(shape: Shape) -> Iterator[Pipeline]:
     """Run the VAE quantised by torchao's PT2E flow for x86 and compiled: PyTorch's own way to int8 on a CPU."""
+    from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -178,16 +183,6 @@ def torch_int8(shape: Shape) -> Iterator[Pipeline]:
             prepared = prepare_pt2e(torch.export.export(module, (example,)).module(), quantizer)
             for row in torch.from_numpy(rows):
                 prepared(row[None].expand_as(example))
-            lowered.append(_compiled(convert_pt2e(prepared)))
+            made = lower_pt2e_quantized_to_x86(convert_pt2e(prepared), (example,))
+            lowered.append(torch.compile(made, dynamic=False))
     yield around(shape, *lowered)
-
-
-def _compiled(module: Any) -> Vae:
-    compiled = torch.compile(module, dynamic=False, options={"freezing": True})
-
-    def run(given: Tensor) -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return compiled(given)  # type: ignore[no-any-return]
-
-    return run

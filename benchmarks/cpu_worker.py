@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,16 @@ class Given:
             )
 
 
+def _ignoring(call: Callable[[], Any], _: int) -> object:
+    return call()
+
+
 def run(shape: peers.Shape, name: str, calls: int, keep: Path | None) -> dict[str, Any]:
     """Return the seconds of each call, and what else went on; raises whatever the pipeline does."""
     given = Given(shape)
     begun = time.perf_counter()
     with contextlib.contextmanager(peers.PIPELINES[name])(shape) as pipeline:
-        operations = {
+        operations: dict[str, Callable[[], Any]] = {
             "encode": partial(pipeline.encode, given.images),
             "decode": partial(pipeline.decode, given.ids),
         }
@@ -60,7 +65,7 @@ def run(shape: peers.Shape, name: str, calls: int, keep: Path | None) -> dict[st
         for _ in range(calls):
             for operation, call in operations.items():
                 time.sleep(PAUSE)
-                seconds[operation] += measure(lambda _, call=call: call(), 0, repeats=1)
+                seconds[operation] += measure(partial(_ignoring, call), 0, repeats=1)
         busy = others.share()
         after = reference_seconds()
     return {
