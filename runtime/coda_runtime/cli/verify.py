@@ -53,7 +53,7 @@ _NO_PARITY = (
 @click.option("--layers", "by_layer", is_flag=True, help="Compare every layer, and name the first that is off.")
 @click.option("--precision", default="auto", help="With --layers: whose layers to compare, e.g. int8.")
 @json_option
-@load_options(but=["precision", "color", "nvtx"])
+@load_options(but=["precision", "color", "nvtx", "ignore_tuning"])
 @click.pass_context
 def command(
     ctx: click.Context,
