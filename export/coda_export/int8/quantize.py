@@ -133,7 +133,7 @@ def _round_for_each(graph: onnx.GraphProto, wanted: set[str]) -> None:
 
 
 def _tidy(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the quantizer's graph as ours are written: without what it notes, each table stored once."""
+    """Return the quantizer's graph as ours are written: without what it notes, in an order."""
     del made.graph.value_info[:], made.metadata_props[:], made.opset_import[:]
     made.producer_name, made.producer_version, made.ir_version = (
         model.producer_name,
@@ -142,7 +142,7 @@ def _tidy(made: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
     )
     made.opset_import.extend(model.opset_import)
     _sort(made.graph)
-    _share_tables(made.graph)
+    _order_tables(made.graph)
     onnx.checker.check_model(made)
     return made
 
@@ -166,20 +166,13 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def _share_tables(graph: onnx.GraphProto) -> None:
-    """Store tables of equal content once, in the order of their names, and none that nobody reads."""
-    kept: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    tables = sorted(graph.initializer, key=lambda table: table.name)
-    names = {
-        table.name: kept.setdefault(
-            (table.data_type, tuple(table.dims), numpy_helper.to_array(table).tobytes()), table.name
-        )
-        for table in tables
-    }
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = names.get(name, name)
+def _order_tables(graph: onnx.GraphProto) -> None:
+    """Leave the tables that somebody reads, in the order of their names.
+
+    Scales and zero points stay apart where they are equal: for sums that cannot overflow onnxruntime replaces each by
+    one of its own, and does not load a graph in which two convolutions share one.
+    """
     read = {name for node in graph.node for name in node.input}
-    left = [table for table in tables if table.name in read]
+    left = sorted((table for table in graph.initializer if table.name in read), key=lambda table: table.name)
     del graph.initializer[:]
     graph.initializer.extend(left)
