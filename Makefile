@@ -87,7 +87,7 @@ $(DEMO_STAMP): $(VENV_STAMP) $(MANIFESTS)
 $(TEST_STAMP): $(VENV_STAMP) $(MANIFESTS)
 	@echo "Installing every extra and the development tools into $(VENV); the first time takes minutes, for PyTorch is large"
 	$(PIP) hatchling editables
-	$(PIP) --no-build-isolation -e 'runtime[cpu,openvino,images,cli,hub,serve,bulk,nvtx]' -e '.[dev]'
+	$(PIP) --no-build-isolation -e 'runtime[cpu,openvino,openvino-plugin,images,cli,hub,serve,bulk,nvtx]' -e '.[dev]'
 	$(PIP) --no-deps $(GPU_PARTS)
 	@$(BIN)/python tests/torchvision_schemas.py
 	@touch $(DEMO_STAMP) $@

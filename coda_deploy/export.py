@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from coda_deploy import calibration as calibration_photographs
 from coda_deploy import photographs
 from coda_deploy.folding import fold_tokenizer
+from coda_deploy.layers import TorchActivations
 from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
@@ -21,6 +23,8 @@ from coda_deploy.tokenizer.source import Source, open_source
 from coda_export import DEFAULT_THRESHOLDS, Calibration, ParityImages, Threshold, add_precisions, export_bundle
 from coda_export.bundle import check_out
 from coda_export.extension import check_lacks
+from coda_export.layers import PartLayers, compare_bundle
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
@@ -120,6 +124,7 @@ def export_tokenizer(
         thresholds=thresholds,
         provenance=provenance,
         license=config.license,
+        layers=functools.partial(TorchActivations, loaded),
         replace=replace,
         progress=progress,
     )
@@ -155,6 +160,7 @@ def extend_bundle(
         engines=engines,
         kernels=kernels,
         thresholds=thresholds,
+        layers=functools.partial(TorchActivations, loaded),
         progress=progress,
     )
 
@@ -184,6 +190,19 @@ def _load_own_tokenizer(bundle: Bundle, tokenizer: str | os.PathLike[str]) -> Co
             "name the tokenizer it was exported from"
         )
     return loaded
+
+
+def verify_layers(
+    bundle: Path, options: LoadOptions, tokenizer: str | os.PathLike[str] | None = None
+) -> Iterator[PartLayers]:
+    """Compare the layers of a bundle's graphs: see :func:`coda_export.layers.compare_bundle`.
+
+    ``tokenizer`` is what the bundle was made of, and its own modules what the graphs are compared with; without it they
+    are compared with the bundle's fp32 graphs. Raises as that does, and ``InputError`` for another tokenizer.
+    """
+    opened = Bundle.open(bundle)
+    beside = None if tokenizer is None else functools.partial(TorchActivations, _load_own_tokenizer(opened, tokenizer))
+    return compare_bundle(opened, options, beside)
 
 
 def verify_parity(bundle: Path, tokenizer: str | os.PathLike[str], images: Path | None = None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from coda_export.folding.precision import DTYPES
 from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, graph_opset, quantizer_graph
 from coda_export.int8 import Calibration, Scales, calibrated, quantized_graph, scales_for
 from coda_export.kernels import import_triton, write_kernels, write_search
+from coda_export.layers import LayersOf, naming_the_layer
 from coda_runtime.build.bundle import EngineRequest, build_into, check_request
 from coda_runtime.build.measuring import with_parity
 from coda_runtime.errors import BundleError, InputError, OutputError
@@ -149,6 +150,7 @@ def export_bundle(
     opset: int = DEFAULT_OPSET,
     provenance: Mapping[str, Any] | None = None,
     license: str | None = None,
+    layers: LayersOf | None = None,
     replace: bool = False,
     progress: Progress = lambda _: None,
 ) -> Manifest:
@@ -163,6 +165,8 @@ def export_bundle(
     caller says so. Without them the bundle has no recorded reference of its own.
 
     ``calibration`` are the images that int8's scales are taken from; none may be among ``images`` or ``samples``.
+
+    ``layers`` makes the tokenizer's own layers: with it an error about a part that falls short names the layer.
 
     ``engines`` are built of the graphs, and measured where they can run here. ``kernels`` adds the quantizer's GPU
     kernels as PTX, which the backend "cuda" runs.
@@ -204,7 +208,7 @@ def export_bundle(
         )
         known = taken if samples is images.pixels else None
         meter = ParityMeter(Bundle(folder, manifest, b""), reference, images, samples=known)
-        measured = [*measured_artifacts(meter, manifest.artifacts, thresholds, progress)]
+        measured = [*measured_artifacts(meter, manifest.artifacts, thresholds, progress, layers)]
         if kernels:
             progress("compiling the quantizer's GPU kernels")
             artifact = write_kernels(folder, folded.quantizer.search, folded.spec)
@@ -224,15 +228,23 @@ def versions() -> dict[str, str]:
 
 
 def measured_artifacts(
-    meter: ParityMeter, artifacts: Iterable[Artifact], thresholds: Mapping[str, Threshold], progress: Progress
+    meter: ParityMeter,
+    artifacts: Iterable[Artifact],
+    thresholds: Mapping[str, Threshold],
+    progress: Progress,
+    layers: LayersOf | None = None,
 ) -> Iterator[Artifact]:
-    """Yield the artifacts with the parity of graphs and search table. Raises ``ParityError`` under a threshold."""
+    """Yield the artifacts with the parity of graphs and search table.
+
+    Raises ``ParityError`` under a threshold; with ``layers`` it names the layer.
+    """
     for artifact in artifacts:
         if artifact.format != "onnx" and artifact.part != "search":
             yield artifact
             continue
         progress(f"comparing the {artifact.precision} {artifact.part} with the tokenizer")
         parity = meter.measure_search() if artifact.part == "search" else meter.measure(artifact)
-        for record in parity.values():
-            check_threshold(artifact.part, artifact.precision, record, thresholds[artifact.precision])
+        with naming_the_layer(meter, artifact, layers):
+            for record in parity.values():
+                check_threshold(artifact.part, artifact.precision, record, thresholds[artifact.precision])
         yield dataclasses.replace(artifact, parity=parity_json(parity))

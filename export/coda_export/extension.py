@@ -20,6 +20,7 @@ from coda_export.folding import Folded
 from coda_export.graphs import graph_opset
 from coda_export.int8 import Calibration, calibrated, scales_for
 from coda_export.kernels import import_triton, write_kernels
+from coda_export.layers import LayersOf
 from coda_runtime.build.bundle import EngineRequest, build_into, check_request, extending, with_engines
 from coda_runtime.build.measuring import with_parity
 from coda_runtime.errors import InputError, OutputError
@@ -55,6 +56,7 @@ def add_precisions(
     kernels: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     opset: int = DEFAULT_OPSET,
+    layers: LayersOf | None = None,
     progress: Progress = lambda _: None,
 ) -> Manifest:
     """Add an encoder and a decoder in each of ``precisions`` to a bundle of the same tokenizer; return its manifest.
@@ -96,7 +98,7 @@ def add_precisions(
             },
         )
         meter = ParityMeter(Bundle(folder, manifest, b""), reference, images)
-        measured = [*measured_artifacts(meter, written, thresholds, progress)]
+        measured = [*measured_artifacts(meter, written, thresholds, progress, layers)]
         if kernels and not before.find(QUANTIZER.name, format="ptx"):
             progress("compiling the quantizer's GPU kernels")
             artifact = write_kernels(folder, folded.quantizer.search, folded.spec)

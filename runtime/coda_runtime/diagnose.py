@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import tuned
 from .backends.onnxruntime.library import load_library
-from .backends.onnxruntime.plugins import installed_plugins, may_take
-from .errors import MissingDependencyError, one_line
+from .backends.onnxruntime.plugins import installed_plugins
+from .backends.openvino import library as openvino
+from .errors import MissingDependencyError, OutputError, one_line
+from .format.precision import precision_of
 from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
-from .machine.processors import describe_cpu
+from .machine.processors import describe_cpu, instructions_for
 from .requirements import ENGINE_LIBRARIES, how_to_install, installed_version, needed, pip_install
 
 _OPTIONAL = ("pillow", "click", "rich", "huggingface_hub")
@@ -35,9 +38,12 @@ def diagnose() -> dict[str, Any]:
         "engines": {name: version for name in ENGINE_LIBRARIES if (version := installed_version(name)) is not None},
         "onnxruntime": _onnxruntime(),
         "plugins": _plugins(),
+        "openvino": _openvino(),
         "nvidia": _nvidia(),
+        "tuning": _tuning(),
         "libraries": {name: installed_version(name) for name in (*_OPTIONAL, *_OF_COMMANDS)},
     }
+    report["precisions"] = _precisions(report)
     report["advice"] = _advise(report)
     return report
 
@@ -65,20 +71,77 @@ def _plugins() -> list[dict[str, Any]]:
         "import json; from coda_runtime.backends.onnxruntime import library, plugins; "
         "print(json.dumps(plugins.describe_plugins(library.load_library())))"
     )
-    # -P leaves the user's working directory out of the path; coda_runtime may lie in a folder that is on it here only.
-    command, folder = [sys.executable, "-P", "-c", code], str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path}
     try:
-        answer = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=30, check=True, env=environment
-        )
-        described: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
+        described: list[dict[str, Any]] = _asked(code)
         return described
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         problem = one_line(error, limit=None).replace(code, "...")
     empty: dict[str, Any] = {"providers": [], "devices": [], "problem": f"it does not load: {problem}"}
     return [{"name": plugin.distribution, "version": plugin.version, **empty} for plugin in found]
+
+
+def _openvino() -> dict[str, Any] | None:
+    """Return what the package openvino finds in this processor: capabilities, exact_integers, problem.
+
+    None where it is not installed. A process of its own asks it, as `_plugins`.
+    """
+    if openvino.missing() is not None:
+        return None
+    code = (
+        "import json; from coda_runtime.backends.openvino import integers, library; "
+        "print(json.dumps([sorted(library.capabilities()), integers.are_exact()]))"
+    )
+    try:
+        capabilities, exact = _asked(code)
+        return {"capabilities": capabilities, "exact_integers": exact, "problem": None}
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        problem = one_line(error, limit=None).replace(code, "...")
+    return {"capabilities": [], "exact_integers": None, "problem": f"it does not load: {problem}"}
+
+
+def _asked(code: str) -> Any:
+    """Return the JSON that Python code prints last, in a process of its own.
+
+    Raises OSError, SubprocessError, ValueError, IndexError.
+    """
+    # -P leaves the user's working directory out of the path; coda_runtime may lie in a folder that is on it here only.
+    command, folder = [sys.executable, "-P", "-c", code], str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    answer = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, timeout=30, check=True, env=environment
+    )
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def _precisions(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the precisions that need instructions of the processor: those it has, None if unknown, and what runs them.
+
+    `exact` is False where the largest sums overflow, so that what runs it takes a slower way round.
+    """
+    ort, native = report["onnxruntime"], report["openvino"]
+    plugins = [plugin["name"] for plugin in report["plugins"] if plugin["devices"]]
+    out = {}
+    for name, instructions in instructions_for(report["cpu"]).items():
+        precision, by = precision_of(name), list[str]()
+        if precision.onnxruntime_cpu:
+            by += ["onnxruntime"] if ort is not None and ort["problem"] is None else []
+        else:
+            by += [plugin for plugin in plugins if plugin == "onnxruntime-ep-openvino"]
+        if native is not None and name.upper() in native["capabilities"]:
+            by.append("openvino")
+        exact = native["exact_integers"] if precision.is_integer and native is not None else None
+        out[name] = {"instructions": instructions, "by": by, "exact": exact}
+    return out
+
+
+def _tuning() -> dict[str, Any]:
+    """Return where `coda tune` keeps its records, and how many there are; `coda inspect` tells those of a bundle."""
+    try:
+        folder = tuned.folder()
+    except OutputError:
+        return {"folder": None, "records": 0}
+    return {"folder": str(folder), "records": len(list(folder.glob("*.json")))}
 
 
 def _nvidia() -> dict[str, Any]:
@@ -123,13 +186,19 @@ def _advise(report: dict[str, Any]) -> list[str]:
         if plugin["problem"] is not None:
             again = pip_install(plugin["name"], options="--force-reinstall")
             advice.append(f"{plugin['name']} does not work ({plugin['problem']}): {again}")
-    if not has_gpu and _lacks_openvino(report):
+    if report["openvino"] is not None and report["openvino"]["problem"] is not None:
+        again = pip_install("openvino", options="--force-reinstall")
+        advice.append(f"openvino does not work ({report['openvino']['problem']}): {again}")
+    if not has_gpu:
         packages = pip_install(*needed("openvino"))
-        advice.append(f"this CPU computes in bf16, which bundles in bf16 need OpenVINO for: {packages}")
+        advice += [
+            f"this CPU computes in {name}, which bundles in {name} need OpenVINO for: {packages}"
+            for name in _lacking(report)
+        ]
     if has_gpu and "cuda-core" not in report["engines"]:
         here = [name for name in report["engines"] if name.startswith("tensorrt")]
         for extra in sorted({"tensorrt-rtx" if name.startswith("tensorrt-rtx") else "tensorrt" for name in here}):
-            advice.append(f"{extra} needs cuda-core to run engines: {pip_install(*needed('cuda'))}")  # noqa: PERF401
+            advice.append(f"{extra} needs cuda-core to run engines: {pip_install(*needed('cuda'))}")
     absent = [name for name in _OPTIONAL if report["libraries"][name] is None]
     advice += [f"{name} is not installed: {pip_install(name)}" for name in absent]
     for name, (extra, command) in _OF_COMMANDS.items():
@@ -142,12 +211,15 @@ def _advise(report: dict[str, Any]) -> list[str]:
     return advice
 
 
-def _lacks_openvino(report: dict[str, Any]) -> bool:
-    """Return whether the plugin would bring bf16 to this processor; once installed, its devices say what it brings."""
-    cpu = report["cpu"]
-    return (
-        may_take(cpu)
-        and bool({"amx_bf16", "avx512_bf16"} & set(cpu["flags"]))
-        and "onnxruntime-openvino" not in report["engines"]
-        and not any("OpenVINOExecutionProvider" in plugin["providers"] for plugin in report["plugins"])
-    )
+def _lacking(report: dict[str, Any]) -> list[str]:
+    """Return the precisions that the processor has instructions for, nothing here runs, and OpenVINO would."""
+    # Of Arm's processors OpenVINO uses other types.
+    if report["openvino"] is not None or report["cpu"]["machine"].lower() not in ("x86_64", "amd64"):
+        return []
+    if "onnxruntime-openvino" in report["engines"]:
+        return []
+    return [
+        name
+        for name, found in report["precisions"].items()
+        if found["instructions"] and not found["by"] and not precision_of(name).onnxruntime_cpu
+    ]

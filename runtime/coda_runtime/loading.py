@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Unpack
 
 from .backends.base import Backend, KeywordOptions, LoadOptions, Provider, Session, profiles_of
@@ -14,8 +15,9 @@ from .format.parts import PARTS
 from .hub_source import find_bundle
 from .machine.devices import count_cuda_devices
 from .nvtx_ranges import NvtxRanges, no_ranges
-from .select import choose
+from .select import choose, choose_precision
 from .tokenizer import LoadedArtifact, Tokenizer
+from .tuned import follow
 
 
 def load(
@@ -34,15 +36,16 @@ def load(
     Args:
         path_or_hub_id: the bundle's folder, or the Hugging Face Hub id of one, "org/name" or "org/name@revision".
         device: "cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one.
-        backend: a backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has.
+        backend: a backend's name, a `Backend` of your own, or "auto": what `coda tune` found the fastest here, or else
+            the first in a fixed order that may load what the bundle has.
         precision: a precision's name, or "auto": the manifest's default on every machine.
         providers: onnxruntime's execution providers, passed through, instead of what `device` stands for.
-        threads: CPU threads for one run, from 1; None leaves it to the engine library, and where a container's
-            CPU quota gives less, takes as many as that.
+        threads: CPU threads for one run, from 1; None follows what `coda tune` recorded, or else leaves it to the
+            engine library, and where affinity, cpuset or a container's quota gives fewer cores, takes as many as that.
         revision: a branch, tag or commit hash of a Hub id, instead of "@revision"; with one, the Hub is meant even
             where there is a folder of that name. A commit hash pins the bundle, and needs no network once it is cached.
-        **options: the other fields of `LoadOptions`: `verify`, `allow_host_code`, `color`, `reproducible` and `nvtx`;
-            it says more of each above too.
+        **options: the other fields of `LoadOptions`: `verify`, `allow_host_code`, `color`, `reproducible`, `nvtx` and
+            `ignore_tuning`; it says more of each above too.
 
     Raises:
         BundleError: the bundle is missing, broken, altered, or made by a newer coda.
@@ -62,7 +65,9 @@ def open_tokenizer(
     bundle = Bundle.open(find_bundle(path_or_hub_id, revision))
     own = not isinstance(options.backend, str)  # a backend of the user's own, which may take paths
     try:
-        choices = {part: choose(bundle, part, options) for part in PARTS}
+        tuned = follow(bundle, options, choose_precision(bundle.manifest, options.precision))
+        preferred = {part: setting.backend for part, setting in tuned.items()}
+        choices = {part: choose(bundle, part, options, preferred.get(part)) for part in PARTS}
     except CodaError:
         bundle.verify(options.verify, graphs=own)  # a broken bundle is the first thing to know
         raise
@@ -74,15 +79,19 @@ def open_tokenizer(
     loaded: list[LoadedArtifact] = []
     try:
         for part, chosen in choices.items():
-            artifact = chosen.artifact
+            artifact, setting = chosen.artifact, tuned.get(part)
+            if setting is not None and setting.backend != chosen.backend.name:
+                setting = None
+            threads = setting.threads if setting is not None and options.threads is None else options.threads
             try:
-                session = sessions[part] = chosen.backend.load(bundle, artifact, options)
+                session = sessions[part] = chosen.backend.load(bundle, artifact, replace(options, threads=threads))
             except CodaError as error:
                 if chosen.passed_over:
                     error.args = (f"{error} (skipped before: {'; '.join(chosen.passed_over)})",)
                 raise
             about = (artifact.format, artifact.precision, chosen.backend.name, session.device, artifact.file)
-            loaded.append(LoadedArtifact(part, *about, chosen.passed_over, profiles_of(session)))
+            followed = setting is not None
+            loaded.append(LoadedArtifact(part, *about, chosen.passed_over, profiles_of(session), followed))
         _warn_of_idle_gpu(loaded)
         return Tokenizer(bundle, sessions, loaded, options.color, ranges)
     except BaseException:

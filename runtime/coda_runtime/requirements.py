@@ -26,6 +26,7 @@ RANGES = {
     "onnxruntime-ep-openvino": ">=1.8",
     "onnxruntime-gpu": ">=1.23.2,!=1.24.1",
     "onnxscript": ">=0.5",
+    "openvino": ">=2026.4",
     "peft": ">=0.18",
     "pillow": ">=10.3",
     "pyarrow": ">=17",
@@ -50,7 +51,8 @@ RANGES = {
 ENGINE_EXTRAS = {
     "cpu": ("onnxruntime",),
     "gpu": ("onnxruntime-gpu",),
-    "openvino": ("onnxruntime", "onnxruntime-ep-openvino"),
+    "openvino": ("openvino", "onnxruntime"),
+    "openvino-plugin": ("onnxruntime", "onnxruntime-ep-openvino"),
     "tensorrt": ("tensorrt", "cuda-core", "cuda-bindings"),
     "tensorrt-rtx": ("tensorrt-rtx", "cuda-core", "cuda-bindings"),
     "cuda": ("cuda-core", "cuda-bindings"),

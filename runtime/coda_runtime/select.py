@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .backends.base import Backend, LoadOptions
-from .backends.registry import automatic, get_backend, runs
+from .backends.registry import automatic, get_backend, recordable, runs
 from .backends.tensorrt.library import LIBRARIES
 from .errors import BackendError, BundleError, CodaError, EngineMismatchError, InputError
 from .format.bundle import Bundle
 from .format.manifest import Artifact, Manifest
-from .format.parts import PARTS
+from .format.parts import PARTS, has_precisions
 from .format.precision import PRECISIONS, how_to_add
 
 
@@ -36,25 +36,31 @@ class Chosen:
     passed_over: tuple[str, ...] = ()
 
 
-def candidates(bundle: Bundle, artifacts: Sequence[Artifact], options: LoadOptions) -> Iterator[Candidate]:
+def candidates(
+    bundle: Bundle, artifacts: Sequence[Artifact], options: LoadOptions, preferred: str | None = None
+) -> Iterator[Candidate]:
     """Yield each backend that loads one of these artifacts of the bundle, with it, most preferred first.
 
-    The backends are the one that `options` names, or for "auto" those that may be chosen unasked. Each is asked when it
-    is its turn: whoever stops at the first that may run asks no more of them. Raises BackendError for an unknown name.
+    The backends are the one that `options` names, or for "auto" those that may be chosen unasked, of which `preferred`
+    comes first. Each is asked when it is its turn: whoever stops at the first that may run asks no more of them. Raises
+    BackendError for an unknown name.
     """
-    for backend in backends_for(options, artifacts):
+    for backend in backends_for(options, artifacts, preferred):
         for artifact in artifacts:
             if artifact.format in backend.formats:
                 yield Candidate(backend, artifact, _reason(backend, bundle, artifact, options))
 
 
-def backends_for(options: LoadOptions, artifacts: Sequence[Artifact]) -> list[Backend]:
-    """Return the backends that `options` leave to load these artifacts, most preferred first.
+def backends_for(options: LoadOptions, artifacts: Sequence[Artifact], preferred: str | None = None) -> list[Backend]:
+    """Return the backends that `options` leave to load these artifacts, most preferred first; `preferred` if it is one.
 
     Raises BackendError for an unknown name, and for what is neither a name nor a backend.
     """
     if options.backend == "auto":
-        return [get_backend(name) for name in automatic({artifact.format for artifact in artifacts})]
+        names = automatic(artifacts)
+        if preferred in recordable(artifacts):
+            names = (preferred, *(name for name in names if name != preferred))
+        return [get_backend(name) for name in names]
     return [named_backend(options)]
 
 
@@ -68,8 +74,10 @@ def named_backend(options: LoadOptions) -> Backend:
     raise BackendError(f'backend is {backend!r}; expected a name, such as "auto", or a Backend')
 
 
-def choose(bundle: Bundle, part: str, options: LoadOptions) -> Chosen:
+def choose(bundle: Bundle, part: str, options: LoadOptions, preferred: str | None = None) -> Chosen:
     """Return what a part runs on here: the first candidate that may, for "auto" of those that were measured.
+
+    `preferred` is the backend that "auto" asks first, if a record may name it.
 
     Raises InputError for a precision that the bundle lacks, BundleError for one that the part lacks, BackendError where
     no backend asked for loads its format, and the reason of the first candidate (for "auto" of the last) where none
@@ -85,7 +93,7 @@ def choose(bundle: Bundle, part: str, options: LoadOptions) -> Chosen:
     options = _for_part(options, part)
     unasked = options.backend == "auto"
     problems: list[CodaError] = []
-    for candidate in candidates(bundle, artifacts, options):
+    for candidate in candidates(bundle, artifacts, options, preferred):
         problem = candidate.reason
         if problem is None and unasked:
             problem = _unmeasured(bundle, candidate)
@@ -96,6 +104,29 @@ def choose(bundle: Bundle, part: str, options: LoadOptions) -> Chosen:
         raise _no_backend(bundle, part, precision, artifacts, options)
     # What is asked for by name is explained by its own problem; for "auto" the last, most general one is the way out.
     raise problems[-1] if unasked else problems[0]
+
+
+def alternatives(bundle: Bundle, options: LoadOptions) -> Iterator[tuple[str, str | None]]:
+    """Yield the name of each backend that a record may name and that loads the encoder or decoder in a precision.
+
+    With it comes why it may not run the whole bundle here, in the precision and on the device of `options`, None where
+    it may. What a backend is not for goes by "auto". Raises InputError for a precision that the bundle lacks.
+    """
+    precision = choose_precision(bundle.manifest, options.precision)
+    found = [a for part in PARTS if has_precisions(part) for a in bundle.manifest.find(part, precision=precision)]
+    for backend in map(get_backend, recordable(found)):
+        named = replace(options, backend=backend.name)
+        problem: CodaError | None = None
+        for part in PARTS:
+            try:
+                chosen = choose(bundle, part, named)
+            except CodaError as error:
+                problem = error
+            else:
+                problem = _unmeasured(bundle, Candidate(chosen.backend, chosen.artifact, None))
+            if problem is not None:
+                break
+        yield backend.name, None if problem is None else str(problem)
 
 
 def choose_precision(manifest: Manifest, asked: str) -> str:

@@ -42,7 +42,8 @@ class LoadedArtifact:
     """What one part of a tokenizer runs on.
 
     `passed_over` names artifacts that backend="auto" would have preferred, each with the reason why it may not load.
-    `profiles` are the batch profiles of what was loaded, empty where any batch goes.
+    `profiles` are the batch profiles of what was loaded, empty where any batch goes. `tuned` says that backend or
+    threads are those that `coda tune` recorded.
     """
 
     part: str
@@ -53,6 +54,7 @@ class LoadedArtifact:
     file: str
     passed_over: tuple[str, ...] = ()
     profiles: tuple[Batch, ...] = ()
+    tuned: bool = False
 
 
 class Tokenizer:

@@ -58,6 +58,7 @@ PYTHON_NOT_HERE = {
 # What would take long, or bind a port that is taken, with what it is given instead.
 SHORTER = {
     "bench run": ["--seconds", "0.02", "--repeat-process", "1"],
+    "tune": ["--seconds", "0.02", "--repeat-process", "1", "--threads", "auto", "--busy"],
     "serve": ["--http-port", "0", "--grpc-port", "0"],
 }
 FLUX_SCALES = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
@@ -105,6 +106,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "reader"
     shutil.copytree(made, folder, symlinks=True)
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # `coda tune` records there what load follows
     return folder
 
 

@@ -27,11 +27,18 @@ def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str,
     libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub", "kserve", "ray"), "1")
     report = {"onnxruntime": engine, "nvidia": {"devices": gpus}, "libraries": libraries, "coda-deploy": "1"}
     report |= {"plugins": [], "engines": {}, "cpu": {"machine": "x86_64", "vendor": None, "flags": ["avx2"]}}
-    return {**report, **changes}
+    report |= {"openvino": None, **changes}
+    return {**report, "precisions": module._precisions(report)}
 
 
 BF16 = {"machine": "x86_64", "vendor": "GenuineIntel", "flags": ["avx512_bf16", "amx_bf16"]}
-OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionProvider"], "problem": None}
+OPENVINO = {
+    "name": "onnxruntime-ep-openvino",
+    "providers": ["OpenVINOExecutionProvider"],
+    "devices": ["CPU"],
+    "problem": None,
+}
+NATIVE = {"capabilities": ["FP32", "BF16", "INT8"], "exact_integers": True, "problem": None}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,13 @@ OPENVINO = {"name": "onnxruntime-ep-openvino", "providers": ["OpenVINOExecutionP
         (_report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}), False, how_to_install("coda-deploy")),
         (_report([], 0, onnxruntime={"problem": "bad DLL", "providers": []}), False, "bad DLL"),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, "bf16 need OpenVINO for: pip install"),
-        (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}), False, None),
+        (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}), False, '"openvino>='),
+        (_report(["CPUExecutionProvider"], 0, cpu=BF16, openvino=NATIVE), False, None),
+        (
+            _report(["CPUExecutionProvider"], 0, openvino={**NATIVE, "problem": "it does not load: no such symbol"}),
+            False,
+            'openvino does not work (it does not load: no such symbol): pip install --force-reinstall "openvino>=',
+        ),
         (_report(["CPUExecutionProvider"], 0, cpu={**BF16, "machine": "aarch64", "vendor": None}), False, None),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16, plugins=[OPENVINO]), False, None),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16, engines={"onnxruntime-openvino": "1"}), False, None),
@@ -120,6 +133,37 @@ def test_a_plugin_without_a_device_is_no_reason_to_install_anything(monkeypatch:
     monkeypatch.setattr(module, "onnxruntime_conflict", lambda: False)
     idle = {**OPENVINO, "version": "1.8.1", "devices": []}
     report = _report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}, plugins=[idle])
-    assert module._advise(report) == []
+    (advice,) = module._advise(report)
+    assert '"openvino>=' in advice
+    assert module._advise({**report, "openvino": NATIVE, "precisions": {}}) == []
     rows = dict(_rows({**diagnose(), "plugins": [idle]}))
     assert rows["onnxruntime-ep-openvino"] == "1.8.1: OpenVINOExecutionProvider, no device here"
+
+
+def test_what_the_processor_has_for_low_precisions_is_told() -> None:
+    def rows(**changes: Any) -> dict[str, object]:
+        report = _report(["CPUExecutionProvider"], 0, **changes)
+        return dict(_rows({**diagnose(), **{name: report[name] for name in ("openvino", "precisions")}}))
+
+    with_all = {**BF16, "flags": [*BF16["flags"], "avx512_vnni"]}
+    assert rows(cpu=BF16)["bf16"] == "amx_bf16 avx512_bf16, by nothing that is installed"
+    told = rows(cpu=with_all, openvino=NATIVE, plugins=[OPENVINO])
+    assert told["bf16"] == "amx_bf16 avx512_bf16, by onnxruntime-ep-openvino, openvino"
+    assert told["int8"] == "avx512_vnni, by onnxruntime, openvino"
+    assert rows()["bf16"] == "this processor has no instructions for it: slower than fp32, or not at all"
+    assert "sums of bytes overflow" in str(rows(openvino={**NATIVE, "exact_integers": False})["int8"])
+    unknown = {"machine": "arm64", "vendor": None, "flags": []}
+    assert rows(cpu=unknown)["int8"] == "by onnxruntime; this system does not tell what the processor has for it"
+
+
+def test_openvino_is_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    found = module._openvino()
+    assert found is not None
+    assert (found["problem"], "INT8" in found["capabilities"]) == (None, True)
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    broken = module._openvino()
+    assert broken is not None
+    assert "does not load" in str(dict(_rows({**diagnose(), "openvino": broken}))["openvino"])
+    monkeypatch.setattr(module.openvino, "missing", lambda: LookupError())
+    assert module._openvino() is None

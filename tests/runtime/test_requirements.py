@@ -45,7 +45,7 @@ def test_one_onnxruntime_is_never_put_beside_another(installed: dict[str, str]) 
     assert onnx_on_the_cpu() == f": {pip_install('onnxruntime')}"
     installed["onnxruntime-gpu"] = "1.31.1"
     assert onnxruntime() == "onnxruntime-gpu"
-    assert needed("openvino") == ("onnxruntime-ep-openvino",)
+    assert needed("openvino-plugin") == ("onnxruntime-ep-openvino",)
     assert onnx_on_the_cpu() == ""
 
 

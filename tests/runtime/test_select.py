@@ -15,7 +15,7 @@ from coda_runtime.backends.base import LoadOptions, Session
 from coda_runtime.errors import DeviceError, MissingDependencyError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
-from coda_runtime.select import candidates, choose, choose_precision
+from coda_runtime.select import alternatives, candidates, choose, choose_precision
 
 ENGINE = {"library": "x"}
 MEASURED = {"first:cpu": {"step_agreement": 1.0}}
@@ -129,6 +129,35 @@ def test_an_engine_that_was_never_measured_is_not_chosen_unasked(bundle: Bundle)
     with pytest.raises(EngineMismatchError, match=r"encoder\.engine was never measured.*coda verify .* --record"):
         choose(engines_alone, "encoder", LoadOptions())
     assert choose(engines_alone, "encoder", LoadOptions(backend="first")).artifact.file == "encoder.engine"
+
+
+def test_what_a_record_prefers_is_asked_first_and_allowed_no_more(bundle: Bundle, backends: Backends) -> None:
+    first, second = backends
+    assert choose(bundle, "encoder", LoadOptions(), "second").backend is second
+    assert first.asked == 0
+    second.reason = DeviceError("no GPU here")
+    chosen = choose(bundle, "encoder", LoadOptions(), "second")
+    assert (chosen.backend.name, chosen.passed_over) == ("onnxruntime", ("no GPU here",))
+    second.reason = None
+    for preferred in ("cuda", "no-such"):
+        assert choose(bundle, "encoder", LoadOptions(), preferred).backend.name == "onnxruntime"
+    assert choose(bundle, "encoder", LoadOptions(backend="first"), "second").backend is first
+    never = tuple(dataclasses.replace(of, parity={}) for of in bundle.manifest.artifacts)
+    unmeasured = Bundle(bundle.folder, dataclasses.replace(bundle.manifest, artifacts=never), b"")
+    chosen = choose(unmeasured, "encoder", LoadOptions(), "second")
+    assert chosen.backend.name == "onnxruntime"
+    assert "encoder.engine was never measured" in chosen.passed_over[0]
+
+
+def test_alternatives_of_a_precision(bundle: Bundle, backends: Backends) -> None:
+    first, _ = backends
+    first.reason = DeviceError("no GPU here")
+    found = {name: reason for name, reason in alternatives(bundle, LoadOptions()) if name != "openvino"}
+    assert found["onnxruntime"] is None
+    assert found["first"] == "no GPU here"
+    assert "its quantizer in fp32 only as onnx" in str(found["second"]), "one backend runs all parts, or is told"
+    with pytest.raises(InputError, match="precision is 'fp16'"):
+        list(alternatives(bundle, LoadOptions(precision="fp16")))
 
 
 @pytest.mark.usefixtures("backends")

@@ -21,7 +21,10 @@ PYTHON = "3.12"
 SYSTEM = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 40)]
 SYSTEM += ["manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64", "linux_x86_64", "any"]
 # The Makefile's extras of coda-runtime, and of coda-deploy.
-INSTALLED = {"demo": ("[cpu,images,cli]", ""), "test": ("[cpu,openvino,images,cli,hub,serve,bulk,nvtx]", "[dev]")}
+INSTALLED = {
+    "demo": ("[cpu,images,cli]", ""),
+    "test": ("[cpu,openvino,openvino-plugin,images,cli,hub,serve,bulk,nvtx]", "[dev]"),
+}
 
 
 @pytest.mark.parametrize("target", INSTALLED)

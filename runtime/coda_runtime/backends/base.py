@@ -37,9 +37,9 @@ class LoadOptions:
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N."})
     """"cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one."""
     backend: str | Backend = field(default="auto", metadata={"help": "auto, or an engine library's name."})
-    """A backend's name, a `Backend` of your own, or "auto": the fastest that may load what the bundle has and was
-    measured; `artifacts` of the tokenizer says what that was, and what it skipped and why. "cuda" is for the
-    quantizer alone, the other parts go by "auto"."""
+    """A backend's name, a `Backend` of your own, or "auto": what `coda tune` found the fastest here, or else the first
+    in a fixed order, of those that may load what the bundle has and was measured; `artifacts` of the tokenizer says
+    what that was, and what it skipped and why. "cuda" is for the quantizer alone, the other parts go by "auto"."""
     precision: str = field(default="auto", metadata={"help": f"auto (the bundle's), {', '.join(PRECISIONS)}."})
     """A precision's name, or "auto": the manifest's default on every machine, so that none takes another one, and other
     ids, by itself. The quantizer is always float32."""
@@ -49,7 +49,8 @@ class LoadOptions:
     )
     """onnxruntime's execution providers, passed through, instead of what `device` stands for."""
     threads: int | None = field(default=None, metadata={"help": "CPU threads for one run.", "range": (1, MAX_THREADS)})
-    """CPU threads for one run, from 1; None leaves it to the engine library, but for a container's CPU quota."""
+    """CPU threads for one run, from 1; None follows what `coda tune` recorded, or else leaves it to the engine library,
+    but where affinity, a cpuset or a quota leaves this process fewer cores than the machine has."""
     verify: Verify = "cached"
     """"cached" hashes files that changed since they were last checked, "always" hashes them all."""
     allow_host_code: bool = field(
@@ -71,6 +72,9 @@ class LoadOptions:
     nvtx: bool = field(default=False, metadata={"help": "Mark calls, batches and parts for a profiler (NVTX)."})
     """Mark each call, each of its batches and each part as an NVTX range, which Nsight Systems shows. Needs the package
     nvtx (extra `nvtx`), and no GPU."""
+    ignore_tuning: bool = field(default=False, metadata={"help": "Follow no record of `coda tune`."})
+    """Let "auto" and `threads` follow a fixed order and not what `coda tune` recorded on this machine, as
+    `reproducible` does too: another backend may give other ids at near ties."""
 
     def __post_init__(self) -> None:
         self.cuda_index()
@@ -123,6 +127,7 @@ class KeywordOptions(TypedDict, total=False):
     color: str
     reproducible: bool
     nvtx: bool
+    ignore_tuning: bool
 
 
 class AllOptions(KeywordOptions, total=False):

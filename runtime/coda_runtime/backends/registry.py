@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ..errors import BackendError
-from ..format.parts import PARTS, QUANTIZER
+from ..format.manifest import Artifact
+from ..format.parts import DECODER, ENCODER, PARTS, QUANTIZER
+from ..format.precision import PRECISIONS
 from .base import Backend
 
 
@@ -17,6 +19,7 @@ class _Entry:
     formats: tuple[str, ...] | None = None  # known before its module is imported; None: it has to be asked
     parts: tuple[str, ...] = tuple(PARTS)
     automatic: bool = True
+    unasked: tuple[str, ...] | None = None  # what "auto" may choose it for by itself, precisions; None: all it runs
 
 
 def _in(module: str, name: str) -> Callable[[], Backend]:
@@ -29,13 +32,23 @@ def _in(module: str, name: str) -> Callable[[], Backend]:
     return make
 
 
-# In order of preference, fastest first: what backend="auto" goes by. The quantizer's kernels, much faster than
-# onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who asks for them by name gets them.
+# In order of preference, fastest first: what backend="auto" goes by where `coda tune` has recorded nothing. The
+# quantizer's kernels, much faster than onnxruntime (docs/gpu.md), are a program of whoever made the bundle: only who
+# asks for them by name gets them. OpenVINO decides near ties otherwise than onnxruntime, and installing it must not
+# change ids: by itself "auto" runs on it what onnxruntime's own CPU provider cannot run, and a record of `coda tune`
+# all else. It lacks the loop that quantizers search in.
+_BEYOND_ONNXRUNTIME = tuple(name for name, precision in PRECISIONS.items() if not precision.onnxruntime_cpu)
 _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
     "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),
     "cuda": _Entry(_in(".ptx.backend", "PtxBackend"), ("ptx",), parts=(QUANTIZER.name,), automatic=False),
     "onnxruntime": _Entry(_in(".onnxruntime.backend", "OnnxRuntimeBackend"), ("onnx",)),
+    "openvino": _Entry(
+        _in(".openvino.backend", "OpenVinoBackend"),
+        ("onnx",),
+        parts=(ENCODER.name, DECODER.name),
+        unasked=_BEYOND_ONNXRUNTIME,
+    ),
 }
 
 
@@ -60,13 +73,32 @@ def names() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
-def automatic(formats: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the backends that backend="auto" chooses from for these formats, most preferred first."""
+def automatic(artifacts: Collection[Artifact]) -> tuple[str, ...]:
+    """Return the names of the backends that backend="auto" chooses from to load one of these, most preferred first."""
     return tuple(
         name
         for name, entry in _ENTRIES.items()
-        if entry.automatic and (entry.formats is None or not set(entry.formats).isdisjoint(formats))
+        if any(
+            _loads(entry, artifact) and (entry.unasked is None or artifact.precision in entry.unasked)
+            for artifact in artifacts
+        )
     )
+
+
+def recordable(artifacts: Collection[Artifact]) -> tuple[str, ...]:
+    """Return the names of the backends that "auto" takes to load one of these where `coda tune` has recorded them."""
+    return tuple(name for name, entry in _ENTRIES.items() if any(_loads(entry, artifact) for artifact in artifacts))
+
+
+def _loads(entry: _Entry, artifact: Artifact) -> bool:
+    of_its_format = entry.formats is None or artifact.format in entry.formats
+    return entry.automatic and artifact.part in entry.parts and of_its_format
+
+
+def is_automatic(name: str) -> bool:
+    """Return whether a backend is registered, and one that backend="auto" chooses from, be it by a record alone."""
+    entry = _ENTRIES.get(name)
+    return entry is not None and entry.automatic
 
 
 def runs(name: str, part: str) -> bool:

@@ -18,6 +18,15 @@ def collect_warnings(
     failures: Sequence[tuple[str, str]] = (),
 ) -> list[str]:
     """Return the `warnings` of results.json: `failures` are (name of a cell, what it could not measure and why)."""
+    out = machine_warnings(load_before, load_during, throttled)
+    for cell in cells:
+        for measurement in cell["measurements"]:
+            out += [f"{text} ({cell_name(cell)})" for text in _about(measurement)]
+    return out + [f"{failure} ({name})" for name, failure in failures]
+
+
+def machine_warnings(load_before: float | None, load_during: float | None, throttled: bool | None) -> list[str]:
+    """Return what the machine did beside, in words: `load_before` and `load_during` are others' shares of it."""
     out = []
     for load, when in ((load_before, "before"), (load_during, "during")):
         if load is not None and load > BUSY:
@@ -27,10 +36,7 @@ def collect_warnings(
             )
     if throttled:
         out.append("a processor was too hot or short of power and slowed down; let it cool, and measure again")
-    for cell in cells:
-        for measurement in cell["measurements"]:
-            out += [f"{text} ({cell_name(cell)})" for text in _about(measurement)]
-    return out + [f"{failure} ({name})" for name, failure in failures]
+    return out
 
 
 def _about(measurement: Measurement) -> list[str]:

@@ -26,7 +26,8 @@ class Plan:
     `seconds` is the least time of a measurement, `latency_bound_s` what the server scenario keeps its 99th percentile
     under, `rates` what the offered scenario offers in images per second, `callers` the numbers of callers of the
     concurrent one, `repeat_process` how many processes measure each cell. `options` are the load options that all cells
-    share; the first four are each cell's own. Raises InputError for what is not there at all.
+    share; the first four are each cell's own. Without `detailed` nobody looks where the time of a call
+    goes. Raises InputError for what is not there at all.
     """
 
     backends: Sequence[str] = ("auto",)
@@ -42,6 +43,7 @@ class Plan:
     callers: Sequence[int] = (1, 2, 4, 8)
     repeat_process: int = 11  # with seven, one odd process among them makes the interval as wide as itself
     options: LoadOptions = field(default_factory=LoadOptions)
+    detailed: bool = True
 
     def __post_init__(self) -> None:
         _check_known("operation", self.operations, tuple(OPERATIONS))

@@ -141,6 +141,7 @@ class Cells:
             "rates": list(plan.rates),
             "callers": list(plan.callers),
             "measurements": self._measurements,
+            "detailed": plan.detailed,
         }
         self._log = [_CellLog(asked) for asked in plan.cells(bundle.manifest.default_precision)]
 
@@ -170,10 +171,14 @@ class Cells:
     def _run(self, entry: _CellLog, hooks: Hooks) -> None:
         _run_cell(entry, {**self._case, **entry.asked}, self._folder, self._silence_s, hooks)
 
+    def summarised(self) -> list[Cell]:
+        """Return what was measured so far, where nothing was with the problem."""
+        return [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in self._log]
+
     def results(self, command: Sequence[str], around: Surroundings) -> Results:
         """Return what was measured. Raises BackendError if nothing was."""
         bundle, log = self._bundle, self._log
-        cells = [summarise_cell(entry.asked, entry.runs, entry.problem) for entry in log]
+        cells = self.summarised()
         _check_any(cells, bundle)
         # A process that was disturbed alone is one odd number among its cell's; a cell is busy where half of them were.
         during = max((statistics.median(entry.shares) for entry in log if entry.shares), default=None)

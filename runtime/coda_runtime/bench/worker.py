@@ -70,7 +70,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
 
     Its keys: bundle (a folder), options (fields of LoadOptions), backend, precision, device and threads (in place of
     those), images (a .npy file, uint8 [N,S,S,3]), files (what these were read from), seconds, latency_bound_s, rates,
-    callers, and measurements, a list of [operation, scenario, batch].
+    callers, measurements, a list of [operation, scenario, batch], and detailed: whether to look where the time goes.
     """
     start = time.perf_counter()
     import numpy as np
@@ -122,7 +122,8 @@ def work(case: dict[str, Any], channel: Channel) -> None:
         inputs: Inputs | None = None
         per_run, slowed = tok.images_per_run, []
         bundle = Bundle.open(tok.folder)
-        peaks = {"peak_flops": peak_flops(), "peak_bytes": peak_bytes()}
+        detailed = case.get("detailed", True)
+        peaks = {"peak_flops": peak_flops(), "peak_bytes": peak_bytes()} if detailed else {}
         for operation, scenario, batch in case["measurements"]:
             about = {"operation": operation, "scenario": scenario, "batch": batch}
             try:
@@ -140,7 +141,7 @@ def work(case: dict[str, Any], channel: Channel) -> None:
             slowed += [gpu_slowed(int(name.partition(":")[2] or 0)) for name in gpus]
             roofline = None
             work = work_of(bundle.manifest.provenance, tok.artifacts, OPERATIONS[operation])
-            if work is not None and scenario in ("single-stream", "offline"):  # one call at a time
+            if detailed and work is not None and scenario in ("single-stream", "offline"):  # one call at a time
                 count, most = measured["images_per_sample"], min(batch, tok.images_per_run)
                 moved = min_bytes(bundle, tok.artifacts, OPERATIONS[operation], count, -(-count // most))
                 roofline = {"flops": work * count, "min_bytes": moved, **peaks}
@@ -185,7 +186,7 @@ def _measure(
     watts = energy.stop()
     busy, wall = time.process_time() - busy, time.perf_counter() - wall
     device = memory.device_bytes() if gpus else None  # before parts are timed, which takes memory of its own
-    if scenario == "single-stream":
+    if scenario == "single-stream" and case.get("detailed", True):
         found = break_down(tok, run, OPERATIONS[inputs.operation])
         parts, transfers = found.parts, found.transfers
         reading = inputs.read(batch)

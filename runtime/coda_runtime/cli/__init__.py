@@ -6,7 +6,9 @@ import importlib.util
 import io
 import signal
 import sys
+import warnings
 from types import FrameType
+from typing import TextIO
 
 from ..requirements import RUNTIME_EXTRAS, how_to_install
 
@@ -20,6 +22,7 @@ def main() -> None:
         sys.stderr.write(f"error: the coda command needs {names}; {how_to_install(*missing)}\n")
         sys.exit(1)
     _print_any_name()
+    warnings.showwarning = _show_warning
     # An exception lets every `finally` take away what is half-written; the default would just end the process.
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -36,6 +39,20 @@ def _print_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of ours or of a library as `base.warn` does: a line of source means nothing to who types."""
+    from .base import warn
+
+    warn(str(message))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

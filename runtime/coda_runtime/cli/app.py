@@ -27,6 +27,7 @@ _OWN = {
     "reconstruct": "Turn images into tokens and back, with their PSNR.",
     "serve": "Serve a bundle with the Open Inference Protocol, over REST and gRPC.",
     "tokenize": "Turn many images into tokens in Parquet files, here or on a Ray cluster.",
+    "tune": "Measure what runs a bundle fastest on this machine, and record it.",
     "verify": "Check a bundle's files, and with --parity what it computes here.",
 }
 # Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.

@@ -44,6 +44,9 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
         devices = plugin["devices"] or ["no device here"]
         devices = plugin["problem"] or ", ".join([*plugin["providers"], *devices])
         rows.append((plugin["name"], f"{plugin['version']}: {devices}"))
+    if report["openvino"] is not None and report["openvino"]["problem"] is not None:
+        rows.append(("openvino", report["openvino"]["problem"]))
+    rows += [(name, _told(found)) for name, found in report["precisions"].items()]
     names = ", ".join(nvidia["names"]) or f"{nvidia['devices']} devices"
     rows.append(
         (
@@ -51,5 +54,20 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
             nvidia["problem"] or f"{names}, driver {nvidia['driver'] or 'not found'}, CUDA {nvidia['cuda'] or 'none'}",
         )
     )
+    tuning = report["tuning"]
+    if tuning["records"]:
+        rows.append(("coda tune", f"{tuning['records']} recorded in {tuning['folder']}"))
     rows += [(name, version or "not installed") for name, version in report["libraries"].items()]
     return rows
+
+
+def _told(found: dict[str, Any]) -> str:
+    """Return what is to be said of a precision that needs instructions of the processor."""
+    instructions, by = found["instructions"], ", ".join(found["by"]) or "nothing that is installed"
+    if instructions is None:
+        return f"by {by}; this system does not tell what the processor has for it"
+    if found["exact"] is False:
+        return f"by {by}, slowly: sums of bytes overflow on this processor, and are taken another way"
+    if not instructions:
+        return "this processor has no instructions for it: slower than fp32, or not at all"
+    return f"{' '.join(instructions)}, by {by}"

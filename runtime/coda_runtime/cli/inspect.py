@@ -13,6 +13,8 @@ from ..format.parts import PARTS
 from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows
+from ..report.words import duration
+from ..tuned import records
 from .base import command as coda_command
 from .base import json_option, print_json, table
 from .engine_options import profiles_cell
@@ -57,7 +59,23 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "tokens", f"{spec.num_tokens} in scales {' '.join(map(str, spec.scales))}"
     yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"
     yield "license", manifest.license or "not stated"
+    yield from _tuned(bundle)
     yield "sealed", "yes, by " + manifest.checksums if manifest.checksums else "no, only by the manifest's digests"
+
+
+def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
+    """Yield what `coda tune` recorded for each device, of each precision; or why that is not followed."""
+    for device, record in records(bundle).items():
+        if isinstance(record, str):
+            yield f"tuned on {device}", record
+            continue
+        for precision, tuned in record.precisions.items():
+            settings = (
+                f"{part} {of.backend} {'auto' if of.threads is None else of.threads}"
+                for part, of in tuned.parts.items()
+            )
+            times = (f"{name} {duration(of.latency_s)}, batch {of.batch}" for name, of in tuned.measured.items())
+            yield f"tuned on {device}", f"{precision}: {'; '.join([*settings, *times])} ({record.created})"
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""JSON that nobody vouches for, and keys out of manifest.json by name and type: which one is wrong and how."""
+"""JSON that nobody vouches for, and keys out of it by name and type: which one is wrong and how."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from ..errors import ManifestError
 
 
 class Fields:
-    """Takes keys out of a JSON object by name and type; what is left at the end is unknown, and kept."""
+    """Takes keys out of a JSON object by name and type; what is left at the end is unknown, and kept.
 
-    def __init__(self, data: object, where: str) -> None:
+    `failing` raises what a reason deserves: by default the error of a manifest.
+    """
+
+    def __init__(self, data: object, where: str, failing: Callable[[str], NoReturn] | None = None) -> None:
         self._where = f"{where}." if where else ""
+        self._fail = failing or fail
         if not isinstance(data, dict):
-            fail(f"{where or 'the top level'} must be an object, found {describe(data)}")
+            self._fail(f"{where or 'the top level'} must be an object, found {describe(data)}")
         self._data = dict(data)
 
     def take(self, key: str, check: Callable[[Any], bool], expected: str, default: Any = ...) -> Any:
         if key not in self._data:
             if default is ...:
-                fail(f"the key {self._where}{key} is missing; expected {expected}")
+                self._fail(f"the key {self._where}{key} is missing; expected {expected}")
             return default
         value = self._data.pop(key)
         if not check(value):
-            fail(f"{self._where}{key} is {describe(value)}; expected {expected}")
+            self._fail(f"{self._where}{key} is {describe(value)}; expected {expected}")
         return value
 
     def string(self, key: str, default: Any = ...) -> str:

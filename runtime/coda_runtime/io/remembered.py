@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from secrets import token_hex
 from typing import NamedTuple
 
 from ..errors import OutputError
+from . import private_files
 from .regular_files import open_regular
-from .user_folders import cache_folder
+from .user_folders import own_cache
 
 _MAX_ENTRIES, _MAX_BYTES = 2048, 1 << 20
 """What some hundred bundles need: the whole file is read for each."""
@@ -28,28 +28,17 @@ def remember(key: str, value: list[object]) -> None:
     with contextlib.suppress(OSError, OutputError):
         path = cache_path()
         path.parent.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not _is_ours(path.parent):
-            # Of this user, but open to its group, as some systems make folders: what lies there is not believed.
-            if path.parent.is_symlink() or path.parent.stat().st_uid != os.geteuid():
-                return
-            path.unlink(missing_ok=True)
-            path.parent.chmod(0o700)
+        if not private_files.make_private(path.parent):
+            return
         entries = _read()
         entries.pop(key, None)
         entries[key] = value  # at the end: the oldest come first
-        beside = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
-        try:
-            with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(_dump(entries))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        private_files.write_private(path, _dump(entries))
 
 
 def cache_path() -> Path:
     """Return where it is kept. Raises OutputError without a home directory."""
-    return cache_folder() / "coda-runtime" / "checksums.json"
+    return own_cache() / "checksums.json"
 
 
 class _Parsed(NamedTuple):
@@ -67,11 +56,11 @@ def _read() -> dict[str, list[object]]:
     global _last
     try:
         path = cache_path()
-        if not _is_ours(path.parent):
+        if not private_files.is_ours(path.parent):
             return {}
         with open_regular(path) as file:
             stat = os.fstat(file.fileno())
-            if not _is_safe(stat):
+            if not private_files.is_safe(stat):
                 return {}
             state = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
             if _last.state == state:
@@ -83,16 +72,6 @@ def _read() -> dict[str, list[object]]:
     entries = data if isinstance(data, dict) else {}
     _last = _Parsed(state, entries)
     return dict(entries)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Return whether nobody else can have put files into a folder, nor have laid the link that leads to it."""
-    return _is_safe(folder.stat()) and (not hasattr(os, "geteuid") or folder.lstat().st_uid in (0, os.geteuid()))
-
-
-def _is_safe(stat: os.stat_result) -> bool:
-    """Return whether this user and root alone may write there. Who may write the cache decides what is believed."""
-    return not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022)
 
 
 def _dump(entries: dict[str, list[object]]) -> bytes:

@@ -25,3 +25,8 @@ def cache_folder() -> Path:
             "set XDG_CACHE_HOME to a folder that may be written"
         )
     return home / ".cache"
+
+
+def own_cache() -> Path:
+    """Return coda-runtime's folder in `cache_folder`; it need not exist. Raises OutputError where there is no home."""
+    return cache_folder() / "coda-runtime"

@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 _PROC, _CGROUPS, _CPUS = Path("/proc"), Path("/sys/fs/cgroup"), Path("/sys/devices/system/cpu")
 # Those that engine libraries choose their kernels by.
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
+_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8",
+    "asimd", "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+# The instructions that compute in bf16, and those that multiply bytes and add them up in 32 bits.
+_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+_BYTES = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
 
 
 def usable_cpus() -> list[int]:
@@ -31,13 +37,14 @@ def usable_count() -> int:
 def default_threads() -> int | None:
     """Return the threads of one run where nobody asked for a number; None leaves it to the engine library.
 
-    Libraries take one for each physical core that they see. Under a quota of fewer processors that many threads, which
-    wait busily for each other, use it up, and the kernel stops them all until the next period.
+    Libraries take one for each physical core of the machine, whether this process may use it or not: neither a quota
+    nor a cpuset nor taskset is looked at. Threads that wait busily for each other then share processors, or use a quota
+    up and are stopped until the next period. So None only where the machine's cores are those that may be used.
     """
-    quota = cpu_quota()
-    if quota is None or int(quota) >= _physical_cores():
-        return None
-    return max(1, int(quota))
+    may_use, quota = physical_cores(), cpu_quota()
+    if quota is not None:
+        may_use = max(1, min(may_use, int(quota)))
+    return None if may_use == _count_cores(_online_cpus()) else may_use
 
 
 def cpu_quota() -> float | None:
@@ -84,15 +91,25 @@ def _quota_v1(folder: Path) -> float | None:
         return None
 
 
-def _physical_cores() -> int:
-    """Count the cores of the processors that may be used: two threads of one core share it."""
+def physical_cores() -> int:
+    """Count the cores of the processors that this process may use: two threads of one core share it."""
+    return _count_cores(usable_cpus())
+
+
+def _count_cores(cpus: Iterable[int]) -> int:
     cores = set()
-    for cpu in usable_cpus():
+    for cpu in cpus:
         try:
             cores.add((_CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
         except OSError:
             cores.add(str(cpu))
     return len(cores)
+
+
+def _online_cpus() -> Iterable[int]:
+    """Return the numbers of all processors that run, whoever may use them: those that are off have no topology."""
+    found = [int(folder.parent.name[3:]) for folder in _CPUS.glob("cpu[0-9]*/topology")]
+    return found or range(os.cpu_count() or 1)
 
 
 def has_avx2() -> bool:
@@ -107,6 +124,19 @@ def has_avx2() -> bool:
             features = importlib.import_module(f"{module}._multiarray_umath").__cpu_features__
             return bool(features.get("AVX2") and features.get("FMA3"))
     return False
+
+
+def instructions_for(cpu: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """Return a processor's instructions for "bf16" and for "int8"; empty where it has none, None where nobody tells.
+
+    `cpu` is what `describe_cpu` gives.
+    """
+    if not cpu["flags"]:
+        return {"bf16": None, "int8": None}
+    return {
+        "bf16": [flag for flag in _BF16 if flag in cpu["flags"]],
+        "int8": [flag for flag in _BYTES if flag in cpu["flags"]],
+    }
 
 
 def describe_cpu() -> dict[str, Any]:

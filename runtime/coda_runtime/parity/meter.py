@@ -20,7 +20,7 @@ from ..format.manifest import Artifact
 from ..format.parity import Measured, NotMeasured, ParityRecord, headline
 from ..format.parts import DECODER, ENCODER, IDS, IMAGE, PARTS, QUANTIZER
 from ..format.precision import precision_of
-from ..select import named_backend
+from ..select import candidates, named_backend
 from .measure import pixel_parity, psnr_loss, token_parity
 from .reference import Reference
 from .samples import ParitySamples
@@ -60,6 +60,11 @@ class ParityMeter:
         images = ParityImages(reference.samples.images, "samples in the bundle")
         return cls(bundle, reference, images, samples=reference.samples)
 
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle whose artifacts are measured."""
+        return self._bundle
+
     @cached_property
     def samples(self) -> ParitySamples:
         """The images and what the reference made of them."""
@@ -70,7 +75,8 @@ class ParityMeter:
     ) -> dict[str, ParityRecord]:
         """Return `{backend:device: record}`, the device as the session names it.
 
-        The backend is the one that `options` name; without options, onnxruntime on the CPU. A graph runs at `batches`,
+        The backend is the one that `options` name; without options, onnxruntime on the CPU, and for a precision that
+        its CPU provider lacks what else has it here. A graph runs at `batches`,
         or at MIN, OPT and MAX of its batch profiles, or else at one size. The numbers are those of the worst size, and
         `batches` has each size's own; an image that fills a batch more than once counts by its worst copy. If one size
         cannot run, it was not measured.
@@ -79,7 +85,7 @@ class ParityMeter:
         returns another shape or dtype than its part promises, InputError for a part that is no graph, ChecksumError for
         a missing file.
         """
-        options = options or LoadOptions("cpu", "onnxruntime")
+        options = options or LoadOptions("cpu", self._on_the_cpu(artifact))
         if artifact.part not in PARTS:
             raise InputError(f"{artifact.file} is a {artifact.part}; parity is measured of {', '.join(PARTS)}")
         if batches is not None and (not batches or min(batches) < 1):
@@ -93,6 +99,13 @@ class ParityMeter:
         except CodaError as error:
             return {f"{backend.name}:{options.device}": self.not_run(artifact, error)}
         return self.measure_session(artifact, backend.name, session, batches, options=options)
+
+    def _on_the_cpu(self, artifact: Artifact) -> str:
+        """Return the backend that measures an artifact unless another one is named."""
+        if precision_of(artifact.precision).onnxruntime_cpu:
+            return "onnxruntime"
+        able = (found for found in candidates(self._bundle, [artifact], LoadOptions("cpu")) if found.reason is None)
+        return next((found.backend.name for found in able), "onnxruntime")
 
     def measure_session(
         self,

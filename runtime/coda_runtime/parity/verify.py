@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..backends.base import Backend, LoadOptions
-from ..backends.registry import name_for
+from ..backends.registry import name_for, runs
 from ..errors import BackendError, CodaError, DeviceMemoryError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
@@ -59,6 +59,8 @@ def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterat
             else:
                 own = dataclasses.replace(options, backend=backend.name)
                 measured |= meter.measure_session(artifact, backend.name, session, options=own)
+        if measured and not precision_of(artifact.precision).onnxruntime_cpu:
+            not_run = {}  # what one library lacks here, another one has
         if not not_run and not measured:
             name, why = _nothing(artifact)
             not_run[f"{name}:{options.device}"] = meter.not_run(artifact, why)
@@ -69,7 +71,7 @@ def _loadable(bundle: Bundle, graphs: list[Artifact], backend: Backend) -> list[
     """Return those graphs that a backend loads. Raises MissingDependencyError, and BackendError where it loads none."""
     if (missing := backend.missing()) is not None:
         raise missing
-    loadable = [artifact for artifact in graphs if artifact.format in backend.formats]
+    loadable = [graph for graph in graphs if graph.format in backend.formats and runs(backend.name, graph.part)]
     if not loadable:
         formats = sorted({artifact.format for artifact in graphs})
         raise BackendError(

@@ -76,7 +76,7 @@ def test_reproducible_stands_for_where_it_runs() -> None:
 
 
 # They read no image files; verify measures every precision, and what is right rather than what is fast.
-NO_USE = {("decode", "color"), ("verify", "color"), ("verify", "precision"), ("verify", "nvtx")}
+NO_USE = {("decode", "color"), ("verify", "color"), ("verify", "nvtx"), ("verify", "ignore_tuning")}
 
 
 @pytest.mark.parametrize(

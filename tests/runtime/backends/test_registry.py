@@ -10,6 +10,7 @@ import pytest
 
 from coda_runtime import BackendError, CodaError, MissingDependencyError, load
 from coda_runtime.backends import LoadOptions, Session, get_backend, names, register, unregister
+from coda_runtime.backends.registry import is_automatic
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from tests.runtime import tiny
@@ -91,9 +92,16 @@ def test_a_missing_library_is_raised_and_not_skipped(sealed: Path) -> None:
 
 
 def test_names_are_taken_once(fake: FakeBackend) -> None:
-    assert names() == ("tensorrt", "tensorrt-rtx", "cuda", "onnxruntime", "fake")
+    assert names() == ("tensorrt", "tensorrt-rtx", "cuda", "onnxruntime", "openvino", "fake")
     assert get_backend("fake") is fake
     with pytest.raises(BackendError, match="already exists"):
         register("fake", lambda: fake)
     with pytest.raises(BackendError, match="there is no backend named 'other'"):
         unregister("other")
+
+
+def test_which_may_be_chosen_unasked() -> None:
+    """What `coda tune` may record: no program of a bundle's maker, and no backend that is for those who ask."""
+    assert is_automatic("onnxruntime")
+    assert not is_automatic("cuda")
+    assert not is_automatic("no-such")

@@ -97,6 +97,13 @@ def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path
     assert Results.load(tmp_path / "results.json").data == data
 
 
+def test_without_detail_the_times_are_all(bundle: Path) -> None:
+    (cell,) = run(bundle, Plan(**FAST, detailed=False))["cells"]
+    for of in cell["measurements"]:
+        assert of["latency_s"]["p50"] > 0
+        assert [of[name] for name in ("parts_s", "transfers_s", "timeline", "roofline", "flops_share")] == [None] * 5
+
+
 def test_load_options_reach_the_processes(bundle: Path) -> None:
     plan = Plan(**FAST, operations=("decode",), options=LoadOptions(providers=["CPUExecutionProvider"]))
     (cell,) = run(bundle, plan)["cells"]

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,72 @@ def test_a_session_takes_the_threads_of_the_quota(machine: Path, tmp_path: Path)
         session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu", threads=threads))
         assert session._session.get_session_options().intra_op_num_threads == expected  # type: ignore[attr-defined]
         session.close()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quota", "threads"),
+    [
+        ([0], None, 1),
+        ([0, 4], None, 1),
+        ([0, 1, 2], None, 3),
+        ([0, 1, 2, 3], None, None),
+        ([0, 1, 2], 2, 2),
+        ([0, 1, 2], 64, 3),
+        (list(range(8)), 0.1, 1),
+    ],
+)
+def test_processors_that_others_have_are_not_counted(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, cpus: list[int], quota: float | None, threads: int | None
+) -> None:
+    """0 and 4 are one core. A library sees four cores, whatever this process may use."""
+    monkeypatch.setattr(processors, "usable_cpus", lambda: cpus)
+    if quota is not None:
+        write(machine / "proc/self/cgroup", "0::/\n")
+        write(machine / "cgroup/cpu.max", f"{int(quota * 100_000)} 100000\n")
+    assert processors.default_threads() == threads
+
+
+def test_a_processor_that_is_off_is_none_of_the_machines(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu in (3, 7):
+        shutil.rmtree(machine / f"cpu/cpu{cpu}/topology")
+    monkeypatch.setattr(processors, "usable_cpus", lambda: [0, 1, 2, 4, 5, 6])
+    assert processors.default_threads() is None
+
+
+SESSION = """
+import sys
+from pathlib import Path
+from coda_runtime.backends import LoadOptions
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.machine.processors import default_threads
+from tests.runtime.backends.onnxruntime import graphs
+bundle, artifact = graphs.write_convolutions(Path(sys.argv[1]), "fp32")
+session = OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu"))
+session.run(graphs.images())
+print(default_threads(), session._session.get_session_options().intra_op_num_threads)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux alone tells and sets the processors")
+@pytest.mark.skipif(len(processors.usable_cpus()) < 2, reason="needs two processors")
+def test_a_process_that_is_held_to_one_processor(tmp_path: Path) -> None:
+    """By taskset, and by what it calls: one thread, where all of them would wait for each other on one processor."""
+    (cpu, *_) = processors.usable_cpus()
+    held = f"import os; os.sched_setaffinity(0, {{{cpu}}})\n{SESSION}"
+    ways = [[sys.executable, "-c", held, str(tmp_path)]]
+    if (taskset := shutil.which("taskset")) is not None:
+        ways.append([taskset, "-c", str(cpu), sys.executable, "-c", SESSION, str(tmp_path)])
+    for command in ways:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["1", "1"], done
+
+
+def test_instructions_for_low_precisions() -> None:
+    def found(*flags: str) -> dict[str, list[str] | None]:
+        return processors.instructions_for({"flags": list(flags)})
+
+    assert found() == {"bf16": None, "int8": None}
+    assert found("avx2") == {"bf16": [], "int8": []}
+    assert found("avx512f", "avx512_vnni", "avx512_bf16") == {"bf16": ["avx512_bf16"], "int8": ["avx512_vnni"]}
+    assert found("asimd", "asimddp") == {"bf16": [], "int8": ["asimddp"]}

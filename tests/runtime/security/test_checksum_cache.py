@@ -16,7 +16,7 @@ from coda_runtime.errors import ChecksumError, ManifestError
 from coda_runtime.format import checksums
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import MAX_BYTES, Manifest
-from coda_runtime.io import remembered
+from coda_runtime.io import private_files, remembered
 from tests.runtime import tiny
 
 Copy = Callable[[Path], Path]
@@ -79,7 +79,7 @@ def test_what_another_user_owns_is_not_believed(
     folder = copy(sealed)
     remember_the_altered(folder)
     foreign = cache if where == "file" else cache.parent
-    real = remembered._is_safe
+    real = private_files.is_safe
 
     def is_safe(found: os.stat_result) -> bool:
         if os.path.samestat(found, foreign.stat()):
@@ -88,7 +88,7 @@ def test_what_another_user_owns_is_not_believed(
             found = os.stat_result(values)
         return real(found)
 
-    monkeypatch.setattr(remembered, "_is_safe", is_safe)
+    monkeypatch.setattr(private_files, "is_safe", is_safe)
     with pytest.raises(ChecksumError, match="altered"):
         Bundle.open(folder).verify()
 

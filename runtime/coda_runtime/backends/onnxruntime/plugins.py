@@ -49,7 +49,7 @@ def installed_plugins() -> list[Plugin]:
 def missing_plugin(provider: str, why: str) -> MissingDependencyError | None:
     """Return the error that names the package of a known plugin, `why` first; None for any other provider."""
     if provider == OPENVINO:
-        return MissingDependencyError(why, extra="openvino")
+        return MissingDependencyError(why, extra="openvino-plugin")
     return MissingDependencyError(why, "onnxruntime-ep-nv-tensorrt-rtx") if provider == TENSORRT_RTX else None
 
 

@@ -123,7 +123,7 @@ def follow_device(ort: Any, options: LoadOptions, artifact: Artifact) -> list[tu
 
 def _no_provider(ort: Any, artifact: Artifact) -> Exception:
     text = f"{artifact.file} is in {artifact.precision}, which onnxruntime's own CPU provider cannot run"
-    ways = 'run it on a GPU, or, if the bundle has fp32 too, pass precision="fp32"'
+    ways = 'pass backend="openvino", run it on a GPU, or, if the bundle has fp32 too, pass precision="fp32"'
     idle, cpu = idle_plugin(ort, OPENVINO), describe_cpu()
     if idle is not None:
         return DeviceError(f"{text}, and {idle}; {ways}")

@@ -1,4 +1,4 @@
-"""Small graphs for the providers: three convolutions, and one operator that OpenVINO does not take."""
+"""Small graphs for the providers: convolutions, quantised ones, and one operator that OpenVINO does not take."""
 
 from __future__ import annotations
 
@@ -42,6 +42,39 @@ def write_convolutions(folder: Path, precision: str) -> tuple[Bundle, Artifact]:
     source = helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", 32, 32, 3])
     target = helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["B", 16, 32, 32])
     return _save(folder, f"encoder.{precision}.onnx", nodes, source, target, constants)
+
+
+def write_quantised(folder: Path) -> tuple[Bundle, Artifact]:
+    """uint8 [B,32,32,3] -> float32 [B,16,32,32]: two convolutions whose inputs and weights are int8 with scales.
+
+    The first reads nothing but the largest values, so that a sum of bytes that overflows shows.
+    """
+    nodes = [
+        helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "spread"], ["x0"]),
+    ]
+    spread = np.full((64, 3, 1, 1), 1 / 3, np.float32)
+    constants = [numpy_helper.from_array(spread, "spread"), numpy_helper.from_array(np.int8(0), "zero")]
+    for i, (inner, outer) in enumerate([(64, 64), (64, 16)]):
+        scale, weight_scale = np.float32(2.0 if i == 0 else 64.0), np.full(outer, 1 / 4096, np.float32)
+        weight = np.full((outer, inner, 3, 3), 127, np.int8)
+        constants += [
+            numpy_helper.from_array(scale, f"s{i}"),
+            numpy_helper.from_array(weight, f"w{i}"),
+            numpy_helper.from_array(weight_scale, f"ws{i}"),
+            numpy_helper.from_array(np.zeros(outer, np.int8), f"wz{i}"),
+        ]
+        nodes += [
+            helper.make_node("QuantizeLinear", [f"x{i}", f"s{i}", "zero"], [f"q{i}"]),
+            helper.make_node("DequantizeLinear", [f"q{i}", f"s{i}", "zero"], [f"d{i}"]),
+            helper.make_node("DequantizeLinear", [f"w{i}", f"ws{i}", f"wz{i}"], [f"v{i}"], axis=0),
+            helper.make_node("Conv", [f"d{i}", f"v{i}"], [f"x{i + 1}"], pads=[1, 1, 1, 1]),
+        ]
+    nodes.append(helper.make_node("Identity", ["x2"], ["latent"]))
+    source = helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", 32, 32, 3])
+    target = helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["B", 16, 32, 32])
+    return _save(folder, "encoder.int8.onnx", nodes, source, target, constants)
 
 
 def write_partly_taken(folder: Path) -> tuple[Bundle, Artifact]:

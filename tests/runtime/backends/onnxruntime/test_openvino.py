@@ -84,7 +84,7 @@ def test_bf16_without_it_is_rejected_before_loading(tmp_path: Path, monkeypatch:
     )
     told = backend.check(bundle, artifact, LoadOptions())
     assert isinstance(told, MissingDependencyError)
-    assert told.extra == "openvino"
+    assert told.extra == "openvino-plugin"
     with pytest.raises(MissingDependencyError, match=r'pip install .*"onnxruntime-ep-openvino>='):
         backend.load(bundle, artifact, LoadOptions())
 

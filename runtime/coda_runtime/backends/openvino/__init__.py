@@ -1,0 +1,1 @@
+"""ONNX files on the package openvino: a CPU of Intel, AMD or Arm."""
