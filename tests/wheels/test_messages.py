@@ -94,6 +94,9 @@ def test_of_the_runtime(dist: Path, tmp_path: Path) -> None:
     before = len(reader.installed)
     reader.follow("coda encode bundle photos --out openvino.npz --provider OpenVINOExecutionProvider")
     assert _named(reader.installed[before:]) == {"onnxruntime-ep-openvino"}
+    before = len(reader.installed)
+    reader.follow("coda encode bundle photos --out itself.npz --backend openvino")
+    assert _named(reader.installed[before:]) == {"openvino"}
 
 
 def _write_training(folder: Path, name: str, **sections: dict[str, object]) -> None:

@@ -110,7 +110,6 @@ class OpenVinoBackend(Backend):
 def _settings(artifact: Artifact, options: LoadOptions) -> dict[str, Any]:
     """Return the properties that a file is compiled with."""
     precision = precision_of(artifact.precision)
-    threads = default_threads() if options.threads is None else options.threads
     settings: dict[str, Any] = {
         # Left to itself it computes in the lowest type that the processor has.
         "INFERENCE_PRECISION_HINT": precision.openvino_hint or precision.openvino_pattern,
@@ -118,10 +117,12 @@ def _settings(artifact: Artifact, options: LoadOptions) -> dict[str, Any]:
         "ENABLE_CPU_PINNING": False,
         "NUM_STREAMS": 1,
     }
-    if threads is not None:
+    if options.threads is not None:
         # One stream runs one call at a time: callers side by side have one each, as many as the processors hold.
-        streams = max(1, usable_count() // threads)
-        settings |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads * streams}
+        streams = max(1, usable_count() // options.threads)
+        settings |= {"NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": options.threads * streams}
+    elif (threads := default_threads()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     return settings
 
 

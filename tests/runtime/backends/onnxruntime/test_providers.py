@@ -115,9 +115,7 @@ def test_bf16_without_a_gpu_is_openvinos(machine: Any) -> None:
 def test_bf16_on_a_processor_that_openvinos_plugin_does_not_take(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It registers and offers no device: neither to install it nor to reinstall it would help."""
     for cpu in ({"vendor": "AuthenticAMD"}, {"vendor": None, "processor": "aarch64"}):
-        with pytest.raises(
-            DeviceError, match=r"OpenVINO's plugin takes no A CPU; pass backend=.openvino., run it .*fp32"
-        ) as told:
+        with pytest.raises(DeviceError, match=r"plugin takes no A CPU; pass backend=.openvino., run it .*fp32") as told:
             choose(machine([CPU], **cpu), LoadOptions(), BF16)
         assert "pip install" not in str(told.value)
     idle = r"onnxruntime-ep-openvino 1\.8\.1 is installed and offers no device for this processor \(A CPU\)"

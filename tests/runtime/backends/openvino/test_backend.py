@@ -233,7 +233,7 @@ def test_threads_reach_it(tmp_path: Path) -> None:
     ("asked", "quota", "processors", "wanted"),
     [
         (None, None, 8, {"NUM_STREAMS": 1}),
-        (None, 2, 2, {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 2}),
+        (None, 2, 8, {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 2}),
         (2, None, 8, {"NUM_STREAMS": 4, "INFERENCE_NUM_THREADS": 8}),
         (3, None, 8, {"NUM_STREAMS": 2, "INFERENCE_NUM_THREADS": 6}),
         (16, None, 8, {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 16}),
