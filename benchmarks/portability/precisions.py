@@ -1,7 +1,7 @@
 """How far ids agree in lower precisions, on other processors, threads and engines: the table of docs/portability.md.
 
 ``python -m benchmarks.portability.precisions [--bundle DIR] [--images 8] [--without-qemu] [--json FILE]``: the sample
-in each precision, by onnxruntime and OpenVINO, on this machine with one to three threads, held to older instruction sets
+in each precision, by onnxruntime and OpenVINO, on this machine with one to three threads, held to older instructions
 where an engine has a switch, and under QEMU as processors without AVX-512. Each row is compared with the ids that the
 same precision's first row made. Nothing here depends on how busy the machine is.
 """
@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Where:
-    """A way to run a precision: ``cpu`` is QEMU's name of a processor, ``switches`` hold libraries to less than here."""
+    """A way to run a precision: ``cpu`` is QEMU's name of a processor, ``switches`` hold libraries to less."""
 
     name: str
     threads: int = 1
