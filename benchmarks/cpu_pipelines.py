@@ -10,7 +10,6 @@ import copy
 import inspect
 import io
 import shutil
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -231,19 +230,3 @@ def prepare(shape: Shape) -> None:
     for make in (cpu_by_hand.onnxruntime_int8_by_hand, _naive):
         with contextmanager(make)(shape):
             pass
-
-
-@contextmanager
-def limited(seconds: int, what: str) -> Iterator[None]:
-    """Raise TimeoutError inside the block after ``seconds``. In the main thread, on Unix."""
-
-    def ring(*_: object) -> None:
-        raise TimeoutError(f"{what} took longer than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
