@@ -1,7 +1,8 @@
 """Where the time of a bundle's encoder and decoder goes, operator by operator, by onnxruntime's own profiler.
 
-``python -m benchmarks.bench_operators BUNDLE [--parts encoder decoder] [--rounds 5] [--json FILE]``: float32 on the CPU
-provider, batch 1, with random input; and how fast the part computes beside a large matrix product by NumPy.
+``python -m benchmarks.bench_operators BUNDLE [--precision int8] [--parts encoder decoder] [--rounds 5] [--json FILE]``:
+float32, or another precision, on the CPU provider, batch 1, with random input; and how fast the part computes beside a
+large float32 product of matrices by NumPy.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from benchmarks.common import random_inputs, save, session_options
 from coda_runtime.bench.roofline import peak_flops
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.parts import DECODER, ENCODER, PARTS
+from coda_runtime.format.precision import FP32
 
-OPERATION_OF = {ENCODER.name: "encode", DECODER.name: "decode"}
-"""The operation whose input each part takes."""
+PART_OF = {"encode": ENCODER, "decode": DECODER}
+"""The part that takes each operation's input."""
+OPERATION_OF = {part.name: operation for operation, part in PART_OF.items()}
 
 
 def operators(path: Path, feed: dict[str, NDArray[Any]], rounds: int) -> dict[str, float]:
@@ -42,10 +45,19 @@ def operators(path: Path, feed: dict[str, NDArray[Any]], rounds: int) -> dict[st
     return {name: microseconds / 1e6 / rounds for name, microseconds in found.most_common()}
 
 
+def show_operators(title: str, found: dict[str, float], rate: str = "") -> None:
+    """Print the ten operators that take longest."""
+    total = sum(found.values())
+    print(f"\n{title}: {total * 1e3:.1f} ms in kernels{rate}")
+    for operator, seconds in list(found.items())[:10]:
+        print(f"  {operator:24s}{seconds * 1e3:10.1f} ms {seconds / total:6.1%}")
+
+
 def main() -> None:
     """Print a table for each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
+    parser.add_argument("--precision", default=FP32)
     parser.add_argument("--parts", nargs="+", choices=OPERATION_OF, default=list(OPERATION_OF))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -58,13 +70,14 @@ def main() -> None:
     given = random_inputs(bundle.spec, 1)
     for part in args.parts:
         operation, name = OPERATION_OF[part], PARTS[part].input.name
-        found = operators(args.bundle / f"{part}.fp32.onnx", {name: given[operation]}, args.rounds)
+        artifacts = bundle.manifest.find(part, format="onnx", precision=args.precision)
+        if not artifacts:
+            parser.error(f"{args.bundle} has {', '.join(bundle.manifest.precisions)}, not {args.precision}")
+        file = bundle.path(artifacts[0])
+        found = operators(file, {name: given[operation]}, args.rounds)
         results[part] = found
         total = sum(found.values())
-        rate = f", {flops[part] / total / 1e9:.0f} Gflop/s" if part in flops else ""
-        print(f"\n{part}: {total * 1e3:.1f} ms in kernels{rate}")
-        for operator, seconds in list(found.items())[:10]:
-            print(f"  {operator:24s}{seconds * 1e3:10.1f} ms {seconds / total:6.1%}")
+        show_operators(part, found, f", {flops[part] / total / 1e9:.0f} Gflop/s" if part in flops else "")
     save(args.json, results)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import copy
 import inspect
 import io
-import signal
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,14 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import coda_runtime
+from benchmarks import cpu_by_hand
 from benchmarks.bench_quantizer import textbook, textbook_rows
 from benchmarks.gpu.shapes import images, make_tokenizer
-from coda_deploy import CodaTokenizer
+from coda_deploy import CodaTokenizer, photographs
+from coda_deploy.export import export_tokenizer
 from coda_deploy.folding import fold_tokenizer
-from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer.pixels import to_pixels
-from coda_export import DEFAULT_THRESHOLDS, ParityImages, Threshold, export_bundle
-from coda_runtime.backends.base import Provider
+from coda_export import Threshold
+from coda_runtime.format.precision import PRECISIONS
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.int32]]
 Decode = Callable[[NDArray[np.int32]], NDArray[np.uint8]]
@@ -41,13 +42,19 @@ ROWS = "textbook PyTorch, rows"
 FOLDED = "folded modules, PyTorch"
 COMPILED = "textbook PyTorch, torch.compile"
 NAIVE = "plain torch.onnx.export, onnxruntime"
-CODA = "coda_runtime fp32, CPU provider"
+AUTOCAST = "textbook PyTorch, bf16 autocast, channels last"
+TORCH_INT8 = "PyTorch int8 by torchao, compiled"
+ORT_BY_HAND = "the VAE by hand, onnxruntime"
+ORT_INT8_BY_HAND = "the VAE by hand, quantize_static, onnxruntime"
+OPENVINO_BY_HAND = "the VAE by hand, OpenVINO as it comes"
+CODA = "coda_runtime fp32, onnxruntime"
 CODA_OPENVINO = "coda_runtime fp32, OpenVINO"
 CODA_BF16 = "coda_runtime bf16, OpenVINO"
-AUTOCAST = "textbook PyTorch, bf16 autocast, channels last"
+CODA_INT8 = "coda_runtime int8, onnxruntime"
+CODA_INT8_OPENVINO = "coda_runtime int8, OpenVINO"
 
-# The decoded quantizer has one form, so PyTorch's eager decoder is one pipeline.
-EAGER_DECODE = "unfolded PyTorch"
+EXPORTED = ("fp32", "bf16", "int8")
+"""The precisions of the bundles."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,16 @@ class Shape:
 
     @property
     def bundle(self) -> Path:
-        """Exported in fp32 and bf16. Random weights promise no parity, so they are held to no threshold."""
+        """Exported in fp32, bf16 and int8. Random weights promise no parity, so they are held to no threshold."""
         out = self.work / "bundle"
         if not out.exists():
-            none = {precision: Threshold(0.0, 0.0) for precision in ("fp32", "bf16")}
-            export_bundle(
-                fold_tokenizer(self.tokenizer),
-                TorchReference(self.tokenizer),
-                out,
-                ParityImages(self.images[:1], "a photograph shipped with coda-deploy"),
-                precisions=("fp32", "bf16"),
-                thresholds=DEFAULT_THRESHOLDS if self.name == "sample" else none,
-            )
+            # Parity is measured on one photograph: it is no figure of this benchmark, and takes minutes otherwise.
+            one, folder = self.work / "parity", self.work / "tokenizer"
+            one.mkdir(exist_ok=True)
+            shutil.copy(photographs.paths()[0], one)
+            self.tokenizer.save_pretrained(folder)
+            none = dict.fromkeys(PRECISIONS, Threshold(0.0, 0.0))
+            export_tokenizer(folder, out, precisions=EXPORTED, thresholds=none, images=one)
         return out
 
 
@@ -105,7 +110,9 @@ class _Decode(nn.Module):
         return to_pixels(self.tokenizer.decode_latent(self.tokenizer.quantizer.embed(ids.long())))
 
 
-def _torch_pipeline(encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]) -> Pipeline:
+def torch_pipeline(encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]) -> Pipeline:
+    """Return the pipeline of two functions of tensors, without gradients."""
+
     def through(run: Callable[[Tensor], Tensor], given: NDArray[Any]) -> NDArray[Any]:
         with torch.no_grad():
             return run(torch.from_numpy(given)).numpy()
@@ -121,16 +128,16 @@ def _channels_first(shape: Shape) -> Iterator[Pipeline]:
         pixels = (image.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
         return textbook(tokenizer.quantizer, tokenizer.encode_latent(pixels))
 
-    yield _torch_pipeline(encode, _Decode(tokenizer))
+    yield torch_pipeline(encode, _Decode(tokenizer))
 
 
 def _rows(shape: Shape) -> Iterator[Pipeline]:
-    yield _torch_pipeline(_Encode(shape.tokenizer), _Decode(shape.tokenizer))
+    yield torch_pipeline(_Encode(shape.tokenizer), _Decode(shape.tokenizer))
 
 
 def _folded(shape: Shape) -> Iterator[Pipeline]:
     folded = fold_tokenizer(shape.tokenizer)
-    yield _torch_pipeline(lambda image: folded.quantizer(folded.encoder(image)), folded.decoder)
+    yield torch_pipeline(lambda image: folded.quantizer(folded.encoder(image)), folded.decoder)
 
 
 def _compiled(shape: Shape) -> Iterator[Pipeline]:
@@ -140,7 +147,7 @@ def _compiled(shape: Shape) -> Iterator[Pipeline]:
     tokenizer = shape.tokenizer
     encode_latent = torch.compile(tokenizer.encode_latent, dynamic=False, options=options)
     decode_latent = torch.compile(tokenizer.decode_latent, dynamic=False, options=options)
-    yield _torch_pipeline(
+    yield torch_pipeline(
         lambda image: textbook_rows(tokenizer.quantizer, encode_latent(image)),
         lambda ids: to_pixels(decode_latent(tokenizer.quantizer.embed(ids))),
     )
@@ -184,13 +191,12 @@ def _autocast(shape: Shape) -> Iterator[Pipeline]:
             decoded = tokenizer.decode_latent(latent)
         return to_pixels(decoded.float())
 
-    yield _torch_pipeline(encode, decode)
+    yield torch_pipeline(encode, decode)
 
 
-def _coda(precision: str, providers: list[Provider] | None) -> Callable[[Shape], Iterator[Pipeline]]:
+def _coda(precision: str, backend: str) -> Callable[[Shape], Iterator[Pipeline]]:
     def pipeline(shape: Shape) -> Iterator[Pipeline]:
-        device = "cpu" if precision == "fp32" and providers is None else "auto"
-        with coda_runtime.load(shape.bundle, device=device, precision=precision, providers=providers) as tokenizer:
+        with coda_runtime.load(shape.bundle, device="cpu", backend=backend, precision=precision) as tokenizer:
             yield Pipeline(tokenizer.encode, tokenizer.decode)
 
     return pipeline
@@ -200,26 +206,27 @@ PIPELINES: dict[str, Callable[[Shape], Iterator[Pipeline]]] = {
     CHANNELS_FIRST: _channels_first,
     ROWS: _rows,
     FOLDED: _folded,
-    COMPILED: _compiled,
     AUTOCAST: _autocast,
+    COMPILED: _compiled,
+    TORCH_INT8: cpu_by_hand.torch_int8,
     NAIVE: _naive,
-    CODA: _coda("fp32", None),
-    CODA_OPENVINO: _coda("fp32", ["OpenVINOExecutionProvider"]),
-    CODA_BF16: _coda("bf16", None),
+    ORT_BY_HAND: cpu_by_hand.onnxruntime_by_hand,
+    ORT_INT8_BY_HAND: cpu_by_hand.onnxruntime_int8_by_hand,
+    OPENVINO_BY_HAND: cpu_by_hand.openvino_by_hand,
+    CODA: _coda("fp32", "onnxruntime"),
+    CODA_OPENVINO: _coda("fp32", "openvino"),
+    CODA_BF16: _coda("bf16", "openvino"),
+    CODA_INT8: _coda("int8", "onnxruntime"),
+    CODA_INT8_OPENVINO: _coda("int8", "openvino"),
 }
 
+DEFAULT = tuple(name for name in PIPELINES if name not in (ROWS, FOLDED, NAIVE))
+"""What is measured unless others are named: those are other forms of what stands here already."""
 
-@contextmanager
-def limited(seconds: int, what: str) -> Iterator[None]:
-    """Raise TimeoutError inside the block after ``seconds``. In the main thread, on Unix."""
 
-    def ring(*_: object) -> None:
-        raise TimeoutError(f"{what} took longer than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+def prepare(shape: Shape) -> None:
+    """Export all that the pipelines load: a run after that only measures."""
+    print(f"{shape.name}: {shape.bundle}", flush=True)
+    for make in (cpu_by_hand.onnxruntime_int8_by_hand, _naive):
+        with contextmanager(make)(shape):
+            pass

@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 import numpy as np
 
+from coda_deploy import calibration as calibration_photographs
 from coda_deploy import photographs
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.layers import TorchActivations
@@ -19,7 +20,7 @@ from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.source import Source, open_source
-from coda_export import DEFAULT_THRESHOLDS, ParityImages, Threshold, add_precisions, export_bundle
+from coda_export import DEFAULT_THRESHOLDS, Calibration, ParityImages, Threshold, add_precisions, export_bundle
 from coda_export.bundle import check_out
 from coda_export.extension import check_lacks
 from coda_export.layers import PartLayers, compare_bundle
@@ -29,13 +30,15 @@ from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import parity_json
-from coda_runtime.format.precision import FP32
+from coda_runtime.format.precision import FP32, PRECISIONS, precision_of
 from coda_runtime.images import fit
 from coda_runtime.io.image_files import expected_suffixes, find_images
 from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recorded_thresholds, threshold_of
 
 # Enough to see a share of 0.1 % of the tokens, few enough to stay within seconds.
 MAX_PARITY_IMAGES = 16
+# More change little: benchmarks/bench_int8.py.
+MAX_CALIBRATION_IMAGES = 64
 
 
 def parity_images(size: int, folder: Path | None = None) -> ParityImages:
@@ -46,14 +49,29 @@ def parity_images(size: int, folder: Path | None = None) -> ParityImages:
     if folder is None:
         files, source = photographs.paths(), "photographs shipped with coda-deploy"
     else:
-        found = find_images(folder)
-        files = [folder / name for name in found.images]
-        source = f"{min(len(files), MAX_PARITY_IMAGES)} of {len(files)} images of the user's"
-        if not files:
-            raise InputError(
-                f"{folder} holds no images ({expected_suffixes()}){found.left_out()}: name a folder that does"
-            )
-    return ParityImages(np.stack([fit(path, size) for path in files[:MAX_PARITY_IMAGES]]), source)
+        files, source = _chosen(folder, MAX_PARITY_IMAGES)
+    return ParityImages(np.stack([fit(path, size) for path in files]), source)
+
+
+def calibration_images(size: int, folder: Path | None = None) -> Calibration:
+    """Return the shipped photographs that int8's scales are taken from, or up to MAX_CALIBRATION_IMAGES of a folder.
+
+    They are cropped to ``size`` by the official rule. Raises as `parity_images` does.
+    """
+    if folder is None:
+        files, source = calibration_photographs.paths(), "photographs shipped with coda-deploy"
+    else:
+        files, source = _chosen(folder, MAX_CALIBRATION_IMAGES)
+    return Calibration(np.stack([fit(path, size) for path in files]), [path.name for path in files], source)
+
+
+def _chosen(folder: Path, limit: int) -> tuple[list[Path], str]:
+    """Return up to ``limit`` images of a folder, and how they are called in a manifest."""
+    found = find_images(folder)
+    files = [folder / name for name in found.images]
+    if not files:
+        raise InputError(f"{folder} holds no images ({expected_suffixes()}){found.left_out()}: name a folder that does")
+    return files[:limit], f"{min(len(files), limit)} of {len(files)} images of the user's"
 
 
 def _source(source: Source, tokenizer: CodaTokenizer) -> dict[str, Any]:
@@ -69,6 +87,7 @@ def export_tokenizer(
     kernels: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
+    calibration: Path | None = None,
     replace: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -77,7 +96,8 @@ def export_tokenizer(
     ``tokenizer`` is a folder, a hub id, or ``official:VARIANT``, as ``CodaTokenizer.from_pretrained`` takes it.
 
     ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default. What the bundle
-    carries as samples are always the shipped ones, since it may be published.
+    carries as samples are always the shipped ones, since it may be published. ``calibration`` is a folder of images to
+    take int8's scales from, others than those; the shipped ones by default.
     """
     check_out(Path(out), replace=replace)
     progress("loading the tokenizer")
@@ -97,6 +117,7 @@ def export_tokenizer(
         out,
         shipped if images is None else parity_images(config.image_size, images),
         samples=shipped.pixels,
+        calibration=_calibration(precisions, config.image_size, calibration),
         precisions=precisions,
         engines=engines,
         kernels=kernels,
@@ -118,6 +139,7 @@ def extend_bundle(
     kernels: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
+    calibration: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Add precisions to a bundle that was exported from ``tokenizer``; see :func:`coda_export.add_precisions`.
@@ -133,6 +155,7 @@ def extend_bundle(
         TorchReference(loaded),
         bundle,
         parity_images(loaded.config.image_size, images),
+        calibration=_calibration(precisions, loaded.config.image_size, calibration),
         precisions=precisions,
         engines=engines,
         kernels=kernels,
@@ -140,6 +163,16 @@ def extend_bundle(
         layers=functools.partial(TorchActivations, loaded),
         progress=progress,
     )
+
+
+def _calibration(precisions: Sequence[str], size: int, folder: Path | None) -> Calibration | None:
+    """Return what int8 is calibrated on, None where it is not asked for. Raises ``InputError`` for a folder then."""
+    if any(precision_of(name).is_integer for name in precisions):
+        return calibration_images(size, folder)
+    if folder is not None:
+        integers = [name for name, known in PRECISIONS.items() if known.is_integer]
+        raise InputError(f"--calibration is for {', '.join(integers)}, which is not asked for: add it to --precision")
+    return None
 
 
 def _load_own_tokenizer(bundle: Bundle, tokenizer: str | os.PathLike[str]) -> CodaTokenizer:

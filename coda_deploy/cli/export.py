@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -21,14 +22,17 @@ from coda_runtime.errors import InputError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
-from coda_runtime.format.precision import FP32, PRECISIONS
-from coda_runtime.parity.rows import agreement_text, psnr_text
+from coda_runtime.format.precision import FP32, PRECISIONS, Threshold, precision_of
+from coda_runtime.parity.rows import agreement_text, loss_text, psnr_text
 
 PTX = "ptx"
 
 
 def parity_rows(manifest: Manifest) -> list[list[str]]:
-    """Return a row per artifact and backend: file, where it ran, token agreement, PSNR to the tokenizer's images."""
+    """Return a row per artifact and backend: file, where it ran, token agreement, PSNR to the tokenizer's images, loss.
+
+    The loss is what a picture loses of its PSNR there and back, where a precision is judged by it.
+    """
     rows = []
     for artifact in manifest.artifacts:
         for where, record in parity_records(artifact.parity).items():
@@ -38,10 +42,10 @@ def parity_rows(manifest: Manifest) -> list[list[str]]:
 
 def _cells(record: ParityRecord) -> list[str]:
     if isinstance(record, NotMeasured):
-        return ["not run", "not run"]
+        return ["not run", "not run", ""]
     if record.has_psnr:
-        return ["", psnr_text(record)]
-    return [f"{agreement_text(record)} ({percent(record.numbers['agreement'])} free-running)", ""]
+        return ["", psnr_text(record), loss_text(record)]
+    return [f"{agreement_text(record)} ({percent(record.numbers['agreement'])} free-running)", "", ""]
 
 
 def _requests(engines: Sequence[str], target: str | None, batches: Sequence[str]) -> list[EngineRequest]:
@@ -55,6 +59,16 @@ def _requests(engines: Sequence[str], target: str | None, batches: Sequence[str]
         targets=parse_targets(target) if target is not None else (),
     )
     return [EngineRequest(name, options, report=tell_memory) for name in libraries]
+
+
+def _with_drop(
+    thresholds: Mapping[str, Threshold], precisions: Sequence[str], max_psnr_drop: float
+) -> dict[str, Threshold]:
+    """Return the thresholds that are of a loss of PSNR, with this one. Raises InputError where none is asked for."""
+    judged = {name: known for name, known in thresholds.items() if known.max_psnr_drop is not None}
+    if not judged.keys() & set(precisions):
+        raise InputError(f"--max-psnr-drop is for {', '.join(judged)}, which is not asked for: add it to --precision")
+    return {name: dataclasses.replace(known, max_psnr_drop=max_psnr_drop) for name, known in judged.items()}
 
 
 def _target(out: Path | None, into: Path | None, force: bool) -> Path:
@@ -72,6 +86,7 @@ def _target(out: Path | None, into: Path | None, force: bool) -> Path:
 @coda_command(
     example="""coda export tokenizer/ --out bundle/
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
+coda export tokenizer/ --out bundle/ --precision fp32,int8 --calibration photographs/
 coda export tokenizer/ --into bundle/ --precision fp16
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,1,1 --batch 8,16,32
 coda export tokenizer/ --out bundle/ --triton models/
@@ -94,6 +109,18 @@ coda export official:flux_v65536 --out bundle/"""
 )
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Minimum share of equal tokens, 0 to 1.")
 @click.option("--min-psnr", type=float, help="Minimum PSNR in dB between the bundle's and the tokenizer's images.")
+@click.option(
+    "--max-psnr-drop",
+    type=click.FloatRange(min=0),
+    metavar="DB",
+    help="How much PSNR a picture may lose there and back in int8, in the mean; the worst may lose four times that.",
+)
+@click.option(
+    "--calibration",
+    metavar="DIR",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of photographs that int8's scales are taken from; shipped ones by default.",
+)
 @click.option(
     "--parity-images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -118,6 +145,8 @@ def command(
     precision: str,
     min_agreement: float | None,
     min_psnr: float | None,
+    max_psnr_drop: float | None,
+    calibration: Path | None,
     parity_images: Path | None,
     engines: tuple[str, ...],
     target: str | None,
@@ -130,26 +159,25 @@ def command(
     official:VARIANT or official:VARIANT@REVISION is a checkpoint that CODA's authors publish on the Hugging Face Hub.
 
     Every graph is run on real photographs and compared with the tokenizer. A part that falls below its precision's
-    threshold fails the export, and nothing is written. `coda build` can add engines later, with more options. A bundle
-    that is there already is not replaced without --force.
+    threshold fails the export, and nothing is written. int8 takes its scales from photographs, never those it is
+    measured on, and is judged by what a picture loses there and back. `coda build` can add engines later, with more
+    options. A bundle that is there already is not replaced without --force.
 
     With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
     from coda_deploy.evaluate.devices import threads_of_quota
     from coda_deploy.export import export_tokenizer, extend_bundle
-    from coda_export import DEFAULT_THRESHOLDS, Threshold
+    from coda_export import DEFAULT_THRESHOLDS
     from coda_export.bundle import check_precisions
 
     target_folder = _target(out, into, force)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_precisions(precisions)
-    thresholds = {
-        name: Threshold(
-            threshold.min_agreement if min_agreement is None else min_agreement,
-            threshold.min_psnr if min_psnr is None else min_psnr,
-        )
-        for name, threshold in DEFAULT_THRESHOLDS.items()
-    }
+    given = {"min_agreement": min_agreement, "min_psnr": min_psnr}
+    bounds = {field: value for field, value in given.items() if value is not None}
+    thresholds = {name: dataclasses.replace(threshold, **bounds) for name, threshold in DEFAULT_THRESHOLDS.items()}
+    if max_psnr_drop is not None:
+        thresholds |= _with_drop(thresholds, precisions, max_psnr_drop)
     requests = _requests(engines, target, batches)
     if triton is not None:
         there = Bundle.open(into).manifest if into is not None else None
@@ -158,8 +186,10 @@ def command(
             profiles += [e.profiles for e in there.artifacts if e.format == TENSORRT and e.profiles]
         triton.check(target_folder, [*(there.precisions if there else ()), *precisions], profiles)
     warn_of_omitted(parity_images)
+    warn_of_omitted(calibration)
     steps = (
         4 * len(precisions)
+        + 2 * sum(precision_of(name).is_integer for name in precisions)
         + (5 if into is None else 1)
         + (PTX in engines)
         + len(requests) * 2 * (2 * len(precisions) + 1)
@@ -180,13 +210,14 @@ def command(
                 kernels=PTX in engines,
                 thresholds=thresholds,
                 images=parity_images,
+                calibration=calibration,
                 progress=step,
             )
     repository = write_if_asked(triton, target_folder)
     if as_json:
         print_json(manifest.to_json())
         return
-    table(parity_rows(manifest), columns=["file", "ran on", "token agreement", "PSNR"])
+    table(parity_rows(manifest), columns=["file", "ran on", "token agreement", "PSNR", "lost"])
     skipped: dict[str, list[str]] = {}
     for artifact in manifest.artifacts:
         for _, reason in unmeasured(artifact.parity):

@@ -18,6 +18,7 @@ from coda_export.flops import graph_flops, search_flops
 from coda_export.folding import Folded
 from coda_export.folding.precision import DTYPES
 from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, graph_opset, quantizer_graph
+from coda_export.int8 import Calibration, Scales, calibrated, quantized_graph, scales_for
 from coda_export.kernels import import_triton, write_kernels, write_search
 from coda_export.layers import LayersOf, naming_the_layer
 from coda_runtime.build.bundle import EngineRequest, build_into, check_request
@@ -26,7 +27,7 @@ from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.format.parity import parity_json
-from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
+from coda_runtime.format.parts import DECODER, ENCODER, PARTS, QUANTIZER
 from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, Threshold, precision_of
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_threshold
@@ -73,8 +74,6 @@ def check_precisions(precisions: Sequence[str]) -> None:
     for precision in precisions:
         if precision not in DTYPES:
             raise InputError(f"precision {precision!r} is unknown, expected some of {', '.join(DTYPES)}")
-        if precision_of(precision).is_integer:
-            raise InputError(f"precision {precision!r} cannot be exported yet")
     if not precisions or len(set(precisions)) != len(precisions):
         raise InputError(f"name each precision once and at least one, found {','.join(precisions) or 'none'}")
 
@@ -82,6 +81,7 @@ def check_precisions(precisions: Sequence[str]) -> None:
 def _graphs(
     folded: Folded, precisions: Sequence[str], opset: int, progress: Progress, *, quantizer: bool
 ) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+    """Yield each part and precision with its graph; of an integer precision the float32 one that it is made of."""
     for precision in precisions:
         progress(f"exporting the {precision} encoder")
         yield ENCODER.name, precision, encoder_graph(folded, precision, opset)
@@ -106,14 +106,21 @@ def write_graphs(
     progress: Progress,
     *,
     quantizer: bool = False,
+    scales: Scales | None = None,
 ) -> tuple[list[Artifact], dict[str, int]]:
-    """Write each precision's graphs and the quantizer's; return the artifacts, and each part's work for an image."""
+    """Write each precision's graphs and the quantizer's; return the artifacts, and each part's work for an image.
+
+    ``scales`` are needed for precisions of integers. Raises ``InputError`` where a layer gets none of them.
+    """
     artifacts, flops = [], {QUANTIZER.name: search_flops(folded.quantizer.search, folded.spec)}
     for part, precision, model in _graphs(folded, precisions, opset, progress, quantizer=quantizer):
         file = graph_file(part, precision)
-        onnx.save(model, folder / file)
         if part not in flops:
             flops[part] = graph_flops(model)
+        if scales is not None and precision_of(precision).is_integer:
+            progress(f"taking the scales of the {precision} {part}")
+            model = quantized_graph(model, scales.inputs(PARTS[part]))
+        onnx.save(model, folder / file)
         artifacts.append(Artifact(part, "onnx", precision, file, *describe_file(folder, file)))
     return artifacts, flops
 
@@ -135,6 +142,7 @@ def export_bundle(
     images: ParityImages,
     *,
     samples: NDArray[np.uint8] | None = None,
+    calibration: Calibration | None = None,
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
@@ -148,20 +156,23 @@ def export_bundle(
 ) -> Manifest:
     """Export ``folded`` to a bundle folder at ``out`` and return its manifest.
 
-    The first of ``precisions`` ("fp32", "fp16", "bf16") becomes the default; the quantizer is always float32. Every
-    graph is run on ``images`` by onnxruntime on the CPU and compared with ``reference``; an existing bundle at ``out``
-    is refused, or with ``replace`` replaced when all is done: all of it, its engines too.
+    The first of ``precisions``, of `coda_runtime.format.precision.PRECISIONS`, becomes the default; the quantizer is
+    always float32. Every graph is run on ``images`` by onnxruntime on the CPU and compared with ``reference``; an
+    existing bundle at ``out`` is refused, or with ``replace`` replaced when all is done: all of it, its engines too.
 
     ``samples``, uint8 [N, H, W, 3] of the tokenizer's image size, go into the bundle with what ``reference`` makes of
     them, so that parity can be measured anywhere. They are published with it: they are never ``images`` unless the
     caller says so. Without them the bundle has no recorded reference of its own.
 
+    ``calibration`` are the images that int8's scales are taken from; none may be among ``images`` or ``samples``.
+
     ``layers`` makes the tokenizer's own layers: with it an error about a part that falls short names the layer.
+
     ``engines`` are built of the graphs, and measured where they can run here. ``kernels`` adds the quantizer's GPU
     kernels as PTX, which the backend "cuda" runs.
 
-    Raises ``ParityError`` when a part falls below its precision's threshold, ``InputError`` for unknown precisions,
-    ``BuildError`` when an engine or a kernel cannot be built,
+    Raises ``ParityError`` when a part falls below its precision's threshold, ``InputError`` for unknown precisions and
+    for images that int8 cannot be calibrated on, ``BuildError`` when an engine or a kernel cannot be built,
     ``OutputError`` when ``out`` is something else than a bundle, ``MissingDependencyError`` without onnxruntime.
     """
     check_precisions(precisions)
@@ -170,8 +181,9 @@ def export_bundle(
     if kernels:
         import_triton()
     check_out(Path(out), replace=replace)
+    scales = scales_for(precisions, calibration, reference, images.pixels, samples)
     with staged_folder(out, replace=True) as folder:
-        artifacts, flops = write_graphs(folder, folded, precisions, opset, progress, quantizer=True)
+        artifacts, flops = write_graphs(folder, folded, precisions, opset, progress, quantizer=True, scales=scales)
         artifacts += _write_tables(folder, folded)
         taken = None
         if samples is not None:
@@ -188,6 +200,7 @@ def export_bundle(
                 "opset": {**opsets, QUANTIZER.name: QUANTIZER_OPSET},
                 "flops": flops,
                 "floors": {name: thresholds[name].to_json() for name in dict.fromkeys((FP32, *precisions))},
+                **calibrated(precisions, scales),
             },
             default_precision=precisions[0],
             artifacts=tuple(artifacts),

@@ -18,6 +18,7 @@ from coda_export.bundle import (
 )
 from coda_export.folding import Folded
 from coda_export.graphs import graph_opset
+from coda_export.int8 import Calibration, calibrated, scales_for
 from coda_export.kernels import import_triton, write_kernels
 from coda_export.layers import LayersOf
 from coda_runtime.build.bundle import EngineRequest, build_into, check_request, extending, with_engines
@@ -27,7 +28,7 @@ from coda_runtime.format.bundle import Bundle, seal
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
 from coda_runtime.format.precision import DEFAULT_THRESHOLDS, Threshold
-from coda_runtime.parity import ParityImages, ParityMeter, Reference, recorded_thresholds
+from coda_runtime.parity import ParityImages, ParityMeter, Reference, SavedReference, recorded_thresholds
 
 
 def check_lacks(bundle: Bundle, precisions: Sequence[str]) -> None:
@@ -50,6 +51,7 @@ def add_precisions(
     images: ParityImages,
     *,
     precisions: Sequence[str],
+    calibration: Calibration | None = None,
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
@@ -77,11 +79,14 @@ def add_precisions(
     if folded.spec.to_json() != source.spec.to_json():
         raise InputError(f"{source.folder} is of another tokenizer, of other sizes: name the one it was exported from")
     source.verify()
+    samples = SavedReference.open(source).samples.images if before.find("parity", format="npz") else None
+    scales = scales_for(precisions, calibration, reference, images.pixels, samples)
     with extending(source, "a precision was added to it") as folder:
-        written, _ = write_graphs(folder, folded, precisions, opset, progress)
+        written, _ = write_graphs(folder, folded, precisions, opset, progress, scales=scales)
         told: dict[str, Any] = {
             "opset": {precision: graph_opset(precision, opset) for precision in precisions},
             "added": {precision: versions() for precision in precisions},
+            **calibrated(precisions, scales),
         }
         manifest = dataclasses.replace(
             before,

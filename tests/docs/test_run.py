@@ -58,7 +58,7 @@ PYTHON_NOT_HERE = {
 # What would take long, or bind a port that is taken, with what it is given instead.
 SHORTER = {
     "bench run": ["--seconds", "0.02", "--repeat-process", "1"],
-    "tune": ["--seconds", "0.02", "--repeat-process", "1", "--threads", "auto", "--busy"],
+    "tune": ["--seconds", "0.02", "--repeat-process", "1", "--busy", "--precision", "fp32", "--batch", "1"],
     "serve": ["--http-port", "0", "--grpc-port", "0"],
 }
 FLUX_SCALES = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)

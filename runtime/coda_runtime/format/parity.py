@@ -45,6 +45,16 @@ class Measured:
         return self._number("psnr_min")
 
     @property
+    def psnr_drop(self) -> float | None:
+        """Mean loss in dB of a reconstruction under the tokenizer's; None where it was not measured."""
+        return self._number("psnr_drop")
+
+    @property
+    def psnr_drop_max(self) -> float | None:
+        """The worst image's `psnr_drop`."""
+        return self._number("psnr_drop_max")
+
+    @property
     def has_psnr(self) -> bool:
         """Whether images were compared."""
         return "psnr" in self.numbers

@@ -4,7 +4,7 @@ from ..errors import ParityError
 from ..format.parity import Measured, NotMeasured, ParityRecord, unmeasured
 from ..format.precision import DEFAULT_THRESHOLDS, Threshold
 from ..format.recording import check_recordable, record_parity
-from .measure import mean_psnr, pixel_parity, token_parity
+from .measure import mean_psnr, pixel_parity, psnr_loss, token_parity
 from .meter import ParityImages, ParityMeter
 from .reference import Reference
 from .samples import ParitySamples
@@ -29,6 +29,7 @@ __all__ = [
     "mean_psnr",
     "measure_bundle",
     "pixel_parity",
+    "psnr_loss",
     "record_parity",
     "recorded_thresholds",
     "threshold_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,3 +63,17 @@ def pixel_parity(
         "psnr_to_input": mean_psnr(decoded, images),
         "reference_psnr_to_input": mean_psnr(reference, images),
     }
+
+
+def psnr_loss(
+    images: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
+) -> dict[str, float]:
+    """Return by how many dB a reconstruction's PSNR against the input falls under the reference's; all [B,H,W,3].
+
+    `psnr_drop` is the mean over the images, `psnr_drop_max` the worst image's; less than 0 is a gain.
+    """
+    # Identical images have no finite PSNR: they count as one step of one colour in one pixel would.
+    ceiling = 10 * math.log10(255 * 255 * images[0].size)
+    ours, theirs = (np.minimum(psnr_per_image(pixels, images), ceiling) for pixels in (decoded, reference))
+    drop = theirs - ours
+    return {"psnr_drop": float(drop.mean()), "psnr_drop_max": float(drop.max())}

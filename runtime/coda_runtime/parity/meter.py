@@ -18,10 +18,10 @@ from ..errors import ArtifactError, BackendError, CodaError, InputError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import Measured, NotMeasured, ParityRecord, headline
-from ..format.parts import IDS, IMAGE, PARTS, QUANTIZER
+from ..format.parts import DECODER, ENCODER, IDS, IMAGE, PARTS, QUANTIZER
 from ..format.precision import precision_of
 from ..select import candidates, named_backend
-from .measure import pixel_parity, token_parity
+from .measure import pixel_parity, psnr_loss, token_parity
 from .reference import Reference
 from .samples import ParitySamples
 from .saved import SavedReference, numpy_quantizer
@@ -30,6 +30,8 @@ BATCH = 4
 """The batch size where an artifact has no profile."""
 
 Ids = npt.NDArray[np.int32]
+_OF_EACH_SIZE = ("psnr_min", "psnr_drop", "psnr_drop_max")
+"""What is told of each batch size beside the headline, where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ParityMeter:
         """Measure against `reference`; `samples` is what it made of `images`, where that is known already."""
         self._bundle, self._reference, self._images = bundle, reference, images
         self._given = samples
+        self._encoded: dict[tuple[str, str, str], Ids] = {}  # by precision, format and backend of the encoder
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> ParityMeter:
@@ -95,7 +98,7 @@ class ParityMeter:
             session = backend.load(self._bundle, artifact, options)
         except CodaError as error:
             return {f"{backend.name}:{options.device}": self.not_run(artifact, error)}
-        return self.measure_session(artifact, backend.name, session, batches)
+        return self.measure_session(artifact, backend.name, session, batches, options=options)
 
     def _on_the_cpu(self, artifact: Artifact) -> str:
         """Return the backend that measures an artifact unless another one is named."""
@@ -105,11 +108,22 @@ class ParityMeter:
         return next((found.backend.name for found in able), "onnxruntime")
 
     def measure_session(
-        self, artifact: Artifact, backend: str, session: Session, batches: Sequence[int] | None = None
+        self,
+        artifact: Artifact,
+        backend: str,
+        session: Session,
+        batches: Sequence[int] | None = None,
+        *,
+        options: LoadOptions | None = None,
     ) -> dict[str, ParityRecord]:
-        """Return what `measure` does, of an artifact that `backend` has loaded already; closes the session."""
+        """Return what `measure` does, of an artifact that `backend` has loaded already; closes the session.
+
+        The loss of a whole reconstruction, `psnr_loss`, is measured of a decoder whose precision is judged by it: with
+        the ids of the encoder beside it, as `backend` gave them, or gives them now with `options`.
+        """
         try:
-            record = self._measure(artifact, session, batches)
+            encoded = self._ids_beside(artifact, backend, options)
+            record = self._measure(artifact, session, batches, backend, encoded)
         finally:
             session.close()
         return {f"{backend}:{session.device}": self._told(record)}
@@ -135,7 +149,27 @@ class ParityMeter:
         # The folder is a temporary one while a bundle is being made, and says nothing to whoever reads this.
         return str(error).replace(f"{self._bundle.folder}{os.sep}", "")
 
-    def _measure(self, artifact: Artifact, session: Session, batches: Sequence[int] | None) -> ParityRecord:
+    def _ids_beside(self, artifact: Artifact, backend: str, options: LoadOptions | None) -> Ids | None:
+        """Return what the encoder of a decoder's own precision and format makes of the images, int32 [N,L].
+
+        None for another part, for a precision that is not judged by it, and where that encoder does not run.
+        """
+        threshold = precision_of(artifact.precision).threshold
+        if artifact.part != DECODER.name or threshold is None or threshold.max_psnr_drop is None:
+            return None
+        key = artifact.precision, artifact.format, backend
+        found = self._bundle.manifest.find(ENCODER.name, precision=artifact.precision, format=artifact.format)
+        if key not in self._encoded and options is not None and found:
+            try:
+                session = named_backend(options).load(self._bundle, found[0], options)
+            except CodaError:
+                return None
+            self.measure_session(found[0], backend, session)
+        return self._encoded.get(key)
+
+    def _measure(
+        self, artifact: Artifact, session: Session, batches: Sequence[int] | None, backend: str, encoded: Ids | None
+    ) -> ParityRecord:
         profiles = artifact.profiles or profiles_of(session)
         asked = batches or [size for profile in profiles for size in profile]
         sizes = sorted(set(asked)) or [min(BATCH, len(self._images.pixels))]
@@ -143,11 +177,17 @@ class ParityMeter:
         for size in sizes:
             index = _cycle(len(self._images.pixels), size)
             try:
-                out = self._run(artifact, session, index, size)
+                out = self._run(artifact, session, self.samples.of(PARTS[artifact.part].input)[index], size)
+                rebuilt = None if encoded is None else self._run(artifact, session, encoded[index], size)
             except BackendError as error:
                 found[size] = NotMeasured(self._reason(error), name)
-            else:
-                found[size] = Measured(self._judge(artifact, index, out))
+                continue
+            numbers = self._judge(artifact, index, out, backend)
+            if rebuilt is not None:
+                known = self.samples
+                rows = _worst_copies(index, psnr_per_image(rebuilt, known.images[index]))
+                numbers |= psnr_loss(known.images, rebuilt[rows], known.decoded)
+            found[size] = Measured(numbers)
         size, worst = min(found.items(), key=lambda item: _rank(item[1], name))
         if not asked:
             return worst
@@ -155,12 +195,11 @@ class ParityMeter:
             worst = dataclasses.replace(worst, reason=f"at a batch of {size}: {worst.reason}")
         return dataclasses.replace(worst, batches={str(size): _short(of, name) for size, of in found.items()})
 
-    def _run(self, artifact: Artifact, session: Session, index: Ids, size: int) -> npt.NDArray[Any]:
-        part, outs = PARTS[artifact.part], []
-        source, expected = self.samples.of(part.input), part.output
+    def _run(self, artifact: Artifact, session: Session, rows: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+        expected, outs = PARTS[artifact.part].output, []
         shape = expected.shape(self._bundle.spec, size)
-        for start in range(0, len(index), size):
-            out = session.run(source[index[start : start + size]])
+        for start in range(0, len(rows), size):
+            out = session.run(rows[start : start + size])
             if out.dtype != expected.dtype or out.shape != shape:
                 raise ArtifactError(
                     f"{artifact.file} returned {out.dtype} {list(out.shape)} for a batch of {size}, expected "
@@ -169,7 +208,7 @@ class ParityMeter:
             outs.append(out)
         return np.concatenate(outs)
 
-    def _judge(self, artifact: Artifact, index: Ids, out: npt.NDArray[Any]) -> dict[str, Any]:
+    def _judge(self, artifact: Artifact, index: Ids, out: npt.NDArray[Any], backend: str) -> dict[str, Any]:
         known = self.samples
         if PARTS[artifact.part].output is IMAGE:
             rows = _worst_copies(index, psnr_per_image(out, known.decoded[index]))
@@ -183,6 +222,8 @@ class ParityMeter:
             )
         step = _distinct(self._reference.step, known.latent[index], ids)
         rows = _worst_copies(index, (ids == step).mean(1))
+        if artifact.part == ENCODER.name:
+            self._encoded[artifact.precision, artifact.format, backend] = ids[rows]
         return token_parity(ids[rows], known.ids, step[rows], self._bundle.spec.scales)
 
     def _quantize(self, latent: npt.NDArray[np.float32]) -> Ids:
@@ -221,7 +262,7 @@ def _short(record: ParityRecord, name: str) -> ParityRecord:
     """Return what is said of each batch size."""
     if isinstance(record, NotMeasured):
         return record
-    return Measured({shown: record.numbers[shown] for shown in (name, "psnr_min") if shown in record.numbers})
+    return Measured({shown: record.numbers[shown] for shown in (name, *_OF_EACH_SIZE) if shown in record.numbers})
 
 
 def _cycle(count: int, size: int) -> Ids:

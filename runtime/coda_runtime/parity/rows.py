@@ -11,7 +11,7 @@ from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, NotMeasured, ParityRecord, parity_record
 from ..format.parts import PARTS
 
-PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "batch sizes")
+PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "lost", "batch sizes")
 
 
 def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -26,9 +26,10 @@ def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple
             continue
         sizes = ",".join(record.batches)
         if isinstance(record, NotMeasured):
-            yield artifact.file, where, f"not run: {record.reason}", "", "", sizes
+            yield artifact.file, where, f"not run: {record.reason}", "", "", "", sizes
         else:
-            yield artifact.file, where, agreement_text(record), psnr_text(record), _decibel(record.psnr_min), sizes
+            psnr = psnr_text(record), _decibel(record.psnr_min)
+            yield artifact.file, where, agreement_text(record), *psnr, loss_text(record), sizes
 
 
 def unmeasured_files(manifest: Manifest, parity: Mapping[str, Mapping[str, ParityRecord]]) -> dict[str, str]:
@@ -55,6 +56,12 @@ def agreement_text(record: Measured) -> str:
 def psnr_text(record: Measured) -> str:
     """Return the mean PSNR; empty where it is not what was measured."""
     return (_decibel(record.psnr) or "identical") if record.has_psnr else ""
+
+
+def loss_text(record: Measured) -> str:
+    """Return what a reconstruction loses of its PSNR, and the worst image of it; empty where it was not measured."""
+    mean, worst = record.psnr_drop, record.psnr_drop_max
+    return "" if mean is None or worst is None else f"{mean:.2f} dB (worst {worst:.2f})"
 
 
 def _decibel(value: float | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..codes.metrics import percent
 from ..errors import ManifestError, ParityError
 from ..format.manifest import Manifest
-from ..format.parity import NotMeasured, ParityRecord
+from ..format.parity import Measured, NotMeasured, ParityRecord
 from ..format.precision import FP32, Threshold, precision_of
 
 
@@ -58,10 +58,35 @@ def _check_numbers(what: str, precision: str, record: ParityRecord, threshold: T
             f"the threshold is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): "
             f"{_way_out(precision, '--min-psnr')}"
         )
+    _check_loss(what, precision, record, threshold)
+
+
+def _check_loss(what: str, precision: str, record: Measured, threshold: Threshold) -> None:
+    """Raise ParityError where reconstructions lose more of their PSNR against the input than the threshold allows."""
+    if threshold.max_psnr_drop is None or threshold.worst_drop is None or not record.has_psnr:
+        return
+    mean, worst = record.psnr_drop, record.psnr_drop_max
+    if mean is None or worst is None:
+        raise ParityError(
+            f"what is lost through {what} was not measured, since its encoder was not run: run both, or export the "
+            "bundle again"
+        )
+    for who, found, allowed in (
+        ("images", mean, threshold.max_psnr_drop),
+        ("the worst image", worst, threshold.worst_drop),
+    ):
+        if found > allowed:
+            raise ParityError(
+                f"through the {precision} encoder and {what} {who} lose{'s' * (who != 'images')} {found:.3f} dB of "
+                f"PSNR, the threshold is {allowed:.3f} dB ({found - allowed:.3f} dB over): "
+                f"{_way_out(precision, '--max-psnr-drop')}"
+            )
 
 
 def _way_out(precision: str, option: str) -> str:
     other = "" if precision == FP32 else f"take {FP32}, or "
+    if precision_of(precision).is_integer:
+        other += "export with other images to take scales from (--calibration DIR), or "
     return f"{other}accept it with {option} when exporting"
 
 

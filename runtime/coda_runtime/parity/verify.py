@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..backends.base import Backend, LoadOptions
@@ -56,7 +57,8 @@ def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterat
                 failed = not_run if _may_lack(artifact, error) else measured
                 failed[where] = meter.not_run(artifact, error)
             else:
-                measured |= meter.measure_session(artifact, backend.name, session)
+                own = dataclasses.replace(options, backend=backend.name)
+                measured |= meter.measure_session(artifact, backend.name, session, options=own)
         if measured and not precision_of(artifact.precision).onnxruntime_cpu:
             not_run = {}  # what one library lacks here, another one has
         if not not_run and not measured:

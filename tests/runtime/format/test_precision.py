@@ -30,3 +30,11 @@ def test_an_unknown_precision_has_no_exceptions() -> None:
 def test_a_threshold_that_lets_everything_through(bad: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="a threshold must be an agreement from 0 to 1 and a finite PSNR"):
         Threshold(*bad)
+
+
+def test_the_worst_image_may_lose_four_times_the_mean() -> None:
+    assert Threshold(0, 42, 0.1).worst_drop == pytest.approx(0.4)
+    assert Threshold(0, 42).worst_drop is None
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="greatest loss of PSNR must be a finite number"):
+            Threshold(0, 42, bad)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from coda_runtime.parity import mean_psnr, pixel_parity, token_parity
+from coda_runtime.parity import mean_psnr, pixel_parity, psnr_loss, token_parity
 from tests.runtime import measurable, tiny
 
 
@@ -71,3 +71,15 @@ def test_one_black_image_shows_in_the_minimum_not_in_the_mean() -> None:
     # Identical pictures are no worst one.
     decoded[:5] = 200
     assert pixel_parity(reference, decoded, reference)["psnr_min"] == numbers["psnr_min"]
+
+
+def test_what_a_reconstruction_loses() -> None:
+    inputs, theirs, ours = pictures(100, 100, 100), pictures(101, 102, 100), pictures(102, 102, 101)
+    identical = 10 * math.log10(255 * 255 * inputs[0].size)
+    last = identical - 10 * math.log10(255 * 255)
+    assert psnr_loss(inputs, ours, theirs) == {
+        "psnr_drop": pytest.approx((20 * math.log10(2) + 0 + last) / 3),
+        "psnr_drop_max": pytest.approx(last),
+    }
+    gain = psnr_loss(inputs[:1], theirs[:1], ours[:1])
+    assert gain["psnr_drop"] == gain["psnr_drop_max"] == pytest.approx(-20 * math.log10(2))

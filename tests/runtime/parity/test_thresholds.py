@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+
 import pytest
 
 from coda_runtime import CodaError
+from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import parity_record
 from coda_runtime.parity import (
     DEFAULT_THRESHOLDS,
@@ -14,9 +17,11 @@ from coda_runtime.parity import (
     ParityError,
     Threshold,
     check_threshold,
+    recorded_thresholds,
     threshold_of,
     unmeasured,
 )
+from tests.runtime import tiny
 
 BLACK = Measured({"psnr": 65.0, "psnr_min": 5.5})
 
@@ -90,7 +95,9 @@ def test_a_higher_precision_is_named_where_there_is_one(precision: str) -> None:
             check_threshold(
                 part, precision, numbers, dataclasses.replace(DEFAULT_THRESHOLDS[precision], min_agreement=0.9)
             )
-        assert ("take fp32, or accept it" in str(caught.value)) == (precision != "fp32")
+        assert bool(re.search("take fp32, or (export with [^,]*, or )?accept it", str(caught.value))) == (
+            precision != "fp32"
+        )
         assert "higher" not in str(caught.value)
 
 
@@ -121,3 +128,42 @@ def test_sizes_that_ran_are_judged_where_another_did_not() -> None:
 def test_where_something_was_not_measured() -> None:
     parity = {"onnxruntime:cpu": {"psnr": None}, "tensorrt:cuda": {"psnr": None, "reason": "another GPU"}, "note": 3}
     assert list(unmeasured(parity)) == [("tensorrt:cuda", "another GPU")]
+
+
+LOSS = {"psnr": 48.0, "psnr_min": 45.0, "psnr_drop": 0.05, "psnr_drop_max": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (
+            {"psnr_drop": 0.25},
+            r"through the int8 encoder and the int8 decoder images lose 0.250 dB of PSNR, the",
+        ),
+        (
+            {"psnr_drop_max": 0.41},
+            r"the worst image loses 0.410 dB of PSNR, the threshold is 0.400 dB \(0.010 ",
+        ),
+        ({"psnr": 41.9}, r"the int8 decoder is 41.90 dB from the tokenizer's images"),
+        ({"psnr_drop": None}, r"what is lost through the int8 decoder was not measured"),
+    ],
+)
+def test_int8_is_judged_by_what_a_picture_loses(numbers: dict[str, float | None], message: str) -> None:
+    check_threshold("decoder", "int8", Measured(LOSS), DEFAULT_THRESHOLDS["int8"])
+    with pytest.raises(ParityError, match=message):
+        check_threshold("decoder", "int8", Measured(LOSS | numbers), DEFAULT_THRESHOLDS["int8"])
+    batches = {"4": Measured({"psnr": 48.0, "psnr_drop": 1.0, "psnr_drop_max": 1.0})}
+    with pytest.raises(ParityError, match="the int8 decoder at a batch of 4"):
+        check_threshold("decoder", "int8", Measured(LOSS, batches), DEFAULT_THRESHOLDS["int8"])
+
+
+def test_tokens_of_int8_are_told_and_not_judged() -> None:
+    check_threshold("encoder", "int8", Measured({"step_agreement": 0.3}), DEFAULT_THRESHOLDS["int8"])
+
+
+def test_a_loss_is_recorded_and_read_again() -> None:
+    floors = {name: threshold.to_json() for name, threshold in DEFAULT_THRESHOLDS.items()}
+    assert floors["fp32"].keys() == {"min_agreement", "min_psnr"}, "as a bundle of before has it"
+    assert floors["int8"]["max_psnr_drop"] == 0.1
+    manifest = Manifest(tiny.SPEC, (), provenance={"floors": floors})
+    assert recorded_thresholds(manifest) == DEFAULT_THRESHOLDS

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from ...errors import ArtifactError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
+from ...errors import ArtifactError, BackendError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
@@ -15,7 +16,7 @@ from ...format.precision import precision_of
 from ...machine.processors import default_threads, usable_count
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
-from . import library, reproducible
+from . import library, reproducible, sums
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
 from .session import OrtDeviceSession, OrtRowsSession, OrtSession, placed
@@ -106,7 +107,9 @@ def _open(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
     """Return an InferenceSession on these providers and no others."""
     strict = CPU not in [choice.name for choice in choices]
     try:
-        session = _make(ort, model, choices, options, strict)
+        session = _make(ort, model, choices, options, strict, _own_options(ort, choices, options, artifact))
+    except BackendError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base, and plain RuntimeErrors come too
         raise _load_error(ort, model, choices, options, artifact, error) from error
     session.disable_fallback()
@@ -119,12 +122,31 @@ def _open(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
     return session
 
 
-def _make(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions, strict: bool) -> Any:
+def _own_options(ort: Any, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Mapping[str, str]:
+    """Return the options of a session that its precision asks for. Raises BackendError where it cannot be right."""
+    first = choices[0]
+    if not precision_of(artifact.precision).is_integer or first.name in NVIDIA:
+        return {}
+
+    def make(model: bytes, own: Mapping[str, str]) -> Any:
+        return _make(ort, _Model(Path("sums.onnx"), model), [first], options, False, own)
+
+    return sums.options_for(first.name, make)
+
+
+def _make(
+    ort: Any,
+    model: _Model,
+    choices: Sequence[Choice],
+    options: LoadOptions,
+    strict: bool,
+    own: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = library.SILENT
     if choices[0].name in NVIDIA:
         library.silence(ort)
-    for entry, value in SPINNING.items():
+    for entry, value in {**SPINNING, **own}.items():
         settings.add_session_config_entry(entry, value)
     if options.reproducible:
         reproducible.set_order(ort, settings)
