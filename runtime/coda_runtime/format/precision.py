@@ -156,7 +156,7 @@ PRECISIONS: Mapping[str, Precision] = {
             threshold=Threshold(0.0, 42.0, max_psnr_drop=0.1),
             min_opset=13,
             tensorrt_type="INT8",
-            tensorrt_pattern="int8",
+            tensorrt_pattern="(?<!u)int8",
             min_share=_LOWERED_SHARE,
             openvino_hint="f32",
             openvino_pattern="[iu]8",
