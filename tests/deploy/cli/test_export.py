@@ -25,6 +25,7 @@ from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import ArtifactError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.parity import ParityMeter
 from tests.deploy.cli.command import coda, one_line
 from tests.runtime.triton import reading
 from tests.tiny_tokenizers import images, make
@@ -87,6 +88,7 @@ def test_several_precisions_and_what_could_not_be_run(
 
     real = OnnxRuntimeBackend.load
     monkeypatch.setattr(OnnxRuntimeBackend, "load", load)
+    monkeypatch.setattr(ParityMeter, "_on_the_cpu", lambda *_: "onnxruntime")  # as where OpenVINO is not installed
     settings = ["--precision", "fp16, bf16", "--min-agreement", 0.5, "--min-psnr", 20]
     result = coda("export", tiny_folder, "--out", tmp_path / "bundle", *settings)
     assert result.exit_code == 0, result.output
@@ -106,7 +108,7 @@ def test_several_precisions_and_what_could_not_be_run(
         (["--precision", "fp16", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
         (["--precision", "int4"], "precision 'int4' is unknown"),
         (["--max-psnr-drop", 1], "--max-psnr-drop is for int8, which is not asked for"),
-        (["--calibration", "."], "--calibration is for int8, which is not asked for"),
+        (["--calibration", "coda_deploy/calibration"], "--calibration is for int8, which is not asked for"),
         (
             ["--precision", "int8", "--max-psnr-drop", 0, "--min-psnr", 0],
             "through the int8 encoder and the int8 decoder",
