@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from coda_export.int8 import quantized_graph
+from coda_runtime.backends.tensorrt.library import find_library
+from coda_runtime.build.builder import build_engine
 from coda_runtime.build.bundle import EngineRequest, add_engines
 from coda_runtime.build.options import BuildOptions
+from coda_runtime.errors import BuildError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 
@@ -50,3 +56,18 @@ def test_the_search_is_float32(built: Manifest) -> None:
     assert artifact.engine["flags"]["tf32"] is False
     for kind in ("MATRIX_MULTIPLY", "TOPK", "REDUCE"):
         assert set(artifact.engine["layers"][kind]) == {"FLOAT"}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_int8_is_what_convolutions_compute_in(tiny_bundle: Path, tmp_path: Path, part: str) -> None:
+    with np.load(tiny_bundle / "parity.fp32.npz") as samples:
+        rows = samples["images" if part == "encoder" else "ids"][:2]
+    path = tmp_path / "graph.onnx"
+    onnx.save(quantized_graph(onnx.load(tiny_bundle / f"{part}.fp32.onnx"), rows), path)
+    options = BuildOptions((1, 4, 8), ("sm89", "sm120"))
+    made = build_engine(find_library("tensorrt-rtx"), path, options, precision="int8")
+    convolutions = made.layers["CONVOLUTION"]
+    assert convolutions["FLOAT"] <= 3, "the first ones and the last"
+    assert convolutions["INT8"] >= 10
+    with pytest.raises(BuildError, match=r"meant to be int8, and of its \d+ convolutions .* \d+ in FLOAT"):
+        build_engine(find_library("tensorrt-rtx"), tiny_bundle / f"{part}.fp32.onnx", options, precision="int8")

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -19,6 +20,7 @@ from coda_deploy.official import import_official
 from coda_deploy.sample import tokenizer_path
 from coda_export import DEFAULT_OPSET, Folded
 from coda_export.graphs import decoder_graph, encoder_graph, quantizer_graph
+from coda_export.int8 import quantized_graph
 from coda_runtime.backends.tensorrt.library import find_library
 from coda_runtime.build.builder import BuiltEngine, build_engine
 from coda_runtime.build.memory import estimate_memory
@@ -61,6 +63,17 @@ def test_a_part_builds(folded: Folded, tmp_path: Path, part: str, precision: str
         assert weights < 1e7 or len(made.data) < 3.2 * weights
     else:
         assert set(convolutions) == {"FLOAT"}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_builds_in_int8(folded: Folded, tmp_path: Path, part: str) -> None:
+    tensor = PARTS[part].input
+    rows = np.random.default_rng(0).integers(0, 256, tensor.shape(folded.spec, 1)).astype(tensor.dtype)
+    made = build(quantized_graph(GRAPHS[part](folded, "int8", DEFAULT_OPSET), rows), tmp_path, "int8")
+    convolutions = made.layers["CONVOLUTION"]
+    assert set(convolutions) == {"FLOAT", "INT8"}
+    assert convolutions["FLOAT"] <= 3, "the first ones and the last"
+    assert convolutions["INT8"] > 10
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])

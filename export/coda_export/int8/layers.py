@@ -14,6 +14,7 @@ CONVOLUTION = "Conv"
 # Of a layer's largest channel: a channel that stays below is scaled as if it reached this, so that one that is always
 # zero, or nearly so, is not blown up.
 _SMALLEST_SHARE = 2.0**-10
+_CHANNELS = "/channels"
 
 
 def convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -95,11 +96,16 @@ def equalise(model: onnx.ModelProto, largest: Mapping[str, NDArray[np.float32]])
                 node.input[index] = f"{name}/{node.name}"
                 graph.initializer.append(numpy_helper.from_array(divided, node.input[index]))
         node.output[0] = equalised(tensor)
-        by = f"{tensor}/channels"
+        by = f"{tensor}{_CHANNELS}"
         graph.initializer.append(numpy_helper.from_array(scale[:, None, None], by))
-        nodes.append(helper.make_node("Mul", [node.output[0], by], [tensor], name=f"{node.name}/channels"))
+        nodes.append(helper.make_node("Mul", [node.output[0], by], [tensor], name=f"{node.name}{_CHANNELS}"))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def scales_back(node: onnx.NodeProto) -> bool:
+    """Return whether a node is the one that takes `equalise` back after a convolution."""
+    return node.op_type == "Mul" and str(node.name).endswith(_CHANNELS)
 
 
 def equalised(tensor: str) -> str:

@@ -9,6 +9,8 @@ from functools import cached_property
 import onnx
 from onnx import NodeProto
 
+from coda_export.int8.layers import scales_back
+
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -70,12 +72,16 @@ class Graph:
         return None
 
     def dequantized(self, tensor: str) -> str:
-        """Return what others read in a tensor's place: what its QuantizeLinear and DequantizeLinear leave of it."""
+        """Return what others read in a tensor's place: what its QuantizeLinear and DequantizeLinear leave of it.
+
+        Where int8's channels were brought to one magnitude, that is what was taken back after them.
+        """
         readers = self.readers[tensor]
         if readers and all(node.op_type == QUANTIZE and node.input[0] == tensor for node in readers):
             for reader in self.readers[readers[0].output[0]]:
                 if reader.op_type == DEQUANTIZE:
-                    return str(reader.output[0])
+                    after = self.readers[reader.output[0]]
+                    return str(after[0].output[0] if after and scales_back(after[0]) else reader.output[0])
         return tensor
 
     def copies(self, tensor: str) -> set[str]:

@@ -105,12 +105,22 @@ def parse_network(library: EngineLibrary, onnx: Path, data: bytes) -> ParsedNetw
 
 
 def layer_types(network: Any) -> dict[str, dict[str, int]]:
-    """Count the layers of each kind in a network, for each data type of their first output."""
+    """Count the layers of each kind in a network, for each data type of their first output.
+
+    A convolution or product that reads what was just dequantised counts by what it was before: TensorRT computes in it.
+    """
     counts: dict[str, Counter[str]] = {}
+    dequantised: dict[str, str] = {}  # a tensor's own type before that, by its name after it
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.num_outputs:
-            counts.setdefault(layer.type.name, Counter())[layer.get_output(0).dtype.name] += 1
+        if not layer.num_outputs:
+            continue
+        kind, found = layer.type.name, layer.get_output(0).dtype.name
+        if kind == "DEQUANTIZE":
+            dequantised[layer.get_output(0).name] = layer.get_input(0).dtype.name
+        elif kind in _WEIGHTY:
+            found = dequantised.get(layer.get_input(0).name, found)
+        counts.setdefault(kind, Counter())[found] += 1
     return {kind: dict(sorted(types.items())) for kind, types in sorted(counts.items())}
 
 

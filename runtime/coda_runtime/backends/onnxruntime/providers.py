@@ -177,6 +177,8 @@ def _prepare(ort: Any, name: str, given: dict[str, Any], options: LoadOptions, a
     if name in NVIDIA:
         _check_tf32(name, artifact)
         own = {"trt_engine_cache_enable": False, "trt_timing_cache_enable": False, "trt_fp16_enable": False}
+        # Scales stand in the graph; a network that is not strongly typed takes them with this alone. Not run yet.
+        own["trt_int8_enable"] = precision_of(artifact.precision).is_integer
         set_here = {"device_id": number, **(own if name == TENSORRT else {})}
         return Choice(name, {**set_here, **given}, tuple(_numbered(devices, name, number)))
     return Choice(name, given, tuple(_numbered(devices, name, given.get("device_id", 0))))

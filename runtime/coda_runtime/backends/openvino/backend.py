@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import (
@@ -17,7 +18,7 @@ from ...errors import (
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
-from ...format.precision import FP32, PRECISIONS, precision_of
+from ...format.precision import FP32, PRECISIONS, Precision, precision_of
 from ...machine.processors import default_threads, describe_cpu, usable_count
 from ...requirements import pip_install
 from ..base import Backend, LoadOptions
@@ -75,36 +76,43 @@ class OpenVinoBackend(Backend):
         problem = self.check(bundle, artifact, options)
         if problem is not None:
             raise problem
-        openvino, core = library.load_library(), library.core()
         precision, settings = precision_of(artifact.precision), _settings(artifact, options)
-        in_float32 = precision.is_integer and not integers.are_exact()
-        if in_float32:
+        computed = precision
+        if precision.is_integer and not integers.are_exact():
             warnings.warn(_IN_FLOAT32.format(precision.name), RuntimeWarning, stacklevel=2)
             settings |= integers.WITHOUT
-        path, data = bundle.path(artifact), bundle.read(artifact)
-        try:
-            compiled = core.compile_model(core.read_model(data, b""), "CPU", settings)
-        except Exception as error:  # OpenVINO's are plain RuntimeErrors
-            told = library.cause(error)
-            if library.is_out_of_memory(error):
-                raise DeviceMemoryError(
-                    f"there is no memory left to load {path} ({told}); close what uses it"
-                ) from error
-            raise ArtifactError(
-                f"openvino {openvino.__version__} cannot load {path} ({told}); the file is damaged, or this openvino "
-                f"is too old or lacks an operator: {pip_install(library.NAME, options='--upgrade')}, or pass "
-                'backend="onnxruntime"'
-            ) from error
-        if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:
-            raise ArtifactError(
-                f"{path} has {len(compiled.inputs)} inputs and {len(compiled.outputs)} outputs; expected one of each; "
-                "export it again"
-            )
-        computed = precision_of(FP32) if in_float32 else precision
-        problem = executed.problem(compiled, computed, artifact.file)
-        if problem is not None:
-            raise problem
-        return OpenVinoSession(openvino, compiled)
+            computed = precision_of(FP32)
+
+        def compile_model() -> Any:
+            return _compile(bundle, artifact, settings, computed)
+
+        return OpenVinoSession(library.load_library(), compile_model)
+
+
+def _compile(bundle: Bundle, artifact: Artifact, settings: Mapping[str, Any], computed: Precision) -> Any:
+    """Return a file's compiled model, which computes in `computed`. Raises ArtifactError, BackendError."""
+    openvino, core, path = library.load_library(), library.core(), bundle.path(artifact)
+    data = bundle.read(artifact)
+    try:
+        compiled = core.compile_model(core.read_model(data, b""), "CPU", dict(settings))
+    except Exception as error:  # OpenVINO's are plain RuntimeErrors
+        told = library.cause(error)
+        if library.is_out_of_memory(error):
+            raise DeviceMemoryError(f"no memory is left to load {path} ({told}); close what uses it") from error
+        raise ArtifactError(
+            f"openvino {openvino.__version__} cannot load {path} ({told}); the file is damaged, or this openvino is "
+            f"too old or lacks an operator: {pip_install(library.NAME, options='--upgrade')}, or pass "
+            'backend="onnxruntime"'
+        ) from error
+    if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:
+        raise ArtifactError(
+            f"{path} has {len(compiled.inputs)} inputs and {len(compiled.outputs)} outputs; expected one of each; "
+            "export it again"
+        )
+    problem = executed.problem(compiled, computed, artifact.file)
+    if problem is not None:
+        raise problem
+    return compiled
 
 
 def _settings(artifact: Artifact, options: LoadOptions) -> dict[str, Any]:

@@ -20,7 +20,7 @@ NAME = "openvino"
 
 # The converter of other frameworks' models, which a bundle does not need: its import sends an event to Intel.
 _CONVERTER = "openvino.tools.ovc"
-_PLACES = re.compile(r"^(Exception from .*|Check .* failed at .*):\s*$", re.MULTILINE)
+_PLACES = re.compile(r"^Exception from \S+:$|Check '.*' failed at \S+:\d+:?", re.MULTILINE)
 _OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|could not allocate|bad[_ ]alloc", re.IGNORECASE)
 
 _lock = threading.Lock()

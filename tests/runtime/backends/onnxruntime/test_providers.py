@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,7 +98,9 @@ def test_tensorrt_caches_nothing_and_keeps_float32(machine: Any, monkeypatch: py
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
     (fp32,) = choose(ort, LoadOptions(providers=[(TENSORRT, {"trt_max_workspace_size": 5})]), FP32)
     off = {"trt_engine_cache_enable": False, "trt_timing_cache_enable": False, "trt_fp16_enable": False}
-    assert fp32.options == {"device_id": 0, **off, "trt_max_workspace_size": 5}
+    assert fp32.options == {"device_id": 0, **off, "trt_int8_enable": False, "trt_max_workspace_size": 5}
+    (int8,) = choose(ort, LoadOptions(providers=[TENSORRT]), dataclasses.replace(BF16, precision="int8"))
+    assert int8.options["trt_int8_enable"] is True, "the scales of the graph"
     (cached,) = choose(ort, LoadOptions(providers=[(TENSORRT, {"trt_engine_cache_enable": True})]), FP32)
     assert cached.options["trt_engine_cache_enable"] is True
 

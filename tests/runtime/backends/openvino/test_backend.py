@@ -219,6 +219,39 @@ def test_memory_that_ran_out_is_told_apart() -> None:
     assert str(told) == "there is no memory left for uint8 [9, 1] (std::bad_alloc); pass fewer images at a time"
 
 
+def test_a_smaller_batch_runs_after_memory_ran_out(tmp_path: Path) -> None:
+    """What OpenVINO has compiled asks for as much memory again from then on: it is compiled anew."""
+    code = """
+import resource
+import numpy as np
+from coda_runtime import DeviceMemoryError
+session = OpenVinoBackend().load(bundle, artifact, LoadOptions(threads=1))
+expected = session.run(batch)
+large = np.zeros((3000, 32, 32, 3), np.uint8)
+mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + 200 * 2**20,) * 2)
+try:
+    session.run(large)
+except DeviceMemoryError as error:
+    assert "pass fewer images at a time" in str(error), error
+else:
+    raise SystemExit("it had the memory")
+np.testing.assert_array_equal(session.run(batch), expected)
+"""
+    done = in_a_process(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_openvino_says_is_told_without_its_places() -> None:
+    said = (
+        "Exception from src/inference/src/cpp/infer_request.cpp:224:\n[CPU] Concat node with name 'node_stack' Check "
+        "'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 39321600 bytes of memory\n\n"
+    )
+    told = "[CPU] Concat node with name 'node_stack' Failed to allocate 39321600 bytes of memory"
+    assert library.cause(RuntimeError(said)) == told
+    assert library.is_out_of_memory(RuntimeError(said))
+
+
 def test_threads_reach_it(tmp_path: Path) -> None:
     session, batch = load(tmp_path, threads=1), graphs.images(64)
     session.run(batch)
@@ -258,7 +291,7 @@ def test_close_frees(tmp_path: Path) -> None:
     session = load(tmp_path)
     session.run(graphs.images())
     session.close()
-    with pytest.raises(BackendError):
+    with pytest.raises(BackendError, match="this session is closed; load the bundle again"):
         session.run(graphs.images())
 
 
@@ -396,5 +429,5 @@ assert queue.get() == (2, 16, 32, 32)
 
 def test_layers_are_read_from_what_was_compiled(tmp_path: Path) -> None:
     session = load(tmp_path)
-    kinds = [layer for layer in executed.layers(session._compiled) if layer.is_convolution]
+    kinds = [layer for layer in executed.layers(session.compiled) if layer.is_convolution]
     assert [str(layer) for layer in kinds] == ["Convolution in f32"] * 3

@@ -38,7 +38,7 @@ def latent() -> float:
 
 
 def kinds(session: OpenVinoSession) -> list[str]:
-    return [layer.precision for layer in executed.layers(session._compiled) if layer.is_convolution]
+    return [layer.precision for layer in executed.layers(session.compiled) if layer.is_convolution]
 
 
 def inside(out: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -44,6 +44,14 @@ def test_what_a_layer_counts_as() -> None:
         check_precision(text, "bf16")
 
 
+def test_int8_is_no_uint8() -> None:
+    """The image comes as bytes without a sign, which is no product in int8."""
+    read = layer("CaskConvolution", "Row major Int8"), layer("gemm", "Row major UInt8", FLOAT)
+    with pytest.raises(BuildError, match=r"products there are 1 in fp32, 1 in int8: "):
+        check_precision(info(*read), "fp16")
+    check_precision(info(*read), "int8")
+
+
 def test_the_inspector_is_asked_for_json() -> None:
     inspector = SimpleNamespace(get_engine_information=lambda form: {"json": "text"}[form])
     engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
