@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from coda_deploy.demo.image_sections import featured, figure
-from coda_deploy.demo.results import DemoResults, Int8, NoInt8
+from coda_deploy.demo.results import LOWER, DemoResults, Int8, NoInt8
 from coda_deploy.demo.timing import PrecisionTiming
 from coda_runtime.format.parts import DECODER, ENCODER
-from coda_runtime.format.precision import FP32, INT8
+from coda_runtime.format.precision import FP32
 from coda_runtime.report.document import tile
 from coda_runtime.report.markup import Markup, el, table
 from coda_runtime.report.words import count, decibel, milliseconds, share, times
@@ -37,7 +37,7 @@ def _shown(found: DemoResults, int8: Int8) -> list[Markup]:
             "The bundle holds encoder and decoder in int8 beside fp32, which stays its default. Losses and agreement "
             "are the export's own, against the tokenizer in PyTorch; its scales were taken from other photographs "
             "than these. Take it with ",
-            el("code", f'coda_runtime.load("bundle", precision="{INT8}")'),
+            el("code", f'coda_runtime.load("bundle", precision="{LOWER}")'),
             ": its tokens are not fp32's, so that both sides of an application should take the same.",
         ),
         _tiles(found, int8),
@@ -52,7 +52,7 @@ def _shown(found: DemoResults, int8: Int8) -> list[Markup]:
 
 
 def _tiles(found: DemoResults, int8: Int8) -> Markup:
-    encoder, decoder = found.measured(ENCODER.name, INT8), found.measured(DECODER.name, INT8)
+    encoder, decoder = found.measured(ENCODER.name, LOWER), found.measured(DECODER.name, LOWER)
     drop, worst = (None, None) if decoder is None else (decoder.psnr_drop, decoder.psnr_drop_max)
     free = None if encoder is None else encoder.numbers.get("agreement")
     alone = [timing for timing in int8.timings if timing.batch == min(of.batch for of in int8.timings)]
@@ -93,7 +93,7 @@ def _photographs(found: DemoResults, int8: Int8) -> list[Markup]:
                 "div",
                 figure(found.originals[i], f"{found.names[i]}, original", "Original", ""),
                 figure(found.reconstructions[i], f"{found.names[i]}, in fp32", FP32, decibel(fp32[i])),
-                figure(int8.reconstructions[i], f"{found.names[i]}, in int8", INT8, _beside(lower[i], fp32[i])),
+                figure(int8.reconstructions[i], f"{found.names[i]}, in int8", LOWER, _beside(lower[i], fp32[i])),
                 class_="three",
             ),
             class_="card",
@@ -119,7 +119,7 @@ def _time_table(timings: Sequence[PrecisionTiming]) -> Markup:
         ]
         for timing in timings
     ]
-    return table(["medians of runs in turn", FP32, INT8, "faster"], rows)
+    return table(["medians of runs in turn", FP32, LOWER, "faster"], rows)
 
 
 def _size_table(found: DemoResults) -> Markup:
@@ -127,7 +127,7 @@ def _size_table(found: DemoResults) -> Markup:
     for part in (ENCODER.name, DECODER.name):
         fp32, int8 = (
             sum(artifact.bytes for artifact in found.manifest.find(part, precision=precision))
-            for precision in (FP32, INT8)
+            for precision in (FP32, LOWER)
         )
         rows.append([f"{part} file", f"{fp32 / 1e6:.2f} MB", f"{int8 / 1e6:.2f} MB", times(fp32 / int8)])
-    return table(["", FP32, INT8, "smaller"], rows)
+    return table(["", FP32, LOWER, "smaller"], rows)

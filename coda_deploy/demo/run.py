@@ -17,7 +17,7 @@ import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.demo.codes import usage
 from coda_deploy.demo.report import render
-from coda_deploy.demo.results import DemoResults, Int8, NoInt8, Pixels
+from coda_deploy.demo.results import LOWER, DemoResults, Int8, NoInt8, Pixels
 from coda_deploy.demo.timing import BATCHES, compare, compare_precisions
 from coda_deploy.export import export_tokenizer
 from coda_deploy.reference import TorchReference
@@ -29,7 +29,7 @@ from coda_runtime.diagnose import diagnose
 from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
-from coda_runtime.format.precision import FP32, INT8
+from coda_runtime.format.precision import FP32
 from coda_runtime.images import fit
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import ParityError
@@ -37,7 +37,7 @@ from coda_runtime.parity import ParityError
 Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
 # What the bundle holds; the first is its default.
-PRECISIONS = (FP32, INT8)
+PRECISIONS = (FP32, LOWER)
 # What `run_demo` reports through its progress: 7 by itself, 15 by the export, 4 timings of parts and 2 of precisions at
 # each batch size.
 STEPS = 7 + 15 + (4 + 2) * len(BATCHES)
@@ -87,7 +87,7 @@ def _export(folder: Path, foreign: bool, progress: Progress) -> tuple[Manifest, 
         reason = str(error)
     # What was not int8's fails here again.
     manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=(FP32,), progress=progress)
-    warnings.warn(f"the demo goes on in {FP32} alone, for {INT8} fell short: {reason}", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"the demo goes on in {FP32} alone, for {LOWER} fell short: {reason}", RuntimeWarning, stacklevel=3)
     return manifest, NoInt8(reason)
 
 
@@ -156,7 +156,7 @@ def _look(folder: Path, manifest: Manifest, missing: NoInt8 | None, progress: Pr
 
 def _in_int8(bundle: Path, fp32: coda_runtime.Tokenizer, originals: Pixels, progress: Progress) -> Int8:
     progress("photographs to tokens and back in int8")
-    with coda_runtime.load(bundle, device="cpu", precision=INT8) as int8:
+    with coda_runtime.load(bundle, device="cpu", precision=LOWER) as int8:
         return Int8(int8.reconstruct(originals), compare_precisions(fp32, int8, originals, progress))
 
 
