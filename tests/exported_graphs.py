@@ -14,7 +14,11 @@ from typing import Any
 from coda_runtime.format.graph_model import read_model
 from coda_runtime.format.graph_rules import check_model
 
-_MAKERS = {"coda_export.graphs.vae": (None, "_without_traces"), "coda_export.graphs.builder": ("GraphBuilder", "model")}
+_MAKERS = {
+    "coda_export.graphs.vae": (None, "_without_traces"),
+    "coda_export.graphs.builder": ("GraphBuilder", "model"),
+    "coda_export.int8.quantize": (None, "_tidy"),
+}
 """By module: what returns a finished graph, and the class that it is in."""
 
 

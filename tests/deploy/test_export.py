@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,15 @@ import onnx
 import pytest
 from PIL import Image
 
-from coda_deploy import photographs
-from coda_deploy.export import MAX_PARITY_IMAGES, export_tokenizer, parity_images, verify_parity
+from coda_deploy import calibration, photographs
+from coda_deploy.export import (
+    MAX_CALIBRATION_IMAGES,
+    MAX_PARITY_IMAGES,
+    calibration_images,
+    export_tokenizer,
+    parity_images,
+    verify_parity,
+)
 from coda_export import ParityError
 from coda_runtime.errors import ImageError, InputError
 from coda_runtime.parity import ParitySamples
@@ -38,6 +46,24 @@ def test_shipped_photographs_have_their_licences_named() -> None:
     about = (photographs.paths()[0].parent / "LICENSES.md").read_text(encoding="utf-8")
     assert all(path.is_file() for path in photographs.paths())
     assert all(path.stem in about for path in photographs.paths())
+
+
+def test_calibration_has_photographs_of_its_own() -> None:
+    found = calibration_images(64)
+    assert found.pixels.shape == (16, 64, 64, 3)
+    assert found.pixels.std(axis=(1, 2, 3)).min() > 10, "photographs, not blanks"
+    found.check_apart(parity_images(64).pixels)
+    assert len({image.tobytes() for image in found.pixels}) == 16
+    assert found.names == [f"{name}.jpg" for name in calibration.NAMES]
+    about = (calibration.paths()[0].parent / "LICENSES.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| (\w+\.jpg) \| .+ \| (?:CC-BY\S+|public domain) \| ", about, re.MULTILINE) == found.names
+    assert sum(path.stat().st_size for path in calibration.paths()) < 1e6
+
+
+def test_no_more_to_calibrate_on_than_help(tmp_path: Path) -> None:
+    found = calibration_images(8, save_images(tmp_path / "many", MAX_CALIBRATION_IMAGES + 2, 9))
+    assert len(found.pixels) == len(found.names) == MAX_CALIBRATION_IMAGES
+    assert found.source == f"{MAX_CALIBRATION_IMAGES} of {MAX_CALIBRATION_IMAGES + 2} images of the user's"
 
 
 def test_the_user_s_photographs(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The exporter keeps the names of weights, which tell convolutions and projections. A normalisation's weights are folded
 into constants without a name, so it is known by what reads it, and a block by the sum at its end. A quantised graph
-has the same names with QuantizeLinear and DequantizeLinear between.
+has the same names, with QuantizeLinear and DequantizeLinear between, and after a convolution its channels' sizes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _named(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes:
         path = _weighted(graph, node)
         if path is not None:
-            paths[node.output[0]] = path
+            paths[graph.result(node.output[0])] = path
     first = next((node for node in graph.nodes if node.op_type == "Conv"), None)
     if first is not None:
         yield first.input[0], EMBEDDED if _is_ids(graph) else PIXELS

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,10 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import Result
+from PIL import Image
 
 import coda_runtime
+from coda_deploy import photographs
 from coda_deploy.reference import TorchReference
 from coda_export import bundle
 from coda_runtime.backends.base import LoadOptions, Session
@@ -21,9 +25,10 @@ from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import ArtifactError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import Artifact
+from coda_runtime.parity import ParityMeter
 from tests.deploy.cli.command import coda, one_line
 from tests.runtime.triton import reading
-from tests.tiny_tokenizers import make
+from tests.tiny_tokenizers import images, make
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,7 +39,10 @@ def _ready_graphs(tiny_bundle: Path) -> Iterator[None]:
         patch.setattr(
             bundle,
             f"{part}_graph",
-            lambda _folded, precision, _opset, part=part: onnx.load(tiny_bundle / f"{part}.{precision}.onnx"),
+            # int8 is made of float32.
+            lambda _folded, precision, _opset, part=part: onnx.load(
+                tiny_bundle / f"{part}.{'fp32' if precision == 'int8' else precision}.onnx"
+            ),
         )
     yield
     patch.undo()
@@ -80,6 +88,7 @@ def test_several_precisions_and_what_could_not_be_run(
 
     real = OnnxRuntimeBackend.load
     monkeypatch.setattr(OnnxRuntimeBackend, "load", load)
+    monkeypatch.setattr(ParityMeter, "_on_the_cpu", lambda *_: "onnxruntime")  # as where OpenVINO is not installed
     settings = ["--precision", "fp16, bf16", "--min-agreement", 0.5, "--min-psnr", 20]
     result = coda("export", tiny_folder, "--out", tmp_path / "bundle", *settings)
     assert result.exit_code == 0, result.output
@@ -98,6 +107,12 @@ def test_several_precisions_and_what_could_not_be_run(
     [
         (["--precision", "fp16", "--min-agreement", 0, "--min-psnr", 200], "the fp16 decoder is"),
         (["--precision", "int4"], "precision 'int4' is unknown"),
+        (["--max-psnr-drop", 1], "--max-psnr-drop is for int8, which is not asked for"),
+        (["--calibration", "coda_deploy/calibration"], "--calibration is for int8, which is not asked for"),
+        (
+            ["--precision", "int8", "--max-psnr-drop", 0, "--min-psnr", 0],
+            "through the int8 encoder and the int8 decoder",
+        ),
         (["--precision", ","], "name each precision once and at least one"),
         (["--engine", "tensorrt"], 'pip install "tensorrt>=11"'),
         (["--engine", "tensorrt-rtx", "--target", "sm90"], "has no target sm90"),
@@ -343,3 +358,41 @@ def test_engines_of_several_profiles(tiny_folder: Path, tmp_path: Path) -> None:
     assert [(a.part, a.batch, a.profiles) for a in made] == [
         (part, None, ((1, 1, 1), (2, 3, 4))) for part in ("encoder", "quantizer", "decoder")
     ]
+
+
+INT8 = ["--precision", "int8", "--min-psnr", 10, "--max-psnr-drop", 3]
+
+
+def test_int8_on_images_of_ones_own(fp32_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for index, picture in enumerate(images(3, seed=4).numpy()):
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    done = coda("export", tiny_folder, "--into", fp32_bundle, *INT8, "--calibration", folder)
+    assert done.exit_code == 0, done.output
+    (row,) = (line for line in done.stdout.splitlines() if line.startswith("decoder.int8.onnx"))
+    assert re.search(r"\d+\.\d dB +-?\d+\.\d\d dB \(worst -?\d+\.\d\d\)", row)
+    provenance = Bundle.open(fp32_bundle).manifest.provenance
+    assert provenance["calibration"]["int8"]["images_from"] == "3 of 3 images of the user's"
+    assert provenance["floors"]["int8"] == {"min_agreement": 0, "min_psnr": 10, "max_psnr_drop": 3}
+    shown = coda("inspect", fp32_bundle)
+    assert " dB (worst " in shown.stdout
+    verified = coda("verify", fp32_bundle, "--tokenizer", tiny_folder)
+    assert verified.exit_code == 0, verified.output
+    assert " dB (worst " in verified.stdout
+    assert "parity holds" in coda("verify", fp32_bundle, "--parity", "--backend", "onnxruntime").stdout
+
+
+def test_images_that_int8_cannot_be_calibrated_on(fp32_bundle: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    export = functools.partial(coda, "export", tiny_folder, "--into", fp32_bundle, *INT8, "--calibration")
+    before = sorted(path.name for path in fp32_bundle.iterdir())
+    folder = tmp_path / "own"
+    folder.mkdir()
+    assert "holds no images" in one_line(export(folder))
+    Image.new("RGB", (40, 40), (9, 80, 200)).save(folder / "blue.png")
+    assert "the layer encoder.conv_in reads nothing but one number a channel in each of the 1" in one_line(
+        export(folder)
+    )
+    shutil.copy(photographs.paths()[0], folder)
+    assert one_line(export(folder)).startswith("error: astronaut.jpg: parity is measured on it, which would flatter")
+    assert sorted(path.name for path in fp32_bundle.iterdir()) == before

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export.graphs import decoder_graph, encoder_graph
+from coda_export.int8 import quantized_graph
 from tests import tiny_tokenizers
 
 Array = NDArray[Any]
@@ -33,7 +31,7 @@ def tokenizer(family: str) -> CodaTokenizer:
 def graph(family: str, part: str, precision: str = "fp32") -> onnx.ModelProto:
     """A part's graph; not to be changed."""
     if precision == "int8":
-        return quantized(graph(family, part), part, tokenizer(family))
+        return quantized_graph(graph(family, part), given(part, tokenizer(family)))
     return {"encoder": encoder_graph, "decoder": decoder_graph}[part](fold_tokenizer(tokenizer(family)), precision, 20)
 
 
@@ -60,32 +58,3 @@ def one_weight(array: Array) -> Array:
     """The array with its largest weight negated."""
     array.flat[np.abs(array).argmax()] *= -1
     return array
-
-
-def quantized(model: onnx.ModelProto, part: str, tokenizer: CodaTokenizer) -> onnx.ModelProto:
-    """The graph with its convolutions in int8, by onnxruntime's quantizer and a few images."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = [{model.graph.input[0].name: row[None]} for row in given(part, tokenizer)]
-
-        def get_next(self) -> dict[str, Array] | None:
-            return self.left.pop() if self.left else None
-
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to do what our graphs need not
-    with TemporaryDirectory() as folder:
-        source, out = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)
-        quantize_static(
-            source,
-            out,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
-        )
-        return onnx.load(out)
