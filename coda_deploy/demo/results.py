@@ -11,13 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.demo.codes import Usage
-from coda_deploy.demo.timing import Timing
+from coda_deploy.demo.timing import PrecisionTiming, Timing
 from coda_runtime.codes.metrics import json_number, psnr_per_image
 from coda_runtime.format.manifest import Artifact, Manifest
-from coda_runtime.format.parity import ParityRecord, parity_records
+from coda_runtime.format.parity import Measured, ParityRecord, parity_records
 from coda_runtime.format.parts import PARTS
+from coda_runtime.format.precision import INT8
 
 Pixels = NDArray[np.uint8]
+# What the bundle holds beside fp32, and the report shows beside it.
+LOWER = INT8
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The photographs through the bundle's int8 encoder and decoder: ``reconstructions`` is uint8 [N, H, W, 3]."""
+
+    reconstructions: Pixels
+    timings: Sequence[PrecisionTiming]
+
+
+@dataclass(frozen=True)
+class NoInt8:
+    """Why the bundle has no int8: what the export said of it."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,8 @@ class DemoResults:
 
     ``originals``, ``reconstructions`` and ``continuous`` (the VAE alone, without a quantizer) are uint8 [N, H, W, 3];
     ``prefixes`` is one such array a scale, decoded from the first scales up to it. ``ids`` is int32 [N, L], ``latent``
-    its quantised latent float32 [N, C, h, w], ``codebook`` float32 [V, C]. ``machine`` is words to words.
+    its quantised latent float32 [N, C, h, w], ``codebook`` float32 [V, C]. ``machine`` is words to words. All of it is
+    fp32's but ``int8``.
     """
 
     names: Sequence[str]
@@ -40,6 +59,7 @@ class DemoResults:
     codebook: NDArray[np.float32]
     usage: Usage
     timings: Sequence[Timing]
+    int8: Int8 | NoInt8
     manifest: Manifest
     machine: Mapping[str, str]
 
@@ -70,6 +90,13 @@ class DemoResults:
             if artifact.part in PARTS
             for where, record in parity_records(artifact.parity).items()
         ]
+
+    def measured(self, part: str, precision: str) -> Measured | None:
+        """Return what the export measured of a part's graph; None where there is none, or it was not run."""
+        found = (
+            record for artifact, _, record in self.parity() if (artifact.part, artifact.precision) == (part, precision)
+        )
+        return next((record for record in found if isinstance(record, Measured)), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the images."""
@@ -110,5 +137,24 @@ class DemoResults:
                 }
                 for timing in self.timings
             ],
+            LOWER: self._int8_json(self.int8),
             "machine": dict(self.machine),
+        }
+
+    def _int8_json(self, found: Int8 | NoInt8) -> dict[str, Any]:
+        if isinstance(found, NoInt8):
+            return {"reason": found.reason}
+        return {
+            "psnr": json_number(float(np.mean(self.psnr(found.reconstructions)))),
+            "timings": [
+                {
+                    "operation": timing.operation,
+                    "batch": timing.batch,
+                    "fp32_ms": timing.fp32_ms,
+                    "int8_ms": timing.int8_ms,
+                    "ratio": timing.ratio,
+                    "rounds": timing.rounds,
+                }
+                for timing in found.timings
+            ],
         }
