@@ -44,7 +44,7 @@ def _shown(found: DemoResults, int8: Int8) -> list[Markup]:
         el("div", _photographs(found, int8), class_="pairs"),
         el(
             "div",
-            el("div", el("h3", "Time, int8 against fp32"), _time_table(int8.timings), class_="card"),
+            el("div", el("h3", "Time, measured in turn"), _time_table(int8.timings), class_="card"),
             el("div", el("h3", "Files"), _size_table(found), class_="card"),
             class_="pairs",
         ),
@@ -119,7 +119,7 @@ def _time_table(timings: Sequence[PrecisionTiming]) -> Markup:
         ]
         for timing in timings
     ]
-    return table(["medians of runs in turn", FP32, LOWER, "faster"], rows)
+    return table(["medians", FP32, LOWER, "faster"], rows)
 
 
 def _size_table(found: DemoResults) -> Markup:

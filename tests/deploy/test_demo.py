@@ -280,7 +280,7 @@ def test_a_tokenizer_of_the_user_s_goes_on_in_fp32(
     page = Page((tmp_path / "demo" / "report.html").read_text(encoding="utf-8"))
     assert f"holds no int8, which fell short in the export: {found.int8.reason}" in page.text
     assert found.manifest.precisions == ("fp32",)
-    assert coda_runtime.load(tmp_path / "demo" / "bundle").precision == "fp32"
+    assert Bundle.open(tmp_path / "demo" / "bundle").manifest.precisions == ("fp32",)
 
 
 def test_what_is_not_int8_s_fails_a_tokenizer_of_the_user_s(
