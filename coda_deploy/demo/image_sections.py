@@ -27,9 +27,9 @@ def side_by_side(found: DemoResults) -> Markup:
             el("h3", name.capitalize()),
             el(
                 "div",
-                _figure(found.originals[i], f"{name}, original", "Original", f"{size} × {size} pixels"),
-                _figure(found.reconstructions[i], f"{name}, from tokens", "From tokens", decibel(discrete)),
-                _figure(found.continuous[i], f"{name}, continuous VAE", "Continuous VAE", decibel(continuous)),
+                figure(found.originals[i], f"{name}, original", "Original", f"{size} × {size} pixels"),
+                figure(found.reconstructions[i], f"{name}, from tokens", "From tokens", decibel(discrete)),
+                figure(found.continuous[i], f"{name}, continuous VAE", "Continuous VAE", decibel(continuous)),
                 class_="three",
             ),
             class_="card",
@@ -57,10 +57,10 @@ def growing(found: DemoResults) -> Markup:
     lengths, sides = found.manifest.spec.prefix_lengths, found.manifest.spec.scales
     per_prefix = [found.psnr(images) for images in found.prefixes]
     cards = []
-    for index in _featured(found.names):
+    for index in featured(found.names):
         name = found.names[index]
         stages = [
-            _figure(
+            figure(
                 images[index],
                 f"{name} from the first {count(tokens, 'token')}",
                 count(tokens, "token"),
@@ -68,8 +68,8 @@ def growing(found: DemoResults) -> Markup:
             )
             for images, tokens, side, psnr in zip(found.prefixes, lengths, sides, per_prefix, strict=True)
         ]
-        original = _figure(found.originals[index], f"{name}, original", "Original", "")
-        continuous = _figure(
+        original = figure(found.originals[index], f"{name}, original", "Original", "")
+        continuous = figure(
             found.continuous[index],
             f"{name}, continuous VAE",
             "Continuous VAE",
@@ -147,25 +147,25 @@ def code_maps(found: DemoResults) -> Markup:
     palette, sides = Palette(found.codebook), found.manifest.spec.scales
     summed = palette.colours(found.latent.transpose(0, 2, 3, 1))
     cards = []
-    for index in _featured(found.names):
+    for index in featured(found.names):
         name = found.names[index]
         maps = [palette.codes[scale[index]] for scale in found.scales]
         coarse = [
-            _figure(pixels, f"{name}, codes of the {side} by {side} scale", f"{side} × {side}", "", kind="codes")
+            figure(pixels, f"{name}, codes of the {side} by {side} scale", f"{side} × {side}", "", kind="codes")
             for pixels, side in zip(maps[:-1], sides[:-1], strict=True)
         ]
         side = sides[-1]
         large = el(
             "div",
-            _figure(found.originals[index], f"{name}, original", "Original", ""),
-            _figure(
+            figure(found.originals[index], f"{name}, original", "Original", ""),
+            figure(
                 summed[index],
                 f"{name}, sum of the codes of all scales",
                 "All scales, summed",
                 "what the decoder sees",
                 kind="codes",
             ),
-            _figure(
+            figure(
                 maps[-1],
                 f"{name}, codes of the {side} by {side} scale",
                 f"{side} × {side}",
@@ -191,10 +191,11 @@ def code_maps(found: DemoResults) -> Markup:
     )
 
 
-def _featured(names: Sequence[str]) -> list[int]:
+def featured(names: Sequence[str]) -> list[int]:
     found = [names.index(name) for name in FEATURED if name in names]
     return found or list(range(min(2, len(names))))
 
 
-def _figure(pixels: np.ndarray, alt: str, title: str, text: str, *, kind: str = "photo") -> Markup:
+def figure(pixels: np.ndarray, alt: str, title: str, text: str, *, kind: str = "photo") -> Markup:
+    """Return a picture with a title and a line under it."""
     return el("figure", picture(pixels, alt, kind=kind), el("figcaption", join(el("b", title), text)))

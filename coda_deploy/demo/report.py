@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coda_deploy.demo import image_sections, metric_sections
+from coda_deploy.demo import image_sections, lowered_section, metric_sections
 from coda_deploy.demo.results import DemoResults
 from coda_runtime.format.parity import Measured
 from coda_runtime.format.parts import ENCODER
@@ -26,6 +26,7 @@ def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
         metric_sections.codebook_use(found),
         metric_sections.parity(found),
         metric_sections.timings(found),
+        lowered_section.beside_float32(found),
         next_steps(out, coda),
         footer=footer(found),
     )

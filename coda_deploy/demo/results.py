@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.demo.codes import Usage
+from coda_deploy.demo.lowered import Lowered
 from coda_deploy.demo.timing import Timing
 from coda_runtime.codes.metrics import json_number, psnr_per_image
 from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.format.parity import ParityRecord, parity_records
 from coda_runtime.format.parts import PARTS
+from coda_runtime.format.precision import FP32
 
 Pixels = NDArray[np.uint8]
 
@@ -26,7 +28,8 @@ class DemoResults:
 
     ``originals``, ``reconstructions`` and ``continuous`` (the VAE alone, without a quantizer) are uint8 [N, H, W, 3];
     ``prefixes`` is one such array a scale, decoded from the first scales up to it. ``ids`` is int32 [N, L], ``latent``
-    its quantised latent float32 [N, C, h, w], ``codebook`` float32 [V, C]. ``machine`` is words to words.
+    its quantised latent float32 [N, C, h, w], ``codebook`` float32 [V, C]. ``machine`` is words to
+    words. ``lowered`` is the same in a lower precision, where it was exported.
     """
 
     names: Sequence[str]
@@ -42,6 +45,7 @@ class DemoResults:
     timings: Sequence[Timing]
     manifest: Manifest
     machine: Mapping[str, str]
+    lowered: Lowered | None = None
 
     @property
     def bits_per_token(self) -> int:
@@ -63,11 +67,11 @@ class DemoResults:
         return [float(value) for value in psnr_per_image(self.originals, images)]
 
     def parity(self) -> list[tuple[Artifact, str, ParityRecord]]:
-        """Return (artifact, where it ran, record) of each graph that the export measured."""
+        """Return (artifact, where it ran, record) of each float32 graph that the export measured."""
         return [
             (artifact, where, record)
             for artifact in self.manifest.artifacts
-            if artifact.part in PARTS
+            if artifact.part in PARTS and artifact.precision == FP32
             for where, record in parity_records(artifact.parity).items()
         ]
 
@@ -110,5 +114,22 @@ class DemoResults:
                 }
                 for timing in self.timings
             ],
+            "lowered": None if self.lowered is None else self._lowered_json(self.lowered),
             "machine": dict(self.machine),
+        }
+
+    def _lowered_json(self, lowered: Lowered) -> dict[str, Any]:
+        return {
+            "precision": lowered.precision,
+            "psnr": json_number(float(np.mean(self.psnr(lowered.reconstructions)))),
+            "speeds": [
+                {
+                    "operation": speed.operation,
+                    "exact_ms": speed.exact_ms,
+                    "lowered_ms": speed.lowered_ms,
+                    "ratio": speed.ratio,
+                    "rounds": speed.rounds,
+                }
+                for speed in lowered.speeds
+            ],
         }

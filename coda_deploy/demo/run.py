@@ -15,6 +15,8 @@ import torch
 import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.demo.codes import usage
+from coda_deploy.demo.lowered import LOWERED, lowered_beside
+from coda_deploy.demo.lowered import STEPS as LOWERED_STEPS
 from coda_deploy.demo.report import render
 from coda_deploy.demo.results import DemoResults
 from coda_deploy.demo.timing import BATCHES, compare
@@ -34,8 +36,9 @@ from coda_runtime.io.atomic_files import staged_folder
 
 Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
-# What `run_demo` reports through its progress: 6 by itself, 7 by the export, 4 timings at each batch size.
-STEPS = 6 + 7 + 4 * len(BATCHES)
+# What `run_demo` reports through its progress on the sample: 6 by itself, 13 by the export in two precisions, 4 timings
+# at each batch size, and those of the lower precision.
+STEPS = 6 + 13 + 4 * len(BATCHES) + LOWERED_STEPS
 
 
 def run_demo(
@@ -46,6 +49,9 @@ def run_demo(
     progress: Progress = lambda _: None,
 ) -> DemoResults:
     """Run the sample tokenizer (or another ``tokenizer`` folder) end to end on the shipped photographs.
+
+    The sample is exported in float32 and in LOWERED beside it, another tokenizer, which may lose too much by that, in
+    float32 alone.
 
     Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
     ``out`` stay. Raises ``InputError`` where there is no tokenizer, ``ParityError`` when the export misses its
@@ -62,7 +68,8 @@ def run_demo(
         for file in sorted(source.iterdir()):
             if file.is_file():
                 shutil.copyfile(file, folder / TOKENIZER / file.name)
-        manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, progress=progress)
+        precisions = (FP32, LOWERED) if tokenizer is None else (FP32,)
+        manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=precisions, progress=progress)
         results = _look(folder, manifest, progress)
         progress("writing the report")
         page = render(results, out=out, coda=coda)
@@ -89,7 +96,8 @@ def _check_bundle(bundle: Path) -> None:
         artifacts = Bundle.open(bundle).manifest.artifacts
     except BundleError:  # there is none, or none that anybody could use
         return
-    added = [artifact.file for artifact in artifacts if artifact.engine is not None or artifact.precision != FP32]
+    made = (FP32, LOWERED)
+    added = [artifact.file for artifact in artifacts if artifact.engine is not None or artifact.precision not in made]
     if added:
         raise OutputError(
             f"{bundle} holds {added[0]!r}, which the demo did not make and would lose: move it, or choose another --out"
@@ -109,6 +117,8 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
         progress("the same in PyTorch")
         tokenizer = CodaTokenizer.from_pretrained(folder / TOKENIZER)
         timings = compare(runtime, TorchReference(tokenizer), originals, progress)
+        has_lowered = LOWERED in manifest.precisions
+        lowered = lowered_beside(runtime, folder / BUNDLE, originals, progress) if has_lowered else None
     progress("the continuous VAE, without the quantizer")
     with torch.inference_mode():
         continuous = to_pixels(tokenizer.decode_latent(tokenizer.encode_latent(torch.from_numpy(originals)))).numpy()
@@ -126,6 +136,7 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
         timings=timings,
         manifest=manifest,
         machine=_machine(sorted({timing.threads for timing in timings})),
+        lowered=lowered,
     )
 
 

@@ -112,6 +112,19 @@ def test_the_bundle_gives_the_images_that_the_report_counts(demo: Demo) -> None:
         assert words.decibel(psnr(images, tokenizer.reconstruct(images))) in demo.page.text
 
 
+def test_int8_stands_beside_float32(demo: Demo) -> None:
+    assert demo.manifest["default_precision"] == "fp32"
+    (decoder,) = (a for a in demo.manifest["artifacts"] if a["file"] == "decoder.int8.onnx")
+    lost = decoder["parity"]["onnxruntime:cpu"]["psnr_drop"]
+    assert lost < 0.1
+    head = demo.page.rows.index(["photograph", "float32", "int8", "lost, dB"])
+    rows = demo.page.rows[head + 1 : head + 2 + len(photographs.NAMES)]
+    assert [row[0] for row in rows] == [*photographs.NAMES, "mean"]
+    assert float(rows[-1][-1]) == pytest.approx(lost, abs=0.02)
+    head = demo.page.rows.index(["one image", "float32", "int8", "faster"])
+    assert [row[0] for row in demo.page.rows[head + 1 : head + 3]] == ["encode", "decode"]
+
+
 def test_says_what_it_does_in_plain_lines(demo: Demo) -> None:
     lines = demo.result.stdout.splitlines()
     assert demo.result.stderr == ""
@@ -179,6 +192,7 @@ def test_json_is_the_metrics_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert figures["num_tokens"] == 5
     assert [timing["part"] for timing in figures["timings"]] == ["encoder"]
     assert figures["parity"][0]["file"] == "encoder.fp32.onnx"
+    assert figures["lowered"] is None
 
 
 def test_a_file_in_the_way_is_one_line_and_stays(tmp_path: Path) -> None:
