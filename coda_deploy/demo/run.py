@@ -19,7 +19,7 @@ from coda_deploy.demo.codes import usage
 from coda_deploy.demo.report import render
 from coda_deploy.demo.results import LOWER, DemoResults, Int8, NoInt8, Pixels
 from coda_deploy.demo.timing import BATCHES, compare, compare_precisions
-from coda_deploy.export import export_tokenizer
+from coda_deploy.export import SHIPPED, export_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.model import CodaTokenizer
@@ -107,16 +107,22 @@ def _check_tokenizer(out: Path, source: Path) -> None:
 def _check_bundle(bundle: Path) -> None:
     """Raise ``OutputError`` for a bundle that somebody has gone on with since a demo wrote it."""
     try:
-        artifacts = Bundle.open(bundle).manifest.artifacts
+        manifest = Bundle.open(bundle).manifest
     except BundleError:  # there is none, or none that anybody could use
         return
-    added = [
-        artifact.file for artifact in artifacts if artifact.engine is not None or artifact.precision not in PRECISIONS
-    ]
+    own = PRECISIONS if _calibration(manifest) in (None, SHIPPED) else (FP32,)
+    added = [found.file for found in manifest.artifacts if found.engine is not None or found.precision not in own]
     if added:
         raise OutputError(
             f"{bundle} holds {added[0]!r}, which the demo did not make and would lose: move it, or choose another --out"
         )
+
+
+def _calibration(manifest: Manifest) -> object:
+    """Return where the images are from that int8's scales were taken from; None where the manifest does not tell."""
+    told = manifest.provenance.get("calibration")
+    entry = told.get(LOWER) if isinstance(told, dict) else None
+    return entry.get("images_from") if isinstance(entry, dict) else None
 
 
 def _look(folder: Path, manifest: Manifest, missing: NoInt8 | None, progress: Progress) -> DemoResults:

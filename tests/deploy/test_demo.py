@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,10 +20,12 @@ import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.demo import run
 from coda_deploy.demo.results import NoInt8
-from coda_deploy.demo.run import STEPS, _check_tokenizer, run_demo
+from coda_deploy.demo.run import STEPS, _check_bundle, _check_tokenizer, run_demo
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
 from coda_runtime.codes.metrics import psnr
+from coda_runtime.errors import OutputError
+from coda_runtime.format.bundle import Bundle, seal
 from coda_runtime.parity import ParityError
 from coda_runtime.report import words
 from tests.deploy.demo.small import MEASURED, results
@@ -197,6 +200,17 @@ def test_int8_is_beside_fp32_with_what_it_loses_here(demo: Demo) -> None:
         index = photographs.NAMES.index("astronaut")
         image = coda_runtime.images.fit(photographs.paths()[index], tokenizer.spec.image_size)[None]
         assert words.decibel(psnr(image, tokenizer.reconstruct(image))) in demo.page.text
+
+
+def test_a_demo_s_own_bundle_is_known_and_int8_of_the_user_s_images_stays(demo: Demo, tmp_path: Path) -> None:
+    _check_bundle(demo.out / "bundle")
+    theirs = tmp_path / "bundle"
+    shutil.copytree(demo.out / "bundle", theirs)
+    manifest = Bundle.open(theirs).manifest
+    told = {"int8": {"images": 3, "images_from": "3 of 3 images of the user's", "sha256": "0" * 64}}
+    seal(theirs, dataclasses.replace(manifest, provenance={**manifest.provenance, "calibration": told}))
+    with pytest.raises(OutputError, match=r"encoder\.int8\.onnx', which the demo did not make and would lose"):
+        _check_bundle(theirs)
 
 
 def test_json_is_the_metrics_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
