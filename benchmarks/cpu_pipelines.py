@@ -227,6 +227,5 @@ DEFAULT = tuple(name for name in PIPELINES if name not in (ROWS, FOLDED, NAIVE))
 def prepare(shape: Shape) -> None:
     """Export all that the pipelines load: a run after that only measures."""
     print(f"{shape.name}: {shape.bundle}", flush=True)
-    for make in (cpu_by_hand.onnxruntime_int8_by_hand, _naive):
-        with contextmanager(make)(shape):
-            pass
+    with contextmanager(cpu_by_hand.onnxruntime_int8_by_hand)(shape):
+        pass

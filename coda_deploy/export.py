@@ -39,6 +39,8 @@ from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recor
 MAX_PARITY_IMAGES = 16
 # More change little: benchmarks/bench_int8.py.
 MAX_CALIBRATION_IMAGES = 64
+# How a manifest calls the photographs of this package.
+SHIPPED = "photographs shipped with coda-deploy"
 
 
 def parity_images(size: int, folder: Path | None = None) -> ParityImages:
@@ -47,7 +49,7 @@ def parity_images(size: int, folder: Path | None = None) -> ParityImages:
     Raises ``ImageError`` for unreadable images or folders and ``InputError`` for a folder without any.
     """
     if folder is None:
-        files, source = photographs.paths(), "photographs shipped with coda-deploy"
+        files, source = photographs.paths(), SHIPPED
     else:
         files, source = _chosen(folder, MAX_PARITY_IMAGES)
     return ParityImages(np.stack([fit(path, size) for path in files]), source)
@@ -59,7 +61,7 @@ def calibration_images(size: int, folder: Path | None = None) -> Calibration:
     They are cropped to ``size`` by the official rule. Raises as `parity_images` does.
     """
     if folder is None:
-        files, source = calibration_photographs.paths(), "photographs shipped with coda-deploy"
+        files, source = calibration_photographs.paths(), SHIPPED
     else:
         files, source = _chosen(folder, MAX_CALIBRATION_IMAGES)
     return Calibration(np.stack([fit(path, size) for path in files]), [path.name for path in files], source)

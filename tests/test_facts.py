@@ -25,7 +25,10 @@ SPELLS_PRECISIONS = {
     "coda_runtime/backends/ptx/backend.py": "Triton's name of a kernel argument's type",
     "coda_export/kernels/compile.py": "Triton's name of a kernel argument's type",
 }
-NAMES_LOW_PRECISIONS = {"coda_deploy/train/sections.py": "what a training computes in, and saves its weights as"}
+NAMES_LOW_PRECISIONS = {
+    "coda_deploy/train/sections.py": "what a training computes in, and saves its weights as",
+    "coda_deploy/demo/results.py": "what the demo shows beside fp32",
+}
 SPELLS_TENSORS = {
     "coda_runtime/format/parts.py": "the table",
     "coda_runtime/parity/samples.py": "arrays of parity.fp32.npz",

@@ -148,7 +148,8 @@ def main() -> None:
     parser.add_argument("--as", nargs=3, dest="row", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
-        answer(*args.run, args.row[0], args.row[1], int(args.row[2]))
+        folder, images, out = args.run
+        answer(folder, images, out, args.row[0], args.row[1], int(args.row[2]))
         return
     if not args.without_qemu and shutil.which(QEMU) is None:
         sys.exit(f"{QEMU} is not installed: apt-get install --no-install-recommends qemu-user, or --without-qemu")

@@ -192,10 +192,11 @@ def code_maps(found: DemoResults) -> Markup:
 
 
 def featured(names: Sequence[str]) -> list[int]:
+    """Return the numbers of the photographs that are shown where not all of them are."""
     found = [names.index(name) for name in FEATURED if name in names]
     return found or list(range(min(2, len(names))))
 
 
 def figure(pixels: np.ndarray, alt: str, title: str, text: str, *, kind: str = "photo") -> Markup:
-    """Return a picture with a title and a line under it."""
+    """Return one picture over its title and a few words; ``alt`` describes it."""
     return el("figure", picture(pixels, alt, kind=kind), el("figcaption", join(el("b", title), text)))

@@ -11,7 +11,9 @@ from coda_deploy.demo.codes import Usage
 from coda_deploy.demo.results import DemoResults
 from coda_deploy.demo.timing import Timing
 from coda_runtime.codes.metrics import percent
-from coda_runtime.format.parity import Measured, NotMeasured
+from coda_runtime.format.manifest import Artifact
+from coda_runtime.format.parity import Measured, NotMeasured, ParityRecord
+from coda_runtime.format.precision import FP32
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
 from coda_runtime.report.document import keys
 from coda_runtime.report.markup import Markup, el, join, table
@@ -86,8 +88,8 @@ def _rank_chart(use: Usage) -> Markup:
 
 
 def parity(found: DemoResults) -> Markup:
-    """Show the export's own measurements, as the manifest holds them."""
-    measured = found.parity()
+    """Show the export's own measurements of fp32, as the manifest holds them."""
+    measured = _fp32(found)
     backends = sorted({where for _, where, _ in measured})
     reasons = [
         f"{artifact.file} on {where}: {record.reason}"
@@ -119,9 +121,14 @@ def parity(found: DemoResults) -> Markup:
     )
 
 
+def _fp32(found: DemoResults) -> list[tuple[Artifact, str, ParityRecord]]:
+    """Return what was measured of the graphs that promise PyTorch's numbers."""
+    return [row for row in found.parity() if row[0].precision == FP32]
+
+
 def _measured(found: DemoResults) -> list[tuple[str, Mapping[str, Any]]]:
     """Return (file, numbers) of what ran."""
-    return [(artifact.file, record.numbers) for artifact, _, record in found.parity() if isinstance(record, Measured)]
+    return [(artifact.file, record.numbers) for artifact, _, record in _fp32(found) if isinstance(record, Measured)]
 
 
 def _token_table(found: DemoResults) -> Markup:

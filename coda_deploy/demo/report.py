@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from coda_deploy.demo import image_sections, lowered_section, metric_sections
+from coda_deploy.demo import image_sections, int8_section, metric_sections
 from coda_deploy.demo.results import DemoResults
-from coda_runtime.format.parity import Measured
 from coda_runtime.format.parts import ENCODER
+from coda_runtime.format.precision import FP32
 from coda_runtime.report.document import document, tile
 from coda_runtime.report.markup import Markup, el, join
 from coda_runtime.report.words import count, decibel, share
@@ -26,7 +26,7 @@ def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
         metric_sections.codebook_use(found),
         metric_sections.parity(found),
         metric_sections.timings(found),
-        lowered_section.beside_float32(found),
+        int8_section.in_int8(found),
         next_steps(out, coda),
         footer=footer(found),
     )
@@ -66,9 +66,8 @@ def _mean(found: DemoResults, images: np.ndarray) -> str:
 
 
 def _parity_tile(found: DemoResults) -> Markup:
-    encoders = [record for artifact, _, record in found.parity() if artifact.part == ENCODER.name]
-    agreement = encoders[0].step_agreement if encoders and isinstance(encoders[0], Measured) else None
-    return tile("Parity", share(agreement), "of the tokens as in PyTorch")
+    encoder = found.measured(ENCODER.name, FP32)
+    return tile("Parity", share(None if encoder is None else encoder.step_agreement), "of the tokens as in PyTorch")
 
 
 def next_steps(out: Path, coda: str) -> Markup:

@@ -11,15 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_deploy.demo.codes import Usage
-from coda_deploy.demo.lowered import Lowered
-from coda_deploy.demo.timing import Timing
+from coda_deploy.demo.timing import PrecisionTiming, Timing
 from coda_runtime.codes.metrics import json_number, psnr_per_image
 from coda_runtime.format.manifest import Artifact, Manifest
-from coda_runtime.format.parity import ParityRecord, parity_records
+from coda_runtime.format.parity import Measured, ParityRecord, parity_records
 from coda_runtime.format.parts import PARTS
-from coda_runtime.format.precision import FP32
+from coda_runtime.format.precision import INT8
 
 Pixels = NDArray[np.uint8]
+# What the bundle holds beside fp32, and the report shows beside it.
+LOWER = INT8
+
+
+@dataclass(frozen=True)
+class Int8:
+    """The photographs through the bundle's int8 encoder and decoder: ``reconstructions`` is uint8 [N, H, W, 3]."""
+
+    reconstructions: Pixels
+    timings: Sequence[PrecisionTiming]
+
+
+@dataclass(frozen=True)
+class NoInt8:
+    """Why the bundle has no int8: what the export said of it."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -28,8 +44,8 @@ class DemoResults:
 
     ``originals``, ``reconstructions`` and ``continuous`` (the VAE alone, without a quantizer) are uint8 [N, H, W, 3];
     ``prefixes`` is one such array a scale, decoded from the first scales up to it. ``ids`` is int32 [N, L], ``latent``
-    its quantised latent float32 [N, C, h, w], ``codebook`` float32 [V, C]. ``machine`` is words to
-    words. ``lowered`` is the same in a lower precision, where it was exported.
+    its quantised latent float32 [N, C, h, w], ``codebook`` float32 [V, C]. ``machine`` is words to words. All of it is
+    fp32's but ``int8``.
     """
 
     names: Sequence[str]
@@ -43,9 +59,9 @@ class DemoResults:
     codebook: NDArray[np.float32]
     usage: Usage
     timings: Sequence[Timing]
+    int8: Int8 | NoInt8
     manifest: Manifest
     machine: Mapping[str, str]
-    lowered: Lowered | None = None
 
     @property
     def bits_per_token(self) -> int:
@@ -67,13 +83,20 @@ class DemoResults:
         return [float(value) for value in psnr_per_image(self.originals, images)]
 
     def parity(self) -> list[tuple[Artifact, str, ParityRecord]]:
-        """Return (artifact, where it ran, record) of each float32 graph that the export measured."""
+        """Return (artifact, where it ran, record) of each graph that the export measured."""
         return [
             (artifact, where, record)
             for artifact in self.manifest.artifacts
-            if artifact.part in PARTS and artifact.precision == FP32
+            if artifact.part in PARTS
             for where, record in parity_records(artifact.parity).items()
         ]
+
+    def measured(self, part: str, precision: str) -> Measured | None:
+        """Return what the export measured of a part's graph; None where there is none, or it was not run."""
+        found = (
+            record for artifact, _, record in self.parity() if (artifact.part, artifact.precision) == (part, precision)
+        )
+        return next((record for record in found if isinstance(record, Measured)), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, without the images."""
@@ -114,22 +137,24 @@ class DemoResults:
                 }
                 for timing in self.timings
             ],
-            "lowered": None if self.lowered is None else self._lowered_json(self.lowered),
+            LOWER: self._int8_json(self.int8),
             "machine": dict(self.machine),
         }
 
-    def _lowered_json(self, lowered: Lowered) -> dict[str, Any]:
+    def _int8_json(self, found: Int8 | NoInt8) -> dict[str, Any]:
+        if isinstance(found, NoInt8):
+            return {"reason": found.reason}
         return {
-            "precision": lowered.precision,
-            "psnr": json_number(float(np.mean(self.psnr(lowered.reconstructions)))),
-            "speeds": [
+            "psnr": json_number(float(np.mean(self.psnr(found.reconstructions)))),
+            "timings": [
                 {
-                    "operation": speed.operation,
-                    "exact_ms": speed.exact_ms,
-                    "lowered_ms": speed.lowered_ms,
-                    "ratio": speed.ratio,
-                    "rounds": speed.rounds,
+                    "operation": timing.operation,
+                    "batch": timing.batch,
+                    "fp32_ms": timing.fp32_ms,
+                    "int8_ms": timing.int8_ms,
+                    "ratio": timing.ratio,
+                    "rounds": timing.rounds,
                 }
-                for speed in lowered.speeds
+                for timing in found.timings
             ],
         }

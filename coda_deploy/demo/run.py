@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import platform
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,12 +16,10 @@ import torch
 import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.demo.codes import usage
-from coda_deploy.demo.lowered import LOWERED, lowered_beside
-from coda_deploy.demo.lowered import STEPS as LOWERED_STEPS
 from coda_deploy.demo.report import render
-from coda_deploy.demo.results import DemoResults
-from coda_deploy.demo.timing import BATCHES, compare
-from coda_deploy.export import export_tokenizer
+from coda_deploy.demo.results import LOWER, DemoResults, Int8, NoInt8, Pixels
+from coda_deploy.demo.timing import BATCHES, compare, compare_precisions
+from coda_deploy.export import SHIPPED, export_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.model import CodaTokenizer
@@ -33,12 +32,15 @@ from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.precision import FP32
 from coda_runtime.images import fit
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.parity import ParityError
 
 Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
-# What `run_demo` reports through its progress on the sample: 6 by itself, 13 by the export in two precisions, 4 timings
-# at each batch size, and those of the lower precision.
-STEPS = 6 + 13 + 4 * len(BATCHES) + LOWERED_STEPS
+# What the bundle holds; the first is its default.
+PRECISIONS = (FP32, LOWER)
+# What `run_demo` reports through its progress: 7 by itself, 15 by the export, 4 timings of parts and 2 of precisions at
+# each batch size.
+STEPS = 7 + 15 + (4 + 2) * len(BATCHES)
 
 
 def run_demo(
@@ -50,12 +52,11 @@ def run_demo(
 ) -> DemoResults:
     """Run the sample tokenizer (or another ``tokenizer`` folder) end to end on the shipped photographs.
 
-    The sample is exported in float32 and in LOWERED beside it, another tokenizer, which may lose too much by that, in
-    float32 alone.
-
     Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
-    ``out`` stay. Raises ``InputError`` where there is no tokenizer, ``ParityError`` when the export misses its
-    threshold, ``OutputError`` when ``out`` cannot be written; nothing is left then.
+    ``out`` stay. The bundle is in fp32, which is its default, and int8; of another ``tokenizer`` that int8 does not
+    suit it is in fp32 alone, which is warned of and told in the report. Raises ``InputError`` where there is no
+    tokenizer, ``ParityError`` when the export misses a threshold, ``OutputError`` when ``out`` cannot be written;
+    nothing is left then.
     """
     source = tokenizer or tokenizer_path()
     if not source.is_dir():
@@ -68,13 +69,26 @@ def run_demo(
         for file in sorted(source.iterdir()):
             if file.is_file():
                 shutil.copyfile(file, folder / TOKENIZER / file.name)
-        precisions = (FP32, LOWERED) if tokenizer is None else (FP32,)
-        manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=precisions, progress=progress)
-        results = _look(folder, manifest, progress)
+        manifest, missing = _export(folder, tokenizer is not None, progress)
+        results = _look(folder, manifest, missing, progress)
         progress("writing the report")
         page = render(results, out=out, coda=coda)
         (folder / REPORT).write_text(page, encoding="utf-8")
     return results
+
+
+def _export(folder: Path, foreign: bool, progress: Progress) -> tuple[Manifest, NoInt8 | None]:
+    """Export in PRECISIONS; a ``foreign`` tokenizer that int8 fails with in fp32 alone, with what it failed with."""
+    try:
+        return export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=PRECISIONS, progress=progress), None
+    except (InputError, ParityError) as error:  # InputError: no scale can be taken for one of its layers
+        if not foreign:
+            raise
+        reason = str(error)
+    # What was not int8's fails here again.
+    manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=(FP32,), progress=progress)
+    warnings.warn(f"the demo goes on in {FP32} alone, for {LOWER} fell short: {reason}", RuntimeWarning, stacklevel=3)
+    return manifest, NoInt8(reason)
 
 
 def _check_tokenizer(out: Path, source: Path) -> None:
@@ -93,18 +107,25 @@ def _check_tokenizer(out: Path, source: Path) -> None:
 def _check_bundle(bundle: Path) -> None:
     """Raise ``OutputError`` for a bundle that somebody has gone on with since a demo wrote it."""
     try:
-        artifacts = Bundle.open(bundle).manifest.artifacts
+        manifest = Bundle.open(bundle).manifest
     except BundleError:  # there is none, or none that anybody could use
         return
-    made = (FP32, LOWERED)
-    added = [artifact.file for artifact in artifacts if artifact.engine is not None or artifact.precision not in made]
+    own = PRECISIONS if _calibration(manifest) in (None, SHIPPED) else (FP32,)
+    added = [found.file for found in manifest.artifacts if found.engine is not None or found.precision not in own]
     if added:
         raise OutputError(
             f"{bundle} holds {added[0]!r}, which the demo did not make and would lose: move it, or choose another --out"
         )
 
 
-def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
+def _calibration(manifest: Manifest) -> object:
+    """Return where the images are from that int8's scales were taken from; None where the manifest does not tell."""
+    told = manifest.provenance.get("calibration")
+    entry = told.get(LOWER) if isinstance(told, dict) else None
+    return entry.get("images_from") if isinstance(entry, dict) else None
+
+
+def _look(folder: Path, manifest: Manifest, missing: NoInt8 | None, progress: Progress) -> DemoResults:
     size = manifest.spec.image_size
     originals = np.stack([fit(path, size) for path in photographs.paths()])
     with coda_runtime.load(folder / BUNDLE, device="cpu") as runtime:
@@ -117,8 +138,7 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
         progress("the same in PyTorch")
         tokenizer = CodaTokenizer.from_pretrained(folder / TOKENIZER)
         timings = compare(runtime, TorchReference(tokenizer), originals, progress)
-        has_lowered = LOWERED in manifest.precisions
-        lowered = lowered_beside(runtime, folder / BUNDLE, originals, progress) if has_lowered else None
+        int8 = missing or _in_int8(folder / BUNDLE, runtime, originals, progress)
     progress("the continuous VAE, without the quantizer")
     with torch.inference_mode():
         continuous = to_pixels(tokenizer.decode_latent(tokenizer.encode_latent(torch.from_numpy(originals)))).numpy()
@@ -134,10 +154,16 @@ def _look(folder: Path, manifest: Manifest, progress: Progress) -> DemoResults:
         codebook=codebook,
         usage=usage(scales, manifest.spec.vocab_size),
         timings=timings,
+        int8=int8,
         manifest=manifest,
         machine=_machine(sorted({timing.threads for timing in timings})),
-        lowered=lowered,
     )
+
+
+def _in_int8(bundle: Path, fp32: coda_runtime.Tokenizer, originals: Pixels, progress: Progress) -> Int8:
+    progress("photographs to tokens and back in int8")
+    with coda_runtime.load(bundle, device="cpu", precision=LOWER) as int8:
+        return Int8(int8.reconstruct(originals), compare_precisions(fp32, int8, originals, progress))
 
 
 def _machine(threads: Sequence[int]) -> dict[str, str]:

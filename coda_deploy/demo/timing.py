@@ -1,4 +1,4 @@
-"""Milliseconds of each part, under the runtime and in PyTorch, measured side by side."""
+"""Milliseconds of each part under the runtime and in PyTorch, and of fp32 and int8, measured side by side."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ class Timing:
     def ratio(self) -> float:
         """How many times faster the runtime is."""
         return self.torch_ms / self.runtime_ms
+
+
+@dataclass(frozen=True)
+class PrecisionTiming:
+    """Medians in milliseconds of a whole ``operation`` over ``rounds`` interleaved rounds; ``batch`` images a run."""
+
+    operation: str
+    batch: int
+    fp32_ms: float
+    int8_ms: float
+    rounds: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster int8 is."""
+        return self.fp32_ms / self.int8_ms
 
 
 Run = Callable[[], object]
@@ -87,6 +103,29 @@ def compare(
             progress(f"timing the {part}, batch {batch}")
             with torch.inference_mode():
                 timings.append(_compare(part, batch, in_torch, in_runtime))
+    return timings
+
+
+def compare_precisions(
+    fp32: Tokenizer, int8: Tokenizer, images: NDArray[np.uint8], progress: Callable[[str], None] = lambda _: None
+) -> list[PrecisionTiming]:
+    """Time whole encodes and decodes of two precisions of a bundle in turn at each of BATCHES.
+
+    ``images`` is uint8 [N, H, W, 3], repeated where a batch is larger; both decode the same ids.
+    """
+    timings = []
+    for batch in BATCHES:
+        pixels = np.resize(images, (batch, *images.shape[1:]))
+        ids = fp32.encode(pixels)
+        pairs: dict[str, tuple[Run, Run]] = {
+            "encode": (_run(fp32.encode, pixels), _run(int8.encode, pixels)),
+            "decode": (_run(fp32.decode, ids), _run(int8.decode, ids)),
+        }
+        for operation, runs in pairs.items():
+            progress(f"timing fp32 and int8 in turn: {operation}, batch {batch}")
+            seconds = interleave(runs, ROUNDS, min_rounds=MIN_ROUNDS, budget_s=BUDGET, before=settle)
+            fp32_ms, int8_ms = (1000 * statistics.median(of) for of in seconds)
+            timings.append(PrecisionTiming(operation, batch, fp32_ms, int8_ms, len(seconds[0])))
     return timings
 
 

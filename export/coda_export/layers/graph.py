@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Set
 from functools import cached_property
@@ -84,16 +83,6 @@ class Graph:
                     after = self.readers[reader.output[0]]
                     return str(after[0].output[0] if after and scales_back(after[0]) else reader.output[0])
         return tensor
-
-    def result(self, tensor: str) -> str:
-        """Return what a convolution's output becomes: dequantised, and its channels brought back to their sizes."""
-        found = self.dequantized(tensor)
-        readers = self.readers[found]
-        if found == tensor or len(readers) != 1 or readers[0].op_type != "Mul":
-            return found
-        scales = [self.constants[name] for name in readers[0].input if name in self.constants]
-        is_per_channel = any(math.prod(constant.dims) > 1 for constant in scales)
-        return str(readers[0].output[0]) if is_per_channel else found
 
     def copies(self, tensor: str) -> set[str]:
         """Return the tensor, and where it is dequantised what was quantised and every other copy of that."""

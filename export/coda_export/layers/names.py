@@ -75,7 +75,7 @@ def _named(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes:
         path = _weighted(graph, node)
         if path is not None:
-            paths[graph.result(node.output[0])] = path
+            paths[graph.dequantized(node.output[0])] = path
     first = next((node for node in graph.nodes if node.op_type == "Conv"), None)
     if first is not None:
         yield first.input[0], EMBEDDED if _is_ids(graph) else PIXELS

@@ -27,10 +27,12 @@ from coda_export import (
     bundle,
     export_bundle,
 )
+from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.onnxruntime import library
 from coda_runtime.errors import InputError, MissingDependencyError
 from coda_runtime.format.bundle import Bundle, seal
 from coda_runtime.format.manifest import Manifest
+from coda_runtime.format.parity import Measured
 from coda_runtime.parity import measure_bundle
 from tests.runtime.tiny import describe
 from tests.tiny_tokenizers import images
@@ -185,3 +187,13 @@ def test_a_spoilt_scale_fails_verification(exported: Path, part: str) -> None:
     seal(exported, dataclasses.replace(found, artifacts=artifacts, provenance=floors))
     missed = [problem for _, _, problem in measure_bundle(Bundle.open(exported)) if problem is not None]
     assert [str(problem).partition("int8 ")[2].split()[0] for problem in missed] == [part]
+
+
+@pytest.mark.filterwarnings("ignore:sums of bytes overflow:RuntimeWarning")
+def test_openvino_runs_the_same_graph(exported: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    found = list(measure_bundle(Bundle.open(exported), LoadOptions("cpu", "openvino")))
+    measured = {artifact.part: parity["openvino:cpu"] for artifact, parity, _ in found if artifact.precision == "int8"}
+    assert measured.keys() == {"encoder", "decoder"}
+    assert all(isinstance(record, Measured) for record in measured.values()), measured
+    assert [str(missed) for _, _, missed in found if missed is not None] == []
