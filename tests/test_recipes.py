@@ -218,7 +218,7 @@ def add_precision(copy: Copy) -> None:
             "fp16x",
             "float16",
             itemsize=2,
-            threshold=Threshold(0.5, 20.0),
+            threshold=Threshold(0.0, 20.0),
             tensorrt_type="HALF",
             tensorrt_pattern="fp16x",
         ),

@@ -9,6 +9,7 @@ scores among them: together they are a few percent of the work.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -41,7 +42,22 @@ def check_quantizer() -> None:
         )
 
 
-def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any]) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Ways:
+    """How a graph is made int8; the defaults are what an export does, and benchmarks/bench_int8.py compares others.
+
+    ``equalised``: channels are brought to one magnitude. ``float_ends``: the first convolutions and the last stay
+    float32. ``per_channel``: a weight's scale is each output channel's own. ``share``: of the largest magnitude of what
+    a convolution reads, what still has an integer.
+    """
+
+    equalised: bool = True
+    float_ends: bool = True
+    per_channel: bool = True
+    share: float = 1.0
+
+
+def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any], ways: Ways = Ways()) -> onnx.ModelProto:
     """Return ``model``, a float32 graph of one input, with its convolutions in int8.
 
     ``inputs`` [N, ...] are what its scales are taken from: each activation's largest magnitude over all of them. The
@@ -54,27 +70,30 @@ def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any]) -> onnx.ModelP
     made = onnx.ModelProto()
     made.CopyFrom(model)
     write_shapes(made)
-    layers = quantized_layers(made)
+    layers = quantized_layers(made) if ways.float_ends else convolutions(made)
     outputs = [node.output[0] for node in layers]
     every = convolutions(made)
     found = measure(made, list(dict.fromkeys([*(node.input[0] for node in every), *outputs])), inputs)
     for node in every:
         check(layer_name(node), found[node.input[0]], len(inputs))
     wanted = [node.name for node in layers]
-    largest = {tensor: float(read.largest.max()) for tensor, read in found.items()}
-    equalise(made, {tensor: found[tensor].largest for tensor in outputs})
+    largest = {tensor: ways.share * float(read.largest.max()) for tensor, read in found.items()}
+    channels = {tensor: found[tensor].largest for tensor in outputs}
+    equalise(made, channels if ways.equalised else {name: np.full_like(c, c.max()) for name, c in channels.items()})
     # What was a convolution's output is now a product; it is read by others as it was.
     ends = largest | {equalised(tensor): 1.0 for tensor in outputs}
-    return _tidy(_quantize(made, wanted, ends), model)
+    return _tidy(_quantize(made, wanted, ends, ways.per_channel), model)
 
 
-def _quantize(model: onnx.ModelProto, wanted: list[str], largest: dict[str, float]) -> onnx.ModelProto:
+def _quantize(
+    model: onnx.ModelProto, wanted: list[str], largest: dict[str, float], per_channel: bool
+) -> onnx.ModelProto:
     """Run onnxruntime's quantizer on the nodes named, with activations from -largest to largest."""
     quantization, calibrate = (import_module(f"onnxruntime.quantization{name}") for name in ("", ".calibrate"))
     ends = {tensor: (np.float32(-end), np.float32(end)) for tensor, end in largest.items()}
     quantizer = import_module("onnxruntime.quantization.qdq_quantizer").QDQQuantizer(
         onnx.shape_inference.infer_shapes(model),
-        per_channel=True,
+        per_channel=per_channel,
         reduce_range=False,
         weight_qType=quantization.QuantType.QInt8,
         activation_qType=quantization.QuantType.QInt8,

@@ -14,8 +14,8 @@ from coda_export.layers.names import Layer
 from coda_export.layers.sources import Activations, GraphActivations, Values
 from coda_runtime.codes.metrics import json_number
 
-AT_ONCE = 1 << 25
-"""Numbers of layers' outputs that are compared at a time: with what they read, about a gigabyte."""
+AT_ONCE = 1 << 24
+"""Numbers of layers' outputs that are compared at a time: 64 MiB, of which there are several copies."""
 
 
 @dataclass(frozen=True)

@@ -77,10 +77,10 @@ class Precision:
     """Of the convolutions and matrix products of an engine, the share that must be in the type."""
     onnxruntime_cpu: bool = True
     """Whether onnxruntime's own CPU provider runs it. Where not, an export may leave it unmeasured."""
-    layer_error: float = 0.06
+    layer_error: float = 0.08
     """What one layer may lose by itself, relative to its output; `coda verify --layers` holds it to that.
 
-    Layers of the sample lose at most 4e-6 in fp32, 0.0044 in bf16 and 0.034 in int8."""
+    Layers of the sample lose at most 4e-6 in fp32, 0.0044 in bf16 and 0.034 in int8, of MAR's random encoder 0.065."""
     openvino_hint: str | None = None
     """The inference precision to set on OpenVINO's plugin, None to leave it alone."""
     openvino_pattern: str = ""
