@@ -92,7 +92,7 @@ def test_backend_and_threads_of_each_part_are_followed(bundle: Bundle) -> None:
         ({"threads": 2}, ("second", 2, True)),
         ({"backend": second_backend.Second()}, ("second", 0, False)),
     ],
-    ids=str,
+    ids=["ignored", "providers", "a backend", "the same backend", "both", "threads", "a backend of one's own"],
 )
 def test_what_is_asked_for_goes_before_the_record(
     bundle: Bundle, options: Mapping[str, Any], expected: tuple[str, int, bool]
