@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from onnx import numpy_helper
 
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
+from coda_deploy.layers import TorchActivations
 from coda_deploy.reference import TorchReference
 from coda_export import (
     DEFAULT_THRESHOLDS,
@@ -27,6 +29,7 @@ from coda_export import (
     bundle,
     export_bundle,
 )
+from coda_export.layers import compare_bundle
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.onnxruntime import library
 from coda_runtime.errors import InputError, MissingDependencyError
@@ -170,7 +173,7 @@ def test_without_onnxruntime(
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_a_spoilt_scale_fails_verification(exported: Path, part: str) -> None:
+def test_a_spoilt_scale_fails_verification_and_its_layer_is_named(exported: Path, tiny_folder: Path, part: str) -> None:
     """One scale of one layer, far too small, in a bundle that was sealed again."""
     path = exported / f"{part}.int8.onnx"
     model = onnx.load(path)
@@ -178,6 +181,8 @@ def test_a_spoilt_scale_fails_verification(exported: Path, part: str) -> None:
     rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
     scale = tables[rounded[2].input[1]]
     scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) / np.float32(32), scale.name))
+    (restoring,) = (node for node in model.graph.node if node.input[0] == rounded[2].output[0])
+    (reader,) = (node for node in model.graph.node if restoring.output[0] in node.input)
     onnx.save(model, path)
     found = Bundle.open(exported).manifest
     agreement, psnr = measured(exported, "encoder") - 0.02, measured(exported, "decoder") - 0.5
@@ -187,6 +192,11 @@ def test_a_spoilt_scale_fails_verification(exported: Path, part: str) -> None:
     seal(exported, dataclasses.replace(found, artifacts=artifacts, provenance=floors))
     missed = [problem for _, _, problem in measure_bundle(Bundle.open(exported)) if problem is not None]
     assert [str(problem).partition("int8 ")[2].split()[0] for problem in missed] == [part]
+    parts = ("encoder", "decoder")
+    beside = functools.partial(TorchActivations, CodaTokenizer.from_pretrained(tiny_folder))
+    compared = compare_bundle(Bundle.open(exported), LoadOptions(precision="int8"), beside)
+    layer = reader.input[1].partition(".weight")[0].replace("decoder.1.", "decoder.")
+    assert [of.to_json()["first"] for of in compared] == [layer if name == part else None for name in parts]
 
 
 @pytest.mark.filterwarnings("ignore:sums of bytes overflow:RuntimeWarning")
