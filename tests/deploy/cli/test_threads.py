@@ -46,7 +46,7 @@ def test_threads_of_the_quota(
         raise InputError("seen")
 
     monkeypatch.setattr(processors, "cpu_quota", lambda: 2.0)
-    monkeypatch.setattr(processors, "_physical_cores", lambda: 8)
+    monkeypatch.setattr(processors, "_count_cores", lambda _: 8)
     monkeypatch.setattr(function, watch)
     with torch_threads(4):
         run(tmp_path / "out")

@@ -41,7 +41,8 @@ def test_two_precisions_take_turns_on_the_same_images_and_ids(
         coda_runtime.load(tiny_bundle, device="cpu", precision="fp32") as fp32,
         coda_runtime.load(tiny_bundle, device="cpu", precision="fp16") as lower,
     ):
-        images = np.random.default_rng(0).integers(0, 256, (3, fp32.image_size, fp32.image_size, 3), dtype=np.uint8)
+        side = fp32.spec.image_size
+        images = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), dtype=np.uint8)
         found = compare_precisions(fp32, lower, images, told.append)
         ids = fp32.encode(images)
         assert all(len(pair[0]) == len(pair[1]) for pair in ran)

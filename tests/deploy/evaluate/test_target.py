@@ -168,6 +168,6 @@ def test_a_quota_does_not_raise_the_threads(
 ) -> None:
     """The user asked PyTorch for one, as by OMP_NUM_THREADS=1."""
     monkeypatch.setattr(processors, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(processors, "_physical_cores", lambda: 8)
+    monkeypatch.setattr(processors, "_count_cores", lambda _: 8)
     with torch_threads(1), open_target(tiny_folder, device="cpu"):
         assert torch.get_num_threads() == expected
