@@ -53,9 +53,9 @@ def run_demo(
     """Run the sample tokenizer (or another ``tokenizer`` folder) end to end on the shipped photographs.
 
     Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
-    ``out`` stay. The bundle is in fp32, which is its default, and int8; of another ``tokenizer`` that int8 does not
-    suit it is in fp32 alone, which is warned of and told in the report. Raises ``InputError`` where there is no
-    tokenizer, ``ParityError`` when the export misses a threshold, ``OutputError`` when ``out`` cannot be written;
+    ``out`` stay. The bundle is in fp32, which is its default, and int8; where int8 misses its threshold it is in
+    fp32 alone, which is warned of and told in the report. Raises ``InputError`` where there is no
+    tokenizer, ``ParityError`` when fp32 misses its threshold, ``OutputError`` when ``out`` cannot be written;
     nothing is left then.
     """
     source = tokenizer or tokenizer_path()
@@ -69,7 +69,7 @@ def run_demo(
         for file in sorted(source.iterdir()):
             if file.is_file():
                 shutil.copyfile(file, folder / TOKENIZER / file.name)
-        manifest, missing = _export(folder, tokenizer is not None, progress)
+        manifest, missing = _export(folder, progress)
         results = _look(folder, manifest, missing, progress)
         progress("writing the report")
         page = render(results, out=out, coda=coda)
@@ -77,13 +77,15 @@ def run_demo(
     return results
 
 
-def _export(folder: Path, foreign: bool, progress: Progress) -> tuple[Manifest, NoInt8 | None]:
-    """Export in PRECISIONS; a ``foreign`` tokenizer that int8 fails with in fp32 alone, with what it failed with."""
+def _export(folder: Path, progress: Progress) -> tuple[Manifest, NoInt8 | None]:
+    """Export in PRECISIONS; where int8 fails in fp32 alone, with what it failed with.
+
+    Of the mean of eight photographs a twentieth of a dB is chance, so on another processor, whose scales differ in
+    the last digits, even the sample may be over its threshold.
+    """
     try:
         return export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=PRECISIONS, progress=progress), None
     except (InputError, ParityError) as error:  # InputError: no scale can be taken for one of its layers
-        if not foreign:
-            raise
         reason = str(error)
     # What was not int8's fails here again.
     manifest = export_tokenizer(folder / TOKENIZER, folder / BUNDLE, precisions=(FP32,), progress=progress)

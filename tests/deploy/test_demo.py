@@ -252,19 +252,18 @@ def test_a_failing_export_leaves_what_was_there(tmp_path: Path, monkeypatch: pyt
     assert before or not out.parent.exists()
 
 
-def test_int8_under_its_threshold_fails_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is to take a demo for whole that lacks what it promises."""
+def test_where_int8_fails_fp32_is_tried_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def fail(*_: object, precisions: tuple[str, ...], **__: object) -> None:
         asked.append(precisions)
-        raise ParityError("the int8 decoder is 30.00 dB from the tokenizer's images")
+        raise ParityError(f"the {precisions[-1]} decoder is 30.00 dB from the tokenizer's images")
 
     monkeypatch.setattr(run, "export_tokenizer", fail)
     result = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "demo")])
     assert result.exit_code == 1
-    assert result.stderr == "error: the int8 decoder is 30.00 dB from the tokenizer's images\n"
-    assert asked == [("fp32", "int8")]
+    assert result.stderr == "error: the fp32 decoder is 30.00 dB from the tokenizer's images\n"
+    assert asked == [("fp32", "int8"), ("fp32",)]
     assert list(tmp_path.iterdir()) == []
 
 
