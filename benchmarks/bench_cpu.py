@@ -167,15 +167,7 @@ def run_shape(shape: str, names: Sequence[str], args: argparse.Namespace, result
                 f"ms, others {found['others']:.0%}",
                 flush=True,
             )
-        save_quietly(args.json, results)
-
-
-def save_quietly(path: Path | None, results: Mapping[str, Any]) -> None:
-    """Write the results as `save` does, without a word."""
-    if path is not None:
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        save(args.json, results, quiet=True)
 
 
 def judge(results: dict[str, Any]) -> list[Target]:

@@ -140,9 +140,10 @@ def show(title: str, medians: Mapping[str, float], baseline: str) -> None:
         print(f"  {name:<48}{seconds * 1e3:10.2f} ms {medians[baseline] / seconds:8.1f} x")
 
 
-def save(path: Path | None, results: Mapping[str, Any]) -> None:
-    """Write results and the machine as JSON, where a path is given."""
+def save(path: Path | None, results: Mapping[str, Any], *, quiet: bool = False) -> None:
+    """Write results and the machine as JSON, where a path is given; ``quiet`` does not say so."""
     if path is not None:
         with staged_file(path) as staged:
             staged.write_text(json.dumps({"machine": machine(), **results}, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten to {path}")
+        if not quiet:
+            print(f"\nwritten to {path}")

@@ -16,7 +16,6 @@ import torch
 import coda_runtime
 from coda_deploy import CodaTokenizer
 from coda_deploy.export import parity_images
-from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_export import (
     DEFAULT_OPSET,
@@ -36,16 +35,6 @@ from coda_runtime.parity import ParitySamples, SavedReference, measure_bundle
 from tests.tiny_tokenizers import images
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-
-
-@pytest.fixture(scope="module")
-def folded(tiny_folder: Path) -> Folded:
-    return fold_tokenizer(CodaTokenizer.from_pretrained(tiny_folder))
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_folder: Path) -> TorchReference:
-    return TorchReference(CodaTokenizer.from_pretrained(tiny_folder))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import onnx
 import pytest
 
 import coda_runtime
-from coda_deploy import CodaTokenizer
 from coda_deploy.export import parity_images
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
@@ -25,16 +24,6 @@ from tests.tiny_tokenizers import images, make
 LOW = ("fp16", "bf16")
 THRESHOLDS = DEFAULT_THRESHOLDS | {name: Threshold(0, 0) for name in LOW}
 IMAGES = parity_images(32)
-
-
-@pytest.fixture(scope="module")
-def folded(tiny_folder: Path) -> Folded:
-    return fold_tokenizer(CodaTokenizer.from_pretrained(tiny_folder))
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_folder: Path) -> TorchReference:
-    return TorchReference(CodaTokenizer.from_pretrained(tiny_folder))
 
 
 @pytest.fixture

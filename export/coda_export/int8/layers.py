@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-CONVOLUTION = "Conv"
+CONVOLUTION, QUANTIZE, DEQUANTIZE = "Conv", "QuantizeLinear", "DequantizeLinear"
 # Of a layer's largest channel: a channel that stays below is scaled as if it reached this, so that one that is always
 # zero, or nearly so, is not blown up.
 _SMALLEST_SHARE = 2.0**-10

@@ -20,6 +20,7 @@ from onnx import numpy_helper
 
 from coda_export.int8.layers import (
     CONVOLUTION,
+    QUANTIZE,
     convolutions,
     equalise,
     equalised,
@@ -30,8 +31,6 @@ from coda_export.int8.layers import (
 from coda_export.int8.ranges import check, measure
 from coda_runtime.backends.onnxruntime.library import load_library, missing
 from coda_runtime.errors import MissingDependencyError
-
-_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
 def check_quantizer() -> None:
@@ -112,7 +111,7 @@ def _quantize(
 
 def _keep_float(graph: onnx.GraphProto, outputs: set[str], wanted: set[str]) -> None:
     """Let whoever is no int8 convolution read what one reads as it was before it was rounded for that."""
-    rounded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == _QUANTIZE}
+    rounded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == QUANTIZE}
     restored = {
         node.output[0]: rounded[node.input[0]] for node in graph.node if node.input and node.input[0] in rounded
     }

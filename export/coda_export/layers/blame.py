@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import onnx
 
 from coda_export.layers.bundle import first_image
-from coda_export.layers.compare import LayerRow, layer_rows
+from coda_export.layers.compare import Comparison, LayerRow, layer_rows
 from coda_export.layers.sources import GraphActivations, LayersOf, Runner
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.errors import CodaError, ParityError
@@ -41,13 +41,14 @@ def blamed(bundle: Bundle, artifact: Artifact, samples: ParitySamples, layers: L
     try:
         runner = Runner(bundle.spec, part.name, artifact.precision, LoadOptions("cpu", "onnxruntime"))
         graph = GraphActivations(onnx.load_from_string(bundle.read(artifact)), runner, given)
-        worst: LayerRow | None = None
+        rows: list[LayerRow] = []
         for row in layer_rows(layers(part.name, given), graph, precision_of(artifact.precision).layer_error):
             if not row.within:
                 return f"it first leaves its bound at {row.path}, which alone is off by {row.own:.2%}"
-            worst = row if worst is None or row.own > worst.own else worst
+            rows.append(row)
     except CodaError as error:
         return f"its layers could not be compared: {error}"
+    worst = Comparison(part.name, tuple(rows)).worst
     if worst is None:
         return "no layer of it has a name to compare it by"
     return f"no layer leaves its bound, and {worst.path} loses most, {worst.own:.2%} alone"

@@ -9,9 +9,7 @@ from functools import cached_property
 import onnx
 from onnx import NodeProto
 
-from coda_export.int8.layers import scales_back
-
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+from coda_export.int8.layers import DEQUANTIZE, QUANTIZE, scales_back
 
 
 class Graph:

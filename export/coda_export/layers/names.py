@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto
 
-from coda_export.layers.graph import DEQUANTIZE, QUANTIZE, Graph
+from coda_export.int8.layers import DEQUANTIZE, QUANTIZE
+from coda_export.layers.graph import Graph
 
 # The normalisation before a convolution or a projection, in diffusers' blocks.
 _NORM_OF = {"conv1": "norm1", "conv2": "norm2", "conv_out": "conv_norm_out"} | dict.fromkeys(

@@ -16,9 +16,6 @@ from ..machine.processors import default_threads, physical_cores, usable_count, 
 from ..select import alternatives, choose_precision
 from ..tuned import device_of
 
-DROP = "psnr_drop"
-"""The number of a parity record that says what the pictures lose beside the tokenizer's own, in dB."""
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -113,8 +110,8 @@ def recorded_drop(manifest: Manifest, precision: str) -> float | None:
         if artifact.precision == precision
         for record in parity_records(artifact.parity).values()
     )
-    drops = [record.numbers.get(DROP) for record in records if isinstance(record, Measured)]
-    return max((float(drop) for drop in drops if isinstance(drop, int | float)), default=None)
+    drops = (record.psnr_drop for record in records if isinstance(record, Measured))
+    return max((drop for drop in drops if drop is not None), default=None)
 
 
 def _loses_too_much(manifest: Manifest, precision: str, most: float | None) -> str | None:

@@ -15,7 +15,6 @@ import pytest
 from onnx import numpy_helper
 
 from coda_deploy import CodaTokenizer
-from coda_deploy.folding import fold_tokenizer
 from coda_deploy.layers import TorchActivations
 from coda_deploy.reference import TorchReference
 from coda_export import (
@@ -44,16 +43,6 @@ IMAGES = ParityImages(images(3).numpy(), "random pictures")
 CALIBRATION = Calibration(images(4, seed=9).numpy(), ["a.png", "b.png", "c.png", "d.png"], "others")
 # Random weights say nothing of what a trained tokenizer loses.
 THRESHOLDS = DEFAULT_THRESHOLDS | {"int8": Threshold(0, 15.0, max_psnr_drop=3.0)}
-
-
-@pytest.fixture(scope="module")
-def folded(tiny_folder: Path) -> Folded:
-    return fold_tokenizer(CodaTokenizer.from_pretrained(tiny_folder))
-
-
-@pytest.fixture(scope="module")
-def reference(tiny_folder: Path) -> TorchReference:
-    return TorchReference(CodaTokenizer.from_pretrained(tiny_folder))
 
 
 @pytest.fixture(autouse=True)

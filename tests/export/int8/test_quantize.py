@@ -96,12 +96,17 @@ def test_what_is_no_convolution_reads_what_was_not_rounded(made: onnx.ModelProto
     assert {frozenset(readers[name]) for name in restored} == {frozenset({"Conv"}), frozenset({"Mul"})}
 
 
-def test_onnxruntime_computes_in_integers(made: onnx.ModelProto, tmp_path: Path) -> None:
+def optimised(model: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """How many of each operator onnxruntime makes of a model."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
-    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(made.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    settings.optimized_model_filepath = str(folder / "optimized.onnx")
+    onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+def test_onnxruntime_computes_in_integers(made: onnx.ModelProto, tmp_path: Path) -> None:
+    kinds = optimised(made, tmp_path)
     assert kinds["QLinearConv"] == len(quantized_layers(made))
     assert kinds["Conv"] + kinds["FusedConv"] == 2
 
@@ -114,11 +119,7 @@ def test_the_convolutions_of_a_doubling_too(tiny_bundle: Path, tmp_path: Path) -
     made = quantized_graph(decoder, ids)
     (exact,), (found,) = run(decoder, ids[:2]), run(made, ids[:2])
     assert np.abs(exact.astype(int) - found).mean() < 3
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3
-    settings.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(made.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    kinds = optimised(made, tmp_path)
     assert kinds["QLinearConv"] == len(quantized_layers(decoder))
 
 

@@ -13,7 +13,7 @@ from coda_runtime.backends.base import LoadOptions
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.machine import processors
 from coda_runtime.tune import settings
-from coda_runtime.tune.settings import DROP, Candidate, Skipped, Wanted, find_settings, recorded_drop, thread_choices
+from coda_runtime.tune.settings import Candidate, Skipped, Wanted, find_settings, recorded_drop, thread_choices
 from tests.runtime import second_backend
 
 CPU = LoadOptions("cpu")
@@ -29,7 +29,7 @@ def in_two(bundle: Bundle, *drops: object) -> Bundle:
     graphs = [of for of in bundle.manifest.artifacts if of.part in ("encoder", "decoder")]
     more = [dataclasses.replace(of, precision="fp16", file=f"{of.part}.fp16.onnx") for of in graphs]
     for at, drop in enumerate(drops):
-        numbers: Any = {"psnr": 60.0, DROP: drop}
+        numbers: Any = {"psnr": 60.0, "psnr_drop": drop}
         more[at] = dataclasses.replace(more[at], parity={"onnxruntime:cpu": numbers})
     manifest = dataclasses.replace(bundle.manifest, artifacts=(*bundle.manifest.artifacts, *more))
     return Bundle(bundle.folder, manifest, b"")
