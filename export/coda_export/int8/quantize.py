@@ -9,7 +9,8 @@ scores among them: together they are a few percent of the work.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -47,13 +48,15 @@ class Ways:
 
     ``equalised``: channels are brought to one magnitude. ``float_ends``: the first convolutions and the last stay
     float32. ``per_channel``: a weight's scale is each output channel's own. ``share``: of the largest magnitude of what
-    a convolution reads, what still has an integer.
+    a convolution reads, what still has an integer. ``ends``: the magnitude itself, by the tensor's name, of those whose
+    own is not to be measured.
     """
 
     equalised: bool = True
     float_ends: bool = True
     per_channel: bool = True
     share: float = 1.0
+    ends: Mapping[str, float] = field(default_factory=dict)
 
 
 def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any], ways: Ways = Ways()) -> onnx.ModelProto:
@@ -76,7 +79,7 @@ def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any], ways: Ways = W
     for node in every:
         check(layer_name(node), found[node.input[0]], len(inputs))
     wanted = [node.name for node in layers]
-    largest = {tensor: ways.share * float(read.largest.max()) for tensor, read in found.items()}
+    largest = {tensor: ways.share * ways.ends.get(tensor, float(read.largest.max())) for tensor, read in found.items()}
     channels = {tensor: found[tensor].largest for tensor in outputs}
     equalise(made, channels if ways.equalised else {name: np.full_like(c, c.max()) for name, c in channels.items()})
     # What was a convolution's output is now a product; it is read by others as it was.

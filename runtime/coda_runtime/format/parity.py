@@ -50,6 +50,16 @@ class Measured:
         return self._number("psnr_drop")
 
     @property
+    def psnr_drop_error(self) -> float:
+        """The standard error of `psnr_drop` over the images, in dB; 0 where it is not known."""
+        return self._number("psnr_drop_error") or 0.0
+
+    @property
+    def sure_psnr_drop(self) -> float | None:
+        """What of `psnr_drop` is more than chance, one standard error less: it is what thresholds are compared with."""
+        return None if self.psnr_drop is None else self.psnr_drop - self.psnr_drop_error
+
+    @property
     def psnr_drop_max(self) -> float | None:
         """The worst image's `psnr_drop`."""
         return self._number("psnr_drop_max")

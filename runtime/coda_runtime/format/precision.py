@@ -20,7 +20,8 @@ class Threshold:
 
     The PSNR is held to it as the mean over the images, and that of the worst image too. `max_psnr_drop` is in dB, None
     for no such bound: by how much the PSNR of reconstructions against their input may fall under the reference's, in
-    the mean over the images, where encoder and decoder are both in the precision; an image's own may fall by
+    the mean over the images, where encoder and decoder are both in the precision. Of that mean one standard error over
+    the images is taken away before it is compared: a few images decide nothing finer. An image's own PSNR may fall by
     `worst_drop`.
     """
 

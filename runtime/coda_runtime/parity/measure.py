@@ -71,9 +71,11 @@ def psnr_loss(
     """Return by how many dB a reconstruction's PSNR against the input falls under the reference's; all [B,H,W,3].
 
     `psnr_drop` is the mean over the images, `psnr_drop_max` the worst image's; less than 0 is a gain.
+    `psnr_drop_error` is the mean's standard error, by how much it would vary over other images; 0 of a single one.
     """
     # Identical images have no finite PSNR: they count as one step of one colour in one pixel would.
     ceiling = 10 * math.log10(255 * 255 * images[0].size)
     ours, theirs = (np.minimum(psnr_per_image(pixels, images), ceiling) for pixels in (decoded, reference))
     drop = theirs - ours
-    return {"psnr_drop": float(drop.mean()), "psnr_drop_max": float(drop.max())}
+    error = float(drop.std(ddof=1)) / math.sqrt(drop.size) if drop.size > 1 else 0.0
+    return {"psnr_drop": float(drop.mean()), "psnr_drop_error": error, "psnr_drop_max": float(drop.max())}

@@ -30,7 +30,7 @@ BATCH = 4
 """The batch size where an artifact has no profile."""
 
 Ids = npt.NDArray[np.int32]
-_OF_EACH_SIZE = ("psnr_min", "psnr_drop", "psnr_drop_max")
+_OF_EACH_SIZE = ("psnr_min", "psnr_drop", "psnr_drop_error", "psnr_drop_max")
 """What is told of each batch size beside the headline, where it was measured."""
 
 

@@ -61,7 +61,10 @@ def psnr_text(record: Measured) -> str:
 def loss_text(record: Measured) -> str:
     """Return what a reconstruction loses of its PSNR, and the worst image of it; empty where it was not measured."""
     mean, worst = record.psnr_drop, record.psnr_drop_max
-    return "" if mean is None or worst is None else f"{mean:.2f} dB (worst {worst:.2f})"
+    if mean is None or worst is None:
+        return ""
+    chance = f" ± {record.psnr_drop_error:.2f}" if record.psnr_drop_error else ""
+    return f"{mean:.2f}{chance} dB (worst {worst:.2f})"
 
 
 def _decibel(value: float | None) -> str:

@@ -65,20 +65,21 @@ def _check_loss(what: str, precision: str, record: Measured, threshold: Threshol
     """Raise ParityError where reconstructions lose more of their PSNR against the input than the threshold allows."""
     if threshold.max_psnr_drop is None or threshold.worst_drop is None or not record.has_psnr:
         return
-    mean, worst = record.psnr_drop, record.psnr_drop_max
-    if mean is None or worst is None:
+    mean, sure, worst = record.psnr_drop, record.sure_psnr_drop, record.psnr_drop_max
+    if mean is None or sure is None or worst is None:
         raise ParityError(
             f"what is lost through {what} was not measured, since its encoder was not run: run both, or export the "
             "bundle again"
         )
-    for who, found, allowed in (
-        ("images", mean, threshold.max_psnr_drop),
-        ("the worst image", worst, threshold.worst_drop),
+    chance = f" ± {record.psnr_drop_error:.3f}" if record.psnr_drop_error else ""
+    for lost, found, allowed in (
+        (f"images lose {mean:.3f}{chance} dB of PSNR", sure, threshold.max_psnr_drop),
+        (f"the worst image loses {worst:.3f} dB of PSNR", worst, threshold.worst_drop),
     ):
         if found > allowed:
             raise ParityError(
-                f"through the {precision} encoder and {what} {who} lose{'s' * (who != 'images')} {found:.3f} dB of "
-                f"PSNR, the threshold is {allowed:.3f} dB ({found - allowed:.3f} dB over): "
+                f"through the {precision} encoder and {what} {lost}, the threshold is {allowed:.3f} dB "
+                f"({found - allowed:.3f} dB over): "
                 f"{_way_out(precision, '--max-psnr-drop')}"
             )
 

@@ -104,20 +104,27 @@ def recorded_drop(manifest: Manifest, precision: str) -> float | None:
     """Return what pictures lose in a precision, in dB, as the export measured it; None where nobody did."""
     if precision_of(precision).is_float32:
         return 0.0
+    worst = _worst_loss(manifest, precision)
+    return None if worst is None else worst.psnr_drop
+
+
+def _worst_loss(manifest: Manifest, precision: str) -> Measured | None:
     records = (
         record
         for artifact in manifest.artifacts
         if artifact.precision == precision
         for record in parity_records(artifact.parity).values()
     )
-    drops = (record.psnr_drop for record in records if isinstance(record, Measured))
-    return max((drop for drop in drops if drop is not None), default=None)
+    lossy = (record for record in records if isinstance(record, Measured) and record.psnr_drop is not None)
+    return max(lossy, key=lambda record: record.sure_psnr_drop or 0.0, default=None)
 
 
 def _loses_too_much(manifest: Manifest, precision: str, most: float | None) -> str | None:
-    if most is None:
+    if most is None or precision_of(precision).is_float32:
         return None
-    drop = recorded_drop(manifest, precision)
-    if drop is None:
+    worst = _worst_loss(manifest, precision)
+    if worst is None or worst.sure_psnr_drop is None:
         return "the bundle does not say what pictures lose in it"
-    return f"pictures lose {drop:.2f} dB in it, and {most:g} dB is the most" if drop > most else None
+    if worst.sure_psnr_drop <= most:  # as an export is judged: what may be chance is no loss
+        return None
+    return f"pictures lose {worst.psnr_drop:.2f} dB in it, and {most:g} dB is the most"

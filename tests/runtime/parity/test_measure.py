@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -77,9 +78,12 @@ def test_what_a_reconstruction_loses() -> None:
     inputs, theirs, ours = pictures(100, 100, 100), pictures(101, 102, 100), pictures(102, 102, 101)
     identical = 10 * math.log10(255 * 255 * inputs[0].size)
     last = identical - 10 * math.log10(255 * 255)
+    drops = 20 * math.log10(2), 0, last
     assert psnr_loss(inputs, ours, theirs) == {
-        "psnr_drop": pytest.approx((20 * math.log10(2) + 0 + last) / 3),
+        "psnr_drop": pytest.approx(sum(drops) / 3),
+        "psnr_drop_error": pytest.approx(statistics.stdev(drops) / math.sqrt(3)),
         "psnr_drop_max": pytest.approx(last),
     }
     gain = psnr_loss(inputs[:1], theirs[:1], ours[:1])
+    assert gain["psnr_drop_error"] == 0
     assert gain["psnr_drop"] == gain["psnr_drop_max"] == pytest.approx(-20 * math.log10(2))

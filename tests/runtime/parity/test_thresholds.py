@@ -130,7 +130,7 @@ def test_where_something_was_not_measured() -> None:
     assert list(unmeasured(parity)) == [("tensorrt:cuda", "another GPU")]
 
 
-LOSS = {"psnr": 48.0, "psnr_min": 45.0, "psnr_drop": 0.05, "psnr_drop_max": 0.3}
+LOSS = {"psnr": 48.0, "psnr_min": 45.0, "psnr_drop": 0.05, "psnr_drop_error": 0.06, "psnr_drop_max": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,11 @@ LOSS = {"psnr": 48.0, "psnr_min": 45.0, "psnr_drop": 0.05, "psnr_drop_max": 0.3}
     [
         (
             {"psnr_drop": 0.25},
-            r"through the int8 encoder and the int8 decoder images lose 0.250 dB of PSNR, the",
+            r"through the int8 encoder and the int8 decoder images lose 0.250 ± 0.060 dB of PSNR, the threshold is "
+            r"0.100 dB \(0.090 dB over\)",
         ),
+        ({"psnr_drop": 0.12, "psnr_drop_error": 0.01}, r"images lose 0.120 ± 0.010 dB of PSNR"),
+        ({"psnr_drop": 0.12, "psnr_drop_error": None}, r"images lose 0.120 dB of PSNR"),  # of before it was recorded
         (
             {"psnr_drop_max": 0.41},
             r"the worst image loses 0.410 dB of PSNR, the threshold is 0.400 dB \(0.010 ",
@@ -155,6 +158,10 @@ def test_int8_is_judged_by_what_a_picture_loses(numbers: dict[str, float | None]
     batches = {"4": Measured({"psnr": 48.0, "psnr_drop": 1.0, "psnr_drop_max": 1.0})}
     with pytest.raises(ParityError, match="the int8 decoder at a batch of 4"):
         check_threshold("decoder", "int8", Measured(LOSS, batches), DEFAULT_THRESHOLDS["int8"])
+
+
+def test_a_mean_that_may_be_chance_is_no_loss() -> None:
+    check_threshold("decoder", "int8", Measured(LOSS | {"psnr_drop": 0.15}), DEFAULT_THRESHOLDS["int8"])
 
 
 def test_tokens_of_int8_are_told_and_not_judged() -> None:
