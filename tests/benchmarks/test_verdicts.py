@@ -55,7 +55,9 @@ def test_processes_count_at_the_speed_at_which_every_pipeline_ran() -> None:
     assert steady([*fast, *slow, *disturbed]) == slow
     both = [*fast, *(process("b", n, 1.0) for n in range(3))]
     assert steady([*slow, *both]) == both, "of speeds at which all ran as often, the highest"
-    assert steady([process("a", 0, 1.0) | {"reference_s": [1.0, 1.5]}]) == []
+    own = process("a", 0, 1.0) | {"reference_s": [1.5, 1.0]}
+    assert steady([own, *both]) == [own, *both], "its own threads were still busy during the first product"
+    assert steady([own | {"reference_s": [1.5, 1.5]}, *both]) == both
 
 
 def test_the_median_of_a_process_and_the_table() -> None:
