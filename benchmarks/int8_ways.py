@@ -95,12 +95,12 @@ def fitted(exact: Run, made: Run, inputs: Array) -> Run:
 
 
 def by_nncf(model: onnx.ModelProto, inputs: Array) -> onnx.ModelProto:
-    """Return Intel's own: every operator that it takes, with the biases corrected. Raises ImportError without nncf."""
+    """Return Intel's own: every operator that it takes, with its fast correction of biases. Raises ImportError without nncf."""
     nncf = import_module("nncf")
     nncf.set_log_level(logging.ERROR)
     rows = nncf.Dataset([{model.graph.input[0].name: row[None]} for row in inputs])
     with _silent():
-        made: onnx.ModelProto = nncf.quantize(model, rows, fast_bias_correction=False)
+        made: onnx.ModelProto = nncf.quantize(model, rows)
     return made
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,10 @@ class TrainBatch:
     skipped: tuple[Skipped, ...]
     profiles_ignored: tuple[str, ...] = ()
 
+    def pin_memory(self) -> TrainBatch:
+        """Return the batch with its images in page-locked memory, from which a GPU copies while others compute."""
+        return replace(self, images=self.images.pin_memory())
+
 
 class TrainLoader:
     """Endless batches; batch number n is the same whenever, and on however many processes, it is asked for.
@@ -49,6 +53,8 @@ class TrainLoader:
 
     In place of an image that cannot be used stands the next of the source that can. The order is numpy's to draw:
     equal for equal versions of numpy, and as numpy's policy has it (NEP 19) hardly ever changed between them.
+
+    ``pinned`` batches are in page-locked memory, which takes a GPU.
 
     Raises ``InputError`` for numbers that do not fit, ``DataError`` when none of a few images tried can be used.
     """
@@ -63,6 +69,7 @@ class TrainLoader:
         rank: int = 0,
         world: int = 1,
         workers: int = 0,
+        pinned: bool = False,
     ) -> None:
         for name, value, minimum in (
             ("batch_size", batch_size, 1),
@@ -83,6 +90,7 @@ class TrainLoader:
         self.rank = rank
         self.world = world
         self.workers = workers
+        self.pinned = pinned
         _probe(source, crop)
 
     def batches(self, start: int = 0) -> Generator[TrainBatch, None, None]:
@@ -92,7 +100,7 @@ class TrainLoader:
         """
         check_whole("start", start, 0)
         made = _Batches(self.source, self.crop, self.batch_size, self.seed, self.rank, self.world)
-        return stream(made, itertools.count(start), self.workers)
+        return stream(made, itertools.count(start), self.workers, pinned=self.pinned)
 
     def epoch(self, batch: int) -> float:
         """Return how many times the whole source has been seen before batch number ``batch``."""

@@ -17,16 +17,21 @@ from coda_runtime.errors import one_line
 T = TypeVar("T")
 
 
-def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) -> Generator[T, None, None]:
+def stream(
+    items: Dataset[T | DataError], numbers: Iterable[int], workers: int, *, pinned: bool = False
+) -> Generator[T, None, None]:
     """Yield ``items[n]`` for each n of ``numbers``, made by ``workers`` processes, or by this one if that is 0.
 
     An item that is a ``DataError`` is raised: it is returned rather than raised in the worker, because PyTorch would
     wrap it in a traceback. Closing the iterator stops the workers. They ignore SIGINT and SIGTERM, which reach a whole
     process group: the main process decides when to stop.
+
+    ``pinned`` items are given by their ``pin_memory()``, called in this process, by a thread where there are workers.
     """
     if workers == 0:
         for number in numbers:
-            yield _checked(items[number])
+            item = _checked(items[number])
+            yield item.pin_memory() if pinned else item  # type: ignore[attr-defined] # as PyTorch's loader does
         return
     loader: DataLoader[T | DataError] = DataLoader(
         items,
@@ -37,6 +42,7 @@ def stream(items: Dataset[T | DataError], numbers: Iterable[int], workers: int) 
         worker_init_fn=_set_up,
         # With its own generator the loader draws nothing from the global one, whose state belongs to the training.
         generator=torch.Generator(),
+        pin_memory=pinned,
     )
     iterator = iter(loader)
     # Not by dropping the last reference: the traceback of an error would keep the workers. And not only here: a

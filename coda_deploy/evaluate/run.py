@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from coda_deploy.data import ImageSource, centre_batches
 from coda_deploy.data.source import bad_image
-from coda_deploy.evaluate.devices import full_float32
 from coda_deploy.evaluate.meter import Meter, Metrics
 from coda_deploy.evaluate.result import Evaluation
 from coda_deploy.evaluate.target import Target
+from coda_deploy.float32 import full_float32
 from coda_runtime.errors import InputError
 from coda_runtime.format.color import STORED
 

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 import coda_runtime
-from coda_deploy.evaluate.devices import full_float32, threads_of_quota, to_tensor, torch_device, torch_threads
+from coda_deploy.evaluate.devices import threads_of_quota, to_tensor, torch_device, torch_threads
+from coda_deploy.float32 import full_float32
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.lora import lora_layers
 from coda_deploy.tokenizer.model import CodaTokenizer

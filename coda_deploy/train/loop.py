@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from coda_deploy import distributed
 from coda_deploy.data import Crop, ImageSource, TrainLoader, open_source
 from coda_deploy.data.source import printable
 from coda_deploy.errors import ConfigError, DivergedError, StoppedError
+from coda_deploy.float32 import full_float32
 from coda_deploy.train import checkpoint
 from coda_deploy.train.launch import check_agreement, make_accelerator, start_tracking
 from coda_deploy.train.learner import Learner
@@ -79,7 +81,11 @@ def run(
     _newest(folder, resume)
     check_apart(folder, data)
     accelerator = make_accelerator(config, folder)
-    with stop_requests() as request, held(folder) if accelerator.is_main_process else nullcontext() as mark:
+    with (
+        full_float32(),  # cuDNN would take TF32 by itself; what bf16 is to compute is not touched
+        stop_requests() as request,
+        held(folder) if accelerator.is_main_process else nullcontext() as mark,
+    ):
         newest = _newest(folder, resume)  # again: the run that held the folder may have gone on until now
         check_agreement(newest.name if newest else "", folder)
         report = Report(folder, active=accelerator.is_main_process)
@@ -215,7 +221,10 @@ class Training(ABC):
             self.image_size, zoom=data.zoom, flip=data.flip, upscale=data.upscale, zoom_max=data.zoom_max or None
         )
         workers = data.workers if workers is None else workers
-        return TrainLoader(self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers)
+        pinned = self.accelerator.device.type == "cuda"
+        return TrainLoader(
+            self.source, crop, batch_size=batch, seed=seed, rank=rank, world=world, workers=workers, pinned=pinned
+        )
 
     def _inputs(self) -> str:
         """Return what the run was given beside its configuration, as comments of that file."""
@@ -233,17 +242,22 @@ class Training(ABC):
         start_tracking(self.config, self.accelerator)
         self.report.say(f"{len(self.source)} images, {total} steps of {self.images_per_step}")
         accumulate = self.config.optim.accumulate
+        kept_every = save.log, save.pictures, save.every
         with (
             self.report.phase("step", total, self.first) as phase,
             closing(self.loader.batches(self.first * accumulate)) as batches,
         ):
+            recent: deque[list[str]] = deque(maxlen=2)
             for step in range(self.first, total):
                 micro = [self.skips.note(batch) for batch in islice(batches, accumulate)]
                 window.add(stepper.run(step, micro), self.request.signal)
+                recent.append([name for batch in micro for name in batch.names])
                 done = step + 1
+                if window.stop or done == total or any(n and done % n == 0 for n in kept_every):
+                    window.settle()  # what follows writes figures or weights: this step has to be known good
                 if window.diverged:
-                    names = distributed.gather_names([name for batch in micro for name in batch.names])
-                    raise DivergedError.at(done, window.diverged, names, saved)
+                    names = distributed.gather_names(recent[-1 - window.late])
+                    raise DivergedError.at(done - window.late, window.diverged, names, saved)
                 if done % save.log == 0 or done == total:
                     metrics = {"step": done, "epoch": self.loader.epoch(done * accumulate), **window.read()}
                     metrics["lr"] = self.config.optim.lr * self.schedule.learning_rate(step)

@@ -137,7 +137,8 @@ class Stepper(BaseStepper):
         loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.scales
         prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
         out: TokenizerOutput = self.model(images, prefix_scales)
-        self.state.seen += torch.bincount(out.ids.flatten(), minlength=len(self.state.seen))
+        ids = out.ids.flatten().long()
+        self.state.seen.index_add_(0, ids, torch.ones_like(ids))  # torch.bincount waits for the GPU
         terms = {"vq": (loss.vq, out.vq_loss), "entropy": (loss.entropy, out.entropy_loss)}
         if out.prefix is not None:
             shown = prefix_loss(out.prefix, images[::PREFIX_STRIDE], scales[prefix_scales - 1])

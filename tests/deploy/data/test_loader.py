@@ -263,3 +263,25 @@ def test_numbers_that_do_not_fit_are_rejected(settings: dict[str, Any], match: s
 def test_a_start_that_does_not_fit_is_rejected_before_the_first_batch() -> None:
     with pytest.raises(InputError, match="start must be a whole number, 0 or more, found -1"):
         TrainLoader(ArraySource(TINY), TINY_CROP, batch_size=1).batches(-1)
+
+
+def test_batches_in_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin(images: torch.Tensor) -> torch.Tensor:  # PyTorch's own needs a GPU
+        pinned.append(images)
+        return images
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    source = ArraySource(TINY)
+    plain = _take(TrainLoader(source, TINY_CROP, batch_size=4, seed=1), 2)
+    assert not pinned
+    _assert_equal(_take(TrainLoader(source, TINY_CROP, batch_size=4, seed=1, pinned=True), 2), plain)
+    assert len(pinned) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=WORKERS)])
+def test_batches_are_page_locked_on_a_gpu(workers: int) -> None:
+    loader = TrainLoader(ArraySource(TINY), TINY_CROP, batch_size=4, workers=workers, pinned=True)
+    assert all(batch.images.is_pinned() for batch in _take(loader, 2))

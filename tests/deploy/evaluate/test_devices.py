@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from coda_deploy.evaluate import devices
-from coda_deploy.evaluate.devices import full_float32, network_device, torch_device
+from coda_deploy.evaluate.devices import network_device, torch_device
+from coda_deploy.float32 import full_float32
 from coda_runtime.errors import DeviceError, InputError
 
 

@@ -67,6 +67,30 @@ def test_the_first_term_that_is_not_finite(value: float) -> None:
     assert window.diverged == "vq"
 
 
+def test_a_step_is_read_while_the_next_one_runs() -> None:
+    window = Window(torch.zeros(1), 1, behind=1)
+    window.add(terms(0.1), signal.SIGINT)
+    assert window.stop == 0
+    window.add(terms(float("nan")), 0)
+    assert (window.stop, window.diverged) == (signal.SIGINT, "")
+    window.add(terms(0.2), 0)
+    assert (window.diverged, window.late) == ("l2", 1)
+    other = Window(torch.zeros(1), 1, behind=1)
+    other.add(terms(0.1), 0)
+    other.add(terms(0.3, float("inf")), 0)
+    other.settle()
+    assert (other.diverged, other.late) == ("gan", 0)
+
+
+@pytest.mark.parametrize("told", ["read", "state"])
+def test_what_is_told_has_every_step(told: str) -> None:
+    window = Window(torch.zeros(1), 1, behind=1)
+    for value in (0.1, 0.3):
+        window.add(terms(value), 0)
+    found = window.read()["l2"] if told == "read" else window.state()["sums"]["l2"] / 2
+    assert found == pytest.approx(0.2)
+
+
 def test_two_processes_agree(tmp_path: Path) -> None:
     def member() -> None:
         dist.init_process_group("gloo")

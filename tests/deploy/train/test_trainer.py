@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from coda_deploy.data import DataError
 from coda_deploy.errors import DivergedError
 from coda_deploy.export import export_tokenizer
 from coda_deploy.tokenizer import storage
-from coda_deploy.train import checkpoint, trainer
+from coda_deploy.train import checkpoint, loop, trainer
 from coda_deploy.train.config import read_config
 from coda_deploy.train.objective import ImageTerms, Objective
 from coda_deploy.train.step import Stepper
@@ -183,6 +184,51 @@ def test_before_the_first_checkpoint(
     )
     with pytest.raises(DivergedError, match=r"^vq is not finite at step 1, .*; there is no checkpoint yet: start"):
         workspace.train(tmp_path / "out", runs.config())
+
+
+def test_figures_that_are_read_one_step_late_tell_the_step_they_are_of(
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen = Stepper.run, list[tuple[str, ...]]()
+
+    def spoiled(self: Stepper, step: int, batches: list[Any]) -> dict[str, torch.Tensor]:
+        seen.append(batches[0].names)
+        terms = run(self, step, batches)
+        return terms if step != 2 else {**terms, "vq": torch.tensor(float("nan"))}
+
+    monkeypatch.setattr(Stepper, "run", spoiled)
+    monkeypatch.setattr(loop, "Window", functools.partial(loop.Window, behind=1))  # as on a GPU
+    with pytest.raises(DivergedError, match=r"^vq is not finite at step 3, ") as error:
+        workspace.train(tmp_path / "out", runs.config(save={"every": 2, "log": 6}))
+    assert len(seen) == 4, "the next step ran meanwhile, and was not kept"
+    assert all(name in str(error.value) for name in seen[2])
+    assert [path.name for path in checkpoint.list_checkpoints(tmp_path / "out")] == ["step-00000002"]
+
+
+def test_what_is_read_late_changes_nothing(
+    workspace: runs.Workspace, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "Window", functools.partial(loop.Window, behind=1))
+    workspace.train(tmp_path / "out", runs.config())
+    assert runs.log(tmp_path / "out") == runs.log(whole)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_float32_is_float32_on_a_gpu_too(
+    workspace: runs.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    run, found = Stepper.run, set[tuple[bool, bool]]()
+    flags = lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)  # noqa: E731
+
+    def watched(self: Stepper, step: int, batches: list[Any]) -> dict[str, torch.Tensor]:
+        found.add(flags())
+        return run(self, step, batches)
+
+    monkeypatch.setattr(Stepper, "run", watched)
+    before = flags()
+    workspace.train(tmp_path / "out", runs.config(optim={"steps": 1, "precision": precision}))
+    assert found == {(False, False)}
+    assert flags() == before == (False, True), "cuDNN's default is TF32"
 
 
 def test_many_names_are_cut() -> None:
