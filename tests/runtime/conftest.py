@@ -10,12 +10,43 @@ import pytest
 
 import coda_runtime
 from tests.runtime import tiny
+from tests.runtime.backends.cuda.driver import missing
+from tests.runtime.backends.cuda.driver.controls import Driver, Watch, loaded
+from tests.runtime.backends.cuda.driver.process import pytest_runtest_protocol as pytest_runtest_protocol
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test marked `driver` where something was done that CUDA forbids, or where Python failed in the driver."""
+    if request.node.get_closest_marker("driver") is None:
+        yield
+        return
+    lacks = missing()
+    if lacks is not None:
+        pytest.skip(lacks)
+    driver = loaded()
+    driver.clear()
+    yield
+    driver.chance(0)
+    assert (driver.failures, driver.breaches()) == ([], [])
+
+
+@pytest.fixture
+def driver() -> Driver:
+    """The stand-in for the CUDA driver, for tests marked `driver`."""
+    return loaded()
+
+
+@pytest.fixture
+def gpu(driver: Driver) -> Watch:
+    """What happens on its first device."""
+    return Watch(driver)
 
 
 @pytest.fixture(scope="session")

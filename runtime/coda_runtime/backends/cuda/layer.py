@@ -1,6 +1,6 @@
 """What a session needs of a GPU: memory, one kind of copy, streams, events, graphs.
 
-`device.CudaDevice` is the real one. The tests have one whose memory is the host's, so that all above it runs on a CPU.
+`device.CudaDevice` is it; tests run it, and all above it, on a stand-in for the driver.
 Every method raises DeviceMemoryError where memory runs out and BackendError for other errors of the driver.
 """
 
@@ -114,6 +114,10 @@ class DeviceLayer(Protocol):
 
     def allocate_host(self, nbytes: int) -> HostMemory:
         """Return page-locked host memory."""
+        ...
+
+    def trim(self) -> None:
+        """Give memory that was freed back to the driver, for others: for what is still queued it is too early."""
         ...
 
     def copy(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
