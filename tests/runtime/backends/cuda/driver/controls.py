@@ -14,7 +14,12 @@ POISON = 0xEE
 """What every byte of memory is before it is written, and again once it was freed."""
 
 LEGACY, PER_THREAD = 1, 2
-ERRORS = {"CUDA_ERROR_OUT_OF_MEMORY": 2, "CUDA_ERROR_NO_DEVICE": 100, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED": 900}
+ERRORS = {
+    "CUDA_ERROR_OUT_OF_MEMORY": 2,
+    "CUDA_ERROR_NO_DEVICE": 100,
+    "CUDA_ERROR_ILLEGAL_ADDRESS": 700,
+    "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED": 900,
+}
 
 _HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _KERNELS = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p)
