@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ import coda_runtime
 from tests.runtime import tiny
 from tests.runtime.backends.cuda.driver import missing
 from tests.runtime.backends.cuda.driver.controls import Driver, Watch, loaded
+from tests.runtime.backends.cuda.driver.others import Producer
+from tests.runtime.backends.cuda.driver.process import pytest_collection_modifyitems as pytest_collection_modifyitems
 from tests.runtime.backends.cuda.driver.process import pytest_runtest_protocol as pytest_runtest_protocol
 
 
@@ -41,6 +44,20 @@ def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
 def driver() -> Driver:
     """The stand-in for the CUDA driver, for tests marked `driver`."""
     return loaded()
+
+
+@pytest.fixture
+def foreign(driver: Driver) -> Iterator[Callable[..., Any]]:
+    """Makes arrays of another library, which keeps them until the test is over; typed as whoever has a tensor."""
+    made = []
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        made.append(Producer(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for index in range(2):
+        driver.finish(index)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""Tests marked `driver` run in a process that finds the stand-in as its driver: one process for a module's tests.
+"""Tests marked `driver`, or with that fixture, run in a process that finds the stand-in as its driver.
 
-Their reports are taken over, so that each is a test like any other, with its name, its output and its time.
+There is one process for a module's tests. Their reports are taken over, so that each is a test like any other, with
+its name, its output and its time.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from . import INSIDE, environment, missing
 
 _REPORTS = "CODA_TESTS_REPORTS"
 _done: dict[Path, dict[str, list[pytest.TestReport]]] = {}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that steer the stand-in, directly or through another fixture."""
+    for item in items:
+        if "driver" in getattr(item, "fixturenames", ()):
+            item.add_marker("driver")
 
 
 @pytest.hookimpl(tryfirst=True)
