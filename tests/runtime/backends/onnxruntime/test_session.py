@@ -15,6 +15,8 @@ import pytest
 from coda_runtime import ArtifactError, BackendError, DeviceError, InputError
 from coda_runtime.backends.base import keeps_on_device
 from coda_runtime.backends.onnxruntime.session import OrtArray, OrtDeviceSession, OrtSession
+from tests.runtime.backends.cuda.driver.others import Producer
+from tests.runtime.backends.cuda.held import current
 from tests.runtime.backends.onnxruntime import graphs
 
 torch = pytest.importorskip("torch")
@@ -126,20 +128,19 @@ def test_an_output_of_another_dtype_is_an_error() -> None:
         _ = OrtArray(value, "cpu").dtype
 
 
-class Unwilling:
-    """A tensor as torch has it on another GPU than the current one."""
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 1
-
-    def __dlpack__(self, **_: Any) -> Any:
-        raise BufferError("Can't export tensors on a different CUDA device index. Expected: 1. Current device: 0.")
-
-
-def test_what_its_library_says_is_passed_on(session: OrtDeviceSession, library_session: Any) -> None:
+@pytest.mark.driver
+def test_a_tensor_of_a_gpu_that_is_not_the_thread_s_is_taken(library_session: Any) -> None:
+    """torch gives no tensor of another device than the current one: it is made the current one meanwhile."""
     on_gpu = OrtDeviceSession(onnxruntime, library_session, "cuda:1", ("cuda", 1))
-    with pytest.raises(InputError, match=r"Expected: 1\. Current device: 0\..*make cuda:1 the current device"):
-        on_gpu.take(Unwilling())
+    producer = Producer(graphs.images(), index=1)
+    taken = on_gpu.take(producer)
+    assert (taken.value.data_ptr(), taken.__dlpack_device__()) == (producer.address, (2, 1))
+    assert (taken.shape, taken.dtype) == (graphs.images().shape, np.dtype(np.uint8))
+    assert [asked["stream"] for asked in producer.asked] == [1]
+    assert current() is None
+
+
+def test_what_its_library_says_is_passed_on(session: OrtDeviceSession) -> None:
     with pytest.raises(InputError, match=r"require gradient.*\); pass a plain array, .*without gradients"):
         session.take(torch.zeros((1, 32, 32, 3), requires_grad=True))
 

@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[4]
 INSIDE = "CODA_TESTS_DRIVER"
@@ -42,6 +44,9 @@ def build() -> Path:
     """Compile it, once for a process, and return the folder of libcuda.so.1."""
     if INSIDE in os.environ:
         return Path(os.environ[INSIDE])
+    lacks = missing()
+    if lacks is not None:
+        pytest.skip(lacks)
     kept = tempfile.TemporaryDirectory(prefix="coda-driver-")
     _kept.append(kept)
     header = _header()
