@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -35,6 +36,7 @@ class CudaDevice:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self._process = os.getpid()
         self._unreleased: deque[tuple[Buffer, CudaStream, set[int]]] = deque()
         with failures(f"opening cuda:{index}"):
             Device(index)  # starts the driver, without which no context can be asked for
@@ -82,10 +84,15 @@ class CudaDevice:
                 raise RuntimeError(result.name)
             return CudaHostMemory(self, int(address), nbytes)
 
+    def is_gone(self) -> bool:
+        """Return whether the driver is gone, which takes its memory back: as Python ends, and in a forked child."""
+        return sys.is_finalizing() or os.getpid() != self._process
+
     def free_host(self, address: int) -> None:
         """Unlock pages. cuda.core would wait for the legacy stream first, which breaks off others' recordings."""
-        with self.active():
-            _checked(driver.cuMemFreeHost(address))
+        if not self.is_gone():
+            with self.active():
+                _checked(driver.cuMemFreeHost(address))
 
     def trim(self) -> None:
         """See DeviceLayer. cuda.core lets the device's pool keep what is freed, and torch allocates past that pool."""
@@ -144,8 +151,9 @@ class CudaDevice:
         Called while an object goes, maybe while somebody records a graph: takes no lock, waits for nothing, and asks
         nothing of the context. What cannot be ordered now stays until the next allocation.
         """
-        if sys.is_finalizing():
-            return  # the driver is going, too, and takes its memory back
+        if self.is_gone():
+            self._unreleased.append((buffer, stream, set()))  # cuda.core complains where it cannot free it
+            return
         with self.active():
             for event in readers:
                 stream.wait(event)

@@ -89,11 +89,15 @@ class Graph(Protocol):
 
 
 class DeviceLayer(Protocol):
-    """One GPU. All methods but `active` are called inside `with layer.active()`."""
+    """One GPU. All methods but `active` and `is_gone` are called inside `with layer.active()`."""
 
     @property
     def index(self) -> int:
         """N of "cuda:N"."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Return whether the driver is gone, with all memory: as Python ends, and in a child that was forked."""
         ...
 
     def active(self) -> AbstractContextManager[None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 
 from ...errors import CodaError
@@ -49,7 +48,7 @@ class StagingPool:
 
     def __del__(self) -> None:
         """Wait for copies that are still queued: their pages are about to be unlocked."""
-        if self._busy and not sys.is_finalizing():
+        if self._busy and not self._layer.is_gone():
             with contextlib.suppress(CodaError), self._layer.active():
                 for event, _ in self._busy:
                     event.sync()
