@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,24 @@ def test_what_is_unsafe_is_refused_in_a_recording_of_ours(layer: Any, driver: Dr
     with layer.active(), pytest.raises(BackendError, match=r"recording a CUDA graph .*INVALIDATED"):
         layer.capture(work)
     assert driver.breaches() != []
+
+
+def test_other_threads_may_do_what_is_unsafe_while_we_record(layer: Any, driver: Driver) -> None:
+    """They know nothing of us: torch allocates, and asks for events, in the middle of a recording of ours."""
+
+    def lock_pages() -> int:
+        address = ctypes.c_void_p()
+        with layer.active():
+            mode = ctypes.c_int(0)  # as others have it
+            driver.library.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
+            return int(driver.library.cuMemAllocHost_v2(ctypes.byref(address), 64))
+
+    def work(handle: int) -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lock_pages).result() == 0
+
+    with layer.active():
+        assert layer.capture(work) is not None
 
 
 @pytest.mark.parametrize("stream", [LEGACY, PER_THREAD, "own"])

@@ -11,20 +11,14 @@ import numpy as np
 import pytest
 
 from coda_runtime.backends.base import LoadOptions
-from coda_runtime.backends.ptx import KernelSet, SearchTables, make_plan
+from coda_runtime.backends.ptx import KernelSet, make_plan
 from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables, typed
 from coda_runtime.errors import ArtifactError, DeviceError, InputError
 from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact, Manifest
-from coda_runtime.format.spec import Spec
 from tests.runtime.backends.cuda.driver.controls import Driver
 from tests.runtime.backends.host_kernels import kernel_set, with_ptx
-
-SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)
-RNG = np.random.default_rng(0)
-TABLES = SearchTables(RNG.standard_normal((29, 4), np.float32))
-NORMED = SearchTables(RNG.standard_normal((29, 5), np.float32), RNG.standard_normal((4, 6), np.float32), 1e-5)
-VALUES = RNG.standard_normal((29, 3), np.float32)
+from tests.runtime.backends.ptx.small import SPEC, TABLES, VALUES
 
 
 @pytest.mark.driver

@@ -18,18 +18,12 @@ from coda_runtime.backends.ptx import SearchTables, device_tables
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, DeviceMemoryError, InputError
-from coda_runtime.format.spec import Spec
 from tests.runtime.backends.cuda.driver.controls import Driver, Watch
 from tests.runtime.backends.cuda.driver.others import Consumer, Producer, Stream
 from tests.runtime.backends.host_kernels import NotingLauncher, kernel_set
+from tests.runtime.backends.ptx.small import NORMED, SPEC, TABLES, VALUES
 
 pytestmark = pytest.mark.driver
-
-SPEC = Spec("test", 32, 8, 3, 29, (1, 2, 4), 21)
-RNG = np.random.default_rng(0)
-TABLES = SearchTables(RNG.standard_normal((29, 4), np.float32))
-NORMED = SearchTables(RNG.standard_normal((29, 5), np.float32), RNG.standard_normal((4, 6), np.float32), 1e-5)
-VALUES = RNG.standard_normal((29, 3), np.float32)
 
 
 def latents(batch: int) -> Any:
