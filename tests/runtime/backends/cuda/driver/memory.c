@@ -24,13 +24,7 @@ static Block *placed[DEVICES + 1];
 static size_t count[DEVICES + 1], room[DEVICES + 1];
 static uintptr_t next[DEVICES + 1], first[DEVICES + 1];
 
-typedef struct {
-    size_t limit, pooled, plain; /* bytes: that there are; asked for of the pool, and past it */
-    size_t used, reserved;       /* of the pool: not yet freed in stream order; taken from the driver */
-    cuuint64_t threshold;
-} Device;
-
-static Device devices[DEVICES];
+Device devices[DEVICES];
 static size_t locked[DEVICES];
 static size_t locked_sizes[4096];
 static int locks;
@@ -284,66 +278,6 @@ EXPORT CUresult cuPointerGetAttribute(void *value, CUpointer_attribute attribute
     return cuPointerGetAttributes(1, &attribute, &value, address);
 }
 
-EXPORT CUresult cuMemGetInfo_v2(size_t *unused, size_t *all) {
-    ENTER;
-    NEEDS_CONTEXT;
-    const Device *of = &devices[current_context()->device];
-    *all = of->limit;
-    *unused = of->limit - of->reserved - of->plain;
-    return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device) {
-    ENTER;
-    *pool = (CUmemoryPool)&devices[device];
-    return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device) { return cuDeviceGetMemPool(pool, device); }
-
-EXPORT CUresult cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type) {
-    (void)type;
-    return cuDeviceGetMemPool(pool, location->id);
-}
-
-EXPORT CUresult cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type) {
-    return cuMemGetMemPool(pool, location, type);
-}
-
-EXPORT CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
-    ENTER;
-    const Device *of = (Device *)pool;
-    switch (attribute) {
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: *(cuuint64_t *)value = of->threshold; break;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: *(cuuint64_t *)value = of->reserved; break;
-    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT: *(cuuint64_t *)value = of->used; break;
-    default: *(int *)value = 1;
-    }
-    return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attribute, void *value) {
-    ENTER;
-    if (attribute == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) ((Device *)pool)->threshold = *(cuuint64_t *)value;
-    return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t kept) {
-    ENTER;
-    Device *of = (Device *)pool;
-    pthread_mutex_lock(&state);
-    if (of->reserved > kept) of->reserved = of->used > kept ? of->used : kept;
-    pthread_mutex_unlock(&state);
-    return CUDA_SUCCESS;
-}
-
-EXPORT CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool pool, CUmemLocation *location) {
-    ENTER;
-    int own = location->id == (int)((Device *)pool - devices);
-    *flags = own ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
-    return CUDA_SUCCESS;
-}
-
 /* The device that a pointer is of; -1 for memory of the host. */
 int device_of(uintptr_t address) {
     pthread_mutex_lock(&state);
@@ -353,9 +287,6 @@ int device_of(uintptr_t address) {
     return device;
 }
 
-EXPORT size_t standin_pooled(int device) { return devices[device].pooled; }
-EXPORT size_t standin_reserved(int device) { return devices[device].reserved; }
 EXPORT size_t standin_locked(int device) { return locked[device]; }
-EXPORT void standin_limit(int device, size_t bytes) { devices[device].limit = bytes; }
 EXPORT int standin_locks(void) { return locks; }
 EXPORT size_t standin_lock(int number) { return locked_sizes[number % 4096]; }

@@ -57,7 +57,7 @@ def _check(result: int) -> None:
     assert result == 0, f"the driver answered {result}"
 
 
-class _Current:
+class current_device:  # noqa: N801 - used as a function
     """Makes a device's context the current one."""
 
     def __init__(self, index: int) -> None:
@@ -80,14 +80,14 @@ class Stream:
     def __init__(self, index: int = 0, *, blocking: bool = False) -> None:
         self.index = index
         handle = ctypes.c_void_p()
-        with _Current(index):
+        with current_device(index):
             _check(loaded().library.cuStreamCreate(ctypes.byref(handle), 0 if blocking else 1))
         self.handle = int(handle.value or 0)
 
     def let_wait(self, stream: int) -> None:
         """Let another stream wait for what is queued on this one."""
         library, event = loaded().library, ctypes.c_void_p()
-        with _Current(self.index):
+        with current_device(self.index):
             _check(library.cuEventCreate(ctypes.byref(event), 2))
             _check(library.cuEventRecord(event, ctypes.c_void_p(self.handle)))
             _check(library.cuStreamWaitEvent(ctypes.c_void_p(stream), event, 0))
@@ -96,12 +96,12 @@ class Stream:
     def copy(self, target: int, source: int, nbytes: int) -> None:
         """Queue a copy."""
         addresses = ctypes.c_uint64(target), ctypes.c_uint64(source), ctypes.c_size_t(nbytes)
-        with _Current(self.index):
+        with current_device(self.index):
             _check(loaded().library.cuMemcpyAsync(*addresses, ctypes.c_void_p(self.handle)))
 
     def sync(self) -> None:
         """Wait for all that is queued."""
-        with _Current(self.index):
+        with current_device(self.index):
             _check(loaded().library.cuStreamSynchronize(ctypes.c_void_p(self.handle)))
 
     def destroy(self) -> None:
@@ -110,13 +110,13 @@ class Stream:
 
     def begin_capture(self, mode: int = 0) -> None:
         """Record a graph from it: as `torch.cuda.graph` does, other threads may call nothing unsafe meanwhile."""
-        with _Current(self.index):
+        with current_device(self.index):
             _check(loaded().library.cuStreamBeginCapture_v2(ctypes.c_void_p(self.handle), mode))
 
     def end_capture(self) -> int:
         """End the recording, and return the driver's answer: 0, or what broke it off."""
         graph = ctypes.c_void_p()
-        with _Current(self.index):
+        with current_device(self.index):
             return int(loaded().library.cuStreamEndCapture(ctypes.c_void_p(self.handle), ctypes.byref(graph)))
 
 
@@ -186,7 +186,7 @@ class _OtherMemory:
     def __init__(self, index: int, nbytes: int) -> None:
         self._index, self.life = index, Life()
         address = ctypes.c_uint64()
-        with _Current(index):
+        with current_device(index):
             _check(loaded().library.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(max(1, nbytes))))
         self.address = address.value
 
@@ -194,7 +194,7 @@ class _OtherMemory:
         library, relaxed = loaded().library, ctypes.c_int(2)
         # An allocator that gives memory to somebody else calls no driver, and breaks off no recording.
         library.cuThreadExchangeStreamCaptureMode(ctypes.byref(relaxed))
-        with _Current(self._index):
+        with current_device(self._index):
             library.cuMemFree_v2(ctypes.c_uint64(self.address))
         library.cuThreadExchangeStreamCaptureMode(ctypes.byref(relaxed))
         self.life.ended = True

@@ -18,6 +18,7 @@ import pytest
 from . import INSIDE, environment, missing
 
 _REPORTS = "CODA_TESTS_REPORTS"
+_TIMEOUT = 600  # seconds for a module: far more than any takes, so that a deadlock ends
 _done: dict[Path, dict[str, list[pytest.TestReport]]] = {}
 
 
@@ -59,12 +60,21 @@ def _run(item: pytest.Item) -> dict[str, list[pytest.TestReport]]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", __name__, "-p", "no:cacheprovider", "-p", "no:xdist"]
     command += [f"--rootdir={config.rootpath}", f"--basetemp={folder / 'temporary'}", *wanted]
     env = environment(**{_REPORTS: str(told)})
-    done = subprocess.run(command, cwd=config.rootpath, env=env, capture_output=True, text=True, check=False)
+    for name in [name for name in env if name.startswith("PYTEST_")]:  # of xdist's workers
+        del env[name]
+    log = folder / "output.txt"
+    with log.open("w") as output:
+        try:
+            subprocess.run(
+                command, cwd=config.rootpath, env=env, stdout=output, stderr=output, check=False, timeout=_TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            output.write(f"ended after {_TIMEOUT} s")
     found: dict[str, list[pytest.TestReport]] = {"": []}
     for line in told.read_text().splitlines() if told.exists() else []:
         report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
         found.setdefault(report.nodeid, []).append(report)
-    _output[item.path] = f"{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
+    _output[item.path] = log.read_text(errors="replace")[-8000:]
     return found
 
 

@@ -85,6 +85,14 @@ struct Graph {
     Graph *next;
 };
 
+/* The memory of a device, in bytes. A pool is the address of its device. */
+typedef struct {
+    size_t limit, pooled, plain; /* that there are; asked for of the pool, and past it */
+    size_t used, reserved;       /* of the pool: not yet freed in stream order; taken from the driver */
+    cuuint64_t threshold;
+} Device;
+
+extern Device devices[DEVICES];
 extern pthread_mutex_t state;
 extern Stream *streams;
 extern Context contexts[DEVICES];
@@ -105,6 +113,14 @@ void breach(const char *format, ...) __attribute__((format(printf, 1, 2)));
         if (!current_context()) return no_context(__func__);           \
     } while (0)
 
+/* Finds `stream` for a handle, or returns what the driver answers to one of no stream. */
+#define FIND_STREAM(handle)                                  \
+    Stream *stream;                                          \
+    do {                                                     \
+        CUresult missing = find_stream(handle, &stream);     \
+        if (missing) return missing;                         \
+    } while (0)
+
 /* devices.c */
 Context *current_context(void);
 CUresult no_context(const char *name);
@@ -115,6 +131,7 @@ CUresult queue(Stream *stream, Node *node);
 Node *new_node(enum Kind kind);
 void run_until(Stream *stream, uint64_t number);
 void run_sometimes(void);
+void standin_finish(int device);
 
 /* capture.c */
 CUresult unsafe_call(const char *name);
@@ -128,6 +145,9 @@ CUresult check_range(const char *what, uintptr_t address, size_t bytes);
 void check_alive(const char *what, uintptr_t address);
 int device_of(uintptr_t address);
 void overwrite_freed(uintptr_t address);
+
+/* pools.c */
+void settle_pools(void);
 
 /* kernels.c */
 void run_kernel(Node *node);

@@ -187,17 +187,19 @@ def read(address: Any, on: Any = None) -> int:
     return value
 
 
-def test_memory_of_the_pool_is_kept_from_others_until_it_is_trimmed() -> None:
+@pytest.mark.parametrize("keeps", [True, False])
+def test_memory_of_the_pool_is_kept_from_others_up_to_its_threshold(keeps: bool) -> None:
     pool, on_stream, size = ok(driver.cuDeviceGetMemPool(0)), stream(), 32 << 20
     kept, reserved = driver.CUmemPool_attribute(4), driver.CUmemPool_attribute(5)
     before = ok(driver.cuMemPoolGetAttribute(pool, kept))
-    ok(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(2**64 - 1)))
+    ok(driver.cuMemPoolSetAttribute(pool, kept, driver.cuuint64_t(2**64 - 1 if keeps else 0)))
     ok(driver.cuMemPoolTrimTo(pool, 0))
     held = int(ok(driver.cuMemPoolGetAttribute(pool, reserved)))
     memory = ok(driver.cuMemAllocAsync(size, on_stream))
     ok(driver.cuMemFreeAsync(memory, on_stream))
     ok(driver.cuStreamSynchronize(on_stream))
-    assert int(ok(driver.cuMemPoolGetAttribute(pool, reserved))) >= held + size
+    after = int(ok(driver.cuMemPoolGetAttribute(pool, reserved)))
+    assert after >= held + size if keeps else after == held
     ok(driver.cuMemPoolTrimTo(pool, 0))
     assert int(ok(driver.cuMemPoolGetAttribute(pool, reserved))) == held
     ok(driver.cuMemPoolSetAttribute(pool, kept, before))
