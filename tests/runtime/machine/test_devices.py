@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from coda_runtime.errors import DeviceError
 from coda_runtime.machine import devices
 from tests.runtime.backends.cuda import driver
-from tests.runtime.backends.cuda.held import current
 
 COUNT = "from coda_runtime.machine.devices import *; print(count_cuda_devices(), cuda_driver_version())"
 FIND = "from coda_runtime.machine.devices import find_gpu; print(*map(find_gpu, range(3)), sep='\\n')"
@@ -56,19 +54,6 @@ def test_gpus_by_number() -> None:
 
 def test_a_driver_that_does_not_start() -> None:
     assert driver.run(FIND, STANDIN_FAIL="cuInit=100").stdout.split() == ["None"] * 3
-
-
-@pytest.mark.driver
-def test_the_current_device_is_put_back() -> None:
-    assert current() is None
-    with devices.current_cuda_device(1):
-        assert current() == 1
-        with devices.current_cuda_device(0):
-            assert current() == 0
-        assert current() == 1
-    assert current() is None
-    with pytest.raises(DeviceError, match="does not make cuda:2 the current device"), devices.current_cuda_device(2):
-        pass
 
 
 @pytest.mark.gpu

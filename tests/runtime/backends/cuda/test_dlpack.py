@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +16,12 @@ from hypothesis.extra import numpy as hnp
 from coda_runtime.backends import cuda
 from coda_runtime.backends.cuda import CudaArray, Kept, StagingPool, borrow
 from coda_runtime.backends.cuda.dlpack import BorrowedMemory
+from coda_runtime.backends.onnxruntime.session import OrtDeviceSession
 from coda_runtime.errors import DeviceError, InputError
+from tests.runtime import tiny
 from tests.runtime.backends.cuda.driver.controls import Driver
 from tests.runtime.backends.cuda.driver.others import Producer
+from tests.runtime.backends.cuda.held import current
 
 pytestmark = pytest.mark.driver
 
@@ -147,3 +152,15 @@ def test_an_owner_is_kept_until_its_readers_have_passed() -> None:
         del del_at_once
         gc.collect()
         assert Owner.gone
+
+
+def test_onnxruntime_takes_a_tensor_of_a_gpu_that_is_not_the_thread_s(sealed: Path, foreign: Any) -> None:
+    """torch gives no tensor of another device than the current one: it is made the current one meanwhile."""
+    library = onnxruntime.InferenceSession(str(sealed / "encoder.fp32.onnx"), providers=["CPUExecutionProvider"])
+    images = tiny.photos(2)
+    producer = foreign(images, index=1)
+    taken = OrtDeviceSession(onnxruntime, library, "cuda:1", ("cuda", 1)).take(producer)
+    assert (taken.value.data_ptr(), taken.__dlpack_device__()) == (producer.address, (2, 1))
+    assert (taken.shape, taken.dtype) == (images.shape, images.dtype)
+    assert [asked["stream"] for asked in producer.asked] == [1]
+    assert current() is None

@@ -14,6 +14,7 @@ import pytest
 from coda_runtime.backends import cuda
 from coda_runtime.backends.cuda import opening
 from coda_runtime.errors import BackendError, DeviceError, DeviceMemoryError
+from coda_runtime.machine import devices
 from tests.runtime.backends.cuda.driver.controls import LEGACY, PER_THREAD, POISON, Driver, Watch, at
 from tests.runtime.backends.cuda.driver.others import Stream
 from tests.runtime.backends.cuda.held import current, filled, handed_out
@@ -294,3 +295,15 @@ def test_errors_of_the_driver(
             calls()
         stream.sync()
         assert current() == 0
+
+
+def test_the_current_device_is_put_back() -> None:
+    assert current() is None
+    with devices.current_cuda_device(1):
+        assert current() == 1
+        with devices.current_cuda_device(0):
+            assert current() == 0
+        assert current() == 1
+    assert current() is None
+    with pytest.raises(DeviceError, match="does not make cuda:2 the current device"), devices.current_cuda_device(2):
+        pass

@@ -15,8 +15,6 @@ import pytest
 from coda_runtime import ArtifactError, BackendError, DeviceError, InputError
 from coda_runtime.backends.base import keeps_on_device
 from coda_runtime.backends.onnxruntime.session import OrtArray, OrtDeviceSession, OrtSession
-from tests.runtime.backends.cuda.driver.others import Producer
-from tests.runtime.backends.cuda.held import current
 from tests.runtime.backends.onnxruntime import graphs
 
 torch = pytest.importorskip("torch")
@@ -126,18 +124,6 @@ def test_an_output_of_another_dtype_is_an_error() -> None:
     value = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(3))
     with pytest.raises(BackendError, match=r"a tensor\(double\); expected one of tensor\(float\)"):
         _ = OrtArray(value, "cpu").dtype
-
-
-@pytest.mark.driver
-def test_a_tensor_of_a_gpu_that_is_not_the_thread_s_is_taken(library_session: Any) -> None:
-    """torch gives no tensor of another device than the current one: it is made the current one meanwhile."""
-    on_gpu = OrtDeviceSession(onnxruntime, library_session, "cuda:1", ("cuda", 1))
-    producer = Producer(graphs.images(), index=1)
-    taken = on_gpu.take(producer)
-    assert (taken.value.data_ptr(), taken.__dlpack_device__()) == (producer.address, (2, 1))
-    assert (taken.shape, taken.dtype) == (graphs.images().shape, np.dtype(np.uint8))
-    assert [asked["stream"] for asked in producer.asked] == [1]
-    assert current() is None
 
 
 def test_what_its_library_says_is_passed_on(session: OrtDeviceSession) -> None:

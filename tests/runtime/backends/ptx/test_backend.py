@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from coda_runtime.backends.base import LoadOptions
-from coda_runtime.backends.ptx import KernelSet, make_plan
+from coda_runtime.backends.ptx import make_plan
 from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables, typed
 from coda_runtime.errors import ArtifactError, DeviceError, InputError
-from coda_runtime.format.bundle import Bundle, describe_file
-from coda_runtime.format.manifest import Artifact, Manifest
-from tests.runtime.backends.cuda.driver.controls import Driver
+from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.manifest import Manifest
 from tests.runtime.backends.host_kernels import kernel_set, with_ptx
-from tests.runtime.backends.ptx.small import SPEC, TABLES, VALUES
-
-
-@pytest.mark.driver
-def test_it_loads_without_nvml(driver: Driver, tmp_path: Path) -> None:
-    """Containers have the driver, and often no NVML; the stand-in has none."""
-    with pytest.raises(OSError, match="libnvidia-ml"):
-        ctypes.CDLL("libnvidia-ml.so.1")
-    kernels, ptx = with_ptx(kernel_set(SPEC, 32))
-    bundle, made = bundle_of(tmp_path, kernels, ptx)
-    backend = PtxBackend()
-    assert backend.check(bundle, made, LoadOptions()) is None
-    subject = backend.load(bundle, made, LoadOptions("cuda:1"))
-    assert (subject.device, subject.batch) == ("cuda:1", (1, 8, 64))
-    subject.close()
-    old = dataclasses.replace(made, engine={**kernels.to_json(), "ptx_isa": "99.9"})
-    assert "another PTX version" in str(backend.check(bundle, old, LoadOptions()))
+from tests.runtime.backends.ptx.small import SPEC, TABLES, VALUES, artifact, bundle_of
 
 
 def test_parameters_are_typed_and_followed_by_null_pointers() -> None:
@@ -67,10 +48,6 @@ def test_which_gpus_and_drivers_run_them(
     assert words is None or words in str(found)
 
 
-def artifact(part: str, format: str, file: str, engine: Any = None) -> Artifact:
-    return Artifact(part, format, "fp32", file, "0" * 64, 0, engine=engine)
-
-
 def test_it_is_a_backend_that_says_no_on_the_cpu(tmp_path: Path) -> None:
     pytest.importorskip("cuda.core")
     backend, kernels = PtxBackend(), artifact("quantizer", "ptx", "q.ptx", kernel_set(SPEC, 32).to_json())
@@ -80,23 +57,6 @@ def test_it_is_a_backend_that_says_no_on_the_cpu(tmp_path: Path) -> None:
     assert isinstance(backend.check(bundle, kernels, LoadOptions(providers=["X"])), InputError)
     with pytest.raises(DeviceError, match="runs on an NVIDIA GPU only"):
         backend.load(bundle, kernels, LoadOptions(device="cpu"))
-
-
-def bundle_of(folder: Path, kernels: KernelSet, ptx: bytes) -> tuple[Bundle, Artifact]:
-    """A bundle of the quantizer's kernels and tables alone."""
-    made = [
-        artifact("quantizer", "ptx", "kernels/q.ptx", kernels.to_json()),
-        artifact("search", "npz", "search.fp32.npz"),
-        artifact("codebook", "npy", "codebook.fp32.npy"),
-    ]
-    (folder / "kernels").mkdir()
-    (folder / made[0].file).write_bytes(ptx)
-    TABLES.save(folder / made[1].file)
-    np.save(folder / made[2].file, VALUES)
-    for place, part in enumerate(made):
-        sha256, size = describe_file(folder, part.file)
-        made[place] = dataclasses.replace(part, sha256=sha256, bytes=size)
-    return Bundle(folder, Manifest(SPEC, tuple(made)), b""), made[0]
 
 
 def test_the_tables_come_from_the_bundle(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import dataclasses
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coda_runtime.backends.base import keeps_on_device
+from coda_runtime.backends.base import LoadOptions, keeps_on_device
 from coda_runtime.backends.cuda import open_device
 from coda_runtime.backends.ptx import SearchTables, device_tables
+from coda_runtime.backends.ptx.backend import PtxBackend
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.errors import BackendError, ClosedError, DeviceError, DeviceMemoryError, InputError
 from tests.runtime.backends.cuda.driver.controls import Driver, Watch
 from tests.runtime.backends.cuda.driver.others import Consumer, Producer, Stream
-from tests.runtime.backends.host_kernels import NotingLauncher, kernel_set
-from tests.runtime.backends.ptx.small import NORMED, SPEC, TABLES, VALUES
+from tests.runtime.backends.host_kernels import NotingLauncher, kernel_set, with_ptx
+from tests.runtime.backends.ptx.small import NORMED, SPEC, TABLES, VALUES, bundle_of
 
 pytestmark = pytest.mark.driver
 
@@ -258,3 +262,18 @@ def test_memory_is_given_back_to_others_when_it_is_closed(driver: Driver) -> Non
     subject.close()
     assert gpu.pooled == before + others
     assert gpu.reserved == gpu.pooled
+
+
+def test_it_loads_without_nvml(driver: Driver, tmp_path: Path) -> None:
+    """Containers have the driver, and often no NVML, as here."""
+    if ctypes.util.find_library("nvidia-ml") is not None:
+        pytest.skip("there is an NVML here")
+    kernels, ptx = with_ptx(kernel_set(SPEC, 32))
+    bundle, made = bundle_of(tmp_path, kernels, ptx)
+    backend = PtxBackend()
+    assert backend.check(bundle, made, LoadOptions()) is None
+    subject = backend.load(bundle, made, LoadOptions("cuda:1"))
+    assert (subject.device, subject.batch) == ("cuda:1", (1, 8, 64))
+    subject.close()
+    old = dataclasses.replace(made, engine={**kernels.to_json(), "ptx_isa": "99.9"})
+    assert "another PTX version" in str(backend.check(bundle, old, LoadOptions()))
