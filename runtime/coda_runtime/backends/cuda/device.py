@@ -125,6 +125,9 @@ class CudaDevice:
         """See DeviceLayer."""
         assert isinstance(event, CudaEvent)  # noqa: S101 - see allocate
         with failures("ordering another stream"):
+            if _is_recording(handle):
+                event.sync()  # what is recorded waits for nothing outside, which would break the recording off
+                return
             if handle == _LEGACY:
                 stream = LEGACY_DEFAULT_STREAM
             elif handle == _PER_THREAD:

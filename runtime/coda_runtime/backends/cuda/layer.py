@@ -137,7 +137,10 @@ class DeviceLayer(Protocol):
         ...
 
     def make_wait(self, handle: int, event: Event) -> None:
-        """Let a stream of somebody else (1: the legacy default stream, 2: the per-thread one) wait for `event`."""
+        """Let a stream of somebody else (1: the legacy default stream, 2: the per-thread one) wait for `event`.
+
+        Where a graph is being recorded from it, the host waits.
+        """
         ...
 
     def capsule(

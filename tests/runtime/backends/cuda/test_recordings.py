@@ -110,6 +110,21 @@ def test_pages_that_are_still_copied_from_are_waited_for(
     np.testing.assert_array_equal(arrays.pop().numpy(), values)
 
 
+@pytest.mark.parametrize("named", ["the stream", "the legacy stream", "another stream"])
+def test_an_array_is_handed_over(named: str) -> None:
+    """To the stream that is recorded, too: a wait of that for work outside would break the recording off."""
+    layer = cuda.open_device(0)
+    with layer.active():
+        staging = cuda.StagingPool(layer)
+        array = Transfers(layer, staging, layer.create_stream()).copy_in(np.arange(64, dtype=np.int32))
+    stream = Stream(blocking=True)
+    handle = {"the stream": stream.handle, "the legacy stream": LEGACY}.get(named, Stream().handle)
+    stream.begin_capture()
+    array.__dlpack__(stream=handle, max_version=(1, 0))
+    assert stream.end_capture() == 0
+    assert array.ready.is_done() == (named != "another stream")
+
+
 def test_memory_is_given_back(beside: Callable[[Callable[[], object]], None], driver: Driver, gpu: Watch) -> None:
     layer = cuda.open_device(0)
     driver.finish()
