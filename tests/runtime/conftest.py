@@ -40,9 +40,12 @@ def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
     assert (driver.failures, driver.breaches()) == ([], [])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def driver() -> Driver:
-    """The stand-in for the CUDA driver, for tests marked `driver`."""
+    """The stand-in for the CUDA driver; a test that has it runs in its module's own process."""
+    lacks = missing()
+    if lacks is not None:
+        pytest.skip(lacks)
     return loaded()
 
 
