@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
     lacks = missing()
     if lacks is not None:
         pytest.skip(lacks)
+    gc.collect()  # what earlier tests left is not this one's
     driver = loaded()
     driver.clear()
     yield

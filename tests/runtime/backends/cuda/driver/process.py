@@ -36,7 +36,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None
     if item.path not in _done:
         _done[item.path] = _run(item)
-    reports = _done[item.path].get(item.nodeid) or [_lost(item)]
+    reports = _done[item.path].get(item.nodeid, [])
+    if not reports or reports[-1].when != "teardown":
+        reports.append(_lost(item))
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
@@ -70,7 +72,7 @@ def _run(item: pytest.Item) -> dict[str, list[pytest.TestReport]]:
             )
         except subprocess.TimeoutExpired:
             output.write(f"ended after {_TIMEOUT} s")
-    found: dict[str, list[pytest.TestReport]] = {"": []}
+    found: dict[str, list[pytest.TestReport]] = {}
     for line in told.read_text().splitlines() if told.exists() else []:
         report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
         found.setdefault(report.nodeid, []).append(report)
@@ -82,7 +84,7 @@ _output: dict[Path, str] = {}
 
 
 def _lost(item: pytest.Item) -> pytest.TestReport:
-    text = f"the process of the module's tests ended before this one:\n{_output[item.path]}"
+    text = f"the process of the module's tests ended before this one did:\n{_output[item.path]}"
     return pytest.TestReport(
         item.nodeid, item.location, dict.fromkeys(item.keywords, 1), "failed", longrepr=text, when="call"
     )

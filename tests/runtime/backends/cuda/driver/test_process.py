@@ -59,5 +59,5 @@ def test_a_crash_is_a_failure_of_the_tests_that_are_left(tmp_path: Path) -> None
     told = outcome(tmp_path, "-k", "passes or crashes or after", CRASH="1")
     assert "1 passed" in told
     assert "2 failed" in told
-    assert "ended before this one" in told
+    assert "ended before this one did" in told
     assert "Fatal Python error: Aborted" in told
