@@ -65,10 +65,20 @@ def test_an_array_is_put_there_and_waited_for(
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=12), on_device=st.booleans())
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=12), on_device=st.booleans(), chance=st.integers(0, 2**63)
+)
 def test_any_order_of_batch_sizes_gives_the_same_as_onnxruntime(
-    tmp_path: Path, sealed: Path, reference: dict[str, Session], driver: Driver, counts: list[int], on_device: bool
+    tmp_path: Path,
+    sealed: Path,
+    reference: dict[str, Session],
+    driver: Driver,
+    counts: list[int],
+    on_device: bool,
+    chance: int,
 ) -> None:
+    """Whether the streams run when somebody waits (0), or before, in any order."""
+    driver.chance(chance)
     gpu = Watch(driver)
     session = engines.session(tmp_path, sealed, batch=(1, 3, 5))
     results = []
