@@ -34,8 +34,10 @@ def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
     lacks = missing()
     if lacks is not None:
         pytest.skip(lacks)
-    gc.collect()  # what earlier tests left is not this one's
     driver = loaded()
+    gc.collect()  # what earlier tests left is not this one's
+    for index in range(2):
+        driver.finish(index)
     driver.clear()
     yield
     driver.chance(0)

@@ -75,6 +75,8 @@ def _run(item: pytest.Item) -> dict[str, list[pytest.TestReport]]:
     found: dict[str, list[pytest.TestReport]] = {}
     for line in told.read_text().splitlines() if told.exists() else []:
         report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
+        if isinstance(report.longrepr, list):  # where and why it was skipped; JSON has no tuples
+            report.longrepr = tuple(report.longrepr)
         found.setdefault(report.nodeid, []).append(report)
     _output[item.path] = log.read_text(errors="replace")[-8000:]
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +50,7 @@ def outcome(folder: Path, *options: str, **env: str) -> str:
 
 def test_each_is_a_test_of_its_own(tmp_path: Path) -> None:
     told = outcome(tmp_path)
-    assert "2 passed, 1 failed, 2 skipped" in re.sub(r"(\d failed), (\d passed)", r"\2, \1", told)
+    assert "1 failed, 2 passed, 2 skipped" in told, told[-3000:]
     assert "AssertionError: as it should" in told
 
 

@@ -22,14 +22,15 @@ LEGACY = 1
 )
 def on(request: pytest.FixtureRequest) -> Iterator[None]:
     """A current context; on the stand-in what is refused here is no fault of the test's."""
+    stand_in = request.getfixturevalue("driver") if request.param else None
     ok(driver.cuInit(0))
     context = ok(driver.cuDevicePrimaryCtxRetain(0))
     ok(driver.cuCtxPushCurrent(context))
     yield
     ok(driver.cuCtxPopCurrent())
     ok(driver.cuDevicePrimaryCtxRelease(0))
-    if request.param:
-        request.getfixturevalue("driver").breaches()
+    if stand_in is not None:
+        stand_in.breaches()
 
 
 def ok(answer: tuple[Any, ...]) -> Any:
