@@ -20,11 +20,11 @@ pytestmark = pytest.mark.driver
 
 
 @pytest.fixture(params=["the same thread", "another thread"])
-def beside(request: pytest.FixtureRequest) -> Callable[[Callable[[], object]], None]:
-    """Calls what it is given while a graph is recorded."""
+def beside(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Calls what it is given while a graph is recorded: from a blocking stream too, which the legacy one waits for."""
 
-    def call(work: Callable[[], object]) -> None:
-        stream = Stream()
+    def call(work: Callable[[], object], blocking: bool = False) -> None:
+        stream = Stream(blocking=blocking)
         stream.begin_capture()
         if request.param == "the same thread":
             work()
@@ -36,7 +36,7 @@ def beside(request: pytest.FixtureRequest) -> Callable[[Callable[[], object]], N
     return call
 
 
-def test_pages_are_locked_and_freed(beside: Callable[[Callable[[], object]], None], gpu: Watch) -> None:
+def test_pages_are_locked_and_freed(beside: Callable[..., None], gpu: Watch) -> None:
     """cuda.core's own page-locked memory is freed on the legacy stream, which breaks recordings off, or leaks."""
     layer, before = cuda.open_device(0), gpu.locked
 
@@ -47,11 +47,12 @@ def test_pages_are_locked_and_freed(beside: Callable[[Callable[[], object]], Non
             del memory
             gc.collect()
 
-    beside(work)
-    assert gpu.locked == before
+    for blocking in (False, True):
+        beside(work, blocking)
+        assert gpu.locked == before
 
 
-def test_pages_are_freed_where_no_device_is_current(beside: Callable[[Callable[[], object]], None], gpu: Watch) -> None:
+def test_pages_are_freed_where_no_device_is_current(beside: Callable[..., None], gpu: Watch) -> None:
     layer, before = cuda.open_device(0), gpu.locked
     with layer.active():
         box = [layer.allocate_host(64)]
@@ -59,7 +60,7 @@ def test_pages_are_freed_where_no_device_is_current(beside: Callable[[Callable[[
     assert gpu.locked == before
 
 
-def test_events_are_asked_for_and_waited_for(beside: Callable[[Callable[[], object]], None]) -> None:
+def test_events_are_asked_for_and_waited_for(beside: Callable[..., None]) -> None:
     """An event that is asked for outside the guard breaks off a recording of another thread."""
     layer = cuda.open_device(0)
 
@@ -75,7 +76,7 @@ def test_events_are_asked_for_and_waited_for(beside: Callable[[Callable[[], obje
     beside(work)
 
 
-def test_memory_is_freed(beside: Callable[[Callable[[], object]], None], gpu: Watch) -> None:
+def test_memory_is_freed(beside: Callable[..., None], gpu: Watch) -> None:
     layer, before = cuda.open_device(0), gpu.pooled
 
     def work() -> None:
@@ -89,9 +90,7 @@ def test_memory_is_freed(beside: Callable[[Callable[[], object]], None], gpu: Wa
     assert gpu.pooled == before
 
 
-def test_pages_that_are_still_copied_from_are_waited_for(
-    beside: Callable[[Callable[[], object]], None], gpu: Watch
-) -> None:
+def test_pages_that_are_still_copied_from_are_waited_for(beside: Callable[..., None], gpu: Watch) -> None:
     """A pool that is dropped unlocks its pages: not before the copies that are queued have read them."""
     layer, values, before = cuda.open_device(0), np.arange(64, dtype=np.int32), gpu.locked
     arrays = []
@@ -125,7 +124,7 @@ def test_an_array_is_handed_over(named: str) -> None:
     assert array.ready.is_done() == (named != "another stream")
 
 
-def test_memory_is_given_back(beside: Callable[[Callable[[], object]], None], driver: Driver, gpu: Watch) -> None:
+def test_memory_is_given_back(beside: Callable[..., None], driver: Driver, gpu: Watch) -> None:
     layer = cuda.open_device(0)
     driver.finish()
     with layer.active():
