@@ -15,7 +15,7 @@ from . import tuned
 from .backends.onnxruntime.library import load_library
 from .backends.onnxruntime.plugins import installed_plugins
 from .backends.openvino import library as openvino
-from .errors import MissingDependencyError, OutputError, one_line
+from .errors import DeviceError, MissingDependencyError, OutputError, one_line
 from .format.precision import precision_of
 from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .machine.processors import describe_cpu, instructions_for
@@ -145,8 +145,11 @@ def _tuning() -> dict[str, Any]:
 
 
 def _nvidia() -> dict[str, Any]:
-    out: dict[str, Any] = {"devices": count_cuda_devices(), "driver": None, "cuda": cuda_driver_version()}
-    out |= {"names": [], "problem": None}
+    out: dict[str, Any] = {"devices": 0, "driver": None, "cuda": cuda_driver_version(), "names": [], "problem": None}
+    try:
+        out["devices"] = count_cuda_devices()
+    except DeviceError as error:
+        out["problem"] = str(error)
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return out

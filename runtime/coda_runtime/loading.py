@@ -92,7 +92,8 @@ def open_tokenizer(
             about = (artifact.format, artifact.precision, chosen.backend.name, session.device, artifact.file)
             followed = setting is not None
             loaded.append(LoadedArtifact(part, *about, chosen.passed_over, profiles_of(session), followed))
-        _warn_of_idle_gpu(loaded)
+        if options.device != "cpu":
+            _warn_of_idle_gpu(loaded)
         return Tokenizer(bundle, sessions, loaded, options.color, ranges)
     except BaseException:
         for session in sessions.values():

@@ -2,20 +2,75 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import coda_runtime
 from tests.runtime import tiny
+from tests.runtime.backends.cuda.driver import missing
+from tests.runtime.backends.cuda.driver.controls import Driver, Watch, loaded
+from tests.runtime.backends.cuda.driver.others import Producer
+from tests.runtime.backends.cuda.driver.process import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.runtime.backends.cuda.driver.process import pytest_runtest_protocol as pytest_runtest_protocol
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test marked `driver` where something was done that CUDA forbids, or where Python failed in the driver."""
+    if request.node.get_closest_marker("driver") is None:
+        yield
+        return
+    lacks = missing()
+    if lacks is not None:
+        pytest.skip(lacks)
+    driver = loaded()
+    gc.collect()  # what earlier tests left is not this one's
+    for index in range(2):
+        driver.finish(index)
+    driver.clear()
+    yield
+    driver.chance(0)
+    assert (driver.failures, driver.breaches()) == ([], [])
+
+
+@pytest.fixture(scope="session")
+def driver() -> Driver:
+    """The stand-in for the CUDA driver; a test that has it runs in its module's own process."""
+    lacks = missing()
+    if lacks is not None:
+        pytest.skip(lacks)
+    return loaded()
+
+
+@pytest.fixture
+def foreign(driver: Driver) -> Iterator[Callable[..., Any]]:
+    """Makes arrays of another library, which keeps them until the test is over; typed as whoever has a tensor."""
+    made = []
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        made.append(Producer(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for index in range(2):
+        driver.finish(index)
+
+
+@pytest.fixture
+def gpu(driver: Driver) -> Watch:
+    """What happens on its first device."""
+    return Watch(driver)
 
 
 @pytest.fixture(scope="session")

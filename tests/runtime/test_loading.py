@@ -131,6 +131,7 @@ def test_an_idle_gpu_is_reported(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load(sealed).close()
+        load(folder, device="cpu").close()
 
 
 def test_an_error_says_what_was_skipped(sealed: Path, tmp_path: Path, gpu: dict[str, Engines]) -> None:

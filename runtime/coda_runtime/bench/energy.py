@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..machine.devices import nvidia_smi
+from ..machine.devices import gpu_uuids, nvidia_smi
 
 _RAPL = Path("/sys/class/powercap")
 _EVERY = 0.25  # seconds between two looks at a GPU's power
@@ -20,12 +20,13 @@ class EnergyMeter:
     for four times a second.
 
     Args:
-        gpus: their numbers, as nvidia-smi has them.
+        gpus: their numbers, as CUDA has them: N of "cuda:N".
         rapl: where the kernel shows its counters.
     """
 
     def __init__(self, gpus: Sequence[int] = (), *, rapl: Path = _RAPL) -> None:
-        self._gpus = set(gpus)
+        shown = gpu_uuids() if gpus else ()
+        self._gpus = {shown[index] for index in gpus if index < len(shown)}
         self._packages = [folder for folder in sorted(rapl.glob("intel-rapl:*")) if folder.name.count(":") == 1]
         self._before: list[int] | None = None
         self._began = 0.0
@@ -62,9 +63,9 @@ class EnergyMeter:
 
     def _look(self) -> None:
         while not self._over.wait(_EVERY):
-            rows = nvidia_smi("--query-gpu=index,power.draw")
+            rows = nvidia_smi("--query-gpu=uuid,power.draw")
             try:
-                draw = sum(float(watts) for index, watts in rows if int(index) in self._gpus)
+                draw = sum(float(watts) for uuid, watts in rows if uuid in self._gpus)
             except ValueError:  # "[N/A]"
                 return
             if draw:

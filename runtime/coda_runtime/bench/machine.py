@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..machine.devices import nvidia_smi
+from ..machine.devices import gpu_uuids, nvidia_smi
 from ..machine.processors import cpu_quota, describe_cpu, usable_cpus
 from ..requirements import ENGINE_LIBRARIES, installed_version
 
@@ -17,8 +17,8 @@ _PROC = Path("/proc")
 _IDLE = (3, 4)  # fields of a line of /proc/stat: idle and iowait
 _COUNTED = 8  # the fields after it, guest and guest_nice, are in user and nice already
 _GPU_FIELDS = (
-    "index", "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit", "ecc.mode.current",
-    "mig.mode.current",
+    "uuid", "index", "name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "power.limit",
+    "ecc.mode.current", "mig.mode.current",
 )  # fmt: skip
 # Bits of NVML's clock event reasons: hw_slowdown, sw_thermal, hw_thermal, hw_power_brake. A power cap (0x4) is normal.
 _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
@@ -46,14 +46,19 @@ def describe() -> dict[str, Any]:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Return the `gpus` of results.json, from nvidia-smi; empty without it."""
-    out = []
-    for row in nvidia_smi("--query-gpu=" + ",".join(_GPU_FIELDS)):
-        cells = dict(zip(_GPU_FIELDS, row, strict=False))
+    """Return the `gpus` of results.json, from nvidia-smi; empty without it.
+
+    They are those that CUDA shows to this process, by its numbers: `index` N is "cuda:N". Where CUDA names none that
+    nvidia-smi knows, they are all of nvidia-smi's, by its numbers.
+    """
+    out, shown = [], gpu_uuids()
+    rows = [dict(zip(_GPU_FIELDS, row, strict=False)) for row in nvidia_smi("--query-gpu=" + ",".join(_GPU_FIELDS))]
+    ours = {str(index): cells for index, uuid in enumerate(shown) for cells in rows if cells.get("uuid") == uuid}
+    for index, cells in ours.items() if ours else ((cells.get("index"), cells) for cells in rows):
         memory = _number(cells.get("memory.total"))
         out.append(
             {
-                "index": int(_number(cells.get("index")) or 0),
+                "index": int(_number(index) or 0),
                 "name": cells.get("name"),
                 "driver": cells.get("driver_version"),
                 "memory_bytes": None if memory is None else int(memory * 2**20),
@@ -72,12 +77,15 @@ def _mode(text: str | None) -> bool | None:
 
 
 def gpu_slowed(index: int) -> bool | None:
-    """Return whether heat or a lack of power holds back this GPU's clock now; None if not known."""
+    """Return whether heat or a lack of power holds back the clock of "cuda:N" now; None if not known."""
+    shown = gpu_uuids()
+    if index >= len(shown):
+        return None
     # Drivers from 535 on call them event reasons; older ones refuse that name.
     for name in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
-        for number, reasons in (row for row in nvidia_smi(f"--query-gpu=index,{name}") if len(row) == 2):
+        for uuid, reasons in (row for row in nvidia_smi(f"--query-gpu=uuid,{name}") if len(row) == 2):
             try:
-                if int(number) == index:
+                if uuid == shown[index]:
                     return bool(int(reasons, 16) & _SLOWED)
             except ValueError:  # "[N/A]"
                 return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from coda_runtime.backends.cuda import open_device
 from coda_runtime.backends.tensorrt.engine import Engine
 from coda_runtime.backends.tensorrt.session import TensorRTSession
 from coda_runtime.format.bundle import describe_file
@@ -15,7 +16,6 @@ from coda_runtime.format.manifest import Artifact
 from coda_runtime.format.profiles import Batch
 from tests.runtime import tiny
 from tests.runtime.backends.cuda import fake_trt
-from tests.runtime.backends.cuda.host import HostLayer
 
 FILES = {part: f"{part}.fp32.onnx" for part in ("encoder", "quantizer", "decoder")}
 REBUILD = "coda build BUNDLE --engine tensorrt"
@@ -37,12 +37,12 @@ def session(
     batch: Batch = (1, 2, 4),
     *more: Batch,
     trt: Any = None,
-    layer: HostLayer | None = None,
+    index: int = 0,
     **options: Any,
 ) -> TensorRTSession:
-    """A session on the host's memory, of an engine of one batch profile or more."""
+    """A session on a device of the stand-in for the driver, of an engine of one batch profile or more."""
     trt = trt or fake_trt.make()
-    layer = layer or HostLayer()
+    layer = open_device(index)
     artifact = write(folder, bundle, part, batch, *more)
     path = folder / artifact.file
     with layer.active():

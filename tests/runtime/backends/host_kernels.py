@@ -1,18 +1,22 @@
-"""The kernels' work in NumPy on the host layer's memory: sessions, plans and tables run together without a GPU."""
+"""The kernels' work in NumPy, for the stand-in for the driver: sessions, plans and tables run without a GPU."""
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from coda_runtime.backends.cuda import open_device
 from coda_runtime.backends.ptx import Kernel, KernelSet, Launch
+from coda_runtime.backends.ptx.backend import CudaLauncher
 from coda_runtime.backends.ptx.kernel_set import padded_channels
 from coda_runtime.codes.resample import area_matrix
 from coda_runtime.format.spec import Spec
-from tests.runtime.backends.cuda.host import STREAMS
+from tests.runtime.backends.cuda.driver.controls import Driver
 
 
 def view(address: int | float, dtype: Any, *shape: int) -> Any:
@@ -52,19 +56,50 @@ def kernel_set(spec: Spec, codes: int, query: int = 0) -> KernelSet:
     )  # fmt: skip
 
 
-class HostLauncher:
-    """Queues on the host layer's streams. `launched` are the kernels that were queued or recorded."""
+def with_ptx(kernels: KernelSet) -> tuple[KernelSet, bytes]:
+    """Return the set with modules of PTX that have its entries and parameters, and do nothing by themselves."""
+    made, ptx = [], b""
+    for kernel in kernels.kernels:
+        types = [_TYPES.get(kind, (".u64 .ptr .global .align 1", 8))[0] for _, kind in kernel.arguments]
+        types += [".u64 .ptr .global .align 1"] * kernel.hidden
+        parameters = ",".join(f"\n .param {kind} {kernel.entry}_param_{i}" for i, kind in enumerate(types))
+        head = f".version {kernels.ptx_isa}\n.target sm_80\n.address_size 64\n"
+        module = f"{head}.visible .entry {kernel.entry}({parameters}\n)\n{{ ret; }}\n".encode()
+        made.append(dataclasses.replace(kernel, offset=len(ptx), bytes=len(module)))
+        ptx += module
+    return dataclasses.replace(kernels, kernels=tuple(made)), ptx
 
-    programs = 3
 
-    def __init__(self) -> None:
+class NotingLauncher(CudaLauncher):
+    """Loads the kernels with the driver, whose work is done here. `launched` are those that were queued or recorded."""
+
+    def __init__(self, driver: Driver, kernels: KernelSet, index: int = 0) -> None:
         self.launched: list[str] = []
+        with_modules, ptx = with_ptx(kernels)
+        for kernel in kernels.kernels:
+            driver.add_kernels({kernel.entry: partial(_work, kernel)})
+        with open_device(index).active():
+            super().__init__(with_modules.modules(ptx), index)
 
     def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:
+        super().launch(launch, values, stream)
         self.launched.append(launch.kernel.entry)
-        names = [name for name, _ in launch.kernel.arguments]
-        arguments: dict[str, Any] = {**launch.kernel.sizes, **dict(zip(names, values, strict=True))}
-        STREAMS[stream].push(lambda: _WORK[launch.kernel.function](**arguments))
+
+
+_TYPES: dict[str, tuple[str, int]] = {"i32": (".u32", 4), "fp32": (".f32", 4)}
+
+
+def _work(kernel: Kernel, address: int) -> None:
+    """Read the arguments as the launch packed them, and do what the kernel does."""
+    values: dict[str, Any] = {}
+    at = 0
+    for name, kind in kernel.arguments:
+        size = _TYPES.get(kind, ("", 8))[1]
+        at = -(-at // size) * size
+        of = {"i32": ctypes.c_int32, "fp32": ctypes.c_float}.get(kind, ctypes.c_uint64)
+        values[name] = of.from_address(address + at).value
+        at += size
+    _WORK[kernel.function](**kernel.sizes, **values)
 
 
 def _pool(**a: Any) -> None:

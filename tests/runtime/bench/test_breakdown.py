@@ -12,6 +12,7 @@ import pytest
 
 import coda_runtime
 from coda_runtime.backends.base import LoadOptions, Session
+from coda_runtime.backends.cuda import open_device
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.backends.ptx import Launch, device_tables
 from coda_runtime.backends.ptx.session import PtxSession
@@ -20,8 +21,8 @@ from coda_runtime.bench.operations import OPERATIONS, Inputs
 from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Artifact
 from tests.runtime import measurable, tiny
-from tests.runtime.backends.cuda.host import STREAMS, HostLayer
-from tests.runtime.backends.host_kernels import HostLauncher, kernel_set
+from tests.runtime.backends.cuda.driver.controls import Driver
+from tests.runtime.backends.host_kernels import NotingLauncher, kernel_set
 from tests.runtime.remote import RemoteBackend
 
 PHOTOS = tiny.photos(5)
@@ -67,27 +68,37 @@ def test_copies_are_told_apart_on_a_gpu(
         }
 
 
-class Counting(HostLayer, HostLauncher):
-    """A lazy device and its launcher, with a clock that its work alone moves: 1000 for a copy, 1 for a kernel."""
+class Clock:
+    """A clock that the work of a lazy device alone moves: 1000 for a copy, 1 for a kernel."""
 
-    def __init__(self) -> None:
-        HostLayer.__init__(self)
-        HostLauncher.__init__(self)
-        self.now = 0.0
+    def __init__(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._driver, self._now, self.launched = driver, 0.0, 0
+        # Both are imported from modules that need cuda-core.
+        from coda_runtime.backends.cuda.device import CudaDevice
+        from coda_runtime.backends.ptx.backend import CudaLauncher
+
+        copy, launch = CudaDevice.copy, CudaLauncher.launch
+
+        def copy_and_tick(device: CudaDevice, target: int, source: int, nbytes: int, stream: Any) -> None:
+            copy(device, target, source, nbytes, stream)
+            self._tick(stream.handle, 1000)
+
+        def launch_and_tick(launcher: CudaLauncher, of: Launch, values: Sequence[int | float], stream: int) -> None:
+            launch(launcher, of, values, stream)
+            self.launched += 1
+            self._tick(stream, 1)
+
+        monkeypatch.setattr(CudaDevice, "copy", copy_and_tick)
+        monkeypatch.setattr(CudaLauncher, "launch", launch_and_tick)
+
+    def _tick(self, stream: int, time: float) -> None:
+        self._driver.push(stream, lambda: self._pass(time))
 
     def _pass(self, time: float) -> None:
-        self.now += time
+        self._now += time
 
-    def copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
-        super().copy(target, source, nbytes, stream)
-        stream.push(lambda: self._pass(1000))
-
-    def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:
-        super().launch(launch, values, stream)
-        STREAMS[stream].push(lambda: self._pass(1))
-
-    def clock(self) -> float:
-        return self.now
+    def __call__(self) -> float:
+        return self._now
 
 
 class LazyBackend:
@@ -97,8 +108,8 @@ class LazyBackend:
     formats: tuple[str, ...] = ("onnx",)
     precisions = None
 
-    def __init__(self) -> None:
-        self.device = Counting()
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
 
     def missing(self) -> None:
         return None
@@ -111,18 +122,21 @@ class LazyBackend:
             return OnnxRuntimeBackend().load(bundle, artifact, LoadOptions("cpu"))
         kernels = kernel_set(tiny.SPEC, tiny.CODES)
         tables = device_tables(kernels, tiny.SPEC, measurable.TABLES, tiny.TABLE)
-        return PtxSession(kernels, tiny.SPEC, tables, self.device, self.device, max_batch=8)
+        launcher = NotingLauncher(self._driver, kernels)
+        return PtxSession(kernels, tiny.SPEC, tables, open_device(0), launcher, max_batch=8)
 
 
-def test_work_counts_where_it_was_asked_for_and_not_where_it_is_waited_for(bundle: Path) -> None:
-    backend = LazyBackend()
+def test_work_counts_where_it_was_asked_for_and_not_where_it_is_waited_for(
+    bundle: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, clock = LazyBackend(driver), Clock(driver, monkeypatch)
     with coda_runtime.load(bundle, device="cpu") as tok:
         expected = tok.encode(PHOTOS[:2])
     with coda_runtime.load(bundle, backend=backend) as tok:
         run = Inputs(tok, "encode", PHOTOS).batches(2)
         np.testing.assert_array_equal(run(0), expected)
-        launched = len(backend.device.launched)
-        found = break_down(tok, run, OPERATIONS["encode"], clock=backend.device.clock)
+        launched = clock.launched
+        found = break_down(tok, run, OPERATIONS["encode"], clock=clock)
         np.testing.assert_array_equal(run(0), expected)
     # The kernels read and write buffers of their own, so there are two copies inside the device.
     compute = 2000.0 + launched

@@ -54,16 +54,17 @@ def test_power_of_the_gpus_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def smi(query: str) -> list[list[str]]:
         looks.release()
-        return [["0", "100.5"], ["1", "700"], ["2", "99.5"]]
+        return [["GPU-a", "100.5"], ["GPU-b", "700"], ["GPU-c", "99.5"]]
 
     monkeypatch.setattr(energy, "nvidia_smi", smi)
+    monkeypatch.setattr(energy, "gpu_uuids", lambda: ("GPU-c", "GPU-a"))
     monkeypatch.setattr(energy, "_EVERY", 0.001)
-    meter = EnergyMeter([0, 2], rapl=Path("nowhere"))
+    meter = EnergyMeter([0, 1], rapl=Path("nowhere"))
     meter.start()
     for _ in range(3):
         assert looks.acquire(timeout=10)
     assert meter.stop()["gpu"] == 200
-    monkeypatch.setattr(energy, "nvidia_smi", lambda query: [["0", "[N/A]"]])
+    monkeypatch.setattr(energy, "nvidia_smi", lambda query: [["GPU-c", "[N/A]"]])
     silent = EnergyMeter([0], rapl=Path("nowhere"))
     silent.start()
     time.sleep(0.05)

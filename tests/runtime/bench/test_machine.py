@@ -59,8 +59,12 @@ def test_the_description_says_what_is_here() -> None:
 
 def test_gpus_and_what_slows_them_as_nvidia_smi_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
-        "index,name": [["1", "A GPU", "570.1", "1024", "[N/A]", "1980", "700.00", "Enabled", "[N/A]"]],
-        "clocks_throttle_reasons": [["0", "0x0000000000000004"], ["1", "0x0000000000000024"], ["2", "[N/A]"]],
+        "uuid,index,name": [["GPU-b", "1", "A GPU", "570.1", "1024", "[N/A]", "1980", "700.00", "Enabled", "[N/A]"]],
+        "clocks_throttle_reasons": [
+            ["GPU-a", "0x0000000000000004"],
+            ["GPU-b", "0x0000000000000024"],
+            ["GPU-c", "[N/A]"],
+        ],
         "compute-apps": [["1", "5"], [str(os.getpid()), "7"], [str(os.getpid()), "[N/A]"], [str(os.getpid()), "2"]],
     }
 
@@ -68,6 +72,7 @@ def test_gpus_and_what_slows_them_as_nvidia_smi_tells(monkeypatch: pytest.Monkey
         return next((rows for name, rows in answers.items() if name in query), [])
 
     monkeypatch.setattr(machine, "nvidia_smi", smi)
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: ("GPU-a", "GPU-d", "GPU-c"))
     monkeypatch.setattr(memory, "nvidia_smi", smi)
     (gpu,) = machine.gpus()
     assert gpu == {
@@ -81,6 +86,7 @@ def test_gpus_and_what_slows_them_as_nvidia_smi_tells(monkeypatch: pytest.Monkey
         "ecc": True,
         "mig": None,
     }
+    monkeypatch.setattr(machine, "gpu_uuids", lambda: ("GPU-a", "GPU-b", "GPU-c"))
     assert [machine.gpu_slowed(index) for index in range(4)] == [False, True, None, None]
     assert memory.device_bytes() == 9 * 2**20
     answers.clear()

@@ -1,4 +1,4 @@
-"""What is written down of an engine once it was loaded: here by the tests' TensorRT, on the host's memory."""
+"""What is written down of an engine once it was loaded: here by the tests' TensorRT, on the stand-in for the driver."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from coda_runtime.format.profiles import Batch
 from tests.runtime import measurable
 from tests.runtime.backends import engines
 from tests.runtime.backends.cuda import fake_trt
+from tests.runtime.backends.cuda.driver.controls import Driver
 from tests.runtime.backends.tensorrt.test_backend import Machine
 
 
 @pytest.mark.parametrize("profiles", [((1, 2, 4),), ((1, 1, 1), (2, 3, 6))])
 def test_the_memory_of_each_profile_is_written_down_with_the_parity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profiles: tuple[Batch, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Driver, profiles: tuple[Batch, ...]
 ) -> None:
     machine = Machine(monkeypatch, rtx=False)
     bundle = Bundle.open(measurable.make(tmp_path / "bundle"))

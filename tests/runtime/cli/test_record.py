@@ -22,6 +22,7 @@ from coda_runtime.format.manifest import Artifact
 from coda_runtime.parity import Measured, NotMeasured, record_parity
 from tests.runtime import measurable
 from tests.runtime.backends.cuda import fake_trt
+from tests.runtime.backends.cuda.driver.controls import Driver
 from tests.runtime.backends.tensorrt.test_backend import Machine
 from tests.runtime.parity.fakes import FakeBackend
 
@@ -96,7 +97,7 @@ def test_an_engine_that_was_never_run_is_measured_where_it_runs(folder: Path, fa
 
 @pytest.mark.parametrize("rtx", [False, True])
 def test_the_memory_of_each_batch_profile_is_recorded_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rtx: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: Driver, rtx: bool
 ) -> None:
     machine, profiles = Machine(monkeypatch, rtx=rtx), ((1, 1, 1), (2, 3, 6))
     folder = measurable.make(tmp_path / "bundle")

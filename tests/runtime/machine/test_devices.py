@@ -1,51 +1,28 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
 
 from coda_runtime.machine import devices
+from tests.runtime.backends.cuda import driver
 
-DRIVER = """
-#include <string.h>
-int cuInit(unsigned flags) { return FAIL; }
-int cuDeviceGet(int *device, int index) { *device = index; return index < 2 ? 0 : 101; }
-int cuDriverGetVersion(int *version) { *version = 12090; return 0; }
-int cuDeviceGetName(char *name, int size, int device) { strncpy(name, device ? "Second" : "First", size); return 0; }
-int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? 12 : 1; return 0; }
-int cuDeviceGetCount(int *count) { *count = 2; return 0; }
-"""
+COUNT = "from coda_runtime.machine.devices import *; print(count_cuda_devices(), cuda_driver_version())"
+FIND = "from coda_runtime.machine.devices import find_gpu; print(*map(find_gpu, range(3)), sep='\\n')"
 
 
-class Driver:
-    """libcuda's three calls: 2 GPUs, CUDA 13.2."""
-
-    def __init__(self, broken: int = 0) -> None:
-        self.broken = broken
-
-    def cuInit(self, _: int) -> int:  # noqa: N802
-        return self.broken
-
-    def cuDeviceGetCount(self, out: Any) -> int:  # noqa: N802
-        out._obj.value = 2
-        return 0
-
-    def cuDriverGetVersion(self, out: Any) -> int:  # noqa: N802
-        out._obj.value = 13020
-        return self.broken
+def test_the_driver_is_asked() -> None:
+    count, version = driver.run(COUNT).stdout.split()
+    assert count == "2"
+    assert re.fullmatch(r"1[3-9]\.\d+", version)
+    assert driver.run(COUNT, CUDA_VISIBLE_DEVICES="1").stdout.split()[0] == "1"
 
 
-def test_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver())
-    assert (devices.count_cuda_devices(), devices.cuda_driver_version()) == (2, "13.2")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(broken=999))
-    assert (devices.count_cuda_devices(), devices.cuda_driver_version()) == (0, None)
+@pytest.mark.parametrize(("function", "answer"), [("cuInit", "0 "), ("cuDriverGetVersion", "2 None")])
+def test_a_driver_that_fails(function: str, answer: str) -> None:
+    assert driver.run(COUNT, STANDIN_FAIL=f"{function}=999").stdout.startswith(answer)
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,27 +44,16 @@ def test_two_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.onnxruntime_conflict()
 
 
-def ask(folder: Path, fail: int) -> str:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler to make the stand-in with")
-    (folder / "driver.c").write_text(DRIVER)
-    library = folder / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", f"-DFAIL={fail}", "-o", library, folder / "driver.c"], check=True)
-    code = "from coda_runtime.machine.devices import find_gpu; print(find_gpu(), find_gpu(1), find_gpu(2), sep=' | ')"
-    env = {**os.environ, "LD_LIBRARY_PATH": str(folder)}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-
-
-def test_gpus_by_number(tmp_path: Path) -> None:
-    first, second, third = ask(tmp_path, 0).strip().split(" | ")
-    assert first == "Gpu(name='First', capability='sm121', driver='12.9')"
-    assert "Second" in second
+def test_gpus_by_number() -> None:
+    first, second, third = driver.run(FIND).stdout.splitlines()
+    told = r"Gpu\(name='Stand-in {0}', capability='sm90', driver='[\d.]+', uuid='GPU-0000000{0}(-0000){{3}}-0{{12}}'\)"
+    assert re.fullmatch(told.format(0), first)
+    assert re.fullmatch(told.format(1), second)
     assert third == "None"
 
 
-def test_a_driver_that_does_not_start(tmp_path: Path) -> None:
-    assert ask(tmp_path, 100).split() == ["None", "|", "None", "|", "None"]
+def test_a_driver_that_does_not_start() -> None:
+    assert driver.run(FIND, STANDIN_FAIL="cuInit=100").stdout.split() == ["None"] * 3
 
 
 @pytest.mark.gpu

@@ -8,7 +8,8 @@ What decides that results are right is the order of work:
    is taken by `__dlpack__(stream=s)`, which makes its producer order its own work before s, and gets the event on s.
 3. What an executor reads stays until it was read: an event recorded after the read is added to the array's memory.
    Memory of ours waits for it before it is freed; the owner of foreign memory is kept referenced until it has passed.
-4. What others read of ours is ready before: `__dlpack__(stream=s)` makes s wait for the event after the last write.
+4. What others read of ours is ready before: `__dlpack__(stream=s)` makes s wait for the event after the last write,
+   or the host, where a graph is being recorded from s.
    A numpy array is returned only after the host has waited for that event.
 5. Memory is freed in the order of the stream it was allocated on, after waiting for every reader that is known. torch
    drops a tensor while its kernels are still queued, so memory that was handed out is freed after an event that is

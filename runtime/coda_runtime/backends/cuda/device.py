@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -35,6 +36,7 @@ class CudaDevice:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self._process = os.getpid()
         self._unreleased: deque[tuple[Buffer, CudaStream, set[int]]] = deque()
         with failures(f"opening cuda:{index}"):
             Device(index)  # starts the driver, without which no context can be asked for
@@ -43,12 +45,17 @@ class CudaDevice:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """See DeviceLayer. The device is the thread's, and the thread is the caller's: it is put back."""
+        """See DeviceLayer. The device is the thread's, and the thread is the caller's: it is put back.
+
+        Nothing in here is work of a stream that others record from, but to lock pages, to ask for an event or to wait
+        for one would break off their recordings, as `torch.cuda.graph` makes them, in this thread and in others.
+        """
         with failures(f"making cuda:{self.index} the current device"):
             before = _checked(driver.cuCtxGetCurrent())
             Device(self.index).set_current()
         try:
-            yield
+            with _capture_mode(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED):
+                yield
         finally:
             _checked(driver.cuCtxSetCurrent(before))
 
@@ -71,16 +78,27 @@ class CudaDevice:
 
     def allocate_host(self, nbytes: int) -> CudaHostMemory:
         """See DeviceLayer."""
-        with failures(f"locking {nbytes} bytes of host memory"), self.beside_recordings():
+        with failures(f"locking {nbytes} bytes of host memory"):
             result, address = driver.cuMemAllocHost(nbytes)
             if result != driver.CUresult.CUDA_SUCCESS:
                 raise RuntimeError(result.name)
             return CudaHostMemory(self, int(address), nbytes)
 
+    def is_gone(self) -> bool:
+        """Return whether the driver is gone, which takes its memory back: as Python ends, and in a forked child."""
+        return sys.is_finalizing() or os.getpid() != self._process
+
     def free_host(self, address: int) -> None:
         """Unlock pages. cuda.core would wait for the legacy stream first, which breaks off others' recordings."""
-        with self.active(), self.beside_recordings():
-            _checked(driver.cuMemFreeHost(address))
+        if not self.is_gone():
+            with self.active():
+                _checked(driver.cuMemFreeHost(address))
+
+    def trim(self) -> None:
+        """See DeviceLayer. cuda.core lets the device's pool keep what is freed, and torch allocates past that pool."""
+        with failures("giving memory back"):
+            self._release_again()
+            _checked(driver.cuMemPoolTrimTo(_checked(driver.cuDeviceGetMemPool(self.index)), 0))
 
     def copy(self, target: int, source: int, nbytes: int, stream: layer.Stream) -> None:
         """See DeviceLayer."""
@@ -90,7 +108,8 @@ class CudaDevice:
 
     def capture(self, work: Callable[[int], bool]) -> CudaGraph | None:
         """See DeviceLayer. Other threads may go on: only unsafe calls of this one are refused meanwhile."""
-        with failures("recording a CUDA graph"):
+        own = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        with failures("recording a CUDA graph"), _capture_mode(own):
             builder = Device(self.index).create_graph_builder()
             try:
                 builder.begin_building("thread_local")
@@ -106,6 +125,9 @@ class CudaDevice:
         """See DeviceLayer."""
         assert isinstance(event, CudaEvent)  # noqa: S101 - see allocate
         with failures("ordering another stream"):
+            if _is_recording(handle):
+                event.sync()  # what is recorded waits for nothing outside, which would break the recording off
+                return
             if handle == _LEGACY:
                 stream = LEGACY_DEFAULT_STREAM
             elif handle == _PER_THREAD:
@@ -124,20 +146,6 @@ class CudaDevice:
             buffer = Buffer.from_handle(memory.address, memory.nbytes, mr=owner, stream=self._transfer.raw)
             return StridedMemoryView.from_buffer(buffer, shape, dtype=dtype).__dlpack__(max_version=max_version)
 
-    @contextmanager
-    def beside_recordings(self) -> Iterator[None]:
-        """Guard what is no work of a recorded stream, but would break off others' recordings of graphs.
-
-        Page-locking is that, and so are events and frees of other streams in a thread that records as
-        `torch.cuda.graph` does.
-        """
-        relaxed = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        before = _checked(driver.cuThreadExchangeStreamCaptureMode(relaxed))
-        try:
-            yield
-        finally:
-            _checked(driver.cuThreadExchangeStreamCaptureMode(before))
-
     def release(
         self, buffer: Buffer, stream: CudaStream, readers: list[CudaEvent], consumers: Collection[int | None]
     ) -> None:
@@ -146,9 +154,10 @@ class CudaDevice:
         Called while an object goes, maybe while somebody records a graph: takes no lock, waits for nothing, and asks
         nothing of the context. What cannot be ordered now stays until the next allocation.
         """
-        if sys.is_finalizing():
-            return  # the driver is going, too, and takes its memory back
-        with self.active(), self.beside_recordings():
+        if self.is_gone():
+            self._unreleased.append((buffer, stream, set()))  # cuda.core complains where it cannot free it
+            return
+        with self.active():
             for event in readers:
                 stream.wait(event)
             left: set[int] = set()
@@ -188,6 +197,16 @@ class CudaDevice:
 
     def _create_stream(self) -> Stream:
         return Device(self.index).create_stream(options=StreamOptions(nonblocking=True))
+
+
+@contextmanager
+def _capture_mode(mode: driver.CUstreamCaptureMode) -> Iterator[None]:
+    """Set which recordings forbid this thread what."""
+    before = _checked(driver.cuThreadExchangeStreamCaptureMode(mode))
+    try:
+        yield
+    finally:
+        _checked(driver.cuThreadExchangeStreamCaptureMode(before))
 
 
 def _is_recording(handle: int) -> bool:

@@ -1,6 +1,6 @@
 """What a session needs of a GPU: memory, one kind of copy, streams, events, graphs.
 
-`device.CudaDevice` is the real one. The tests have one whose memory is the host's, so that all above it runs on a CPU.
+`device.CudaDevice` is it; tests run it, and all above it, on a stand-in for the driver.
 Every method raises DeviceMemoryError where memory runs out and BackendError for other errors of the driver.
 """
 
@@ -89,11 +89,15 @@ class Graph(Protocol):
 
 
 class DeviceLayer(Protocol):
-    """One GPU. All methods but `active` are called inside `with layer.active()`."""
+    """One GPU. All methods but `active` and `is_gone` are called inside `with layer.active()`."""
 
     @property
     def index(self) -> int:
         """N of "cuda:N"."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Return whether the driver is gone, with all memory: as Python ends, and in a child that was forked."""
         ...
 
     def active(self) -> AbstractContextManager[None]:
@@ -116,6 +120,10 @@ class DeviceLayer(Protocol):
         """Return page-locked host memory."""
         ...
 
+    def trim(self) -> None:
+        """Give memory that was freed back to the driver, for others: for what is still queued it is too early."""
+        ...
+
     def copy(self, target: int, source: int, nbytes: int, stream: Stream) -> None:
         """Queue a copy between addresses of page-locked or device memory."""
         ...
@@ -129,7 +137,10 @@ class DeviceLayer(Protocol):
         ...
 
     def make_wait(self, handle: int, event: Event) -> None:
-        """Let a stream of somebody else (1: the legacy default stream, 2: the per-thread one) wait for `event`."""
+        """Let a stream of somebody else (1: the legacy default stream, 2: the per-thread one) wait for `event`.
+
+        Where a graph is being recorded from it, the host waits.
+        """
         ...
 
     def capsule(

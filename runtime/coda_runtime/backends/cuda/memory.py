@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 import threading
 from collections.abc import Collection
 from typing import Protocol
@@ -74,9 +73,7 @@ class CudaHostMemory:
         self.array: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(self.address))
 
     def __del__(self) -> None:
-        # Freeing needs a current context, and the thread that drops the last reference may have none.
-        if not sys.is_finalizing():
-            self._device.free_host(self.address)
+        self._device.free_host(self.address)
 
 
 class Owner(MemoryResource):  # type: ignore[misc] # Any to mypy where cuda-core's stubs are not found

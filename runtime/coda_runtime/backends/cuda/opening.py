@@ -62,6 +62,11 @@ def compute_capability(index: int) -> str:
     return _find(index).capability
 
 
+def driver_version(index: int) -> tuple[int, ...]:
+    """Return the newest CUDA that the driver of a GPU runs, such as (13, 0). Raises as `compute_capability` does."""
+    return tuple(map(int, _find(index).driver.split(".")))
+
+
 def gpu_name(index: int) -> str:
     """Return the model, as the driver calls it. Makes no CUDA context. Raises as `compute_capability` does."""
     return _find(index).name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
+from ...errors import CodaError
 from .layer import DeviceLayer, Event, HostMemory
 
 _SMALLEST = 1 << 16
@@ -43,6 +45,13 @@ class StagingPool:
                 self._free.append(buffer)
             surplus = self._surplus()
         surplus.clear()
+
+    def __del__(self) -> None:
+        """Wait for copies that are still queued: their pages are about to be unlocked."""
+        if self._busy and not self._layer.is_gone():
+            with contextlib.suppress(CodaError), self._layer.active():
+                for event, _ in self._busy:
+                    event.sync()
 
     def _collect(self) -> None:
         busy, self._busy = self._busy, []

@@ -74,6 +74,12 @@ class Transfers:
             self.finish()
             raise
 
+    def give_back(self) -> None:
+        """Wait until what was freed is free, and give it back to the driver, so that others such as torch have it."""
+        with contextlib.suppress(CodaError):  # see finish
+            self._stream.sync()
+            self._layer.trim()
+
     def finish(self) -> None:
         """Wait for all that is queued; a GPU that is lost must not keep the rest from being freed."""
         with contextlib.suppress(CodaError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ...errors import ArtifactError, BackendError, CodaError, DeviceError, InputError
 from ...format.profiles import Batch
+from ...machine.devices import current_cuda_device
 from ..base import DeviceArray
 from .library import SILENT, cause, run_error
 
@@ -157,14 +159,14 @@ class OrtDeviceSession(OrtSession):
                 f"{self._dlpack_device}; move it there first, or pass a numpy array"
             )
         # 1 is CUDA's legacy default stream, the one that synchronize_inputs waits for.
-        stream = 1 if self._memory[0] == "cuda" else None
+        on_gpu = self._memory[0] == "cuda"
         try:
-            capsule = array.__dlpack__(stream=stream)
-        except (RuntimeError, BufferError, TypeError, ValueError) as error:
             # torch gives no tensor of a GPU that is not the current one.
-            way = f"make {self.device} the current device, and " if self._memory[0] == "cuda" else ""
+            with current_cuda_device(self._memory[1]) if on_gpu else contextlib.nullcontext():
+                capsule = array.__dlpack__(stream=1 if on_gpu else None)
+        except (RuntimeError, BufferError, TypeError, ValueError) as error:
             raise InputError(
-                f"the {type(array).__name__} does not give its memory by DLPack ({cause(error)}); {way}"
+                f"the {type(array).__name__} does not give its memory by DLPack ({cause(error)}); "
                 "pass a plain array, C-contiguous and without gradients"
             ) from error
         try:

@@ -18,7 +18,7 @@ from ...format.manifest import Artifact
 from ...requirements import onnx_on_the_cpu
 from ..base import Backend, LoadOptions
 from ..cuda.failures import failures
-from ..cuda.opening import compute_capability, missing, open_device
+from ..cuda.opening import compute_capability, driver_version, missing, open_device
 from . import KernelSet, Launch, SearchTables, device_tables
 from .session import PtxSession
 
@@ -54,11 +54,10 @@ class PtxBackend(Backend):
             )
         try:
             kernels = KernelSet.from_json(artifact.engine)
-            capability = compute_capability(options.cuda_index() or 0)
-            driver = importlib.import_module("cuda.core").system.get_user_mode_driver_version()
+            index = options.cuda_index() or 0
+            return mismatch(artifact.file, kernels, compute_capability(index), driver_version(index))
         except CodaError as error:
             return error
-        return mismatch(artifact.file, kernels, capability, tuple(driver))
 
     def load(self, bundle: Bundle, artifact: Artifact, options: LoadOptions) -> PtxSession:
         """Load the kernels, with the bundle's tables.

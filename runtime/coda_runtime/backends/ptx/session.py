@@ -142,6 +142,7 @@ class PtxSession:
             self._graphs.clear()
             self._memory.clear()
             self._kept.collect()
+            self._transfers.give_back()
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if dtype != LATENT.dtype or tuple(shape[1:]) != self._shape or not 1 <= shape[0] <= self.batch[2]:

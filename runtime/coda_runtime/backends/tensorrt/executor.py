@@ -86,11 +86,12 @@ class Executor:
             return self._transfers.copy_out(*self._out(batch.shape[0]))
 
     def close(self) -> None:
-        """Wait for what is queued, and let go of everything."""
+        """Wait for what is queued, and let go of everything; others can have the memory then."""
         self._transfers.finish()
         self._sizes.clear()
         self._plain = _Plain()
         del self._input, self._output, self._scratch
+        self._transfers.give_back()
 
     def _out(self, count: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
         output = self._engine.output

@@ -27,7 +27,7 @@ MAX_EXECUTORS = 4
 
 
 class TensorRTSession:
-    """Implements `DeviceSession` and `ProfiledSession`. Its logic is tested with the host's memory.
+    """Implements `DeviceSession` and `ProfiledSession`. Tests run it on a stand-in for the driver.
 
     `device` is "cuda:N", `profiles` are the engine's, and `batch` spans them. `max_executors` is how many threads run
     at once in one profile. Each profile has executors of its own, and takes memory once it is used.

@@ -1,4 +1,4 @@
-"""A module with TensorRT's API whose engines are ONNX files run by onnxruntime, on the streams of tests' host layer.
+"""A module with TensorRT's API whose engines are ONNX files, run by onnxruntime on the driver's stand-in's streams.
 
 An engine file is JSON: {"onnx": path, "profiles": [[min, opt, max], ...], ...what a test changes}.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from .host import STREAMS
+from .driver.controls import loaded
 
 TYPES = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
@@ -64,7 +64,7 @@ class Context:
         assert 0 <= profile_index < len(self.engine.profiles)
         self.profile, self.settled = profile_index, False
         self.engine.trt.switches += 1
-        STREAMS[int(stream_handle)].push(lambda: setattr(self, "settled", True))
+        loaded().push(int(stream_handle), lambda: setattr(self, "settled", True))
         return True
 
     def set_device_memory(self, memory: int, size: int) -> None:
@@ -95,8 +95,7 @@ class Context:
         assert self.memory[1] >= needed
         if trt.fail_execute:
             return bool(trt.complain(trt.fail_execute))
-        stream = STREAMS[int(stream_handle)]
-        recorded = stream.recording is not None
+        recorded = loaded().is_capturing(int(stream_handle))
         assert not recorded or self.pending == 0, "recorded while its work is queued"
         if recorded and trt.fail_recorded:
             return bool(trt.complain("cannot be recorded"))
@@ -114,7 +113,7 @@ class Context:
             trt.ran_in.append((self.profile, shape[0]))
 
         self.pending += not recorded
-        stream.push(work)
+        loaded().push(int(stream_handle), work)
         return True
 
 
@@ -122,7 +121,7 @@ class CapturableContext(Context):
     """As TensorRT-RTX's."""
 
     def is_stream_capturable(self, stream: int) -> bool:
-        return self.engine.trt.capturable and int(stream) in STREAMS
+        return self.engine.trt.capturable and loaded().is_stream(int(stream))
 
 
 SCRATCH = 128

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from coda_runtime.backends import cuda
 from coda_runtime.backends.cuda import CudaArray, Kept, StagingPool, borrow
 from coda_runtime.backends.cuda.dlpack import BorrowedMemory
+from coda_runtime.backends.onnxruntime.session import OrtDeviceSession
 from coda_runtime.errors import DeviceError, InputError
-from tests.runtime.backends.cuda.host import HostLayer, Producer
+from tests.runtime import tiny
+from tests.runtime.backends.cuda.driver.controls import Driver
+from tests.runtime.backends.cuda.driver.others import Producer
+from tests.runtime.backends.cuda.held import current
 
-pytest.importorskip("cuda.core", reason="DLPack capsules are read by cuda-core")
+pytestmark = pytest.mark.driver
 
 
-def take(array: Any, layer: HostLayer | None = None, kept: Kept | None = None) -> CudaArray:
-    layer = layer or HostLayer()
+def take(array: Any, index: int = 0, kept: Kept | None = None) -> CudaArray:
+    layer = cuda.open_device(index)
     with layer.active():
         return borrow(array, layer, layer.create_stream(), StagingPool(layer), kept or Kept())
 
@@ -29,13 +36,13 @@ def take(array: Any, layer: HostLayer | None = None, kept: Kept | None = None) -
 def test_taken_without_a_copy_after_the_producer_wrote(values: np.ndarray[Any, Any]) -> None:
     producer = Producer(values)
     taken = take(producer)
-    assert taken.memory.address == producer.array.ctypes.data
+    assert taken.memory.address == producer.address
     assert (taken.shape, taken.dtype) == (values.shape, values.dtype)
     np.testing.assert_array_equal(taken.numpy(), values)
 
 
 def test_the_producer_is_told_the_stream() -> None:
-    layer = HostLayer()
+    layer = cuda.open_device(0)
     producer = Producer(np.zeros(3, np.float32))
     with layer.active():
         stream = layer.create_stream()
@@ -43,17 +50,17 @@ def test_the_producer_is_told_the_stream() -> None:
     assert [options["stream"] for options in producer.asked] == [stream.handle]
 
 
+def test_a_tensor_of_a_gpu_that_is_not_the_thread_s_is_taken(driver: Driver) -> None:
+    """torch gives no tensor of another device than the current one."""
+    values = np.arange(3, dtype=np.int32)
+    np.testing.assert_array_equal(take(Producer(values, index=1), index=1).numpy(), values)
+
+
 def test_an_array_of_ours_is_taken_as_it_is() -> None:
-    layer = HostLayer()
-    taken = take(Producer(np.zeros(3, np.float32)), layer)
-    assert take(taken, layer) is taken
+    taken = take(Producer(np.zeros(3, np.float32)))
+    assert take(taken) is taken
     with pytest.raises(DeviceError, match="lies on cuda:0, and this part runs on cuda:1"):
-        take(taken, HostLayer(1))
-
-
-class Strided(Producer):
-    def __dlpack__(self, **options: Any) -> object:
-        return self.array.T.__dlpack__(max_version=options.get("max_version"))
+        take(taken, index=1)
 
 
 class Old(Producer):
@@ -74,28 +81,53 @@ def test_an_older_producer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "kind", "text"),
+    ("make", "kind", "text"),
     [
-        (Strided(np.zeros((2, 3), np.float32)), InputError, r"\[3, 2\] is strided .*x\.contiguous\(\)"),
-        (Unwilling(np.zeros(3)), InputError, "require gradient.*without gradients"),
-        (Producer(np.zeros(3), index=1), DeviceError, "lies on cuda:1"),
-        (Producer(np.zeros(3), kind=1), DeviceError, "lies on the CPU"),
-        (Producer(np.zeros(3), kind=99), DeviceError, "kind 99"),
-        ([1, 2, 3], InputError, "got a list"),
+        (lambda: Producer(np.zeros((2, 3), np.float32), transposed=True), InputError,
+         r"\[3, 2\] is strided .*x\.contiguous\(\)"),
+        (lambda: Unwilling(np.zeros(3)), InputError, "require gradient.*without gradients"),
+        (lambda: Producer(np.zeros(3), index=1), DeviceError, "lies on cuda:1"),
+        (lambda: Producer(np.zeros(3), kind=1), DeviceError, "lies on the CPU"),
+        (lambda: Producer(np.zeros(3), kind=99), DeviceError, "kind 99"),
+        (lambda: [1, 2, 3], InputError, "got a list"),
     ],
-)
-def test_rejected(array: Any, kind: type[Exception], text: str) -> None:
+    ids=["strided", "with gradients", "another GPU", "the CPU", "kind 99", "a list"],
+)  # fmt: skip
+def test_rejected(driver: Driver, make: Any, kind: type[Exception], text: str) -> None:
+    array = make()
     with pytest.raises(kind, match=text):
         take(array)
+    driver.finish(0)
+    driver.finish(1)
 
 
 def test_strides_of_sides_of_one_do_not_matter() -> None:
-    taken = take(Strided(np.zeros((1, 3), np.float32)))
-    assert taken.shape == (3, 1)
+    assert take(Producer(np.zeros((1, 3), np.float32), transposed=True)).shape == (3, 1)
+
+
+def test_an_array_is_kept_until_it_was_read(driver: Driver) -> None:
+    values, kept, layer = np.arange(64, dtype=np.int32), Kept(), cuda.open_device(0)
+    producer = Producer(values)
+    life = producer.life
+    taken = take(producer, kept=kept)
+    with layer.active():
+        stream = layer.create_stream()
+        target = layer.allocate(values.nbytes, stream)
+        stream.wait(taken.ready)
+        layer.copy(target.address, taken.memory.address, values.nbytes, stream)
+        taken.memory.used_until(stream.record())
+        copied = CudaArray(layer, StagingPool(layer), target, values.shape, values.dtype, stream.record())
+        del taken, producer
+        gc.collect()
+        kept.collect()
+        assert not life.ended, "the copy is still queued"
+        np.testing.assert_array_equal(copied.numpy(), values)
+        kept.collect()
+        assert life.ended
 
 
 def test_an_owner_is_kept_until_its_readers_have_passed() -> None:
-    layer, kept = HostLayer(), Kept()
+    layer, kept = cuda.open_device(0), Kept()
 
     class Owner:
         gone = False
@@ -120,3 +152,15 @@ def test_an_owner_is_kept_until_its_readers_have_passed() -> None:
         del del_at_once
         gc.collect()
         assert Owner.gone
+
+
+def test_onnxruntime_takes_a_tensor_of_a_gpu_that_is_not_the_thread_s(sealed: Path, foreign: Any) -> None:
+    """torch gives no tensor of another device than the current one: it is made the current one meanwhile."""
+    library = onnxruntime.InferenceSession(str(sealed / "encoder.fp32.onnx"), providers=["CPUExecutionProvider"])
+    images = tiny.photos(2)
+    producer = foreign(images, index=1)
+    taken = OrtDeviceSession(onnxruntime, library, "cuda:1", ("cuda", 1)).take(producer)
+    assert (taken.value.data_ptr(), taken.__dlpack_device__()) == (producer.address, (2, 1))
+    assert (taken.shape, taken.dtype) == (images.shape, images.dtype)
+    assert [asked["stream"] for asked in producer.asked] == [1]
+    assert current() is None

@@ -40,7 +40,7 @@ from coda_runtime.machine.devices import count_cuda_devices
 from tests.runtime import tiny
 from tests.runtime.backends import engines
 from tests.runtime.backends.cuda import fake_trt
-from tests.runtime.backends.cuda.host import HostLayer
+from tests.runtime.backends.cuda.driver.controls import Driver
 
 VERSION = "11.4.0.106"
 
@@ -51,12 +51,11 @@ def engine_bundle(folder: Path, source: Path) -> Bundle:
 
 
 class Machine:
-    """A machine with two GPUs and the fake library, which a test takes parts from."""
+    """The two GPUs of the stand-in for the driver and the fake library, which a test takes parts from."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, rtx: bool) -> None:
         self.trt = fake_trt.make(rtx=rtx, version=VERSION)
         self.backend = TensorRTRTXBackend() if rtx else TensorRTBackend()
-        self.layers = [HostLayer(0), HostLayer(1)]
         library = SimpleNamespace(module=self.trt)
         for name, value in {
             "module_name": lambda name: "tensorrt",
@@ -64,7 +63,6 @@ class Machine:
             "find_library": lambda name: library,
             "compute_capability": lambda index: ("sm89", "sm120")[index],
             "gpu_name": lambda index: "NVIDIA L4",
-            "open_device": lambda index: self.layers[index],
         }.items():
             monkeypatch.setattr(tensorrt_backend, name, value)
 
@@ -84,7 +82,7 @@ class Machine:
 
 
 @pytest.fixture(params=[False, True], ids=["tensorrt", "tensorrt-rtx"])
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Machine:
     return Machine(monkeypatch, request.param)
 
 

@@ -18,7 +18,9 @@ from coda_runtime.format.profiles import Batch, choose_profile
 from tests.runtime import tiny
 from tests.runtime.backends import engines
 from tests.runtime.backends.cuda import fake_trt
-from tests.runtime.backends.cuda.host import HostLayer
+from tests.runtime.backends.cuda.driver.controls import Watch
+
+pytestmark = pytest.mark.driver
 
 TWO: tuple[Batch, Batch] = ((1, 1, 1), (3, 4, 6))
 
@@ -91,16 +93,15 @@ def test_a_batch_between_the_profiles_names_them(tmp_path: Path, sealed: Path) -
     session.close()
 
 
-def test_a_profile_takes_memory_once_it_is_used(tmp_path: Path, sealed: Path) -> None:
-    layer = HostLayer()
-    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
-    before = layer.live
+def test_a_profile_takes_memory_once_it_is_used(tmp_path: Path, sealed: Path, gpu: Watch) -> None:
+    session = engines.session(tmp_path, sealed, "decoder", *TWO)
+    before = gpu.pooled
     small = session._pools[0]
     with session._executor(1):
-        assert layer.live - before == memory_of(TWO[0])
+        assert gpu.pooled - before == memory_of(TWO[0])
         assert (len(small), session.executors) == (1, 1)
     with session._executor(4):
-        assert layer.live - before == memory_of(TWO[0]) + memory_of(TWO[1])
+        assert gpu.pooled - before == memory_of(TWO[0]) + memory_of(TWO[1])
     assert session.executors == 2
     session.close()
 
@@ -124,22 +125,23 @@ def test_threads_in_different_profiles_do_not_wait_for_each_other(
     session.close()
 
 
-def test_a_graph_for_each_size_of_each_profile(tmp_path: Path, sealed: Path) -> None:
-    layer, trt = HostLayer(), fake_trt.make()
-    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer, trt=trt)
+def test_a_graph_for_each_size_of_each_profile(tmp_path: Path, sealed: Path, gpu: Watch) -> None:
+    trt = fake_trt.make()
+    session = engines.session(tmp_path, sealed, "decoder", *TWO, trt=trt)
     for count in (1, 4, 3, 6, 5) * 3:
         session.run(engines.ids(count))
     assert session.graphs == dict.fromkeys((1, 3, 4, 6), ("recorded",))
-    assert len(layer.graphs) == 4
+    assert len(gpu.graphs) == 4
     assert trt.contexts == trt.switches == 5, "one context for each size, and one for all others"
     session.close()
 
 
-def test_without_memory_for_one_profile_the_other_runs_on(tmp_path: Path, sealed: Path, decoder: Session) -> None:
-    layer = HostLayer()
-    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
+def test_without_memory_for_one_profile_the_other_runs_on(
+    tmp_path: Path, sealed: Path, gpu: Watch, decoder: Session
+) -> None:
+    session = engines.session(tmp_path, sealed, "decoder", *TWO)
     session.run(engines.ids(1))
-    layer.limit = layer.live + memory_of(TWO[1]) - 1
+    gpu.leave(memory_of(TWO[1]) - 1)
     told = r"holds memory for batches of 6 in the profile 3,4,6, whatever the batch: build it with a smaller MAX"
     with pytest.raises(DeviceMemoryError, match=told):
         session.run(engines.ids(3))
@@ -148,26 +150,24 @@ def test_without_memory_for_one_profile_the_other_runs_on(tmp_path: Path, sealed
 
 
 def test_a_small_batch_takes_the_memory_that_idle_executors_of_large_ones_hold(
-    tmp_path: Path, sealed: Path, decoder: Session
+    tmp_path: Path, sealed: Path, gpu: Watch, decoder: Session
 ) -> None:
-    layer = HostLayer()
-    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
+    session = engines.session(tmp_path, sealed, "decoder", *TWO)
     large = session._pools[1]
     with session._executor(4), session._executor(4):  # two threads
         assert len(large) == 2
     session.run(engines.ids(4))
-    layer.limit = layer.live  # and whatever else the GPU holds
+    gpu.leave()  # and whatever else the GPU holds
     for count in (1, 4, 1):
         np.testing.assert_array_equal(session.run(engines.ids(count)), decoder.run(engines.ids(count)))
     assert (len(session._pools[0]), len(large)) == (1, 1), "no more was given up than was needed"
     session.close()
 
 
-def test_memory_of_executors_that_run_is_not_given_up(tmp_path: Path, sealed: Path) -> None:
-    layer = HostLayer()
-    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
+def test_memory_of_executors_that_run_is_not_given_up(tmp_path: Path, sealed: Path, gpu: Watch) -> None:
+    session = engines.session(tmp_path, sealed, "decoder", *TWO)
     with session._executor(4):
-        layer.limit = layer.live
+        gpu.leave()
         with pytest.raises(DeviceMemoryError, match="in the profile 1,1,1"), session._executor(1):
             pass
     session.close()
@@ -184,14 +184,13 @@ def test_a_profile_that_tensorrt_does_not_set(tmp_path: Path, sealed: Path) -> N
     session.close()
 
 
-def test_closed(tmp_path: Path, sealed: Path) -> None:
-    layer = HostLayer()
-    session = engines.session(tmp_path, sealed, "decoder", *TWO, layer=layer)
+def test_closed(tmp_path: Path, sealed: Path, gpu: Watch) -> None:
+    session = engines.session(tmp_path, sealed, "decoder", *TWO)
     for count in (1, 4):
         session.run(engines.ids(count))
-    held = layer.live
+    held = gpu.pooled
     session.close()
-    assert held - layer.live == memory_of(TWO[0]) + memory_of(TWO[1])
+    assert held - gpu.pooled == memory_of(TWO[0]) + memory_of(TWO[1])
     for count in (1, 4):
         with pytest.raises(ClosedError, match="load the bundle again"):
             session.run(engines.ids(count))

@@ -1,9 +1,8 @@
-"""Sessions of engines on the tests' layer, whose work runs only when somebody waits: order and ownership are real."""
+"""Sessions of engines on the stand-in for the driver, whose work runs only when somebody waits."""
 
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,10 @@ from coda_runtime.format.bundle import Bundle
 from tests.runtime import tiny
 from tests.runtime.backends import engines
 from tests.runtime.backends.cuda import fake_trt
-from tests.runtime.backends.cuda.host import Consumer, HostLayer, Producer
+from tests.runtime.backends.cuda.driver.controls import Driver, Watch
+from tests.runtime.backends.cuda.driver.others import Consumer, Producer, Stream
+
+pytestmark = pytest.mark.driver
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +42,11 @@ def test_a_session_is_a_device_session(tmp_path: Path, sealed: Path) -> None:
     session.close()
 
 
-def test_an_array_is_put_there_and_waited_for(tmp_path: Path, sealed: Path, reference: dict[str, Session]) -> None:
-    session = engines.session(tmp_path, sealed, layer=(layer := HostLayer()))
+def test_an_array_is_put_there_and_waited_for(
+    tmp_path: Path, sealed: Path, reference: dict[str, Session], gpu: Watch
+) -> None:
+    before = gpu.pooled
+    session = engines.session(tmp_path, sealed)
     ids = engines.ids(2, 0)
     given_ids = ids.copy()
     put = session.put(given_ids)
@@ -56,16 +61,26 @@ def test_an_array_is_put_there_and_waited_for(tmp_path: Path, sealed: Path, refe
     gc.collect()
     with pytest.raises(ClosedError):
         session.put(ids)
-    assert layer.live == sum(layer.locked), "page-locked memory alone is kept"
+    assert gpu.pooled == before
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(counts=st.lists(st.integers(1, 5), min_size=1, max_size=12), on_device=st.booleans())
+@given(
+    counts=st.lists(st.integers(1, 5), min_size=1, max_size=12), on_device=st.booleans(), chance=st.integers(0, 2**63)
+)
 def test_any_order_of_batch_sizes_gives_the_same_as_onnxruntime(
-    tmp_path: Path, sealed: Path, reference: dict[str, Session], counts: list[int], on_device: bool
+    tmp_path: Path,
+    sealed: Path,
+    reference: dict[str, Session],
+    driver: Driver,
+    counts: list[int],
+    on_device: bool,
+    chance: int,
 ) -> None:
-    layer = HostLayer()
-    session = engines.session(tmp_path, sealed, batch=(1, 3, 5), layer=layer)
+    """Whether the streams run when somebody waits (0), or before, in any order."""
+    driver.chance(chance)
+    gpu = Watch(driver)
+    session = engines.session(tmp_path, sealed, batch=(1, 3, 5))
     results = []
     for seed, count in enumerate(counts):
         batch = engines.ids(count, seed)
@@ -74,14 +89,13 @@ def test_any_order_of_batch_sizes_gives_the_same_as_onnxruntime(
         values = result.numpy() if isinstance(result, CudaArray) else result
         np.testing.assert_array_equal(values, reference["decoder"].run(batch))
     uses = {count: counts.count(count) for count in (1, 3, 5)}
-    assert len(layer.graphs) == sum(number >= 2 for number in uses.values()) <= 3
-    assert sum(graph.launches for graph in layer.graphs) == sum(max(0, number - 1) for number in uses.values())
+    assert len(gpu.graphs) == sum(number >= 2 for number in uses.values()) <= 3
+    assert sum(gpu.graphs) == sum(max(0, number - 1) for number in uses.values())
     session.close()
 
 
 def test_parts_are_chained_on_the_gpu(tmp_path: Path, sealed: Path, reference: dict[str, Session]) -> None:
-    layer = HostLayer()
-    parts = [engines.session(tmp_path, sealed, part, layer=layer) for part in engines.FILES]
+    parts = [engines.session(tmp_path, sealed, part) for part in engines.FILES]
     pixels = tiny.photos(2)
     for _ in range(3):
         step: Any = pixels
@@ -94,38 +108,38 @@ def test_parts_are_chained_on_the_gpu(tmp_path: Path, sealed: Path, reference: d
 
 
 class TestGraphs:
-    def test_recorded_once_per_size_and_replayed_with_new_input(self, tmp_path: Path, sealed: Path) -> None:
-        layer, trt = HostLayer(), fake_trt.make()
-        session = engines.session(tmp_path, sealed, layer=layer, trt=trt)
+    def test_recorded_once_per_size_and_replayed_with_new_input(self, tmp_path: Path, sealed: Path, gpu: Watch) -> None:
+        trt = fake_trt.make()
+        session = engines.session(tmp_path, sealed, trt=trt)
         assert session.graphs == {1: (), 2: (), 4: ()}
         outputs = [session.run(engines.ids(2, seed)) for seed in range(6)]
-        assert len(layer.graphs) == 1
-        assert layer.graphs[0].launches == 5
+        assert gpu.graphs == [5]
         assert session.graphs[2] == ("recorded",)
         assert session.graphs[1][0].startswith("not recorded yet")
         assert all(np.any(outputs[0] != other) for other in outputs[1:])
         assert trt.contexts == 1
         for count in (3, 3, 3, 1, 1, 4, 4):
             session.run(engines.ids(count))
-        assert len(layer.graphs) == 3, "3 is no size of the profile and has no graph"
+        assert len(gpu.graphs) == 3, "3 is no size of the profile and has no graph"
         session.close()
 
     @pytest.mark.parametrize("how", ["driver", "library", "asked"])
     def test_where_it_cannot_be_recorded_it_runs_without_and_says_so(
-        self, tmp_path: Path, sealed: Path, reference: dict[str, Session], how: str
+        self, tmp_path: Path, sealed: Path, reference: dict[str, Session], driver: Driver, gpu: Watch, how: str
     ) -> None:
-        layer, trt = HostLayer(), fake_trt.make(rtx=how == "asked")
-        layer.reject_capture = how == "driver"
+        trt = fake_trt.make(rtx=how == "asked")
+        if how == "driver":
+            driver.fail("cuStreamBeginCapture", "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED")
         trt.fail_recorded = how == "library"
         trt.capturable = how != "asked"
-        session = engines.session(tmp_path, sealed, layer=layer, trt=trt)
+        session = engines.session(tmp_path, sealed, trt=trt)
         for seed in range(4):
             batch = engines.ids(2, seed)
             np.testing.assert_array_equal(session.run(batch), reference["decoder"].run(batch))
-        said = {"driver": "unsupported", "library": "cannot be recorded", "asked": "TensorRT says that it cannot"}[how]
+        said = {"driver": "UNSUPPORTED", "library": "cannot be recorded", "asked": "TensorRT says that it cannot"}[how]
         assert session.graphs[2][0].startswith("none: ")
         assert said in session.graphs[2][0]
-        assert layer.graphs == []
+        assert gpu.graphs == []
         session.close()
 
     def test_rtx_compiles_for_the_size_before_it_is_recorded(self, tmp_path: Path, sealed: Path) -> None:
@@ -167,9 +181,10 @@ class TestThreads:
         assert session.executors == 1
         session.close()
 
-    def test_threads_wait_where_memory_has_room_for_one_executor(self, tmp_path: Path, sealed: Path) -> None:
-        layer = HostLayer()
-        session = engines.session(tmp_path, sealed, layer=layer)
+    def test_threads_wait_where_memory_has_room_for_one_executor(
+        self, tmp_path: Path, sealed: Path, gpu: Watch
+    ) -> None:
+        session = engines.session(tmp_path, sealed)
         done = threading.Event()
 
         def wait_for_an_executor() -> None:
@@ -178,7 +193,7 @@ class TestThreads:
 
         thread = threading.Thread(target=wait_for_an_executor)
         with session._executor(1):
-            layer.limit = layer.live  # nothing is left for a second one
+            gpu.leave()  # nothing for a second one
             thread.start()
             assert not done.wait(0.2)
             assert session.max_executors == 1
@@ -190,7 +205,7 @@ class TestThreads:
     def test_two_devices_are_used_from_the_same_threads(
         self, tmp_path: Path, sealed: Path, reference: dict[str, Session]
     ) -> None:
-        sessions = [engines.session(tmp_path, sealed, layer=HostLayer(index)) for index in range(2)]
+        sessions = [engines.session(tmp_path, sealed, index=index) for index in range(2)]
         assert [session.device for session in sessions] == ["cuda:0", "cuda:1"]
         batch = engines.ids(2)
         with ThreadPoolExecutor(4) as pool:
@@ -236,25 +251,24 @@ class TestOutputs:
         for seed in range(3):
             session.run(engines.ids(2, seed))
         consumer.stream.sync()
-        np.testing.assert_array_equal(values[0], reference["decoder"].run(batch))
+        np.testing.assert_array_equal(values, reference["decoder"].run(batch))
         session.close()
 
-    def test_the_memory_comes_back(self, tmp_path: Path, sealed: Path) -> None:
-        layer = HostLayer()
-        session = engines.session(tmp_path, sealed, layer=layer)
+    def test_the_memory_comes_back(self, tmp_path: Path, sealed: Path, driver: Driver, gpu: Watch) -> None:
+        driver.finish()
+        start = gpu.pooled
+        session = engines.session(tmp_path, sealed)
         session.run(engines.ids(4))
-        before = layer.live
+        before = gpu.pooled
         array = session.run_on_device(engines.ids(4))
-        assert layer.live > before
+        assert gpu.pooled > before
         array.numpy()
         session.run(engines.ids(4))
         del array
         gc.collect()
-        assert layer.live == before
+        assert gpu.pooled == before
         session.close()
-        del session
-        gc.collect()
-        assert layer.live < before
+        assert gpu.pooled == gpu.reserved == start, "and others, such as torch, can have it"
 
 
 class TestInputs:
@@ -270,40 +284,39 @@ class TestInputs:
         np.testing.assert_array_equal(array.numpy(), reference["decoder"].run(values))
         session.close()
 
-    def test_a_foreign_array_is_kept_until_it_was_read(self, tmp_path: Path, sealed: Path) -> None:
+    def test_a_foreign_array_is_kept_until_it_was_read(self, tmp_path: Path, sealed: Path, foreign: Any) -> None:
         session = engines.session(tmp_path, sealed)
         producer: Any = Producer(engines.ids(2))
-        array, before = producer.array, _references(producer.array)
+        life = producer.life
         out = session.run_on_device(producer)
         del producer
         gc.collect()
-        assert _references(array) >= before, "the capsule is held"
+        assert not life.ended, "the capsule is held"
         out.numpy()
         session.run_on_device(foreign(engines.ids(2)))
         gc.collect()
-        assert _references(array) < before
+        assert life.ended
         session.close()
 
     def test_a_foreign_array_goes_at_any_next_call(self, tmp_path: Path, sealed: Path) -> None:
         session = engines.session(tmp_path, sealed)
         producer: Any = Producer(engines.ids(2))
-        array, before = producer.array, _references(producer.array)
+        life = producer.life
         out = session.run_on_device(producer)
         del producer
         out.numpy()
         gc.collect()
-        assert _references(array) >= before, "nobody has asked yet whether it was read"
+        assert not life.ended, "nobody has asked yet whether it was read"
         session.run(engines.ids(2))
         gc.collect()
-        assert _references(array) < before
+        assert life.ended
         session.close()
 
     def test_an_array_of_ours_may_be_dropped_before_it_was_read(
         self, tmp_path: Path, sealed: Path, reference: dict[str, Session]
     ) -> None:
-        layer = HostLayer()
-        first = engines.session(tmp_path, sealed, "quantizer", layer=layer)
-        second = engines.session(tmp_path, sealed, "decoder", layer=layer)
+        first = engines.session(tmp_path, sealed, "quantizer")
+        second = engines.session(tmp_path, sealed, "decoder")
         latent = np.random.default_rng(0).normal(size=(2, tiny.CHANNELS, tiny.SIDE, tiny.SIDE)).astype(np.float32)
         images = second.run_on_device(first.run_on_device(latent))
         gc.collect()
@@ -312,8 +325,29 @@ class TestInputs:
         first.close()
         second.close()
 
+    @pytest.mark.parametrize("other_thread", [False, True])
+    def test_it_runs_while_another_library_records_a_graph(
+        self, tmp_path: Path, sealed: Path, reference: dict[str, Session], other_thread: bool
+    ) -> None:
+        stream, session = Stream(), engines.session(tmp_path, sealed)
+        stream.begin_capture()
+
+        def work() -> None:
+            for batch in (engines.ids(count, count) for count in (1, 2, 2, 2, 3, 4)):
+                np.testing.assert_array_equal(session.run(batch), reference["decoder"].run(batch))
+                found = session.run_on_device(session.put(batch))
+                np.testing.assert_array_equal(found.numpy(), reference["decoder"].run(batch))
+            session.close()
+
+        if other_thread:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(work).result()
+        else:
+            work()
+        assert stream.end_capture() == 0
+
     @pytest.mark.parametrize("count", [0, 5])
-    def test_a_batch_outside_the_profile(self, tmp_path: Path, sealed: Path, count: int) -> None:
+    def test_a_batch_outside_the_profile(self, tmp_path: Path, sealed: Path, foreign: Any, count: int) -> None:
         session = engines.session(tmp_path, sealed)
         for call in (session.run, session.run_on_device):
             with pytest.raises(InputError, match=r"batches from 1 to 4, best 2.*coda build BUNDLE .*--batch"):
@@ -325,7 +359,7 @@ class TestInputs:
     @pytest.mark.parametrize(
         "batch", [np.zeros((2, 21), np.int64), np.zeros((2, 20), np.int32), np.zeros(21, np.int32)]
     )
-    def test_another_shape_or_dtype(self, tmp_path: Path, sealed: Path, batch: Any) -> None:
+    def test_another_shape_or_dtype(self, tmp_path: Path, sealed: Path, foreign: Any, batch: Any) -> None:
         session = engines.session(tmp_path, sealed)
         with pytest.raises(InputError, match=r"expected int32 \[B, 21\]"):
             session.run(batch)
@@ -338,15 +372,6 @@ class TestInputs:
         batch = np.asfortranarray(engines.ids(4))[::2]
         np.testing.assert_array_equal(session.run(batch), reference["decoder"].run(np.ascontiguousarray(batch)))
         session.close()
-
-
-def foreign(values: Any) -> Any:
-    """What another library has on the GPU; typed as whoever passes a tensor has it."""
-    return Producer(values)
-
-
-def _references(array: Any) -> int:
-    return sys.getrefcount(array)
 
 
 SMALLER_MAX = (
@@ -377,8 +402,9 @@ class TestErrors:
         assert "smaller batches" not in str(raised.value)
         session.close()
 
-    def test_no_memory_for_the_first_executor(self, tmp_path: Path, sealed: Path) -> None:
-        session = engines.session(tmp_path, sealed, layer=HostLayer(limit=600))
+    def test_no_memory_for_the_first_executor(self, tmp_path: Path, sealed: Path, gpu: Watch) -> None:
+        session = engines.session(tmp_path, sealed)
+        gpu.leave(600)
         with pytest.raises(DeviceMemoryError, match=f"allocating.*{SMALLER_MAX}"):
             session.run(engines.ids(2))
         assert session.max_executors == 4
@@ -393,8 +419,7 @@ class TestErrors:
             session.run(engines.ids(1))
 
     def test_a_dropped_session_closes_itself_on_its_device(self, tmp_path: Path, sealed: Path) -> None:
-        layer = HostLayer()
-        session = engines.session(tmp_path, sealed, layer=layer)
+        session = engines.session(tmp_path, sealed)
         session.run(engines.ids(1))
         engine = session._engine
         del session
