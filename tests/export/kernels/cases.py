@@ -11,6 +11,7 @@ from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.search import AttentionSearch
 from coda_export.folding import fold_search
 from coda_export.folding.modules import FoldedQuantizer
+from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock
 from coda_runtime.format.spec import Spec
 from tests.export.searches import random_search, weights_of
 from tests.golden import Golden, weight
@@ -45,6 +46,15 @@ def random_quantizer(
     for parameter in search.to_v.parameters():
         parameter.mul_(0.3)
     return FoldedQuantizer(fold_search(weights_of(search, codes)), make_spec(vocab_size, scales, channels))
+
+
+# One search and one merge, which compile in two seconds; several blocks, splits and chunks of the table all the same.
+SMALL_BLOCKS = Blocks((SearchBlock(16, 32),), (MergeBlock(4, 4),), 16, 16)
+
+
+def small_quantizer() -> FoldedQuantizer:
+    """With all that kernels do: windows of 1, 4 and 8, a LayerNorm's deviation, and sizes that fill no block."""
+    return random_quantizer(100, (1, 3, 5), norm="layer")
 
 
 def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:

@@ -74,8 +74,8 @@ def _mad_wide(kind: str) -> Operation:
 
 
 def _mul_hi(kind: str) -> Operation:
-    to, back = TYPES[_wide(kind)][1], TYPES[kind][1]
-    return Operation((kind, kind), kind, lambda a, b: (a.astype(to) * b.astype(to) >> to(32)).astype(back))
+    to, back, width = TYPES[_wide(kind)][1], TYPES[kind][1], int(kind[1:])
+    return Operation((kind, kind), kind, lambda a, b: (a.astype(to) * b.astype(to) >> to(width)).astype(back))
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -160,7 +160,7 @@ _TABLE: list[tuple[str, Callable[..., Operation]]] = [
     (r"add\.(s16x2)", _same(np.add)),
     (r"mul\.lo\.([su](?:16|32|64))", _same(np.multiply)),
     (r"mul\.wide\.([su](?:16|32))", _mul_wide),
-    (r"mul\.hi\.([su]32)", _mul_hi),
+    (r"mul\.hi\.([su](?:16|32))", _mul_hi),
     (r"mad\.lo\.([su](?:16|32|64))", _same(lambda a, b, c: a * b + c, 3)),
     (r"mad\.wide\.([su](?:16|32))", _mad_wide),
     (r"div\.([su]32)", _same(_divide)),

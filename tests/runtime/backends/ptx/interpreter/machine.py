@@ -13,8 +13,9 @@ import numpy as np
 
 from tests.runtime.backends.ptx.interpreter.arithmetic import RAW, TYPES, Array
 from tests.runtime.backends.ptx.interpreter.faults import DivergenceError, LaunchError, PtxError, UninitialisedError
-from tests.runtime.backends.ptx.interpreter.instructions import SPECIAL, immediate, step
+from tests.runtime.backends.ptx.interpreter.instructions import step
 from tests.runtime.backends.ptx.interpreter.memory import GlobalMemory, SharedMemory
+from tests.runtime.backends.ptx.interpreter.operands import SPECIAL, immediate
 from tests.runtime.backends.ptx.interpreter.parse import Instruction, Module, parse
 
 LANES = 4096

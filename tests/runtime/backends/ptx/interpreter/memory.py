@@ -24,6 +24,7 @@ class GlobalMemory:
 
     def __init__(self) -> None:
         self._buffers: list[Words] = []
+        self._whole: dict[str, int] = {}
         self.addresses: dict[str, int] = {}
 
     def add(self, name: str, array: Array) -> None:
@@ -34,6 +35,7 @@ class GlobalMemory:
     def add_scratch(self, name: str, count: int) -> None:
         """Put `count` words there that nobody wrote."""
         self._append(name, Words(name, count))
+        self._whole[name] = count
 
     def _append(self, name: str, words: Words) -> None:
         self._buffers.append(words)
@@ -43,6 +45,13 @@ class GlobalMemory:
         """Return what a buffer holds, and whether it was written, word by word; both of `shape`."""
         words = self._buffers[(self.addresses[name] >> _APART) - 1]
         return words.data[: words.count].view(dtype).reshape(shape), words.written.reshape(shape)
+
+    def clear(self, name: str, count: int) -> None:
+        """Make a scratch buffer one of `count` words, which nobody wrote; they have to fit in what it was."""
+        place = (self.addresses[name] >> _APART) - 1
+        if count > self._whole[name]:
+            raise LaunchError(f"{name} is to hold {count} words, and has {self._whole[name]}")
+        self._buffers[place] = Words(name, count)
 
     def begin(self, threads: int) -> None:
         """Start a launch of `threads` a block."""
