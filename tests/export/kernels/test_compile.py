@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_what_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install .triton>="):
         compile_quantizer(quantizer.spec, tables)
+
+
+@pytest.mark.parametrize(
+    ("name", "instruction"), [("divide", r"div\.full\.f32"), ("root", r"sqrt\.approx\.(ftz\.)?f32")]
+)
+def test_approximate_arithmetic_is_rejected(name: str, instruction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Triton divides unless it is told not to: 2 units in the last place, which may be another token."""
+    pytest.importorskip("triton")
+    quantizer = random_quantizer(20, (2,))
+    kernel = getattr(importlib.import_module("tests.export.kernels.approximate"), name)
+    monkeypatch.setattr("coda_export.kernels.source.pool", kernel)
+    with pytest.raises(BuildError, match=rf"compiled {name} to {instruction}, and ids need IEEE float32; .*triton"):
+        compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=SMALL_BLOCKS)
 
 
 def test_search_tables_are_the_folded_search() -> None:

@@ -118,7 +118,7 @@ def test_not_found_where_there_is_none(name: str) -> None:
             "writes what another thread (writes|wrote)",
         ),
         (
-            "st.global.b32 [%rd4], %r1; ld.global.b32 %r20, [%rd4]; bar.sync 0; @%p1 st.global.b32 [%rd2], %r4;",
+            "st.global.b32 [%rd4], %r1; ld.global.b32 %r20, [%rd4]; bar.sync 0; @%p1 st.global.b32 [%rd2], %r2;",
             "thread 0 .* writes what another thread reads",
         ),
     ],
@@ -129,6 +129,13 @@ def test_no_barrier_keeps_blocks_apart(body: str, message: str, lanes: int, monk
     with pytest.raises(RaceError, match=message):
         run("setp.eq.u32 %p1, %r3, 1;" + body, blocks=2)
     run("setp.eq.u32 %p1, %r3, 1;" + body.replace("@%p1", "@!%p1"), blocks=1 if "%p1" not in body else 2)
+
+
+def test_a_barrier_that_one_block_comes_to() -> None:
+    body = STORE + "setp.eq.u32 %p1, %r3, 1; @%p1 bra $L1; bar.sync 0; $L1: "
+    with pytest.raises(RaceError, match=r"thread 0 of block \(1, 0\) reads what another thread wrote"):
+        run(body + LOAD, blocks=2)
+    run(body + BARRIER + LOAD + BARRIER + STORE, blocks=2)
 
 
 def test_a_launch_ends_what_was_under_way() -> None:
