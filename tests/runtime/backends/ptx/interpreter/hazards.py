@@ -50,7 +50,7 @@ class Words:
         return self._written[: self.count]
 
     def barrier(self, lanes: Array | None) -> None:
-        """Let `lanes` pass a barrier, all if None; their epochs are counted by the caller."""
+        """Forget what `lanes`, all if None, read before a barrier: only for words that one block uses alone."""
         if lanes is None:
             self._reads.clear()
             self._written_since = False

@@ -86,10 +86,10 @@ class SharedMemory:
     """The shared memory of a few blocks, which see nothing of each other's; `first` is the first of them."""
 
     def __init__(self, blocks: int, size: int, threads: int, first: int) -> None:
-        if size % _ALIGNMENT:
-            raise LaunchError(f"{size} bytes of shared memory; expected a multiple of {_ALIGNMENT}")
-        self._each, self._threads, self._first = size // 4, threads, first
-        self._words = Words("shared memory", blocks * size // 4, threads)
+        self._size, self._threads, self._first = size // 4, threads, first
+        # Of each block's words, to whole vectors.
+        self._each = -(-self._size // 4) * 4
+        self._words = Words("shared memory", blocks * self._each, threads)
 
     def barrier(self, lanes: Array | None) -> None:
         """Let lanes pass a barrier: see `Words`."""
@@ -109,7 +109,7 @@ class SharedMemory:
 
     def rows(self, address: Array, width: int, lane: Array, does: str) -> Array:
         """Return where the addresses lie among all blocks' words, in rows of `width`."""
-        own = _rows(address - SHARED_BASE, width, self._words, lane, does, self._each)
+        own = _rows(address - SHARED_BASE, width, self._words, lane, does, self._size)
         return own + (lane // self._threads - self._first) * (self._each // width)
 
 
