@@ -16,7 +16,7 @@ LANES = THREADS * BLOCKS
 
 
 class Definition:
-    """Accesses of two threads to a word race where one is a store that changes it, with no barrier of theirs between."""
+    """Accesses of two threads to a word race where one is a store that changes it, and no barrier is between."""
 
     def __init__(self) -> None:
         self.values = [0] * WORDS
