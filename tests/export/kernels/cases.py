@@ -38,9 +38,13 @@ def golden_quantizer(golden: Golden, scales: int | None = None) -> FoldedQuantiz
 
 
 def random_quantizer(
-    vocab_size: int = 100, scales: tuple[int, ...] = (1, 3, 4), channels: int = 4, norm: NormType = "rms"
+    vocab_size: int = 100,
+    scales: tuple[int, ...] = (1, 3, 4),
+    channels: int = 4,
+    norm: NormType = "rms",
+    dim: int = 8,
 ) -> FoldedQuantizer:
-    search = random_search(norm, channels, bias=0.3)
+    search = random_search(norm, channels, dim, bias=0.3)
     codes = torch.randn(vocab_size, channels, generator=torch.Generator().manual_seed(1))
     # Values near the size of the residual, which then does not run away from scale to scale.
     for parameter in search.to_v.parameters():
@@ -54,7 +58,7 @@ SMALL_BLOCKS = Blocks((SearchBlock(16, 32),), (MergeBlock(4, 4),), 16, 16)
 
 def small_quantizer() -> FoldedQuantizer:
     """With all that kernels do: windows of 1, 4 and 8, a LayerNorm's deviation, and sizes that fill no block."""
-    return random_quantizer(100, (1, 3, 5), norm="layer")
+    return random_quantizer(100, (1, 3, 5), norm="layer", dim=20)
 
 
 def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:
