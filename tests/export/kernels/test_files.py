@@ -17,6 +17,7 @@ from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact, Manifest
 from tests.export.kernels.cases import golden_quantizer, random_latent, random_quantizer
 from tests.golden import Golden
+from tests.runtime.backends.ptx.interpreter.plan import run_plan
 
 
 def write(folder: Path, quantizer: FoldedQuantizer) -> tuple[Artifact, Manifest]:
@@ -28,7 +29,7 @@ def write(folder: Path, quantizer: FoldedQuantizer) -> tuple[Artifact, Manifest]
     return kernels, Manifest(quantizer.spec, (search, kernels, codebook))
 
 
-def test_the_runtime_reads_them(tmp_path: Path) -> None:
+def test_the_runtime_reads_and_runs_them(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     quantizer = random_quantizer(70, (1, 2), norm="layer")
     artifact, manifest = write(tmp_path, quantizer)
@@ -38,14 +39,12 @@ def test_the_runtime_reads_them(tmp_path: Path) -> None:
     kernels = KernelSet.from_json(artifact.engine)
     bundle = Bundle(tmp_path, manifest, b"")
     tables, arrays = read_tables(bundle, artifact, kernels)
-    plan = make_plan(kernels, quantizer.spec, 3, eps=tables.eps)
-    named = {argument for launch in plan.launches for argument in launch.arguments if isinstance(argument, str)}
-    assert named <= set(arrays) | set(plan.buffers)
-    assert {launch.kernel.entry for launch in plan.launches} <= set(kernels.modules(bundle.path(artifact).read_bytes()))
     assert mismatch(artifact.file, kernels, "sm90", (12, 2)) is None
-    latent = random_latent(quantizer, 2)
+    latent = random_latent(quantizer, 3)
+    plan = make_plan(kernels, quantizer.spec, len(latent), eps=tables.eps)
+    ids = run_plan(plan, kernels.modules(bundle.read(artifact)), arrays, latent)
     reference = NumpyQuantizer(quantizer.spec, tables, quantizer.search.values.numpy())
-    assert reference.ids(latent).shape == (2, 5)
+    np.testing.assert_array_equal(ids, reference.ids(latent))
 
 
 @pytest.mark.gpu
