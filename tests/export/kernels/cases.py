@@ -12,9 +12,13 @@ from coda_deploy.tokenizer.search import AttentionSearch
 from coda_export.folding import fold_search
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock
+from coda_export.kernels.tables import search_tables
+from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
+from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.format.spec import Spec
 from tests.export.searches import random_search, weights_of
 from tests.golden import Golden, weight
+from tests.runtime.backends.ptx.interpreter.plan import run_plan
 
 
 def make_spec(vocab_size: int, scales: tuple[int, ...], channels: int) -> Spec:
@@ -65,3 +69,21 @@ def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:
     spec = quantizer.spec
     shape = (batch, spec.latent_channels, spec.latent_size, spec.latent_size)
     return np.random.default_rng(batch).standard_normal(shape, np.float32)
+
+
+H200 = 4 * 132
+"""Blocks of the search that the backend asks for there."""
+
+
+def run_kernels(
+    made: tuple[bytes, KernelSet], quantizer: FoldedQuantizer, latent: np.ndarray, programs: int = H200
+) -> np.ndarray:
+    """The ids that compiled kernels find in the PTX interpreter, by their plan. Raises PtxError."""
+    (ptx, kernels), spec, tables = made, quantizer.spec, search_tables(quantizer.search)
+    plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs)
+    arrays = device_tables(kernels, spec, tables, quantizer.search.values.numpy())
+    return run_plan(plan, kernels.modules(ptx), arrays, latent)
+
+
+def reference(quantizer: FoldedQuantizer) -> NumpyQuantizer:
+    return NumpyQuantizer(quantizer.spec, search_tables(quantizer.search), quantizer.search.values.numpy())

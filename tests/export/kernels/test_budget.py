@@ -40,6 +40,8 @@ BUDGETS = {
     ("sm100", "sm100"): Budget((168, 168), (3, 3)),
     ("sm120", "sm120"): Budget((168, 168), (3, 3)),
 }
+USUAL = ("sm80", "sm90", "sm120")
+"""What is checked at every change, on PTX for sm80; the rest is slow."""
 TOKENS = (16, 64)
 MULTIPLICATIONS = (0.70, 0.73)
 """Of the main loop's instructions, the least share that multiplies and adds."""
@@ -72,7 +74,7 @@ def check_search(made: tuple[bytes, KernelSet], gpu: str, budget: Budget, folder
         assert code.count("MUFU|FCHK|LDL|STL|D(ADD|MUL|FMA)|F2F", code.loop) == 0, mix(code)
 
 
-@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("gpu", [gpu if gpu in USUAL else pytest.param(gpu, marks=pytest.mark.slow) for gpu in GPUS])
 def test_the_search_keeps_within_its_budget(gpu: str, flux: tuple[bytes, KernelSet], tmp_path: Path) -> None:
     check_search(flux, gpu, BUDGETS[gpu, DEFAULT_TARGET], tmp_path)
 
@@ -99,7 +101,7 @@ def check_ieee(text: str, code: Assembled) -> None:
     assert code.count("MUFU") == code.count(r"MUFU\.(RCP|RSQ)\b")
 
 
-@pytest.mark.parametrize("gpu", ["sm80", "sm90", "sm120"])
+@pytest.mark.parametrize("gpu", ["sm80", *(pytest.param(gpu, marks=pytest.mark.slow) for gpu in ("sm90", "sm120"))])
 def test_nothing_is_approximate(gpu: str, compiled: Compiled, tmp_path: Path) -> None:
     ptx, kernels = compiled(DEFAULT_TARGET)
     for kernel in kernels.kernels:

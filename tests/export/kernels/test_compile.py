@@ -1,4 +1,4 @@
-"""The kernels compiled ahead of time: every target, one PTX file, and nothing in it that would round or write more."""
+"""The kernels compiled ahead of time: every target, one PTX file, nothing in it that rounds or writes more; its ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer, sear
 from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, MergeBlock, SearchBlock, specialise
 from coda_runtime.backends.ptx import KernelSet
 from coda_runtime.errors import BuildError, InputError, MissingDependencyError
-from tests.export.kernels.cases import SMALL_BLOCKS, make_spec, random_quantizer, small_quantizer
+from tests.export.kernels.cases import (
+    SMALL_BLOCKS,
+    make_spec,
+    random_latent,
+    random_quantizer,
+    reference,
+    run_kernels,
+    small_quantizer,
+)
 from tests.export.kernels.conftest import Compiled
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -41,6 +49,17 @@ def test_every_target(compiled: Compiled, target: str) -> None:
         assert "/" not in re.sub(r"//.*", "", text), "a path of the machine that compiled it"
         count = text.count(".param .u64 .ptr .global") + len(re.findall(r"\.param \.[fu]32", text))
         assert count == len(kernel.arguments) + kernel.hidden
+
+
+# All of the table in a loop, in two shares, and every chunk on its own.
+@pytest.mark.parametrize("programs", [1, 10, 1000])
+@pytest.mark.parametrize("target", PTX_ISA)
+def test_every_target_finds_the_reference_s_ids(target: str, programs: int, compiled: Compiled) -> None:
+    quantizer = small_quantizer()
+    latent = random_latent(quantizer, 2)
+    ids = run_kernels(compiled(target), quantizer, latent, programs)
+    np.testing.assert_array_equal(ids, reference(quantizer).ids(latent))
+    assert len(np.unique(ids)) > 3
 
 
 def test_the_search_writes_a_score_and_a_code_for_each_token_and_split(compiled: Compiled) -> None:

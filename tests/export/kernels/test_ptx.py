@@ -1,7 +1,7 @@
 """The compiled kernels, as they ship, run by their launch plan in a PTX interpreter, against the NumPy quantizer.
 
 The interpreter raises for an access out of a buffer's bounds or misaligned, a race, a value that nobody wrote, and an
-instruction that it does not know.
+instruction that it does not know. test_compile.py does it for every target.
 """
 
 from __future__ import annotations
@@ -12,51 +12,28 @@ import pytest
 from coda_export.folding import FoldedSearch
 from coda_export.folding.modules import FoldedQuantizer
 from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer, search_tables
-from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
-from coda_runtime.codes.quantizer import NumpyQuantizer
-from tests.export.kernels.cases import golden_quantizer, random_latent, random_quantizer, small_quantizer
+from coda_runtime.backends.ptx import KernelSet
+from tests.export.kernels.cases import (
+    golden_quantizer,
+    random_latent,
+    random_quantizer,
+    reference,
+    run_kernels,
+    small_quantizer,
+)
 from tests.export.kernels.conftest import Compiled
 from tests.golden import Golden
-from tests.runtime.backends.ptx.interpreter.plan import run_plan
-
-H200 = 4 * 132
-"""Blocks of the search that the backend asks for there."""
-
-
-def run(
-    made: tuple[bytes, KernelSet], quantizer: FoldedQuantizer, latent: np.ndarray, programs: int = H200
-) -> np.ndarray:
-    """The ids that the kernels find."""
-    (ptx, kernels), spec, tables = made, quantizer.spec, search_tables(quantizer.search)
-    plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs)
-    arrays = device_tables(kernels, spec, tables, quantizer.search.values.numpy())
-    return run_plan(plan, kernels.modules(ptx), arrays, latent)
 
 
 def compile_for(quantizer: FoldedQuantizer, target: str = DEFAULT_TARGET) -> tuple[bytes, KernelSet]:
     return compile_quantizer(quantizer.spec, search_tables(quantizer.search), targets=(target,))[target]
 
 
-def reference(quantizer: FoldedQuantizer) -> NumpyQuantizer:
-    return NumpyQuantizer(quantizer.spec, search_tables(quantizer.search), quantizer.search.values.numpy())
-
-
-# All of the table in a loop, in two shares, and every chunk on its own.
-@pytest.mark.parametrize("programs", [1, 10, 1000])
-@pytest.mark.parametrize("target", PTX_ISA)
-def test_every_target(target: str, programs: int, compiled: Compiled) -> None:
-    quantizer = small_quantizer()
-    latent = random_latent(quantizer, 2)
-    ids = run(compiled(target), quantizer, latent, programs)
-    np.testing.assert_array_equal(ids, reference(quantizer).ids(latent))
-    assert len(np.unique(ids)) > 3
-
-
 @pytest.mark.parametrize("batch", [1, 3, 5])
 def test_batches_that_fill_no_block(batch: int, compiled: Compiled) -> None:
     quantizer = small_quantizer()
     latent = random_latent(quantizer, batch)
-    np.testing.assert_array_equal(run(compiled("sm80"), quantizer, latent), reference(quantizer).ids(latent))
+    np.testing.assert_array_equal(run_kernels(compiled("sm80"), quantizer, latent), reference(quantizer).ids(latent))
 
 
 @pytest.mark.parametrize("target", ["sm80", "sm100"])
@@ -67,7 +44,7 @@ def test_the_lowest_of_equal_codes_wins(target: str, compiled: Compiled) -> None
     tied = FoldedSearch(search.table[copies], search.values[copies], search.spread, search.eps)
     latent = random_latent(quantizer, 2)
     for programs in (1, 1000):
-        ids = run(compiled(target), FoldedQuantizer(tied, quantizer.spec), latent, programs)
+        ids = run_kernels(compiled(target), FoldedQuantizer(tied, quantizer.spec), latent, programs)
         assert ids.max() < 33
         assert len(np.unique(ids)) > 3
 
@@ -78,9 +55,9 @@ def test_ids_exist_even_where_the_latent_is_not_a_number(target: str, bad: float
     """An id that does not exist would be a load out of the value table's bounds."""
     quantizer = small_quantizer()
     latent = random_latent(quantizer, 2)
-    expected = run(compiled(target), quantizer, latent)
+    expected = run_kernels(compiled(target), quantizer, latent)
     latent[0, :, 1:3] = bad
-    ids = run(compiled(target), quantizer, latent)
+    ids = run_kernels(compiled(target), quantizer, latent)
     assert 0 <= ids.min() <= ids.max() < 100
     np.testing.assert_array_equal(ids[1], expected[1])
 
@@ -88,7 +65,7 @@ def test_ids_exist_even_where_the_latent_is_not_a_number(target: str, bad: float
 @pytest.mark.parametrize("golden", ["mar_v16384"], indirect=True)
 def test_a_golden_case_by_the_kernels_that_ship(golden: Golden) -> None:
     quantizer = golden_quantizer(golden)
-    ids = run(compile_for(quantizer), quantizer, golden.latent[:1])
+    ids = run_kernels(compile_for(quantizer), quantizer, golden.latent[:1])
     np.testing.assert_array_equal(ids, golden.ids[:1])
 
 
@@ -98,7 +75,7 @@ def test_golden_cases_by_every_target(target: str, golden: Golden) -> None:
     """FLUX's up to 13 x 13; its two largest scales take ten times as long as the rest."""
     quantizer = golden_quantizer(golden, None if golden.variant == "mar_v16384" else 7)
     latent = golden.latent[:2]
-    ids = run(compile_for(quantizer, target), quantizer, latent)
+    ids = run_kernels(compile_for(quantizer, target), quantizer, latent)
     np.testing.assert_array_equal(ids, golden.ids[: len(latent), : ids.shape[1]])
 
 
@@ -110,5 +87,5 @@ def test_golden_cases_by_every_target(target: str, golden: Golden) -> None:
 def test_sizes_that_fit_nothing(vocab_size: int, scales: tuple[int, ...], channels: int, target: str) -> None:
     quantizer = random_quantizer(vocab_size, scales, channels, "layer")
     latent = random_latent(quantizer, 2)
-    ids = run(compile_for(quantizer, target), quantizer, latent, 10)
+    ids = run_kernels(compile_for(quantizer, target), quantizer, latent, 10)
     assert (reference(quantizer).step(latent, ids) == ids).mean() >= 0.99
