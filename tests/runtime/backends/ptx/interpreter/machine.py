@@ -241,7 +241,7 @@ class Machine:
         self._groups = self._groups + (1 if mask is None else mask)
 
     def end_groups(self, under_way: int, mask: Array | None) -> None:
-        """End the copies of each lane of the mask but those of its last `under_way` closed groups and of the open one."""
+        """End the copies of each lane of the mask, but for its open group and the last `under_way` closed ones."""
         left = []
         for copy in self._copies:
             due = copy.group < self._groups[copy.lanes] - under_way
