@@ -40,6 +40,8 @@ _TYPES: dict[str, dict[str, str]] = {
         **{"points": "i32", "side": "i32"},
     },
 }
+_APPROXIMATE = re.compile(r"\b[a-z][\w.]*\.(?:approx|full|ftz|tf32)\b[\w.]*")
+"""An instruction of PTX that is not float32 as IEEE defines it."""
 _ALIGNMENT = 16  # bytes, of every buffer and table: what vector loads need
 
 
@@ -118,6 +120,12 @@ def _compile(triton: Any, specialisation: Specialisation, target: str, offset: i
     scratch = metadata.global_scratch_size or metadata.profile_scratch_size or metadata.num_ctas != 1
     if scratch or metadata.num_warps != specialisation.warps or parameters < len(types):
         raise BuildError(f"Triton {triton.__version__} compiled {entry} to ask for more than a plan gives it")
+    approximate = _APPROXIMATE.search(text)
+    if approximate is not None:
+        raise BuildError(
+            f"Triton {triton.__version__} compiled {entry} to {approximate[0]}, and ids need IEEE float32; install the "
+            f"version that was tested: {pip_install('triton', options='--upgrade')}"
+        )
     module = text.encode("ascii")
     kernel = Kernel(
         function=specialisation.function,

@@ -50,7 +50,7 @@ def pool(
     plane = image[:, None] * CHANNELS + channel[None, :]
     pointers = residual + plane[:, :, None] * (SIZE * SIZE) + offset[:, None, :]
     values = tl.load(pointers, mask=inside[:, None, :] & (channel < CHANNELS)[None, :, None], other=0.0)
-    mean = tl.sum(values, 2) / (height * width).to(tl.float32)[:, None]
+    mean = tl.div_rn(tl.sum(values, 2), (height * width).to(tl.float32)[:, None])
     to = rows + token[:, None] * CHANNELS_PADDED + channel[None, :]
     tl.store(to, mean, mask=(token < tokens)[:, None])
 
@@ -88,7 +88,8 @@ def search(
         feature = tl.arange(0, QUERY_PADDED)
         weights = tl.load(spread + channel[:, None] * QUERY_PADDED + feature[None, :])
         query = tl.dot(row, weights, input_precision="ieee") + tl.load(offset + feature)[None, :]
-        std = tl.sqrt(tl.sum(query * query, 1) / QUERY + eps)
+        length = tl.full([BLOCK_TOKENS], QUERY, tl.float32)
+        std = tl.sqrt_rn(tl.div_rn(tl.sum(query * query, 1), length) + eps)
     # Every column keeps its own best over the chunks, so that one reduction at the end is enough.
     best = tl.full([BLOCK_TOKENS, BLOCK_CODES], float("-inf"), tl.float32)
     found = tl.zeros([BLOCK_TOKENS, BLOCK_CODES], tl.int32)

@@ -11,9 +11,14 @@ from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.search import AttentionSearch
 from coda_export.folding import fold_search
 from coda_export.folding.modules import FoldedQuantizer
+from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock
+from coda_export.kernels.tables import search_tables
+from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
+from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.format.spec import Spec
 from tests.export.searches import random_search, weights_of
 from tests.golden import Golden, weight
+from tests.runtime.backends.ptx.interpreter.plan import run_plan
 
 
 def make_spec(vocab_size: int, scales: tuple[int, ...], channels: int) -> Spec:
@@ -37,9 +42,13 @@ def golden_quantizer(golden: Golden, scales: int | None = None) -> FoldedQuantiz
 
 
 def random_quantizer(
-    vocab_size: int = 100, scales: tuple[int, ...] = (1, 3, 4), channels: int = 4, norm: NormType = "rms"
+    vocab_size: int = 100,
+    scales: tuple[int, ...] = (1, 3, 4),
+    channels: int = 4,
+    norm: NormType = "rms",
+    dim: int = 8,
 ) -> FoldedQuantizer:
-    search = random_search(norm, channels, bias=0.3)
+    search = random_search(norm, channels, dim, bias=0.3)
     codes = torch.randn(vocab_size, channels, generator=torch.Generator().manual_seed(1))
     # Values near the size of the residual, which then does not run away from scale to scale.
     for parameter in search.to_v.parameters():
@@ -47,7 +56,34 @@ def random_quantizer(
     return FoldedQuantizer(fold_search(weights_of(search, codes)), make_spec(vocab_size, scales, channels))
 
 
+# One search and one merge, which compile in two seconds; several blocks, splits and chunks of the table all the same.
+SMALL_BLOCKS = Blocks((SearchBlock(16, 32),), (MergeBlock(4, 4),), 16, 16)
+
+
+def small_quantizer() -> FoldedQuantizer:
+    """With all that kernels do: windows of 1, 4 and 8, a LayerNorm's deviation, and sizes that fill no block."""
+    return random_quantizer(100, (1, 3, 5), norm="layer", dim=20)
+
+
 def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:
     spec = quantizer.spec
     shape = (batch, spec.latent_channels, spec.latent_size, spec.latent_size)
     return np.random.default_rng(batch).standard_normal(shape, np.float32)
+
+
+H200 = 4 * 132
+"""Blocks of the search that the backend asks for there."""
+
+
+def run_kernels(
+    made: tuple[bytes, KernelSet], quantizer: FoldedQuantizer, latent: np.ndarray, programs: int = H200
+) -> np.ndarray:
+    """The ids that compiled kernels find in the PTX interpreter, by their plan. Raises PtxError."""
+    (ptx, kernels), spec, tables = made, quantizer.spec, search_tables(quantizer.search)
+    plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs)
+    arrays = device_tables(kernels, spec, tables, quantizer.search.values.numpy())
+    return run_plan(plan, kernels.modules(ptx), arrays, latent)
+
+
+def reference(quantizer: FoldedQuantizer) -> NumpyQuantizer:
+    return NumpyQuantizer(quantizer.spec, search_tables(quantizer.search), quantizer.search.values.numpy())

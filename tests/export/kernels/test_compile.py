@@ -1,7 +1,8 @@
-"""The kernels compiled ahead of time: every target, one PTX file, and nothing in it that would round or write more."""
+"""The kernels compiled ahead of time: every target, one PTX file, nothing in it that rounds or writes more; its ids."""
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import numpy as np
@@ -11,27 +12,26 @@ from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer, sear
 from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, MergeBlock, SearchBlock, specialise
 from coda_runtime.backends.ptx import KernelSet
 from coda_runtime.errors import BuildError, InputError, MissingDependencyError
-from tests.export.kernels.cases import make_spec, random_quantizer
-
-# One search, one merge and one pool: a target compiles in seconds.
-FEW = Blocks((SearchBlock(16, 32),), (MergeBlock(4, 4),), 16, 16)
+from tests.export.kernels.cases import (
+    SMALL_BLOCKS,
+    make_spec,
+    random_latent,
+    random_quantizer,
+    reference,
+    run_kernels,
+    small_quantizer,
+)
+from tests.export.kernels.conftest import Compiled
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-@pytest.fixture(scope="module")
-def compiled() -> dict[str, tuple[bytes, KernelSet]]:
-    pytest.importorskip("triton")
-    quantizer = random_quantizer(100, (4,), norm="layer")
-    return compile_quantizer(quantizer.spec, search_tables(quantizer.search), targets=tuple(PTX_ISA), blocks=FEW)
-
-
 @pytest.mark.parametrize("target", PTX_ISA)
-def test_every_target(compiled: dict[str, tuple[bytes, KernelSet]], target: str) -> None:
-    ptx, kernels = compiled[target]
+def test_every_target(compiled: Compiled, target: str) -> None:
+    ptx, kernels = compiled(target)
     assert (kernels.targets, kernels.ptx_isa) == ((target,), PTX_ISA[target])
     assert KernelSet.from_json(kernels.to_json()) == kernels
-    assert [kernel.function for kernel in kernels.kernels] == ["pool", "search", "merge", "subtract"]
+    assert [kernel.function for kernel in kernels.kernels] == ["pool"] * 3 + ["search", "merge", "subtract"]
     modules = kernels.modules(ptx)
     assert b"".join(modules.values()) == ptx
     for kernel in kernels.kernels:
@@ -42,15 +42,28 @@ def test_every_target(compiled: dict[str, tuple[bytes, KernelSet]], target: str)
         assert re.findall(r"\.reqntid (\d+)", text) == [str(32 * kernel.warps)]
         # Float32 all the way: neither half precision nor a tensor core, which would take TF32.
         assert not re.search(r"\.f16|\.bf16|tf32|mma|tcgen", text)
+        # And as IEEE has it: no division or root that is approximate, no exponential (all are), no denormals cut to 0.
+        assert not re.search(r"\.approx|\.full|\.ftz|\.rz\.f32|\.sat", text)
+        assert ("div.rn.f32" in text) == (kernel.function in ("pool", "search"))
+        assert ("sqrt.rn.f32" in text) == (kernel.function == "search")
         assert "/" not in re.sub(r"//.*", "", text), "a path of the machine that compiled it"
         count = text.count(".param .u64 .ptr .global") + len(re.findall(r"\.param \.[fu]32", text))
         assert count == len(kernel.arguments) + kernel.hidden
 
 
-def test_the_search_writes_a_score_and_a_code_for_each_token_and_split(
-    compiled: dict[str, tuple[bytes, KernelSet]],
-) -> None:
-    ptx, kernels = compiled[DEFAULT_TARGET]
+# All of the table in a loop, in two shares, and every chunk on its own.
+@pytest.mark.parametrize("programs", [1, 10, 1000])
+@pytest.mark.parametrize("target", PTX_ISA)
+def test_every_target_finds_the_reference_s_ids(target: str, programs: int, compiled: Compiled) -> None:
+    quantizer = small_quantizer()
+    latent = random_latent(quantizer, 2)
+    ids = run_kernels(compiled(target), quantizer, latent, programs)
+    np.testing.assert_array_equal(ids, reference(quantizer).ids(latent))
+    assert len(np.unique(ids)) > 3
+
+
+def test_the_search_writes_a_score_and_a_code_for_each_token_and_split(compiled: Compiled) -> None:
+    ptx, kernels = compiled(DEFAULT_TARGET)
     (search,) = kernels.of("search")
     text = kernels.modules(ptx)[search.entry].decode("ascii")
     loop = re.search(r"\$L__BB0_(\d+):.*?bra \t?\$L__BB0_\1;", text, re.DOTALL)
@@ -61,10 +74,10 @@ def test_the_search_writes_a_score_and_a_code_for_each_token_and_split(
     assert len(re.findall(r"st\.global\S*\.b32", text)) == 2
 
 
-def test_the_same_bytes_again(compiled: dict[str, tuple[bytes, KernelSet]]) -> None:
-    quantizer = random_quantizer(100, (4,), norm="layer")
-    again = compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=FEW)
-    assert again == {DEFAULT_TARGET: compiled[DEFAULT_TARGET]}
+def test_the_same_bytes_again(compiled: Compiled) -> None:
+    quantizer = small_quantizer()
+    again = compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=SMALL_BLOCKS)
+    assert again == {DEFAULT_TARGET: compiled(DEFAULT_TARGET)}
 
 
 def test_published_sizes() -> None:
@@ -94,6 +107,19 @@ def test_what_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install .triton>="):
         compile_quantizer(quantizer.spec, tables)
+
+
+@pytest.mark.parametrize(
+    ("name", "instruction"), [("divide", r"div\.full\.f32"), ("root", r"sqrt\.approx\.(ftz\.)?f32")]
+)
+def test_approximate_arithmetic_is_rejected(name: str, instruction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Triton divides unless it is told not to: 2 units in the last place, which may be another token."""
+    pytest.importorskip("triton")
+    quantizer = random_quantizer(20, (2,))
+    kernel = getattr(importlib.import_module("tests.export.kernels.approximate"), name)
+    monkeypatch.setattr("coda_export.kernels.source.pool", kernel)
+    with pytest.raises(BuildError, match=rf"compiled {name} to {instruction}, and ids need IEEE float32; .*triton"):
+        compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=SMALL_BLOCKS)
 
 
 def test_search_tables_are_the_folded_search() -> None:
