@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,7 +110,7 @@ def main() -> None:
         "kernels": compact({name: kernels for name, (_, kernels) in asked.items()}),
     }
     FILE.write_text(text(data), encoding="utf-8")
-    print(f"{FILE}: {', '.join(asked)}")
+    sys.stdout.write(f"{FILE}: {', '.join(asked)}\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The recorded kernels, `kernels.json`, and ONNX Runtime's rule for which of them runs a node.
 
 `python -m tests.cuda_kernels.record` makes the file. Each operator of ONNX that a bundle may hold has rows: the opsets
-from which and up to which a kernel counts, the types it takes by the operator's own names for them, and the releases that
-have it. A row without an end counts for its first opset alone: once ONNX changes the operator, the kernel no longer does
-(https://github.com/microsoft/onnxruntime/issues/26065).
+from which and up to which a kernel counts, the types it takes by the operator's own names for them, and the releases
+that have it. A row without an end counts for its first opset alone: once ONNX changes the operator, the kernel counts
+no more (https://github.com/microsoft/onnxruntime/issues/26065).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Wheel:
         """Run Python with this onnxruntime and one GPU that there is not; return what it printed."""
         paths = [self.site, ROOT, ROOT / "export", ROOT / "runtime"]
         variables = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "LD_LIBRARY_PATH": str(self.stubs)}
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, *arguments],
             env={**os.environ, **variables, "ORT_DISABLE_TELEMETRY": "1"},
             capture_output=True,
@@ -47,13 +47,22 @@ def fetch(release: str, folder: Path) -> Wheel:
     """Download a release from PyPI, 300 MB, unless it is in `folder` already, and make stubs for it."""
     site = folder / release
     if not site.exists():
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps", "--no-cache-dir"]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "download",
+            "-q",
+            "--no-deps",
+            "--no-cache-dir",
+        ]
         packed = folder / f"{release}.download"
         command = [*pip, "--only-binary=:all:", "-d", str(packed), f"onnxruntime-gpu=={release}"]
-        subprocess.run(command, check=True, timeout=900)  # noqa: S603
+        subprocess.run(command, check=True, timeout=900)
         (file,) = packed.glob("*.whl")
         with zipfile.ZipFile(file) as wheel:
-            wheel.extractall(site, [name for name in wheel.namelist() if not name.startswith(_NOT_NEEDED)])  # noqa: S202
+            wheel.extractall(site, [name for name in wheel.namelist() if not name.startswith(_NOT_NEEDED)])
         file.unlink()
     providers = [site / f"onnxruntime/capi/libonnxruntime_providers_{name}.so" for name in ("cuda", "tensorrt")]
     stubs = stub_libraries.build(folder / f"{release}.stubs", providers, stub_libraries.CUDA, ["libcuda.so.1"])
