@@ -1,4 +1,4 @@
-"""A wheel of onnxruntime-gpu, unpacked, and a Python that runs its library on stubs of CUDA's: see tests.stub_libraries.
+"""A wheel of onnxruntime-gpu, unpacked, and a Python that runs its library on stubs of CUDA (tests.stub_libraries).
 
 `libonnxruntime_providers_cuda.so` starts on them, tells its kernels and places graphs. It computes nothing.
 """
