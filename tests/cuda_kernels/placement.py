@@ -29,6 +29,7 @@ def without_kernel(model: onnx.ModelProto, release: Release) -> list[str]:
 
     Raises ValueError where a value's type cannot be told.
     """
+    model = _with_types_of_constants(model)
     for _ in range(_MOST_DEFINITIONS):
         typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         opset = next(entry.version for entry in typed.opset_import if entry.domain in ("", "ai.onnx"))
@@ -46,6 +47,17 @@ def without_kernel(model: onnx.ModelProto, release: Release) -> list[str]:
             return missing
         model = onnx.inliner.inline_selected_functions(typed, sorted(apart), inline_schema_functions=True)
     raise ValueError(f"{sorted(apart)} are still there after {_MOST_DEFINITIONS} times")
+
+
+def _with_types_of_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with a value_info for each initializer: the inliner looks for their types there."""
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    told = {info.name for info in (*out.graph.input, *out.graph.value_info)}
+    for tensor in out.graph.initializer:
+        if tensor.name not in told:
+            out.graph.value_info.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return out
 
 
 def constraint_types(schema: OpSchema, node: onnx.NodeProto, types: Mapping[str, str]) -> dict[str, frozenset[str]]:

@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def _plain(kind: str) -> str:
     return kind[len("tensor(") : -1] if kind.startswith("tensor(") else kind
 
 
-def compact(releases: Mapping[str, Mapping[str, Mapping[str, list[Kernel]]]]) -> dict[str, Any]:
+def compact(releases: Mapping[str, Mapping[str, Mapping[str, Sequence[Kernel]]]]) -> dict[str, Any]:
     """Return the kernels as the file has them: each row once, with the releases that have it."""
     out: dict[str, Any] = {}
     for index, providers in enumerate(releases.values()):

@@ -52,8 +52,9 @@ def read(file: Path = FILE) -> dict[str, Release]:
 
 
 def _kernels(data: Mapping[str, Any], release: int) -> dict[str, dict[str, tuple[Kernel, ...]]]:
-    return {
-        provider: {
+    out: dict[str, dict[str, tuple[Kernel, ...]]] = {}
+    for provider, operators in data["kernels"].items():
+        found = {
             operator: tuple(
                 Kernel(first, last, {name: frozenset(taken.split()) for name, taken in types.items()})
                 for first, last, types, releases in rows
@@ -61,8 +62,8 @@ def _kernels(data: Mapping[str, Any], release: int) -> dict[str, dict[str, tuple
             )
             for operator, rows in operators.items()
         }
-        for provider, operators in data["kernels"].items()
-    }
+        out[provider] = {operator: kernels for operator, kernels in found.items() if kernels}
+    return out
 
 
 def merged(kernels: Iterable[Kernel]) -> list[Kernel]:

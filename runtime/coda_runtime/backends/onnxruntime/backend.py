@@ -92,7 +92,7 @@ class OnnxRuntimeBackend(Backend):
             raise ArtifactError(
                 f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each; export it again"
             )
-        device = _device(ort, session, model, choices, options)
+        device = _device(ort, session, model, choices, options, artifact)
         if choices[0].name in (CUDA, TENSORRT):
             return OrtDeviceSession(ort, session, device, ("cuda", int(choices[0].options["device_id"])))
         if options.reproducible:
@@ -205,7 +205,9 @@ def _load_error(
     return ArtifactError(f"onnxruntime {ort.__version__} cannot load {path} on {where} ({told}); {advice}")
 
 
-def _device(ort: Any, session: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions) -> str:
+def _device(
+    ort: Any, session: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact
+) -> str:
     """Return where the graph runs; with "+cpu" where the caller lets a provider leave more than shapes to the CPU's."""
     device, wanted = choices[0].device, [choice.name for choice in choices]
     if CPU not in wanted[1:]:  # it was made to fail where anything would run there
@@ -220,8 +222,9 @@ def _device(ort: Any, session: Any, model: _Model, choices: Sequence[Choice], op
     if not work:
         return device
     if options.providers is None:
+        other = "export the bundle again" if artifact.part == QUANTIZER.name else "choose another precision"
         raise DeviceError(
             f"{wanted[0]} leaves {', '.join(sorted(work))} of {model.path} to the CPU, activations and all; "
-            f"update onnxruntime: {update}, choose another precision, or name {CPU} after it in providers to allow it"
+            f"update onnxruntime: {update}, {other}, or name {CPU} after it in providers to allow it"
         )
     return f"{device}+cpu"
