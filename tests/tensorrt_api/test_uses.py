@@ -11,7 +11,7 @@ from coda_runtime.build import builder, memory
 from coda_runtime.build.options import HARDWARE
 from coda_runtime.format.precision import PRECISIONS
 from tests.tensorrt_api.surface import RTX, TENSORRT, signatures, surface
-from tests.tensorrt_api.uses import Uses, read, uses
+from tests.tensorrt_api.uses import Uses, elsewhere, read, uses
 
 # Asked for before it is used, or set only where targets are given, which only TensorRT-RTX has.
 RTX_ONLY = {
@@ -53,6 +53,13 @@ def test_all_of_it_is_seen() -> None:
         *("ILayer.type", "LayerType.name", "ITensor.dtype", "DataType.itemsize", "ITimingCache.serialize"),
         *RTX_ONLY,
     }
+
+
+def test_no_other_module_uses_it() -> None:
+    found = elsewhere(surface(RTX))
+    assert found.used == set(), "give the module a line in ROOTS"
+    # Of onnxruntime's and OpenVINO's own modules, which have a function of that name.
+    assert {name.rpartition(": ")[2] for name in found.unseen} == {"library.load_library"}
 
 
 @LIBRARIES

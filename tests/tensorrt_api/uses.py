@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import coda_runtime
 from coda_runtime.backends.tensorrt import backend, engine, executor, inspection, library, messages
 from coda_runtime.build import builder, log, memory, options
 from tests.tensorrt_api.surface import MODULE, Class, Signature, Surface
@@ -69,6 +70,14 @@ def uses(surface: Surface, roots: Mapping[ModuleType, Mapping[str, str]] = ROOTS
     return found
 
 
+def elsewhere(surface: Surface) -> Uses:
+    """Read all other modules of the package, whose names tell nothing."""
+    found, package = Uses(), Path(str(coda_runtime.__file__)).parent
+    for path in sorted(set(package.rglob("*.py")) - {Path(str(module.__file__)) for module in ROOTS}):
+        read(path.read_text(encoding="utf-8"), path.relative_to(package).as_posix(), _OF_ALL, surface, found)
+    return found
+
+
 def read(source: str, file: str, names: Mapping[str, str], surface: Surface, found: Uses) -> None:
     """Read one file's source, whose `names` are as in ROOTS, into `found`."""
     kinds = {name: Value("class" if of == MODULE else "instance", of) for name, of in names.items()}
@@ -115,8 +124,10 @@ class _Reader(ast.NodeVisitor):
                 if self._resolve(target.value) is None:
                     self.visit(target)
             elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                for name, part in zip(target.elts, node.value.elts, strict=True):
-                    self._bind(name, self._resolve(part))
+                # With a star among them the numbers may differ: such names stay unknown.
+                for name, part in zip(target.elts, node.value.elts, strict=False):
+                    if len(target.elts) == len(node.value.elts):
+                        self._bind(name, self._resolve(part))
             else:
                 self._bind(target, value)
 
