@@ -2,8 +2,8 @@
 
 An engine file is JSON: {"onnx": path, "profiles": [[min, opt, max], ...], ...what a test changes}.
 
-tests/tensorrt_api/test_fake.py holds each class to the library's own, of the name in `is_`: methods, their parameters,
-properties and values. What is beside these and TensorRT has not is the fake's own, and stands in `OWN`.
+tests/runtime/backends/tensorrt/test_fake.py holds each class to the library's own, of the name in `is_`: methods, their
+parameters, properties and values. What is beside these and TensorRT has not is the fake's own, and stands in `OWN`.
 """
 
 from __future__ import annotations
