@@ -95,4 +95,5 @@ def _nodes(
 
 
 def _kind(element: int) -> str:
-    return TensorProto.DataType.Name(element).lower()
+    name: str = TensorProto.DataType.Name(element)
+    return name.lower()

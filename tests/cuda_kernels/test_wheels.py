@@ -44,6 +44,19 @@ print(json.dumps(told))
 """
 
 
+_LOAD_FILE = """
+import json, sys
+from pathlib import Path
+from coda_runtime.backends.base import LoadOptions
+from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from tests.runtime import tiny
+folder, name = Path(sys.argv[1]), sys.argv[2]
+artifact = tiny.describe(folder, name)
+session = OnnxRuntimeBackend().load(tiny.alone(folder, artifact), artifact, LoadOptions("cuda"))
+print(json.dumps([session.device, session.nodes()]))
+"""
+
+
 @pytest.fixture(scope="module", params=[next(iter(RELEASES)), [*RELEASES][-1]])
 def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Wheel:
     return fetch(request.param, tmp_path_factory.mktemp("onnxruntime-gpu"))
@@ -76,3 +89,15 @@ def test_what_has_a_kernel_runs_on_the_gpu_and_nothing_else_loads(wheel: Wheel, 
         else:
             assert what == "cuda:0", f"{file}: {more}"
             assert more[table.CUDA] > 100
+
+
+def test_int8_has_its_biases_on_the_gpu(wheel: Wheel, tiny_bundle: Path, tmp_path: Path) -> None:
+    """Left to itself onnxruntime makes int32 of them, with a DequantizeLinear each that has no CUDA kernel."""
+    from coda_export.int8 import quantized_graph
+    from tests.tiny_tokenizers import images
+
+    model = quantized_graph(onnx.load(tiny_bundle / "encoder.fp32.onnx"), images(4).numpy())
+    onnx.save(model, tmp_path / "encoder.int8.onnx")
+    device, nodes = json.loads(wheel.python("-c", _LOAD_FILE, str(tmp_path), "encoder.int8.onnx"))
+    assert device == "cuda:0"
+    assert nodes[table.CUDA] > 100

@@ -16,7 +16,16 @@ ASK = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).ask())"
 def compile_library(folder: Path, name: str, code: str, *flags: str) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "source.c").write_text(code)
-    command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", folder / name, folder / "source.c", *flags]
+    command: list[str | Path] = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        f"-Wl,-soname,{name}",
+        "-o",
+        folder / name,
+        folder / "source.c",
+        *flags,
+    ]
     subprocess.run(command, check=True, timeout=60)
     return folder / name
 

@@ -220,8 +220,9 @@ class _Reader(ast.NodeVisitor):
             if owner is None:
                 return None
             # A name that is known at run time alone is an enum's member here: a test has the tables of these.
-            known = isinstance(name, ast.Constant)
-            return self._member(owner, str(name.value)) if known else Value("instance", owner.of)
+            if not isinstance(name, ast.Constant):
+                return Value("instance", owner.of)
+            return self._member(owner, str(name.value))
         function = self._resolve(node.func)
         if function is None or function.kind not in ("method", "class"):
             return None
@@ -241,7 +242,8 @@ class _Reader(ast.NodeVisitor):
         if len(given) > len(names) or not keywords.keys() <= {*names[len(given) :]}:
             return False
         pairs = [*zip(way.parameters, given, strict=False)]
-        pairs += [(way.parameters[names.index(str(name))], value) for name, value in keywords.items()]
+        by_name = dict(zip(names, way.parameters, strict=True))
+        pairs += [(by_name[str(keyword)], value) for keyword, value in keywords.items()]
         needed = {parameter.name for parameter in way.parameters if not parameter.optional}
         spread = len(given) < len(node.args)
         complete = spread or needed <= {parameter.name for parameter, _ in pairs}

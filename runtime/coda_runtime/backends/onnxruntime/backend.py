@@ -26,6 +26,9 @@ from .session import OrtDeviceSession, OrtRowsSession, OrtSession
 # waking them costs more; but not once the run has ended, where they would hold the cores that the next part needs.
 # benchmarks/bench_spinning.py compares the ways.
 SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_us": "1000"}
+# What onnxruntime makes of scales is meant for its CPU provider. It turns each bias into int32 with a scale too, which
+# no CUDA kernel reads: every convolution would wait for its bias from the CPU.
+_AS_IT_IS = MappingProxyType({"session.disable_quant_qdq": "1"})
 _FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
 
 
@@ -122,8 +125,10 @@ def _open(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
 def _own_options(ort: Any, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Mapping[str, str]:
     """Return the options of a session that its precision asks for. Raises BackendError where it cannot be right."""
     first = choices[0]
-    if not precision_of(artifact.precision).is_integer or first.name in NVIDIA:
+    if not precision_of(artifact.precision).is_integer:
         return {}
+    if first.name in NVIDIA:
+        return _AS_IT_IS
 
     def make(model: bytes, own: Mapping[str, str]) -> Any:
         return _make(ort, _Model(Path("sums.onnx"), model), [first], options, False, own)

@@ -148,6 +148,13 @@ def test_what_is_no_shape_on_the_cpu_is_an_error_for_a_gpu(
     assert session.device == "cuda:0+cpu", "the caller allowed it, and is told"
 
 
+def test_int8_reaches_a_gpu_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/cuda_kernels/test_wheels.py sees why: otherwise each bias comes from the CPU."""
+    fake = _fake(monkeypatch, Pretended)
+    OnnxRuntimeBackend().load(*graphs.write_quantised(tmp_path), LoadOptions("cuda"))
+    assert fake.made[0].settings.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
 def test_an_onnxruntime_that_does_not_tell_is_not_believed(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = tiny.describe(sealed, tiny.FILES[0])
     _fake(monkeypatch, Silent)
