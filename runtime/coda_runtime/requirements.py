@@ -24,7 +24,7 @@ RANGES = {
     "onnx": ">=1.18",
     "onnxruntime": ">=1.23.2,!=1.24.1",
     "onnxruntime-ep-openvino": ">=1.8",
-    "onnxruntime-gpu": ">=1.23.2,!=1.24.1",
+    "onnxruntime-gpu": ">=1.24.4",
     "onnxscript": ">=0.5",
     "openvino": ">=2026.4",
     "peft": ">=0.18",

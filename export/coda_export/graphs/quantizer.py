@@ -12,7 +12,9 @@ from coda_export.graphs.search import add_search, add_tables
 from coda_runtime.format.parts import IDS, LATENT, TensorSpec
 from coda_runtime.format.spec import Spec
 
-QUANTIZER_OPSET = 20
+# ONNX changed Pad in 19 and ReduceMax in 20, and onnxruntime-gpu has CUDA kernels for these from 1.25 and 1.27 on only:
+# an earlier one would take the residual and a step's logits to the CPU in every Scan. All of them have those of 18.
+QUANTIZER_OPSET = 18
 
 
 def both_sides(graph: GraphBuilder, matrix: Tensor, grid: str, channels: int) -> str:

@@ -17,18 +17,18 @@ from ...machine.processors import default_threads, usable_count
 from ...requirements import onnxruntime, pip_install
 from ..base import Backend, LoadOptions
 from . import library, reproducible, sums
+from .placement import placed, work_on_cpu
 from .plugins import OPENVINO, canonical
 from .providers import CPU, CUDA, NVIDIA, TENSORRT, Choice, choose, follow_device, names
-from .session import OrtDeviceSession, OrtRowsSession, OrtSession, placed
+from .session import OrtDeviceSession, OrtRowsSession, OrtSession
 
-# What a shape is computed with, a few integers that onnxruntime keeps on the CPU on purpose. Whatever else ends up
-# there when a GPU was asked for takes the activations along: MAR's encoder took 731 ms for 69 by one normalisation.
-_OF_SHAPES = frozenset({"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Gather", "Identity"})
-_OF_SHAPES |= {"Mul", "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub", "Unsqueeze", "Where"}
 # A bundle is three sessions, each with its own threads. Between two operators these wait busily for the next one, for
 # waking them costs more; but not once the run has ended, where they would hold the cores that the next part needs.
 # benchmarks/bench_spinning.py compares the ways.
 SPINNING = {"session.force_spinning_stop": "1", "session.intra_op.spin_duration_us": "1000"}
+# What onnxruntime makes of scales is meant for its CPU provider. It turns each bias into int32 with a scale too, which
+# no CUDA kernel reads: every convolution would wait for its bias from the CPU.
+_AS_IT_IS = MappingProxyType({"session.disable_quant_qdq": "1"})
 _FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
 
 
@@ -95,7 +95,7 @@ class OnnxRuntimeBackend(Backend):
             raise ArtifactError(
                 f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each; export it again"
             )
-        device = _device(session, path, choices, options)
+        device = _device(ort, session, model, choices, options, artifact)
         if choices[0].name in (CUDA, TENSORRT):
             return OrtDeviceSession(ort, session, device, ("cuda", int(choices[0].options["device_id"])))
         if options.reproducible:
@@ -125,8 +125,10 @@ def _open(ort: Any, model: _Model, choices: Sequence[Choice], options: LoadOptio
 def _own_options(ort: Any, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact) -> Mapping[str, str]:
     """Return the options of a session that its precision asks for. Raises BackendError where it cannot be right."""
     first = choices[0]
-    if not precision_of(artifact.precision).is_integer or first.name in NVIDIA:
+    if not precision_of(artifact.precision).is_integer:
         return {}
+    if first.name in NVIDIA:
+        return _AS_IT_IS
 
     def make(model: bytes, own: Mapping[str, str]) -> Any:
         return _make(ort, _Model(Path("sums.onnx"), model), [first], options, False, own)
@@ -188,7 +190,8 @@ def _load_error(
         )
     if _FALLBACK_DISABLED in str(error):
         try:
-            left = _left_to_cpu(_make(ort, model, choices, options, strict=False))
+            session = _make(ort, model, choices, options, strict=False)
+            left = {node.operator for node in placed(session) or () if node.provider == CPU}
         except Exception:  # it is made only to name the operators
             left = set()
         return DeviceError(
@@ -207,22 +210,26 @@ def _load_error(
     return ArtifactError(f"onnxruntime {ort.__version__} cannot load {path} on {where} ({told}); {advice}")
 
 
-def _left_to_cpu(session: Any) -> set[str]:
-    """Return the operators that run on the CPU provider; empty where this onnxruntime does not tell."""
-    return {operator for provider, operator in placed(session) if provider == CPU}
-
-
-def _device(session: Any, path: Path, choices: Sequence[Choice], options: LoadOptions) -> str:
+def _device(
+    ort: Any, session: Any, model: _Model, choices: Sequence[Choice], options: LoadOptions, artifact: Artifact
+) -> str:
     """Return where the graph runs; with "+cpu" where the caller lets a provider leave more than shapes to the CPU's."""
-    device = choices[0].device
-    if choices[0].name == CPU:
+    device, wanted = choices[0].device, [choice.name for choice in choices]
+    if CPU not in wanted[1:]:  # it was made to fail where anything would run there
         return device
-    heavy = _left_to_cpu(session) - _OF_SHAPES
-    if not heavy:
+    nodes, update = placed(session), pip_install("onnxruntime-gpu", options="--upgrade")
+    if nodes is None and options.providers is None:
+        raise DeviceError(
+            f"onnxruntime {ort.__version__} does not tell what of {model.path} it would run on the CPU; "
+            f"update it: {update}, or name the providers yourself"
+        )
+    work = work_on_cpu(nodes or [], model.data)
+    if not work:
         return device
     if options.providers is None:
+        other = "export the bundle again" if artifact.part == QUANTIZER.name else "choose another precision"
         raise DeviceError(
-            f"{choices[0].name} leaves {', '.join(sorted(heavy))} of {path} to the CPU; "
-            f"update onnxruntime: {pip_install('onnxruntime-gpu', options='--upgrade')}, or choose another precision"
+            f"{wanted[0]} leaves {', '.join(sorted(work))} of {model.path} to the CPU, activations and all; "
+            f"update onnxruntime: {update}, {other}, or name {CPU} after it in providers to allow it"
         )
     return f"{device}+cpu"

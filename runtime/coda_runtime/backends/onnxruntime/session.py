@@ -15,6 +15,7 @@ from ...format.profiles import Batch
 from ...machine.devices import current_cuda_device
 from ..base import DeviceArray
 from .library import SILENT, cause, run_error
+from .placement import placed
 
 # kDLCPU and kDLCUDA of dlpack.h, under onnxruntime's names for them.
 _DLPACK = {"cpu": 1, "cuda": 2}
@@ -25,17 +26,6 @@ _DTYPES = {
     "tensor(int64)": np.int64,
     "tensor(uint8)": np.uint8,
 }
-
-
-def placed(session: Any) -> list[tuple[str, str]]:
-    """Return the provider and the operator of each node of an InferenceSession that was told to record them."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # before 1.24
-        return []
-    return [
-        (part.ep_name, node.op_type)
-        for part in session.get_provider_graph_assignment_info()
-        for node in part.get_nodes()
-    ]
 
 
 class OrtSession:
@@ -72,7 +62,7 @@ class OrtSession:
 
         It is told of providers beside the CPU's alone.
         """
-        return dict(Counter(provider for provider, _ in placed(self._session)))
+        return dict(Counter(node.provider for node in placed(self._session) or ()))
 
     def close(self) -> None:
         """Drop the session, which frees its memory."""

@@ -1,6 +1,9 @@
 """A module with TensorRT's API whose engines are ONNX files, run by onnxruntime on the driver's stand-in's streams.
 
 An engine file is JSON: {"onnx": path, "profiles": [[min, opt, max], ...], ...what a test changes}.
+
+tests/runtime/backends/tensorrt/test_fake.py holds each class to the library's own, of the name in `is_`: methods, their
+parameters, properties and values. What is beside these and TensorRT has not is the fake's own, and stands in `OWN`.
 """
 
 from __future__ import annotations
@@ -21,22 +24,37 @@ TYPES = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": 
 
 
 class Mode(enum.Enum):
+    """TensorIOMode."""
+
     NONE = 0
     INPUT = 1
     OUTPUT = 2
 
 
 class Strategy(enum.Enum):
+    """ExecutionContextAllocationStrategy."""
+
     STATIC = 0
     USER_MANAGED = 2
 
 
 class Kernels(enum.Enum):
+    """DynamicShapesKernelSpecializationStrategy, of TensorRT-RTX."""
+
     LAZY = 0
     EAGER = 1
 
 
+class Form(enum.Enum):
+    """LayerInformationFormat."""
+
+    JSON = 1
+
+
 class ILogger:
+    is_ = "ILogger"
+    OWN = frozenset({"initialised"})
+
     class Severity(enum.Enum):
         INTERNAL_ERROR = 0
         ERROR = 1
@@ -47,6 +65,9 @@ class ILogger:
 
 
 class Context:
+    is_ = "IExecutionContext"
+    OWN = frozenset({"shape", "addresses", "memory", "changes", "pending", "profile", "settled"})
+
     def __init__(self, engine: Engine) -> None:
         assert engine.trt.live is not None
         self.engine = engine
@@ -128,7 +149,30 @@ SCRATCH = 128
 """Bytes of scratch memory for an image of a profile's MAX."""
 
 
+class RuntimeConfig:
+    is_ = "IRuntimeConfig"
+    OWN = frozenset({"strategy"})
+
+    def __init__(self) -> None:
+        self.strategy: Strategy | None = None
+        self.dynamic_shapes_kernel_specialization_strategy = Kernels.LAZY
+
+    def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+
+class EngineInspector:
+    is_ = "EngineInspector"
+    OWN = frozenset[str]()
+
+    def get_engine_information(self, format: Form) -> str:
+        return json.dumps({"Layers": [format.name]})
+
+
 class Engine:
+    is_ = "ICudaEngine"
+    OWN = frozenset({"trt", "session", "names", "real_names", "dtypes", "shapes", "profiles", "compute"})
+
     def __init__(self, trt: Any, told: dict[str, Any]) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -172,13 +216,11 @@ class Engine:
     def device_memory_size_v2(self) -> int:
         return max(map(self.get_device_memory_size_for_profile_v2, range(len(self.profiles))))
 
-    def create_engine_inspector(self) -> Any:
-        return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": [form]}))
+    def create_engine_inspector(self) -> EngineInspector:
+        return EngineInspector()
 
-    def create_runtime_config(self) -> Any:
-        config = SimpleNamespace(strategy=None, dynamic_shapes_kernel_specialization_strategy=Kernels.LAZY)
-        config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
-        return config
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
 
     def create_execution_context(self, strategy: Any) -> Context | None:
         if self.trt.fail_context:
@@ -193,6 +235,8 @@ class Engine:
 
 
 class Runtime:
+    is_ = "Runtime"
+    OWN = frozenset({"trt"})
     trt: Any
 
     def __init__(self, logger: Any) -> None:
@@ -201,8 +245,8 @@ class Runtime:
         self.trt.live = self
         self.engine_host_code_allowed = False
 
-    def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
-        told = json.loads(data)
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
+        told = json.loads(serialized_engine)
         self.trt.host_code.append(self.engine_host_code_allowed)
         if told.get("damaged"):
             self.trt.complain("[runtime.cpp] version tag does not match\nsecond line")
@@ -224,8 +268,8 @@ def make(*, rtx: bool = False, version: str = "11.4.0.106") -> Any:
         ILogger=ILogger,
         TensorIOMode=Mode,
         ExecutionContextAllocationStrategy=Strategy,
-        nptype=lambda dtype: dtype.type,
-        LayerInformationFormat=SimpleNamespace(JSON="json"),
+        nptype=lambda trt_type: trt_type.type,
+        LayerInformationFormat=Form,
         rtx=rtx,
         capturable=True,
         fail_execute="",

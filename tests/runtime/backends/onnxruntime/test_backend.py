@@ -72,7 +72,7 @@ def _fake(monkeypatch: pytest.MonkeyPatch, make: Any) -> SimpleNamespace:
 
 
 class Pretended:
-    """A session on the CPU that says it is CUDA's, and leaves `left` to the CPU."""
+    """A session on the CPU that says it is CUDA's, and leaves `left` to the CPU: operators, of nodes without a name."""
 
     def __init__(self, real: Any, path: str, left: tuple[str, ...] = ()) -> None:
         self.session, self.left = real.InferenceSession(path, providers=[CPU]), left
@@ -84,8 +84,22 @@ class Pretended:
         return [CUDA, CPU]
 
     def get_provider_graph_assignment_info(self) -> list[Any]:
-        nodes = [SimpleNamespace(op_type=op) for op in self.left]
+        nodes = [SimpleNamespace(op_type=op, name="") for op in self.left]
         return [SimpleNamespace(ep_name=CPU, get_nodes=lambda: nodes)]
+
+
+class Silent(Pretended):
+    """As of onnxruntime 1.23, which does not tell what it runs where."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "get_provider_graph_assignment_info":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "get_provider_graph_assignment_info":
+            raise AttributeError(name)
+        return super().__getattr__(name)
 
 
 def test_a_provider_that_does_not_start_is_an_error(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +146,29 @@ def test_what_is_no_shape_on_the_cpu_is_an_error_for_a_gpu(
         OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions("cuda"))
     session = OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions(providers=[CUDA, CPU]))
     assert session.device == "cuda:0+cpu", "the caller allowed it, and is told"
+
+
+def test_int8_reaches_a_gpu_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/cuda_kernels/test_wheels.py sees why: otherwise each bias comes from the CPU."""
+    fake = _fake(monkeypatch, Pretended)
+    OnnxRuntimeBackend().load(*graphs.write_quantised(tmp_path), LoadOptions("cuda"))
+    assert fake.made[0].settings.get_session_config_entry("session.disable_quant_qdq") == "1"
+
+
+def test_an_onnxruntime_that_does_not_tell_is_not_believed(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tiny.describe(sealed, tiny.FILES[0])
+    _fake(monkeypatch, Silent)
+    with pytest.raises(DeviceError, match=r"does not tell what of .* on the CPU; update it: pip install --upgrade"):
+        OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions("cuda"))
+    session = OnnxRuntimeBackend().load(Bundle.open(sealed), artifact, LoadOptions(providers=[CUDA, CPU]))
+    assert session.device == "cuda:0", "the caller named both"
+
+
+def test_a_provider_that_takes_nothing_leaves_all_to_the_cpu(tmp_path: Path) -> None:
+    """Azure's is there, and none of its kernels: a real session of two providers, which tells what it placed."""
+    named = LoadOptions(providers=["AzureExecutionProvider", CPU])
+    session = OnnxRuntimeBackend().load(*graphs.write_convolutions(tmp_path, "fp32"), named)
+    assert session.device == "azure+cpu"
 
 
 def test_no_memory_to_load(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

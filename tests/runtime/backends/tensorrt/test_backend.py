@@ -1,8 +1,7 @@
-"""The backends of engines: what they refuse, what they load, and that they use only what TensorRT has."""
+"""The backends of engines: what they refuse and what they load."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib.util
 import subprocess
@@ -16,9 +15,6 @@ import pytest
 
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.tensorrt import backend as tensorrt_backend
-from coda_runtime.backends.tensorrt import engine as tensorrt_engine
-from coda_runtime.backends.tensorrt import executor as tensorrt_executor
-from coda_runtime.backends.tensorrt import inspection
 from coda_runtime.backends.tensorrt import messages as tensorrt_messages
 from coda_runtime.backends.tensorrt.backend import TensorRTBackend, TensorRTRTXBackend
 from coda_runtime.build.options import BuildOptions
@@ -266,82 +262,6 @@ class TestMessages:
 
 def _nothing() -> Artifact:
     return Artifact("decoder", "tensorrt", "fp32", "x", "0" * 64, 0)
-
-
-# --- What is used of TensorRT is there -------------------------------------------------------------------------------
-
-# Of TensorRT-RTX only, and asked for before it is used.
-RTX_ONLY = {
-    "is_stream_capturable",
-    "DynamicShapesKernelSpecializationStrategy",
-    "dynamic_shapes_kernel_specialization_strategy",
-    "EAGER",
-}
-ROOTS = {"trt", "raw", "context", "config", "runtime", "inspector", "engine", "specialize", "logger"}
-OURS = {
-    *("profiles", "name", "input", "output", "rebuild", "messages", "create_context", "scratch_bytes", "close"),
-}
-MODULES = (tensorrt_backend, tensorrt_engine, tensorrt_executor, tensorrt_messages, inspection)
-
-
-def _used() -> set[str]:
-    """Attributes of TensorRT's objects in the source: what follows the names in ROOTS, and what getattr names."""
-    found: set[str] = set()
-    for module in MODULES:
-        assert module.__file__ is not None
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
-            if isinstance(node, ast.Attribute):
-                chain = _chain(node)
-                starts = [i for i, name in enumerate(chain) if name.lstrip("_") in ROOTS]
-                rest = chain[starts[-1] + 1 :] if starts else []
-                if rest and rest[0] not in OURS:
-                    found.update(rest)
-            elif isinstance(node, ast.Call) and _chain(node.func) == ["getattr"]:
-                found.update(str(name.value) for name in node.args[1:2] if isinstance(name, ast.Constant))
-    return {name for name in found if not name.startswith("__")}
-
-
-def _chain(node: ast.AST) -> list[str]:
-    """The names of `a.b.c`; empty for what does not begin with a name."""
-    if isinstance(node, ast.Attribute):
-        before = _chain(node.value)
-        return [*before, node.attr] if before else []
-    return [node.id] if isinstance(node, ast.Name) else []
-
-
-def _text(package: str) -> bytes:
-    """All of an installed package's code, found without importing it."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip(f"{package} is not installed")
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    files = [*folder.glob("*.so"), *folder.glob("*.pyd"), folder / "__init__.py"]
-    return b"\n".join(file.read_bytes() for file in files)
-
-
-def test_the_test_sees_what_is_used() -> None:
-    used = _used()
-    assert {"set_optimization_profile_async", "get_device_memory_size_for_profile_v2"} <= used
-    assert {"execute_async_v3", "set_device_memory", "deserialize_cuda_engine", "engine_host_code_allowed"} <= used
-    assert {"ILogger", "Severity", "INTERNAL_ERROR", "get_engine_information", "nptype", "USER_MANAGED"} <= used
-    assert used >= RTX_ONLY
-
-
-@pytest.mark.parametrize("package", ["tensorrt_rtx_bindings", "tensorrt_bindings"])
-def test_every_name_used_exists_in_the_library(package: str) -> None:
-    text = _text(package)
-    wanted = _used() if "rtx" in package else _used() - RTX_ONLY
-    assert [name for name in sorted(wanted) if name.encode() not in text] == []
-
-
-def test_rtx_objects_have_the_methods_that_are_used() -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings")
-    objects = (
-        *(trt, trt.Runtime, trt.ICudaEngine, trt.IExecutionContext, trt.IRuntimeConfig, trt.EngineInspector),
-        *(trt.ILogger, trt.ILogger.Severity, trt.TensorIOMode, trt.ExecutionContextAllocationStrategy),
-        *(trt.LayerInformationFormat, trt.DynamicShapesKernelSpecializationStrategy),
-    )
-    assert _used() - {name for thing in objects for name in dir(thing)} == set()
 
 
 def test_rtx_takes_the_logger() -> None:
