@@ -1,0 +1,62 @@
+"""`make docs`: the site in site/, from pages, docstrings, commands and tables. Anything that leads nowhere ends it.
+
+The pages are written into build/docs first, where links to files of the checkout lead to pages that show them, so that
+the site's builder sees plain Markdown alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from docs.generator import check, commands, python_api, schema_page, settings
+from docs.generator.stage import ROOT, LinkError, Stage
+
+PAGES, SITE = ROOT / "build" / "docs", ROOT / "site"
+
+
+def stage(out: Path) -> None:
+    """Write all that the builder reads into a folder, which is emptied first. Raises LinkError."""
+    shutil.rmtree(out, ignore_errors=True)
+    Stage(out).run()
+    reference = out / "reference"
+    reference.mkdir()
+    texts = {
+        **python_api.pages(),
+        "commands": commands.page(),
+        "manifest": schema_page.page(),
+        "training": settings.page(),
+    }
+    for name, text in texts.items():
+        (reference / f"{name}.md").write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "docs" / "manifest.schema.json", reference)
+    shutil.copy(Path(__file__).with_name("site.css"), out)
+
+
+def main() -> int:
+    """Build and check the site; return the exit code."""
+    try:
+        stage(PAGES)
+    except LinkError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    shutil.rmtree(SITE, ignore_errors=True)
+    builder = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(ROOT / "mkdocs.yml")]
+    done = subprocess.run(builder, cwd=ROOT, check=False, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    print(said, end="")  # noqa: T201
+    # What mkdocstrings logs does not count as the builder's own warning.
+    if done.returncode or "ERROR" in said or "WARNING" in said:
+        return done.returncode or 1
+    found = check.problems(SITE)
+    for line in found:
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+    if not found:
+        print(f"{SITE.relative_to(ROOT)}/index.html, {sum(1 for _ in SITE.rglob('*.html'))} pages")  # noqa: T201
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
