@@ -23,16 +23,12 @@ def stage(out: Path) -> None:
     Stage(out).run()
     reference = out / "reference"
     reference.mkdir()
-    texts = {
-        **python_api.pages(),
-        "commands": commands.page(),
-        "manifest": schema_page.page(),
-        "training": settings.page(),
-    }
-    for name, text in texts.items():
+    generated = {"commands": commands.page(), "manifest": schema_page.page(), "training": settings.page()}
+    for name, text in {**python_api.pages(), **generated}.items():
         (reference / f"{name}.md").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "docs" / "manifest.schema.json", reference)
-    shutil.copy(Path(__file__).with_name("site.css"), out)
+    for name in ("site.css", "iframe-worker.js"):
+        shutil.copy(Path(__file__).with_name(name), out)
 
 
 def main() -> int:
@@ -40,21 +36,21 @@ def main() -> int:
     try:
         stage(PAGES)
     except LinkError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return 1
     shutil.rmtree(SITE, ignore_errors=True)
     builder = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "-f", str(ROOT / "mkdocs.yml")]
     done = subprocess.run(builder, cwd=ROOT, check=False, capture_output=True, text=True)
     said = done.stdout + done.stderr
-    print(said, end="")  # noqa: T201
+    print(said, end="")
     # What mkdocstrings logs does not count as the builder's own warning.
     if done.returncode or "ERROR" in said or "WARNING" in said:
         return done.returncode or 1
     found = check.problems(SITE)
     for line in found:
-        print(f"error: {line}", file=sys.stderr)  # noqa: T201
+        print(f"error: {line}", file=sys.stderr)
     if not found:
-        print(f"{SITE.relative_to(ROOT)}/index.html, {sum(1 for _ in SITE.rglob('*.html'))} pages")  # noqa: T201
+        print(f"{SITE.relative_to(ROOT)}/index.html, {sum(1 for _ in SITE.rglob('*.html'))} pages")
     return 1 if found else 0
 
 

@@ -34,9 +34,8 @@ def fenced(text: str) -> str:
         if block and line.strip() and not line.startswith("    "):
             out += _fence(block)
             block = []
-        if not in_fence and line.startswith("    ") and not in_list and (block or not out or not out[-1].strip()):
-            block.append(line)
-        elif block and not line.strip():
+        begins = line.startswith("    ") and not (in_fence or in_list) and (not out or not out[-1].strip())
+        if begins or (block and (line.startswith("    ") or not line.strip())):
             block.append(line)
         else:
             if line.strip() and not line.startswith(" "):
