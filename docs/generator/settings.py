@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 
 from coda_deploy.train.config import TrainConfig
@@ -44,6 +43,4 @@ def _sections(command: str, configuration: Configuration) -> Iterator[str]:
 
 
 def _said(docstring: str) -> str:
-    """Return a docstring as Markdown, without the marks that say what kind of name follows."""
-    text = re.sub(r":[a-z]+:(`[^`]+`)", r"\1", " ".join(docstring.split()))
-    return escaped(text.replace("``", "`"))
+    return escaped(docstring.replace("``", "`"))
