@@ -75,7 +75,7 @@ class Stage:
         folder, name = posixpath.split(path)
         if folder == "docs" and name.endswith(".md"):
             return name
-        if folder.startswith("docs/"):
+        if folder.startswith("docs/") and Path(path).suffix in _COPIED:
             return path.removeprefix("docs/")
         # A builder leaves hidden folders out.
         shown = "/".join(f"dot-{part[1:]}" if part.startswith(".") else part for part in path.split("/"))
