@@ -31,7 +31,7 @@ def page() -> str:
 def escaped(text: str) -> str:
     """Return text that means itself in a cell of a table; what stands between backticks stays code."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    return "".join(part if part.startswith("`") else re.sub(r"([\\*_|<>\[\]])", r"\\\1", part) for part in parts)
+    return "".join(part if part.startswith("`") else _plain(part) for part in parts)
 
 
 def _section(name: str, command: click.Command, level: int) -> Iterator[str]:
@@ -79,6 +79,10 @@ def _options(command: click.Command, context: click.Context) -> list[tuple[str, 
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     records = [option.get_help_record(context) for option in options]
     return [record for record in records if record is not None]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([\\*_|\[\]])", r"\\\1", text.replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def _first(command: click.Command) -> str:

@@ -8,6 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _FOLDERS = {"coda_runtime": "runtime", "coda_export": "export", "coda_deploy": ""}
 
+# What a reader looks for first; the others follow in the order of `__all__`.
+_FIRST = ("load", "Tokenizer", "LoadOptions", "CodaTokenizer", "export_bundle")
+# Found by the search after the pages that explain.
+_HEAD = "---\nsearch:\n  boost: 0.5\n---\n\n"
+
 # page: its title, what it is for, and its modules, whose public names are those of `__all__`, or of this table.
 PAGES: dict[str, tuple[str, str, dict[str, tuple[str, ...]]]] = {
     "coda_runtime": (
@@ -62,11 +67,12 @@ def _file(module: str) -> Path:
 
 
 def _page(title: str, what: str, modules: dict[str, tuple[str, ...]]) -> str:
-    lines = [f"# {title}", "", what, ""]
+    lines = [f"{_HEAD}# {title}", "", what, ""]
     shown: set[str] = set()
     for module, listed in modules.items():
         # A name that two modules have is shown once, where a reader looks first.
         names = [name for name in listed or public_names(module) if name not in shown]
+        names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
         shown |= set(names)
         errors = [name for name in names if name.endswith("Error")]
         for heading, group in ((module, [name for name in names if name not in errors]), ("Errors", errors)):
