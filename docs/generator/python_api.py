@@ -24,8 +24,10 @@ PAGES: dict[str, tuple[str, str, dict[str, tuple[str, ...]]]] = {
             "coda_runtime.parity": (),
             "coda_runtime.bulk": (),
             "coda_runtime.hub.push": ("push", "Pushed"),
-            "coda_runtime.hub.pull": ("pull",),
+            "coda_runtime.hub.pull": ("pull", "Pulled"),
             "coda_runtime.triton": (),
+            "coda_runtime.build.bundle": ("EngineRequest", "add_engines"),
+            "coda_runtime.build.options": ("BuildOptions",),
         },
     ),
     "coda_deploy": (

@@ -19,7 +19,7 @@ from coda_runtime.cli import app
 from docs.generator import check, commands, python_api, schema_page, settings
 from docs.generator.markdown import fenced, relinked
 from docs.generator.stage import NAMED, LinkError, Stage
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, python
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -135,6 +135,18 @@ def test_the_python_api_has_every_public_name() -> None:
             assert {found.rpartition(".")[2] for found in shown} >= set(names), module
     with pytest.raises(LookupError, match=r"coda_runtime\.hub\.pull has no __all__"):
         python_api.public_names("coda_runtime.hub.pull")
+
+
+def test_the_python_api_has_what_pages_import() -> None:
+    shown = set(re.findall(r"^::: (\S+)$", "\n".join(python_api.pages().values()), re.MULTILINE))
+    names = {name.rpartition(".")[2] for name in shown}
+    used = set()
+    for page in PAGES:
+        for node in ast.walk(ast.parse("\n".join(block.text for block in python(page)))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("coda_"):
+                used |= {alias.name for alias in node.names}
+    assert len(used) > 8
+    assert used - names == set()
 
 
 def _all_commands(group: click.Group, name: str) -> list[tuple[str, click.Command]]:
