@@ -40,7 +40,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     shutil.rmtree(SITE, ignore_errors=True)
-    builder = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--clean", "--strict"]
+    builder = [sys.executable, "-m", "mkdocs", "build", "--clean", "--strict"]
     # CONTRIBUTING.md tells what this notice would.
     done = subprocess.run(builder, cwd=ROOT, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     if done.returncode:
