@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MANIFESTS := pyproject.toml runtime/pyproject.toml constraints.txt
-TYPED := coda_deploy export/coda_export runtime/coda_runtime examples $(wildcard benchmarks)
+TYPED := coda_deploy export/coda_export runtime/coda_runtime examples $(wildcard benchmarks docs/generator)
 
 # A stamp is touched last, so that an install which was stopped is done again.
 VENV_STAMP := $(VENV)/.stamp-venv
 DEMO_STAMP := $(VENV)/.stamp-demo
 TEST_STAMP := $(VENV)/.stamp-test
 WEIGHTS_STAMP := $(VENV)/.stamp-weights
+DOCS_STAMP := $(VENV)/.stamp-docs
 
 # constraints.txt goes with every call of pip: it says which torch is taken.
 # --no-build-isolation: both packages are built with the hatchling that constraints.txt names.
@@ -23,7 +24,7 @@ GPU_PARTS := tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings tensorrt-cu12-bin
 	triton==3.9.0 cuda-core cuda-bindings cuda-pathfinder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow shapes slow-tests portability wheels bench format clean
+.PHONY: help demo test slow shapes slow-tests portability docs wheels bench format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1  \t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,7 +39,7 @@ test: $(WEIGHTS_STAMP) ## install everything, then lint, type-check, check the l
 	$(BIN)/lint-imports --no-logo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not gpu and not shapes and not slow"
 
-slow: shapes slow-tests portability ## what takes too long for `make test`: the next three
+slow: shapes slow-tests portability docs ## what takes too long for `make test`: the next four
 
 shapes: $(TEST_STAMP) ## build engines of the full-size tokenizers: minutes, and needs no GPU
 	$(BIN)/pytest -m shapes
@@ -48,6 +49,9 @@ slow-tests: $(WEIGHTS_STAMP) ## tests that take minutes or download: wheels in f
 
 portability: $(WEIGHTS_STAMP) ## ids and images on other processors, in minutes; needs qemu-x86_64 (Debian: qemu-user)
 	$(BIN)/python -m benchmarks.portability $(if $(JSON),--json $(JSON))
+
+docs: $(DOCS_STAMP) ## the documentation as a site in site/, with search; a link that leads nowhere fails
+	$(BIN)/python -m docs.generator.build
 
 wheels: $(TEST_STAMP) ## build both packages into dist/, source archives and wheels, and check them
 	PYTHON=$(BIN)/python .ci/wheels dist
@@ -64,7 +68,7 @@ format: $(TEST_STAMP) ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what the targets made, .venv too
-	rm -rf $(VENV) demo build dist runtime/build runtime/dist .benchmarks .hypothesis .import_linter_cache \
+	rm -rf $(VENV) demo build dist site runtime/build runtime/dist .benchmarks .hypothesis .import_linter_cache \
 		.mypy_cache .pytest_cache .ruff_cache
 
 $(VENV_STAMP):
@@ -91,6 +95,11 @@ $(TEST_STAMP): $(VENV_STAMP) $(MANIFESTS)
 	$(PIP) --no-deps $(GPU_PARTS)
 	@$(BIN)/python tests/torchvision_schemas.py
 	@touch $(DEMO_STAMP) $@
+
+# What builds the site, on top: no test and no command needs it.
+$(DOCS_STAMP): $(TEST_STAMP)
+	$(PIP) --no-build-isolation -e runtime -e '.[docs]'
+	@touch $@
 
 # Not part of the installation: an index that does not have them must not stop `make format`.
 $(WEIGHTS_STAMP): $(TEST_STAMP) coda_deploy/weights/published.py

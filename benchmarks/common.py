@@ -43,7 +43,7 @@ def interleaved_times(
 
 
 def interleaved(candidates: Mapping[str, Run], repeats: int, *, pause: float = 0.0) -> dict[str, float]:
-    """Return the median seconds of each candidate: see :func:`interleaved_times`."""
+    """Return the median seconds of each candidate: see `interleaved_times`."""
     return medians(interleaved_times(candidates, repeats, pause=pause))
 
 

@@ -93,7 +93,7 @@ def export_tokenizer(
     replace: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Export a tokenizer to a bundle at ``out``; see :func:`coda_export.export_bundle`.
+    """Export a tokenizer to a bundle at ``out``; see `coda_export.export_bundle`.
 
     ``tokenizer`` is a folder, a hub id, or ``official:VARIANT``, as ``CodaTokenizer.from_pretrained`` takes it.
 
@@ -144,7 +144,7 @@ def extend_bundle(
     calibration: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Add precisions to a bundle that was exported from ``tokenizer``; see :func:`coda_export.add_precisions`.
+    """Add precisions to a bundle that was exported from ``tokenizer``; see `coda_export.add_precisions`.
 
     Raises ``InputError`` when it was made of another tokenizer.
     """
@@ -197,7 +197,7 @@ def _load_own_tokenizer(bundle: Bundle, tokenizer: str | os.PathLike[str]) -> Co
 def verify_layers(
     bundle: Path, options: LoadOptions, tokenizer: str | os.PathLike[str] | None = None
 ) -> Iterator[PartLayers]:
-    """Compare the layers of a bundle's graphs: see :func:`coda_export.layers.compare_bundle`.
+    """Compare the layers of a bundle's graphs: see `coda_export.layers.compare_bundle`.
 
     ``tokenizer`` is what the bundle was made of, and its own modules what the graphs are compared with; without it they
     are compared with the bundle's fp32 graphs. Raises as that does, and ``InputError`` for another tokenizer.

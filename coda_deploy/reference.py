@@ -12,7 +12,7 @@ from coda_deploy.tokenizer.pixels import to_pixels
 
 
 class TorchReference:
-    """A :class:`coda_export.Reference` over a :class:`CodaTokenizer`, float32, on the CPU."""
+    """A `coda_export.Reference` over a `CodaTokenizer`, float32, on the CPU."""
 
     def __init__(self, tokenizer: CodaTokenizer) -> None:
         self._tokenizer = tokenizer

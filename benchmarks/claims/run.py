@@ -1,7 +1,7 @@
 """Train every variant on the same crops and measure each on photographs that none of them saw.
 
 ``python -m benchmarks.claims.run photos --vae vae --out claims.json``, with ``photos`` from
-:mod:`coda_deploy.sample.recipe` and ``vae`` from ``coda train-vae --config sample``; LPIPS reads what
+`coda_deploy.sample.recipe` and ``vae`` from ``coda train-vae --config sample``; LPIPS reads what
 ``coda weights lpips`` brings. Each variant is trained once a seed. A run is written when it is complete, and the same
 command goes on with those that are missing. Costs are CPU seconds of the training alone, so that other load on the
 machine does not change them.

@@ -38,7 +38,7 @@ class NearestSearch(nn.Module):
         return torch.cat([(_queries(rows) @ keys.T).argmax(-1) for rows in latent.split(512)])
 
     def forward(self, latent: Tensor, keys: Tensor, values: Tensor) -> Found:
-        """Do as :meth:`AttentionSearch.forward`; the entropy is that of softmax(-|t - e|^2 / temperature)."""
+        """Do as `AttentionSearch.forward`; the entropy is that of softmax(-|t - e|^2 / temperature)."""
         queries = _queries(latent)
         ids, _, entropy, mean = choose(queries, keys, values, 1.0, ENTROPY_TEMPERATURE)
         hard = F.embedding(ids, values)

@@ -10,7 +10,7 @@ from coda_runtime.backends.base import LoadOptions
 
 
 def parity(bundle: Path, tokenizer: str, images: Path | None = None) -> dict[str, Any]:
-    """Return {artifact file: {backend: numbers}}; see :func:`coda_deploy.export.verify_parity`."""
+    """Return {artifact file: {backend: numbers}}; see `coda_deploy.export.verify_parity`."""
     from coda_deploy.evaluate.devices import threads_of_quota
     from coda_deploy.export import verify_parity
 
@@ -23,7 +23,7 @@ def layers(
 ) -> list[dict[str, Any]]:
     """Return each part's comparison as JSON, with the ``problem`` it fails by or None.
 
-    See :func:`coda_deploy.export.verify_layers`.
+    See `coda_deploy.export.verify_layers`.
     """
     from coda_deploy.evaluate.devices import threads_of_quota
     from coda_deploy.export import verify_layers

@@ -72,7 +72,7 @@ class Inception:
     """
 
     def __init__(self, weights: str | os.PathLike[str] | None, device: torch.device) -> None:
-        """Load ``weights``, a file; None looks where :func:`find_weights` does.
+        """Load ``weights``, a file; None looks where `find_weights` does.
 
         Raises ``MissingDependencyError`` without torch-fidelity, ``WeightsError`` where the file is missing, damaged
         or another network's.

@@ -35,7 +35,7 @@ class Learned:
 
 
 def lpips(weights: Weights, device: torch.device, net: Net = "vgg") -> Learned:
-    """Load LPIPS (arXiv 1801.03924) over ``net`` from ``weights``, a file; None looks where :class:`Lpips` does.
+    """Load LPIPS (arXiv 1801.03924) over ``net`` from ``weights``, a file; None looks where `Lpips` does.
 
     Raises ``MissingDependencyError``, ``WeightsError``.
     """
@@ -44,7 +44,7 @@ def lpips(weights: Weights, device: torch.device, net: Net = "vgg") -> Learned:
 
 
 def dists(weights: Weights, device: torch.device) -> Learned:
-    """Load DISTS (arXiv 2004.07728); ``weights`` is a file of VGG-16's, None looks where :class:`Dists` does.
+    """Load DISTS (arXiv 2004.07728); ``weights`` is a file of VGG-16's, None looks where `Dists` does.
 
     Raises ``WeightsError``.
     """

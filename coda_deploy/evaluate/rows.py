@@ -9,7 +9,7 @@ from coda_runtime.report.words import count, share
 
 
 def quality_columns(found: Evaluation) -> list[str]:
-    """Return the headings of :func:`quality_rows`."""
+    """Return the headings of `quality_rows`."""
     against = ["compared with", "difference"] if found.other else []
     return ["", "tokens", *against, *(["continuous VAE"] if found.continuous else []), "better is"]
 
@@ -47,7 +47,7 @@ def _cell(metric: Metric, side: Quality) -> str:
 
 
 def scale_columns(found: Evaluation) -> list[str]:
-    """Return the headings of :func:`scale_rows`."""
+    """Return the headings of `scale_rows`."""
     agreement = ["equal tokens"] if found.against else []
     return ["scale", "tokens", "codes seen", "perplexity", *agreement]
 

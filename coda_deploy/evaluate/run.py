@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         target: the tokenizer or bundle.
-        source: the images, from :func:`coda_deploy.data.open_source`; unreadable ones are skipped and counted.
+        source: the images, from `coda_deploy.data.open_source`; unreadable ones are skipped and counted.
         metrics: what to compute.
         against: another one, whose ids of the same images are compared.
         data: what the images are called in the result.

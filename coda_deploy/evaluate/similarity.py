@@ -60,7 +60,7 @@ def ms_ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
     """Compute MS-SSIM of each pair of uint8 [B, H, W, 3], at most 1: float64 [B].
 
     Wang, Simoncelli and Bovik 2003 (doi:10.1109/ACSSC.2003.1292216), by torchmetrics, with the window of
-    :func:`ssim_per_image`; at the last scale windows reach over the border into a mirrored image. Images that are too
+    `ssim_per_image`; at the last scale windows reach over the border into a mirrored image. Images that are too
     small for its five scales are compared over the first of them, whose weights are divided by their sum. Raises
     ``InputError`` for images under 11 pixels.
     """

@@ -29,7 +29,7 @@ class Dists(nn.Module):
     """
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, *, option: str = "lpips_weights") -> None:
-        """Load VGG-16's ``weights``, a file as :class:`coda_deploy.perception.Lpips` takes it, and DISTS' own.
+        """Load VGG-16's ``weights``, a file as `coda_deploy.perception.Lpips` takes it, and DISTS' own.
 
         Raises ``WeightsError`` where either is missing, damaged or another network's.
         """

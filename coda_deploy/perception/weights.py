@@ -43,7 +43,7 @@ def find_weights(
         hub: a Hugging Face repository and the file in it, kept in the hub's cache.
         url: an address, asked when the hub does not deliver; the file is then kept in PyTorch's cache.
         option: how the user names ``given``, for messages.
-        stored: its name in :data:`coda_deploy.weights.PUBLISHED`, where `coda weights` has it.
+        stored: its name in `coda_deploy.weights.PUBLISHED`, where `coda weights` has it.
 
     Raises:
         WeightsError: ``given`` is not a file, or none of the places has the weights; what `coda weights` stored was

@@ -196,7 +196,7 @@ class CodaTokenizer(nn.Module):
     def decode(self, ids: Tensor) -> Tensor:
         """Turn ids [B, n], whole scales (n = L is all), into images [B, 3, H, W] in about [-1, 1], not clamped.
 
-        Raises ``InputError`` as :meth:`embed` does.
+        Raises ``InputError`` as `embed` does.
         """
         with torch.no_grad():
             return self.decode_latent(self.embed(ids))

@@ -47,7 +47,7 @@ class OptimSection(AdamSection):
 
 @dataclass(frozen=True)
 class LossSection(ImageLossSection):
-    """With the quantizer's own terms, and what the first scales show: see :mod:`coda_deploy.train.prefix`."""
+    """With the quantizer's own terms, and what the first scales show: see `coda_deploy.train.prefix`."""
 
     vq: float = 1.0
     entropy: float = 0.05
@@ -56,7 +56,7 @@ class LossSection(ImageLossSection):
 
 @dataclass(frozen=True)
 class WarmupSection:
-    """The quantizer alone, on cached latents, before anything else: see :mod:`coda_deploy.train.warmup`.
+    """The quantizer alone, on cached latents, before anything else: see `coda_deploy.train.warmup`.
 
     `images` 0 leaves it out. `rounds` of seeding by Lloyd's algorithm, then `steps` of gradient descent. `equalise`,
     with or without the rest, first changes the basis of the latent, so that an error costs the same in pixels in every

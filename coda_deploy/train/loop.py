@@ -75,7 +75,7 @@ def run(
 ) -> Metrics:
     """Train what ``make`` gives, from the newest checkpoint where ``resume`` is set; returns the last line of figures.
 
-    Raises what :func:`coda_deploy.train.trainer.train` does.
+    Raises what `coda_deploy.train.trainer.train` does.
     """
     folder = Path(out)
     _newest(folder, resume)

@@ -92,7 +92,7 @@ class ImageTerms(NamedTuple):
 
 
 class Objective:
-    """Weighs the terms of :class:`ImageLossSection`; ``lpips`` and ``critic`` may be None where their weight is 0."""
+    """Weighs the terms of `ImageLossSection`; ``lpips`` and ``critic`` may be None where their weight is 0."""
 
     def __init__(self, weights: ImageLossSection, lpips: nn.Module | None, critic: Critic | None) -> None:
         self.weights, self.lpips, self.critic = weights, lpips, critic

@@ -38,7 +38,7 @@ def held(out: Path) -> Iterator[Path]:
 def check_apart(out: Path, data: str | os.PathLike[str]) -> None:
     """Raise ``DataError`` where the images are what a run in ``out`` writes.
 
-    ``out`` inside the images is seen when they are searched: see :func:`coda_deploy.data.open_source`.
+    ``out`` inside the images is seen when they are searched: see `coda_deploy.data.open_source`.
     """
     given = Path(data).resolve()
     for name in (SAMPLES, FOLDER):

@@ -27,7 +27,7 @@ C = TypeVar("C", bound="Configuration")
 
 @dataclass(frozen=True)
 class DataSection:
-    """How images are cut: see :class:`coda_deploy.data.Crop`. `zoom_max` 0 leaves the zoom fixed.
+    """How images are cut: see `coda_deploy.data.Crop`. `zoom_max` 0 leaves the zoom fixed.
 
     `color` says what becomes of their colour profiles: "stored" ignores them, "srgb" converts by them.
     """

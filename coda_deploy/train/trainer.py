@@ -36,7 +36,7 @@ def train(
 ) -> Metrics:
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
-    ``data`` is whatever :func:`coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
+    ``data`` is whatever `coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
     the configuration's. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is none.
     Start it under torchrun or ``accelerate launch`` for many processes.
     Images that cannot be read are named and replaced by the next one; without ``skip_bad`` the first ends the run.

@@ -64,7 +64,7 @@ class Package:
 class Published:
     """One network's weights: ``member`` of ``package``, of at most ``limit`` bytes, read by ``read``.
 
-    ``digest`` is :func:`digest` of what must come out.
+    ``digest`` is `digest` of what must come out.
     """
 
     name: str

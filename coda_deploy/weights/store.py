@@ -46,7 +46,7 @@ def command_for(name: str) -> str:
 
 
 def read_stored(name: str) -> State:
-    """Return the tensors of :func:`path_of`. Raises ``WeightsError`` unless they are those that were published."""
+    """Return the tensors of `path_of`. Raises ``WeightsError`` unless they are those that were published."""
     path = path_of(name)
     state = read_state(path)
     if digest(state) != PUBLISHED[name].digest:

@@ -63,7 +63,7 @@ def add_precisions(
 
     What the bundle has stays as it is: its quantizer, with which the new graphs are measured, its tables, its engines,
     its default precision. ``engines`` are built for the new precisions; ``kernels`` are compiled where it has none.
-    The rest is as for :func:`coda_export.export_bundle`. The bundle is verified first.
+    The rest is as for `coda_export.export_bundle`. The bundle is verified first.
 
     Raises as that does, and ``InputError`` for a precision that the bundle has or a tokenizer of another shape,
     ``BundleError`` for a bundle that is broken.

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from docs.generator.markdown import PROGRAMS
+
 ROOT = Path(__file__).parents[2]
 # What a clone does not hold, and test data, whose pages show nothing to type.
-_LEFT_OUT = {"demo", "dist", "build", "node_modules", "tests"}
+_LEFT_OUT = {"demo", "dist", "build", "node_modules", "site", "tests"}
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _COMMENT = re.compile(r"\s+#(?![^'\"]*['\"]\s*$)\s.*$")
-# The first words of what a reader types into a shell.
-PROGRAMS = ("coda", "curl", "docker", "for", "git", "hf", "make", "mkdir", "pip", "python", "split", "torchrun")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 
 from coda_runtime.cli import app
 from coda_runtime.requirements import DEPLOY_EXTRAS, ENGINE_EXTRAS, RUNTIME_EXTRAS
-from tests.docs.pages import PROGRAMS, ROOT, Line, commands, pages
+from docs.generator.markdown import PROGRAMS
+from tests.docs.pages import ROOT, Line, commands, pages
 
 EXTRAS = {"runtime": RUNTIME_EXTRAS, ".": {**ENGINE_EXTRAS, **DEPLOY_EXTRAS}}
 EXTRAS |= {"coda_runtime": EXTRAS["runtime"], "coda_deploy": EXTRAS["."]}

@@ -29,7 +29,7 @@ def train_vae(
     """Train a VAE, and leave a diffusers folder at ``out``, as ``coda train --vae`` takes it.
 
     It begins with the weights of ``vae``, a folder or hub id, or with random ones. ``data``, ``resume``, ``skip_bad``,
-    what is returned and what is raised are those of :func:`coda_deploy.train.trainer.train`.
+    what is returned and what is raised are those of `coda_deploy.train.trainer.train`.
     """
     return run(lambda context: _VaeTraining(config, vae, context), config, data, out, resume=resume, skip_bad=skip_bad)
 

@@ -21,7 +21,7 @@ Child = str | Iterable[str]
 def el(name: str, /, *children: Child, **attributes: object) -> Markup:
     """Return one element. ``class_="x"`` is class, ``stroke_width=2`` is stroke-width; None and False leave it out.
 
-    Children are strings (escaped unless :class:`Markup`) or iterables of them.
+    Children are strings (escaped unless `Markup`) or iterables of them.
     """
     head = name + "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_value(value))}"'
