@@ -67,8 +67,8 @@ TARGETS = (
 def steady(runs: Sequence[Run]) -> list[Run]:
     """Return the runs that nothing disturbed, at that speed of the machine at which every pipeline ran most often.
 
-    Of speeds at which they ran equally often, the highest. A pipeline may be left with none. Of a process's two products
-    the faster one tells the speed: threads of the pipeline itself that still wait busily slow one down, never both.
+    Of speeds at which they ran equally often, the highest. A pipeline may be left with none. Of a process's two
+    products the faster one tells the speed: threads of the pipeline itself that still wait busily slow one down.
     """
     quiet = [run for run in runs if run["others"] <= OTHERS]
     names = {run["pipeline"] for run in runs}

@@ -10,7 +10,6 @@ in turn; on a busy machine they mean little. What needs a library that is not in
 from __future__ import annotations
 
 import argparse
-import functools
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def _in(**options: object) -> Make:
 
 
 def _by(method: str, **options: float) -> Make:
-    return functools.partial(int8_ways.calibrated, method=method, **options)
+    return lambda graph, inputs: int8_ways.calibrated(graph, inputs, method, **options)
 
 
 VARIANTS = (

@@ -79,7 +79,8 @@ def _channel_means(model: onnx.ModelProto, node: str, inputs: Array) -> Array:
     copy.graph.node.append(helper.make_node("GlobalAveragePool", [output], ["mean"]))
     del copy.graph.output[:]
     copy.graph.output.append(helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, None))
-    return runner(copy)(inputs).mean(axis=(0, 2, 3))
+    means: Array = runner(copy)(inputs).mean(axis=(0, 2, 3))
+    return means
 
 
 def fitted(exact: Run, made: Run, inputs: Array) -> Run:
@@ -95,7 +96,7 @@ def fitted(exact: Run, made: Run, inputs: Array) -> Run:
 
 
 def by_nncf(model: onnx.ModelProto, inputs: Array) -> onnx.ModelProto:
-    """Return Intel's own: every operator that it takes, with its fast correction of biases. Raises ImportError without nncf."""
+    """Return Intel's own: every operator that it takes, biases corrected. Raises ImportError without nncf."""
     nncf = import_module("nncf")
     nncf.set_log_level(logging.ERROR)
     rows = nncf.Dataset([{model.graph.input[0].name: row[None]} for row in inputs])

@@ -19,7 +19,7 @@ from .errors import DeviceError, MissingDependencyError, OutputError, one_line
 from .format.precision import precision_of
 from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntime_conflict
 from .machine.processors import describe_cpu, instructions_for
-from .requirements import ENGINE_LIBRARIES, how_to_install, installed_version, needed, pip_install
+from .requirements import ENGINE_LIBRARIES, ONNXRUNTIME_GPU, how_to_install, installed_version, needed, pip_install
 
 _OPTIONAL = ("pillow", "click", "rich", "huggingface_hub")
 _OF_COMMANDS = {"kserve": ("serve", "coda serve"), "ray": ("bulk", "coda tokenize")}
@@ -168,7 +168,7 @@ def _nvidia() -> dict[str, Any]:
 
 def _advise(report: dict[str, Any]) -> list[str]:
     ort, has_gpu = report["onnxruntime"], report["nvidia"]["devices"] > 0
-    wanted = "onnxruntime-gpu" if has_gpu else "onnxruntime"
+    wanted = ONNXRUNTIME_GPU if has_gpu else "onnxruntime"
     advice = []
     if onnxruntime_conflict():
         advice.append(

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 OWN = ("coda-runtime", "coda-deploy")
 
+ONNXRUNTIME_GPU = "onnxruntime-gpu[cuda,cudnn]"
+"""By itself it brings neither CUDA nor cuDNN, and its provider does not start."""
+
 RANGES = {
     "accelerate": ">=1.2",
     "click": ">=8.1",
@@ -24,7 +27,7 @@ RANGES = {
     "onnx": ">=1.18",
     "onnxruntime": ">=1.23.2,!=1.24.1",
     "onnxruntime-ep-openvino": ">=1.8",
-    "onnxruntime-gpu": ">=1.24.4",
+    ONNXRUNTIME_GPU: ">=1.24.4",
     "onnxscript": ">=0.5",
     "openvino": ">=2026.4",
     "peft": ">=0.18",
@@ -50,7 +53,7 @@ RANGES = {
 
 ENGINE_EXTRAS = {
     "cpu": ("onnxruntime",),
-    "gpu": ("onnxruntime-gpu",),
+    "gpu": (ONNXRUNTIME_GPU,),
     "openvino": ("openvino", "onnxruntime"),
     "openvino-plugin": ("onnxruntime", "onnxruntime-ep-openvino"),
     "tensorrt": ("tensorrt", "cuda-core", "cuda-bindings"),

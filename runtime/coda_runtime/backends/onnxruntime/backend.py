@@ -14,7 +14,7 @@ from ...format.manifest import Artifact
 from ...format.parts import QUANTIZER
 from ...format.precision import precision_of
 from ...machine.processors import default_threads, usable_count
-from ...requirements import onnxruntime, pip_install
+from ...requirements import ONNXRUNTIME_GPU, onnxruntime, pip_install
 from ..base import Backend, LoadOptions
 from . import library, reproducible, sums
 from .placement import placed, work_on_cpu
@@ -217,7 +217,7 @@ def _device(
     device, wanted = choices[0].device, [choice.name for choice in choices]
     if CPU not in wanted[1:]:  # it was made to fail where anything would run there
         return device
-    nodes, update = placed(session), pip_install("onnxruntime-gpu", options="--upgrade")
+    nodes, update = placed(session), pip_install(ONNXRUNTIME_GPU, options="--upgrade")
     if nodes is None and options.providers is None:
         raise DeviceError(
             f"onnxruntime {ort.__version__} does not tell what of {model.path} it would run on the CPU; "

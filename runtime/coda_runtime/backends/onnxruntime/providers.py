@@ -15,7 +15,7 @@ from ...format.precision import precision_of
 from ...io.json_fields import parse_json
 from ...machine.devices import count_cuda_devices
 from ...machine.processors import default_threads, describe_cpu
-from ...requirements import pip_install
+from ...requirements import ONNXRUNTIME_GPU, pip_install
 from ..base import LoadOptions
 from .library import conflict_advice, preload_cuda
 from .plugins import (
@@ -224,7 +224,7 @@ def _missing(ort: Any, name: str, options: LoadOptions, available: Sequence[str]
         return DeviceError(f"{text}: {conflict}")
     return DeviceError(
         f'{text}; pass device="cpu", or on a machine with an NVIDIA GPU: '
-        f"pip uninstall -y onnxruntime && {pip_install('onnxruntime-gpu')}"
+        f"pip uninstall -y onnxruntime && {pip_install(ONNXRUNTIME_GPU)}"
     )
 
 
