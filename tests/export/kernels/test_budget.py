@@ -34,11 +34,7 @@ BUDGETS = {
     ("sm90", "sm80"): Budget((160, 176), (3, 2)),
     ("sm100", "sm80"): Budget((160, 176), (3, 2)),
     ("sm120", "sm80"): Budget((160, 176), (3, 2)),
-    ("sm86", "sm86"): Budget((160, 168), (3, 3)),
-    ("sm89", "sm89"): Budget((160, 168), (3, 3)),
-    ("sm90", "sm90"): Budget((168, 168), (3, 3)),
-    ("sm100", "sm100"): Budget((168, 168), (3, 3)),
-    ("sm120", "sm120"): Budget((168, 168), (3, 3)),
+    **{(gpu, gpu): Budget((168, 168), (3, 3)) for gpu in ("sm86", "sm89", "sm90", "sm100", "sm120")},
 }
 USUAL = ("sm80", "sm90", "sm120")
 """What is checked at every change, on PTX for sm80; the rest is slow."""

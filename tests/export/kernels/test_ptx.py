@@ -74,9 +74,9 @@ def test_a_golden_case_by_the_kernels_that_ship(golden: Golden) -> None:
 def test_golden_cases_by_every_target(target: str, golden: Golden) -> None:
     """FLUX's up to 13 x 13; its two largest scales take ten times as long as the rest."""
     quantizer = golden_quantizer(golden, None if golden.variant == "mar_v16384" else 7)
-    latent = golden.latent[:2]
+    latent = golden.latent[:1]
     ids = run_kernels(compile_for(quantizer, target), quantizer, latent)
-    np.testing.assert_array_equal(ids, golden.ids[: len(latent), : ids.shape[1]])
+    np.testing.assert_array_equal(ids, golden.ids[:1, : ids.shape[1]])
 
 
 @pytest.mark.slow

@@ -128,12 +128,13 @@ class Words:
             np.where(self._block(before) == block, _SEVERAL - block, _EVERYBODY),
         )
         whose[at], epochs[at] = new, when
-        beaten = whose[at] != new
+        # Of lanes that used one word at once, the last one stands there now.
+        stands = whose[at]
+        beaten = stands != new
         if beaten.any():
             places, blocks = at[beaten], block[beaten]
-            whose[places] = np.where(whose[places] == _EVERYBODY, _EVERYBODY, _SEVERAL - blocks)
-            others = self._block(whose[places]) != blocks
-            whose[places[others]] = _EVERYBODY
+            whose[places] = _SEVERAL - blocks
+            whose[places[self._block(stands[beaten]) != blocks]] = _EVERYBODY
 
     def _block(self, whose: Array) -> Array:
         return np.where(whose >= 0, whose // self._threads, _SEVERAL - whose)

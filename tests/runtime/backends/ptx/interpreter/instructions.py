@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.runtime.backends.ptx.interpreter.arithmetic import RAW, TYPES, Array, convert, operation
-from tests.runtime.backends.ptx.interpreter.faults import DivergenceError, UnknownPtxError
+from tests.runtime.backends.ptx.interpreter.faults import UnknownPtxError
 from tests.runtime.backends.ptx.interpreter.operands import CHUNK, Step, address_of, check, elements_of, immediate
 from tests.runtime.backends.ptx.interpreter.parse import Address, Instruction, Module
 from tests.runtime.backends.ptx.interpreter.warp import matrix, reduce, shuffle
@@ -46,15 +46,22 @@ def _arithmetic(module: Module, instruction: Instruction) -> Step:
 
 
 def _mov(module: Module, instruction: Instruction, kind: str) -> Step:
+    """Copy, or pack two halves, or unpack them. A half may be one that has no value, where nobody uses it."""
     to, source = instruction.operands
     half = {"b64": "b32", "b32": "b16"}[kind]
     if isinstance(source, tuple):
-        low, high = (check(module, operand, half) for operand in source)
+        parts = [check(module, operand, half) for operand in source]
         check(module, to, kind)
 
         def pack(machine: Machine, mask: Array | None) -> None:
-            parts = np.broadcast_arrays(machine.read(low, half, mask), machine.read(high, half, mask))
-            machine.write(str(to), kind, np.stack(parts, -1), mask)
+            empty = [mask is None and machine.empty(part) for part in parts]
+            values = [
+                np.zeros(1, RAW[half]) if nothing else machine.read(part, half, mask)
+                for part, nothing in zip(parts, empty, strict=True)
+            ]
+            machine.write(str(to), kind, np.stack(np.broadcast_arrays(*values), -1), mask)
+            if any(empty):
+                machine.hollow[str(to)] = empty
 
         return pack
     if isinstance(to, tuple):
@@ -62,10 +69,15 @@ def _mov(module: Module, instruction: Instruction, kind: str) -> Step:
         check(module, source, kind)
 
         def unpack(machine: Machine, mask: Array | None) -> None:
-            parts = np.ascontiguousarray(machine.read(source, kind, mask)).view(RAW[half]).reshape(-1, 2)
+            empty = machine.hollow.pop(str(source), [False, False])
+            values = np.ascontiguousarray(machine.read(str(source), kind, mask)).view(RAW[half]).reshape(-1, 2)
             for place, register in enumerate(halves):
-                if register != "_":
-                    machine.write(register, half, parts[:, place], mask)
+                if register != "_" and not empty[place]:
+                    machine.write(register, half, values[:, place], mask)
+                elif register != "_":
+                    machine.clear(register)
+            if any(empty):
+                machine.hollow[str(source)] = empty
 
         return unpack
     return _arithmetic(module, instruction)
@@ -152,32 +164,18 @@ def _copy(module: Module, instruction: Instruction) -> Step:
             read = address(machine, mask)[reading]
             data[reading] = machine.memory.load(read, CHUNK, lane[reading], epoch[reading])
         machine.shared.owe(where, CHUNK, lane, epoch)
-        machine.copies.append((where, data, lanes))
+        machine.start_copy(where, data, lanes)
 
     return copy
 
 
 def _commit(module: Module, instruction: Instruction) -> Step:
-    def commit(machine: Machine, mask: Array | None) -> None:
-        if mask is not None:
-            raise DivergenceError("some threads close a group of copies")
-        machine.groups.append(machine.copies)
-        machine.copies = []
-
-    return commit
+    return lambda machine, mask: machine.close_group(mask)
 
 
 def _wait(module: Module, instruction: Instruction) -> Step:
     under_way = int(immediate(str(instruction.operands[0]), "u32")[0])
-
-    def wait(machine: Machine, mask: Array | None) -> None:
-        if mask is not None:
-            raise DivergenceError("some threads wait for copies")
-        while len(machine.groups) > under_way:
-            for where, data, lanes in machine.groups.pop(0):
-                machine.shared.store(where, data, machine.lane[lanes], machine.epoch[lanes], owed=True)
-
-    return wait
+    return lambda machine, mask: machine.end_groups(under_way, mask)
 
 
 def _barrier(module: Module, instruction: Instruction) -> Step:

@@ -7,6 +7,7 @@ thread, counted over all blocks of the launch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -75,6 +76,20 @@ class Program:
             Machine(self, blocks, grid, shared, parameters, memory).run()
 
 
+@dataclass(frozen=True)
+class Copy:
+    """An asynchronous copy under way: for each lane the shared address, the data, uint32 [lanes, 4], and its group."""
+
+    where: Array
+    data: Array
+    lanes: Array
+    group: Array
+
+    def only(self, which: Array) -> Copy:
+        """Return the part of some lanes."""
+        return Copy(self.where[which], self.data[which], self.lanes[which], self.group[which])
+
+
 class Machine:
     """Some blocks of a launch. A register is an array of one value for every lane, or of one for all."""
 
@@ -94,8 +109,10 @@ class Machine:
             "%ctaid.x": (block % grid[0]).astype(np.uint32),
             "%ctaid.y": (block // grid[0] % grid[1]).astype(np.uint32),
         }
-        self.copies: list[tuple[Array, Array, Array]] = []
-        self.groups: list[list[tuple[Array, Array, Array]]] = []
+        self._copies: list[Copy] = []
+        self._groups = np.zeros(self.count, np.int64)
+        # Of registers that were packed of halves without a value: which halves those are.
+        self.hollow: dict[str, list[bool]] = {}
         self._registers: dict[str, Array] = {}
         self._partial: dict[str, Array] = {}
 
@@ -175,12 +192,21 @@ class Machine:
         elif operand in SPECIAL:
             values = self.special[operand]
         else:
-            found = self._registers.get(operand)
+            found = None if operand in self.hollow else self._registers.get(operand)
             if found is None or (operand in self._partial and not self.full(self._partial[operand], mask).all()):
                 raise UninitialisedError(f"{operand} is used before it has a value")
             values = found
         values = values.view(TYPES[kind][1])
         return values.reshape(-1, 2) if kind.endswith("x2") else values
+
+    def empty(self, register: str) -> bool:
+        """Return whether nobody gave a register a value."""
+        return register[0] == "%" and register not in SPECIAL and register not in self._registers
+
+    def clear(self, register: str) -> None:
+        """Take a register's value away."""
+        for known in (self._registers, self._partial, self.hollow):
+            known.pop(register, None)
 
     def write(self, register: str, kind: str, values: Array, mask: Array | None) -> None:
         """Set a register, in the lanes of the mask."""
@@ -188,8 +214,8 @@ class Machine:
         if values.ndim == 2:
             values = values.reshape(-1)
         if mask is None:
+            self.clear(register)
             self._registers[register] = values
-            self._partial.pop(register, None)
             return
         old = self._registers.get(register)
         if old is None:
@@ -205,6 +231,28 @@ class Machine:
             full[lanes] = values
             values = full
         self.write(register, kind, values, mask)
+
+    def start_copy(self, where: Array, data: Array, lanes: Array) -> None:
+        """Start an asynchronous copy to shared addresses, uint32 [lanes, 4], in the group that each lane has open."""
+        self._copies.append(Copy(where, data, lanes, self._groups[lanes]))
+
+    def close_group(self, mask: Array | None) -> None:
+        """Close the group that each lane of the mask has open."""
+        self._groups = self._groups + (1 if mask is None else mask)
+
+    def end_groups(self, under_way: int, mask: Array | None) -> None:
+        """End the copies of each lane of the mask, but for its open group and the last `under_way` closed ones."""
+        left = []
+        for copy in self._copies:
+            due = copy.group < self._groups[copy.lanes] - under_way
+            due = due if mask is None else due & mask[copy.lanes]
+            if due.any():
+                done = copy.only(due)
+                lane, epoch = self.lane[done.lanes], self.epoch[done.lanes]
+                self.shared.store(done.where, done.data, lane, epoch, owed=True)
+            if not due.all():
+                left.append(copy.only(~due))
+        self._copies = left
 
     def barrier(self, mask: Array | None) -> None:
         """Let whole blocks pass a barrier. Raises DivergenceError."""

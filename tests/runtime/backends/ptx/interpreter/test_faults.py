@@ -58,6 +58,13 @@ FAULTS: dict[str, tuple[str, type[PtxError], str]] = {
     "a register that some threads wrote": (
         "setp.lt.u32 %p1, %r1, 10; @%p1 mov.u32 %r20, 1; add.s32 %r20, %r20, 1;", UninitialisedError, "%r20 is used",
     ),
+    "a half that nobody wrote": (
+        "mov.b64 %rd5, {%r20, %r1}; mov.b64 {%r21, %r22}, %rd5; add.s32 %r23, %r22, 1; add.s32 %r23, %r21, 1;",
+        UninitialisedError, "add.s32 %r23, %r21, 1`: %r21 is used before",
+    ),
+    "both halves, of which nobody wrote one": (
+        "mov.b64 %rd5, {%r20, %r1}; add.s64 %rd6, %rd5, 1;", UninitialisedError, "%rd5 is used before",
+    ),
     "a load of what another thread stored": (STORE + LOAD, RaceError, "thread 0 .* reads what another thread wrote"),
     "a store where another thread loaded": (
         STORE + BARRIER + LOAD + STORE, RaceError, "thread 0 .* writes what another thread reads",
@@ -86,6 +93,7 @@ WELL = {
     "a vector": "shl.b32 %r10, %r6, 1; mad.wide.u32 %rd5, %r10, 1, %rd1; ld.global.v2.b32 {%r20, %r21}, [%rd5];",
     "a copy": COPY + WAIT + BARRIER + LOAD,
     "a barrier": STORE + BARRIER + LOAD + BARRIER + STORE,
+    "a half that is not used": "mov.b64 %rd5, {%r20, %r1}; mov.b64 {_, %r21}, %rd5; mov.b64 {%r22, %r21}, %rd5;",
     "a word of one's own": STORE + "ld.shared.b32 %r20, [%r7];",
     "a copy that is not the last": COPY + "cp.async.commit_group; cp.async.wait_group 1;" + BARRIER + LOAD,
     "stores of equal values": "st.shared.b32 [%r5], %r2; bar.sync 0; ld.shared.b32 %r20, [%r5];",
@@ -139,6 +147,15 @@ def test_a_barrier_that_one_block_comes_to() -> None:
     with pytest.raises(RaceError, match=r"thread 0 of block \(1, 0\) reads what another thread wrote"):
         run(body + LOAD, blocks=2)
     run(body + BARRIER + LOAD + BARRIER + STORE, blocks=2)
+
+
+def test_copies_of_blocks_that_part() -> None:
+    """A block waits for its own groups: here one has a group more open than the other."""
+    body = COPY + "setp.eq.u32 %p2, %r3, 1; @%p2 bra $L1; cp.async.commit_group; $L1: "
+    run(body + WAIT + BARRIER + LOAD, blocks=2)
+    with pytest.raises(UninitialisedError, match=r"thread 0 of block \(1, 0\) reads what a copy still owes"):
+        run(body + "cp.async.wait_group 1;" + BARRIER + LOAD, blocks=2)
+    run(body + "@%p2 bra $L2; cp.async.wait_group 1; $L2: @!%p2 bra $L3;" + WAIT + "$L3:" + BARRIER + LOAD, blocks=2)
 
 
 def test_a_launch_ends_what_was_under_way() -> None:
