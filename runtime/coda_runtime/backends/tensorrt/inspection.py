@@ -103,9 +103,10 @@ def _side(layer: Mapping[str, Any], side: str) -> list[str]:
     tensors = layer.get(side)
     if not isinstance(tensors, list):
         return []
-    return [
-        _type(tensor.get("Format/Datatype", tensor.get("Format"))) for tensor in tensors if isinstance(tensor, dict)
-    ]
+    # TensorRT 10 tells format and type in one text, 11 in two.
+    keys = ("Format/Datatype", "DataType", "Format")
+    told = [tensor for tensor in tensors if isinstance(tensor, dict)]
+    return [_type(next((tensor[key] for key in keys if key in tensor), None)) for tensor in told]
 
 
 def _type(text: object) -> str:

@@ -52,6 +52,18 @@ def test_int8_is_no_uint8() -> None:
     check_precision(info(*read), "int8")
 
 
+def test_type_and_format_apart() -> None:
+    """As TensorRT 11 tells them: the format alone names no type."""
+
+    def apart(kind: str) -> dict[str, Any]:
+        tensor = {"Name": "x", "Dimensions": [-1, 64], "DataType": kind, "Format": "Row major linear format"}
+        return {"Name": "a", "LayerType": "gemm", "Inputs": [tensor], "Outputs": [tensor]}
+
+    check_precision(info(apart("BFloat16"), apart("BFloat16"), apart("Float")), "bf16")
+    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 2 in fp32: "):
+        check_precision(info(apart("BFloat16"), apart("Float"), apart("Float")), "bf16")
+
+
 def test_the_inspector_is_asked_for_json() -> None:
     inspector = SimpleNamespace(get_engine_information=lambda form: {"json": "text"}[form])
     engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
