@@ -23,7 +23,7 @@ import pytest
 
 from tests import stub_libraries
 
-TENSORRT, RTX = "tensorrt_bindings", "tensorrt_rtx_bindings"
+TENSORRT, RTX, LEAN = "tensorrt_bindings", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"
 MODULE = ""
 """The name of the module among its classes: what has its functions."""
 
@@ -77,7 +77,7 @@ def surface_of(module: str, site: Path) -> Surface:
     """Ask the bindings that are in the folder `site`."""
     with tempfile.TemporaryDirectory() as folder:
         variables = dict(os.environ)
-        if module == TENSORRT:
+        if module != RTX:
             if (reason := stub_libraries.lacks()) is not None:
                 pytest.skip(reason)
             binaries = (site / module).glob("*.so")

@@ -13,22 +13,23 @@ from pathlib import Path
 import pytest
 
 from coda_runtime.requirements import first_version
-from tests.tensorrt_api.surface import TENSORRT, Surface, surface_of
+from tests.tensorrt_api.surface import LEAN, TENSORRT, Surface, surface_of
 from tests.tensorrt_api.test_uses import RTX_ONLY, check_tables
-from tests.tensorrt_api.uses import uses
+from tests.tensorrt_api.uses import ROOTS, uses
 
 pytestmark = pytest.mark.slow
 
 
-def ask(release: str, folder: Path) -> Surface:
+def ask(release: str, folder: Path, module: str = TENSORRT) -> Surface:
     """Download the bindings of a release, and ask them."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps", "--no-cache-dir"]
-    command = [*pip, "--only-binary=:all:", "-d", str(folder), f"tensorrt-cu12-bindings=={release}"]
+    package = f"{module.removesuffix('_bindings').replace('_', '-')}-cu12-bindings=={release}"
+    command = [*pip, "--only-binary=:all:", "-d", str(folder), package]
     subprocess.run(command, check=True, timeout=300)
     (file,) = folder.glob("*.whl")
     with zipfile.ZipFile(file) as wheel:
         wheel.extractall(folder)
-    return surface_of(TENSORRT, folder)
+    return surface_of(module, folder)
 
 
 # Of Triton's container 25.04, of JetPack 7, and the last one before 11.
@@ -41,6 +42,15 @@ def test_a_release_that_is_supported(release: str, tmp_path: Path) -> None:
     assert {name for name in found.absent if name != "ICudaEngine.create_runtime_config"} <= RTX_ONLY
     assert (found.wrong, found.unseen) == ([], set())
     check_tables(asked)
+
+
+def test_the_lean_runtime_has_what_loads_and_runs(tmp_path: Path) -> None:
+    parts = {module: names for module, names in ROOTS.items() if ".backends." in module.__name__}
+    assert len(parts) == 6
+    found = uses(ask("10.9.0.34", tmp_path, LEAN), parts)
+    assert {name for name in found.absent if name != "ICudaEngine.create_runtime_config"} <= RTX_ONLY
+    assert (found.wrong, found.unseen) == ([], set())
+    assert {"Runtime.engine_host_code_allowed", "IExecutionContext.execute_async_v3"} <= found.used
 
 
 def test_the_first_release_is_the_first_with_all_names(tmp_path: Path) -> None:
