@@ -32,7 +32,7 @@ def ask(release: str, folder: Path, module: str = TENSORRT) -> Surface:
     return surface_of(module, folder)
 
 
-# Of Triton's container 25.04, of JetPack 7, and the last one before 11.
+# The first that is supported, one between, and the last before 11 and the first of it.
 @pytest.mark.parametrize("release", ["10.9.0.34", "10.13.3.9.post1", "10.16.1.11", "11.0.0.114"])
 def test_a_release_that_is_supported(release: str, tmp_path: Path) -> None:
     asked = ask(release, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import one_line
@@ -13,10 +14,14 @@ _MEMORY = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 
 class BuildLog:
-    """`errors` are the messages of the library's errors. `logger` is what the library takes; it prints nothing."""
+    """`errors` are the messages of the library's errors. `logger` is what the library takes; it prints nothing.
 
-    def __init__(self, trt: Any) -> None:
+    `listen` is called with every other message.
+    """
+
+    def __init__(self, trt: Any, listen: Callable[[str], object] = lambda _: None) -> None:
         self.errors: list[str] = []
+        self._listen = listen
         self.logger = _make_logger(trt, self)
         self._profile = 0
         self._scratch: dict[int, int] = {}
@@ -32,6 +37,7 @@ class BuildLog:
 
     def note(self, message: str) -> None:
         """Read a message that is no error."""
+        self._listen(message)
         if (found := _PROFILE.search(message)) is not None:
             self._profile = int(found[1])
         elif (found := _MEMORY.search(message)) is not None:
