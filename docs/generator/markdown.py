@@ -7,7 +7,21 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 # The first words of what a reader types into a shell.
-PROGRAMS = ("coda", "curl", "docker", "for", "git", "hf", "make", "mkdir", "pip", "python", "split", "torchrun")
+PROGRAMS = (
+    "coda",
+    "curl",
+    "docker",
+    "for",
+    "git",
+    "hf",
+    "make",
+    "mkdir",
+    "pip",
+    "pytest",
+    "python",
+    "split",
+    "torchrun",
+)
 
 _FENCE = re.compile(r"^\s*```")
 _LIST = re.compile(r"^([-*+]|\d+\.)\s")

@@ -14,6 +14,7 @@ from typing import Any
 from . import tuned
 from .backends.onnxruntime.library import load_library
 from .backends.onnxruntime.plugins import installed_plugins
+from .backends.onnxruntime.providers import NVIDIA
 from .backends.openvino import library as openvino
 from .errors import DeviceError, MissingDependencyError, OutputError, one_line
 from .format.precision import precision_of
@@ -21,6 +22,8 @@ from .machine.devices import count_cuda_devices, cuda_driver_version, onnxruntim
 from .machine.processors import describe_cpu, instructions_for
 from .requirements import ENGINE_LIBRARIES, ONNXRUNTIME_GPU, how_to_install, installed_version, needed, pip_install
 
+# These need nothing beside onnxruntime; Azure's only calls a service.
+_ALWAYS = ("CPUExecutionProvider", "AzureExecutionProvider")
 _OPTIONAL = ("pillow", "click", "rich", "huggingface_hub")
 _OF_COMMANDS = {"kserve": ("serve", "coda serve"), "ray": ("bulk", "coda tokenize")}
 
@@ -43,6 +46,7 @@ def diagnose() -> dict[str, Any]:
         "tuning": _tuning(),
         "libraries": {name: installed_version(name) for name in (*_OPTIONAL, *_OF_COMMANDS)},
     }
+    report["not_starting"] = _not_starting(report)
     report["precisions"] = _precisions(report)
     report["advice"] = _advise(report)
     return report
@@ -97,6 +101,28 @@ def _openvino() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         problem = one_line(error, limit=None).replace(code, "...")
     return {"capabilities": [], "exact_integers": None, "problem": f"it does not load: {problem}"}
+
+
+def _not_starting(report: dict[str, Any]) -> dict[str, str]:
+    """Return those of onnxruntime's providers that are compiled in and do not start, and why.
+
+    NVIDIA's are asked only where there is a GPU. A process of its own starts each, as in `_plugins`.
+    """
+    out = {}
+    for name in [] if report["onnxruntime"] is None else report["onnxruntime"]["providers"]:
+        if name in _ALWAYS or (name in NVIDIA and not report["nvidia"]["devices"]):
+            continue
+        code = (
+            "import json; from coda_runtime.backends.onnxruntime import starting; "
+            f"print(json.dumps(starting.why_not({name!r})))"
+        )
+        try:
+            why = _asked(code)
+        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+            why = one_line(error, limit=None).replace(code, "...")
+        if why is not None:
+            out[name] = why
+    return out
 
 
 def _asked(code: str) -> Any:
@@ -185,6 +211,9 @@ def _advise(report: dict[str, Any]) -> list[str]:
         advice.append(f"a GPU is here, and this onnxruntime cannot use it: {swap}")
     elif not has_gpu and "CUDAExecutionProvider" in ort["providers"]:
         advice.append("onnxruntime-gpu is installed, and no NVIDIA driver shows a GPU: bundles run on the CPU")
+    for name, why in report["not_starting"].items():
+        remedy = f": {pip_install(ONNXRUNTIME_GPU)}" if name == "CUDAExecutionProvider" else ""
+        advice.append(f"{name} is installed and does not start ({why}){remedy}")
     for plugin in report["plugins"]:
         if plugin["problem"] is not None:
             again = pip_install(plugin["name"], options="--force-reinstall")

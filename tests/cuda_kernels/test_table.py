@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coda_runtime.requirements import RANGES
+from coda_runtime.requirements import ONNXRUNTIME_GPU, RANGES
 from tests.cuda_kernels import record, table
 from tests.cuda_kernels.table import CPU, CUDA, Kernel, expand, merged, shorten
 
@@ -22,7 +22,7 @@ FLOAT, HALF = frozenset({"float"}), frozenset({"float16"})
 
 def test_it_begins_and_ends_with_the_releases_that_are_supported() -> None:
     releases = [*table.read()]
-    assert RANGES["onnxruntime-gpu"] == f">={releases[0]}"
+    assert RANGES[ONNXRUNTIME_GPU] == f">={releases[0]}"
     (tested,) = re.findall(r"^onnxruntime-gpu==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert releases[-1] == tested
     minors = [tuple(map(int, name.split(".")[:2])) for name in releases]

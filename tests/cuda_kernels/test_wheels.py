@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,3 +103,10 @@ def test_int8_has_its_biases_on_the_gpu(wheel: Wheel, tiny_bundle: Path, tmp_pat
     device, nodes = json.loads(wheel.python("-c", _LOAD_FILE, str(tmp_path), "encoder.int8.onnx"))
     assert device == "cuda:0"
     assert nodes[table.CUDA] > 100
+
+
+def test_doctor_says_what_the_provider_lacks(wheel: Wheel) -> None:
+    code = "from coda_runtime.backends.onnxruntime import starting; print(starting.why_not('CUDAExecutionProvider'))"
+    assert wheel.python("-c", code) == "None\n", "it starts on stubs"
+    without = dataclasses.replace(wheel, stubs=wheel.site)
+    assert re.search(r"lib(cu|nv)\w+\.so\.\d+: cannot open shared object file", without.python("-c", code))

@@ -42,6 +42,7 @@ NOT_HERE = {
     r"coda bench (ab|compare|report) .*": "bundles or results of two times, or of two machines",
     r"coda tokenize .*\{000\.\.146\}.*": "147 shards",
     r"(coda tokenize|python) .*(examples/next_scale|demo/bundle).*": "tests/examples",
+    r"pytest -m gpu .*": "needs a GPU",
     r"python -m benchmarks\..*": "a benchmark",
     r"python -m coda_deploy\.sample\.recipe\..*": "packages of Debian, or what was made of them",
     r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from coda_runtime import diagnose as module
 from coda_runtime.backends.onnxruntime.plugins import Plugin
+from coda_runtime.backends.onnxruntime.starting import why_not
 from coda_runtime.cli.doctor import _rows
 from coda_runtime.diagnose import diagnose
 from coda_runtime.machine.processors import describe_cpu
@@ -27,7 +29,7 @@ def _report(providers: list[str] | None, gpus: int, **changes: Any) -> dict[str,
     libraries = dict.fromkeys(("pillow", "click", "rich", "huggingface_hub", "kserve", "ray"), "1")
     report = {"onnxruntime": engine, "nvidia": {"devices": gpus}, "libraries": libraries, "coda-deploy": "1"}
     report |= {"plugins": [], "engines": {}, "cpu": {"machine": "x86_64", "vendor": None, "flags": ["avx2"]}}
-    report |= {"openvino": None, **changes}
+    report |= {"openvino": None, "not_starting": {}, **changes}
     return {**report, "precisions": module._precisions(report)}
 
 
@@ -47,10 +49,21 @@ NATIVE = {"capabilities": ["FP32", "BF16", "INT8"], "exact_integers": True, "pro
         (_report(["CPUExecutionProvider"], 0), False, None),
         (_report(["CUDAExecutionProvider", "CPUExecutionProvider"], 1), False, None),
         (_report(None, 0), False, 'pip install "onnxruntime>='),
-        (_report(None, 1), False, 'pip install "onnxruntime-gpu>='),
+        (_report(None, 1), False, 'pip install "onnxruntime-gpu[cuda,cudnn]>='),
         (_report(["CPUExecutionProvider"], 1), True, "both installed"),
         (_report(["CPUExecutionProvider"], 1), False, "a GPU is here"),
         (_report(["CUDAExecutionProvider"], 0), False, "no NVIDIA driver"),
+        (
+            _report(["CUDAExecutionProvider"], 1, not_starting={"CUDAExecutionProvider": "no libcudnn.so.9"}),
+            False,
+            r"CUDAExecutionProvider is installed and does not start (no libcudnn.so.9): pip install "
+            '"onnxruntime-gpu[cuda,cudnn]>=',
+        ),
+        (
+            _report(["OpenVINOExecutionProvider"], 0, not_starting={"OpenVINOExecutionProvider": "no"}),
+            False,
+            "OpenVINOExecutionProvider is installed and does not start (no)",
+        ),
         (_report(["CPUExecutionProvider"], 0, **{"coda-deploy": None}), False, how_to_install("coda-deploy")),
         (_report([], 0, onnxruntime={"problem": "bad DLL", "providers": []}), False, "bad DLL"),
         (_report(["CPUExecutionProvider"], 0, cpu=BF16), False, "bf16 need OpenVINO for: pip install"),
@@ -112,6 +125,26 @@ def test_plugins_are_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyP
     assert "does not load" in entry["problem"]
     monkeypatch.setattr(module, "installed_plugins", list)
     assert module._plugins() == []
+
+
+def test_providers_are_started_in_a_process_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = _report(["CPUExecutionProvider", "AzureExecutionProvider", "CUDAExecutionProvider"], 0)
+    assert module._not_starting(report) == {}, "without a GPU there is nothing to start"
+    report = _report(["CPUExecutionProvider", "NotExecutionProvider"], 0)
+    assert module._not_starting(report) == {"NotExecutionProvider": "it does not say why"}
+    rows = dict(
+        _rows({**diagnose(), "onnxruntime": report["onnxruntime"], "not_starting": {"NotExecutionProvider": "no"}})
+    )
+    assert rows["providers"] == "CPUExecutionProvider, NotExecutionProvider (does not start)"
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    assert "/bin/false" in module._not_starting(report)["NotExecutionProvider"]
+    assert module._not_starting(_report(None, 1)) == {}
+
+
+def test_what_starts(capfd: pytest.CaptureFixture[str]) -> None:
+    assert why_not("CPUExecutionProvider") is None
+    sys.stderr.write("seen\n")
+    assert capfd.readouterr().err.endswith("seen\n"), "stderr is there again"
 
 
 def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

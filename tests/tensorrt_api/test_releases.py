@@ -46,7 +46,6 @@ def test_a_release_that_is_supported(release: str, tmp_path: Path) -> None:
 
 def test_the_lean_runtime_has_what_loads_and_runs(tmp_path: Path) -> None:
     parts = {module: names for module, names in ROOTS.items() if ".backends." in module.__name__}
-    assert len(parts) == 6
     found = uses(ask("10.9.0.34", tmp_path, LEAN), parts)
     assert {name for name in found.absent if name != "ICudaEngine.create_runtime_config"} <= RTX_ONLY
     assert (found.wrong, found.unseen) == ([], set())

@@ -21,7 +21,12 @@ RTX_ONLY = {
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
     "IExecutionContext.is_stream_capturable",
+    "IRuntimeCache",
+    "IRuntimeCache.deserialize",
+    "IRuntimeCache.serialize",
+    "IRuntimeConfig.create_runtime_cache",
     "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
+    "IRuntimeConfig.set_runtime_cache",
 }
 LIBRARIES = pytest.mark.parametrize("module", [TENSORRT, RTX])
 

@@ -14,7 +14,16 @@ from types import ModuleType
 from typing import NamedTuple
 
 import coda_runtime
-from coda_runtime.backends.tensorrt import backend, engine, executor, inspection, library, messages
+from coda_runtime.backends.tensorrt import (
+    backend,
+    engine,
+    executor,
+    inspection,
+    kernel_cache,
+    library,
+    logger,
+    messages,
+)
 from coda_runtime.build import builder, log, memory, options
 from tests.tensorrt_api.surface import MODULE, Class, Signature, Surface
 
@@ -24,7 +33,9 @@ ROOTS: Mapping[ModuleType, Mapping[str, str]] = {
     engine: {"raw": "ICudaEngine", "self.raw": "ICudaEngine"},
     executor: dict.fromkeys(("context", "size.context", "plain.context"), "IExecutionContext"),
     inspection: {"engine": "ICudaEngine"},
+    kernel_cache: {"config": "IRuntimeConfig", "self._raw": "IRuntimeCache"},
     library: {"module": MODULE},
+    logger: {},
     messages: {},
     builder: {
         **{"builder": "Builder", "network": "INetworkDefinition", "config": "IBuilderConfig", "error": "ParserError"},
@@ -259,7 +270,8 @@ class _Reader(ast.NodeVisitor):
         return self._class(function).methods[function.method or "__init__"]
 
     def _class(self, value: Value) -> Class:
-        return self._surface.classes[value.of]
+        # Of a class that only the other library has, nothing is there.
+        return self._surface.classes.get(value.of, Class({}, {}, {}, {}))
 
     def _typed(self, kind: str) -> Value | None:
         inner = kind.removeprefix("list[").removesuffix("]")

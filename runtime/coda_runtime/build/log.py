@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ..backends.tensorrt.logger import shared_logger
 from ..errors import one_line
 
 # Of both libraries. Words of a log may change with a version: then nothing is known before an engine is loaded.
@@ -22,7 +23,9 @@ class BuildLog:
     def __init__(self, trt: Any, listen: Callable[[str], object] = lambda _: None) -> None:
         self.errors: list[str] = []
         self._listen = listen
-        self.logger = _make_logger(trt, self)
+        shared = shared_logger(trt)
+        shared.add(self)
+        self.logger = shared.raw
         self._profile = 0
         self._scratch: dict[int, int] = {}
 
@@ -35,26 +38,13 @@ class BuildLog:
             return None
         return tuple(self._scratch[index] for index in range(profiles))
 
-    def note(self, message: str) -> None:
-        """Read a message that is no error."""
+    def hear(self, message: str, *, is_error: bool) -> None:
+        """Keep an error, and read what else is said."""
+        if is_error:
+            self.errors.append(one_line(message, limit=None))
+            return
         self._listen(message)
         if (found := _PROFILE.search(message)) is not None:
             self._profile = int(found[1])
         elif (found := _MEMORY.search(message)) is not None:
             self._scratch[self._profile] = max(int(found[1]), self._scratch.get(self._profile, 0))
-
-
-def _make_logger(trt: Any, log: BuildLog) -> Any:
-    errors = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc] # the module is only known when it runs
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in errors:
-                log.errors.append(one_line(message, limit=None))
-            else:
-                log.note(message)
-
-    return Logger()

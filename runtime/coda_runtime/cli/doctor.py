@@ -39,7 +39,9 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     if ort is None:
         rows.append(("onnxruntime", "not installed"))
     else:
-        rows.append(("providers", ort["problem"] or ", ".join(ort["providers"])))
+        failed = report["not_starting"]
+        shown = (f"{name} (does not start)" if name in failed else name for name in ort["providers"])
+        rows.append(("providers", ort["problem"] or ", ".join(shown)))
     for plugin in report["plugins"]:
         devices = plugin["devices"] or ["no device here"]
         devices = plugin["problem"] or ", ".join([*plugin["providers"], *devices])

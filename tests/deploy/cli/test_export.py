@@ -371,7 +371,7 @@ def test_int8_on_images_of_ones_own(fp32_bundle: Path, tiny_folder: Path, tmp_pa
     done = coda("export", tiny_folder, "--into", fp32_bundle, *INT8, "--calibration", folder)
     assert done.exit_code == 0, done.output
     (row,) = (line for line in done.stdout.splitlines() if line.startswith("decoder.int8.onnx"))
-    assert re.search(r"\d+\.\d dB +-?\d+\.\d\d dB \(worst -?\d+\.\d\d\)", row)
+    assert re.search(r"\d+\.\d dB +-?\d+\.\d\d ± \d+\.\d\d dB \(worst -?\d+\.\d\d\)", row)
     provenance = Bundle.open(fp32_bundle).manifest.provenance
     assert provenance["calibration"]["int8"]["images_from"] == "3 of 3 images of the user's"
     assert provenance["floors"]["int8"] == {"min_agreement": 0, "min_psnr": 10, "max_psnr_drop": 3}

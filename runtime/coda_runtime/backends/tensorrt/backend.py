@@ -21,12 +21,14 @@ from ...errors import (
 from ...format import engine_key as key
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
+from ...machine.devices import find_gpu
 from ...requirements import onnx_on_the_cpu, pip_install
 from ..base import Backend, LoadOptions
 from ..cuda.layer import DeviceLayer
 from ..cuda.opening import compute_capability, gpu_name, missing, open_device
 from .engine import Engine
 from .inspection import EngineFacts, engine_information
+from .kernel_cache import kernel_cache
 from .library import check_version, find_library, module_name, targets_of
 from .library import missing as library_missing
 from .session import TensorRTSession
@@ -105,10 +107,18 @@ class TensorRTBackend(Backend):
         if problem is not None:
             raise problem
         trt, path, data = self._module(artifact), bundle.path(artifact), bundle.read(artifact)
-        layer = open_device(options.cuda_index() or 0)
+        index = options.cuda_index() or 0
+        layer, gpu = open_device(index), find_gpu(index)
+        kernels = kernel_cache(trt, artifact.sha256, gpu_name(index), compute_capability(index), gpu and gpu.driver)
         with layer.active():
             engine = Engine(
-                trt, path, data, artifact, key.rebuild(artifact, self.name), allow_host_code=options.allow_host_code
+                trt,
+                path,
+                data,
+                artifact,
+                key.rebuild(artifact, self.name),
+                allow_host_code=options.allow_host_code,
+                kernels=kernels,
             )
         return trt, layer, engine
 

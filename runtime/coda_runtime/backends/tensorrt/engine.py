@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import ArtifactError, EngineMismatchError
+from ...errors import ArtifactError, CodaError, EngineMismatchError
 from ...format.manifest import Artifact
 from ...format.parts import PARTS
 from ...format.profiles import Batch, profiles_text
 from ..cuda.layer import Stream
+from .kernel_cache import KernelCache
 from .messages import Messages
 
 
@@ -33,17 +35,26 @@ class Tensor:
 class Engine:
     """An engine and what it was loaded with. `trt` is the module of TensorRT, or of TensorRT-RTX: one API.
 
-    `data` are the bytes of the file at `path`.
+    `data` are the bytes of the file at `path`. `kernels` are what TensorRT-RTX compiled of it before.
     Raises EngineMismatchError if TensorRT does not take the file, ArtifactError if it is not what the manifest says.
     """
 
     def __init__(
-        self, trt: Any, path: Path, data: bytes, artifact: Artifact, rebuild: str, *, allow_host_code: bool
+        self,
+        trt: Any,
+        path: Path,
+        data: bytes,
+        artifact: Artifact,
+        rebuild: str,
+        *,
+        allow_host_code: bool,
+        kernels: KernelCache | None = None,
     ) -> None:
         self.name = path.name
         self.rebuild = rebuild
         self.messages = Messages(trt)
         self._trt = trt
+        self._kernels = kernels
         with self.messages.calls(f"TensorRT does not start for {path.name}", "see `coda doctor`"):
             runtime = trt.Runtime(self.messages.logger)
             if allow_host_code:
@@ -70,14 +81,17 @@ class Engine:
         failed = f"TensorRT makes no context for {self.name}"
         with self.messages.calls(failed, remedy):
             specialize = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
-            if specialize is None or count is None:
+            if specialize is None:
                 context = self.raw.create_execution_context(strategy)
             else:
-                # TensorRT-RTX compiles kernels for a shape in the background, and uses slower ones until then: a
-                # graph would keep those for good.
                 config = self.raw.create_runtime_config()
                 config.set_execution_context_allocation_strategy(strategy)
-                config.dynamic_shapes_kernel_specialization_strategy = specialize.EAGER
+                if count is not None:
+                    # TensorRT-RTX compiles kernels for a shape in the background, and uses slower ones until then: a
+                    # graph would keep those for good.
+                    config.dynamic_shapes_kernel_specialization_strategy = specialize.EAGER
+                if self._kernels is not None:
+                    self._kernels.attach(config)
                 context = self.raw.create_execution_context(config)
             if context is None:
                 raise self.messages.error(failed, remedy)
@@ -91,6 +105,13 @@ class Engine:
                 context.set_device_memory(scratch, nbytes)
         return context
 
+    def keep_kernels(self) -> None:
+        """Keep what has been compiled for other processes, if anything was; where that fails they compile again."""
+        if self._kernels is not None:
+            failed = f"TensorRT does not give the kernels of {self.name}"
+            with suppress(CodaError), self.messages.calls(failed, "they are compiled again"):
+                self._kernels.keep()
+
     def scratch_bytes(self, profile: int) -> int:
         """Return the bytes of device memory that a context of a profile works in, for any of its batches."""
         if len(self.profiles) > 1:
@@ -99,6 +120,9 @@ class Engine:
 
     def close(self) -> None:
         """Free it; its contexts are gone already."""
+        if self._kernels is not None and self.raw is not None:
+            self.keep_kernels()
+            self._kernels.close()
         self.raw = None
         self._runtime = None
 

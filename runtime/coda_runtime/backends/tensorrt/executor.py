@@ -106,6 +106,7 @@ class Executor:
             context = self._prepare(count, own=True)
             self._enqueue(context, count)
             size.context = context
+            self._engine.keep_kernels()
             return
         if size.graph is None:
             self._record(size)

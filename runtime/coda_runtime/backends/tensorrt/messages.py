@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from ...errors import BackendError, CodaError, DeviceMemoryError, one_line
+from .logger import shared_logger
 
 _OUT_OF_MEMORY = re.compile(r"out[ _]*of[ _]*memory", re.IGNORECASE)
 
@@ -18,21 +20,26 @@ class Messages:
     """The errors that TensorRT logged, a few of each thread. `logger` is what TensorRT takes; it prints nothing."""
 
     def __init__(self, trt: Any) -> None:
-        self._errors: deque[tuple[int, str]] = deque(maxlen=64)
-        self.logger = _make_logger(trt, self._errors)
+        self._errors: deque[tuple[int, int, str]] = deque(maxlen=64)
+        self._count = itertools.count(1)
+        self._cleared = threading.local()
+        shared = shared_logger(trt)
+        shared.add(self)
+        self.logger = shared.raw
+
+    def hear(self, message: str, *, is_error: bool) -> None:
+        """Keep an error; the logger's other messages are not for users."""
+        if is_error:
+            self._errors.append((next(self._count), threading.get_ident(), message))
 
     def clear(self) -> None:
-        """Forget this thread's errors, before a call whose errors are wanted."""
-        mine = threading.get_ident()
-        for entry in list(self._errors):
-            if entry[0] == mine:
-                # A newer one of another thread may have pushed it out.
-                with suppress(ValueError, IndexError):
-                    self._errors.remove(entry)
+        """Forget what has been said so far, as far as this thread goes, before a call whose errors are wanted."""
+        self._cleared.at = next(self._count)
 
     def first(self) -> str:
         """Return the first line of this thread's first error, or any thread's: TensorRT has threads of its own."""
-        entries, mine = list(self._errors), threading.get_ident()
+        since, mine = getattr(self._cleared, "at", 0), threading.get_ident()
+        entries = [(thread, text) for number, thread, text in list(self._errors) if number > since]
         texts = [text for thread, text in entries if thread == mine] or [text for _, text in entries]
         return (one_line(texts[0], line=0) if texts else "") or "it does not say why"
 
@@ -55,19 +62,5 @@ class Messages:
         except CodaError:
             raise
         except Exception as error:  # pybind11 turns any C++ exception into a RuntimeError, a TypeError or a MemoryError
-            self._errors.append((threading.get_ident(), str(error) or type(error).__name__))
+            self.hear(str(error) or type(error).__name__, is_error=True)
             raise self.error(failed, remedy) from error
-
-
-def _make_logger(trt: Any, errors: deque[tuple[int, str]]) -> Any:
-    kept = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc] # the base is only known when TensorRT is imported
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in kept:
-                errors.append((threading.get_ident(), str(msg)))
-
-    return Logger()

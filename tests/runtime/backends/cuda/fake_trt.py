@@ -149,9 +149,27 @@ SCRATCH = 128
 """Bytes of scratch memory for an image of a profile's MAX."""
 
 
+class RuntimeCache:
+    """Of TensorRT-RTX: the names of engines that were compiled."""
+
+    is_ = "IRuntimeCache"
+    OWN = frozenset({"compiled"})
+
+    def __init__(self) -> None:
+        self.compiled: list[str] = []
+
+    def deserialize(self, blob: bytes) -> bool:
+        self.compiled = json.loads(bytes(blob))
+        return True
+
+    def serialize(self) -> bytes:
+        return json.dumps(self.compiled).encode()
+
+
 class RuntimeConfig:
     is_ = "IRuntimeConfig"
-    OWN = frozenset({"strategy"})
+    OWN = frozenset({"strategy", "cache"})
+    cache: RuntimeCache | None = None
 
     def __init__(self) -> None:
         self.strategy: Strategy | None = None
@@ -159,6 +177,17 @@ class RuntimeConfig:
 
     def set_execution_context_allocation_strategy(self, strategy: Strategy) -> None:
         self.strategy = strategy
+
+
+class CachingConfig(RuntimeConfig):
+    """As TensorRT-RTX's."""
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
 
 class EngineInspector:
@@ -220,15 +249,18 @@ class Engine:
         return EngineInspector()
 
     def create_runtime_config(self) -> RuntimeConfig:
-        return RuntimeConfig()
+        return CachingConfig() if self.trt.rtx else RuntimeConfig()
 
     def create_execution_context(self, strategy: Any) -> Context | None:
         if self.trt.fail_context:
             self.trt.complain(self.trt.fail_context)
             return None
         if not isinstance(strategy, Strategy):
-            assert strategy.dynamic_shapes_kernel_specialization_strategy is Kernels.EAGER
-            self.trt.eager += 1
+            self.trt.eager += strategy.dynamic_shapes_kernel_specialization_strategy is Kernels.EAGER
+            known = [] if strategy.cache is None else strategy.cache.compiled
+            if self.session._model_path not in known:
+                known.append(self.session._model_path)
+                self.trt.compiled += 1
             strategy = strategy.strategy
         assert strategy is Strategy.USER_MANAGED
         return (CapturableContext if self.trt.rtx else Context)(self)
@@ -241,7 +273,8 @@ class Runtime:
 
     def __init__(self, logger: Any) -> None:
         assert logger.initialised
-        self.trt.logger = logger
+        if self.trt.logger is None:  # as TensorRT does: a later one hears nothing
+            self.trt.logger = logger
         self.trt.live = self
         self.engine_host_code_allowed = False
 
@@ -278,6 +311,7 @@ def make(*, rtx: bool = False, version: str = "11.4.0.106") -> Any:
         fail_recorded=False,
         contexts=0,
         eager=0,
+        compiled=0,
         switches=0,
         runs=[],
         ran_in=[],
@@ -287,6 +321,7 @@ def make(*, rtx: bool = False, version: str = "11.4.0.106") -> Any:
     )
     if rtx:
         trt.DynamicShapesKernelSpecializationStrategy = Kernels
+        trt.IRuntimeCache = RuntimeCache
 
     def complain(text: str) -> bool:
         trt.logger.log(ILogger.Severity.WARNING, "only a warning")

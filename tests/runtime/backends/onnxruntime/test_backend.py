@@ -26,7 +26,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 def test_cuda_is_rejected_here(sealed: Path) -> None:
     for device in ("cuda", "cuda:1"):
-        with pytest.raises(DeviceError, match=r'pass device="cpu", or .*pip install .*onnxruntime-gpu>='):
+        with pytest.raises(DeviceError, match=r'pass device="cpu", or .*pip install .*onnxruntime-gpu\[cuda,cudnn\]>='):
             load(sealed, device, "onnxruntime")
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider was asked for"):
         load(sealed, providers=["TensorrtExecutionProvider"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib.util
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.tensorrt import backend as tensorrt_backend
 from coda_runtime.backends.tensorrt import messages as tensorrt_messages
 from coda_runtime.backends.tensorrt.backend import TensorRTBackend, TensorRTRTXBackend
+from coda_runtime.build.log import BuildLog
 from coda_runtime.build.options import BuildOptions
 from coda_runtime.errors import (
     ArtifactError,
@@ -248,9 +251,25 @@ class TestMessages:
             assert messages.first() == "mine"
             assert pool.submit(messages.first).result() == "theirs"
             messages.clear()
-            assert messages.first() == "theirs"
+            assert messages.first() == "it does not say why", "what was said before is of another call"
+            assert pool.submit(messages.first).result() == "theirs"
             pool.submit(messages.clear).result()
-        assert messages.first() == "it does not say why"
+            pool.submit(messages.logger.log, error, "theirs again").result()
+        assert messages.first() == "theirs again"
+
+    def test_the_library_keeps_one_logger(self) -> None:
+        """TensorRT tells all that it has to say to the first logger of the process."""
+        trt = fake_trt.make()
+        first, second, build = tensorrt_messages.Messages(trt), tensorrt_messages.Messages(trt), BuildLog(trt)
+        assert first.logger is second.logger is build.logger
+        trt.Runtime(first.logger)
+        trt.complain("it is full")
+        assert first.first() == second.first() == build.errors[0] == "it is full"
+        assert tensorrt_messages.Messages(fake_trt.make()).logger is not first.logger
+        gone = weakref.ref(second)
+        del second
+        gc.collect()
+        assert gone() is None, "it listens no longer than it lives"
 
     @pytest.mark.parametrize("text", ["CUDA error: out of memory", "OutOfMemory", "CUDA_ERROR_OUT_OF_MEMORY"])
     def test_out_of_memory(self, text: str) -> None:

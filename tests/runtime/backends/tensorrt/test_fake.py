@@ -14,10 +14,11 @@ from tests.runtime.backends import engines
 from tests.runtime.backends.cuda import fake_trt
 from tests.tensorrt_api.surface import MODULE, RTX, TENSORRT, Class, surface
 
-# Each fake class, and the library whose it is. CapturableContext and Kernels are of TensorRT-RTX.
+# Each fake class, and the library whose it is. Kernels are of TensorRT-RTX too.
 BOTH = [fake_trt.ILogger, fake_trt.Runtime, fake_trt.Engine, fake_trt.Context, fake_trt.RuntimeConfig]
 BOTH += [fake_trt.EngineInspector]
-CLASSES = [*((kind, module) for kind in BOTH for module in (TENSORRT, RTX)), (fake_trt.CapturableContext, RTX)]
+OF_RTX = [fake_trt.CapturableContext, fake_trt.CachingConfig, fake_trt.RuntimeCache]
+CLASSES = [*((kind, module) for kind in BOTH for module in (TENSORRT, RTX)), *((kind, RTX) for kind in OF_RTX)]
 ENUMS = {
     "TensorIOMode": fake_trt.Mode,
     "ExecutionContextAllocationStrategy": fake_trt.Strategy,
@@ -60,7 +61,7 @@ def test_the_enum_of_rtx_alone() -> None:
 
 
 @pytest.mark.parametrize("rtx", [False, True], ids=["tensorrt", "rtx"])
-def test_objects_have_the_library_s_attributes(sealed: Path, tmp_path: Path, rtx: bool) -> None:
+def test_objects_have_the_library_s_attributes(driver: object, sealed: Path, tmp_path: Path, rtx: bool) -> None:
     """Of the objects themselves, as a session makes them: what they have is the library's, or said to be their own."""
     trt = fake_trt.make(rtx=rtx)
     session = engines.session(tmp_path, sealed, trt=trt)
@@ -84,7 +85,7 @@ def test_objects_have_the_library_s_attributes(sealed: Path, tmp_path: Path, rtx
 def test_the_module_has_the_library_s_names(rtx: bool) -> None:
     """What a test reads from the fake beside these, and sets to make it fail, is nothing that the library has."""
     own = {"rtx", "capturable", "fail_execute", "fail_context", "fail_profile", "fail_recorded", "contexts", "eager"}
-    own |= {"switches", "runs", "ran_in", "host_code", "live", "logger", "complain"}
+    own |= {"switches", "runs", "ran_in", "host_code", "live", "logger", "complain", "compiled"}
     fake: SimpleNamespace = fake_trt.make(rtx=rtx)
     real = surface(RTX if rtx else TENSORRT).classes[MODULE]
     known = real.classes.keys() | real.methods.keys()
