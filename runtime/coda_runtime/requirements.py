@@ -39,7 +39,7 @@ RANGES = {
     "scikit-image": ">=0.22",
     "ssimulacra2": ">=0.3",
     "tensorboard": ">=2.16",
-    "tensorrt": ">=11",
+    "tensorrt": ">=10.9",
     "tensorrt-rtx": ">=1.7",
     "timm": ">=1.0.9",
     "torch": ">=2.11",
@@ -132,6 +132,11 @@ def absent(extra: str) -> tuple[str, ...]:
 def needed(extra: str) -> tuple[str, ...]:
     """Return the packages to name where an extra does not work: those that are absent, or else all of them."""
     return absent(extra) or _EXTRAS[extra]
+
+
+def first_version(package: str) -> str:
+    """Return the first version of a package that is supported here, such as "1.7"; each of RANGES begins with it."""
+    return RANGES[package].removeprefix(">=").partition(",")[0]
 
 
 def package_of(module: str) -> str | None:

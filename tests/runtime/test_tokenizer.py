@@ -297,7 +297,7 @@ class TestLoad:
         tiny.edit_manifest(folder, lambda data: data["artifacts"][0].update(format="tensorrt"))
         with pytest.raises(coda_runtime.BackendError, match="only as tensorrt, which onnxruntime cannot load"):
             load(folder, backend="onnxruntime")
-        with pytest.raises(coda_runtime.MissingDependencyError, match='pip install "tensorrt>=11"'):
+        with pytest.raises(coda_runtime.MissingDependencyError, match=r'pip install "tensorrt>=10\.9"'):
             load(folder)
 
     def test_a_graph_of_another_part_is_found_out(self, tmp_path: Path) -> None:

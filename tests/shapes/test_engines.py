@@ -6,6 +6,7 @@ engines run: there is no GPU here.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from benchmarks.engine_log import layers_of
 from coda_deploy import CodaTokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.official import import_official
@@ -21,6 +23,7 @@ from coda_deploy.sample import tokenizer_path
 from coda_export import DEFAULT_OPSET, Folded
 from coda_export.graphs import decoder_graph, encoder_graph, quantizer_graph
 from coda_export.int8 import quantized_graph
+from coda_runtime.backends.tensorrt.inspection import check_precision
 from coda_runtime.backends.tensorrt.library import find_library
 from coda_runtime.build.builder import BuiltEngine, build_engine
 from coda_runtime.build.memory import estimate_memory
@@ -46,7 +49,12 @@ def folded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def build(model: onnx.ModelProto, folder: Path, precision: str) -> BuiltEngine:
     onnx.save(model, folder / "graph.onnx")
-    return build_engine(find_library("tensorrt-rtx"), folder / "graph.onnx", OPTIONS, precision=precision)
+    messages: list[str] = []
+    library, file = find_library("tensorrt-rtx"), folder / "graph.onnx"
+    made = build_engine(library, file, OPTIONS, precision=precision, listen=messages.append)
+    # What `coda build` asks the inspector of, where there is a GPU.
+    check_precision(json.dumps({"Layers": [one.to_json() for one in layers_of("\n".join(messages))]}), precision)
+    return made
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -1,7 +1,8 @@
 """The classes of TensorRT's bindings as they describe themselves: methods with their parameters, properties, enums.
 
 The bindings are asked in a process of their own. TensorRT-RTX comes with its libraries; TensorRT's cannot be installed
-without a GPU's CUDA, so that stubs take their place, over which its bindings import (tests.stub_libraries).
+without a GPU's CUDA, so that stubs take their place, over which its bindings import (tests.stub_libraries). Bindings of
+other releases than the one that is installed are asked from a folder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pytest
 
 from tests import stub_libraries
 
-TENSORRT, RTX = "tensorrt_bindings", "tensorrt_rtx_bindings"
+TENSORRT, RTX, LEAN = "tensorrt_bindings", "tensorrt_rtx_bindings", "tensorrt_lean_bindings"
 MODULE = ""
 """The name of the module among its classes: what has its functions."""
 
@@ -69,13 +70,19 @@ def surface(module: str) -> Surface:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         pytest.skip(f"{module} is not installed")
+    return surface_of(module, Path(next(iter(spec.submodule_search_locations))).parent)
+
+
+def surface_of(module: str, site: Path) -> Surface:
+    """Ask the bindings that are in the folder `site`."""
     with tempfile.TemporaryDirectory() as folder:
         variables = dict(os.environ)
-        if module == TENSORRT:
+        if module != RTX:
             if (reason := stub_libraries.lacks()) is not None:
                 pytest.skip(reason)
-            binaries = Path(next(iter(spec.submodule_search_locations))).glob("*.so")
+            binaries = (site / module).glob("*.so")
             variables["LD_LIBRARY_PATH"] = str(stub_libraries.build(Path(folder), binaries))
+            variables["PYTHONPATH"] = str(site)
         command = [sys.executable, "-W", "error", str(Path(__file__).with_name("describe.py")), module]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{module} does not import on its own:\n{done.stderr}"

@@ -10,7 +10,7 @@ import pytest
 from coda_runtime.build import builder, memory
 from coda_runtime.build.options import HARDWARE
 from coda_runtime.format.precision import PRECISIONS
-from tests.tensorrt_api.surface import RTX, TENSORRT, signatures, surface
+from tests.tensorrt_api.surface import RTX, TENSORRT, Surface, signatures, surface
 from tests.tensorrt_api.uses import Uses, elsewhere, read, uses
 
 # Asked for before it is used, or set only where targets are given, which only TensorRT-RTX has.
@@ -69,7 +69,11 @@ def test_no_other_module_uses_it() -> None:
 
 @LIBRARIES
 def test_the_names_in_tables_are_members(module: str) -> None:
-    classes = surface(module).classes
+    check_tables(surface(module))
+
+
+def check_tables(found: Surface) -> None:
+    classes = found.classes
     assert {*HARDWARE.values()} <= classes["HardwareCompatibilityLevel"].values.keys()
     assert {precision.tensorrt_type for precision in PRECISIONS.values()} <= classes["DataType"].values.keys()
     compared = [re.findall(r'(?:kind|type\.name) [!=]= "([A-Z_]+)"', _source(of.__file__)) for of in (builder, memory)]
@@ -77,12 +81,15 @@ def test_the_names_in_tables_are_members(module: str) -> None:
     assert {"DEQUANTIZE", "CONSTANT", *builder._WEIGHTY} <= classes["LayerType"].values.keys()
 
 
-@LIBRARIES
-def test_the_versions_are_those_of_strongly_typed_networks(module: str) -> None:
-    """The code was written for these: a graph's types are an engine's, and no flag changes them."""
-    found = surface(module)
-    assert int(found.version.partition(".")[0]) >= (11 if module == TENSORRT else 1)
-    assert "FP16" not in found.classes["BuilderFlag"].values
+def test_networks_are_strongly_typed() -> None:
+    """A graph's types are its engine's. Up to TensorRT 10 that is to be asked for, and excludes flags of precisions."""
+    used = uses(surface(RTX)).used
+    assert "NetworkDefinitionCreationFlag.STRONGLY_TYPED" in used
+    assert {name for name in used if name.startswith("BuilderFlag.")} == {
+        "BuilderFlag.REQUIRE_USER_ALLOCATION",
+        "BuilderFlag.TF32",
+        "BuilderFlag.VERSION_COMPATIBLE",
+    }
 
 
 def _source(file: str | None) -> str:

@@ -61,16 +61,18 @@ def build_engine(
     precision: str,
     read: bytes | None = None,
     watch: Watch = lambda *_: None,
+    listen: Callable[[str], object] = lambda _: None,
 ) -> BuiltEngine:
     """Build an engine from an ONNX file with one input of dynamic batch, computing in `precision`.
 
     It is built from the file's bytes where somebody has `read` and checked them already. `watch` is called in this
-    thread; what it raises (KeyboardInterrupt too) cancels the build and comes out of here. Raises BuildError with the
-    parser's or the builder's own messages, InputError for options the library lacks.
+    thread; what it raises (KeyboardInterrupt too) cancels the build and comes out of here. `listen` is called with
+    every message of the library that is no error, in any thread. Raises BuildError with the parser's or the builder's
+    own messages, InputError for options the library lacks.
     """
     options.check_for(library)
     trt = library.module
-    parsed = parse_network(library, onnx, onnx.read_bytes() if read is None else read)
+    parsed = parse_network(library, onnx, onnx.read_bytes() if read is None else read, listen)
     builder, network, messages = parsed.builder, parsed.network, parsed.log.errors
     layers = layer_types(network)
     check_types(layers, precision, onnx.name)
@@ -88,10 +90,12 @@ def build_engine(
     return BuiltEngine(data, layers, parsed.log.scratch_bytes(len(options.profiles)))
 
 
-def parse_network(library: EngineLibrary, onnx: Path, data: bytes) -> ParsedNetwork:
+def parse_network(
+    library: EngineLibrary, onnx: Path, data: bytes, listen: Callable[[str], object] = lambda _: None
+) -> ParsedNetwork:
     """Parse an ONNX file, whose bytes are `data`. Raises BuildError with the parser's own messages."""
     trt = library.module
-    log = BuildLog(trt)
+    log = BuildLog(trt, listen)
     builder = trt.Builder(log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)

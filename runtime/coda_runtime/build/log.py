@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ..backends.tensorrt.logger import shared_logger
@@ -14,10 +15,14 @@ _MEMORY = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 
 class BuildLog:
-    """`errors` are the messages of the library's errors. `logger` is what the library takes; it prints nothing."""
+    """`errors` are the messages of the library's errors. `logger` is what the library takes; it prints nothing.
 
-    def __init__(self, trt: Any) -> None:
+    `listen` is called with every other message.
+    """
+
+    def __init__(self, trt: Any, listen: Callable[[str], object] = lambda _: None) -> None:
         self.errors: list[str] = []
+        self._listen = listen
         shared = shared_logger(trt)
         shared.add(self)
         self.logger = shared.raw
@@ -37,7 +42,9 @@ class BuildLog:
         """Keep an error, and read what else is said."""
         if is_error:
             self.errors.append(one_line(message, limit=None))
-        elif (found := _PROFILE.search(message)) is not None:
+            return
+        self._listen(message)
+        if (found := _PROFILE.search(message)) is not None:
             self._profile = int(found[1])
         elif (found := _MEMORY.search(message)) is not None:
             self._scratch[self._profile] = max(int(found[1]), self._scratch.get(self._profile, 0))

@@ -234,10 +234,13 @@ def _version_fits(key: EngineKey, version: str) -> bool:
     if built is None or key.library != "tensorrt" or not key.flags.version_compatible:
         return False
     # A version-compatible engine runs on the version that built it and on later ones of the same major version.
-    return _numbers(built)[:1] == _numbers(version)[:1] and _numbers(built) <= _numbers(version)
+    return version_numbers(built)[:1] == version_numbers(version)[:1] and (
+        version_numbers(built) <= version_numbers(version)
+    )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a library's version, to be compared: (10, 13, 3, 9) for "10.13.3.9.post1"."""
     return tuple(int(number) for number in version.split(".") if number.isdecimal())
 
 

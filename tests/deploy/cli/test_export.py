@@ -114,7 +114,7 @@ def test_several_precisions_and_what_could_not_be_run(
             "through the int8 encoder and the int8 decoder",
         ),
         (["--precision", ","], "name each precision once and at least one"),
-        (["--engine", "tensorrt"], 'pip install "tensorrt>=11"'),
+        (["--engine", "tensorrt"], 'pip install "tensorrt>=10.9"'),
         (["--engine", "tensorrt-rtx", "--target", "sm90"], "has no target sm90"),
         (["--engine", "tensorrt-rtx", "--batch", "8,4,1"], "expected MIN,OPT,MAX, rising"),
         (["--batch", "1,4,8"], "--batch applies to engines, and none is requested"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,47 @@ def test_the_libraries(rtx: EngineLibrary) -> None:
 
 
 def test_a_library_that_is_not_installed_names_its_extra() -> None:
-    with pytest.raises(MissingDependencyError, match='pip install "tensorrt>=11"'):
+    with pytest.raises(MissingDependencyError, match=r'pip install "tensorrt>=10\.9"'):
         find_library("tensorrt")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Put a module with this code first on the path."""
+    names = []
+
+    def put(code: str, module: str = "tensorrt") -> None:
+        (tmp_path / f"{module}.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        names.append(module)
+
+    yield put
+    for module in names:
+        sys.modules.pop(module, None)
+
+
+@pytest.mark.parametrize("version", ["10.9.0.34", "10.13.3.9.post1", "11.4.0.106"])
+def test_versions_that_are_supported(installed: Callable[..., None], version: str) -> None:
+    installed(f"__version__ = {version!r}")
+    assert find_library("tensorrt").version == version
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "version", "match"),
+    [
+        ("tensorrt", "tensorrt", "10.8.0.43", 'TensorRT 10.8.0.43 is installed, and 10.9 or newer .*"tensorrt>=10.9"'),
+        ("tensorrt", "tensorrt", "8.6.1", r"TensorRT 8\.6\.1 is installed, and 10\.9 or newer is needed"),
+        ("tensorrt-rtx", "tensorrt_rtx", "1.6.1.120", 'TensorRT-RTX 1.6.1.120 is installed, and .*"tensorrt-rtx>=1.7"'),
+    ],
+)
+def test_a_version_that_is_too_old(
+    installed: Callable[..., None], name: str, module: str, version: str, match: str
+) -> None:
+    installed(f"__version__ = {version!r}", module)
+    with pytest.raises(BackendError, match=match):
+        find_library(name)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +167,7 @@ def test_a_library_that_is_not_installed_names_its_extra() -> None:
         ("pass", BuildError, "does not say its version"),
     ],
 )
-def test_a_broken_installation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[Exception], match: str
-) -> None:
-    (tmp_path / "tensorrt.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+def test_a_broken_installation(installed: Callable[..., None], code: str, kind: type[Exception], match: str) -> None:
+    installed(code)
     with pytest.raises(kind, match=match):
         find_library("tensorrt")
-    sys.modules.pop("tensorrt", None)

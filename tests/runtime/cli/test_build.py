@@ -83,7 +83,7 @@ def test_several_profiles(coda: Run, sealed: Path, tmp_path: Path) -> None:
 
 @needs_rtx
 def test_the_wrong_way_round(fails: Fails, coda: Run, sealed: Path) -> None:
-    assert 'pip install "tensorrt>=11"' in fails("build", sealed, "--engine", "tensorrt")
+    assert 'pip install "tensorrt>=10.9"' in fails("build", sealed, "--engine", "tensorrt")
     assert "has no target sm90; it has sm75" in fails("build", sealed, "--engine", "tensorrt-rtx", "--target", "sm90")
     assert "expected MIN,OPT,MAX" in fails("build", sealed, "--engine", "tensorrt-rtx", "--batch", "4,2")
     twice = ("--batch", "1,2,4", "--batch", "1,2,4")

@@ -29,7 +29,7 @@ from ..cuda.opening import compute_capability, gpu_name, missing, open_device
 from .engine import Engine
 from .inspection import EngineFacts, engine_information
 from .kernel_cache import kernel_cache
-from .library import find_library, module_name, targets_of
+from .library import check_version, find_library, module_name, targets_of
 from .library import missing as library_missing
 from .session import TensorRTSession
 
@@ -136,12 +136,14 @@ class TensorRTBackend(Backend):
                 extra=self.name,
             )
         try:
-            return importlib.import_module(_LEAN)
+            lean = importlib.import_module(_LEAN)
         except (ImportError, OSError) as error:
             raise BackendError(
                 f"TensorRT's lean runtime is installed but does not import ({one_line(error)}); "
                 f"reinstall it: {pip_install('tensorrt-lean', options='--force-reinstall')}"
             ) from error
+        check_version(self.name, lean.__version__)
+        return lean
 
     def _has_lean(self) -> bool:
         return self.name == "tensorrt" and importlib.util.find_spec(_LEAN) is not None

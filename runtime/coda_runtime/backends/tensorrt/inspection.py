@@ -19,7 +19,10 @@ _TYPES = (
     *((known.name, re.compile(known.tensorrt_pattern, re.IGNORECASE)) for known in reversed([*PRECISIONS.values()])),
     ("integer", re.compile(r"u?int\d+|bool", re.IGNORECASE)),
 )
-_PRODUCTS = re.compile(r"conv|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
+# TensorRT-RTX calls a convolution a correlation, and one with what follows it a runtime fusion.
+_PRODUCTS = re.compile(
+    r"conv|correlation|runtime_fusion|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,10 @@ def _side(layer: Mapping[str, Any], side: str) -> list[str]:
     tensors = layer.get(side)
     if not isinstance(tensors, list):
         return []
-    return [
-        _type(tensor.get("Format/Datatype", tensor.get("Format"))) for tensor in tensors if isinstance(tensor, dict)
-    ]
+    # TensorRT 10 tells format and type in one text; 11 and TensorRT-RTX tell the type apart.
+    keys = ("Format/Datatype", "Datatype", "DataType", "Format")
+    told = [tensor for tensor in tensors if isinstance(tensor, dict)]
+    return [_type(next((tensor[key] for key in keys if key in tensor), None)) for tensor in told]
 
 
 def _type(text: object) -> str:

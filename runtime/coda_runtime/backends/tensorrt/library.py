@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BackendError, BuildError, InputError, MissingDependencyError, one_line
-from ...requirements import pip_install
+from ...format.engine_key import version_numbers
+from ...requirements import first_version, pip_install
 
 # Name, which is also the artifacts' format: module names in order of preference, and the title users know it by.
 _LIBRARIES = {
@@ -78,7 +79,19 @@ def find_library(name: str) -> EngineLibrary:
         raise BuildError(
             f"{title} does not say its version, so no engine of it could be told from another; reinstall it"
         )
+    check_version(name, version)
     return EngineLibrary(name, title, version, module)
+
+
+def check_version(name: str, version: str) -> None:
+    """Raise BackendError for a version of an engine library that is older than the first that is supported."""
+    first = first_version(name)
+    if version_numbers(version) < version_numbers(first):
+        raise BackendError(
+            f"{_LIBRARIES[name][1]} {version} is installed, and {first} or newer is needed, the first that has all "
+            f"that engines use here: {pip_install(name, options='--upgrade')}, or take a container or an image of the "
+            "system that has it"
+        )
 
 
 def _broken(title: str, name: str, error: Exception) -> BackendError:

@@ -222,6 +222,10 @@ class TestLibraries:
         artifact.engine["flags"]["version_compatible"] = True
         machine.backend.load(engine_bundle(tmp_path, sealed), artifact, LoadOptions(allow_host_code=True)).close()
         assert lean.host_code == [True]
+        lean.__version__ = "10.8.0.43"
+        rejected = machine.backend.check(engine_bundle(tmp_path, sealed), artifact, LoadOptions(allow_host_code=True))
+        assert isinstance(rejected, BackendError)
+        assert "TensorRT 10.8.0.43 is installed, and 10.9 or newer is needed" in str(rejected)
 
     def test_nothing_heavy_is_imported(self) -> None:
         code = (

@@ -52,6 +52,28 @@ def test_int8_is_no_uint8() -> None:
     check_precision(info(*read), "int8")
 
 
+@pytest.mark.parametrize("key", ["Datatype", "DataType"])
+def test_type_and_format_apart(key: str) -> None:
+    """As TensorRT-RTX 1.7 and TensorRT 11 tell them: the format alone names no type."""
+
+    def apart(kind: str) -> dict[str, Any]:
+        tensor = {"Name": "x", "Dimensions": [-1, 64], key: kind, "Format": "(Linear) Row major linear format"}
+        return {"Name": "a", "LayerType": "gemm", "Inputs": [tensor], "Outputs": [tensor]}
+
+    check_precision(info(apart("BFloat16"), apart("BFloat16"), apart("Float")), "bf16")
+    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 2 in fp32: "):
+        check_precision(info(apart("BFloat16"), apart("Float"), apart("Float")), "bf16")
+
+
+@pytest.mark.parametrize("kind", ["correlation", "runtime_fusion"])
+def test_convolutions_by_their_names_in_tensorrt_rtx(kind: str) -> None:
+    """A bf16 decoder's products of matrices are in float32, so that it depends on the convolutions."""
+    products = [layer("gemm", "Float")] * 2
+    check_precision(info(*[layer(kind, "BFloat16")] * 2, *products), "bf16")
+    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 2 in fp32: "):
+        check_precision(info(layer(kind, "BFloat16"), *products), "bf16")
+
+
 def test_the_inspector_is_asked_for_json() -> None:
     inspector = SimpleNamespace(get_engine_information=lambda form: {"json": "text"}[form])
     engine = SimpleNamespace(create_engine_inspector=lambda: inspector)
