@@ -9,7 +9,7 @@ import pytest
 
 from coda_runtime import diagnose as module
 from coda_runtime.backends.onnxruntime.plugins import Plugin
-from coda_runtime.backends.onnxruntime.starting import why_not
+from coda_runtime.backends.onnxruntime.starting import reason, why_not
 from coda_runtime.cli.doctor import _rows
 from coda_runtime.diagnose import diagnose
 from coda_runtime.machine.processors import describe_cpu
@@ -139,6 +139,24 @@ def test_providers_are_started_in_a_process_that_may_die(monkeypatch: pytest.Mon
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     assert "/bin/false" in module._not_starting(report)["NotExecutionProvider"]
     assert module._not_starting(_report(None, 1)) == {}
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (
+            "a line\n\x1b[1;31m2026-11-27 [E:onnxruntime:Default, provider_bridge_ort.cc:2359 TryGetProviderInfo_CUDA] "
+            "/a.cc:1 what() [ONNXRuntimeError] : 1 : FAIL : Failed to load library /x/libonnxruntime_providers_cuda.so "
+            "with error: libcublasLt.so.12: cannot open shared object file: No such file or directory\n\x1b[m\n"
+            "2026-11-27 [E:onnxruntime] another error",
+            "libcublasLt.so.12: cannot open shared object file: No such file or directory",
+        ),
+        ("a line\nError 35: the driver is too old", "Error 35: the driver is too old"),
+        ("nothing of use", "it does not say why"),
+    ],
+)
+def test_the_reason_is_what_is_missing(log: str, why: str) -> None:
+    assert reason(log) == why
 
 
 def test_what_starts(capfd: pytest.CaptureFixture[str]) -> None:

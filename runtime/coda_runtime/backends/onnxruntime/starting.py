@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from .plugins import canonical
 from .sums import largest_sum
 
 _ERRORS = 3  # onnxruntime's severity
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NAMED = re.compile(r"with error: (.+)")
 
 
 def why_not(name: str) -> str | None:
@@ -35,11 +38,16 @@ def why_not(name: str) -> str | None:
             return one_line(error)
         sys.stderr.flush()
         said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-    if canonical(name) in map(canonical, session.get_providers()):
-        return None
+        text = said.read().decode(errors="replace")
+    return None if canonical(name) in map(canonical, session.get_providers()) else reason(text)
+
+
+def reason(log: str) -> str:
+    """Return why a provider did not start, by what onnxruntime wrote: the library that is missing, if it names one."""
+    lines = [line for line in _COLOUR.sub("", log).splitlines() if "rror" in line]
     # The first error has the reason; what follows is what became of it.
-    return next((one_line(line, limit=400) for line in lines if "rror" in line), "it does not say why")
+    named = next((found for line in lines if (found := _NAMED.search(line)) is not None), None)
+    return one_line(named[1] if named is not None else lines[0] if lines else "it does not say why")
 
 
 @contextmanager
