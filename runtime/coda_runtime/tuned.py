@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shlex
 import warnings
@@ -28,7 +27,7 @@ from .format.bundle import Bundle
 from .format.parts import PARTS
 from .format.precision import PRECISIONS
 from .io.json_fields import Fields, compact_json, describe, is_int, is_object, parse_json
-from .io.private_files import is_ours, is_safe, make_private, write_private
+from .io.private_files import is_private, make_private, write_private
 from .io.regular_files import open_regular
 from .io.user_folders import own_cache
 from .machine.devices import count_cuda_devices, find_gpu
@@ -161,7 +160,7 @@ def read(bundle: Bundle, device: str) -> Record | None:
     try:
         try:
             with open_regular(path) as file:
-                if not (is_safe(os.fstat(file.fileno())) and is_ours(path.parent) and is_ours(path.parent.parent)):
+                if not is_private(file, path):
                     _fail("others than its user may have written it")
                 data = file.read(_MAX_BYTES + 1)
         except FileNotFoundError:

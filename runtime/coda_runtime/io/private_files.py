@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from secrets import token_hex
+from typing import IO
 
 
 def is_ours(folder: Path) -> bool:
@@ -18,6 +19,14 @@ def is_ours(folder: Path) -> bool:
 def is_safe(stat: os.stat_result) -> bool:
     """Return whether this user and root alone may write there."""
     return not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022)
+
+
+def is_private(file: IO[bytes], path: Path) -> bool:
+    """Return whether nobody else can have written the open file at `path`, in a folder of coda-runtime's own cache.
+
+    Raises OSError where a folder is gone.
+    """
+    return is_safe(os.fstat(file.fileno())) and is_ours(path.parent) and is_ours(path.parent.parent)
 
 
 def make_private(folder: Path) -> bool:

@@ -9,14 +9,13 @@ altered is not. What is lost without it is time alone, so that nothing here fail
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...errors import CodaError
-from ...io.private_files import is_ours, is_safe, make_private, write_private
+from ...io.private_files import is_private, make_private, write_private
 from ...io.regular_files import open_regular
 from ...io.user_folders import own_cache
 
@@ -68,7 +67,7 @@ class KernelCache:
         try:
             path = _folder() / self._name
             with open_regular(path) as file:
-                if not (is_safe(os.fstat(file.fileno())) and is_ours(path.parent) and is_ours(path.parent.parent)):
+                if not is_private(file, path):
                     return None
                 found = file.read(_DIGEST + MAX_BYTES + 1)
         except (OSError, CodaError):
