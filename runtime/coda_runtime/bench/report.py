@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.atomic_files import staged_file
+from ..io.counts import count
 from ..report.document import document, tile
 from ..report.markup import Markup, el, join, table
-from ..report.words import count, duration, rate, size
+from ..report.words import duration, rate, size
 from . import bars, charts, roofline_chart
 from .cards import scrolled, whose
 from .compare import compare
@@ -198,7 +199,7 @@ def _together(warnings: Sequence[str]) -> list[str]:
         if len(names) < _SEVERAL or not all(names):
             out += [f"{name}{what}" for name in names]
         else:
-            out.append(f"{len(names)} measurements{what}: {'; '.join(names)}")
+            out.append(f"{count(len(names), 'measurement')}{what}: {'; '.join(names)}")
     return out
 
 
