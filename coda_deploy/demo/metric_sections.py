@@ -17,7 +17,7 @@ from coda_runtime.format.precision import FP32
 from coda_runtime.io.counts import count
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
 from coda_runtime.report.document import keys
-from coda_runtime.report.markup import Markup, el, join, table
+from coda_runtime.report.markup import Markup, el, table
 from coda_runtime.report.words import decibel, milliseconds, share, times
 
 
@@ -191,7 +191,7 @@ def timings(found: DemoResults) -> Markup:
             "Other work on the machine changes all of these.",
         ),
         el("div", cards, class_="pairs"),
-        el("dl", [join(el("dt", name), el("dd", text)) for name, text in found.machine.items()], class_="facts"),
+        el("p", f"Threads: {found.machine['threads']}.") if "threads" in found.machine else "",
     )
 
 

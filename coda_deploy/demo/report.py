@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ from coda_deploy.demo.results import DemoResults
 from coda_runtime.format.parts import ENCODER
 from coda_runtime.format.precision import FP32
 from coda_runtime.io.counts import count
+from coda_runtime.report import made_with
 from coda_runtime.report.document import document, tile
 from coda_runtime.report.markup import Markup, el, join
 from coda_runtime.report.words import decibel, share
+
+PACKAGES = ("coda-runtime", "coda-deploy", "torch", "diffusers", "onnx", "onnxruntime", "openvino", "numpy")
+"""What the footer gives the versions of."""
 
 
 def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
@@ -105,15 +110,16 @@ def next_steps(out: Path, coda: str) -> Markup:
 
 
 def footer(found: DemoResults) -> Markup:
-    """Say which tokenizer this was, and whose photographs."""
+    """Say what this was made with, which tokenizer it was, and whose photographs."""
     spec, source = found.manifest.spec, found.manifest.provenance.get("source", {})
     digest = str(source.get("sha256", ""))[:12]
-    return el(
-        "footer",
+    facts = made_with.facts_of_now(["coda", *sys.argv[1:]], PACKAGES)
+    return made_with.footer(
+        {**facts, "Tokenizer": f"{spec.variant}, weights {digest}"},
         el(
             "p",
-            f"Tokenizer “{spec.variant}”, weights {digest}. Photographs: NASA, SpaceX, Stéfan van der Walt, Rachel "
-            "Michetti, Clemens Engelhardt (public domain and CC0), Aitzol Berasategi (dogs, mountains, sunset: "
-            "CC BY 4.0); details in coda_deploy/photographs/LICENSES.md.",
+            "Photographs: NASA, SpaceX, Stéfan van der Walt, Rachel Michetti, Clemens Engelhardt (public domain and "
+            "CC0), Aitzol Berasategi (dogs, mountains, sunset: CC BY 4.0); details in "
+            "coda_deploy/photographs/LICENSES.md.",
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,12 +24,17 @@ from coda_deploy.evaluate.rows import (
 )
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.io.counts import count
+from coda_runtime.report import made_with
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart, nice_ticks
 from coda_runtime.report.document import document, keys, tile
 from coda_runtime.report.images import picture
 from coda_runtime.report.markup import Markup, el, join, table
 from coda_runtime.report.words import decibel, share
 
+PACKAGES = (
+    "coda-runtime", "coda-deploy", "torch", "onnxruntime", "openvino", "numpy", "Pillow", "lpips", "torch-fidelity",
+)  # fmt: skip
+"""What the footer gives the versions of."""
 AMPLIFIED = 4
 MAX_BINS = 24
 _LABELS = {metric.key: metric.name for metric in METRICS} | {"token_agreement": "equal tokens, free-running"}
@@ -224,7 +230,7 @@ def _card(shown: Shown, data: str) -> Markup:
 
 
 def footer(found: Evaluation) -> Markup:
-    """Say what ran where."""
+    """Say what ran where, and what this was made with."""
     about, spec = found.about, found.spec
     facts = {
         "Evaluated": f"{about.kind} “{spec.variant}”, {about.path}",
@@ -235,6 +241,4 @@ def footer(found: Evaluation) -> Markup:
         facts["Compared with"] = f"{found.against.path}: {found.against.kind} on {found.against.backend}"
     if found.network_device is not None:
         facts["Networks that compare on"] = found.network_device
-    return el(
-        "footer", el("dl", [join(el("dt", name), el("dd", text)) for name, text in facts.items()], class_="facts")
-    )
+    return made_with.footer({**facts, **made_with.facts_of_now(["coda", *sys.argv[1:]], PACKAGES)})

@@ -66,7 +66,7 @@ def scale_rows(found: Evaluation) -> list[list[str]]:
 
 AGREEMENT_NOTE = (
     "equal, free-running: the share of tokens that are the other's, where a near tie changes the scales after it too; "
-    "step agreement, which counts it once, is what `coda verify --tokenizer` measures"
+    "step agreement, which counts it once, is what coda verify --tokenizer measures"
 )
 """What a reader of equal tokens has to know."""
 
