@@ -54,9 +54,9 @@ CURES = {
 }
 _HEAD = f"""# Every message
 
-Search this page, or the site, for the words of a message: leave out names and numbers, for which `{VARIES}` stands. Each
-error is listed under its class with what to do about it; [Troubleshooting](../troubleshooting.md) has the frequent ones
-with the why. The list is made from the source, and a test holds it complete.
+Search this page, or the site, for the words of a message: leave out names and numbers, for which `{VARIES}` stands.
+Each error is listed under its class with what to do about it; [Troubleshooting](../troubleshooting.md) has the frequent
+ones with the why. The list is made from the source, and a test holds it complete.
 """
 
 
