@@ -32,6 +32,7 @@ from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import parity_json
 from coda_runtime.format.precision import FP32, PRECISIONS, precision_of
 from coda_runtime.images import fit
+from coda_runtime.io.counts import count
 from coda_runtime.io.image_files import expected_suffixes, find_images
 from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recorded_thresholds, threshold_of
 
@@ -73,7 +74,7 @@ def _chosen(folder: Path, limit: int) -> tuple[list[Path], str]:
     files = [folder / name for name in found.images]
     if not files:
         raise InputError(f"{folder} holds no images ({expected_suffixes()}){found.left_out()}: name a folder that does")
-    return files[:limit], f"{min(len(files), limit)} of {len(files)} images of the user's"
+    return files[:limit], f"{min(len(files), limit)} of {count(len(files), 'image')} of the user's"
 
 
 def _source(source: Source, tokenizer: CodaTokenizer) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
 from coda_deploy.errors import DataError
 from coda_runtime.images import differs, fit
+from coda_runtime.io.counts import count
 
 
 @dataclass(frozen=True)
@@ -120,5 +121,6 @@ def _regroup(centres: _Centres, workers: int) -> Generator[EvalBatch, None, None
         raise DataError("the source holds no images; expected at least one")
     else:
         raise DataError(
-            f"none of {centres.count} images can be read; the first, {first_skipped.name}: {first_skipped.reason}"
+            f"none of {count(centres.count, 'image')} can be read; the first, {first_skipped.name}: "
+            f"{first_skipped.reason}"
         )

@@ -30,6 +30,7 @@ from coda_runtime.format.manifest import MANIFEST_NAME, MAX_BYTES
 from coda_runtime.hub_source.files import fetch_files
 from coda_runtime.hub_source.names import parse_hub_name
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.counts import count
 from coda_runtime.io.json_fields import parse_json
 from coda_runtime.io.regular_files import open_regular
 
@@ -174,7 +175,7 @@ def check_weights(
     if missing:
         near = difflib.get_close_matches(missing[0], list(found), 1, cutoff=0)
         raise WeightsError(
-            f"{source} lacks {len(missing)} keys, first {missing[0]!r}"
+            f"{source} lacks {count(len(missing), 'key')}, first {missing[0]!r}"
             + (f" (nearest found: {near[0]!r})" if near else "")
             + f": {advice}"
         )

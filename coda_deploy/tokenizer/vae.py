@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL
 from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer.storage import is_hub_id
 from coda_runtime.errors import one_line
+from coda_runtime.io.counts import count
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -103,7 +104,7 @@ def _load(where: str | Path, asked: str, **settings: Any) -> AutoencoderKL:
     # diffusers only warns of these, and leaves them without a value.
     if missing := sorted(info["missing_keys"]):
         raise ConfigError(
-            f"the weights of {asked} lack {len(missing)} tensors that its {CONFIG_NAME} asks for, first "
+            f"the weights of {asked} lack {count(len(missing), 'tensor')} that its {CONFIG_NAME} asks for, first "
             f"{missing[0]!r}: copy both again from where they were saved together"
         )
     for name, tensor in vae.state_dict().items():

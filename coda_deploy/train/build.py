@@ -14,6 +14,7 @@ from coda_deploy.tokenizer import CodaTokenizer, LoraConfig
 from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.vae import load_vae
 from coda_deploy.train.config import TrainConfig
+from coda_runtime.io.counts import count
 
 
 def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = None) -> CodaTokenizer:
@@ -30,7 +31,9 @@ def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = No
     loaded = read_kl16(where) if Path(where).is_file() else load_vae(where)
     channels = (loaded.config.in_channels, loaded.config.out_channels)
     if channels != (3, 3):
-        raise ConfigError(f"the VAE in {where} takes {channels[0]} channels and gives {channels[1]}, expected 3: RGB")
+        raise ConfigError(
+            f"the VAE in {where} takes {count(channels[0], 'channel')} and gives {channels[1]}, expected 3: RGB"
+        )
     asked, downsample = config.tokenizer, 2 ** (len(loaded.config.block_out_channels) - 1)
     if asked.image_size % downsample:
         # Said here already: without scales there would be no schedule to look for.

@@ -27,6 +27,7 @@ from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.profiles import ANY_SIZE, Batch, BatchSizes
 from .format.spec import Spec
 from .images import Batches, Images
+from .io.counts import count
 from .io.masked_arrays import refuse_masked
 from .nvtx_ranges import Ranges, no_ranges
 from .sessions import Sessions
@@ -264,7 +265,7 @@ class Tokenizer:
         loaded = ", ".join(f"{a.part} {a.precision} {a.device}" for a in self.artifacts)
         parts = "closed" if self._sessions.closed else loaded
         return (
-            f"<coda_runtime.Tokenizer {spec.variant}: {spec.image_size} px, {spec.num_tokens} tokens of "
+            f"<coda_runtime.Tokenizer {spec.variant}: {spec.image_size} px, {count(spec.num_tokens, 'token')} of "
             f"{spec.vocab_size}; {parts}>"
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..backends.base import LoadOptions
 from ..errors import BackendError, DeviceError, one_line
 from . import failures
-from .decoding import TIMEOUT_S
+from .defaults import TIMEOUT_S
 from .encoder import Encoder
 from .plan import Plan
 from .preprocess import pack_rows, read_pixels

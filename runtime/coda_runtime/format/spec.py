@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from ..io.counts import count
 from ..io.json_fields import Fields, fail, is_int
 
 # What a spec says is multiplied and allocated before a graph could contradict it, so each number has a limit, far over
@@ -67,7 +68,10 @@ class Spec:
         )
         expected = sum(side * side for side in spec.scales)
         if spec.num_tokens != expected:
-            fail(f"spec.num_tokens is {spec.num_tokens}, but the scales {list(spec.scales)} make {expected} tokens")
+            fail(
+                f"spec.num_tokens is {spec.num_tokens}, but the scales {list(spec.scales)} make "
+                f"{count(expected, 'token')}"
+            )
         if spec.scales[-1] * spec.downsample != spec.image_size:
             fail(
                 f"the last scale is {spec.scales[-1]}, but image_size / downsample = "
