@@ -9,7 +9,7 @@ import click
 
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact, Manifest
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows
@@ -79,7 +79,7 @@ def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
+    any_batch = "any" if artifact.part in GRAPHS and artifact.engine is None else ""
     batch = profiles_cell(artifact) if artifact.profiles else any_batch
     size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
     return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built

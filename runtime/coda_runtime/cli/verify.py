@@ -16,7 +16,7 @@ from ..errors import ChecksumError, CodaError, InputError, MissingDependencyErro
 from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
 from ..format.parity import ParityRecord, parity_json, parity_records
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 from ..hub_source import find_bundle
 from ..parity import check_recordable, measure_bundle, record_parity
 from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
@@ -167,7 +167,7 @@ def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
 
 
 def _graphs(manifest: Manifest) -> int:
-    return sum(artifact.part in PARTS for artifact in manifest.artifacts)
+    return sum(artifact.part in GRAPHS for artifact in manifest.artifacts)
 
 
 def _reasons_text(missing: dict[str, str]) -> str:
