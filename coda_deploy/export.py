@@ -88,6 +88,7 @@ def export_tokenizer(
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     calibration: Path | None = None,
@@ -124,6 +125,7 @@ def export_tokenizer(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
+        single_graph=single_graph,
         thresholds=thresholds,
         provenance=provenance,
         license=config.license,
@@ -140,6 +142,7 @@ def extend_bundle(
     precisions: Sequence[str],
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     calibration: Path | None = None,
@@ -150,7 +153,7 @@ def extend_bundle(
     Raises ``InputError`` when it was made of another tokenizer.
     """
     opened = Bundle.open(bundle)
-    check_lacks(opened, precisions)
+    check_lacks(opened, precisions, single_graph=single_graph)
     progress("loading the tokenizer")
     loaded = _load_own_tokenizer(opened, tokenizer)
     return add_precisions(
@@ -162,6 +165,7 @@ def extend_bundle(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
+        single_graph=single_graph,
         thresholds=thresholds,
         layers=functools.partial(TorchActivations, loaded),
         progress=progress,

@@ -69,6 +69,7 @@ def _target(out: Path | None, into: Path | None, force: bool) -> Path:
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
 coda export tokenizer/ --out bundle/ --precision fp32,int8 --calibration photographs/
 coda export tokenizer/ --into bundle/ --precision fp16
+coda export tokenizer/ --out bundle/ --single-graph
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,1,1 --batch 8,16,32
 coda export tokenizer/ --out bundle/ --triton models/
 coda export official:flux_v65536 --out bundle/"""
@@ -116,6 +117,11 @@ coda export official:flux_v65536 --out bundle/"""
 )
 @click.option("--target", help="GPUs to build for, e.g. sm89,sm120. tensorrt-rtx only; tensorrt takes the local GPU.")
 @click.option("--batch", "batches", multiple=True, metavar="MIN,OPT,MAX", help=f"{BATCH_HELP}  [default: 1,4,8]")
+@click.option(
+    "--single-graph",
+    is_flag=True,
+    help="Add encode.PRECISION.onnx, from image to ids in one file, for programs outside Python.",
+)
 @triton_options
 @json_option
 def command(
@@ -132,6 +138,7 @@ def command(
     engines: tuple[str, ...],
     target: str | None,
     batches: tuple[str, ...],
+    single_graph: bool,
     triton: TritonRequest | None,
     as_json: bool,
 ) -> None:
@@ -176,6 +183,7 @@ def command(
         + 2 * sum(precision_of(name).is_integer for name in precisions)
         + (5 if into is None else 1)
         + (PTX in engines)
+        + 2 * len(precisions) * single_graph
         + len(requests) * 2 * (2 * len(precisions) + 1)
     )
     with progress("exporting", total=steps) as bar:
@@ -192,6 +200,7 @@ def command(
                 precisions=precisions,
                 engines=requests,
                 kernels=PTX in engines,
+                single_graph=single_graph,
                 thresholds=thresholds,
                 images=parity_images,
                 calibration=calibration,

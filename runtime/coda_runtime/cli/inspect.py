@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 from ..io.json_fields import flat_rows
 from .base import command as coda_command
 from .base import footnote, json_option, print_json, table
@@ -88,7 +88,7 @@ def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
+    any_batch = "any" if artifact.part in GRAPHS and artifact.engine is None else ""
     batch = profiles_cell(artifact) if artifact.profiles else any_batch
     size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
     return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built
