@@ -31,6 +31,7 @@ from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import parity_json
 from coda_runtime.format.precision import FP32, PRECISIONS, precision_of
+from coda_runtime.format.sizes import Size
 from coda_runtime.images import fit
 from coda_runtime.io.image_files import expected_suffixes, find_images
 from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recorded_thresholds, threshold_of
@@ -43,7 +44,7 @@ MAX_CALIBRATION_IMAGES = 64
 SHIPPED = "photographs shipped with coda-deploy"
 
 
-def parity_images(size: int, folder: Path | None = None) -> ParityImages:
+def parity_images(size: Size, folder: Path | None = None) -> ParityImages:
     """Return the shipped photographs or up to MAX_PARITY_IMAGES of a folder, cropped to ``size`` by the official rule.
 
     Raises ``ImageError`` for unreadable images or folders and ``InputError`` for a folder without any.
@@ -55,7 +56,7 @@ def parity_images(size: int, folder: Path | None = None) -> ParityImages:
     return ParityImages(np.stack([fit(path, size) for path in files]), source)
 
 
-def calibration_images(size: int, folder: Path | None = None) -> Calibration:
+def calibration_images(size: Size, folder: Path | None = None) -> Calibration:
     """Return the shipped photographs that int8's scales are taken from, or up to MAX_CALIBRATION_IMAGES of a folder.
 
     They are cropped to ``size`` by the official rule. Raises as `parity_images` does.
@@ -167,7 +168,7 @@ def extend_bundle(
     )
 
 
-def _calibration(precisions: Sequence[str], size: int, folder: Path | None) -> Calibration | None:
+def _calibration(precisions: Sequence[str], size: Size, folder: Path | None) -> Calibration | None:
     """Return what int8 is calibrated on, None where it is not asked for. Raises ``InputError`` for a folder then."""
     if any(precision_of(name).is_integer for name in precisions):
         return calibration_images(size, folder)

@@ -9,6 +9,8 @@ import click
 from coda_deploy.cli.training import carry_out, given, settings, training_options
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, progress
+from coda_runtime.errors import InputError
+from coda_runtime.format.sizes import parse_scales, parse_size, plain
 
 # Latents that --latent-warmup caches where the configuration names no number.
 WARMUP_IMAGES = 2048
@@ -20,12 +22,18 @@ WARMUP_IMAGES = 2048
         "coda train --config my.toml --vae vae/ --data photos/ --out tokenizer/ --resume\n"
         "coda train --config mar_v16384 --vae vae/ --data 'shards/train-{000..146}.tar' --out tokenizer/"
         " --set optim.batch=8\n"
+        "coda train --config sample --init tokenizer/ --image-size 192x320 --data photos/ --out wide/\n"
         "torchrun --nproc-per-node 8 --no-python coda train --config flux_v65536 --data imagenet/train --out tokenizer/"
     )
 )
 @click.option("--config", "config_name", required=True, help="mar_v16384, flux_v65536, sample, or a TOML file.")
 @training_options("Tokenizer folder")
 @click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
+@click.option("--init", help="A tokenizer to start from instead, its weights kept: a folder or a hub id.")
+@click.option("--image-size", metavar="SIZE", help="Side in pixels, as 512, or height and width, as 192x320.")
+@click.option(
+    "--schedule", metavar="LIST", help="The scales, as 1,2,3,16 or 1x1,2x3,12x20; by default made for the size."
+)
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="First train the quantizer on latents.")
 @json_option
 def command(
@@ -33,6 +41,9 @@ def command(
     data: str | None,
     out: Path | None,
     vae: str | None,
+    init: str | None,
+    image_size: str | None,
+    schedule: str | None,
     resume: bool,
     latent_warmup: int | None,
     overrides: tuple[str, ...],
@@ -50,7 +61,7 @@ def command(
     from coda_deploy.train.config import read_config
     from coda_runtime.codes.metrics import percent
 
-    changed = settings(overrides, color)
+    changed = [*settings(overrides, color), *_sizes(image_size, schedule)]
     if latent_warmup is not None:
         changed.append(f"warmup.steps={latent_warmup}")
         if not any(text.startswith("warmup.images") for text in changed):
@@ -64,7 +75,7 @@ def command(
     with progress("loading PyTorch", total=None):
         from coda_deploy.train.trainer import train
     carry_out(
-        lambda: train(config, images, folder, vae=vae, resume=resume, skip_bad=skip_bad),
+        lambda: train(config, images, folder, vae=vae, init=init, resume=resume, skip_bad=skip_bad),
         folder,
         as_json=as_json,
         summary=lambda metrics: (
@@ -73,3 +84,18 @@ def command(
         ),
         following=f"next:  coda eval {folder} --data IMAGES\n       coda export {folder} --out bundle/",
     )
+
+
+def _sizes(image_size: str | None, schedule: str | None) -> list[str]:
+    """Return what --image-size and --schedule change: a configuration's own schedule is for its own size."""
+    changed = []
+    try:
+        size = None if image_size is None else parse_size(image_size)
+        scales = None if schedule is None else parse_scales(schedule)
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+    if size is not None:
+        changed += [f"tokenizer.image_size={plain(size)}", "tokenizer.scales=[]"]
+    if scales is not None:
+        changed.append(f"tokenizer.scales={plain(scales)}")
+    return changed

@@ -51,9 +51,10 @@ class LoraConfig:
 class TokenizerConfig:
     """Everything but the weights.
 
-    ``image_size`` is the side of a square in pixels, or (height, width). ``vae`` is the configuration of a diffusers ``AutoencoderKL``. The latent the quantizer sees is
-    ``latent_scale * (mean - latent_shift)``. ``scales`` are the sides of the token maps, coarse to fine, or
-    (height, width) of each; the last one is the shape of the latent. ``lora`` is None for a VAE without (or with merged) LoRA.
+    ``image_size`` is the side of a square in pixels, or (height, width). ``vae`` is the configuration of a diffusers
+    ``AutoencoderKL``. The latent the quantizer sees is ``latent_scale * (mean - latent_shift)``. ``scales`` are the
+    sides of the token maps, coarse to fine, or (height, width) of each; the last one is the shape of the latent.
+    ``lora`` is None for a VAE without (or with merged) LoRA.
 
     Raises ``ConfigError`` when the numbers do not fit together.
     """

@@ -22,7 +22,7 @@ from coda_deploy.tokenizer.schedule import scales_for
 from coda_deploy.tokenizer.source import Source, open_source
 from coda_deploy.tokenizer.vae import load_vae
 from coda_runtime.errors import InputError, one_line
-from coda_runtime.format.sizes import Scales, Size, shape_of, shapes_of
+from coda_runtime.format.sizes import Scales, Size, shape_of
 from coda_runtime.format.spec import Spec
 
 
@@ -47,8 +47,8 @@ PREFIX_STRIDE = 4  # a prefix costs another pass through the decoder: a part of 
 class CodaTokenizer(nn.Module):
     """A discrete image tokenizer (CODA, arXiv 2503.17760), in its unfolded, trainable form.
 
-    Images are float32 [B, 3, H, W] in [-1, 1], or uint8 [B, H, W, 3]; H and W are ``spec.height`` and ``spec.width``. The encoder gives
-    the posterior's mode, so that the same image always has the same ids.
+    Images are float32 [B, 3, H, W] in [-1, 1], or uint8 [B, H, W, 3]; H and W are ``spec.height`` and ``spec.width``.
+    The encoder gives the posterior's mode, so that the same image always has the same ids.
     """
 
     def __init__(self, config: TokenizerConfig, vae: AutoencoderKL | None = None) -> None:
@@ -95,8 +95,8 @@ class CodaTokenizer(nn.Module):
 
         ``vae`` is a diffusers ``AutoencoderKL``, a folder with one, or a hub id; it is used, not copied. ``image_size``
         is the side of a square in pixels, or (height, width). ``scales`` are sides, or (height, width) of each; they
-        default to what `default_scales` makes of the paper's schedule, ``latent_scale`` and ``latent_shift`` to those of
-        the VAE's configuration. Raises ``ConfigError`` where they do not fit.
+        default to what `default_scales` makes of the paper's schedule, ``latent_scale`` and ``latent_shift`` to those
+        of the VAE's configuration. Raises ``ConfigError`` where they do not fit.
         """
         if not isinstance(vae, AutoencoderKL):
             vae = load_vae(vae)
@@ -155,7 +155,7 @@ class CodaTokenizer(nn.Module):
         scales = scales_for(image_size, self.config.downsample) if scales is None else scales
         made = copy.deepcopy(self)
         made.config = dataclasses.replace(self.config, image_size=image_size, scales=scales)
-        made.quantizer.shapes = shapes_of(made.config.scales)
+        made.quantizer.scales = made.config.scales
         return made
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:

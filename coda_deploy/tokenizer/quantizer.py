@@ -42,13 +42,23 @@ def spread_rows(rows: Tensor, shape: Shape, size: Sequence[int]) -> Tensor:
 
 
 class ResidualQuantizer(nn.Module):
-    """One codebook E [V, C] for all scales, searched by attention (arXiv 2503.17760)."""
+    """One codebook E [V, C] for all scales, searched by attention (arXiv 2503.17760).
+
+    ``scales`` are the sides of squares, or (height, width) of each; another schedule may be set at any time.
+    """
+
+    scales: Scales
 
     def __init__(self, vocab_size: int, channels: int, scales: Scales, dim: int, norm: NormType, eps: float) -> None:
         super().__init__()
-        self.shapes = shapes_of(scales)
+        self.scales = tuple(scales)
         self.codebook = nn.Parameter(0.2 * torch.randn(vocab_size, channels))
         self.search = AttentionSearch(channels, dim, norm, eps)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """(height, width) of each scale."""
+        return shapes_of(self.scales)
 
     @torch.no_grad()
     def encode(self, latent: Tensor) -> Tensor:

@@ -43,8 +43,7 @@ MAX_REQUESTS = 32  # inside at a time; the next is told to come back
 
 def load() -> coda_runtime.Tokenizer:
     tok = coda_runtime.load(os.environ["CODA_BUNDLE"], threads=int(os.environ.get("CODA_THREADS", "0")) or None)
-    side = tok.spec.image_size
-    tok.reconstruct(np.zeros((1, side, side, 3), np.uint8))
+    tok.reconstruct(np.zeros((1, *tok.spec.image_shape, 3), np.uint8))
     return tok
 
 

@@ -147,7 +147,8 @@ class Tokenizer:
                 [B,L], a batch that the decoder takes at once; they are copied to the host once, to be checked.
 
         Returns:
-            Images, uint8 [B,H,W,3] in RGB, spec.height x spec.width: a numpy array, or for ids on a GPU a DeviceArray there.
+            Images, uint8 [B,H,W,3] in RGB, spec.height x spec.width: a numpy array, or for ids on a GPU a DeviceArray
+            there.
 
         Raises:
             TokenError: wrong dtype or shape, an id out of range, an empty batch.
@@ -180,9 +181,9 @@ class Tokenizer:
         latent of images.
 
         Args:
-            batch: what the first part takes: images uint8 [B,H,W,3] of spec.height x spec.width, a latent float32 [B,C,h,w], or ids
-                int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than `images_per_run` run in
-                chunks.
+            batch: what the first part takes: images uint8 [B,H,W,3] of spec.height x spec.width, a latent float32
+                [B,C,h,w], or ids int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than
+                `images_per_run` run in chunks.
             *parts: one of "encoder", "quantizer", "decoder", or several that follow each other.
 
         Raises:

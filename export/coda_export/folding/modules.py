@@ -92,4 +92,4 @@ def apply_both_sides(matrices: Matrices, grid: Tensor) -> Tensor:
     """Compute ``M g N^T`` for each channel: M [p, n], N [q, m], ``grid`` [B, n, m, C] -> [B, p, q, C]."""
     down, across = matrices
     rows = (down @ grid.flatten(2)).unflatten(2, (grid.shape[2], grid.shape[3]))
-    return across @ rows
+    return cast(Tensor, across @ rows)

@@ -10,6 +10,7 @@ import click
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact, Manifest
 from ..format.parts import PARTS
+from ..format.sizes import scales_text, shape_text
 from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows
@@ -52,11 +53,10 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "bundle", bundle.folder
     yield "format version", manifest.format_version
     yield "variant", spec.variant
-    yield "images", f"{spec.image_size} x {spec.image_size} {spec.color_order}, {spec.resize}, {spec.crop} crop"
-    side = spec.latent_size
-    yield "latent", f"{spec.latent_channels} x {side} x {side} (downsample {spec.downsample})"
+    yield "images", f"{shape_text(spec.image_size)} {spec.color_order}, {spec.resize}, {spec.crop} crop"
+    yield "latent", f"{spec.latent_channels} x {shape_text(spec.latent_size)} (downsample {spec.downsample})"
     yield "codes", spec.vocab_size
-    yield "tokens", f"{spec.num_tokens} in scales {' '.join(map(str, spec.scales))}"
+    yield "tokens", f"{spec.num_tokens} in scales {scales_text(spec.scales)}"
     yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"
     yield "license", manifest.license or "not stated"
     yield from _tuned(bundle)

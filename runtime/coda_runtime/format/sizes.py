@@ -16,7 +16,7 @@ from ..io.json_fields import describe, is_int
 
 Shape: TypeAlias = tuple[int, int]
 Size: TypeAlias = int | Shape
-Scales: TypeAlias = tuple[int, ...] | tuple[Shape, ...]
+Scales: TypeAlias = tuple[Size, ...]
 
 _TEXT = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?")
 
@@ -50,10 +50,10 @@ def count_of(shape: Shape) -> int:
     return shape[0] * shape[1]
 
 
-def shape_text(size: Size) -> str:
+def shape_text(size: Size, by: str = " x ") -> str:
     """Write a size out, height first: "192 x 320"."""
     height, width = shape_of(size)
-    return f"{height} x {width}"
+    return f"{height}{by}{width}"
 
 
 def size_text(size: Size) -> str:
@@ -142,20 +142,20 @@ def check_schedule(scales: Any, latent: Shape, limit: int, max_tokens: int) -> N
     """Raise InputError unless `scales` rise, end at the latent's shape, and make no more than `max_tokens` tokens."""
     if not is_scales(scales, limit):
         raise InputError(
-            f"the scale schedule is {describe(scales)}; expected whole numbers from 1 to {limit} that rise strictly, "
-            "or [height, width] pairs of which neither number falls"
+            f"scales must be whole numbers from 1 to {limit} that rise strictly, or pairs (height, width) of which "
+            f"neither number falls, found {describe(list(scales) if isinstance(scales, tuple) else scales)}"
         )
     shapes = shapes_of(read_scales(scales))
     if shapes[-1] != latent:
         raise InputError(
-            f"the scale schedule {scales_text(read_scales(scales))} ends at {shape_text(shapes[-1])}; it must end at "
-            f"{shape_text(latent)}, the latent's shape"
+            f"the scale schedule {plain(read_scales(scales))} must end at {plain(size_of(latent))}, the latent's "
+            f"{'side' if latent[0] == latent[1] else 'height and width'}"
         )
     tokens = sum(map(count_of, shapes))
     if tokens > max_tokens:
         raise InputError(
-            f"the scale schedule {scales_text(read_scales(scales))} makes {tokens} tokens an image; expected "
-            f"{max_tokens} at most: choose a smaller image size, or fewer scales"
+            f"the scale schedule {plain(read_scales(scales))} makes {tokens} tokens an image, and {max_tokens} are the "
+            "most: choose a smaller image size, or fewer scales"
         )
 
 

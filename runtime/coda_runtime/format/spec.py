@@ -93,6 +93,11 @@ class Spec:
         return shapes_of(self.scales)
 
     @property
+    def is_square(self) -> bool:
+        """Whether the image and every scale are squares."""
+        return isinstance(self.image_size, int) and all(isinstance(scale, int) for scale in self.scales)
+
+    @property
     def prefix_lengths(self) -> tuple[int, ...]:
         """Numbers of tokens that make a whole number of scales, ascending; the last is num_tokens."""
         total, lengths = 0, []
