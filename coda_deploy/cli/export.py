@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from coda_deploy.cli.sizes import size_options
 from coda_runtime.backends.tensorrt.library import LIBRARIES
 from coda_runtime.build.bundle import EngineRequest
 from coda_runtime.build.options import BuildOptions, parse_batches, parse_targets
@@ -23,6 +24,7 @@ from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
 from coda_runtime.format.precision import FP32, PRECISIONS, Threshold, precision_of
+from coda_runtime.format.sizes import Scales, Size
 from coda_runtime.parity.rows import agreement_text, loss_text, psnr_text
 
 PTX = "ptx"
@@ -89,6 +91,7 @@ coda export tokenizer/ --out bundle/ --precision fp32,bf16
 coda export tokenizer/ --out bundle/ --precision fp32,int8 --calibration photographs/
 coda export tokenizer/ --into bundle/ --precision fp16
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,1,1 --batch 8,16,32
+coda export tokenizer/ --out bundle/ --image-size 192x320
 coda export tokenizer/ --out bundle/ --triton models/
 coda export official:flux_v65536 --out bundle/"""
 )
@@ -101,6 +104,7 @@ coda export official:flux_v65536 --out bundle/"""
     help="Add the precisions to this bundle instead; its engines and its default stay.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle in --out, and all that was built into it.")
+@size_options
 @click.option(
     "--precision",
     default=FP32,
@@ -142,6 +146,8 @@ def command(
     out: Path | None,
     into: Path | None,
     force: bool,
+    image_size: Size | None,
+    schedule: Scales | None,
     precision: str,
     min_agreement: float | None,
     min_psnr: float | None,
@@ -163,6 +169,9 @@ def command(
     measured on, and is judged by what a picture loses there and back. `coda build` can add engines later, with more
     options. A bundle that is there already is not replaced without --force.
 
+    With --image-size or --schedule the bundle is for images of another size than the tokenizer was trained on, its
+    weights as they are; `coda train --init` trains it for them.
+
     With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
     from coda_deploy.evaluate.devices import threads_of_quota
@@ -171,6 +180,8 @@ def command(
     from coda_export.bundle import check_precisions
 
     target_folder = _target(out, into, force)
+    if into is not None and (image_size, schedule) != (None, None):
+        raise click.UsageError("--into adds to a bundle, which has its size: leave out --image-size and --schedule")
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_precisions(precisions)
     given = {"min_agreement": min_agreement, "min_psnr": min_psnr}
@@ -200,7 +211,11 @@ def command(
             bar.describe(text)
             bar.advance()
 
-        make = extend_bundle if into is not None else functools.partial(export_tokenizer, replace=force)
+        make = (
+            extend_bundle
+            if into is not None
+            else functools.partial(export_tokenizer, replace=force, image_size=image_size, scales=schedule)
+        )
         with threads_of_quota():
             manifest = make(
                 tokenizer,

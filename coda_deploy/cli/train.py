@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from coda_deploy.cli.sizes import size_options
 from coda_deploy.cli.training import carry_out, given, settings, training_options
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, progress
-from coda_runtime.errors import InputError
-from coda_runtime.format.sizes import parse_scales, parse_size, plain
+from coda_runtime.format.sizes import Scales, Size, plain
 
 # Latents that --latent-warmup caches where the configuration names no number.
 WARMUP_IMAGES = 2048
@@ -30,10 +30,7 @@ WARMUP_IMAGES = 2048
 @training_options("Tokenizer folder")
 @click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
 @click.option("--init", help="A tokenizer to start from instead, its weights kept: a folder or a hub id.")
-@click.option("--image-size", metavar="SIZE", help="Side in pixels, as 512, or height and width, as 192x320.")
-@click.option(
-    "--schedule", metavar="LIST", help="The scales, as 1,2,3,16 or 1x1,2x3,12x20; by default made for the size."
-)
+@size_options
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="First train the quantizer on latents.")
 @json_option
 def command(
@@ -42,8 +39,8 @@ def command(
     out: Path | None,
     vae: str | None,
     init: str | None,
-    image_size: str | None,
-    schedule: str | None,
+    image_size: Size | None,
+    schedule: Scales | None,
     resume: bool,
     latent_warmup: int | None,
     overrides: tuple[str, ...],
@@ -86,16 +83,11 @@ def command(
     )
 
 
-def _sizes(image_size: str | None, schedule: str | None) -> list[str]:
+def _sizes(image_size: Size | None, schedule: Scales | None) -> list[str]:
     """Return what --image-size and --schedule change: a configuration's own schedule is for its own size."""
     changed = []
-    try:
-        size = None if image_size is None else parse_size(image_size)
-        scales = None if schedule is None else parse_scales(schedule)
-    except InputError as error:
-        raise click.UsageError(str(error)) from None
-    if size is not None:
-        changed += [f"tokenizer.image_size={plain(size)}", "tokenizer.scales=[]"]
-    if scales is not None:
-        changed.append(f"tokenizer.scales={plain(scales)}")
+    if image_size is not None:
+        changed += [f"tokenizer.image_size={plain(image_size)}", "tokenizer.scales=[]"]
+    if schedule is not None:
+        changed.append(f"tokenizer.scales={plain(schedule)}")
     return changed
