@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from benchmarks.bench_quantizer import textbook_rows
 from coda_deploy.tokenizer.lora import merge_lora
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
+from coda_runtime.format.parts import LATENT
 
 if TYPE_CHECKING:
     from benchmarks.cpu_pipelines import Pipeline, Shape
@@ -63,11 +64,11 @@ def halves(shape: Shape) -> list[tuple[str, nn.Module, Tensor]]:
     merge_lora(vae)
     spec = shape.tokenizer.spec
     return [
-        ("encoder", EncodeLatent(vae).eval(), torch.zeros(shape.batch, 3, spec.image_size, spec.image_size)),
+        ("encoder", EncodeLatent(vae).eval(), torch.zeros(shape.batch, 3, *spec.image_shape)),
         (
             "decoder",
             DecodeLatent(vae).eval(),
-            torch.zeros(shape.batch, spec.latent_channels, spec.latent_size, spec.latent_size),
+            torch.zeros(LATENT.shape(spec, shape.batch)),
         ),
     ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from coda_deploy.cli.sizes import size_options
 from coda_runtime.backends.tensorrt.library import LIBRARIES
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import footnote, json_option, print_json, progress, table, warn
@@ -19,6 +20,7 @@ from coda_runtime.cli.sources import warn_of_omitted
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
 from coda_runtime.errors import InputError
 from coda_runtime.format.precision import FP32, PRECISIONS, Threshold, precision_of
+from coda_runtime.format.sizes import Scales, Size
 
 if TYPE_CHECKING:
     from coda_runtime.build.bundle import EngineRequest
@@ -71,6 +73,7 @@ coda export tokenizer/ --out bundle/ --precision fp32,int8 --calibration photogr
 coda export tokenizer/ --into bundle/ --precision fp16
 coda export tokenizer/ --out bundle/ --single-graph
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,1,1 --batch 8,16,32
+coda export tokenizer/ --out bundle/ --image-size 192x320
 coda export tokenizer/ --out bundle/ --triton models/
 coda export official:flux_v65536 --out bundle/"""
 )
@@ -83,6 +86,7 @@ coda export official:flux_v65536 --out bundle/"""
     help="Add the precisions to this bundle instead; its engines and its default stay.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle in --out, and all that was built into it.")
+@size_options
 @click.option(
     "--precision",
     default=FP32,
@@ -129,6 +133,8 @@ def command(
     out: Path | None,
     into: Path | None,
     force: bool,
+    image_size: Size | None,
+    schedule: Scales | None,
     precision: str,
     min_agreement: float | None,
     min_psnr: float | None,
@@ -151,6 +157,9 @@ def command(
     measured on, and is judged by what a picture loses there and back. `coda build` can add engines later, with more
     options. A bundle that is there already is not replaced without --force.
 
+    With --image-size or --schedule the bundle is for images of another size than the tokenizer was trained on, its
+    weights as they are; `coda train --init` trains it for them.
+
     With --triton, it also writes a model repository for NVIDIA Triton Inference Server.
     """
     from coda_deploy.evaluate.devices import threads_of_quota
@@ -162,6 +171,8 @@ def command(
     from coda_runtime.parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows
 
     target_folder = _target(out, into, force)
+    if into is not None and (image_size, schedule) != (None, None):
+        raise click.UsageError("--into adds to a bundle, which has its size: leave out --image-size and --schedule")
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_precisions(precisions)
     given = {"min_agreement": min_agreement, "min_psnr": min_psnr}
@@ -192,7 +203,11 @@ def command(
             bar.describe(text)
             bar.advance()
 
-        make = extend_bundle if into is not None else functools.partial(export_tokenizer, replace=force)
+        make = (
+            extend_bundle
+            if into is not None
+            else functools.partial(export_tokenizer, replace=force, image_size=image_size, scales=schedule)
+        )
         with threads_of_quota():
             manifest = make(
                 tokenizer,

@@ -10,7 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from coda_deploy.errors import ConfigError
-from coda_runtime.format.spec import Spec
+from coda_runtime.errors import InputError
+from coda_runtime.format.sizes import (
+    Scales,
+    Size,
+    check_schedule,
+    count_of,
+    is_size,
+    latent_shape,
+    plain,
+    read_scales,
+    read_size,
+    shapes_of,
+)
+from coda_runtime.format.spec import MAX_LATENT, MAX_SIDE, MAX_TOKENS, Spec, resize_rule
 from coda_runtime.io.json_fields import describe, is_int
 
 NormType = Literal["none", "layer", "rms"]
@@ -38,17 +51,18 @@ class LoraConfig:
 class TokenizerConfig:
     """Everything but the weights.
 
-    ``vae`` is the configuration of a diffusers ``AutoencoderKL``. The latent the quantizer sees is
-    ``latent_scale * (mean - latent_shift)``. ``scales`` are the sides of the token maps, coarse to fine; the last one
-    is the side of the latent. ``lora`` is None for a VAE without (or with merged) LoRA.
+    ``image_size`` is the side of a square in pixels, or (height, width). ``vae`` is the configuration of a diffusers
+    ``AutoencoderKL``. The latent the quantizer sees is ``latent_scale * (mean - latent_shift)``. ``scales`` are the
+    sides of the token maps, coarse to fine, or (height, width) of each; the last one is the shape of the latent.
+    ``lora`` is None for a VAE without (or with merged) LoRA.
 
     Raises ``ConfigError`` when the numbers do not fit together.
     """
 
     variant: str
-    image_size: int
+    image_size: Size
     vocab_size: int
-    scales: tuple[int, ...]
+    scales: Scales
     vae: dict[str, Any] = field(repr=False)
     latent_scale: float = 1.0
     latent_shift: float = 0.0
@@ -77,19 +91,7 @@ class TokenizerConfig:
         for name, text in texts.items():
             if not isinstance(text, str) or not text or not text.isprintable():
                 raise ConfigError(f"{name} must be a text that can be printed, found {describe(text)}")
-        if self.image_size % self.downsample:
-            raise ConfigError(
-                f"image_size {self.image_size} is not a multiple of {self.downsample}, the VAE's downsampling: "
-                f"choose {self.image_size // self.downsample * self.downsample or self.downsample}"
-            )
-        side = self.image_size // self.downsample
-        if not self.scales or self.scales[-1] != side:
-            raise ConfigError(
-                f"the scale schedule {list(self.scales)} must end at {side}, the latent's side "
-                f"(image_size {self.image_size} / downsampling {self.downsample})"
-            )
-        if list(self.scales) != sorted(set(self.scales)) or self.scales[0] < 1:
-            raise ConfigError(f"the scale schedule must rise strictly from at least 1, found {list(self.scales)}")
+        self._check_sizes()
         if self.vocab_size < 2:
             raise ConfigError(f"vocab_size must be at least 2, found {self.vocab_size}")
         if self.norm not in get_args(NormType):
@@ -101,9 +103,23 @@ class TokenizerConfig:
         if not 0 <= self.norm_eps < math.inf:
             raise ConfigError(f"norm_eps must be 0 or more, found {self.norm_eps}")
 
+    def _check_sizes(self) -> None:
+        if not is_size(self.image_size, MAX_SIDE):
+            raise ConfigError(
+                f"image_size must be a whole number from 1 to {MAX_SIDE}, or [height, width], found "
+                f"{describe(self.image_size)}"
+            )
+        try:
+            latent = latent_shape("image_size", read_size(self.image_size), self.downsample)
+            check_schedule(self.scales, latent, MAX_LATENT, MAX_TOKENS)
+        except InputError as error:
+            raise ConfigError(str(error)) from None
+        # One way to write each: a square by its side, tuples in place of JSON's lists.
+        object.__setattr__(self, "image_size", read_size(self.image_size))
+        object.__setattr__(self, "scales", read_scales(self.scales))
+
     def _check_whole_numbers(self, widths: Sequence[Any]) -> None:
         whole = {
-            "image_size": self.image_size,
             "vocab_size": self.vocab_size,
             "attention_dim": self.attention_dim,
             "vae.latent_channels": self.vae.get("latent_channels"),
@@ -117,9 +133,6 @@ class TokenizerConfig:
             limit = _LIMITS.get(name, _LIMIT)
             if value > limit:
                 raise ConfigError(f"{name} must be {limit} at most, found {describe(value)}")
-        for side in self.scales:
-            if not is_int(side) or side > _LIMIT:
-                raise ConfigError(f"scales must be whole numbers, {_LIMIT} at most, found {describe(side)}")
 
     @property
     def downsample(self) -> int:
@@ -134,7 +147,7 @@ class TokenizerConfig:
     @property
     def num_tokens(self) -> int:
         """L: tokens of one image, over all scales."""
-        return sum(side * side for side in self.scales)
+        return sum(map(count_of, shapes_of(self.scales)))
 
     @property
     def spec(self) -> Spec:
@@ -147,11 +160,13 @@ class TokenizerConfig:
             vocab_size=self.vocab_size,
             scales=self.scales,
             num_tokens=self.num_tokens,
+            resize=resize_rule(self.image_size),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that ``from_json`` reads back."""
-        return {"format": CONFIG_FORMAT, "format_version": CONFIG_VERSION, **dataclasses.asdict(self)}
+        values = {**dataclasses.asdict(self), "image_size": plain(self.image_size), "scales": plain(self.scales)}
+        return {"format": CONFIG_FORMAT, "format_version": CONFIG_VERSION, **values}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TokenizerConfig:
@@ -180,7 +195,6 @@ class TokenizerConfig:
         if missing := sorted(required - values.keys()):
             raise ConfigError(f"config.json lacks {', '.join(missing)}")
         try:
-            values["scales"] = tuple(values["scales"])
             if values.get("lora") is not None:
                 lora = values["lora"]
                 targets = lora["targets"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,15 +18,12 @@ from coda_deploy.tokenizer.config import LoraConfig, NormType, TokenizerConfig
 from coda_deploy.tokenizer.lora import add_lora
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
+from coda_deploy.tokenizer.schedule import scales_for
 from coda_deploy.tokenizer.source import Source, open_source
 from coda_deploy.tokenizer.vae import load_vae
 from coda_runtime.errors import InputError, one_line
+from coda_runtime.format.sizes import Scales, Size, shape_of
 from coda_runtime.format.spec import Spec
-
-DEFAULT_SCALES = {
-    16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
-    32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
-}
 
 
 class TokenizerOutput(NamedTuple):
@@ -48,8 +47,8 @@ PREFIX_STRIDE = 4  # a prefix costs another pass through the decoder: a part of 
 class CodaTokenizer(nn.Module):
     """A discrete image tokenizer (CODA, arXiv 2503.17760), in its unfolded, trainable form.
 
-    Images are float32 [B, 3, H, W] in [-1, 1], or uint8 [B, H, W, 3]; H = W = ``spec.image_size``. The encoder gives
-    the posterior's mode, so that the same image always has the same ids.
+    Images are float32 [B, 3, H, W] in [-1, 1], or uint8 [B, H, W, 3]; H and W are ``spec.height`` and ``spec.width``.
+    The encoder gives the posterior's mode, so that the same image always has the same ids.
     """
 
     def __init__(self, config: TokenizerConfig, vae: AutoencoderKL | None = None) -> None:
@@ -81,9 +80,9 @@ class CodaTokenizer(nn.Module):
         cls,
         vae: AutoencoderKL | str | os.PathLike[str],
         *,
-        image_size: int = 256,
+        image_size: Size = 256,
         vocab_size: int = 16384,
-        scales: tuple[int, ...] | None = None,
+        scales: Scales | None = None,
         variant: str = "custom",
         attention_dim: int = 32,
         norm: NormType = "rms",
@@ -94,24 +93,22 @@ class CodaTokenizer(nn.Module):
     ) -> CodaTokenizer:
         """Start adapting a continuous VAE: the VAE is kept, LoRA (at zero) and a fresh quantizer are added.
 
-        ``vae`` is a diffusers ``AutoencoderKL``, a folder with one, or a hub id; it is used, not copied. ``scales``
-        defaults to the paper's schedule for a latent of 16x16 or 32x32, ``latent_scale`` and ``latent_shift`` to those
+        ``vae`` is a diffusers ``AutoencoderKL``, a folder with one, or a hub id; it is used, not copied. ``image_size``
+        is the side of a square in pixels, or (height, width). ``scales`` are sides, or (height, width) of each; they
+        default to what `default_scales` makes of the paper's schedule, ``latent_scale`` and ``latent_shift`` to those
         of the VAE's configuration. Raises ``ConfigError`` where they do not fit.
         """
         if not isinstance(vae, AutoencoderKL):
             vae = load_vae(vae)
         settings = dict(vae.config)
-        side = image_size // 2 ** (len(settings["block_out_channels"]) - 1)
         if scales is None:
-            if side not in DEFAULT_SCALES:
-                raise ConfigError(f"there is no default scale schedule for a latent of {side}x{side}: give scales")
-            scales = DEFAULT_SCALES[side]
+            scales = scales_for(image_size, 2 ** (len(settings["block_out_channels"]) - 1))
         known = {key: value for key, value in settings.items() if not key.startswith("_")}
         config = TokenizerConfig(
             variant=variant,
             image_size=image_size,
             vocab_size=vocab_size,
-            scales=tuple(scales),
+            scales=scales,
             vae=known,
             latent_scale=float(settings.get("scaling_factor") or 1.0) if latent_scale is None else latent_scale,
             latent_shift=float(settings.get("shift_factor") or 0.0) if latent_shift is None else latent_shift,
@@ -147,6 +144,19 @@ class CodaTokenizer(nn.Module):
         tensors, tokenizer.checkpoint = source.read(tokenizer.state_dict())
         tokenizer.load_state_dict(tensors, assign=True)
         return tokenizer.freeze().eval()
+
+    def at_size(self, image_size: Size, scales: Scales | None = None) -> CodaTokenizer:
+        """Return this tokenizer for images of another size: the same weights, copied, under another schedule.
+
+        Nothing is trained: VAE, LoRA, codebook and attention know of no size. ``image_size`` is in pixels, the side of
+        a square or (height, width); ``scales`` default to `default_scales` of the new latent. Raises ``ConfigError``
+        where they do not fit.
+        """
+        scales = scales_for(image_size, self.config.downsample) if scales is None else scales
+        made = copy.deepcopy(self)
+        made.config = dataclasses.replace(self.config, image_size=image_size, scales=scales)
+        made.quantizer.scales = made.config.scales
+        return made
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
         """Write a tokenizer folder; ``dtype`` (float32 by default) is the precision of the stored VAE and LoRA.
@@ -218,17 +228,17 @@ class CodaTokenizer(nn.Module):
         )
 
     def _pixels(self, images: Tensor) -> Tensor:
-        size = self.config.image_size
+        height, width = shape_of(self.config.image_size)
         if not isinstance(images, Tensor) or not images.numel():
             found = "an empty batch" if isinstance(images, Tensor) else type(images).__name__
             raise InputError(f"images must be a tensor of at least one image, found {found}")
         if images.dtype == torch.uint8:
-            if images.ndim != 4 or images.shape[1:] != (size, size, 3):
-                raise InputError(f"uint8 images must be [B, {size}, {size}, 3], found {list(images.shape)}")
+            if images.ndim != 4 or images.shape[1:] != (height, width, 3):
+                raise InputError(f"uint8 images must be [B, {height}, {width}, 3], found {list(images.shape)}")
             return from_pixels(images)
-        if not images.is_floating_point() or images.ndim != 4 or images.shape[1:] != (3, size, size):
+        if not images.is_floating_point() or images.ndim != 4 or images.shape[1:] != (3, height, width):
             raise InputError(
-                f"images must be float [B, 3, {size}, {size}] in [-1, 1] or uint8 [B, {size}, {size}, 3], "
+                f"images must be float [B, 3, {height}, {width}] in [-1, 1] or uint8 [B, {height}, {width}, 3], "
                 f"found {images.dtype} {list(images.shape)}"
             )
         return images

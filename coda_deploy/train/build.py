@@ -24,6 +24,8 @@ def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = No
     ``ConfigError`` when there is none, or when it does not fit the configuration, and ``WeightsError`` for a file that
     is not MAR's.
     """
+    if config.tokenizer.init:
+        return _from_tokenizer(config)
     where = vae or config.tokenizer.vae
     if not where:
         raise ConfigError("no VAE to adapt: give --vae FOLDER_OR_HUB_ID, or set tokenizer.vae in the configuration")
@@ -34,10 +36,7 @@ def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = No
         raise ConfigError(
             f"the VAE in {where} takes {count(channels[0], 'channel')} and gives {channels[1]}, expected 3: RGB"
         )
-    asked, downsample = config.tokenizer, 2 ** (len(loaded.config.block_out_channels) - 1)
-    if asked.image_size % downsample:
-        # Said here already: without scales there would be no schedule to look for.
-        raise ConfigError(f"tokenizer.image_size {asked.image_size} is not a multiple of {downsample}, the VAE's f")
+    asked = config.tokenizer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
         return CodaTokenizer.from_vae(
@@ -53,3 +52,25 @@ def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = No
             latent_shift=asked.latent_shift,
             license=asked.license or None,
         )
+
+
+def _from_tokenizer(config: TrainConfig) -> CodaTokenizer:
+    """Load ``tokenizer.init`` for the size and schedule asked for. Raises ``ConfigError`` for other numbers."""
+    asked = config.tokenizer
+    loaded = CodaTokenizer.from_pretrained(asked.init)
+    own, lora = loaded.config, loaded.config.lora
+    pairs = {
+        "vocab_size": (asked.vocab_size, own.vocab_size),
+        "attention_dim": (asked.attention_dim, own.attention_dim),
+        "norm": (asked.norm, own.norm),
+        "lora_rank": (asked.lora_rank, 0 if lora is None else lora.rank),
+        "latent_scale": (asked.latent_scale, own.latent_scale),
+        "latent_shift": (asked.latent_shift, own.latent_shift),
+    }
+    for name, (wanted, found) in pairs.items():
+        if wanted not in (None, found):
+            raise ConfigError(
+                f"tokenizer.{name} is {wanted}, and {asked.init} has {found}, which is kept: set tokenizer.{name}="
+                f"{found}, or start from a VAE"
+            )
+    return loaded.at_size(asked.image_size, asked.scales or None)

@@ -39,7 +39,9 @@ from coda_runtime.machine.processors import describe_cpu
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
 FORMAT_VERSION = 1
 # Settings that change no number.
-FREE = frozenset({"data.workers", "tokenizer.vae", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"})
+FREE = frozenset(
+    {"data.workers", "tokenizer.vae", "tokenizer.init", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"}
+)
 # The command that a table of the configuration belongs to.
 _COMMANDS = {"tokenizer": "coda train", "vae": "coda train-vae"}
 _NAME = re.compile(r"step-(\d{8,})")

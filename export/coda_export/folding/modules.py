@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from coda_export.folding.resample import area_matrix, bicubic_matrix
+from coda_export.folding.resample import Matrices, area_matrices, bicubic_matrices
 from coda_export.folding.search import FoldedSearch
+from coda_runtime.format.sizes import count_of
 from coda_runtime.format.spec import Spec
 
 
@@ -33,8 +34,8 @@ class FoldedQuantizer(nn.Module):
     def __init__(self, search: FoldedSearch, spec: Spec) -> None:
         super().__init__()
         self.search, self.spec = search, spec
-        self.down = [area_matrix(spec.latent_size, side) for side in spec.scales]
-        self.up = [bicubic_matrix(side, spec.latent_size) for side in spec.scales]
+        self.down = [area_matrices(spec.latent_shape, shape) for shape in spec.scale_shapes]
+        self.up = [bicubic_matrices(shape, spec.latent_shape) for shape in spec.scale_shapes]
 
     @torch.no_grad()
     def forward(self, latent: Tensor) -> Tensor:
@@ -55,10 +56,14 @@ class FoldedDecoder(nn.Module):
         """``values`` [V, C]; ``offset`` [C] is added to the latent before ``decoder``, where one is needed."""
         super().__init__()
         self.decoder = decoder
-        self.sides = spec.scales
+        self.shapes = spec.scale_shapes
         self.codebook = nn.Parameter(torch.cat([values, values.new_zeros(1, values.shape[1])]), requires_grad=False)
-        self.up = nn.ParameterList(
-            nn.Parameter(bicubic_matrix(side, spec.latent_size), requires_grad=False) for side in spec.scales
+        # The matrices of a square scale are one, as a parameter and in the graph.
+        matrices = [bicubic_matrices(shape, spec.latent_shape) for shape in spec.scale_shapes]
+        self.up = nn.ParameterList(nn.Parameter(up, requires_grad=False) for up, _ in matrices)
+        self.across = nn.ParameterList(
+            rows if across is up else nn.Parameter(across, requires_grad=False)
+            for rows, (up, across) in zip(self.up, matrices, strict=True)
         )
         self.offset = None if offset is None else nn.Parameter(offset[:, None, None], requires_grad=False)
 
@@ -66,11 +71,11 @@ class FoldedDecoder(nn.Module):
         """Turn ids [B, L] into the quantised latent [B, C, h, w]."""
         values = nn.functional.embedding(ids, self.codebook)
         start, total = 0, None
-        for side, up in zip(self.sides, self.up, strict=True):
-            grid = values[:, start : start + side * side].unflatten(1, (side, side))
-            spread = apply_both_sides(up, grid)
+        for shape, up, across in zip(self.shapes, self.up, self.across, strict=True):
+            stop = start + count_of(shape)
+            spread = apply_both_sides((up, across), values[:, start:stop].unflatten(1, shape))
             total = spread if total is None else total + spread
-            start += side * side
+            start = stop
         return cast(Tensor, total).permute(0, 3, 1, 2)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -83,7 +88,8 @@ class FoldedDecoder(nn.Module):
         return cast(Tensor, pixels.permute(0, 2, 3, 1).to(torch.uint8))
 
 
-def apply_both_sides(matrix: Tensor, grid: Tensor) -> Tensor:
-    """Compute ``M g M^T`` for each channel: ``matrix`` [m, n], ``grid`` [B, n, n, C] -> [B, m, m, C]."""
-    rows = (matrix @ grid.flatten(2)).unflatten(2, (grid.shape[2], grid.shape[3]))
-    return cast(Tensor, matrix @ rows)
+def apply_both_sides(matrices: Matrices, grid: Tensor) -> Tensor:
+    """Compute ``M g N^T`` for each channel: M [p, n], N [q, m], ``grid`` [B, n, m, C] -> [B, p, q, C]."""
+    down, across = matrices
+    rows = (down @ grid.flatten(2)).unflatten(2, (grid.shape[2], grid.shape[3]))
+    return cast(Tensor, across @ rows)
