@@ -22,7 +22,10 @@ from coda_deploy.train.sections import (
 
 @dataclass(frozen=True)
 class TokenizerSection:
-    """What is trained; the defaults of `scales`, `latent_scale` and `latent_shift` come from the VAE."""
+    """What is trained; the defaults of `scales`, `lora_targets`, `latent_scale` and `latent_shift` come from the VAE.
+
+    Those of the latent are numbers, or lists of one for each channel.
+    """
 
     variant: str = "custom"
     vae: str = ""
@@ -32,9 +35,9 @@ class TokenizerSection:
     attention_dim: int = 32
     norm: str = "rms"
     lora_rank: int = 32
-    lora_targets: tuple[str, ...] = ("conv1", "conv2")
-    latent_scale: float | None = None
-    latent_shift: float | None = None
+    lora_targets: tuple[str, ...] = ()
+    latent_scale: float | tuple[float, ...] | None = None
+    latent_shift: float | tuple[float, ...] | None = None
     license: str = ""
 
 

@@ -7,7 +7,8 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from coda_deploy.errors import ConfigError
 
@@ -16,7 +17,7 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite numb
 
 
 def read_section(cls: type[T], table: Any, source: str) -> T:
-    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or one or None.
+    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or several such.
 
     Raises ``ConfigError`` naming an unknown key and the nearest known one, or a value of a wrong kind.
     """
@@ -52,6 +53,10 @@ def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _checked(value: Any, kind: Any, where: str) -> Any:
     options = [option for option in get_args(kind) if option is not type(None)]
+    if isinstance(kind, UnionType):
+        lists = [option for option in options if get_origin(option) is tuple]
+        kind = lists[0] if lists and isinstance(value, (list, tuple)) else options[0]
+        options = list(get_args(kind))
     if getattr(kind, "__origin__", None) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} is {value!r}, expected a list")
