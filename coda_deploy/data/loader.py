@@ -17,6 +17,7 @@ from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
 from coda_deploy.errors import DataError
 from coda_runtime.errors import InputError
+from coda_runtime.format.sizes import shape_of
 from coda_runtime.images import differs
 from coda_runtime.io.counts import count
 
@@ -124,7 +125,7 @@ class _Batches(Dataset[TrainBatch | DataError]):
 
     def __getitem__(self, number: int) -> TrainBatch | DataError:
         first = (number * self.world + self.rank) * self.batch_size
-        images = np.empty((self.batch_size, self.crop.size, self.crop.size, 3), np.uint8)
+        images = np.empty((self.batch_size, *shape_of(self.crop.size), 3), np.uint8)
         names: list[str] = []
         skipped: list[Skipped] = []
         ignored: list[str] = []

@@ -14,6 +14,7 @@ from coda_runtime.codes.metrics import percent
 from coda_runtime.format.manifest import Artifact
 from coda_runtime.format.parity import Measured, NotMeasured, ParityRecord
 from coda_runtime.format.precision import FP32
+from coda_runtime.format.sizes import shape_text, size_text
 from coda_runtime.io.counts import count
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
 from coda_runtime.report.document import keys
@@ -49,13 +50,13 @@ def codebook_use(found: DemoResults) -> Markup:
                 "div",
                 el("h3", "Different codes in each scale"),
                 bar_chart(
-                    [str(side) for side in found.manifest.spec.scales],
+                    [size_text(side) for side in found.manifest.spec.scales],
                     [("two", use.tokens_per_scale), ("one", use.distinct_per_scale)],
                     "side of the scale",
                     Axis("how many"),
                     "Bar chart, tokens and different codes in each scale: "
                     + ", ".join(
-                        f"{side} by {side} has {distinct} in {tokens}"
+                        f"{shape_text(side, ' by ')} has {distinct} in {tokens}"
                         for side, distinct, tokens in zip(
                             found.manifest.spec.scales, use.distinct_per_scale, use.tokens_per_scale, strict=True
                         )
@@ -136,7 +137,7 @@ def _measured(found: DemoResults) -> list[tuple[str, Mapping[str, Any]]]:
 def _token_table(found: DemoResults) -> Markup:
     measured = [(file, numbers) for file, numbers in _measured(found) if "step_agreement_per_scale" in numbers]
     rows = [
-        [f"{side} × {side}", *(share(numbers["step_agreement_per_scale"][index]) for _, numbers in measured)]
+        [shape_text(side, " × "), *(share(numbers["step_agreement_per_scale"][index]) for _, numbers in measured)]
         for index, side in enumerate(found.manifest.spec.scales)
     ]
     rows.append(["all, step by step", *(share(numbers["step_agreement"]) for _, numbers in measured)])

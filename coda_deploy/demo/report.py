@@ -11,6 +11,7 @@ from coda_deploy.demo import image_sections, int8_section, metric_sections
 from coda_deploy.demo.results import DemoResults
 from coda_runtime.format.parts import ENCODER
 from coda_runtime.format.precision import FP32
+from coda_runtime.format.sizes import count_of, shape_text
 from coda_runtime.io.counts import count
 from coda_runtime.report import made_with
 from coda_runtime.report.document import document, tile
@@ -41,7 +42,7 @@ def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
 def headline(found: DemoResults) -> Markup:
     """Say what happened, in a sentence and six numbers."""
     spec, photos = found.manifest.spec, count(len(found.names), "photograph")
-    raw = spec.image_size**2 * 3
+    raw = count_of(spec.image_shape) * 3
     return el(
         "header",
         el("p", "coda demo", class_="eyebrow"),
@@ -49,7 +50,7 @@ def headline(found: DemoResults) -> Markup:
         el(
             "p",
             "A tokenizer trained in PyTorch was exported to ONNX and run by coda-runtime, which needs no PyTorch. "
-            f"Every image of {spec.image_size} × {spec.image_size} pixels ({count(raw, 'byte')}) became "
+            f"Every image of {shape_text(spec.image_size, ' × ')} pixels ({count(raw, 'byte')}) became "
             f"{count(spec.num_tokens, 'token')} of {count(found.bits_per_token, 'bit')}: "
             f"{count(found.bytes_per_image, 'byte')}, {raw / found.bytes_per_image:.0f} times fewer.",
             class_="lead",

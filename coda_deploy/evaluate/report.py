@@ -23,6 +23,8 @@ from coda_deploy.evaluate.rows import (
     summary,
 )
 from coda_runtime.codes.metrics import psnr_per_image
+from coda_runtime.format.sizes import shape_text, size_text
+from coda_runtime.format.spec import Spec
 from coda_runtime.io.counts import count
 from coda_runtime.report import made_with
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart, nice_ticks
@@ -182,12 +184,12 @@ def codebook(found: Evaluation) -> Markup:
                 "div",
                 el("h3", "Codes seen in each scale"),
                 bar_chart(
-                    [str(scale.side) for scale in found.scales],
+                    [size_text(scale.side) for scale in found.scales],
                     [("one", seen)],
                     "side of the scale",
                     Axis("% of the codebook"),
                     "Bar chart of the codes seen: "
-                    + ", ".join(f"{of.side} by {of.side} {share(of.utilization)}" for of in found.scales),
+                    + ", ".join(f"{shape_text(of.side, ' by ')} {share(of.utilization)}" for of in found.scales),
                 ),
                 class_="card",
             ),
@@ -229,13 +231,19 @@ def _card(shown: Shown, data: str) -> Markup:
     return el("article", el("h3", name, class_="name"), el("div", figures, class_=wide), class_="card")
 
 
+def _fitted(spec: Spec) -> str:
+    if spec.height == spec.width:
+        return f"shorter side to {spec.height} pixels"
+    return f"scaled to cover {shape_text(spec.image_size, ' × ')} pixels"
+
+
 def footer(found: Evaluation) -> Markup:
     """Say what ran where, and what this was made with."""
     about, spec = found.about, found.spec
     facts = {
         "Evaluated": f"{about.kind} “{spec.variant}”, {about.path}",
         "Ran as": f"{about.precision}, {about.backend}, {about.device}",
-        "Images": f"{found.data or 'in memory'}: shorter side to {spec.image_size} pixels (Lanczos), centre cropped",
+        "Images": f"{found.data or 'in memory'}: {_fitted(spec)} (Lanczos), centre cropped",
     }
     if found.against is not None:
         facts["Compared with"] = f"{found.against.path}: {found.against.kind} on {found.against.backend}"

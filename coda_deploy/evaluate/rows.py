@@ -5,6 +5,7 @@ from __future__ import annotations
 from coda_deploy.evaluate.metrics import METRICS, Metric
 from coda_deploy.evaluate.result import Evaluation, Quality
 from coda_deploy.evaluate.similarity import SCALES
+from coda_runtime.format.sizes import shape_text
 from coda_runtime.io.counts import count
 from coda_runtime.report.words import share
 
@@ -56,7 +57,7 @@ def scale_columns(found: Evaluation) -> list[str]:
 def scale_rows(found: Evaluation) -> list[list[str]]:
     """Return a row per scale and one for all: tokens, codebook share seen, perplexity, share equal to the other's."""
     rows = [
-        [f"{of.side} × {of.side}", f"{of.tokens:,}", share(of.utilization), f"{of.perplexity:,.1f}"]
+        [shape_text(of.side, " × "), f"{of.tokens:,}", share(of.utilization), f"{of.perplexity:,.1f}"]
         + ([share(of.agreement)] if found.against else [])
         for of in found.scales
     ]
@@ -77,7 +78,7 @@ def summary(found: Evaluation) -> str:
     skipped = f", {found.num_skipped:,} skipped" if found.num_skipped else ""
     return (
         f"{about.kind} in {about.precision} on {about.backend} ({about.device}), "
-        f"{count(found.num_images, 'image')} of {found.spec.image_size} × {found.spec.image_size}{skipped}"
+        f"{count(found.num_images, 'image')} of {shape_text(found.spec.image_size, ' × ')}{skipped}"
     )
 
 

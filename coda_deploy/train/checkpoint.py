@@ -39,7 +39,11 @@ from coda_runtime.machine.processors import describe_cpu
 FOLDER, TENSORS, FACTS = "checkpoints", "training.safetensors", "training.json"
 FORMAT_VERSION = 1
 # Settings that change no number.
-FREE = frozenset({"data.workers", "tokenizer.vae", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"})
+FREE = frozenset(
+    {"data.workers", "tokenizer.vae", "tokenizer.init", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"}
+)
+# What left a setting to its default before, and what does now.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {"tokenizer.lora_targets": (["conv1", "conv2"], [])}
 # The command that a table of the configuration belongs to.
 _COMMANDS = {"tokenizer": "coda train", "vae": "coda train-vae"}
 _NAME = re.compile(r"step-(\d{8,})")
@@ -212,7 +216,8 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
         for key in sorted(asked[name].keys() | facts.config.get(name, {}).keys()):
             before = facts.config.get(name, {}).get(key, defaults[name].get(key))
             now = asked[name].get(key)
-            if before != now and f"{name}.{key}" not in free:
+            of_default = all(value in _DEFAULTS.get(f"{name}.{key}", ()) for value in (before, now))
+            if before != now and not of_default and f"{name}.{key}" not in free:
                 raise ConfigError(
                     f"{path} was trained with {name} {key} = {before}, now it is {now}: "
                     "resume with the same configuration, or start over in another --out"

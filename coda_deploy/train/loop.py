@@ -44,6 +44,7 @@ from coda_deploy.train.step import BaseStepper
 from coda_deploy.train.tables import literal
 from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
+from coda_runtime.format.sizes import Size
 from coda_runtime.io.atomic_files import staged_file
 from coda_runtime.io.counts import count
 
@@ -123,7 +124,7 @@ class Training(ABC):
     state: RunState
     objective: Objective
 
-    def __init__(self, config: Configuration, image_size: int, context: RunContext) -> None:
+    def __init__(self, config: Configuration, image_size: Size, context: RunContext) -> None:
         """Try a few images, cut to ``image_size``. Raises ``DataError``."""
         self.config, self.image_size, self.source, self.out = config, image_size, context.source, context.out
         self.accelerator, self.request, self.report = context.accelerator, context.request, context.report

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
+from ..format.sizes import scales_text, shape_text
 from ..io.json_fields import flat_rows
 from .base import command as coda_command
 from .base import footnote, json_option, print_json, table
@@ -58,11 +59,10 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "bundle", bundle.folder
     yield "format version", manifest.format_version
     yield "variant", spec.variant
-    yield "images", f"{spec.image_size} x {spec.image_size} {spec.color_order}, {spec.resize}, {spec.crop} crop"
-    side = spec.latent_size
-    yield "latent", f"{spec.latent_channels} x {side} x {side} (downsample {spec.downsample})"
+    yield "images", f"{shape_text(spec.image_size)} {spec.color_order}, {spec.resize}, {spec.crop} crop"
+    yield "latent", f"{spec.latent_channels} x {shape_text(spec.latent_size)} (downsample {spec.downsample})"
     yield "codes", spec.vocab_size
-    yield "tokens", f"{spec.num_tokens} in scales {' '.join(map(str, spec.scales))}"
+    yield "tokens", f"{spec.num_tokens} in scales {scales_text(spec.scales)}"
     yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"
     yield "license", manifest.license or "not stated"
     yield from _tuned(bundle)
@@ -88,7 +88,7 @@ def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
+    any_batch = "any" if artifact.part in GRAPHS and artifact.engine is None else ""
     batch = profiles_cell(artifact) if artifact.profiles else any_batch
     size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
     return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built

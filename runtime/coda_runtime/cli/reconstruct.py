@@ -38,7 +38,7 @@ def command(
 ) -> None:
     """Encode and decode IMAGES, files and folders; write the results and report their PSNR.
 
-    PSNR is in dB against the image as the tokenizer sees it: resized by its shorter side and cropped at the centre.
+    PSNR is in dB against the image as the tokenizer sees it: resized to cover its size and cropped at the centre.
     """
     from ..codes.metrics import json_number, psnr_per_image
     from ..loading import open_tokenizer

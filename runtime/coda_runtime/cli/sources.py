@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import ImageError, InputError, one_line
 from ..format.color import STORED
+from ..format.sizes import Size, shape_of
 from ..io.counts import count, plural
 from ..io.image_files import expected_suffixes, find_images
 from .base import printable, warn
@@ -51,7 +52,7 @@ def collect(paths: Sequence[Path]) -> list[Source]:
 class SourceReader:
     """Reads images in pieces, at the tokenizer's size; those that cannot be read end it, or are kept in `skipped`."""
 
-    def __init__(self, sources: Sequence[Source], size: int, *, skip_bad: bool, color: str = STORED) -> None:
+    def __init__(self, sources: Sequence[Source], size: Size, *, skip_bad: bool, color: str = STORED) -> None:
         from ..images import IgnoredProfiles
 
         self._sources, self._size, self._skip_bad, self._color = sources, size, skip_bad, color
@@ -60,7 +61,7 @@ class SourceReader:
         """(name, reason) of each image that was left out."""
 
     def read(self, start: int, many: int) -> tuple[list[Source], Pixels]:
-        """Read `many` sources from `start` on: those that can be read, and their pixels, uint8 [n,S,S,3].
+        """Read `many` sources from `start` on: those that can be read, and their pixels, uint8 [n,H,W,3].
 
         Raises ImageError, in the end also where no image at all can be read.
         """
@@ -78,7 +79,7 @@ class SourceReader:
             name, reason = self.skipped[0]
             raise ImageError(f"none of {count(len(self._sources), 'image')} can be read; the first, {name}: {reason}")
         pixels = [image for _, image in found]
-        shape = (0, self._size, self._size, 3)
+        shape = (0, *shape_of(self._size), 3)
         return [source for source, _ in found], np.stack(pixels) if pixels else np.empty(shape, np.uint8)
 
     def to_json(self) -> dict[str, object]:

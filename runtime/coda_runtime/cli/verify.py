@@ -14,7 +14,7 @@ from ..backends.base import LoadOptions
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError, ParityError
 from ..format.manifest import MANIFEST_NAME, Manifest
 from ..format.parity import ParityRecord, parity_json, parity_records
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 from ..io.counts import count
 from .base import command as coda_command
 from .base import footnote, json_option, print_json, printable, progress, table
@@ -177,7 +177,7 @@ def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
 
 
 def _graphs(manifest: Manifest) -> int:
-    return sum(artifact.part in PARTS for artifact in manifest.artifacts)
+    return sum(artifact.part in GRAPHS for artifact in manifest.artifacts)
 
 
 def _reasons_text(missing: dict[str, str]) -> str:

@@ -60,11 +60,11 @@ def pad_ids(ids: Ids, spec: Spec) -> Ids:
 
 
 def split_ids(ids: Ids, spec: Spec) -> list[Ids]:
-    """Return views of int32 [B,n] as one [B,s,s] a scale, coarse to fine, row-major inside a scale."""
+    """Return views of int32 [B,n] as one [B,h,w] a scale, coarse to fine, row-major inside a scale."""
     out, start = [], 0
-    for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
+    for shape, stop in zip(spec.scale_shapes, spec.prefix_lengths, strict=True):
         if stop > ids.shape[1]:
             break
-        out.append(ids[:, start:stop].reshape(len(ids), side, side))
+        out.append(ids[:, start:stop].reshape(len(ids), *shape))
         start = stop
     return out

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .parts import IMAGE, PARTS
+from .parts import GRAPHS, IMAGE
 
 _BATCHES, _REASON, _IMAGES, _SOURCE = "batches", "reason", "images", "images_from"
 
 
 def headline(part: str) -> str:
     """Return the name of the number that a part is judged by: of images "psnr", of tokens "step_agreement"."""
-    return "psnr" if part in PARTS and PARTS[part].output is IMAGE else "step_agreement"
+    return "psnr" if part in GRAPHS and GRAPHS[part].output is IMAGE else "step_agreement"
 
 
 @dataclass(frozen=True)

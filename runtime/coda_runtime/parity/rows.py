@@ -9,7 +9,7 @@ from typing import Any
 from ..codes.metrics import percent
 from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, NotMeasured, ParityRecord, parity_record
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 
 PARITY_COLUMNS = ("file", "ran on", "step agreement", "free-running", "PSNR", "worst image", "lost", "batch sizes")
 AGREEMENT_LEGEND = (
@@ -56,7 +56,7 @@ def unmeasured_files(manifest: Manifest, parity: Mapping[str, Mapping[str, Parit
     """Return {file: why} of the graphs that have no numbers, or not from everywhere, in `parity`, {file: its own}."""
     out = {}
     for artifact in manifest.artifacts:
-        if artifact.part not in PARTS:
+        if artifact.part not in GRAPHS:
             continue
         measured = parity.get(artifact.file)
         if not measured:

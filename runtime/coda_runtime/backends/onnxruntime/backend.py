@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import ArtifactError, BackendError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
-from ...format.parts import QUANTIZER
+from ...format.parts import SEARCHING
 from ...format.precision import precision_of
 from ...io.counts import count
 from ...machine.processors import default_threads, usable_count
@@ -80,7 +80,7 @@ class OnnxRuntimeBackend(Backend):
         model = _Model(path, reproducible.without_softmax(data) if options.reproducible else data)
         choices = choose(ort, options, artifact)
         rest = choices[1:]
-        if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:
+        if not rest and artifact.part in SEARCHING and choices[0].name == OPENVINO:
             rest = [Choice(CPU)]
         try:
             session = _open(ort, model, choices, options, artifact)
@@ -229,7 +229,7 @@ def _device(
     if not work:
         return device
     if options.providers is None:
-        other = "export the bundle again" if artifact.part == QUANTIZER.name else "choose another precision"
+        other = "export the bundle again" if artifact.part in SEARCHING else "choose another precision"
         raise DeviceError(
             f"{wanted[0]} leaves {', '.join(sorted(work))} of {model.path} to the CPU, activations and all; "
             f"update onnxruntime: {update}, {other}, or name {CPU} after it in providers to allow it"

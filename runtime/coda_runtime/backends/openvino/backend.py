@@ -17,7 +17,7 @@ from ...errors import (
 )
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
-from ...format.parts import QUANTIZER
+from ...format.parts import SEARCHING
 from ...format.precision import FP32, PRECISIONS, Precision, precision_of
 from ...io.counts import count
 from ...machine.processors import default_threads, describe_cpu, usable_count
@@ -55,10 +55,9 @@ class OpenVinoBackend(Backend):
                 f'the backend openvino runs on the CPU, and device is {options.device!r}; pass device="cpu", or '
                 "another backend"
             )
-        if artifact.part == QUANTIZER.name:
+        if artifact.part in SEARCHING:
             return BackendError(
-                f"{artifact.file} searches in a loop that OpenVINO does not run; leave the quantizer to "
-                'backend="onnxruntime"'
+                f'{artifact.file} searches in a loop that OpenVINO does not run; leave it to backend="onnxruntime"'
             )
         try:
             if _lacks(artifact):

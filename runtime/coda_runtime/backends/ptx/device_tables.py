@@ -47,6 +47,14 @@ def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: 
     out: dict[str, npt.NDArray[Any]] = {
         "table": table, "bias": bias, "slope": slope, "spread": spread, "offset": offset, "values": filled
     }  # fmt: skip
-    for side in spec.scales:
-        out[f"taps.{side}"], out[f"weights.{side}"] = upsample_taps(spec.latent_size, side)
+    for shape in spec.scale_shapes:
+        for size, side in zip(spec.latent_shape, shape, strict=True):
+            # The same along both sides of a square, whose tables of older bundles' kernels have these names too.
+            out.update(zip(tap_tables(spec, size, side), upsample_taps(size, side), strict=True))
     return out
+
+
+def tap_tables(spec: Spec, size: int, side: int) -> tuple[str, str]:
+    """Return what the tables of taps and weights from `side` to `size` points are called."""
+    name = f"{side}" if spec.is_square else f"{side}.{size}"
+    return f"taps.{name}", f"weights.{name}"
