@@ -35,6 +35,7 @@ SPELLS_TENSORS = {
     "coda_runtime/backends/ptx/plan.py": "buffers of the kernels",
     "coda_runtime/backends/ptx/session.py": "buffers of the kernels",
     "coda_runtime/hub/card.py": "rows of a table that is read by people",
+    "coda_runtime/bulk/folder.py": "a column, and a count of images in words",
 }
 LISTS_PARTS = {
     "coda_runtime/format/parts.py": "the table",

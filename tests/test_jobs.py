@@ -70,6 +70,7 @@ def _expands_a_home(node: ast.AST) -> bool:
 _NO_COUNTS = (
     "{bundle} tokens.npz", "{sorted(codes)}", "{title} engines", "{rate(", "in the scenario {scenario}",
     "group_rows[:9]", "batches {sizes}", "{made.format} files", "{_about(", "keys and values", "length[:30]",
+    "of {taken} channels", "{name} {threads} threads",
 )  # fmt: skip
 _COUNTED = re.compile(
     r" (artifacts|batches|bits|bytes|calls|cells|channels|checkpoints|codes|columns|cores|devices|elements|engines"

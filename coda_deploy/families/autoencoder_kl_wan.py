@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from coda_deploy.errors import ConfigError
 from coda_deploy.families.base import DiffusersFamily, Settings, Shape
 from coda_deploy.families.settings import MAX_LAYERS, MAX_LEVELS, whole_number, widths
+from coda_runtime.io.counts import count
 from coda_runtime.io.json_fields import describe, is_int
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ class AutoencoderKLQwenImage(DiffusersFamily):
         for name in ("latents_mean", "latents_std"):
             values = settings.get(name)
             if values is not None and (not isinstance(values, (list, tuple)) or len(values) != channels):
-                raise ConfigError(f"vae.{name} must list {channels} numbers, one a channel, found {describe(values)}")
+                raise ConfigError(
+                    f"vae.{name} must list {count(channels, 'number')}, one a channel, found {describe(values)}"
+                )
         return Shape(channels, 2 ** (levels - 1))
 
     def image_channels(self, settings: Settings) -> tuple[object, object]:

@@ -20,6 +20,7 @@ from coda_deploy.errors import WeightsError
 from coda_deploy.official.keys import as_ldm, ldm_name
 from coda_deploy.tokenizer.storage import check_weights, read_state
 from coda_deploy.tokenizer.variants import VARIANTS
+from coda_runtime.io.counts import count
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 _PREFIXES = ("first_stage_model.", "vae.", "module.", "")
@@ -101,7 +102,8 @@ def ldm_settings(found: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
         size = tuple(found[name].shape[:2]) if name in found else (expected, expected)
         if size != (expected, expected):
             raise WeightsError(
-                f"{file}: {name!r} maps {size[1]} channels to {size[0]}, expected {expected} to {expected}: of an "
+                f"{file}: {name!r} maps {count(size[1], 'channel')} to {size[0]}, expected {expected} to "
+                f"{expected}: of an "
                 "autoencoder whose embed_dim is not its z_channels no AutoencoderKL can be made; fold it into a module "
                 "of your own"
             )

@@ -70,7 +70,9 @@ PASSED_ON = {
     "runtime/coda_runtime/tuned.py: _fail('; '.join(changed))",
     "coda_deploy/data/array.py: DataError(f'{path}: {error}')",
     "coda_deploy/data/shards.py: DataError(str(error))",
+    "coda_deploy/tokenizer/config.py: ConfigError(str(error))",
     "coda_deploy/tokenizer/model.py: InputError(str(error))",
+    "coda_deploy/tokenizer/schedule.py: ConfigError(str(error))",
     "coda_deploy/train/loop.py: StoppedError(self.request.signal or int(SIGTERM), lost)",
 }
 

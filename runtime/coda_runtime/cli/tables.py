@@ -90,7 +90,7 @@ def _lists(rows: Sequence[Sequence[str]], columns: Sequence[str], width: int) ->
 
 
 def _broken(text: str, cells: int) -> list[str]:
-    """Break text into lines: between words, behind a slash or a hyphen, or where there is neither anywhere."""
+    """Split text into lines: between words, behind a slash or a hyphen, or where there is neither anywhere."""
     from rich.cells import chop_cells
 
     lines, line = [], ""

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from ..errors import InputError
+from ..io.counts import count
 from ..io.json_fields import describe, is_int
 
 Shape: TypeAlias = tuple[int, int]
@@ -154,7 +155,8 @@ def check_schedule(scales: Any, latent: Shape, limit: int, max_tokens: int) -> N
     tokens = sum(map(count_of, shapes))
     if tokens > max_tokens:
         raise InputError(
-            f"the scale schedule {plain(read_scales(scales))} makes {tokens} tokens an image, and {max_tokens} are the "
+            f"the scale schedule {plain(read_scales(scales))} makes {count(tokens, 'token')} an image, and "
+            f"{max_tokens} are the "
             "most: choose a smaller image size, or fewer scales"
         )
 
