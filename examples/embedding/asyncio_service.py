@@ -76,8 +76,7 @@ class TokenService:
 
     def _load(self) -> coda_runtime.Tokenizer:
         tok = coda_runtime.load(self._bundle, **self._settings)
-        side = tok.spec.image_size
-        tok.reconstruct(np.zeros((1, side, side, 3), np.uint8))
+        tok.reconstruct(np.zeros((1, *tok.spec.image_shape, 3), np.uint8))
         return tok
 
     async def _work(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError, InputError
+from .format.sizes import Size
 from .images import IgnoredProfiles, ImageLike, Pixels, fit
 from .machine.processors import usable_count
 
@@ -42,8 +43,8 @@ class Encoded(Generic[T]):
 class Stream(Generic[T]):
     """The images of one call of `encode_iter`, as many read ahead as `ahead` says."""
 
-    def __init__(self, paths: Iterable[T], size: int, color: str, batch_size: int, workers: int | None) -> None:
-        """`size` is the side that images are fitted to. Raises InputError for numbers out of range."""
+    def __init__(self, paths: Iterable[T], size: Size, color: str, batch_size: int, workers: int | None) -> None:
+        """`size` is what images are fitted to. Raises InputError for numbers out of range."""
         workers = min(usable_count(), _DEFAULT_WORKERS) if workers is None else workers
         for name, value, most in (("batch_size", batch_size, MAX_BATCH), ("workers", workers, MAX_WORKERS)):
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
@@ -59,7 +60,7 @@ class Stream(Generic[T]):
         self._failure: Exception | None = None
 
     def run(self, encode: Callable[[Pixels], Ids]) -> Generator[Encoded[T], None, None]:
-        """Yield what becomes of each image; `encode` turns uint8 [B,S,S,3] into int32 [B,L], B up to `batch_size`.
+        """Yield what becomes of each image; `encode` turns uint8 [B,H,W,3] into int32 [B,L], B up to `batch_size`.
 
         Raises what `encode` does, and what came of iterating over the paths once all before it are yielded.
         """

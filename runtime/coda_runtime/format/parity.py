@@ -31,8 +31,13 @@ class Measured:
 
     @property
     def step_agreement(self) -> float | None:
-        """Share of tokens, 0 to 1; None where it is not what was measured."""
+        """Share of equal tokens, 0 to 1, each scale after the artifact's own; None where that was not measured."""
         return self._number("step_agreement")
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of equal tokens, 0 to 1, free-running; None where it is not what was measured."""
+        return self._number("agreement")
 
     @property
     def psnr(self) -> float | None:

@@ -32,10 +32,8 @@ class TensorSpec:
         return "FP32" if name == "float32" else name.upper()
 
 
-IMAGE = TensorSpec("image", np.dtype(np.uint8), lambda spec: (spec.image_size, spec.image_size, 3))
-LATENT = TensorSpec(
-    "latent", np.dtype(np.float32), lambda spec: (spec.latent_channels, spec.latent_size, spec.latent_size)
-)
+IMAGE = TensorSpec("image", np.dtype(np.uint8), lambda spec: (*spec.image_shape, 3))
+LATENT = TensorSpec("latent", np.dtype(np.float32), lambda spec: (spec.latent_channels, *spec.latent_shape))
 IDS = TensorSpec("ids", np.dtype(np.int32), lambda spec: (spec.num_tokens,))
 
 

@@ -13,6 +13,7 @@ from ...format.bundle import Bundle
 from ...format.manifest import Artifact
 from ...format.parts import SEARCHING
 from ...format.precision import precision_of
+from ...io.counts import count
 from ...machine.processors import default_threads, usable_count
 from ...requirements import ONNXRUNTIME_GPU, onnxruntime, pip_install
 from ..base import Backend, LoadOptions
@@ -93,7 +94,8 @@ class OnnxRuntimeBackend(Backend):
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArtifactError(
-                f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each; export it again"
+                f"{path} has {count(len(inputs), 'input')} and {count(len(outputs), 'output')}; expected one of each; "
+                "export it again"
             )
         device = _device(ort, session, model, choices, options, artifact)
         if choices[0].name in (CUDA, TENSORRT):
