@@ -2,8 +2,8 @@
 
 Compilers are Debian's: g++, and for C# mcs with Mono, where OnnxRuntimeForMono.cs stands in for Microsoft's package,
 which is on NuGet and needs .NET. The native library is that of the onnxruntime wheel; its headers, which the wheel
-lacks, are those that npm's com.github.asus4.onnxruntime carries (a plugin for Unity: it is the one package of a registry
-that has them, and Microsoft's own releases are on GitHub).
+lacks, are those that npm's com.github.asus4.onnxruntime carries: a plugin for Unity, and the one package of a registry
+that has them, while Microsoft's own releases are on GitHub.
 """
 
 from __future__ import annotations
