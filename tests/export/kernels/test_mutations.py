@@ -45,8 +45,8 @@ class Runs:
         tables = search_tables(FoldedSearch(search.table[codes], search.values[codes], search.spread, search.eps))
         ptx, kernels = compiled(DEFAULT_TARGET)
         self.modules, self.functions = kernels.modules(ptx), {it.entry: it.function for it in kernels.kernels}
-        # Two shares of the table, of two chunks each.
-        self.plan = make_plan(kernels, quantizer.spec, 3, eps=tables.eps, programs=2)
+        # Two shares of the table, of several chunks each; the largest scale is screened.
+        self.plan = make_plan(kernels, quantizer.spec, 3, eps=tables.eps, programs=2, screen_from=50)
         self._arrays = device_tables(kernels, quantizer.spec, tables, search.values[codes].numpy())
         self._latent = random_latent(quantizer, 3)
         self._expected = run_plan(self.plan, self.modules, self._arrays, self._latent)
@@ -109,7 +109,16 @@ LAUNCHES: dict[str, tuple[str, Callable[[Launch], Launch], type[Exception]]] = {
     "a token too many": ("search", added("tokens", 1), OutOfBoundsError),
     "a token too few": ("merge", added("tokens", -1), UninitialisedError),
     "an image of a token too many": ("merge", added("places", 1), UninitialisedError),
-    "ids that start one too late": ("merge", added("start", 1), OutOfBoundsError),
+    "ids that start one too late": ("merge", added("start", 1), UninitialisedError),
+    "ids at the end that start one too late": ("settle", added("start", 1), OutOfBoundsError),
+    "no last block of a screening": ("screen", last_block_cut, UninitialisedError),
+    "no last token settled": ("settle", last_block_cut, UninitialisedError),
+    "a screened token too many": ("screen", added("tokens", 1), OutOfBoundsError),
+    "half of the shared memory of a screening": (
+        "screen",
+        lambda it: kernel(it, shared=it.kernel.shared // 2),
+        OutOfBoundsError,
+    ),
     "a side too many": ("subtract", added("side", 1), OutOfBoundsError),
     "half of the table": ("search", lambda it: argument(it, "chunks", 1), OtherIdsError),
     "another eps": ("search", lambda it: argument(it, "eps", 9.0), OtherIdsError),
@@ -143,6 +152,7 @@ TEXTS: dict[str, tuple[str, str, str, type[Exception]]] = {
     "the highest code": ("search", r"redux\.sync\.min", "redux.sync.max", OutOfBoundsError),
     "a product that is left out": ("search", r"(?s)(.*)fma\.rn\.f32 (\t%\w+, %\w+), %\w+,(?=.*setp\.gt)",
                                    r"\1fma.rn.f32 \2, 0f00000000,", OtherIdsError),
+    "halves that are not turned": ("screen", r"(ldmatrix\S*)\.trans", r"\1", OtherIdsError),
     "a register that is another": ("merge", r"ld\.param\.b64 \t%rd\d+", "ld.param.b64 \t%rd1", UninitialisedError),
 }  # fmt: skip
 

@@ -14,7 +14,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from coda_export.folding import FoldedSearch
-from coda_export.folding.modules import FoldedQuantizer
 from coda_export.kernels import DEFAULT_TARGET, compile_quantizer, search_tables
 from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
 from coda_runtime.backends.ptx.screening import STEP
@@ -108,7 +107,7 @@ PLACES = {"another class": (0, GROUP), "one class": (0, STEP), "another chunk": 
 
 
 def worst(low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two codes that halves move apart by all that the bound allows: `high` is the best by a hair, `low` seems to be."""
+    """Two codes that halves move by all that the bound allows: `high` is the best by a hair, `low` seems to be."""
     # Halfway between two halves, nearly, so that all of it is lost, and in the one direction that counts.
     almost = np.float32(1 + 0.99 * 2.0**-11)
     table = np.zeros((CODES, CHANNELS + 1), np.float32)

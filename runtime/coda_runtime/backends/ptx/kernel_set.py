@@ -24,8 +24,8 @@ class Kernel:
     """One specialisation of a function of `coda_export.kernels.source`.
 
     `arguments` are (name, type) in the order of the launch, types "*fp32", "*fp16", "*i32", "fp32", "i32"; `hidden`
-    null pointers follow them, which Triton's PTX expects. `sizes` are the constants compiled in. `shared` is dynamic shared
-    memory, bytes. `offset` and `bytes` say where the kernel's own PTX module stands in the file.
+    null pointers follow them, which Triton's PTX expects. `sizes` are the constants compiled in. `shared` is dynamic
+    shared memory, bytes. `offset` and `bytes` say where the kernel's own PTX module stands in the file.
     """
 
     function: str

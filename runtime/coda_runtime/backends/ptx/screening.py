@@ -56,16 +56,19 @@ def half_tables(table: Float32, bias: Float32, slope: Float32 | None, query: int
     biases = (bias.astype(np.float64) * scale).astype(np.float32)
     slopes = np.zeros(1, np.float32) if slope is None else (slope.astype(np.float64) * scale).astype(np.float32)
     real = np.isfinite(biases)
-    bounds = np.array(
-        [
-            np.linalg.norm(scaled, axis=0).max(),
-            np.linalg.norm(scaled - halves, axis=0).max(),
-            (channels + query + 4) * _SUM,
-            # A little more than nothing, for what is lost to underflow.
-            (np.abs(biases[real]).max() if real.any() else 0.0) + 2.0**-60,
-            np.abs(slopes).max(),
-        ]
-    )
+    largest_bias = np.abs(biases[real]).max() if real.any() else 0.0
+    # A table that is not finite has bounds that are not: then nothing is taken from what is screened.
+    with np.errstate(invalid="ignore"):
+        bounds = np.array(
+            [
+                np.linalg.norm(scaled, axis=0).max(),
+                np.linalg.norm(scaled - halves, axis=0).max(),
+                (channels + query + 4) * _SUM,
+                # A little more than nothing, for what is lost to underflow.
+                largest_bias + 2.0**-60,
+                np.abs(slopes).max(),
+            ]
+        )
     # Rounded to float32, none may become less.
     above = np.nextafter(bounds.astype(np.float32), np.float32(np.inf))
     return {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ROW, _WORD = np.arange(WARP) // CHUNK, np.arange(WARP) % CHUNK
 SLACK = 8 * 2.0**-21
 """What a product's sums are off by here, as a share of what is added: PTX says no more than "at least single
-precision", and the kernels allow 2^-21 an addition. So such an error is made, now in one direction, now in the other."""
+precision", and the kernels allow 2^-21 an addition. So such an error is made, in one direction or the other."""
 
 
 def move(module: Module, instruction: Instruction, name: str, count: str, turned: str | None) -> Step:
