@@ -61,7 +61,7 @@ DEFAULT_BLOCKS = Blocks(
     search=(SearchBlock(16, 256), SearchBlock(64, 64)),
     merge=(MergeBlock(splits=256, tokens=4), MergeBlock(splits=16, tokens=64)),
     screen=(SearchBlock(64, 64, warps=2, stages=3),),
-    settle=(SettleBlock(splits=64), SettleBlock(splits=16)),
+    settle=(SettleBlock(splits=64), SettleBlock(splits=32), SettleBlock(splits=16)),
     pool_places=64,
     points=64,
 )

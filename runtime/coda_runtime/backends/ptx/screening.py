@@ -25,8 +25,8 @@ _SUM = 2.0**-21
 """What one addition of the tensor cores may lose, as a share of what is added; float32's loses 2^-24."""
 _WARM_UP = 3
 """What a block costs before its first chunk and after its last, in chunks."""
-_RECORD = 0.0024
-"""What the results of a block cost, which are written and read again, in chunks."""
+_RECORD, _SETTLE = 0.0024, 0.08
+"""What the results of a block cost, which are written and read again, and those of a split to one token, in chunks."""
 
 
 def column_order(codes: int) -> npt.NDArray[np.int64]:
@@ -90,7 +90,8 @@ def share(blocks: int, chunks: int, places: int, limit: int) -> tuple[int, int]:
         each = -(-chunks // splits)
         waves = blocks * -(-chunks // each) / places
         # Blocks of several waves do not begin at once, so that the last wave is late by half of its empty places only.
-        return (0.5 * (waves + math.ceil(waves)) + 0.5) * (each + _WARM_UP) + _RECORD * blocks * splits
+        records = (_RECORD * blocks + _SETTLE) * splits
+        return (0.5 * (waves + math.ceil(waves)) + 0.5) * (each + _WARM_UP) + records
 
     each = -(-chunks // min(range(1, min(limit, chunks) + 1), key=end))
     return -(-chunks // each), each
