@@ -62,7 +62,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "many").mkdir()
         (folder / "few").mkdir()
-        paths = crops(folder / "many", many, tok.spec.image_size)
+        paths = crops(folder / "many", many, max(tok.spec.image_shape))
         for path in paths[:few]:
             (folder / "few" / path.name).hardlink_to(path)
         tok.encode(paths[:8])

@@ -24,6 +24,7 @@ from benchmarks.common import (
     save,
     session_options,
 )
+from coda_runtime.format.parts import LATENT
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 VOCABULARIES = (4096, 8192, 16384, 32768, 65536)
@@ -96,7 +97,7 @@ def search(repeats: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for variant, config in VARIANTS.items():
         runs: dict[str, Run] = {}
-        latent = (0.3 * torch.randn(1, config.latent_channels, config.scales[-1], config.scales[-1])).numpy()
+        latent = (0.3 * torch.randn(LATENT.shape(config.spec, 1))).numpy()
         for vocabulary in VOCABULARIES:
             _, folded = build(dataclasses.replace(config, vocab_size=vocabulary))
             session = onnxruntime.InferenceSession(

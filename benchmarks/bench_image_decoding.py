@@ -22,6 +22,7 @@ from PIL import Image
 import coda_runtime
 from benchmarks.common import save
 from coda_deploy import photographs
+from coda_runtime.format.sizes import Size, shape_of
 from coda_runtime.images import Batches, fit
 
 LARGE = (4000, 3000)
@@ -39,10 +40,11 @@ def enlarged(folder: Path) -> list[Path]:
     return out
 
 
-def draft(path: Path, size: int, margin: int) -> NDArray[np.uint8]:
+def draft(path: Path, size: Size, margin: int) -> NDArray[np.uint8]:
     """Do as ``fit``, from an image that was decoded smaller."""
     with Image.open(path) as image:
-        scale = size * margin / min(image.size)
+        height, width = shape_of(size)
+        scale = margin * max(height / image.height, width / image.width)
         image.draft("RGB", (int(image.width * scale), int(image.height * scale)))
         return fit(image, size)
 

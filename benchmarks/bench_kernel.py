@@ -24,6 +24,7 @@ from coda_runtime.backends.ptx import SearchTables, device_tables
 from coda_runtime.backends.ptx.backend import CudaLauncher
 from coda_runtime.backends.ptx.session import PtxSession
 from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.format.parts import LATENT
 from coda_runtime.format.spec import Spec
 from coda_runtime.machine.devices import count_cuda_devices
 from coda_runtime.requirements import needed, pip_install
@@ -141,7 +142,7 @@ def measure(key: str, spec: Spec, repeats: int) -> dict[str, Any]:
     gpu = known_gpu(name)
     out: dict[str, Any] = {"gpu": name}
     for batch in BATCHES:
-        latent = rng.standard_normal((batch, spec.latent_channels, spec.latent_size, spec.latent_size), np.float32)
+        latent = rng.standard_normal(LATENT.shape(spec, batch), np.float32)
         ids = session.run(latent)
         agreement = float((NumpyQuantizer(spec, tables, values).step(latent, ids) == ids).mean())
         session.run(latent)

@@ -28,6 +28,8 @@ from coda_export.folding.modules import FoldedQuantizer
 from coda_export.graphs import QUANTIZER_OPSET, quantizer_graph
 from coda_export.graphs.builder import GraphBuilder
 from coda_export.graphs.quantizer import both_sides
+from coda_runtime.format.parts import LATENT
+from coda_runtime.format.sizes import count_of
 
 SHAPES = {"flux": "flux_v65536", "mar": "mar_v16384"}
 
@@ -36,8 +38,8 @@ SHAPES = {"flux": "flux_v65536", "mar": "mar_v16384"}
 def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
     """Compute ids int32 [B, L] by the paper's formulas as written, channels first as the reference has them."""
     search, residual, out = quantizer.search, latent, []
-    for side in quantizer.scales:
-        target = F.interpolate(residual, size=(side, side), mode="area")
+    for shape in quantizer.shapes:
+        target = F.interpolate(residual, size=shape, mode="area")
         q = search.norm_q(search.to_q(target.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         k, v = search.keys(quantizer.codebook), search.values(quantizer.codebook)
         soft = (torch.einsum("bdhw,nd->bnhw", q, k) / search.dim**0.5).softmax(1)
@@ -54,37 +56,37 @@ def textbook(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
 def textbook_rows(quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
     """Compute the same with one row per position, which suits a CPU better."""
     search, residual, out = quantizer.search, latent, []
-    for side in quantizer.scales:
-        rows = pool_rows(residual, side)
+    for shape in quantizer.shapes:
+        rows = pool_rows(residual, shape)
         q, k, v = search.norm_q(search.to_q(rows)), search.keys(quantizer.codebook), search.values(quantizer.codebook)
         soft = (torch.einsum("nd,vd->nv", q, k) / search.dim**0.5).softmax(-1)
         ids = soft.argmax(-1)
         hard = F.one_hot(ids, len(v)).to(soft.dtype)
         one_hot = hard + soft - soft.detach()
         value, _hard_value = torch.einsum("nv,vc->nc", one_hot, v), torch.einsum("nv,vc->nc", hard, v)
-        residual = residual - spread_rows(value, side, latent.shape[-2:])
-        out.append(ids.unflatten(0, (-1, side * side)))
+        residual = residual - spread_rows(value, shape, latent.shape[-2:])
+        out.append(ids.unflatten(0, (-1, count_of(shape))))
     return torch.cat(out, 1).int()
 
 
 def gemm_argmax(folded: FoldedQuantizer) -> onnx.ModelProto:
     """Build the folded quantizer with the search as one Gemm and one ArgMax per scale."""
     spec, graph = folded.spec, GraphBuilder()
-    channels, size = spec.latent_channels, spec.latent_size
+    channels = spec.latent_channels
     table = graph.constant(folded.search.table.T[:channels].numpy(), "table")
     bias = graph.constant(folded.search.table[:, channels].numpy(), "bias")
     values = graph.constant(folded.search.values.numpy(), "codebook")
     residual, parts = graph.node("Transpose", "latent", perm=[0, 2, 3, 1]), []
-    for side, down, up in zip(spec.scales, folded.down, folded.up, strict=True):
+    for shape, down, up in zip(spec.scale_shapes, folded.down, folded.up, strict=True):
         rows = graph.reshape(both_sides(graph, down, residual, channels), -1, channels)
         ids = graph.node("ArgMax", graph.node("Gemm", rows, table, bias), axis=1, keepdims=0)
-        parts.append(graph.reshape(ids, -1, side * side))
-        grid = graph.reshape(graph.node("Gather", values, ids, axis=0), -1, side, side, channels)
+        parts.append(graph.reshape(ids, -1, count_of(shape)))
+        grid = graph.reshape(graph.node("Gather", values, ids, axis=0), -1, *shape, channels)
         residual = graph.node("Sub", residual, both_sides(graph, up, grid, channels))
     graph.node("Cast", graph.node("Concat", *parts, axis=1), name="ids", to=TensorProto.INT32)
     return graph.model(
         "gemm_argmax",
-        [("latent", TensorProto.FLOAT, ["batch", channels, size, size])],
+        [("latent", TensorProto.FLOAT, ["batch", *LATENT.row(spec)])],
         [("ids", TensorProto.INT32, ["batch", spec.num_tokens])],
         QUANTIZER_OPSET,
     )
@@ -125,8 +127,7 @@ def measure(shape: str, repeats: int) -> dict[str, Any]:
     """Measure times, ratios, agreement and memory at one published shape, batch 1."""
     config = VARIANTS[SHAPES[shape]]
     quantizer, folded = build(config)
-    side = config.scales[-1]
-    latent = 0.3 * torch.randn(1, config.latent_channels, side, side)
+    latent = 0.3 * torch.randn(LATENT.shape(config.spec, 1))
     with tempfile.TemporaryDirectory() as folder:
         ours, gemm = Path(folder, "ours.onnx"), Path(folder, "gemm.onnx")
         onnx.save(quantizer_graph(folded), ours)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import coda_runtime
 from benchmarks.common import Others, Ratio, Run, interleaved_times, medians, paired_ratio, save, session_options
-from coda_runtime.format.parts import OPERATIONS, PARTS
+from coda_runtime.format.parts import IMAGE, OPERATIONS, PARTS
 
 MAX_OVERHEAD = {1: 0.03, 32: 0.01}
 """The overhead that is allowed, by batch size."""
@@ -117,8 +117,8 @@ def run_in_chunks(run: Callable[[Array], Array], batch: Array, size: int) -> Arr
 
 def overhead(tokenizer: coda_runtime.Tokenizer, raw: RawSessions, batch: int, rounds: int) -> dict[str, Any]:
     """Measure both operations at one batch size."""
-    size, limit = tokenizer.spec.image_size, MAX_OVERHEAD.get(batch)
-    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+    limit = MAX_OVERHEAD.get(batch)
+    images = np.random.default_rng(0).integers(0, 256, IMAGE.shape(tokenizer.spec, batch), np.uint8)
     given: dict[str, Array] = {"encode": images, "decode": tokenizer.encode(images)}
     out: dict[str, Any] = {"rounds": rounds, "images_per_run": tokenizer.images_per_run}
     for operation, array in given.items():

@@ -18,6 +18,7 @@ from benchmarks.common import interleaved, save, session_options, show
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_export.graphs import quantizer_graph
 from coda_export.graphs import search as search_graph
+from coda_runtime.format.parts import LATENT
 
 SIZES = (
     (64, 16, 64),
@@ -39,8 +40,7 @@ def measure(shape: str, repeats: int) -> dict[str, Any]:
     """Measure the median seconds for each (block, blocks a step, blocks a short step)."""
     config = VARIANTS[SHAPES[shape]]
     _, folded = build(config)
-    side = config.scales[-1]
-    feed = {"latent": (0.3 * torch.randn(1, config.latent_channels, side, side)).numpy()}
+    feed = {"latent": (0.3 * torch.randn(LATENT.shape(config.spec, 1))).numpy()}
     default = search_graph.BLOCK, search_graph.BLOCKS_PER_STEP, search_graph.BLOCKS_PER_SHORT_STEP
     runs = {}
     try:

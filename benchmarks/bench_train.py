@@ -66,8 +66,7 @@ def memory(shape: str, batch: int, name: str) -> float:
 def peak(shape: str, batch: int, name: str) -> float:
     """Return the MiB over what the model takes."""
     tokenizer = tokenizer_of(shape).train()
-    size = tokenizer.spec.image_size
-    run = passes(tokenizer, torch.rand(batch, 3, size, size) * 2 - 1)[name]
+    run = passes(tokenizer, torch.rand(batch, 3, *tokenizer.spec.image_shape) * 2 - 1)[name]
     before = peak_memory()
     run()
     return peak_memory() - before
@@ -84,8 +83,7 @@ def main() -> None:
     results: dict[str, Any] = {"batch": args.batch}
     for shape in args.shapes:
         tokenizer = tokenizer_of(shape).train()
-        size = tokenizer.spec.image_size
-        images = torch.rand(args.batch, 3, size, size) * 2 - 1
+        images = torch.rand(args.batch, 3, *tokenizer.spec.image_shape) * 2 - 1
         images = images.contiguous(memory_format=torch.channels_last)
         tokenizer.vae.to(memory_format=torch.channels_last)
         medians = interleaved(passes(tokenizer, images), args.repeats)

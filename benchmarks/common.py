@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from coda_runtime.backends.onnxruntime.backend import SPINNING
 from coda_runtime.bench.statistics import median_ci
 from coda_runtime.bench.timing import interleave
+from coda_runtime.format.parts import IDS, IMAGE
 from coda_runtime.format.spec import Spec
 from coda_runtime.io.atomic_files import staged_file
 from coda_runtime.machine.memory import peak_bytes
@@ -110,11 +111,11 @@ def in_fresh_process(function: Callable[..., T], *arguments: object, timeout: fl
 
 
 def random_inputs(spec: Spec, batch: int) -> dict[str, NDArray[Any]]:
-    """Draw images for "encode", uint8 [B, S, S, 3], and ids for "decode", int32 [B, L]: times do not depend on them."""
-    size, random = spec.image_size, np.random.default_rng(0)
+    """Draw images for "encode", uint8 [B, H, W, 3], and ids for "decode", int32 [B, L]: times do not depend on them."""
+    random = np.random.default_rng(0)
     return {
-        "encode": random.integers(0, 256, (batch, size, size, 3), np.uint8),
-        "decode": random.integers(0, spec.vocab_size, (batch, spec.num_tokens), np.int32),
+        "encode": random.integers(0, 256, IMAGE.shape(spec, batch), np.uint8),
+        "decode": random.integers(0, spec.vocab_size, IDS.shape(spec, batch), np.int32),
     }
 
 

@@ -32,6 +32,7 @@ from coda_deploy.export import export_tokenizer
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_export import Threshold
+from coda_runtime.format.parts import IDS, IMAGE
 from coda_runtime.format.precision import PRECISIONS
 
 Encode = Callable[[NDArray[np.uint8]], NDArray[np.int32]]
@@ -154,9 +155,9 @@ def _compiled(shape: Shape) -> Iterator[Pipeline]:
 
 
 def _naive(shape: Shape) -> Iterator[Pipeline]:
-    size, tokens = shape.tokenizer.spec.image_size, shape.tokenizer.spec.num_tokens
-    image = torch.zeros(shape.batch, size, size, 3, dtype=torch.uint8)
-    ids = torch.zeros(shape.batch, tokens, dtype=torch.int32)
+    spec = shape.tokenizer.spec
+    image = torch.zeros(IMAGE.shape(spec, shape.batch), dtype=torch.uint8)
+    ids = torch.zeros(IDS.shape(spec, shape.batch), dtype=torch.int32)
     runs = []
     for module, example in ((_Encode(shape.tokenizer), image), (_Decode(shape.tokenizer), ids)):
         file = shape.work / f"naive-{type(module).__name__[1:].lower()}-{shape.batch}.onnx"

@@ -35,7 +35,7 @@ from coda_deploy.sample import tokenizer_path
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.errors import CodaError
 from coda_runtime.format.bundle import Bundle
-from coda_runtime.format.parts import PARTS, QUANTIZER
+from coda_runtime.format.parts import IMAGE, PARTS, QUANTIZER
 from coda_runtime.images import fit
 from coda_runtime.select import choose
 
@@ -112,7 +112,7 @@ def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images(tokenizer: coda_runtime.Tokenizer) -> Array:
-    """uint8 [32, S, S, 3]."""
+    """uint8 [32, H, W, 3]."""
     square = np.stack([fit(path, tokenizer.spec.image_size) for path in photographs.paths()])
     return np.resize(square, (32, *square.shape[1:]))
 
@@ -121,18 +121,16 @@ def images(tokenizer: coda_runtime.Tokenizer) -> Array:
 def test_jpeg_of_12_megapixels(
     benchmark: BenchmarkFixture, photograph: Path, tokenizer: coda_runtime.Tokenizer
 ) -> None:
-    size = tokenizer.spec.image_size
-    assert benchmark(fit, photograph, size).shape == (size, size, 3)
+    assert benchmark(fit, photograph, tokenizer.spec.image_size).shape == IMAGE.row(tokenizer.spec)
 
 
 @pytest.mark.benchmark(group="1 preprocess")
 def test_array_of_12_megapixels(
     benchmark: BenchmarkFixture, photograph: Path, tokenizer: coda_runtime.Tokenizer
 ) -> None:
-    size = tokenizer.spec.image_size
     with Image.open(photograph) as image:
         pixels = np.asarray(image)
-    assert benchmark(fit, pixels, size).shape == (size, size, 3)
+    assert benchmark(fit, pixels, tokenizer.spec.image_size).shape == IMAGE.row(tokenizer.spec)
 
 
 @pytest.mark.benchmark(group="1 preprocess")

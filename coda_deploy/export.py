@@ -31,7 +31,9 @@ from coda_runtime.format.bundle import Bundle
 from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.parity import parity_json
 from coda_runtime.format.precision import FP32, PRECISIONS, precision_of
+from coda_runtime.format.sizes import Scales, Size
 from coda_runtime.images import fit
+from coda_runtime.io.counts import count
 from coda_runtime.io.image_files import expected_suffixes, find_images
 from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recorded_thresholds, threshold_of
 
@@ -43,7 +45,7 @@ MAX_CALIBRATION_IMAGES = 64
 SHIPPED = "photographs shipped with coda-deploy"
 
 
-def parity_images(size: int, folder: Path | None = None) -> ParityImages:
+def parity_images(size: Size, folder: Path | None = None) -> ParityImages:
     """Return the shipped photographs or up to MAX_PARITY_IMAGES of a folder, cropped to ``size`` by the official rule.
 
     Raises ``ImageError`` for unreadable images or folders and ``InputError`` for a folder without any.
@@ -55,7 +57,7 @@ def parity_images(size: int, folder: Path | None = None) -> ParityImages:
     return ParityImages(np.stack([fit(path, size) for path in files]), source)
 
 
-def calibration_images(size: int, folder: Path | None = None) -> Calibration:
+def calibration_images(size: Size, folder: Path | None = None) -> Calibration:
     """Return the shipped photographs that int8's scales are taken from, or up to MAX_CALIBRATION_IMAGES of a folder.
 
     They are cropped to ``size`` by the official rule. Raises as `parity_images` does.
@@ -73,7 +75,7 @@ def _chosen(folder: Path, limit: int) -> tuple[list[Path], str]:
     files = [folder / name for name in found.images]
     if not files:
         raise InputError(f"{folder} holds no images ({expected_suffixes()}){found.left_out()}: name a folder that does")
-    return files[:limit], f"{min(len(files), limit)} of {len(files)} images of the user's"
+    return files[:limit], f"{min(len(files), limit)} of {count(len(files), 'image')} of the user's"
 
 
 def _source(source: Source, tokenizer: CodaTokenizer) -> dict[str, Any]:
@@ -87,9 +89,12 @@ def export_tokenizer(
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     calibration: Path | None = None,
+    image_size: Size | None = None,
+    scales: Scales | None = None,
     replace: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -99,12 +104,15 @@ def export_tokenizer(
 
     ``images`` is a folder of the user's photographs to measure parity on; the shipped ones by default. What the bundle
     carries as samples are always the shipped ones, since it may be published. ``calibration`` is a folder of images to
-    take int8's scales from, others than those; the shipped ones by default.
+    take int8's scales from, others than those; the shipped ones by default. ``image_size`` and ``scales`` are of
+    `CodaTokenizer.at_size`, for a bundle of another size.
     """
     check_out(Path(out), replace=replace)
     progress("loading the tokenizer")
     source = open_source(tokenizer)
     loaded = CodaTokenizer.from_source(source)
+    if (image_size, scales) != (None, None):
+        loaded = loaded.at_size(loaded.config.image_size if image_size is None else image_size, scales)
     config = loaded.config
     provenance = {
         "source": _source(source, loaded),
@@ -123,6 +131,7 @@ def export_tokenizer(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
+        single_graph=single_graph,
         thresholds=thresholds,
         provenance=provenance,
         license=config.license,
@@ -139,6 +148,7 @@ def extend_bundle(
     precisions: Sequence[str],
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     calibration: Path | None = None,
@@ -149,7 +159,7 @@ def extend_bundle(
     Raises ``InputError`` when it was made of another tokenizer.
     """
     opened = Bundle.open(bundle)
-    check_lacks(opened, precisions)
+    check_lacks(opened, precisions, single_graph=single_graph)
     progress("loading the tokenizer")
     loaded = _load_own_tokenizer(opened, tokenizer)
     return add_precisions(
@@ -161,13 +171,14 @@ def extend_bundle(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
+        single_graph=single_graph,
         thresholds=thresholds,
         layers=functools.partial(TorchActivations, loaded),
         progress=progress,
     )
 
 
-def _calibration(precisions: Sequence[str], size: int, folder: Path | None) -> Calibration | None:
+def _calibration(precisions: Sequence[str], size: Size, folder: Path | None) -> Calibration | None:
     """Return what int8 is calibrated on, None where it is not asked for. Raises ``InputError`` for a folder then."""
     if any(precision_of(name).is_integer for name in precisions):
         return calibration_images(size, folder)
@@ -191,7 +202,9 @@ def _load_own_tokenizer(bundle: Bundle, tokenizer: str | os.PathLike[str]) -> Co
             f"{bundle.folder} was made of a tokenizer with weights {made_of[:12]}, and {tokenizer} has {found[:12]}: "
             "name the tokenizer it was exported from"
         )
-    return loaded
+    spec, own = bundle.spec, loaded.config
+    same = (own.image_size, own.scales) == (spec.image_size, spec.scales)
+    return loaded if same else loaded.at_size(spec.image_size, spec.scales)
 
 
 def verify_layers(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coda_deploy import CodaTokenizer, photographs
 from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.variants import VARIANTS
+from coda_runtime.format.sizes import Size
 from coda_runtime.images import fit
 from tests import tiny_tokenizers
 
@@ -38,7 +39,7 @@ def make_tokenizer(shape: str) -> CodaTokenizer:
     return tokenizer
 
 
-def images(size: int) -> NDArray[np.uint8]:
+def images(size: Size) -> NDArray[np.uint8]:
     """The shipped photographs by the official crop, uint8 [8, size, size, 3]."""
     return np.stack([fit(path, size) for path in photographs.paths()])
 

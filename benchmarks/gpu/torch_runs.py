@@ -106,7 +106,10 @@ def _folded(case: Case) -> Runner:
         if isinstance(value := getattr(folded.search, field.name), Tensor)
     }
     folded.search = dataclasses.replace(folded.search, **moved)
-    folded.down, folded.up = ([m.to(case.device) for m in matrices] for matrices in (folded.down, folded.up))
+    folded.down, folded.up = (
+        [(down.to(case.device), across.to(case.device)) for down, across in matrices]
+        for matrices in (folded.down, folded.up)
+    )
 
     def run(latent: Tensor) -> Tensor:
         with torch.device(case.device):  # what it makes itself

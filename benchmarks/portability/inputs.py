@@ -60,7 +60,7 @@ class Inputs:
         export_tokenizer(folder / TOKENIZER, folder / ATTENTION, thresholds={"fp32": Threshold(0, 0)})
         size = reference.samples.images.shape[1]
         np.save(folder / "chosen.npy", np.stack([_square(*chosen, size) for chosen in CHOSEN]))
-        np.save(folder / "small.npy", np.stack([_square(name, 0, 0, small.spec.image_size) for name, *_ in CHOSEN]))
+        np.save(folder / "small.npy", np.stack([_square(name, 0, 0, small.spec.height) for name, *_ in CHOSEN]))
         np.save(folder / "ids.npy", self.samples.ids[:images])
         task = {"tokenizer": str(tokenizer_path()), "images": [str(path) for path in photographs.paths()[:images]]}
         (folder / TASK).write_text(json.dumps(task | {"golden": list(VARIANTS)}), encoding="utf-8")

@@ -74,26 +74,31 @@ def main() -> None:
 def request(kind: str, count: int, tok: coda_runtime.Tokenizer) -> NDArray[Any]:
     """Return the images of one request: pixels of the tokenizer's size, or JPEG files of twice that."""
     if kind == "pixels":
-        return images(count, tok.spec.image_size)
+        return images(count, tok.spec.image_shape)
     out: NDArray[Any] = np.empty(count, np.object_)
-    out[:] = files(count, 2 * tok.spec.image_size)
+    out[:] = files(count, twice(tok))
     return out
 
 
-def images(count: int, size: int) -> NDArray[np.uint8]:
-    """Make smooth images with some noise, uint8 [count,size,size,3]."""
+def twice(tok: coda_runtime.Tokenizer) -> tuple[int, int]:
+    """Return twice the height and width of the tokenizer's images."""
+    return 2 * tok.spec.height, 2 * tok.spec.width
+
+
+def images(count: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Make smooth images with some noise, uint8 [count,*shape,3]."""
     random = np.random.default_rng(0)
-    y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
+    y, x = np.mgrid[0 : 1 : shape[0] * 1j, 0 : 1 : shape[1] * 1j]
     waves = random.uniform(2, 20, (count, 1, 1, 3, 2))
     smooth = np.sin(waves[..., 0] * y[None, :, :, None] + waves[..., 1] * x[None, :, :, None]) * 100 + 128
     noisy: NDArray[np.uint8] = (smooth + random.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
     return noisy
 
 
-def files(count: int, size: int) -> list[bytes]:
+def files(count: int, shape: tuple[int, int]) -> list[bytes]:
     """Return the same as JPEG files."""
     out = []
-    for image in images(count, size):
+    for image in images(count, shape):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=90)
         out.append(buffer.getvalue())
@@ -137,11 +142,11 @@ def saturate(
 
 def batch(kind: str, tok: coda_runtime.Tokenizer, folder: Path) -> NDArray[np.uint8] | Sequence[Path]:
     """Return one full batch as the runtime takes it: pixels, or paths of files."""
-    count, size = tok.images_per_run, tok.spec.image_size
+    count = tok.images_per_run
     if kind == "pixels":
-        return images(count, size)
+        return images(count, tok.spec.image_shape)
     paths = [folder / f"{number}.jpg" for number in range(count)]
-    for path, file in zip(paths, files(count, 2 * size), strict=True):
+    for path, file in zip(paths, files(count, twice(tok)), strict=True):
         path.write_bytes(file)
     return paths
 

@@ -15,12 +15,14 @@ from torch.utils.data import Dataset
 from coda_deploy.data.source import ImageSource, Skipped, attempt, check_whole
 from coda_deploy.data.workers import stream
 from coda_deploy.errors import DataError
+from coda_runtime.format.sizes import Size, shape_of
 from coda_runtime.images import differs, fit
+from coda_runtime.io.counts import count
 
 
 @dataclass(frozen=True)
 class EvalBatch:
-    """uint8 ``images`` [B,S,S,3] in RGB with their ``names``; ``skipped`` were found unreadable on the way.
+    """uint8 ``images`` [B,H,W,3] in RGB with their ``names``; ``skipped`` were found unreadable on the way.
 
     ``profiles_ignored`` names those read on the way whose colour profile is other than sRGB, and was ignored.
     """
@@ -32,7 +34,7 @@ class EvalBatch:
 
 
 def centre_batches(
-    source: ImageSource, size: int, batch_size: int, *, limit: int | None = None, workers: int = 0
+    source: ImageSource, size: Size, batch_size: int, *, limit: int | None = None, workers: int = 0
 ) -> Generator[EvalBatch, None, None]:
     """Yield the centres of the images (``coda_runtime.images.fit``) in the order of the source.
 
@@ -41,7 +43,8 @@ def centre_batches(
 
     Raises ``InputError`` for numbers that do not fit, ``DataError`` when not one image can be read.
     """
-    check_whole("size", size, 1)
+    for side in shape_of(size):
+        check_whole("size", side, 1)
     check_whole("batch_size", batch_size, 1)
     check_whole("workers", workers, 0)
     if limit is not None:
@@ -73,7 +76,7 @@ class _Centres(Dataset[_Part | DataError]):
     """The images asked for, in runs of ``batch_size`` by number, without the unreadable ones."""
 
     source: ImageSource
-    size: int
+    size: Size
     batch_size: int
     count: int
 
@@ -120,5 +123,6 @@ def _regroup(centres: _Centres, workers: int) -> Generator[EvalBatch, None, None
         raise DataError("the source holds no images; expected at least one")
     else:
         raise DataError(
-            f"none of {centres.count} images can be read; the first, {first_skipped.name}: {first_skipped.reason}"
+            f"none of {count(centres.count, 'image')} can be read; the first, {first_skipped.name}: "
+            f"{first_skipped.reason}"
         )

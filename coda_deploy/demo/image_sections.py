@@ -9,11 +9,13 @@ import numpy as np
 
 from coda_deploy.demo.codes import Palette
 from coda_deploy.demo.results import DemoResults
+from coda_runtime.format.sizes import shape_text
+from coda_runtime.io.counts import count
 from coda_runtime.report.charts import Axis, Line, line_chart
 from coda_runtime.report.document import keys
 from coda_runtime.report.images import picture
 from coda_runtime.report.markup import Markup, el, join, table
-from coda_runtime.report.words import count, decibel
+from coda_runtime.report.words import decibel
 
 # Of the shipped photographs, one of a person and one of a landscape.
 FEATURED = ("astronaut", "mountains")
@@ -27,7 +29,7 @@ def side_by_side(found: DemoResults) -> Markup:
             el("h3", name.capitalize()),
             el(
                 "div",
-                figure(found.originals[i], f"{name}, original", "Original", f"{size} × {size} pixels"),
+                figure(found.originals[i], f"{name}, original", "Original", f"{shape_text(size, ' × ')} pixels"),
                 figure(found.reconstructions[i], f"{name}, from tokens", "From tokens", decibel(discrete)),
                 figure(found.continuous[i], f"{name}, continuous VAE", "Continuous VAE", decibel(continuous)),
                 class_="three",
@@ -64,7 +66,7 @@ def growing(found: DemoResults) -> Markup:
                 images[index],
                 f"{name} from the first {count(tokens, 'token')}",
                 count(tokens, "token"),
-                f"{side} × {side} added, {decibel(psnr[index])}",
+                f"{shape_text(side, ' × ')} added, {decibel(psnr[index])}",
             )
             for images, tokens, side, psnr in zip(found.prefixes, lengths, sides, per_prefix, strict=True)
         ]
@@ -111,7 +113,7 @@ def _gain(found: DemoResults, lengths: Sequence[int], per_prefix: Sequence[Seque
     )
     bits = found.bits_per_token
     rows = [
-        [f"{side} × {side}", f"{tokens:,}", f"{math.ceil(tokens * bits / 8):,}", decibel(psnr)]
+        [shape_text(side, " × "), f"{tokens:,}", f"{math.ceil(tokens * bits / 8):,}", decibel(psnr)]
         for side, tokens, psnr in zip(found.manifest.spec.scales, lengths, curves.mean(0), strict=True)
     ]
     return el(
@@ -151,7 +153,13 @@ def code_maps(found: DemoResults) -> Markup:
         name = found.names[index]
         maps = [palette.codes[scale[index]] for scale in found.scales]
         coarse = [
-            figure(pixels, f"{name}, codes of the {side} by {side} scale", f"{side} × {side}", "", kind="codes")
+            figure(
+                pixels,
+                f"{name}, codes of the {shape_text(side, ' by ')} scale",
+                shape_text(side, " × "),
+                "",
+                kind="codes",
+            )
             for pixels, side in zip(maps[:-1], sides[:-1], strict=True)
         ]
         side = sides[-1]
@@ -167,8 +175,8 @@ def code_maps(found: DemoResults) -> Markup:
             ),
             figure(
                 maps[-1],
-                f"{name}, codes of the {side} by {side} scale",
-                f"{side} × {side}",
+                f"{name}, codes of the {shape_text(side, ' by ')} scale",
+                shape_text(side, " × "),
                 "the finest scale alone",
                 kind="codes",
             ),

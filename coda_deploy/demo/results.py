@@ -17,6 +17,7 @@ from coda_runtime.format.manifest import Artifact, Manifest
 from coda_runtime.format.parity import Measured, ParityRecord, parity_records
 from coda_runtime.format.parts import PARTS
 from coda_runtime.format.precision import INT8
+from coda_runtime.format.sizes import count_of
 
 Pixels = NDArray[np.uint8]
 # What the bundle holds beside fp32, and the report shows beside it.
@@ -76,7 +77,7 @@ class DemoResults:
     @property
     def bits_per_pixel(self) -> float:
         """Bits of ids for a pixel; plain RGB has 24."""
-        return self.manifest.spec.num_tokens * self.bits_per_token / self.manifest.spec.image_size**2
+        return self.manifest.spec.num_tokens * self.bits_per_token / count_of(self.manifest.spec.image_shape)
 
     def psnr(self, images: Pixels) -> list[float]:
         """Return the PSNR of each of ``images`` to its original, dB; inf where they are identical."""

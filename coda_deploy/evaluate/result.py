@@ -16,6 +16,7 @@ from coda_deploy.evaluate.similarity import ms_ssim_scales
 from coda_deploy.evaluate.target import About
 from coda_runtime.codes.metrics import json_number
 from coda_runtime.format.color import STORED
+from coda_runtime.format.sizes import Size, count_of
 from coda_runtime.format.spec import Spec
 
 # Of the images that were skipped, as many are named.
@@ -49,10 +50,11 @@ class Quality:
 class Scale:
     """One scale's tokens over all images: how many, the share of the codes seen (0 to 1), their perplexity (1 to V).
 
-    ``agreement`` is the share of tokens that the other tokenizer gave too, None without one.
+    ``side`` is that of a square, or (height, width). ``agreement`` is the share of tokens that the other tokenizer gave
+    too, None without one.
     """
 
-    side: int
+    side: Size
     tokens: int
     utilization: float
     perplexity: float
@@ -111,13 +113,13 @@ class Evaluation:
 
     @property
     def bits_per_pixel(self) -> float:
-        """``L log2(V) / S^2``; plain RGB has 24."""
-        return self.spec.num_tokens * math.log2(self.spec.vocab_size) / self.spec.image_size**2
+        """``L log2(V) / (H W)``; plain RGB has 24."""
+        return self.spec.num_tokens * math.log2(self.spec.vocab_size) / count_of(self.spec.image_shape)
 
     @property
     def ms_ssim_scales(self) -> int:
         """Over how many of its five scales MS-SSIM is: small images have fewer."""
-        return ms_ssim_scales(self.spec.image_size)
+        return ms_ssim_scales(min(self.spec.image_shape))
 
     @property
     def difference(self) -> Quality | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from coda_deploy.evaluate.metrics import METRICS, Metric
 from coda_deploy.evaluate.result import Evaluation, Quality
 from coda_deploy.evaluate.similarity import SCALES
-from coda_runtime.report.words import count, share
+from coda_runtime.format.sizes import shape_text
+from coda_runtime.io.counts import count
+from coda_runtime.report.words import share
 
 
 def quality_columns(found: Evaluation) -> list[str]:
@@ -48,19 +50,26 @@ def _cell(metric: Metric, side: Quality) -> str:
 
 def scale_columns(found: Evaluation) -> list[str]:
     """Return the headings of `scale_rows`."""
-    agreement = ["equal tokens"] if found.against else []
+    agreement = ["equal, free-running"] if found.against else []
     return ["scale", "tokens", "codes seen", "perplexity", *agreement]
 
 
 def scale_rows(found: Evaluation) -> list[list[str]]:
     """Return a row per scale and one for all: tokens, codebook share seen, perplexity, share equal to the other's."""
     rows = [
-        [f"{of.side} × {of.side}", f"{of.tokens:,}", share(of.utilization), f"{of.perplexity:,.1f}"]
+        [shape_text(of.side, " × "), f"{of.tokens:,}", share(of.utilization), f"{of.perplexity:,.1f}"]
         + ([share(of.agreement)] if found.against else [])
         for of in found.scales
     ]
     used = [share(found.codebook_utilization), f"{found.codebook_perplexity:,.1f}"]
     return [*rows, ["all", f"{found.num_tokens:,}", *used, *([share(found.token_agreement)] if found.against else [])]]
+
+
+AGREEMENT_NOTE = (
+    "equal, free-running: the share of tokens that are the other's, where a near tie changes the scales after it too; "
+    "step agreement, which counts it once, is what coda verify --tokenizer measures"
+)
+"""What a reader of equal tokens has to know."""
 
 
 def summary(found: Evaluation) -> str:
@@ -69,7 +78,7 @@ def summary(found: Evaluation) -> str:
     skipped = f", {found.num_skipped:,} skipped" if found.num_skipped else ""
     return (
         f"{about.kind} in {about.precision} on {about.backend} ({about.device}), "
-        f"{count(found.num_images, 'image')} of {found.spec.image_size} × {found.spec.image_size}{skipped}"
+        f"{count(found.num_images, 'image')} of {shape_text(found.spec.image_size, ' × ')}{skipped}"
     )
 
 

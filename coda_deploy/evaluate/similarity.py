@@ -36,8 +36,9 @@ def ssim_per_image(a: Pixels, b: Pixels) -> NDArray[np.float64]:
     """
     from skimage.metrics import structural_similarity
 
-    if min(a.shape[1:3]) < WINDOW:
-        raise InputError(f"SSIM needs images of {WINDOW} pixels or more, these have {a.shape[1]}: give --skip ssim")
+    side = min(a.shape[1:3])
+    if side < WINDOW:
+        raise InputError(f"SSIM needs images of {WINDOW} pixels or more, these have {side}: give --skip ssim")
     ssim: Callable[..., float] = structural_similarity
     settings = {"gaussian_weights": True, "sigma": SIGMA, "use_sample_covariance": False}
     pairs = zip(a, b, strict=True)
@@ -50,7 +51,7 @@ def require_ms_ssim() -> None:
 
 
 def ms_ssim_scales(size: int) -> int:
-    """Return how many scales MS-SSIM has for images of that many pixels: five from 176 on."""
+    """Return how many scales MS-SSIM has for images whose shorter side has that many pixels: five from 176 on."""
     return max(
         [1, *(n for n in range(1, SCALES + 1) if size // max(1, n - 1) ** 2 >= WINDOW and size >> (n - 1) >= WINDOW)]
     )

@@ -18,23 +18,33 @@ from coda_deploy.train.sections import (
     named,
     read_toml,
 )
+from coda_runtime.format.sizes import Scales, Size, is_size, read_scales, read_size
+from coda_runtime.io.json_fields import describe
+
+_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
 class TokenizerSection:
-    """What is trained; the defaults of `scales`, `latent_scale` and `latent_shift` come from the VAE."""
+    """What is trained; the defaults of `scales`, `lora_targets`, `latent_scale` and `latent_shift` come from the VAE.
+
+    Those of the latent are numbers, or lists of one for each channel. `image_size` is a side, or [height, width];
+    `scales` are sides, or [height, width] of each. `init` is a tokenizer to start from in place of a VAE, whose codes,
+    attention and LoRA are kept: then the other keys are not asked.
+    """
 
     variant: str = "custom"
     vae: str = ""
-    image_size: int = 256
+    init: str = ""
+    image_size: Size = 256
     vocab_size: int = 16384
-    scales: tuple[int, ...] = ()
+    scales: Scales = ()
     attention_dim: int = 32
     norm: str = "rms"
     lora_rank: int = 32
-    lora_targets: tuple[str, ...] = ("conv1", "conv2")
-    latent_scale: float | None = None
-    latent_shift: float | None = None
+    lora_targets: tuple[str, ...] = ()
+    latent_scale: float | tuple[float, ...] | None = None
+    latent_shift: float | tuple[float, ...] | None = None
     license: str = ""
 
 
@@ -86,7 +96,7 @@ class TrainConfig(Configuration):
     def __post_init__(self) -> None:
         """Check what the types cannot."""
         for section, minimum, names in (
-            ("tokenizer", 1, "image_size vocab_size attention_dim"),
+            ("tokenizer", 1, "vocab_size attention_dim"),
             ("tokenizer", 0, "lora_rank"),
             ("optim", 0, "lr_quantizer"),
             ("loss", 0, "vq entropy prefix"),
@@ -95,9 +105,22 @@ class TrainConfig(Configuration):
         ):
             self.check_minimum(section, minimum, names)
         self.check_choice("tokenizer", "norm", get_args(NormType))
+        self._check_sizes()
         self.check_shared()
         if self.warmup.steps and not self.warmup.images:
             raise ConfigError("warmup.steps needs warmup.images, the number of images whose latents are cached")
+
+    def _check_sizes(self) -> None:
+        """Check that these are sizes, and write each in one way; whether they fit is seen with the VAE."""
+        asked = self.tokenizer
+        for name, sizes in (("image_size", (asked.image_size,)), ("scales", asked.scales)):
+            for size in sizes:
+                if not is_size(size, _LIMIT):
+                    raise ConfigError(
+                        f"tokenizer.{name} is {describe(size)}, expected 1 or more, or [height, width] of such"
+                    )
+        object.__setattr__(asked, "image_size", read_size(asked.image_size))
+        object.__setattr__(asked, "scales", read_scales(asked.scales))
 
 
 def named_configs() -> list[str]:

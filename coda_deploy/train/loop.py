@@ -44,7 +44,9 @@ from coda_deploy.train.step import BaseStepper
 from coda_deploy.train.tables import literal
 from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
+from coda_runtime.format.sizes import Size
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.io.counts import count
 
 CONFIG_COPY = "train.toml"
 GRID_IMAGES = 4
@@ -122,7 +124,7 @@ class Training(ABC):
     state: RunState
     objective: Objective
 
-    def __init__(self, config: Configuration, image_size: int, context: RunContext) -> None:
+    def __init__(self, config: Configuration, image_size: Size, context: RunContext) -> None:
         """Try a few images, cut to ``image_size``. Raises ``DataError``."""
         self.config, self.image_size, self.source, self.out = config, image_size, context.source, context.out
         self.accelerator, self.request, self.report = context.accelerator, context.request, context.report
@@ -204,7 +206,9 @@ class Training(ABC):
                     self.out, dtype=getattr(torch, PRECISIONS[self.config.save.dtype].element_type)
                 )
             if self.skips.reasons:
-                self.report.say(f"{len(self.skips.reasons)} images could not be used; the checkpoints name them")
+                self.report.say(
+                    f"{count(len(self.skips.reasons), 'image')} could not be used; the checkpoints name them"
+                )
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.report.last()
@@ -229,7 +233,7 @@ class Training(ABC):
     def _inputs(self) -> str:
         """Return what the run was given beside its configuration, as comments of that file."""
         told = {name: literal(printable(value)) for name, value in self.inputs.items()}
-        told["data"] += f", {len(self.source)} images"
+        told["data"] += f", {count(len(self.source), 'image')}"
         return "".join(f"# {name} = {value}\n" for name, value in told.items()) + "\n"
 
     def _train(self, total: int) -> None:
@@ -240,7 +244,7 @@ class Training(ABC):
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None
         start_tracking(self.config, self.accelerator)
-        self.report.say(f"{len(self.source)} images, {total} steps of {self.images_per_step}")
+        self.report.say(f"{count(len(self.source), 'image')}, {count(total, 'step')} of {self.images_per_step}")
         accumulate = self.config.optim.accumulate
         kept_every = save.log, save.pictures, save.every
         with (

@@ -134,13 +134,13 @@ class Stepper(BaseStepper):
 
     def forward(self, images: Tensor, seed: int) -> ForwardResult:
         """Run on the posterior's mode; which prefix is looked at follows from ``seed``."""
-        loss, scales = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.scales
-        prefix_scales = draw_prefix(scales, seed) if loss.prefix else 0
+        loss, shapes = self.config.loss, cast(CodaTokenizer, self.state.model).quantizer.shapes
+        prefix_scales = draw_prefix(shapes, seed) if loss.prefix else 0
         out: TokenizerOutput = self.model(images, prefix_scales)
         ids = out.ids.flatten().long()
         self.state.seen.index_add_(0, ids, torch.ones_like(ids))  # torch.bincount waits for the GPU
         terms = {"vq": (loss.vq, out.vq_loss), "entropy": (loss.entropy, out.entropy_loss)}
         if out.prefix is not None:
-            shown = prefix_loss(out.prefix, images[::PREFIX_STRIDE], scales[prefix_scales - 1])
+            shown = prefix_loss(out.prefix, images[::PREFIX_STRIDE], shapes[prefix_scales - 1])
             terms["prefix"] = (loss.prefix, shown)
         return ForwardResult(out.reconstruction, terms)

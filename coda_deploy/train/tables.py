@@ -16,7 +16,9 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite numb
 
 
 def read_section(cls: type[T], table: Any, source: str) -> T:
-    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or one or None.
+    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or several such.
+
+    A field, or the items of its tuple, may also be a tuple or something else.
 
     Raises ``ConfigError`` naming an unknown key and the nearest known one, or a value of a wrong kind.
     """
@@ -39,7 +41,7 @@ def unknown(source: str, key: str, known: Iterable[str], kind: str) -> str:
 
 def plain(value: Any) -> Any:
     """Return the value as TOML and JSON have it."""
-    return list(value) if isinstance(value, tuple) else value
+    return [plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
@@ -52,10 +54,13 @@ def toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _checked(value: Any, kind: Any, where: str) -> Any:
     options = [option for option in get_args(kind) if option is not type(None)]
-    if getattr(kind, "__origin__", None) is tuple:
+    if _is_tuple(kind):
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} is {value!r}, expected a list")
         return tuple(_checked(item, options[0], where) for item in value)
+    if len(options) > 1:  # a list, or what is none
+        listed = isinstance(value, (list, tuple))
+        return _checked(value, next(option for option in options if _is_tuple(option) == listed), where)
     wanted = kind if isinstance(kind, type) else options[0]
     if wanted is float and type(value) is int and abs(value) < 2**63:
         return float(value)
@@ -64,6 +69,10 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
     if isinstance(value, str) and not _is_unicode(value):
         raise ConfigError(f"{where} is {value!r}, which is not UTF-8: rename what it stands for")
     return value
+
+
+def _is_tuple(kind: Any) -> bool:
+    return getattr(kind, "__origin__", None) is tuple
 
 
 def _is_unicode(text: str) -> bool:

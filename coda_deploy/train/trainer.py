@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coda_deploy.data import TrainBatch
 from coda_deploy.data.source import printable
-from coda_deploy.errors import DivergedError, StoppedError
+from coda_deploy.errors import ConfigError, DivergedError, StoppedError
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
@@ -31,13 +31,16 @@ def train(
     out: str | os.PathLike[str],
     *,
     vae: str | os.PathLike[str] | None = None,
+    init: str | os.PathLike[str] | None = None,
     resume: bool = False,
     skip_bad: bool = True,
 ) -> Metrics:
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
     ``data`` is whatever `coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
-    the configuration's. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is none.
+    the configuration's. ``init`` is a tokenizer to start from instead: its weights are kept, for images of the
+    configuration's size and under its schedule. With ``resume`` an interrupted run in ``out`` continues, or a new one
+    starts if there is none.
     Start it under torchrun or ``accelerate launch`` for many processes.
     Images that cannot be read are named and replaced by the next one; without ``skip_bad`` the first ends the run.
 
@@ -45,13 +48,20 @@ def train(
     work is done; ``DivergedError`` for a loss that is not finite, naming the batch; ``StoppedError`` after SIGTERM or
     Ctrl-C; ``OutputError`` when the disk is full.
     """
-    if vae is not None:  # what is kept of the configuration names what it was made of
-        config = dataclasses.replace(
-            config, tokenizer=dataclasses.replace(config.tokenizer, vae=printable(os.fspath(vae)))
-        )
+    if vae is not None and init is not None:
+        raise ConfigError("both a VAE and a tokenizer to start from are given: leave out --vae or --init")
+    # What is kept of the configuration names what it was made of.
+    if vae is not None:
+        config = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, vae=_name(vae)))
+    if init is not None:
+        config = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, init=_name(init)))
     return run(
         lambda context: _TokenizerTraining(config, vae, context), config, data, out, resume=resume, skip_bad=skip_bad
     )
+
+
+def _name(where: str | os.PathLike[str]) -> str:
+    return printable(os.fspath(where))
 
 
 class _TokenizerTraining(Training):
@@ -75,6 +85,9 @@ class _TokenizerTraining(Training):
         """Train the quantizer alone, on latents, where the configuration says so."""
         settings, tokenizer = self.config.warmup, cast(CodaTokenizer, self.state.model)
         if not (settings.images or settings.equalise):
+            return False
+        if self.config.tokenizer.init:
+            self.report.say("no warm-up: the codes of the tokenizer that it starts from are kept")
             return False
         self.report.say("the warm-up comes first; it is not saved until it is complete")
         self._begun = time.monotonic()

@@ -66,8 +66,8 @@ def seed_codebook(
         keys, targets = quantizer.search.keys(codebook), []
         sums *= FORGET
         counts *= FORGET
-        for side in quantizer.scales:
-            rows = pool_rows(residual, side)
+        for shape in quantizer.shapes:
+            rows = pool_rows(residual, shape)
             targets.append(rows)
             # The first round has no codes yet: each position is its own value, shrunk as a code would be.
             if first:
@@ -77,7 +77,7 @@ def seed_codebook(
                 chosen = codebook[ids]
                 sums.index_add_(0, ids, rows)
                 counts += torch.bincount(ids, minlength=vocab)
-            residual = residual - spread_rows(chosen, side, residual.shape[-2:])
+            residual = residual - spread_rows(chosen, shape, residual.shape[-2:])
         pool = torch.cat(targets)
         if first:
             # Too few rows for so many codes are told apart by a little noise.

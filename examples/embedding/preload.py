@@ -40,8 +40,8 @@ def stop(*_: object) -> None:
 def serve(listener: socket.socket, bundle: str, threads: int, master: int) -> None:
     """One worker: a request at a time, until SIGTERM, the last one to its end."""
     tok = coda_runtime.load(bundle, threads=threads)
-    side = tok.spec.image_size
-    tok.encode(np.zeros((1, side, side, 3), np.uint8))  # the first run is slow; nobody waits for it yet
+    size = tok.spec.image_size
+    tok.encode(np.zeros((1, *tok.spec.image_shape, 3), np.uint8))  # the first run is slow; nobody waits for it yet
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 30  # seconds that a silent client may hold this worker
@@ -51,7 +51,7 @@ def serve(listener: socket.socket, bundle: str, threads: int, master: int) -> No
             if not 0 < length <= MAX_BYTES:
                 return self.answer(413, {"error": f"expected 1 to {MAX_BYTES} bytes"})
             try:
-                pixels = fit_bytes(self.rfile.read(length), side, name="the upload", formats=("JPEG", "PNG"))
+                pixels = fit_bytes(self.rfile.read(length), size, name="the upload", formats=("JPEG", "PNG"))
                 ids = tok.encode(pixels[None])[0]
             except coda_runtime.InputError as error:
                 return self.answer(422, {"error": str(error)})

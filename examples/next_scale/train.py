@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,16 +28,18 @@ import coda_runtime
 from coda_deploy.tokens import TokenDataset
 from coda_runtime.codes.resample import area_matrix, upsample_matrix
 
+Matrix = Callable[[int, int], NDArray[np.float32]]
+
 
 class NextScale(nn.Module):
     """Logits of the tokens of each scale, from the scales before it."""
 
     def __init__(self, spec: coda_runtime.Spec, codebook: Tensor, width: int, layers: int) -> None:
         super().__init__()
-        self.sides, self.lengths = spec.scales, [side * side for side in spec.scales]
+        self.shapes, self.lengths = spec.scale_shapes, [height * width for height, width in spec.scale_shapes]
         self.codebook = codebook / codebook.std()
-        self.up = [torch.from_numpy(upsample_matrix(spec.latent_size, side).copy()) for side in self.sides]
-        self.pool = [torch.from_numpy(area_matrix(spec.latent_size, side).copy()) for side in self.sides]
+        self.up = [self._both(upsample_matrix, spec, shape) for shape in self.shapes]
+        self.pool = [self._both(area_matrix, spec, shape) for shape in self.shapes]
         scale = torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
         self.hidden = scale[:, None] < scale[None, :]
         self.look = nn.Linear(codebook.shape[1], width)
@@ -53,12 +57,12 @@ class NextScale(nn.Module):
 
     def forward(self, scales: list[Tensor]) -> Tensor:
         """int64 [B,s*s] of each known scale -> float32 [B,n,V], logits of these scales and of the next one."""
-        size = len(self.up[-1])
-        total = torch.zeros(len(scales[0]) if scales else 1, self.codebook.shape[1], size, size)
+        total = torch.zeros(len(scales[0]) if scales else 1, self.codebook.shape[1], *self.shapes[-1])
         seen = [self._pooled(total, 0)]
         for number, ids in enumerate(scales):
-            values = self.codebook[ids].transpose(1, 2).unflatten(2, (self.sides[number], -1))
-            total = total + self.up[number] @ values @ self.up[number].T
+            values = self.codebook[ids].transpose(1, 2).unflatten(2, self.shapes[number])
+            down, across = self.up[number]
+            total = total + down @ values @ across.T
             seen.append(self._pooled(total, number + 1))
         x = self.look(torch.cat(seen, dim=1))
         x = x + self.position[: x.shape[1]]
@@ -68,7 +72,13 @@ class NextScale(nn.Module):
         return logits
 
     def _pooled(self, total: Tensor, number: int) -> Tensor:
-        return (self.pool[number] @ total @ self.pool[number].T).flatten(2).transpose(1, 2)
+        down, across = self.pool[number]
+        return (down @ total @ across.T).flatten(2).transpose(1, 2)
+
+    @staticmethod
+    def _both(matrix: Matrix, spec: coda_runtime.Spec, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        (height, width), (rows, columns) = spec.latent_shape, shape
+        return torch.from_numpy(matrix(height, rows).copy()), torch.from_numpy(matrix(width, columns).copy())
 
     def loss(self, ids: Tensor) -> Tensor:
         """Nats a token of ids int64 [B,L]."""
@@ -143,8 +153,8 @@ def main() -> None:
         sys.stdout.write(json.dumps({"loss": loss, "frequencies": frequencies}) + "\n")
         images = tok.decode(model.eval().generate(args.across**2, args.temperature).numpy())
     grid = images.reshape(args.across, args.across, *images.shape[1:]).transpose(0, 2, 1, 3, 4)
-    side = args.across * data.spec.image_size
-    Image.fromarray(grid.reshape(side, side, 3)).save(args.out)
+    height, width = args.across * data.spec.height, args.across * data.spec.width
+    Image.fromarray(grid.reshape(height, width, 3)).save(args.out)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import functools
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,17 +19,20 @@ from .arrays import host_view, on_gpu
 from .backends.base import DeviceArray, Session
 from .chunking import run_in_chunks
 from .codes.ids import check_ids, pad_ids, split_ids
-from .codes.resample import upsample_matrix
+from .codes.resample import upsample
 from .errors import ArtifactError, ImageError, InputError, TokenError
 from .format.bundle import Bundle
 from .format.color import STORED
 from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
 from .format.profiles import ANY_SIZE, Batch, BatchSizes
+from .format.sizes import count_of, size_text
 from .format.spec import Spec
 from .images import Batches, Images
+from .io.counts import count
 from .io.masked_arrays import refuse_masked
 from .nvtx_ranges import Ranges, no_ranges
 from .sessions import Sessions
+from .streaming import Encoded, Stream, T
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
 """Larger batches run on the CPU in chunks of at most this many pixels, so that their size costs no memory."""
@@ -88,7 +91,8 @@ class Tokenizer:
         on_gpu_alone = all(artifact.device.startswith("cuda") for artifact in self.artifacts)
         pixels = MAX_PIXELS_PER_GPU_RUN if on_gpu_alone else MAX_PIXELS_PER_RUN
         self.min_images_per_run = self._sizes.min
-        self.images_per_run = max(1, pixels // self.spec.image_size**2) if self._sizes == ANY_SIZE else self._sizes.max
+        at_once = max(1, pixels // count_of(self.spec.image_shape))
+        self.images_per_run = at_once if self._sizes == ANY_SIZE else self._sizes.max
         self._at_once = self._sizes & BatchSizes(((1, self.images_per_run),))
 
     @overload
@@ -100,11 +104,11 @@ class Tokenizer:
 
         Args:
             images: uint8 [B,H,W,3] in RGB, or a list of paths, PIL images or uint8 [H,W,3] arrays of any sizes. What
-                is not image_size square is resized by its shorter side with Lanczos and cropped at the centre. The
-                array may be numpy's or of any library that speaks DLPack (torch, CuPy, JAX). One on a GPU must be
-                image_size square, of a batch that the engines take at once; it is not halved without memory. ICC
-                profiles of paths and PIL images are ignored, with one RuntimeWarning a call that counts them, or
-                converted by, as `color` says.
+                is not spec.height x spec.width is scaled with Lanczos until it covers both and cropped at the centre
+                (of a square, by its shorter side). The array may be numpy's or of any library that speaks DLPack
+                (torch, CuPy, JAX). One on a GPU must be of that size, of a batch that the engines take at once; it is
+                not halved without memory. ICC profiles of paths and PIL images are ignored, with one RuntimeWarning a
+                call that counts them, or converted by, as `color` says.
 
         Returns:
             Ids, int32 [B,L], each in [0, V), coarse to fine and row-major inside a scale: a numpy array, or for images
@@ -132,6 +136,40 @@ class Tokenizer:
             warnings.warn(batches.ignored.warning(), RuntimeWarning, stacklevel=2)
         return out
 
+    def encode_iter(
+        self, paths: Iterable[T], *, batch_size: int | None = None, workers: int | None = None
+    ) -> Generator[Encoded[T], None, None]:
+        """Encode images one after the other, of which there may be any number: lazily, in order, in bounded memory.
+
+        An image that cannot be read takes its place among the others with its error, and ends nothing. Images are read
+        ahead by threads while a batch runs; leaving the loop early, or closing the iterator, ends them.
+
+        Args:
+            paths: paths, PIL images or uint8 [H,W,3] arrays of any sizes, also from a generator, which is asked only
+                for what is about to be read.
+            batch_size: images that run at once, from 1; None is `images_per_run`. The first result comes after as
+                many have been read.
+            workers: threads that open images, from 1; None is one a processor, 8 at most. Of images in their own
+                size there are never more than these in memory, fitted ones never more than twice `batch_size` and
+                `workers` together.
+
+        Yields:
+            An `Encoded` for each image: its `path` as it was given, and its `ids`, int32 [L], or its `error`.
+
+        Raises:
+            InputError: `batch_size` or `workers` out of range, or a single path.
+            ClosedError: the tokenizer is closed, before the call or between two batches.
+            ArtifactError, DeviceMemoryError, MissingDependencyError: as `encode`; they end the iteration.
+        """
+        self._sessions.check_open()
+        size = self.images_per_run if batch_size is None else batch_size
+        return Stream(paths, self.spec.image_size, self.color, size, workers).run(self._encode_at_least)
+
+    def _encode_at_least(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        """Encode a batch that may be smaller than the engines take: its last image is repeated then."""
+        lacking = max(0, self.min_images_per_run - len(pixels))
+        return self.encode(np.concatenate([pixels, np.repeat(pixels[-1:], lacking, 0)]))[: len(pixels)]
+
     @overload
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]: ...
     @overload
@@ -145,7 +183,8 @@ class Tokenizer:
                 [B,L], a batch that the decoder takes at once; they are copied to the host once, to be checked.
 
         Returns:
-            Images, uint8 [B,H,W,3] in RGB, image_size square: a numpy array, or for ids on a GPU a DeviceArray there.
+            Images, uint8 [B,H,W,3] in RGB, spec.height x spec.width: a numpy array, or for ids on a GPU a DeviceArray
+            there.
 
         Raises:
             TokenError: wrong dtype or shape, an id out of range, an empty batch.
@@ -178,9 +217,9 @@ class Tokenizer:
         latent of images.
 
         Args:
-            batch: what the first part takes: images uint8 [B,S,S,3] of image_size, a latent float32 [B,C,h,w], or ids
-                int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than `images_per_run` run in
-                chunks.
+            batch: what the first part takes: images uint8 [B,H,W,3] of spec.height x spec.width, a latent float32
+                [B,C,h,w], or ids int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than
+                `images_per_run` run in chunks.
             *parts: one of "encoder", "quantizer", "decoder", or several that follow each other.
 
         Raises:
@@ -214,7 +253,7 @@ class Tokenizer:
             yield
 
     def split(self, ids: npt.NDArray[np.integer[Any]]) -> list[npt.NDArray[np.int32]]:
-        """Split ids, int32 [B,n], into one int32 [B,s,s] a scale, coarse to fine.
+        """Split ids, int32 [B,n], into one int32 [B,h,w] a scale, coarse to fine.
 
         Raises TokenError as `decode` does.
         """
@@ -227,12 +266,10 @@ class Tokenizer:
         """
         checked = check_ids(host_view(ids, "ids"), self.spec)
         table = self.codebook
-        side = self.spec.latent_size
         out = np.zeros(LATENT.shape(self.spec, len(checked)), dtype=LATENT.dtype)
         for scale in split_ids(checked, self.spec):
             values = table[scale].transpose(0, 3, 1, 2)
-            up = upsample_matrix(side, scale.shape[1])
-            out += up @ values @ up.T
+            out += upsample(values, self.spec.latent_shape)
         return out
 
     @property
@@ -264,8 +301,8 @@ class Tokenizer:
         loaded = ", ".join(f"{a.part} {a.precision} {a.device}" for a in self.artifacts)
         parts = "closed" if self._sessions.closed else loaded
         return (
-            f"<coda_runtime.Tokenizer {spec.variant}: {spec.image_size} px, {spec.num_tokens} tokens of "
-            f"{spec.vocab_size}; {parts}>"
+            f"<coda_runtime.Tokenizer {spec.variant}: {size_text(spec.image_size)} px, "
+            f"{count(spec.num_tokens, 'token')} of {spec.vocab_size}; {parts}>"
         )
 
     def _common_sizes(self, by_part: Mapping[str, BatchSizes]) -> BatchSizes:

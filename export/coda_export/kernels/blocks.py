@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coda_runtime.backends.ptx.kernel_set import padded_channels
-from coda_runtime.backends.ptx.plan import window
+from coda_runtime.backends.ptx.kernel_set import latent_sizes, padded_channels
+from coda_runtime.backends.ptx.plan import widest_window
 from coda_runtime.backends.ptx.screening import GROUPS, STEP
 from coda_runtime.format.spec import Spec
 
@@ -80,15 +80,16 @@ class Specialisation:
 def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> tuple[Specialisation, ...]:
     """Return the kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
     latent = {
-        "SIZE": spec.latent_size,
+        **latent_sizes(spec),
         "CHANNELS": spec.latent_channels,
         "CHANNELS_PADDED": padded_channels(spec.latent_channels),
     }
     step = max(STEP, *(block.codes for block in blocks.search))
     codes = {"CODES": -(-spec.vocab_size // step) * step, "CHANNELS_PADDED": latent["CHANNELS_PADDED"]}
-    windows = sorted({_power_of_two(window(spec.latent_size, side)) for side in spec.scales})
+    windows = sorted({_power_of_two(widest_window(spec, shape)) for shape in spec.scale_shapes})
+    kind = "" if spec.is_square else "_rectangle"
     out = [
-        Specialisation("pool", {"WINDOW": wide, "BLOCK_TOKENS": max(1, blocks.pool_places // wide**2), **latent})
+        Specialisation(f"pool{kind}", {"WINDOW": wide, "BLOCK_TOKENS": max(1, blocks.pool_places // wide**2), **latent})
         for wide in windows
     ]
     queries = {"QUERY": query, "QUERY_PADDED": max(16, _power_of_two(query))}
@@ -122,7 +123,7 @@ def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> t
         )
         for it in blocks.settle
     ]
-    out.append(Specialisation("subtract", {"BLOCK_POINTS": blocks.points, **latent}))
+    out.append(Specialisation(f"subtract{kind}", {"BLOCK_POINTS": blocks.points, **latent}))
     return tuple(out)
 
 

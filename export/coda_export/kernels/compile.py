@@ -51,6 +51,12 @@ _TYPES: dict[str, dict[str, str]] = {
         **{"before": "*fp32", "grid": "*fp32", "taps": "*i32", "weights": "*fp32", "after": "*fp32"},
         **{"points": "i32", "side": "i32"},
     },
+    "pool_rectangle": {"residual": "*fp32", "rows": "*fp32", **dict.fromkeys(("tokens", "down", "across"), "i32")},
+    "subtract_rectangle": {
+        **{"before": "*fp32", "grid": "*fp32", "row_taps": "*i32", "row_weights": "*fp32"},
+        **{"column_taps": "*i32", "column_weights": "*fp32", "after": "*fp32"},
+        **dict.fromkeys(("points", "down", "across"), "i32"),
+    },
 }
 _APPROXIMATE = re.compile(r"\b[a-z][\w.]*\.(?:approx|full|ftz|tf32)\b[\w.]*")
 """An instruction of PTX that is not float32 as IEEE defines it."""

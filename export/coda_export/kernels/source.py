@@ -384,3 +384,75 @@ def subtract(
     at = (image[:, None] * CHANNELS + channel[None, :]) * (SIZE * SIZE) + place[:, None]
     mask = here[:, None] & (channel < CHANNELS)[None, :]
     tl.store(after + at, tl.load(before + at, mask=mask, other=0.0) - total, mask=mask)
+
+
+@triton.jit(repr=_named("pool_rectangle", w="WINDOW", t="BLOCK_TOKENS"))
+def pool_rectangle(
+    residual,  # float32 [B, C, HEIGHT, WIDTH]
+    rows,  # float32 [B * down * across, CHANNELS_PADDED], written
+    tokens,  # B * down * across
+    down,  # positions of the scale along the height
+    across,  # and along the width
+    WINDOW: tl.constexpr,  # a power of two, at least as wide as the widest window of this scale along either side
+    BLOCK_TOKENS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    CHANNELS_PADDED: tl.constexpr,
+):
+    """Do as `pool` does, of a latent or to a scale that is no square."""
+    token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
+    image, place = token // (down * across), token % (down * across)
+    row, column = place // across, place % across
+    top, left = row * HEIGHT // down, column * WIDTH // across
+    height = ((row + 1) * HEIGHT + down - 1) // down - top
+    width = ((column + 1) * WIDTH + across - 1) // across - left
+    cell = tl.arange(0, WINDOW * WINDOW)
+    y, x = cell // WINDOW, cell % WINDOW
+    inside = (token < tokens)[:, None] & (y[None, :] < height[:, None]) & (x[None, :] < width[:, None])
+    offset = (top[:, None] + y[None, :]) * WIDTH + left[:, None] + x[None, :]
+    channel = tl.arange(0, CHANNELS_PADDED)
+    plane = image[:, None] * CHANNELS + channel[None, :]
+    pointers = residual + plane[:, :, None] * (HEIGHT * WIDTH) + offset[:, None, :]
+    values = tl.load(pointers, mask=inside[:, None, :] & (channel < CHANNELS)[None, :, None], other=0.0)
+    mean = tl.div_rn(tl.sum(values, 2), (height * width).to(tl.float32)[:, None])
+    to = rows + token[:, None] * CHANNELS_PADDED + channel[None, :]
+    tl.store(to, mean, mask=(token < tokens)[:, None])
+
+
+@triton.jit(repr=_named("subtract_rectangle", p="BLOCK_POINTS"))
+def subtract_rectangle(
+    before,  # float32 [B, C, HEIGHT, WIDTH]: the residual
+    grid,  # float32 [B * down * across, CHANNELS_PADDED]
+    row_taps,  # int32 [4, HEIGHT]: the rows of a scale that a row of the latent is made from
+    row_weights,  # float32 [4, HEIGHT]
+    column_taps,  # int32 [4, WIDTH]: the same of columns
+    column_weights,  # float32 [4, WIDTH]
+    after,  # float32 [B, C, HEIGHT, WIDTH], written; may be `before`
+    points,  # B * HEIGHT * WIDTH
+    down,
+    across,
+    BLOCK_POINTS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    CHANNELS_PADDED: tl.constexpr,
+):
+    """Do as `subtract` does, of a latent or for a scale that is no square."""
+    point = tl.program_id(0) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
+    here = point < points
+    image, place = point // (HEIGHT * WIDTH), point % (HEIGHT * WIDTH)
+    row, column = place // WIDTH, place % WIDTH
+    channel = tl.arange(0, CHANNELS_PADDED)
+    total = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
+    for i in tl.static_range(4):
+        line = image * down + tl.load(row_taps + i * HEIGHT + row)
+        sums = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
+        for j in tl.static_range(4):
+            token = line * across + tl.load(column_taps + j * WIDTH + column)
+            value = tl.load(grid + token[:, None] * CHANNELS_PADDED + channel[None, :], mask=here[:, None], other=0.0)
+            sums += tl.load(column_weights + j * WIDTH + column)[:, None] * value
+        total += tl.load(row_weights + i * HEIGHT + row)[:, None] * sums
+    at = (image[:, None] * CHANNELS + channel[None, :]) * (HEIGHT * WIDTH) + place[:, None]
+    mask = here[:, None] & (channel < CHANNELS)[None, :]
+    tl.store(after + at, tl.load(before + at, mask=mask, other=0.0) - total, mask=mask)

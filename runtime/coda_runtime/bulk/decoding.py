@@ -21,11 +21,11 @@ from typing import IO, cast
 
 from ..errors import BackendError, ImageError, one_line
 from ..format.color import STORED
+from ..format.sizes import Size, read_size
 from ..images import differs, fit, open_rgb
+from .defaults import TIMEOUT_S
 
 ATTEMPTS = 3
-TIMEOUT_S = 60.0
-"""For one image."""
 _PATIENCE = 1.25
 _PACKAGES = str(Path(__file__).parents[2])
 _READY = b"ready\n"
@@ -36,7 +36,7 @@ _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image's pixels, uint8 [size,size,3], and the sides of the upright image where they were asked for.
+    """An image's pixels, uint8 [height,width,3], and the sides of the upright image where they were asked for.
 
     `profile_ignored`: it has a colour profile other than sRGB, which was ignored.
     """
@@ -56,7 +56,7 @@ class Decoder:
         self._asked = 0
         self._lock = Lock()
 
-    def decode(self, data: bytes, name: str, size: int, *, original_size: bool, color: str = STORED) -> Pixels:
+    def decode(self, data: bytes, name: str, size: Size, *, original_size: bool, color: str = STORED) -> Pixels:
         """Return an encoded image's pixels.
 
         Raises ImageError, also for an image that ended the process ATTEMPTS times, and BackendError where every image
@@ -83,7 +83,7 @@ class Decoder:
                 self._kill(self._process)
 
     def _ask(
-        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: int, original_size: bool, color: str
+        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: Size, original_size: bool, color: str
     ) -> Pixels | None:
         """Return the answer of the process; None if it ended before."""
         stdin, stdout = _pipes(process)
@@ -174,7 +174,9 @@ def serve(seconds: float) -> None:
         # Later than a decoder that reads on and on is ended, which costs no process.
         signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
         try:
-            found = _pixels(data, asked["name"], asked["size"], asked["original_size"], asked["color"], seconds)
+            found = _pixels(
+                data, asked["name"], read_size(asked["size"]), asked["original_size"], asked["color"], seconds
+            )
             about: dict[str, object] = {
                 "width": found.width,
                 "height": found.height,
@@ -210,7 +212,7 @@ def _useless(reason: str) -> str:
     )
 
 
-def _pixels(data: bytes, name: str, size: int, original_size: bool, color: str, seconds: float) -> Pixels:
+def _pixels(data: bytes, name: str, size: Size, original_size: bool, color: str, seconds: float) -> Pixels:
     image = open_rgb(io.BytesIO(data), name=name, color=color, max_seconds=seconds)
     sides = (image.width, image.height) if original_size else (None, None)
     return Pixels(fit(image, size, name=name).tobytes(), differs(image), *sides)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..backends.base import LoadOptions
 from ..errors import ChecksumError, CodaError
 from ..format.bundle import Bundle
-from ..format.parts import IDS, OPERATIONS
+from ..format.parts import IDS, IMAGE, OPERATIONS
 from ..loading import open_tokenizer
 from ..tokenizer import Tokenizer
 from . import failures
@@ -59,8 +59,7 @@ class Encoder:
     def _encode(self, column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
         """Encode a column of pixels -> int32 [n,L], n without the nulls. Raises CodaError."""
         tok = self._open() if self._tok is None else self._tok
-        side = tok.spec.image_size
-        pixels = _bytes_of(column).reshape(-1, side, side, 3)
+        pixels = _bytes_of(column).reshape(-1, *IMAGE.row(tok.spec))
         return tok.encode(pixels) if len(pixels) else np.empty(IDS.shape(tok.spec, 0), IDS.dtype)
 
     def _open(self) -> Tokenizer:

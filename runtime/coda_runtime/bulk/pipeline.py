@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends.base import LoadOptions
 from ..errors import BackendError, DeviceError, one_line
+from ..format.sizes import count_of, read_size, shape_of
 from . import failures
-from .decoding import TIMEOUT_S
+from .defaults import TIMEOUT_S
 from .encoder import Encoder
 from .plan import Plan
 from .preprocess import pack_rows, read_pixels
@@ -63,8 +64,8 @@ def encode_shards(
     go through the pipeline together; None chooses by their size. `image_timeout` is in seconds, for each image. Raises
     the CodaError that ended a process' work, BackendError when Ray fails.
     """
-    side = int(plan.settings.spec["image_size"])
-    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // side**2))
+    size = read_size(plan.settings.spec["image_size"])
+    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // count_of(shape_of(size))))
     workers = choose_workers(ray, options.device)
     items = list(chunks(plan, shards, chunk))
     data = ray.data.from_items(items, override_num_blocks=len(items))
@@ -76,7 +77,7 @@ def encode_shards(
         read_pixels,
         fn_kwargs={
             "reader": reader,
-            "size": side,
+            "size": size,
             "original_size": plan.settings.original_size,
             "image_timeout": image_timeout,
             "color": plan.settings.color,

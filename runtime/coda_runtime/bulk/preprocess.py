@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import CodaError, ImageError, one_line
 from ..format.color import STORED
+from ..format.sizes import Size
 from . import failures
-from .decoding import TIMEOUT_S, Decoder, decoder
+from .decoding import Decoder, decoder
+from .defaults import TIMEOUT_S
 from .sources import Reader
 from .sources.fetching import Fetched
 
@@ -31,15 +33,15 @@ def read_pixels(
     chunk: pa.Table,
     *,
     reader: Reader,
-    size: int,
+    size: Size,
     original_size: bool,
     image_timeout: float = TIMEOUT_S,
     color: str = STORED,
 ) -> pa.Table:
     """Turn packed rows into one row an image.
 
-    Columns: `position` in the plan (int64), `pixels` (binary: uint8 [size,size,3], or null), `width` and `height` of
-    the upright image (int32, null unless `original_size`), `profile_ignored` (bool), `error` (string: why there are no
+    Columns: `position` in the plan (int64), `pixels` (binary: uint8 [*size,3], or null), `width` and `height` of the
+    upright image (int32, null unless `original_size`), `profile_ignored` (bool), `error` (string: why there are no
     pixels), and `failure`, which is set in a single row if the source itself failed. `image_timeout` is in seconds, for
     each image, `color` as for `fit_bytes`.
     """
@@ -71,7 +73,7 @@ def read_pixels(
 
 
 def _pixels(
-    item: Fetched, name: str, size: int, original_size: bool, decoding: Decoder, color: str
+    item: Fetched, name: str, size: Size, original_size: bool, decoding: Decoder, color: str
 ) -> dict[str, object]:
     try:
         if isinstance(item, ImageError):

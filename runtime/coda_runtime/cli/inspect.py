@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..format.bundle import Bundle
-from ..format.manifest import Artifact, Manifest
-from ..format.parts import PARTS
-from ..hub_source import find_bundle
+from ..format.parts import GRAPHS
+from ..format.sizes import scales_text, shape_text
 from ..io.json_fields import flat_rows
-from ..parity.rows import PARITY_COLUMNS, parity_rows
-from ..report.words import duration
-from ..tuned import records
 from .base import command as coda_command
-from .base import json_option, print_json, table
+from .base import footnote, json_option, print_json, table
 from .engine_options import profiles_cell
 from .options import bundle_argument
+
+if TYPE_CHECKING:
+    from ..format.bundle import Bundle
+    from ..format.manifest import Artifact, Manifest
 
 _ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "built for")
 
@@ -28,6 +27,10 @@ _ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "bu
 @json_option
 def command(bundle: str, as_json: bool) -> None:
     """Show what BUNDLE holds: what the tokenizer computes, the files, where it came from, how faithful it is."""
+    from ..format.bundle import Bundle
+    from ..hub_source import find_bundle
+    from ..parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows, reasons
+
     opened = Bundle.open(find_bundle(bundle))
     opened.verify()
     if as_json:
@@ -39,8 +42,12 @@ def command(bundle: str, as_json: bool) -> None:
     table([_row(artifact) for artifact in manifest.artifacts], columns=_ARTIFACT_COLUMNS)
     parity = [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)]
     if parity:
-        click.echo("\nParity with the float32 tokenizer, the worst of the batch sizes")
+        click.echo()
+        footnote("Parity with the float32 tokenizer, the worst of the batch sizes")
         table(parity, columns=PARITY_COLUMNS)
+        footnote(AGREEMENT_LEGEND)
+        for reason in reasons({artifact.file: artifact.parity for artifact in manifest.artifacts}):
+            footnote(reason)
     provenance = list(flat_rows(manifest.provenance))
     if provenance:
         click.echo("\nProvenance")
@@ -52,11 +59,10 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "bundle", bundle.folder
     yield "format version", manifest.format_version
     yield "variant", spec.variant
-    yield "images", f"{spec.image_size} x {spec.image_size} {spec.color_order}, {spec.resize}, {spec.crop} crop"
-    side = spec.latent_size
-    yield "latent", f"{spec.latent_channels} x {side} x {side} (downsample {spec.downsample})"
+    yield "images", f"{shape_text(spec.image_size)} {spec.color_order}, {spec.resize}, {spec.crop} crop"
+    yield "latent", f"{spec.latent_channels} x {shape_text(spec.latent_size)} (downsample {spec.downsample})"
     yield "codes", spec.vocab_size
-    yield "tokens", f"{spec.num_tokens} in scales {' '.join(map(str, spec.scales))}"
+    yield "tokens", f"{spec.num_tokens} in scales {scales_text(spec.scales)}"
     yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"
     yield "license", manifest.license or "not stated"
     yield from _tuned(bundle)
@@ -65,6 +71,9 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
 
 def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
     """Yield what `coda tune` recorded for each device, of each precision; or why that is not followed."""
+    from ..report.words import duration
+    from ..tuned import records
+
     for device, record in records(bundle).items():
         if isinstance(record, str):
             yield f"tuned on {device}", record
@@ -79,7 +88,7 @@ def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
+    any_batch = "any" if artifact.part in GRAPHS and artifact.engine is None else ""
     batch = profiles_cell(artifact) if artifact.profiles else any_batch
     size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
     return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built

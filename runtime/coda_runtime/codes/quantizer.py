@@ -11,7 +11,7 @@ from ..errors import ArtifactError, InputError, TokenError
 from ..format.parts import LATENT
 from ..format.spec import Spec
 from .ids import Ids, check_ids
-from .resample import area_matrix, upsample_matrix
+from .resample import pool, upsample
 from .search_tables import SearchTables
 
 Float32 = npt.NDArray[np.float32]
@@ -84,13 +84,12 @@ class NumpyQuantizer:
                 f"latent is {latent.dtype} {list(latent.shape)}; expected {LATENT.dtype} [B, *{list(expected)}]"
             )
         residual, found = latent, []
-        for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
-            down, up = area_matrix(spec.latent_size, side), upsample_matrix(spec.latent_size, side)
-            rows = (down @ residual @ down.T).transpose(0, 2, 3, 1).reshape(-1, spec.latent_channels)
+        for shape, stop in zip(spec.scale_shapes, spec.prefix_lengths, strict=True):
+            rows = pool(residual, shape).transpose(0, 2, 3, 1).reshape(-1, spec.latent_channels)
             ids = self.search(rows).reshape(len(latent), -1)
             found.append(ids)
             if given is not None:
-                ids = given[:, stop - side * side : stop]
-            values = self._values[ids].reshape(len(latent), side, side, -1).transpose(0, 3, 1, 2)
-            residual = residual - up @ values @ up.T
+                ids = given[:, stop - ids.shape[1] : stop]
+            values = self._values[ids].reshape(len(latent), *shape, -1).transpose(0, 3, 1, 2)
+            residual = residual - upsample(values, spec.latent_shape)
         return np.concatenate(found, 1)

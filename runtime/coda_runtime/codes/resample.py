@@ -1,13 +1,33 @@
-"""Resampling between the scales as constants: a residual r is pooled as P r P^T, a scale y is upsampled as U y U^T."""
+"""Resampling between the scales as constants: a residual r is pooled as P r Q^T, a scale y is upsampled as U y V^T.
+
+P and U go along the height, Q and V along the width; of squares they are the same.
+"""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..format.sizes import Shape
+
 _A = -0.75  # PyTorch's bicubic; many libraries take -0.5
+
+
+def pool(grid: npt.NDArray[np.float32], shape: Shape) -> npt.NDArray[np.float32]:
+    """Pool float32 [..., h, w] by adaptive averages to [..., *shape]."""
+    height, width = grid.shape[-2:]
+    found: npt.NDArray[Any] = area_matrix(height, shape[0]) @ grid @ area_matrix(width, shape[1]).T
+    return found
+
+
+def upsample(grid: npt.NDArray[np.float32], shape: Shape) -> npt.NDArray[np.float32]:
+    """Upsample float32 [..., h, w] bicubically to [..., *shape]."""
+    height, width = grid.shape[-2:]
+    found: npt.NDArray[Any] = upsample_matrix(shape[0], height) @ grid @ upsample_matrix(shape[1], width).T
+    return found
 
 
 @cache

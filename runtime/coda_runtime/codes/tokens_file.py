@@ -1,6 +1,7 @@
 """tokens.npz: ids, and what `coda encode` writes beside them: the names of their images, and whose tokens they are.
 
-Keys: ids int32 [N,L]; names, unicode [N]; scales and vocab_size int64; made_with, unicode [k], the
+Keys: ids int32 [N,L]; names, unicode [N]; scales, int64 [S] sides or [S,2] heights and widths;
+vocab_size int64; made_with, unicode [k], the
 fingerprints of the bundle; color, unicode, what the images' values were taken for (older files have none, which is
 "stored"). A file of another program may have the ids alone: what else it has is checked.
 """
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import TokenError
+from ..format.sizes import plain
 from ..format.spec import Spec
 from ..io.npy import NUMBERS, read_npz
 
@@ -69,12 +71,12 @@ def read_tokens(path: Path, tok: Maker) -> TokensFile:
             f"{path} was made with another tokenizer ({_short(made_with)}, and {tok.folder} has "
             f"{_short(tok.fingerprints)}); decode it with the bundle that it was encoded with"
         )
-    expected = {"scales": list(spec.scales), "vocab_size": spec.vocab_size}
+    expected = {"scales": plain(spec.scales), "vocab_size": spec.vocab_size}
     found = {key: data[key].tolist() if key in data else value for key, value in expected.items()}
     if found != expected:
         raise TokenError(
-            f"{path} has scales {found['scales']} and {found['vocab_size']} codes, the bundle "
-            f"{list(spec.scales)} and {spec.vocab_size}; decode it with the bundle that it was encoded with"
+            f"{path} has scales {found['scales']} and a codebook of {found['vocab_size']}, the bundle "
+            f"{expected['scales']} and {spec.vocab_size}; decode it with the bundle that it was encoded with"
         )
     ids = data["ids"]
     names = data["names"] if "names" in data else np.array([f"{row:05d}" for row in range(len(np.atleast_1d(ids)))])

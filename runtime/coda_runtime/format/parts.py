@@ -32,10 +32,8 @@ class TensorSpec:
         return "FP32" if name == "float32" else name.upper()
 
 
-IMAGE = TensorSpec("image", np.dtype(np.uint8), lambda spec: (spec.image_size, spec.image_size, 3))
-LATENT = TensorSpec(
-    "latent", np.dtype(np.float32), lambda spec: (spec.latent_channels, spec.latent_size, spec.latent_size)
-)
+IMAGE = TensorSpec("image", np.dtype(np.uint8), lambda spec: (*spec.image_shape, 3))
+LATENT = TensorSpec("latent", np.dtype(np.float32), lambda spec: (spec.latent_channels, *spec.latent_shape))
 IDS = TensorSpec("ids", np.dtype(np.int32), lambda spec: (spec.num_tokens,))
 
 
@@ -60,6 +58,15 @@ DECODER = Part("decoder", IDS, IMAGE)
 
 PARTS: Mapping[str, Part] = {part.name: part for part in (ENCODER, QUANTIZER, DECODER)}
 """The three graphs that every bundle needs, by name, in the order of the data; `codebook` is optional."""
+
+ENCODE = Part("encode", IMAGE, IDS)
+"""Encoder and quantizer in one graph, for programs that run a bundle without this package. No operation runs it."""
+
+GRAPHS: Mapping[str, Part] = {**PARTS, ENCODE.name: ENCODE}
+"""Every graph that a bundle may hold."""
+
+SEARCHING = (QUANTIZER.name, ENCODE.name)
+"""The graphs that search the codes, in a loop that not every engine library has."""
 
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "encode": (ENCODER.name, QUANTIZER.name),

@@ -13,11 +13,13 @@ import numpy as np
 from ..format.bundle import Bundle
 from ..format.manifest import Manifest
 from ..format.parts import PARTS
+from ..format.sizes import scales_text, shape_text
 from ..hub_source.names import HubName
 from ..images import require_pillow
+from ..io.counts import count
 from ..io.json_fields import flat_rows
 from ..parity import ParitySamples
-from ..parity.rows import PARITY_COLUMNS, parity_rows
+from ..parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows, reasons
 
 README = "README.md"
 PICTURE = "card/reconstructions.png"
@@ -38,12 +40,11 @@ _LICENSES = {
 def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
     """Write the README.md of a bundle in a repository. What a manifest says is quoted, so that none of it is markup."""
     spec, title = manifest.spec, name.repo.partition("/")[2]
-    side = spec.latent_size
     sections = [
         "\n".join(["---", *_front_matter(manifest), "---", MARK, f"# {title}"]),
-        f"A discrete image tokenizer: an image of {spec.image_size} x {spec.image_size} pixels becomes "
-        f"{spec.num_tokens} tokens of {spec.vocab_size} codes, coarse to fine, and tokens become an image. It runs on "
-        "ONNX Runtime and NumPy, without PyTorch.",
+        f"A discrete image tokenizer: an image of {shape_text(spec.image_size)} pixels becomes "
+        f"{count(spec.num_tokens, 'token')} of {count(spec.vocab_size, 'code')}, coarse to fine, and tokens become an "
+        "image. It runs on ONNX Runtime and NumPy, without PyTorch.",
     ]
     if has_picture:
         sections.append(f"![Photographs above, their reconstructions from the tokens below]({PICTURE})")
@@ -57,11 +58,11 @@ def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
                 ("variant", spec.variant),
                 (
                     "image",
-                    f"{spec.image_size} x {spec.image_size}, {spec.resize}, {spec.crop} crop, {spec.color_order}",
+                    f"{shape_text(spec.image_size)}, {spec.resize}, {spec.crop} crop, {spec.color_order}",
                 ),
-                ("latent", f"{spec.latent_channels} x {side} x {side} (downsample {spec.downsample})"),
+                ("latent", f"{spec.latent_channels} x {shape_text(spec.latent_size)} (downsample {spec.downsample})"),
                 ("codes", spec.vocab_size),
-                ("tokens", f"{spec.num_tokens}, in scales {' '.join(map(str, spec.scales))}"),
+                ("tokens", f"{spec.num_tokens}, in scales {scales_text(spec.scales)}"),
                 ("precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"),
                 ("license of the weights", manifest.license or "not stated"),
             ],
@@ -71,7 +72,9 @@ def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
     ]
     parity = [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)]
     if parity:
-        sections += ["## Parity with the float32 tokenizer", _table(PARITY_COLUMNS, parity)]
+        measured = {artifact.file: artifact.parity for artifact in manifest.artifacts}
+        notes = [AGREEMENT_LEGEND, *reasons(measured)]
+        sections += ["## Parity with the float32 tokenizer", _table(PARITY_COLUMNS, parity), *map(_quoted, notes)]
     provenance = list(flat_rows(manifest.provenance))
     if provenance:
         sections += ["## Provenance", _table(("", ""), provenance)]

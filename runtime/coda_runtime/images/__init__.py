@@ -1,8 +1,9 @@
-"""Images in: checks, and the one official way from any image to uint8 [S,S,3].
+"""Images in: checks, and the one official way from any image to uint8 [H,W,3].
 
-The rule, as PyTorch's `Resize(S, LANCZOS)` and `CenterCrop(S)` on a PIL image: turn upright by EXIF, convert to RGB
-(transparent pixels over white, 16-bit grey to 8), scale the shorter side to S with Lanczos, cut out the centre. An
-array that already is S x S goes through untouched and needs no Pillow.
+The rule: turn upright by EXIF, convert to RGB (transparent pixels over white, 16-bit grey to 8), scale with Lanczos and
+the aspect kept until H and W are both covered, cut out the centre. For a square of side S that is PyTorch's
+`Resize(S, LANCZOS)` and `CenterCrop(S)` on a PIL image. An array that already is H x W goes through untouched and needs
+no Pillow.
 
 Profiles are ignored unless `color` is "srgb"; docs/images.md has the rule with its cases.
 

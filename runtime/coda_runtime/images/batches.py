@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..format.color import STORED, check_color
+from ..format.sizes import Size, shape_of
 from ..machine.processors import usable_count
 from .arrays import Pixels, check_batch, encoded, kind
 from .profiles import IgnoredProfiles
@@ -30,14 +31,15 @@ _MAX_AT_ONCE = 8  # images in memory in their own size
 class Batches:
     """The images of one call, checked as far as that is cheap; `take` makes slices ready for the encoder.
 
-    `images` is uint8 [B,H,W,3], or a sequence of paths, PIL images and uint8 [H,W,3] arrays of any, mixed sizes.
+    `images` is uint8 [B,H,W,3], or a sequence of paths, PIL images and uint8 [H,W,3] arrays of any, mixed sizes; `size`
+    is what they are brought to, a side or (height, width).
     `color` says what their values mean, as for `fit_bytes`; `ignored` counts profiles that are ignored. Raises
     ImageError for anything else, and for an empty batch.
     """
 
-    def __init__(self, images: Any, size: int, color: str = STORED, *, ignored: IgnoredProfiles | None = None) -> None:
+    def __init__(self, images: Any, size: Size, color: str = STORED, *, ignored: IgnoredProfiles | None = None) -> None:
         check_color(color)
-        self._size, self._color = size, color
+        self._size, self._shape, self._color = size, shape_of(size), color
         self.ignored = IgnoredProfiles() if ignored is None else ignored
         self._array: Pixels | None = None
         self._items: Sequence[Any] = ()
@@ -55,16 +57,15 @@ class Batches:
         return self._count
 
     def take(self, where: slice) -> Pixels:
-        """Take the images of a slice, uint8 [b,S,S,3]. Raises ImageError, MissingDependencyError."""
-        square = (self._size, self._size)
+        """Take the images of a slice, uint8 [b,H,W,3]. Raises ImageError, MissingDependencyError."""
         if self._array is not None:
-            if self._array.shape[1:3] == square:
+            if self._array.shape[1:3] == self._shape:
                 return np.ascontiguousarray(self._array[where])
             return self._fit_all(list(self._array[where]), where.start)
         return self._fit_all(self._items[where], where.start)
 
     def try_each(self, where: slice) -> list[Pixels | ImageError]:
-        """Take the images of a slice of a sequence, each uint8 [S,S,3], or why it cannot be read."""
+        """Take the images of a slice of a sequence, each uint8 [H,W,3], or why it cannot be read."""
         return self._map(self._try, self._items[where], where.start)
 
     def _fit_all(self, items: Sequence[Any], start: int) -> Pixels:
@@ -96,7 +97,7 @@ class Batches:
             return error
 
     def _is_ready(self, item: Any) -> bool:
-        return isinstance(item, np.ndarray) and item.shape[:2] == (self._size, self._size)
+        return isinstance(item, np.ndarray) and item.shape[:2] == self._shape
 
 
 def _check_sequence(images: Any) -> Sequence[Any]:

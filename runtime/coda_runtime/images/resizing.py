@@ -1,4 +1,4 @@
-"""Any image to S x S: the shorter side to S with Lanczos, and the centre cut out."""
+"""Any image to height x width: scaled with Lanczos until both are covered, and the centre cut out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..format.color import STORED
+from ..format.sizes import Shape, Size, shape_of
 from .arrays import Pixels, check_one, encoded, kind
 from .opening import explained, require_pillow
 from .profiles import IgnoredProfiles
@@ -19,27 +20,29 @@ from .reading import open_rgb
 if TYPE_CHECKING:
     from PIL import Image
 
-_LONG_SIDE_LIMIT = 8  # times S; a longer strip is cropped while it is resized, which saves its memory
+_LONG_SIDE_LIMIT = (
+    8  # times the height or the width; a longer strip is cropped while it is resized, which saves its memory
+)
 
 
 def fit(
     image: Any,
-    size: int,
+    size: Size,
     *,
     name: str = "the image",
     color: str = STORED,
     ignored: IgnoredProfiles | None = None,
 ) -> Pixels:
-    """Fit one path, PIL image or uint8 [H,W,3] array -> uint8 [size,size,3] by the official rule.
+    """Fit one path, PIL image or uint8 [H,W,3] array -> uint8 [height,width,3] by the official rule.
 
     A file may be of FORMATS, have MAX_PIXELS and take MAX_SECONDS; a PIL image is its opener's, and none is asked.
-    `color` and `ignored` are those of `fit_bytes`.
+    `size`, `color` and `ignored` are those of `fit_bytes`.
 
     Raises ImageError naming the file for what cannot be read, MissingDependencyError when Pillow is needed and absent.
     """
     if isinstance(image, np.ndarray):
         check_one(image, name)
-        if image.shape[:2] == (size, size):
+        if image.shape[:2] == shape_of(size):
             return image
         return resize(require_pillow().fromarray(np.ascontiguousarray(image)), size)
     if isinstance(image, (str, os.PathLike)):
@@ -54,7 +57,7 @@ def fit(
 
 def fit_bytes(
     data: bytes,
-    size: int,
+    size: Size,
     *,
     name: str,
     formats: Sequence[str] | None = None,
@@ -63,11 +66,11 @@ def fit_bytes(
     color: str = STORED,
     ignored: IgnoredProfiles | None = None,
 ) -> Pixels:
-    """Fit the bytes of an image file -> uint8 [size,size,3] by the official rule.
+    """Fit the bytes of an image file -> uint8 [height,width,3] by the official rule.
 
     Args:
         data: a whole file, such as a JPEG.
-        size: side of the result, in pixels.
+        size: of the result in pixels: a side, or (height, width).
         name: stands for it in messages.
         formats: Pillow's names of those that may be read, such as ("JPEG", "PNG"); None is FORMATS.
         max_pixels: width times height that the file's header may say, checked before a pixel is decoded; None is
@@ -95,17 +98,38 @@ def fit_bytes(
         return resize(rgb, size)
 
 
-def resize(image: Image.Image, size: int) -> Pixels:
-    """Fit an image in RGB -> uint8 [size,size,3] by the official rule."""
+def resize(image: Image.Image, size: Size) -> Pixels:
+    """Fit an image in RGB -> uint8 [height,width,3] by the official rule."""
     from PIL.Image import Resampling
 
-    short = min(image.size)
-    width, height = (int(size * side / short) for side in image.size)
-    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
-    if max(width, height) > _LONG_SIDE_LIMIT * size:
-        across, down = image.width / width, image.height / height
-        box = (left * across, top * down, (left + size) * across, (top + size) * down)
-        return np.asarray(image.resize((size, size), Resampling.LANCZOS, box=box))
-    if (width, height) != image.size:
-        image = image.resize((width, height), Resampling.LANCZOS)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    target = shape_of(size)[::-1]  # as Pillow has it, width first
+    whole = covering(image.size, target)
+    left, top = (round((side - wanted) / 2.0) for side, wanted in zip(whole, target, strict=True))
+    right, bottom = left + target[0], top + target[1]
+    if any(side > _LONG_SIDE_LIMIT * wanted for side, wanted in zip(whole, target, strict=True)):
+        across, down = image.width / whole[0], image.height / whole[1]
+        box = (left * across, top * down, right * across, bottom * down)
+        return np.asarray(image.resize(target, Resampling.LANCZOS, box=box))
+    if whole != image.size:
+        image = image.resize(whole, Resampling.LANCZOS)
+    return np.asarray(image.crop((left, top, right, bottom)))
+
+
+def tight_axis(size: Shape, target: Shape) -> int:
+    """Return the axis, 0 or 1, along which an image of `size` has to be scaled the most to cover `target`.
+
+    For a square it is that of the shorter side. Both are in one order.
+    """
+    return int(target[1] * size[0] > target[0] * size[1])
+
+
+def covering(size: Shape, target: Shape) -> Shape:
+    """Return the smallest size that keeps an image's aspect and covers `target`: equal to it along the tight axis."""
+    tight = tight_axis(size, target)
+    return scaled(size, tight, target[tight])
+
+
+def scaled(size: Shape, axis: int, length: int) -> Shape:
+    """Return a size scaled so that it has `length` along `axis`, rounded down as the rule for squares has it."""
+    first, second = (int(length * side / size[axis]) for side in size)
+    return first, second

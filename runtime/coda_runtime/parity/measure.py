@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..codes.metrics import json_number, psnr_per_image
+from ..format.sizes import Scales, count_of, shapes_of
 
 
-def _share(
-    ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32], scales: Sequence[int]
-) -> tuple[float, list[float]]:
+def _share(ours: npt.NDArray[np.int32], theirs: npt.NDArray[np.int32], scales: Scales) -> tuple[float, list[float]]:
     same = ours == theirs
-    bounds = np.cumsum([side * side for side in scales])[:-1]
+    bounds = np.cumsum([count_of(shape) for shape in shapes_of(scales)])[:-1]
     return float(same.mean()), [float(part.mean()) for part in np.split(same, bounds, axis=1)]
 
 
 def token_parity(
-    ids: npt.NDArray[np.int32], reference: npt.NDArray[np.int32], step: npt.NDArray[np.int32], scales: Sequence[int]
+    ids: npt.NDArray[np.int32], reference: npt.NDArray[np.int32], step: npt.NDArray[np.int32], scales: Scales
 ) -> dict[str, Any]:
     """Return the shares of equal tokens, 0 to 1, in all and per scale; all arguments int32 [B,L].
 

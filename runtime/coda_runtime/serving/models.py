@@ -131,7 +131,7 @@ class Encode(TokenModel):
         )
 
     async def rows(self, tensor: Tensor) -> Pixels:
-        """Return uint8 [N,S,S,3], resized by the official rule."""
+        """Return uint8 [N,H,W,3], resized by the official rule."""
         size, max_images = self.spec.image_size, self._options.max_images
         ignored = IgnoredProfiles()
         fits: list[Callable[[], Pixels]]
@@ -149,7 +149,7 @@ class Encode(TokenModel):
             fits = [partial(read, file, name=f"image[{number}]") for number, file in enumerate(files)]
         else:
             pixels = await self.read(read_pixels, tensor)
-            if pixels.shape[1:3] == (size, size):
+            if pixels.shape[1:3] == self.spec.image_shape:
                 with self.expect(len(pixels)):
                     return pixels
             self._check_size(pixels)

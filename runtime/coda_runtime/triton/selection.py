@@ -9,6 +9,7 @@ from ..errors import BundleError, CodaError, InputError
 from ..format.bundle import Bundle
 from ..format.parts import PARTS
 from ..format.profiles import Batch
+from ..format.sizes import count_of
 from ..tokenizer import MAX_PIXELS_PER_GPU_RUN, MAX_PIXELS_PER_RUN
 from .options import RepositoryOptions
 from .parts import ServedFile, ServedPart, find
@@ -70,7 +71,7 @@ def _tensorrt(bundle: Bundle, precision: str, options: RepositoryOptions) -> Sel
 
 def _onnx_parts(bundle: Bundle, precision: str, options: RepositoryOptions) -> tuple[ServedPart, ...]:
     pixels = MAX_PIXELS_PER_GPU_RUN if options.device == "gpu" else MAX_PIXELS_PER_RUN
-    max_batch = options.max_batch or min(_DEFAULT_MAX_BATCH, max(1, pixels // bundle.spec.image_size**2))
+    max_batch = options.max_batch or min(_DEFAULT_MAX_BATCH, max(1, pixels // count_of(bundle.spec.image_shape)))
     out = []
     for part in PARTS:
         files = find(bundle, part, "onnx", precision)

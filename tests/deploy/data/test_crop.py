@@ -65,6 +65,37 @@ def test_the_smallest_images_can_be_cut(height: int, width: int, size: int, seed
     np.testing.assert_array_equal(got, Crop(size, zoom_max=2)(image, np.random.default_rng(seed)))
 
 
+@given(
+    height=st.integers(20, 90), width=st.integers(20, 90), target=st.tuples(st.integers(1, 48), st.integers(1, 48)),
+    data=st.data(),
+)  # fmt: skip
+def test_a_rectangle_is_cut_of_the_covering_image(
+    height: int, width: int, target: tuple[int, int], data: st.DataObject
+) -> None:
+    pixels = photo(1, height, width)
+    if target[1] / width > target[0] / height:
+        wide = round(1.125 * target[1])
+        high = int(wide * height / width)
+    else:
+        high = round(1.125 * target[0])
+        wide = int(high * width / height)
+    left = data.draw(st.integers(0, wide - target[1]))
+    top = data.draw(st.integers(0, high - target[0]))
+    got, bounds = _cut(Crop(target), pixels, left, top)
+    assert bounds == [wide - target[1] + 1, high - target[0] + 1]
+    scaled = np.asarray(Image.fromarray(pixels).resize((wide, high), Image.Resampling.LANCZOS))
+    expected = scaled[top : top + target[0], left : left + target[1]]
+    assert got.shape == expected.shape == (*target, 3)
+    assert np.abs(got.astype(int) - expected).max() <= 2
+
+
+def test_no_rectangle_is_made_larger_where_that_is_not_wanted() -> None:
+    crop = Crop((20, 40), upscale=False)
+    assert crop(Image.fromarray(photo(1, 20, 40)), np.random.default_rng(0)).shape == (20, 40, 3)
+    with pytest.raises(ImageError, match="the image has 39 x 30 pixels, too few for 40 x 20 without enlarging it"):
+        crop(Image.fromarray(photo(1, 30, 39)), np.random.default_rng(0))
+
+
 def test_flip_mirrors_half_of_them() -> None:
     pixels = photo(1, 40, 60)
     plain, _ = _cut(Crop(32), pixels, 3, 2)

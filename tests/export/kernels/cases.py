@@ -16,15 +16,18 @@ from coda_export.kernels.tables import search_tables
 from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
 from coda_runtime.backends.ptx.screening import FROM_TOKENS
 from coda_runtime.codes.quantizer import NumpyQuantizer
+from coda_runtime.format.parts import LATENT
+from coda_runtime.format.sizes import Scales, count_of, shapes_of, size_of
 from coda_runtime.format.spec import Spec
 from tests.export.searches import random_search, weights_of
 from tests.golden import Golden, weight
 from tests.runtime.backends.ptx.interpreter.plan import run_plan
 
 
-def make_spec(vocab_size: int, scales: tuple[int, ...], channels: int) -> Spec:
-    tokens = sum(side * side for side in scales)
-    return Spec("test", 8 * scales[-1], 8, channels, vocab_size, scales, tokens)
+def make_spec(vocab_size: int, scales: Scales, channels: int) -> Spec:
+    shapes = shapes_of(scales)
+    height, width = shapes[-1]
+    return Spec("test", size_of((8 * height, 8 * width)), 8, channels, vocab_size, scales, sum(map(count_of, shapes)))
 
 
 def golden_quantizer(golden: Golden, scales: int | None = None) -> FoldedQuantizer:
@@ -44,7 +47,7 @@ def golden_quantizer(golden: Golden, scales: int | None = None) -> FoldedQuantiz
 
 def random_quantizer(
     vocab_size: int = 100,
-    scales: tuple[int, ...] = (1, 3, 4),
+    scales: Scales = (1, 3, 4),
     channels: int = 4,
     norm: NormType = "rms",
     dim: int = 8,
@@ -70,8 +73,7 @@ def small_quantizer() -> FoldedQuantizer:
 
 def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:
     spec = quantizer.spec
-    shape = (batch, spec.latent_channels, spec.latent_size, spec.latent_size)
-    return np.random.default_rng(batch).standard_normal(shape, np.float32)
+    return np.random.default_rng(batch).standard_normal(LATENT.shape(spec, batch), np.float32)
 
 
 H200 = 4 * 132

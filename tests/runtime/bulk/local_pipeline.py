@@ -16,6 +16,7 @@ from coda_runtime.bulk.encoder import Encoder
 from coda_runtime.bulk.plan import Plan
 from coda_runtime.bulk.preprocess import read_pixels
 from coda_runtime.bulk.sources import Reader
+from coda_runtime.format.sizes import read_size
 
 
 class Here:
@@ -41,14 +42,14 @@ class Here:
         items = list(pipeline.chunks(plan, shards, chunk or 4))
         items += items[:2] if self._twice else []
         self._random.shuffle(items)
-        side = plan.settings.spec["image_size"]
+        size = read_size(plan.settings.spec["image_size"])
         for item in items:
             packed = pa.Table.from_pylist([item])
             original_size = plan.settings.original_size
             read = read_pixels(
                 packed,
                 reader=reader,
-                size=side,
+                size=size,
                 original_size=original_size,
                 image_timeout=image_timeout,
                 color=plan.settings.color,

@@ -11,6 +11,7 @@ from ...codes.resample import upsample_taps
 from ...codes.search_tables import Float32, SearchTables
 from ...errors import ArtifactError
 from ...format.spec import Spec
+from ...io.counts import count
 from .kernel_set import KernelSet
 from .screening import half_tables
 
@@ -28,8 +29,8 @@ def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: 
     features = channels + 1 + (tables.spread is not None)
     if dim != query or width < query or tables.table.shape != (vocab, features) or values.shape != (vocab, channels):
         raise ArtifactError(
-            f"the kernels are for {vocab} codes and queries of {query}, and the tables are {list(tables.table.shape)}, "
-            f"values {list(values.shape)}, queries of {dim}; export the bundle again"
+            f"the kernels are for {count(vocab, 'code')} and queries of {query}, and the tables are "
+            f"{list(tables.table.shape)}, values {list(values.shape)}, queries of {dim}; export the bundle again"
         )
     table = np.zeros((padded, codes), np.float32)
     table[:channels, :vocab] = tables.table[:, :channels].T
@@ -49,6 +50,14 @@ def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: 
     }  # fmt: skip
     if kernels.screens:
         out.update(half_tables(table, bias, slope if query else None, query))
-    for side in spec.scales:
-        out[f"taps.{side}"], out[f"weights.{side}"] = upsample_taps(spec.latent_size, side)
+    for shape in spec.scale_shapes:
+        for size, side in zip(spec.latent_shape, shape, strict=True):
+            # The same along both sides of a square, whose tables of older bundles' kernels have these names too.
+            out.update(zip(tap_tables(spec, size, side), upsample_taps(size, side), strict=True))
     return out
+
+
+def tap_tables(spec: Spec, size: int, side: int) -> tuple[str, str]:
+    """Return what the tables of taps and weights from `side` to `size` points are called."""
+    name = f"{side}" if spec.is_square else f"{side}.{size}"
+    return f"taps.{name}", f"weights.{name}"

@@ -13,7 +13,7 @@ from ...format.spec import Spec
 from ...io.json_fields import Fields, is_int, is_list, is_object, is_size
 
 _TYPES = ("*fp32", "*fp16", "*i32", "fp32", "i32")
-_FUNCTIONS = ("pool", "search", "merge", "screen", "settle", "subtract")
+_FUNCTIONS = ("pool", "search", "merge", "screen", "settle", "subtract", "pool_rectangle", "subtract_rectangle")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WARP = 32
 """Threads a warp, on every NVIDIA GPU."""
@@ -71,6 +71,8 @@ SIZES: dict[str, tuple[str, ...]] = {
         "SPLITS", "BLOCK_TOKENS", "STEP", "GROUPS", "LENGTH", "CODES", "CHANNELS_PADDED", "QUERY", "QUERY_PADDED",
     ),
     "subtract": ("BLOCK_POINTS", "SIZE", "CHANNELS", "CHANNELS_PADDED"),
+    "pool_rectangle": ("WINDOW", "BLOCK_TOKENS", "HEIGHT", "WIDTH", "CHANNELS", "CHANNELS_PADDED"),
+    "subtract_rectangle": ("BLOCK_POINTS", "HEIGHT", "WIDTH", "CHANNELS", "CHANNELS_PADDED"),
 }  # fmt: skip
 """The constants of every function, by name. Older bundles have neither screen nor settle."""
 
@@ -129,7 +131,7 @@ class KernelSet:
     def check(self, spec: Spec) -> None:
         """Raise ArtifactError if the kernels were compiled for another tokenizer than `spec`."""
         expected = {
-            "SIZE": spec.latent_size,
+            **latent_sizes(spec),
             "CHANNELS": spec.latent_channels,
             "LENGTH": spec.num_tokens,
             "CHANNELS_PADDED": padded_channels(spec.latent_channels),
@@ -160,6 +162,12 @@ class KernelSet:
                 _fail(f"the PTX has no kernel {kernel.entry} at byte {kernel.offset}")
             out[kernel.entry] = module
         return out
+
+
+def latent_sizes(spec: Spec) -> dict[str, int]:
+    """Return the constants by which kernels know the latent: SIZE of squares throughout, or else HEIGHT and WIDTH."""
+    height, width = spec.latent_shape
+    return {"SIZE": height} if spec.is_square else {"HEIGHT": height, "WIDTH": width}
 
 
 def padded_channels(channels: int) -> int:

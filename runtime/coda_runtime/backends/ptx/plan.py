@@ -13,7 +13,9 @@ from typing import Literal
 
 from ...errors import ArtifactError, InputError
 from ...format.parts import IDS, LATENT
+from ...format.sizes import Shape, count_of
 from ...format.spec import Spec
+from .device_tables import tap_tables
 from .kernel_set import WARP, Kernel, KernelSet, padded_channels
 from .screening import FROM_TOKENS, GROUPS, share
 
@@ -82,31 +84,31 @@ def make_plan(
     Raises InputError for a batch whose buffers a 32-bit index cannot reach, ArtifactError for kernels that do not fit.
     """
     kernels.check(spec)
-    size, padded = spec.latent_size, padded_channels(spec.latent_channels)
-    max_rows = batch * spec.scales[-1] ** 2
+    padded, max_rows = padded_channels(spec.latent_channels), batch * count_of(spec.latent_shape)
     if batch < 1 or programs < 1:
         raise InputError(f"batch is {batch} and programs {programs}; expected 1 or more of each")
     launches: list[Launch] = []
     residual, partials, screened = "latent", 1, 1
-    for side, stop in zip(spec.scales, spec.prefix_lengths, strict=True):
-        tokens = batch * side * side
-        pool = _pool_kernel(kernels, size, side)
-        launches.append(_launch(pool, _blocks(tokens, pool.sizes["BLOCK_TOKENS"]), residual=residual, side=side,
+    for shape, stop in zip(spec.scale_shapes, spec.prefix_lengths, strict=True):
+        count, sides = count_of(shape), _sides(spec, shape)
+        tokens = batch * count
+        pool = _pool_kernel(kernels, spec, shape)
+        launches.append(_launch(pool, _blocks(tokens, pool.sizes["BLOCK_TOKENS"]), residual=residual, **sides,
                                 rows="rows", tokens=tokens))  # fmt: skip
         if kernels.screens and tokens >= screen_from:
-            found, partial = _screen(kernels, tokens, side * side, stop - side * side, places or {}, programs, eps)
+            found, partial = _screen(kernels, tokens, count, stop - count, places or {}, programs, eps)
             screened = max(screened, partial)
         else:
-            found, partial = _search(kernels, tokens, side * side, stop - side * side, programs, eps)
+            found, partial = _search(kernels, tokens, count, stop - count, programs, eps)
             partials = max(partials, partial)
         launches += found
-        if side == size:
+        if shape == spec.latent_shape:
             continue
-        points, subtract = batch * size * size, kernels.of("subtract")[0]
+        points, subtract = batch * count_of(spec.latent_shape), kernels.of(_named("subtract", spec))[0]
         launches.append(
             _launch(
                 subtract, _blocks(points, subtract.sizes["BLOCK_POINTS"]), before=residual, grid="grid",
-                taps=f"taps.{side}", weights=f"weights.{side}", after="residual", points=points, side=side,
+                **_taps(spec, shape), after="residual", points=points, **sides,
             )
         )  # fmt: skip
         residual = "residual"
@@ -144,15 +146,45 @@ def _blocks(count: int, size: int) -> int:
     return -(-count // size)
 
 
+def _named(function: str, spec: Spec) -> str:
+    return function if spec.is_square else f"{function}_rectangle"
+
+
+def _sides(spec: Spec, shape: Shape) -> dict[str, Argument]:
+    """Return a scale's sides as the kernels take them."""
+    return {"side": shape[0]} if spec.is_square else {"down": shape[0], "across": shape[1]}
+
+
+def _taps(spec: Spec, shape: Shape) -> dict[str, Argument]:
+    """Return the tables of a scale's upsampling as the kernels take them."""
+    (taps, weights), (column_taps, column_weights) = (
+        tap_tables(spec, size, side) for size, side in zip(spec.latent_shape, shape, strict=True)
+    )
+    if spec.is_square:
+        return {"taps": taps, "weights": weights}
+    return {
+        "row_taps": taps,
+        "row_weights": weights,
+        "column_taps": column_taps,
+        "column_weights": column_weights,
+    }
+
+
+def widest_window(spec: Spec, shape: Shape) -> int:
+    """Return the widest pooling window of a scale along either side, in positions."""
+    return max(window(size, side) for size, side in zip(spec.latent_shape, shape, strict=True))
+
+
 def window(size: int, side: int) -> int:
     """Return the widest pooling window from `size` to `side` positions, in positions."""
     return max(-(-(position + 1) * size // side) - position * size // side for position in range(side))
 
 
-def _pool_kernel(kernels: KernelSet, size: int, side: int) -> Kernel:
-    wide = [kernel for kernel in kernels.of("pool") if kernel.sizes["WINDOW"] >= window(size, side)]
+def _pool_kernel(kernels: KernelSet, spec: Spec, shape: Shape) -> Kernel:
+    widest = widest_window(spec, shape)
+    wide = [kernel for kernel in kernels.of(_named("pool", spec)) if kernel.sizes["WINDOW"] >= widest]
     if not wide:
-        raise ArtifactError(f"no pooling kernel is wide enough for side {side}; export the bundle again")
+        raise ArtifactError(f"no pooling kernel is wide enough for side {min(shape)}; export the bundle again")
     return min(wide, key=lambda kernel: kernel.sizes["WINDOW"])
 
 
