@@ -5,6 +5,8 @@ Both run in the PTX interpreter, whose tensor core makes errors as large as the 
 
 from __future__ import annotations
 
+import copy
+import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
 from coda_runtime.backends.ptx.screening import STEP
 from tests.export.kernels.cases import SMALL_BLOCKS, golden_quantizer, make_spec, run_kernels
 from tests.golden import Golden
+from tests.runtime.backends.ptx.interpreter.faults import RaceError, UninitialisedError
 from tests.runtime.backends.ptx.interpreter.plan import run_plan
 
 CODES, CHANNELS, SIDE = 700, 16, 3
@@ -85,7 +88,7 @@ def plain(rng: np.random.Generator, table: np.ndarray) -> None:
     """Rows as they come."""
 
 
-@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     seed=st.integers(0, 2**32 - 1),
     change=st.sampled_from([near_ties, duplicates, uneven, nothing, plain]),
@@ -142,10 +145,30 @@ def test_rows_that_halves_cannot_hold_are_scored_whole(bad: float, made: Made) -
         np.testing.assert_array_equal(screened, searched)
 
 
+@pytest.mark.parametrize(
+    "pattern", [r"bar\.(?:warp\.)?sync\s+(?:0|-1);", r"cp\.async\.wait_group\s+0;"], ids=["barrier", "wait"]
+)
+def test_every_barrier_and_wait_is_missed(pattern: str, made: Made) -> None:
+    """But for what stands after the last product, when shared memory is not read any more."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((CODES, CHANNELS + 1), np.float32)
+    latent = latents(rng.standard_normal((SIDE * SIDE, CHANNELS), np.float32))
+    (entry,) = (kernel.entry for kernel in made.kernels.of("screen"))
+    text = made.modules[entry].decode()
+    last = text.rfind("mma.sync")
+    places = [found for found in re.finditer(pattern, text) if found.start() < last]
+    assert places
+    for found in places:
+        changed = copy.copy(made)
+        changed.modules = {**made.modules, entry: (text[: found.start()] + text[found.end() :]).encode()}
+        with pytest.raises((RaceError, UninitialisedError)):
+            ids_of(changed, table, latent, programs=1)
+
+
 @pytest.mark.parametrize("golden", ["mar_v16384"], indirect=True)
 def test_small_scales_of_a_golden_case(golden: Golden) -> None:
     """The larger ones are screened in test_ptx.py too."""
-    quantizer = golden_quantizer(golden, 7)
+    quantizer = golden_quantizer(golden, 5)
     made = compile_quantizer(quantizer.spec, search_tables(quantizer.search))[DEFAULT_TARGET]
     ids = run_kernels(made, quantizer, golden.latent[:1], screen_from=ALL)
     np.testing.assert_array_equal(ids, golden.ids[:1, : ids.shape[1]])

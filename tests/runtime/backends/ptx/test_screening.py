@@ -79,15 +79,19 @@ def test_every_chunk_belongs_to_one_split(blocks: int, chunks: int, places: int,
     assert (splits - 1) * each < chunks <= splits * each
 
 
-# A multiprocessor runs 8 blocks of the screening that ships: test_budget.py.
-@pytest.mark.parametrize("processors", [132, 108, 58, 128, 170], ids=["H100", "A100", "L4", "4090", "5090"])
+# Blocks of the screening that ships on a multiprocessor: tests/export/kernels/test_budget.py.
+@pytest.mark.parametrize(
+    ("processors", "each"),
+    [(132, 8), (108, 6), (58, 5), (128, 5), (170, 5)],
+    ids=["H100", "A100", "L4", "4090", "5090"],
+)
 @pytest.mark.parametrize(
     ("tokens", "codes", "least"), [(32 * 1024, 65536, 0.92), (32 * 256, 16384, 0.75)], ids=["FLUX", "MAR"]
 )
-def test_the_last_wave_is_nearly_full(processors: int, tokens: int, codes: int, least: float) -> None:
+def test_the_last_wave_is_nearly_full(processors: int, each: int, tokens: int, codes: int, least: float) -> None:
     """MAR's 64 chunks cannot be cut for every GPU."""
-    blocks, chunks, places = tokens // 64, codes // STEP, 8 * processors
-    splits, each = share(blocks, chunks, places, 64)
+    blocks, chunks, places = tokens // 64, codes // STEP, each * processors
+    splits, long = share(blocks, chunks, places, 64)
     # Of the chunks that all places could do until the last block ends, those that are done.
-    done = blocks * chunks / (math.ceil(blocks * splits / places) * places * each)
-    assert done >= least
+    done = blocks * chunks / (math.ceil(blocks * splits / places) * places * long)
+    assert done >= least, (splits, long, done)
