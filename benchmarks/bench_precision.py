@@ -7,6 +7,7 @@ coda_runtime/format/precision.py come from here: onnxruntime's CPU provider cann
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 import torch
@@ -18,7 +19,6 @@ from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
 from coda_deploy.tokenizer.pixels import to_pixels
-from coda_export.folding.modules import FoldedEncoder
 from coda_export.folding.precision import lowered
 from coda_runtime.parity import mean_psnr, token_parity
 
@@ -38,11 +38,15 @@ def main() -> None:
     decoded, embedded = reference.decode(ids), folded.decoder.embed(torch.from_numpy(ids))
     results = {}
     for precision in ("fp32", "fp16", "bf16"):
-        encoder = FoldedEncoder(lowered(folded.encoder.encoder, precision))
+        encoder = copy.copy(folded.encoder)
+        lower = lowered(folded.encoder.encoder, precision, folded.encoder.kept)
+        encoder._modules = {**folded.encoder._modules, "encoder": lower}
         found = folded.quantizer(encoder(torch.from_numpy(images))).numpy()
         tokens = token_parity(found, ids, reference.step(latent, found), tokenizer.spec.scales)
-        shifted = embedded if folded.decoder.offset is None else embedded + folded.decoder.offset
-        psnr = mean_psnr(to_pixels(lowered(folded.decoder.decoder, precision)(shifted)).numpy(), decoded)
+        decoder = folded.decoder
+        given = embedded if decoder.factor is None else embedded * decoder.factor
+        given = given if decoder.offset is None else given + decoder.offset
+        psnr = mean_psnr(to_pixels(lowered(decoder.decoder, precision, decoder.kept)(given)).numpy(), decoded)
         results[precision] = {**tokens, "psnr": psnr}
         shown = "identical" if psnr is None else f"{psnr:.1f} dB"
         print(f"{precision}: step {tokens['step_agreement']:.2%}, free {tokens['agreement']:.2%}, decoder {shown}")

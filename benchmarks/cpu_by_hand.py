@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.bench_quantizer import textbook_rows
 from coda_deploy.tokenizer.lora import merge_lora
+from coda_deploy.tokenizer.model import a_channel
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
 from coda_runtime.format.parts import LATENT
 
@@ -77,16 +78,22 @@ def around(shape: Shape, encode: Vae, decode: Vae) -> Pipeline:
     """Return the pipeline around both halves of a VAE: scale and shift, the search, pixels."""
     from benchmarks.cpu_pipelines import torch_pipeline
 
-    config, quantizer = shape.tokenizer.config, shape.tokenizer.quantizer
+    quantizer, (scale, shift) = shape.tokenizer.quantizer, statistics(shape)
 
     def to_ids(images: Tensor) -> Tensor:
         mode = encode(from_pixels(images).contiguous())
-        return textbook_rows(quantizer, config.latent_scale * (mode - config.latent_shift))
+        return textbook_rows(quantizer, scale * (mode - shift))
 
     def to_images(ids: Tensor) -> Tensor:
-        return to_pixels(decode(quantizer.embed(ids) / config.latent_scale + config.latent_shift))
+        return to_pixels(decode(quantizer.embed(ids) / scale + shift))
 
     return torch_pipeline(to_ids, to_images)
+
+
+def statistics(shape: Shape) -> tuple[float | Tensor, float | Tensor]:
+    """Return what the latent is scaled and shifted by."""
+    config, like = shape.tokenizer.config, torch.zeros(())
+    return a_channel(config.latent_scale, like), a_channel(config.latent_shift, like)
 
 
 def vae_graphs(shape: Shape) -> list[Path]:
@@ -107,10 +114,10 @@ def vae_graphs(shape: Shape) -> list[Path]:
 def calibration(shape: Shape) -> list[NDArray[np.float32]]:
     """Return what each half is calibrated on: pixels, and the tokenizer's own quantised latents."""
     images = torch.from_numpy(shape.images[-CALIBRATION:])
-    config, quantizer = shape.tokenizer.config, shape.tokenizer.quantizer
+    quantizer, (scale, shift) = shape.tokenizer.quantizer, statistics(shape)
     with torch.no_grad():
         ids = shape.tokenizer.encode(images)
-        latent = quantizer.embed(ids) / config.latent_scale + config.latent_shift
+        latent = quantizer.embed(ids) / scale + shift
     return [from_pixels(images).contiguous().numpy(), latent.numpy()]
 
 

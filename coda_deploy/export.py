@@ -33,6 +33,7 @@ from coda_runtime.format.parity import parity_json
 from coda_runtime.format.precision import FP32, PRECISIONS, precision_of
 from coda_runtime.format.sizes import Scales, Size
 from coda_runtime.images import fit
+from coda_runtime.io.counts import count
 from coda_runtime.io.image_files import expected_suffixes, find_images
 from coda_runtime.parity import ParityError, ParityMeter, check_threshold, recorded_thresholds, threshold_of
 
@@ -74,7 +75,7 @@ def _chosen(folder: Path, limit: int) -> tuple[list[Path], str]:
     files = [folder / name for name in found.images]
     if not files:
         raise InputError(f"{folder} holds no images ({expected_suffixes()}){found.left_out()}: name a folder that does")
-    return files[:limit], f"{min(len(files), limit)} of {len(files)} images of the user's"
+    return files[:limit], f"{min(len(files), limit)} of {count(len(files), 'image')} of the user's"
 
 
 def _source(source: Source, tokenizer: CodaTokenizer) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def export_tokenizer(
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     calibration: Path | None = None,
@@ -129,6 +131,7 @@ def export_tokenizer(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
+        single_graph=single_graph,
         thresholds=thresholds,
         provenance=provenance,
         license=config.license,
@@ -145,6 +148,7 @@ def extend_bundle(
     precisions: Sequence[str],
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     images: Path | None = None,
     calibration: Path | None = None,
@@ -155,7 +159,7 @@ def extend_bundle(
     Raises ``InputError`` when it was made of another tokenizer.
     """
     opened = Bundle.open(bundle)
-    check_lacks(opened, precisions)
+    check_lacks(opened, precisions, single_graph=single_graph)
     progress("loading the tokenizer")
     loaded = _load_own_tokenizer(opened, tokenizer)
     return add_precisions(
@@ -167,6 +171,7 @@ def extend_bundle(
         precisions=precisions,
         engines=engines,
         kernels=kernels,
+        single_graph=single_graph,
         thresholds=thresholds,
         layers=functools.partial(TorchActivations, loaded),
         progress=progress,

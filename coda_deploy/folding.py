@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
+from torch import nn
 
 from coda_deploy.tokenizer.lora import merge_lora
 from coda_deploy.tokenizer.model import CodaTokenizer
@@ -14,7 +16,7 @@ from coda_export.folding import Folded, SearchWeights, fold
 @torch.no_grad()
 def fold_tokenizer(tokenizer: CodaTokenizer) -> Folded:
     """Merge LoRA, fold the latent's scale and shift, reduce the search to one table. The tokenizer is not changed."""
-    vae = copy.deepcopy(tokenizer.vae)
+    vae = copy.deepcopy(cast(nn.Module, tokenizer.vae))
     merge_lora(vae)
     quantizer = tokenizer.quantizer
     search = SearchWeights(
@@ -24,4 +26,4 @@ def fold_tokenizer(tokenizer: CodaTokenizer) -> Folded:
         values=quantizer.search.values(quantizer.codebook),
     )
     config = tokenizer.config
-    return fold(vae, search, config.latent_scale, config.latent_shift, tokenizer.spec)
+    return fold(config.family.parts(vae), search, config.latent_scale, config.latent_shift, tokenizer.spec)

@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coda_deploy.reference import as_tensor
-from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_deploy.tokenizer.model import CodaTokenizer, a_channel
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
 from coda_export.layers import EMBEDDED, PIXELS, Values
 from coda_runtime.format.parts import ENCODER, IMAGE
-
-_LATENT = "encoder.conv_out"
-"""Folding puts the latent's scale and shift into it, so its output is the latent."""
 
 
 class TorchActivations:
@@ -32,7 +29,8 @@ class TorchActivations:
     @property
     def paths(self) -> Container[str]:
         """The modules of the VAE, the first and the last tensor of the part."""
-        ends = {PIXELS} if self._is_encoder else {EMBEDDED, IMAGE.name}
+        first = {EMBEDDED} if self._tokenizer.family.latent_path else set()
+        ends = {PIXELS} if self._is_encoder else {*first, IMAGE.name}
         return self._modules.keys() | ends
 
     @torch.no_grad()
@@ -55,14 +53,17 @@ class TorchActivations:
 
     def _encode(self) -> dict[str, Tensor]:
         latent = self._tokenizer.encode_latent(self._given)
-        return {PIXELS: from_pixels(self._given), _LATENT: latent}
+        # Where folding puts the latent's scale and shift into a module, its output is the latent.
+        path = self._tokenizer.family.latent_path
+        return {PIXELS: from_pixels(self._given), **({} if path is None else {path: latent})}
 
     def _decode(self) -> dict[str, Tensor]:
         config, latent = self._tokenizer.config, self._tokenizer.quantizer.embed(self._given)
         image = to_pixels(self._tokenizer.decode_latent(latent))
         # Where there is no convolution to fold the shift into, the graph adds it first.
-        folded = self._tokenizer.vae.post_quant_conv is not None
-        return {EMBEDDED: latent if folded else latent + config.latent_scale * config.latent_shift, IMAGE.name: image}
+        folded = getattr(self._tokenizer.vae, "post_quant_conv", None) is not None
+        shift = a_channel(config.latent_scale, latent) * a_channel(config.latent_shift, latent)
+        return {EMBEDDED: latent if folded else latent + shift, IMAGE.name: image}
 
 
 def _flat(tensor: Tensor) -> NDArray[np.float32]:

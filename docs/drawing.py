@@ -21,11 +21,6 @@ class Row:
     captions: Sequence[str] = ()
 
 
-def count_tokens(count: int) -> str:
-    """Return the number in words that suit it."""
-    return f"{count} token{'s' * (count > 1)}"
-
-
 def draw_rows(rows: Sequence[Row], *, side: int, left: int, font_size: int) -> Image.Image:
     """Draw the rows one under the other: labels in the first ``left`` pixels, then images ``side`` pixels high."""
     tops = [0]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from drawing import Row, count_tokens, draw_rows
+from drawing import Row, draw_rows
 
 from coda_deploy import photographs
 from coda_deploy.evaluate.target import open_target
 from coda_runtime.images import fit
+from coda_runtime.io.counts import count
 
 PREFIX_SCALES = (1, 2, 3, 5, 7)
 
@@ -30,7 +31,7 @@ def main(out: str, *asked: str) -> None:
             if argument == asked[-1]:
                 first = [Row("photograph", originals), Row("continuous VAE", target.continuous(originals))]
                 lengths = [target.spec.prefix_lengths[scales - 1] for scales in PREFIX_SCALES]
-                growing = [Row(count_tokens(n), target.decode(ids[:, :n])) for n in lengths]
+                growing = [Row(count(n, "token"), target.decode(ids[:, :n])) for n in lengths]
     drawn = draw_rows([*first, *from_tokens, *growing], side=256, left=150, font_size=17)
     drawn.save(out, quality=92, optimize=True)
 

@@ -90,7 +90,7 @@ def golden_tokenizer(golden: Golden, tmp_path_factory: pytest.TempPathFactory) -
             out = folder / "tokenizer"
             done = subprocess.run([*coda, "--out", out], capture_output=True, text=True, check=False, env=env)
         told = [
-            f"{out}: mar_v16384, 680 tokens per image, 16384 codes",
+            f"{out}: mar_v16384, 680 tokens per image, 16,384 codes",
             f"to get exactly this again: {PUBLISHED}@{commit}",
         ]
         assert (done.returncode, done.stdout.splitlines()) == (0, told), done.stderr

@@ -17,6 +17,7 @@ from coda_runtime.format.graph_rules import check_model
 _MAKERS = {
     "coda_export.graphs.vae": (None, "_without_traces"),
     "coda_export.graphs.builder": ("GraphBuilder", "model"),
+    "coda_export.graphs.single": (None, "_finished"),
     "coda_export.int8.quantize": (None, "_tidy"),
 }
 """By module: what returns a finished graph, and the class that it is in."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,6 +66,35 @@ def _expands_a_home(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "expanduser" and ast.unparse(node.value) != "os.path"
 
 
+# What stands before the noun is text here, a list, or a number that cannot be one.
+_NO_COUNTS = (
+    "{bundle} tokens.npz", "{sorted(codes)}", "{title} engines", "{rate(", "in the scenario {scenario}",
+    "group_rows[:9]", "batches {sizes}", "{made.format} files", "{_about(", "keys and values", "length[:30]",
+)  # fmt: skip
+_COUNTED = re.compile(
+    r" (artifacts|batches|bits|bytes|calls|cells|channels|checkpoints|codes|columns|cores|devices|elements|engines"
+    r"|entries|files|graphs|images|inputs|items|keys|layers|measurements|nodes|numbers|operators|outputs|photographs"
+    r"|processes|profiles|records|requests|rows|scales|seconds|shards|steps|tensors|threads|tokens|values|workers)"
+    r"\b(?!/s)"
+)
+
+
+def _counts_a_noun(node: ast.AST) -> bool:
+    """`f"{n} images"`, which says "1 images" of one; a constant, as in `f"{MAX} bytes"`, is known to be more."""
+    if not isinstance(node, ast.JoinedStr):
+        return False
+    for value, after in itertools.pairwise(node.values):
+        if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+            continue
+        if _COUNTED.match(str(after.value)) is None:
+            continue
+        name = ast.unparse(value.value).split(".")[-1]
+        spec = "" if value.format_spec is None else ast.unparse(value.format_spec)
+        if not name.strip("_").isupper() and spec in ("", "f','"):
+            return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def trees() -> dict[str, list[ast.AST]]:
     """Every node of each file of the packages."""
@@ -100,6 +131,18 @@ def test_one_place(trees: dict[str, list[ast.AST]], wanted: Callable[[ast.AST], 
     assert found == ([] if place is None else [f"{RUNTIME}/{place}"])
 
 
+def test_counts_are_written_by_one_helper(trees: dict[str, list[ast.AST]]) -> None:
+    """`coda_runtime.io.counts.count`, which knows of one."""
+    found = {
+        ast.unparse(node)
+        for path, nodes in trees.items()
+        if not path.startswith("benchmarks")
+        for node in nodes
+        if _counts_a_noun(node)
+    }
+    assert [text for text in sorted(found) if not any(allowed in text for allowed in _NO_COUNTS)] == []
+
+
 def test_the_patterns_find_what_they_are_for() -> None:
     for wanted, code in (
         (_is_suffix_of_images, 'SUFFIXES = {".jpeg"}'),
@@ -109,5 +152,7 @@ def test_the_patterns_find_what_they_are_for() -> None:
         (_reads_a_varint, "value |= (byte & 0x7F) << shift"),
         (_expands_a_home, "Path(given).expanduser()"),
         (_reads_memory, "resource.getrusage(0).ru_maxrss"),
+        (_counts_a_noun, 'f"{len(names)} images: {out}"'),
+        (_counts_a_noun, 'f"{size:,} bytes"'),
     ):
         assert any(map(wanted, ast.walk(ast.parse(code)))), code

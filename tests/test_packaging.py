@@ -205,6 +205,11 @@ def test_constraints_pin_what_the_manifests_name() -> None:
     assert "torch==2.13.0" in lines
 
 
+def test_the_page_that_an_index_shows_has_no_links_into_the_checkout() -> None:
+    text = (ROOT / "runtime" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+
+
 def test_the_tables_of_extras_are_complete() -> None:
     pages = {"docs/installation.md": {**RUNTIME_EXTRAS, **DEPLOY_EXTRAS}, "runtime/README.md": RUNTIME_EXTRAS}
     for page, extras in pages.items():

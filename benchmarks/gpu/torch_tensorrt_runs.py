@@ -20,6 +20,7 @@ from benchmarks.gpu.case import Case
 from benchmarks.gpu.plan import Contender
 from benchmarks.gpu.torch_runs import exact_float32, from_host, no_grad
 from coda_deploy import CodaTokenizer
+from coda_deploy.tokenizer.model import a_channel
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
 from coda_runtime.errors import BackendError, one_line
 
@@ -108,8 +109,8 @@ class _Encoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float pixels [B, 3, H, W] to the latent, as ``CodaTokenizer.encode_latent``."""
-        mode: Tensor = self.vae.encode(pixels).latent_dist.mode()
-        return self._config.latent_scale * (mode - self._config.latent_shift)
+        mode = self._config.family.encode(self.vae, pixels)
+        return a_channel(self._config.latent_scale, mode) * (mode - a_channel(self._config.latent_shift, mode))
 
 
 class _Decoder(nn.Module):
@@ -119,8 +120,8 @@ class _Decoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """The latent to float pixels [B, 3, H, W], as ``CodaTokenizer.decode_latent``."""
-        found: Tensor = self.vae.decode(latent / self._config.latent_scale + self._config.latent_shift).sample
-        return found
+        scale, shift = (a_channel(v, latent) for v in (self._config.latent_scale, self._config.latent_shift))
+        return self._config.family.decode(self.vae, latent / scale + shift)
 
 
 def _library(device: torch.device) -> Any:

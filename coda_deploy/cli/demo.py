@@ -12,6 +12,7 @@ import click
 
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress
+from coda_runtime.io.counts import count
 
 
 def typed_coda() -> str:
@@ -66,8 +67,9 @@ def command(out: Path, as_json: bool) -> None:
         return
     spec = results.manifest.spec
     click.echo(
-        f"{len(results.names)} photographs -> {spec.num_tokens} tokens of {results.bits_per_token} bits each "
-        f"({results.bytes_per_image:,} bytes) -> back at {metrics['psnr']:.1f} dB"
+        f"{count(len(results.names), 'photograph')} -> {count(spec.num_tokens, 'token')} of "
+        f"{count(results.bits_per_token, 'bit')} each ({count(results.bytes_per_image, 'byte')}) -> back at "
+        f"{metrics['psnr']:.1f} dB"
     )
     click.echo(f"done in {time.perf_counter() - begun:.0f} s")
     click.echo(f"report: {out / 'report.html'}")

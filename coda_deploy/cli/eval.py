@@ -13,8 +13,8 @@ import click
 
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.cli.base import command as coda_command
-from coda_runtime.cli.base import json_option, print_json, progress, table, warn
-from coda_runtime.cli.options import force_option, load_options, skip_bad_option
+from coda_runtime.cli.base import footnote, json_option, print_json, progress, table, warn
+from coda_runtime.cli.options import folders, force_option, load_options, skip_bad_option
 from coda_runtime.cli.sources import keep_file
 from coda_runtime.errors import InputError
 from coda_runtime.io.atomic_files import staged_file
@@ -47,8 +47,13 @@ def output(path: Path | None, option: str, *, force: bool) -> Iterator[Path | No
     "coda eval tokenizer/ --data imagenet/val --rfid --lpips --batch 32 --workers 8 --json\n"
     "coda eval official:flux_v65536 --data imagenet/val --rfid",
 )
-@click.argument("target", metavar="TOKENIZER_OR_BUNDLE")
-@click.option("--data", required=True, help="Folder of images, .tar shards, a .npy array, or hf:owner/name@split.")
+@click.argument("target", metavar="TOKENIZER_OR_BUNDLE", shell_complete=folders)
+@click.option(
+    "--data",
+    required=True,
+    shell_complete=folders,
+    help="Folder of images, .tar shards, a .npy array, or hf:owner/name@split.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Use only this many images, evenly spread over the data.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images per batch.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that read images.")
@@ -57,13 +62,18 @@ def output(path: Path | None, option: str, *, force: bool) -> Iterator[Path | No
 @click.option("--lpips-alex", is_flag=True, help="LPIPS over AlexNet; weights as for --lpips.")
 @click.option("--dists", is_flag=True, help="DISTS; `coda weights dists` fetches its weights.")
 @click.option("--ssimulacra2", is_flag=True, help="SSIMULACRA 2; 0.1 to 0.2 s per image.")
-@click.option("--rfid", is_flag=True, help="rFID; needs Inception's weights.")
+@click.option("--rfid", is_flag=True, help="Fréchet distance to the originals, rFID; needs Inception's weights.")
 @click.option(
     "--lpips-weights", type=click.Path(path_type=Path), help="VGG-16 weights; implies --lpips unless --dists is given."
 )
 @click.option("--lpips-alex-weights", type=click.Path(path_type=Path), help="AlexNet weights; implies --lpips-alex.")
 @click.option("--inception-weights", type=click.Path(path_type=Path), help="Inception weights; implies --rfid.")
-@click.option("--against", metavar="OTHER", help="Another tokenizer or bundle to compare tokens and metrics with.")
+@click.option(
+    "--against",
+    metavar="OTHER",
+    shell_complete=folders,
+    help="Another tokenizer or bundle to compare tokens and metrics with.",
+)
 @click.option(
     "--skip", type=click.Choice(SKIPPABLE), multiple=True, help="Skip a metric that is on by default; repeatable."
 )
@@ -161,13 +171,23 @@ def _evaluate(
 
 
 def _print(found: Evaluation) -> None:
-    from coda_deploy.evaluate.rows import notes, quality_columns, quality_rows, scale_columns, scale_rows, summary
+    from coda_deploy.evaluate.rows import (
+        AGREEMENT_NOTE,
+        notes,
+        quality_columns,
+        quality_rows,
+        scale_columns,
+        scale_rows,
+        summary,
+    )
 
     click.echo(f"{found.about.path}: {summary(found)}")
     click.echo()
     table(quality_rows(found), columns=quality_columns(found))
     click.echo()
     table(scale_rows(found), columns=scale_columns(found))
+    if found.against:
+        footnote(AGREEMENT_NOTE)
     click.echo()
     click.echo(f"{found.bits_per_pixel:.4f} bits per pixel")
     for note in notes(found):

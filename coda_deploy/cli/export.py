@@ -6,52 +6,33 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from coda_deploy.cli.sizes import size_options
 from coda_runtime.backends.tensorrt.library import LIBRARIES
-from coda_runtime.build.bundle import EngineRequest
-from coda_runtime.build.options import BuildOptions, parse_batches, parse_targets
 from coda_runtime.cli.base import command as coda_command
-from coda_runtime.cli.base import json_option, print_json, progress, table, warn
+from coda_runtime.cli.base import footnote, json_option, print_json, progress, table, warn
 from coda_runtime.cli.engine_options import BATCH_HELP, tell_memory
+from coda_runtime.cli.options import folders
 from coda_runtime.cli.sources import warn_of_omitted
 from coda_runtime.cli.triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
-from coda_runtime.codes.metrics import percent
 from coda_runtime.errors import InputError
-from coda_runtime.format.bundle import Bundle
-from coda_runtime.format.manifest import Manifest
-from coda_runtime.format.parity import NotMeasured, ParityRecord, parity_records, unmeasured
 from coda_runtime.format.precision import FP32, PRECISIONS, Threshold, precision_of
 from coda_runtime.format.sizes import Scales, Size
-from coda_runtime.parity.rows import agreement_text, loss_text, psnr_text
+
+if TYPE_CHECKING:
+    from coda_runtime.build.bundle import EngineRequest
 
 PTX = "ptx"
 
 
-def parity_rows(manifest: Manifest) -> list[list[str]]:
-    """Return a row per artifact and backend: file, where it ran, token agreement, PSNR to the tokenizer's images, loss.
-
-    The loss is what a picture loses of its PSNR there and back, where a precision is judged by it.
-    """
-    rows = []
-    for artifact in manifest.artifacts:
-        for where, record in parity_records(artifact.parity).items():
-            rows.append([artifact.file, where, *_cells(record)])
-    return rows
-
-
-def _cells(record: ParityRecord) -> list[str]:
-    if isinstance(record, NotMeasured):
-        return ["not run", "not run", ""]
-    if record.has_psnr:
-        return ["", psnr_text(record), loss_text(record)]
-    return [f"{agreement_text(record)} ({percent(record.numbers['agreement'])} free-running)", "", ""]
-
-
 def _requests(engines: Sequence[str], target: str | None, batches: Sequence[str]) -> list[EngineRequest]:
     """Return what the options ask to build. Raises InputError for an option that would do nothing."""
+    from coda_runtime.build.bundle import EngineRequest
+    from coda_runtime.build.options import BuildOptions, parse_batches, parse_targets
+
     libraries = list(dict.fromkeys(name for name in engines if name != PTX))
     for option, is_given in (("--target", target is not None), ("--batch", bool(batches))):
         if is_given and not libraries:
@@ -90,12 +71,13 @@ def _target(out: Path | None, into: Path | None, force: bool) -> Path:
 coda export tokenizer/ --out bundle/ --precision fp32,bf16
 coda export tokenizer/ --out bundle/ --precision fp32,int8 --calibration photographs/
 coda export tokenizer/ --into bundle/ --precision fp16
+coda export tokenizer/ --out bundle/ --single-graph
 coda export tokenizer/ --out bundle/ --engine tensorrt-rtx --target sm89,sm120 --batch 1,1,1 --batch 8,16,32
 coda export tokenizer/ --out bundle/ --image-size 192x320
 coda export tokenizer/ --out bundle/ --triton models/
 coda export official:flux_v65536 --out bundle/"""
 )
-@click.argument("tokenizer")
+@click.argument("tokenizer", shell_complete=folders)
 @click.option("--out", type=click.Path(path_type=Path), help="Bundle folder to write.")
 @click.option(
     "--into",
@@ -109,7 +91,7 @@ coda export official:flux_v65536 --out bundle/"""
     "--precision",
     default=FP32,
     show_default=True,
-    help=f"{', '.join(PRECISIONS)}, or several, comma-separated; the first is the default.",
+    help=f"Precisions, separated by commas: {', '.join(PRECISIONS)}; the first is the default.",
 )
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Minimum share of equal tokens, 0 to 1.")
 @click.option("--min-psnr", type=float, help="Minimum PSNR in dB between the bundle's and the tokenizer's images.")
@@ -139,6 +121,11 @@ coda export official:flux_v65536 --out bundle/"""
 )
 @click.option("--target", help="GPUs to build for, e.g. sm89,sm120. tensorrt-rtx only; tensorrt takes the local GPU.")
 @click.option("--batch", "batches", multiple=True, metavar="MIN,OPT,MAX", help=f"{BATCH_HELP}  [default: 1,4,8]")
+@click.option(
+    "--single-graph",
+    is_flag=True,
+    help="Add encode.PRECISION.onnx, from image to ids in one file, for programs outside Python.",
+)
 @triton_options
 @json_option
 def command(
@@ -157,6 +144,7 @@ def command(
     engines: tuple[str, ...],
     target: str | None,
     batches: tuple[str, ...],
+    single_graph: bool,
     triton: TritonRequest | None,
     as_json: bool,
 ) -> None:
@@ -178,6 +166,9 @@ def command(
     from coda_deploy.export import export_tokenizer, extend_bundle
     from coda_export import DEFAULT_THRESHOLDS
     from coda_export.bundle import check_precisions
+    from coda_runtime.format.bundle import Bundle
+    from coda_runtime.format.parity import unmeasured
+    from coda_runtime.parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows
 
     target_folder = _target(out, into, force)
     if into is not None and (image_size, schedule) != (None, None):
@@ -203,6 +194,7 @@ def command(
         + 2 * sum(precision_of(name).is_integer for name in precisions)
         + (5 if into is None else 1)
         + (PTX in engines)
+        + 2 * len(precisions) * single_graph
         + len(requests) * 2 * (2 * len(precisions) + 1)
     )
     with progress("exporting", total=steps) as bar:
@@ -223,6 +215,7 @@ def command(
                 precisions=precisions,
                 engines=requests,
                 kernels=PTX in engines,
+                single_graph=single_graph,
                 thresholds=thresholds,
                 images=parity_images,
                 calibration=calibration,
@@ -232,7 +225,11 @@ def command(
     if as_json:
         print_json(manifest.to_json())
         return
-    table(parity_rows(manifest), columns=["file", "ran on", "token agreement", "PSNR", "lost"])
+    table(
+        [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)],
+        columns=PARITY_COLUMNS,
+    )
+    footnote(AGREEMENT_LEGEND)
     skipped: dict[str, list[str]] = {}
     for artifact in manifest.artifacts:
         for _, reason in unmeasured(artifact.parity):

@@ -10,7 +10,9 @@ import click
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json
+from coda_runtime.cli.options import folders
 from coda_runtime.errors import OutputError
+from coda_runtime.io.counts import count
 
 
 @coda_command(
@@ -20,7 +22,7 @@ from coda_runtime.errors import OutputError
     "coda import-official coda-flux/ --variant flux_v65536 --out tokenizer/\n"
     "coda import-official someone/CODA@v1 --variant mar_v16384 --out tokenizer/",
 )
-@click.argument("source", required=False, metavar="[FOLDER|ORG/NAME]")
+@click.argument("source", required=False, metavar="[FOLDER|ORG/NAME]", shell_complete=folders)
 @click.option("--variant", type=click.Choice(list(VARIANTS)), required=True, help="Published tokenizer to import.")
 @click.option("--revision", help="Branch, tag or commit hash of the repository.  [default: main]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Tokenizer folder to write.")
@@ -46,7 +48,10 @@ def command(source: str | None, variant: str, revision: str | None, out: Path, f
         sizes = {"num_tokens": tokenizer.spec.num_tokens, "vocab_size": tokenizer.spec.vocab_size}
         print_json({"out": str(out), "variant": variant, **sizes, "checkpoint": tokenizer.checkpoint})
         return
-    click.echo(f"{out}: {variant}, {tokenizer.spec.num_tokens} tokens per image, {tokenizer.spec.vocab_size} codes")
+    click.echo(
+        f"{out}: {variant}, {count(tokenizer.spec.num_tokens, 'token')} per image, "
+        f"{count(tokenizer.spec.vocab_size, 'code')}"
+    )
     _print_commit(tokenizer.checkpoint or {})
 
 

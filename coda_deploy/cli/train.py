@@ -10,7 +10,9 @@ from coda_deploy.cli.sizes import size_options
 from coda_deploy.cli.training import carry_out, given, settings, training_options
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, progress
+from coda_runtime.cli.options import folders
 from coda_runtime.format.sizes import Scales, Size, plain
+from coda_runtime.io.counts import count
 
 # Latents that --latent-warmup caches where the configuration names no number.
 WARMUP_IMAGES = 2048
@@ -26,10 +28,18 @@ WARMUP_IMAGES = 2048
         "torchrun --nproc-per-node 8 --no-python coda train --config flux_v65536 --data imagenet/train --out tokenizer/"
     )
 )
-@click.option("--config", "config_name", required=True, help="mar_v16384, flux_v65536, sample, or a TOML file.")
+@click.option(
+    "--config", "config_name", required=True, help="Configuration: mar_v16384, flux_v65536, sample, or a TOML file."
+)
 @training_options("Tokenizer folder")
-@click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
-@click.option("--init", help="A tokenizer to start from instead, its weights kept: a folder or a hub id.")
+@click.option(
+    "--vae", shell_complete=folders, help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors."
+)
+@click.option(
+    "--init",
+    shell_complete=folders,
+    help="A tokenizer to start from instead, its weights kept: a folder or a hub id.",
+)
 @size_options
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="First train the quantizer on latents.")
 @json_option
@@ -76,7 +86,7 @@ def command(
         folder,
         as_json=as_json,
         summary=lambda metrics: (
-            f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images, "
+            f"{count(round(metrics['step']), 'step')}, {metrics['psnr']:.2f} dB on training images, "
             f"{percent(metrics.get('utilization', 0.0), 1)} of the codes in use"
         ),
         following=f"next:  coda eval {folder} --data IMAGES\n       coda export {folder} --out bundle/",

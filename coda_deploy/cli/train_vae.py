@@ -9,6 +9,8 @@ import click
 from coda_deploy.cli.training import carry_out, given, settings, training_options
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, progress
+from coda_runtime.cli.options import folders
+from coda_runtime.io.counts import count
 
 
 @coda_command(
@@ -21,8 +23,18 @@ from coda_runtime.cli.base import json_option, progress
         "coda train-vae --show-config > my.toml"
     ),
 )
-@click.option("--config", "config_name", default="photos", show_default=True, help="photos, sample, or a TOML file.")
-@click.option("--vae", help="A VAE to start from, with the configuration's architecture: a folder or hub id.")
+@click.option(
+    "--config",
+    "config_name",
+    default="photos",
+    show_default=True,
+    help="Configuration: photos, sample, or a TOML file.",
+)
+@click.option(
+    "--vae",
+    shell_complete=folders,
+    help="A VAE to start from, with the configuration's architecture: a folder or hub id.",
+)
 @training_options("VAE folder, as diffusers has it,")
 @json_option
 def command(
@@ -57,6 +69,6 @@ def command(
         lambda: train_vae(config, images, folder, vae=vae, resume=resume, skip_bad=skip_bad),
         folder,
         as_json=as_json,
-        summary=lambda metrics: f"{metrics['step']:.0f} steps, {metrics['psnr']:.2f} dB on training images",
+        summary=lambda metrics: f"{count(round(metrics['step']), 'step')}, {metrics['psnr']:.2f} dB on training images",
         following=f"next:  coda train --config CONFIG --vae {folder} --data {images} --out tokenizer/",
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from coda_runtime.cli.base import print_json
-from coda_runtime.cli.options import load_option_help, skip_bad_option
+from coda_runtime.cli.options import folders, load_option_help, skip_bad_option
 from coda_runtime.format.color import COLORS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,7 +20,9 @@ Metrics = dict[str, float]
 def training_options(result: str) -> Callable[[F], F]:
     """Decorate with --data, --out (which is to hold a ``result``), --resume, --set and --show-config."""
     options = (
-        click.option("--data", help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy."),
+        click.option(
+            "--data", shell_complete=folders, help="Image folder, WebDataset shards, hf:owner/name[@split], or .npy."
+        ),
         click.option("--out", type=click.Path(path_type=Path), help=f"{result} to write."),
         click.option("--resume", is_flag=True, help="Resume the run in --out, or start one if there is none."),
         click.option(

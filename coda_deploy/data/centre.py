@@ -17,6 +17,7 @@ from coda_deploy.data.workers import stream
 from coda_deploy.errors import DataError
 from coda_runtime.format.sizes import Size, shape_of
 from coda_runtime.images import differs, fit
+from coda_runtime.io.counts import count
 
 
 @dataclass(frozen=True)
@@ -122,5 +123,6 @@ def _regroup(centres: _Centres, workers: int) -> Generator[EvalBatch, None, None
         raise DataError("the source holds no images; expected at least one")
     else:
         raise DataError(
-            f"none of {centres.count} images can be read; the first, {first_skipped.name}: {first_skipped.reason}"
+            f"none of {count(centres.count, 'image')} can be read; the first, {first_skipped.name}: "
+            f"{first_skipped.reason}"
         )

@@ -19,6 +19,7 @@ from coda_deploy.errors import DataError
 from coda_runtime.errors import InputError
 from coda_runtime.format.sizes import shape_of
 from coda_runtime.images import differs
+from coda_runtime.io.counts import count
 
 _Cut = tuple[npt.NDArray[np.uint8], bool]  # the pixels, and whether a colour profile was ignored
 
@@ -156,7 +157,7 @@ class _Batches(Dataset[TrainBatch | DataError]):
         first = self._cut(wanted, position)
         if not isinstance(first, Skipped):  # it can be read again: a disk that was away is back
             return wanted, first
-        raise DataError(f"{tries} images in a row cannot be used; the first, {first.name}: {first.reason}")
+        raise DataError(f"{count(tries, 'image')} in a row cannot be used; the first, {first.name}: {first.reason}")
 
     def _cut(self, index: int, position: int) -> _Cut | Skipped:
         # A new generator for each try, so that a crop depends on nothing that was tried before.
@@ -188,6 +189,6 @@ def _probe(source: ImageSource, crop: Crop) -> None:
             return
         failures.append(found)
     raise DataError(
-        f"none of {len(tried)} images tried, of {total}, can be used; the first, {failures[0].name}: "
+        f"none of {count(len(tried), 'image')} tried, of {total}, can be used; the first, {failures[0].name}: "
         f"{failures[0].reason}"
     )

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from coda_deploy.errors import DataError
 from coda_runtime.errors import one_line
+from coda_runtime.io.counts import count
 
 T = TypeVar("T")
 
@@ -61,8 +62,9 @@ def stream(
                 if not str(error).startswith("DataLoader worker (pid"):
                     raise
                 raise DataError(
-                    f"one of {workers} processes that read images died ({one_line(error, line=0)}); if "
-                    "memory ran out, use fewer workers, and in a container give it a larger /dev/shm"
+                    f"one of {count(workers, 'process', 'processes')} that read images died "
+                    f"({one_line(error, line=0)}); if memory ran out, use fewer workers, and in a container give it a "
+                    "larger /dev/shm"
                 ) from error
             yield _checked(item)
     finally:

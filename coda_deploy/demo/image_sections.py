@@ -10,11 +10,12 @@ import numpy as np
 from coda_deploy.demo.codes import Palette
 from coda_deploy.demo.results import DemoResults
 from coda_runtime.format.sizes import shape_text
+from coda_runtime.io.counts import count
 from coda_runtime.report.charts import Axis, Line, line_chart
 from coda_runtime.report.document import keys
 from coda_runtime.report.images import picture
 from coda_runtime.report.markup import Markup, el, join, table
-from coda_runtime.report.words import count, decibel
+from coda_runtime.report.words import decibel
 
 # Of the shipped photographs, one of a person and one of a landscape.
 FEATURED = ("astronaut", "mountains")

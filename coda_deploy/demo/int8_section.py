@@ -12,9 +12,10 @@ from coda_deploy.demo.results import LOWER, DemoResults, Int8, NoInt8
 from coda_deploy.demo.timing import PrecisionTiming
 from coda_runtime.format.parts import DECODER, ENCODER
 from coda_runtime.format.precision import FP32
+from coda_runtime.io.counts import count
 from coda_runtime.report.document import tile
 from coda_runtime.report.markup import Markup, el, table
-from coda_runtime.report.words import count, decibel, milliseconds, share, times
+from coda_runtime.report.words import decibel, milliseconds, share, times
 
 
 def in_int8(found: DemoResults) -> Markup:

@@ -15,10 +15,11 @@ from coda_runtime.format.manifest import Artifact
 from coda_runtime.format.parity import Measured, NotMeasured, ParityRecord
 from coda_runtime.format.precision import FP32
 from coda_runtime.format.sizes import shape_text, size_text
+from coda_runtime.io.counts import count
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart
 from coda_runtime.report.document import keys
-from coda_runtime.report.markup import Markup, el, join, table
-from coda_runtime.report.words import count, decibel, milliseconds, share, times
+from coda_runtime.report.markup import Markup, el, table
+from coda_runtime.report.words import decibel, milliseconds, share, times
 
 
 def codebook_use(found: DemoResults) -> Markup:
@@ -30,7 +31,7 @@ def codebook_use(found: DemoResults) -> Markup:
         el("h2", "Use of the codebook"),
         el(
             "p",
-            f"Over {over} = {use.tokens:,} tokens, {use.distinct:,} of {use.vocab_size:,} codes occur "
+            f"Over {over} = {count(use.tokens, 'token')}, {use.distinct:,} of {count(use.vocab_size, 'code')} occur "
             f"({percent(use.utilization, 1)}), with a perplexity of {use.perplexity:,.0f}: as many equally frequent "
             f"codes would be as hard to guess. So few tokens cannot show every code: {use.tokens:,} even draws would "
             f"be expected to touch {percent(use.even_utilization, 1)}. The model card beside the tokenizer gives the "
@@ -84,7 +85,8 @@ def _rank_chart(use: Usage) -> Markup:
         [Line("codes by frequency", points, "area")],
         Axis("codes, by frequency", zero=True),
         Axis("times seen", zero=True),
-        f"Falling curve of how often each of {use.distinct:,} codes occurs, from {top} times down to once",
+        f"Falling curve of how often each of {count(use.distinct, 'code')} occurs, from {count(top, 'time')} down to "
+        "once",
     )
 
 
@@ -190,7 +192,7 @@ def timings(found: DemoResults) -> Markup:
             "Other work on the machine changes all of these.",
         ),
         el("div", cards, class_="pairs"),
-        el("dl", [join(el("dt", name), el("dd", text)) for name, text in found.machine.items()], class_="facts"),
+        el("p", f"Threads: {found.machine['threads']}.") if "threads" in found.machine else "",
     )
 
 

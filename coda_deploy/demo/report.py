@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,14 @@ from coda_deploy.demo.results import DemoResults
 from coda_runtime.format.parts import ENCODER
 from coda_runtime.format.precision import FP32
 from coda_runtime.format.sizes import count_of, shape_text
+from coda_runtime.io.counts import count
+from coda_runtime.report import made_with
 from coda_runtime.report.document import document, tile
 from coda_runtime.report.markup import Markup, el, join
-from coda_runtime.report.words import count, decibel, share
+from coda_runtime.report.words import decibel, share
+
+PACKAGES = ("coda-runtime", "coda-deploy", "torch", "diffusers", "onnx", "onnxruntime", "openvino", "numpy")
+"""What the footer gives the versions of."""
 
 
 def render(found: DemoResults, *, out: Path, coda: str = "coda") -> str:
@@ -43,16 +49,16 @@ def headline(found: DemoResults) -> Markup:
         el("h1", f"{photos} became {count(spec.num_tokens, 'token')} each, and came back"),
         el(
             "p",
-            f"A tokenizer trained in PyTorch was exported to ONNX and run by coda-runtime, which needs no PyTorch. "
-            f"Every image of {shape_text(spec.image_size, ' × ')} pixels ({raw:,} bytes) became "
-            f"{count(spec.num_tokens, 'token')} of {found.bits_per_token} bits: {found.bytes_per_image:,} bytes, "
-            f"{raw / found.bytes_per_image:.0f} times fewer.",
+            "A tokenizer trained in PyTorch was exported to ONNX and run by coda-runtime, which needs no PyTorch. "
+            f"Every image of {shape_text(spec.image_size, ' × ')} pixels ({count(raw, 'byte')}) became "
+            f"{count(spec.num_tokens, 'token')} of {count(found.bits_per_token, 'bit')}: "
+            f"{count(found.bytes_per_image, 'byte')}, {raw / found.bytes_per_image:.0f} times fewer.",
             class_="lead",
         ),
         el(
             "dl",
             tile("Tokens per image", f"{spec.num_tokens:,}", f"in {count(len(spec.scales), 'scale')}, coarse to fine"),
-            tile("Codebook", f"{spec.vocab_size:,}", f"codes of {spec.latent_channels} numbers"),
+            tile("Codebook", f"{spec.vocab_size:,}", f"codes of {count(spec.latent_channels, 'number')}"),
             tile("Bits per pixel", f"{found.bits_per_pixel:.2f}", "24 before"),
             tile("Mean PSNR", _mean(found, found.reconstructions), "tokens against originals"),
             tile("Without quantizer", _mean(found, found.continuous), "PSNR of the continuous VAE"),
@@ -105,15 +111,16 @@ def next_steps(out: Path, coda: str) -> Markup:
 
 
 def footer(found: DemoResults) -> Markup:
-    """Say which tokenizer this was, and whose photographs."""
+    """Say what this was made with, which tokenizer it was, and whose photographs."""
     spec, source = found.manifest.spec, found.manifest.provenance.get("source", {})
     digest = str(source.get("sha256", ""))[:12]
-    return el(
-        "footer",
+    facts = made_with.facts_of_now(["coda", *sys.argv[1:]], PACKAGES)
+    return made_with.footer(
+        {**facts, "Tokenizer": f"{spec.variant}, weights {digest}"},
         el(
             "p",
-            f"Tokenizer “{spec.variant}”, weights {digest}. Photographs: NASA, SpaceX, Stéfan van der Walt, Rachel "
-            "Michetti, Clemens Engelhardt (public domain and CC0), Aitzol Berasategi (dogs, mountains, sunset: "
-            "CC BY 4.0); details in coda_deploy/photographs/LICENSES.md.",
+            "Photographs: NASA, SpaceX, Stéfan van der Walt, Rachel Michetti, Clemens Engelhardt (public domain and "
+            "CC0), Aitzol Berasategi (dogs, mountains, sunset: CC BY 4.0); details in "
+            "coda_deploy/photographs/LICENSES.md.",
         ),
     )

@@ -32,6 +32,7 @@ from coda_runtime.format.manifest import Manifest
 from coda_runtime.format.precision import FP32
 from coda_runtime.images import fit
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.counts import count
 from coda_runtime.parity import ParityError
 
 Progress = Callable[[str], None]
@@ -172,7 +173,7 @@ def _machine(threads: Sequence[int]) -> dict[str, str]:
     found = diagnose()
     cpu, ort = found["cpu"], found["onnxruntime"] or {}
     return {
-        "CPU": f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores",
+        "CPU": f"{cpu['model'] or cpu['machine']}, {count(cpu['cores'], 'core')}",
         "threads": f"{', '.join(map(str, threads))} in PyTorch; in onnxruntime its own choice, one a physical core",
         "system": platform.system(),
         "Python": platform.python_version(),

@@ -19,6 +19,7 @@ from coda_deploy.evaluate.usage import Agreement, CodeCounts, perplexity, utiliz
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.format.color import STORED
 from coda_runtime.images import IgnoredProfiles
+from coda_runtime.io.counts import count
 
 # The literature's rFID is over the images of ImageNet's validation set; the covariances of fewer images than there are
 # features are singular.
@@ -179,11 +180,11 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _warnings(count: int) -> list[str]:
-    if count >= USUAL:
+def _warnings(images: int) -> list[str]:
+    if images >= USUAL:
         return []
-    rank = f", and from fewer than {FULL_RANK:,} the covariances are singular" if count < FULL_RANK else ""
+    rank = f", and from fewer than {FULL_RANK:,} the covariances are singular" if images < FULL_RANK else ""
     return [
-        f"rFID over {count:,} images is biased upwards{rank}: it is not comparable with the literature's, which are "
-        f"over {USUAL:,}"
+        f"rFID over {count(images, 'image')} is biased upwards{rank}: it is not comparable with the literature's, "
+        f"which are over {USUAL:,}"
     ]

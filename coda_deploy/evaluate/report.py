@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from coda_deploy.evaluate.extremes import Shown
 from coda_deploy.evaluate.metrics import METRICS
 from coda_deploy.evaluate.result import Evaluation
 from coda_deploy.evaluate.rows import (
+    AGREEMENT_NOTE,
     notes,
     quality_columns,
     quality_rows,
@@ -23,15 +25,21 @@ from coda_deploy.evaluate.rows import (
 from coda_runtime.codes.metrics import psnr_per_image
 from coda_runtime.format.sizes import shape_text, size_text
 from coda_runtime.format.spec import Spec
+from coda_runtime.io.counts import count
+from coda_runtime.report import made_with
 from coda_runtime.report.charts import Axis, Line, bar_chart, line_chart, nice_ticks
 from coda_runtime.report.document import document, keys, tile
 from coda_runtime.report.images import picture
 from coda_runtime.report.markup import Markup, el, join, table
-from coda_runtime.report.words import count, decibel, share
+from coda_runtime.report.words import decibel, share
 
+PACKAGES = (
+    "coda-runtime", "coda-deploy", "torch", "onnxruntime", "openvino", "numpy", "Pillow", "lpips", "torch-fidelity",
+)  # fmt: skip
+"""What the footer gives the versions of."""
 AMPLIFIED = 4
 MAX_BINS = 24
-_LABELS = {metric.key: metric.name for metric in METRICS} | {"token_agreement": "equal tokens"}
+_LABELS = {metric.key: metric.name for metric in METRICS} | {"token_agreement": "equal tokens, free-running"}
 
 
 def render(found: Evaluation) -> str:
@@ -56,9 +64,15 @@ def headline(found: Evaluation) -> Markup:
         tile("PSNR", decibel(tokens.psnr), f"{decibel(continuous)} without quantizer" if continuous else "mean"),
         *([tile("SSIM", f"{tokens.ssim:.3f}", "1 is identical")] if tokens.ssim is not None else []),
         *([tile("LPIPS", f"{tokens.lpips:.3f}", "0 is identical")] if tokens.lpips is not None else []),
-        *([tile("rFID", f"{tokens.rfid:.2f}", f"over {found.num_images:,} images")] if tokens.rfid is not None else []),
+        *(
+            [tile("rFID", f"{tokens.rfid:.2f}", f"over {count(found.num_images, 'image')}")]
+            if tokens.rfid is not None
+            else []
+        ),
         tile("Codes seen", share(found.codebook_utilization), f"perplexity {found.codebook_perplexity:,.0f}"),
-        tile("Bits per pixel", f"{found.bits_per_pixel:.3f}", f"{spec.num_tokens:,} tokens of {spec.vocab_size:,}"),
+        tile(
+            "Bits per pixel", f"{found.bits_per_pixel:.3f}", f"{count(spec.num_tokens, 'token')} of {spec.vocab_size:,}"
+        ),
     ]
     lead = f"A {summary(found)}, from {found.data or 'memory'}."
     if found.against is not None:
@@ -153,13 +167,19 @@ def codebook(found: Evaluation) -> Markup:
         el("h2", "Use of the codebook"),
         el(
             "p",
-            f"Of {found.spec.vocab_size:,} codes, over {count(found.num_tokens, 'token')}. A scale cannot show more "
-            "codes than it has tokens, so the share seen grows with the number of images. Perplexity is the number of "
-            "equally frequent codes that would be as hard to guess.",
+            f"Of {count(found.spec.vocab_size, 'code')}, over {count(found.num_tokens, 'token')}. A scale cannot show "
+            "more codes than it has tokens, so the share seen grows with the number of images. Perplexity is the "
+            "number of equally frequent codes that would be as hard to guess.",
         ),
         el(
             "div",
-            el("div", el("h3", "Scale by scale"), table(scale_columns(found), scale_rows(found)), class_="card"),
+            el(
+                "div",
+                el("h3", "Scale by scale"),
+                table(scale_columns(found), scale_rows(found)),
+                el("p", f"{AGREEMENT_NOTE}.", class_="keys below") if found.against else "",
+                class_="card",
+            ),
             el(
                 "div",
                 el("h3", "Codes seen in each scale"),
@@ -218,7 +238,7 @@ def _fitted(spec: Spec) -> str:
 
 
 def footer(found: Evaluation) -> Markup:
-    """Say what ran where."""
+    """Say what ran where, and what this was made with."""
     about, spec = found.about, found.spec
     facts = {
         "Evaluated": f"{about.kind} “{spec.variant}”, {about.path}",
@@ -229,6 +249,4 @@ def footer(found: Evaluation) -> Markup:
         facts["Compared with"] = f"{found.against.path}: {found.against.kind} on {found.against.backend}"
     if found.network_device is not None:
         facts["Networks that compare on"] = found.network_device
-    return el(
-        "footer", el("dl", [join(el("dt", name), el("dd", text)) for name, text in facts.items()], class_="facts")
-    )
+    return made_with.footer({**facts, **made_with.facts_of_now(["coda", *sys.argv[1:]], PACKAGES)})

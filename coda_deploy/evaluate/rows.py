@@ -6,7 +6,8 @@ from coda_deploy.evaluate.metrics import METRICS, Metric
 from coda_deploy.evaluate.result import Evaluation, Quality
 from coda_deploy.evaluate.similarity import SCALES
 from coda_runtime.format.sizes import shape_text
-from coda_runtime.report.words import count, share
+from coda_runtime.io.counts import count
+from coda_runtime.report.words import share
 
 
 def quality_columns(found: Evaluation) -> list[str]:
@@ -49,7 +50,7 @@ def _cell(metric: Metric, side: Quality) -> str:
 
 def scale_columns(found: Evaluation) -> list[str]:
     """Return the headings of `scale_rows`."""
-    agreement = ["equal tokens"] if found.against else []
+    agreement = ["equal, free-running"] if found.against else []
     return ["scale", "tokens", "codes seen", "perplexity", *agreement]
 
 
@@ -62,6 +63,13 @@ def scale_rows(found: Evaluation) -> list[list[str]]:
     ]
     used = [share(found.codebook_utilization), f"{found.codebook_perplexity:,.1f}"]
     return [*rows, ["all", f"{found.num_tokens:,}", *used, *([share(found.token_agreement)] if found.against else [])]]
+
+
+AGREEMENT_NOTE = (
+    "equal, free-running: the share of tokens that are the other's, where a near tie changes the scales after it too; "
+    "step agreement, which counts it once, is what coda verify --tokenizer measures"
+)
+"""What a reader of equal tokens has to know."""
 
 
 def summary(found: Evaluation) -> str:

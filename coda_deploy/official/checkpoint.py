@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from coda_deploy.errors import ConfigError, WeightsError
-from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_official, official_key
+from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_ldm, official_key
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_deploy.tokenizer.source import Weights
 from coda_deploy.tokenizer.storage import check_weights, read_state, to_bytes
@@ -52,7 +52,7 @@ class Checkpoint:
         names = {key: official_key(key, ldm=self._variant.startswith("mar")) for key in expected}
         wanted: dict[str, dict[str, Tensor]] = {file: {} for file in FILES}
         for key, (file, name) in names.items():
-            wanted[file][name] = as_official(name, expected[key])
+            wanted[file][name] = as_ldm(name, expected[key])
         found_files, fetched = self._find(_choices(self._variant, wanted))
         tensors: dict[str, Tensor] = {}
         digests: dict[str, str] = {}

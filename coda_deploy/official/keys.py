@@ -1,4 +1,4 @@
-"""Names of this project's tensors -> names in the official checkpoints.
+"""Names of this project's tensors -> names in the official checkpoints, and in LDM autoencoders.
 
 FLUX's VAE is a diffusers ``AutoencoderKL`` there too; MAR's is an LDM autoencoder, whose decoder counts its levels
 from the other end and whose attention is made of 1x1 convolutions. Both name LoRA's convolutions after diffusers'
@@ -21,6 +21,7 @@ _LDM_RULES: tuple[tuple[str, str], ...] = (
     (r"^encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\.", r"encoder.down.\1.block.\2."),
     (r"^encoder\.down_blocks\.(\d+)\.attentions\.(\d+)\.", r"encoder.down.\1.attn.\2."),
     (r"^encoder\.down_blocks\.(\d+)\.downsamplers\.0\.", r"encoder.down.\1.downsample."),
+    (r"^decoder\.up\.(\d+)\.attentions\.(\d+)\.", r"decoder.up.\1.attn.\2."),
     (r"^(encoder|decoder)\.mid_block\.resnets\.0\.", r"\1.mid.block_1."),
     (r"^(encoder|decoder)\.mid_block\.resnets\.1\.", r"\1.mid.block_2."),
     (r"^(encoder|decoder)\.mid_block\.attentions\.0\.", r"\1.mid.attn_1."),
@@ -32,11 +33,12 @@ _LDM_RULES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _ldm_name(name: str) -> str:
-    level = re.match(r"^decoder\.up_blocks\.(\d+)\.(resnets\.(\d+)|upsamplers\.0)\.", name)
+def ldm_name(name: str, levels: int) -> str:
+    """Return what LDM calls a tensor of an ``AutoencoderKL`` of so many levels."""
+    level = re.match(r"^decoder\.up_blocks\.(\d+)\.(resnets\.(\d+)|upsamplers\.0|attentions\.(\d+))\.", name)
     if level:
-        block = "upsample" if level[3] is None else f"block.{level[3]}"
-        name = f"decoder.up.{_MAR_LEVELS - 1 - int(level[1])}.{block}.{name[level.end() :]}"
+        block = f"block.{level[3]}" if level[3] else f"attentions.{level[4]}" if level[4] else "upsample"
+        name = f"decoder.up.{levels - 1 - int(level[1])}.{block}.{name[level.end() :]}"
     for pattern, replacement in _LDM_RULES:
         name = re.sub(pattern, replacement, name)
     return name
@@ -52,10 +54,10 @@ def official_key(key: str, ldm: bool) -> tuple[str, str]:
         return QUANTIZER_FILE, "codebooks.weight" if name == "codebook" else re.sub(r"^search\.", "attn.", name)
     name = key.removeprefix("vae.").replace(".base_layer.", ".")
     name = name.replace(f".lora_A.{ADAPTER}.", ".lora_layer.down.").replace(f".lora_B.{ADAPTER}.", ".lora_layer.up.")
-    return VAE_FILE, _ldm_name(name) if ldm else name
+    return VAE_FILE, ldm_name(name, _MAR_LEVELS) if ldm else name
 
 
-def as_official(name: str, tensor: Tensor) -> Tensor:
-    """Return the tensor in the shape the official file has: LDM's attention projections are 1x1 convolutions."""
+def as_ldm(name: str, tensor: Tensor) -> Tensor:
+    """Return the tensor in the shape that LDM's files have: their attention's projections are 1x1 convolutions."""
     projection = re.search(r"\.attn(?:_1|\.\d+)\.(?:[qkv]|proj_out)\.weight$", name)
     return tensor[:, :, None, None] if projection and tensor.ndim == 2 else tensor

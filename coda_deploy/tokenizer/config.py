@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from coda_deploy.errors import ConfigError
+from coda_deploy.families import Family, family_of
 from coda_runtime.errors import InputError
 from coda_runtime.format.sizes import (
     Scales,
@@ -30,31 +30,34 @@ NormType = Literal["none", "layer", "rms"]
 CONFIG_FORMAT = "coda-tokenizer"
 CONFIG_VERSION = 1
 # Far above any tokenizer's: more would be built for hours, or overflow PyTorch's sizes.
-_MAX_LEVELS = 16
 _LIMIT = 2**16
-_LIMITS = {"vocab_size": 2**31 - 1, "vae.layers_per_block": 256}
+_LIMITS = {"vocab_size": 2**31 - 1}
+Statistic = float | tuple[float, ...]
+"""A number, or one for each channel of the latent."""
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which convolutions learn a low-rank difference (arXiv 2503.17760): ``y = conv(x) + up(down(x))``.
+    """Which layers learn a low-rank difference (arXiv 2503.17760): ``y = conv(x) + up(down(x))``.
 
-    ``targets`` are matched as substrings of a Conv2d's dotted name inside the VAE; ``rank`` is the number of
-    channels between ``down`` and ``up``.
+    ``targets`` are matched as substrings of a layer's dotted name inside the VAE, a Conv2d's, and where the VAE's
+    family allows it an nn.Linear's; empty, they are the family's own. ``rank`` is the number of channels between
+    ``down`` and ``up``.
     """
 
     rank: int = 32
-    targets: tuple[str, ...] = ("conv1", "conv2")
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Everything but the weights.
 
-    ``image_size`` is the side of a square in pixels, or (height, width). ``vae`` is the configuration of a diffusers
-    ``AutoencoderKL``. The latent the quantizer sees is ``latent_scale * (mean - latent_shift)``. ``scales`` are the
-    sides of the token maps, coarse to fine, or (height, width) of each; the last one is the shape of the latent.
-    ``lora`` is None for a VAE without (or with merged) LoRA.
+    ``image_size`` is the side of a square in pixels, or (height, width). ``vae`` is the configuration of a continuous
+    VAE, of the class that its ``_class_name`` names, without one of an ``AutoencoderKL``. The latent the quantizer sees
+    is ``latent_scale * (mean - latent_shift)``, each a number or one for each channel. ``scales`` are the sides of the
+    token maps, coarse to fine, or (height, width) of each; the last one is the shape of the latent. ``lora`` is None
+    for a VAE without (or with merged) LoRA.
 
     Raises ``ConfigError`` when the numbers do not fit together.
     """
@@ -64,8 +67,8 @@ class TokenizerConfig:
     vocab_size: int
     scales: Scales
     vae: dict[str, Any] = field(repr=False)
-    latent_scale: float = 1.0
-    latent_shift: float = 0.0
+    latent_scale: Statistic = 1.0
+    latent_shift: Statistic = 0.0
     attention_dim: int = 32
     norm: NormType = "rms"
     norm_eps: float = 1e-5
@@ -74,19 +77,15 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         """Check that the numbers are numbers and fit together."""
-        widths = self.vae.get("block_out_channels") if isinstance(self.vae, dict) else None
-        if not isinstance(widths, (list, tuple)) or not 1 <= len(widths) <= _MAX_LEVELS:
-            raise ConfigError(
-                f"vae.block_out_channels must list the VAE's widths, found {describe(widths)}; expected 1 to "
-                f"{_MAX_LEVELS} of them"
-            )
+        if not isinstance(self.vae, dict):
+            raise ConfigError(f"vae must be the VAE's configuration, an object, found {describe(self.vae)}")
+        shape = self.family.check(self.vae)
         if not isinstance(self.lora, LoraConfig | None):
             raise ConfigError(f"lora must be a rank and targets, or null, found {describe(self.lora)}")
-        self._check_whole_numbers(widths)
-        for name in ("latent_scale", "latent_shift", "norm_eps"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise ConfigError(f"{name} must be a number, found {describe(value)}")
+        self._check_whole_numbers()
+        _check_number("norm_eps", self.norm_eps)
+        for name in ("latent_scale", "latent_shift"):
+            _check_statistic(name, getattr(self, name), shape.channels)
         texts = {"variant": self.variant, "license": "none" if self.license is None else self.license}
         for name, text in texts.items():
             if not isinstance(text, str) or not text or not text.isprintable():
@@ -96,10 +95,12 @@ class TokenizerConfig:
             raise ConfigError(f"vocab_size must be at least 2, found {self.vocab_size}")
         if self.norm not in get_args(NormType):
             raise ConfigError(f"norm must be one of {', '.join(get_args(NormType))}, found {self.norm!r}")
-        if not 0 < self.latent_scale < math.inf:
-            raise ConfigError(f"latent_scale must be positive, found {self.latent_scale}")
-        if not math.isfinite(self.latent_shift):
-            raise ConfigError(f"latent_shift must be finite, found {self.latent_shift}")
+        for value in numbers_of(self.latent_scale):
+            if not 0 < value < math.inf:
+                raise ConfigError(f"latent_scale must be positive, found {value}")
+        for value in numbers_of(self.latent_shift):
+            if not math.isfinite(value):
+                raise ConfigError(f"latent_shift must be finite, found {value}")
         if not 0 <= self.norm_eps < math.inf:
             raise ConfigError(f"norm_eps must be 0 or more, found {self.norm_eps}")
 
@@ -118,14 +119,11 @@ class TokenizerConfig:
         object.__setattr__(self, "image_size", read_size(self.image_size))
         object.__setattr__(self, "scales", read_scales(self.scales))
 
-    def _check_whole_numbers(self, widths: Sequence[Any]) -> None:
+    def _check_whole_numbers(self) -> None:
         whole = {
             "vocab_size": self.vocab_size,
             "attention_dim": self.attention_dim,
-            "vae.latent_channels": self.vae.get("latent_channels"),
-            "vae.layers_per_block": self.vae.get("layers_per_block", 1),
             "lora.rank": 1 if self.lora is None else self.lora.rank,
-            **{f"vae.block_out_channels[{index}]": width for index, width in enumerate(widths)},
         }
         for name, value in whole.items():
             if not is_int(value) or value < 1:
@@ -135,14 +133,19 @@ class TokenizerConfig:
                 raise ConfigError(f"{name} must be {limit} at most, found {describe(value)}")
 
     @property
+    def family(self) -> Family:
+        """What is known of the VAE's class. Raises ``ConfigError`` for one that has no family."""
+        return family_of(self.vae)
+
+    @property
     def downsample(self) -> int:
         """f: pixels per latent position along a side."""
-        return int(2 ** (len(self.vae["block_out_channels"]) - 1))
+        return self.family.shape(self.vae).downsample
 
     @property
     def latent_channels(self) -> int:
         """C: channels of the latent and of a code."""
-        return int(self.vae["latent_channels"])
+        return self.family.shape(self.vae).channels
 
     @property
     def num_tokens(self) -> int:
@@ -195,6 +198,9 @@ class TokenizerConfig:
         if missing := sorted(required - values.keys()):
             raise ConfigError(f"config.json lacks {', '.join(missing)}")
         try:
+            for name in ("latent_scale", "latent_shift"):
+                if isinstance(values.get(name), list):
+                    values[name] = tuple(values[name])
             if values.get("lora") is not None:
                 lora = values["lora"]
                 targets = lora["targets"]
@@ -204,3 +210,23 @@ class TokenizerConfig:
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise ConfigError(f"config.json has a value of the wrong type: {error!r}") from error
+
+
+def numbers_of(statistic: Statistic) -> tuple[float, ...]:
+    """Return a statistic's numbers: one, or one for each channel."""
+    return statistic if isinstance(statistic, tuple) else (statistic,)
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a number, found {describe(value)}")
+
+
+def _check_statistic(name: str, value: object, channels: int) -> None:
+    if not isinstance(value, tuple):
+        _check_number(name, value)
+        return
+    if len(value) != channels:
+        raise ConfigError(f"{name} must be a number, or {channels}, one for each channel, found {len(value)} of them")
+    for index, number in enumerate(value):
+        _check_number(f"{name}[{index}]", number)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from coda_deploy.errors import ConfigError
+from coda_deploy.families import USER_MODULE, Family, family_of_module
 from coda_deploy.tokenizer import storage
-from coda_deploy.tokenizer.config import LoraConfig, NormType, TokenizerConfig
+from coda_deploy.tokenizer.config import LoraConfig, NormType, Statistic, TokenizerConfig
 from coda_deploy.tokenizer.lora import add_lora
+from coda_deploy.tokenizer.origin import Origin, source_name
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
 from coda_deploy.tokenizer.schedule import scales_for
 from coda_deploy.tokenizer.source import Source, open_source
-from coda_deploy.tokenizer.vae import load_vae
+from coda_deploy.tokenizer.vae import check_finite, check_user_module, load_vae
 from coda_runtime.errors import InputError, one_line
 from coda_runtime.format.sizes import Scales, Size, shape_of
 from coda_runtime.format.spec import Spec
@@ -51,16 +53,22 @@ class CodaTokenizer(nn.Module):
     The encoder gives the posterior's mode, so that the same image always has the same ids.
     """
 
-    def __init__(self, config: TokenizerConfig, vae: AutoencoderKL | None = None) -> None:
-        """Build from a configuration; random weights but for those of ``vae``, where one is given."""
+    def __init__(self, config: TokenizerConfig, vae: nn.Module | None = None) -> None:
+        """Build from a configuration; random weights but for those of ``vae``, where one is given.
+
+        That is as the VAE's family prepares it. Raises ``ConfigError`` where one has to be given and is not.
+        """
         super().__init__()
         self.config = config
         # What the weights were imported from, or began as: {"hub", "revision", "commit", "files": {name: SHA-256}}.
         self.checkpoint: dict[str, Any] | None = None
-        self.vae = vae if vae is not None else AutoencoderKL(**config.vae)
+        # What the VAE was before it was adapted, where that is known.
+        self.origin: Origin | None = None
+        # Of any class: its family knows how it is called.
+        self.vae: Any = vae if vae is not None else self.family.make(config.vae)
         self.vae.requires_grad_(False)
         if config.lora is not None:
-            add_lora(self.vae, config.lora)
+            add_lora(self.vae, config.lora, self.family)
         self.quantizer = ResidualQuantizer(
             config.vocab_size,
             config.latent_channels,
@@ -75,10 +83,15 @@ class CodaTokenizer(nn.Module):
         """Image size, scale schedule and vocabulary, under the names a deployed bundle uses."""
         return self.config.spec
 
+    @property
+    def family(self) -> Family:
+        """What is known of the VAE's class."""
+        return self.config.family
+
     @classmethod
     def from_vae(
         cls,
-        vae: AutoencoderKL | str | os.PathLike[str],
+        vae: nn.Module | str | os.PathLike[str],
         *,
         image_size: Size = 256,
         vocab_size: int = 16384,
@@ -87,62 +100,90 @@ class CodaTokenizer(nn.Module):
         attention_dim: int = 32,
         norm: NormType = "rms",
         lora: LoraConfig | None = LoraConfig(),  # noqa: B008 - frozen
-        latent_scale: float | None = None,
-        latent_shift: float | None = None,
+        latent_scale: Statistic | None = None,
+        latent_shift: Statistic | None = None,
         license: str | None = None,
     ) -> CodaTokenizer:
         """Start adapting a continuous VAE: the VAE is kept, LoRA (at zero) and a fresh quantizer are added.
 
-        ``vae`` is a diffusers ``AutoencoderKL``, a folder with one, or a hub id; it is used, not copied. ``image_size``
+        ``vae`` is of a class of diffusers that has a family, a module of the user's own (see docs/training.md), or a
+        folder or hub id of the first; it is used, not copied, and loses what a tokenizer has no use for. ``image_size``
         is the side of a square in pixels, or (height, width). ``scales`` are sides, or (height, width) of each; they
-        default to what `default_scales` makes of the paper's schedule, ``latent_scale`` and ``latent_shift`` to those
-        of the VAE's configuration. Raises ``ConfigError`` where they do not fit.
+        default to what `default_scales` makes of the paper's schedule, ``latent_scale`` and ``latent_shift`` to what
+        the VAE says of its latent, numbers or one for each channel. Raises ``ConfigError`` where they do not fit.
         """
-        if not isinstance(vae, AutoencoderKL):
+        where = None if isinstance(vae, nn.Module) else os.fspath(vae)
+        if not isinstance(vae, nn.Module):
             vae = load_vae(vae)
-        settings = dict(vae.config)
+        family = family_of_module(vae)
+        known = family.settings(vae)
+        shape = family.check(known)
+        check_finite(vae, where or type(vae).__name__)
+        if family is USER_MODULE:
+            check_user_module(vae, shape, image_size)
+        statistics = family.statistics(vae)
+        vae = family.prepare(vae)
         if scales is None:
-            scales = scales_for(image_size, 2 ** (len(settings["block_out_channels"]) - 1))
-        known = {key: value for key, value in settings.items() if not key.startswith("_")}
+            scales = scales_for(image_size, shape.downsample)
+        if lora is not None and not lora.targets:
+            lora = dataclasses.replace(lora, targets=family.lora_targets)
         config = TokenizerConfig(
             variant=variant,
             image_size=image_size,
             vocab_size=vocab_size,
             scales=scales,
             vae=known,
-            latent_scale=float(settings.get("scaling_factor") or 1.0) if latent_scale is None else latent_scale,
-            latent_shift=float(settings.get("shift_factor") or 0.0) if latent_shift is None else latent_shift,
+            latent_scale=statistics.scale if latent_scale is None else latent_scale,
+            latent_shift=statistics.shift if latent_shift is None else latent_shift,
             attention_dim=attention_dim,
             norm=norm,
             lora=lora,
             license=license,
         )
-        return cls(config, vae)
+        given = latent_scale is not None or latent_shift is not None
+        source = None if where is None else source_name(where)
+        origin = Origin.of(vae, family, source, "given by the user" if given else statistics.source)
+        tokenizer = cls(config, vae)
+        tokenizer.origin = origin
+        return tokenizer
 
     @classmethod
-    def from_pretrained(cls, path_or_hub_id: str | os.PathLike[str]) -> CodaTokenizer:
+    def from_pretrained(cls, path_or_hub_id: str | os.PathLike[str], *, vae: nn.Module | None = None) -> CodaTokenizer:
         """Load a tokenizer folder (``config.json``, ``model.safetensors``), local or from the hub; float32, eval mode.
 
-        ``official:VARIANT`` and ``official:VARIANT@REVISION`` load what CODA's authors publish. Raises ``ConfigError``,
+        ``official:VARIANT`` and ``official:VARIANT@REVISION`` load what CODA's authors publish. ``vae`` is for a
+        tokenizer of a user's own module: one of that class, whose weights become the folder's. Raises ``ConfigError``,
         ``WeightsError`` or ``HubError`` (all ``CodaError``) naming what is missing, damaged or misshapen.
         """
-        return cls.from_source(open_source(path_or_hub_id))
+        return cls.from_source(open_source(path_or_hub_id), vae)
 
     @classmethod
-    def from_source(cls, source: Source) -> CodaTokenizer:
-        """Load what a source has; float32, eval mode. Raises ``CodaError`` as the source does."""
-        with torch.device("meta"):
+    def from_source(cls, source: Source, vae: nn.Module | None = None) -> CodaTokenizer:
+        """Load what a source has; float32, eval mode. Raises ``CodaError`` as the source does.
+
+        ``vae`` is as for ``from_pretrained``.
+        """
+        config = source.config
+        if vae is not None:
+            _check_same(vae, config)
+        # With nothing to take over, without memory for weights that are read next.
+        with torch.device("meta") if vae is None else nullcontext():
             try:
-                tokenizer = cls(source.config)
+                tokenizer = cls(config, vae)
             except ConfigError:
                 raise
             except Exception as error:  # diffusers and PyTorch stumble over a wrong value wherever they use it
                 raise ConfigError(
-                    f"config.json's vae is not an AutoencoderKL configuration: {one_line(error)}; "
+                    f"config.json's vae is not an {config.family.class_name} configuration: {one_line(error)}; "
                     "restore config.json from its source"
                 ) from error
-        tensors, tokenizer.checkpoint = source.read(tokenizer.state_dict())
-        tokenizer.load_state_dict(tensors, assign=True)
+        expected = tokenizer.state_dict()
+        tensors, tokenizer.checkpoint, tokenizer.origin = source.read(expected)
+        typed = {
+            key: tensor if expected[key].is_floating_point() else tensor.to(expected[key].dtype)
+            for key, tensor in tensors.items()
+        }
+        tokenizer.load_state_dict(typed, assign=True)
         return tokenizer.freeze().eval()
 
     def at_size(self, image_size: Size, scales: Scales | None = None) -> CodaTokenizer:
@@ -165,10 +206,20 @@ class CodaTokenizer(nn.Module):
         there is one, goes into ``provenance.json``.
         """
         weights = {
-            key: tensor if dtype is None or key.startswith("quantizer.") else tensor.to(dtype)
+            key: tensor
+            if dtype is None or key.startswith("quantizer.") or not tensor.is_floating_point()
+            else tensor.to(dtype)
             for key, tensor in self.state_dict().items()
         }
-        storage.write_folder(Path(folder), self.config, weights, self.checkpoint)
+        storage.write_folder(Path(folder), self.config, weights, self.checkpoint, self.origin)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode as for any module; batch normalisations of the VAE, which is frozen, keep their statistics."""
+        super().train(mode)
+        for module in self.vae.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
     def freeze(self) -> CodaTokenizer:
         """Let gradients flow to what CODA trains alone, whatever the tensors asked for when they were loaded."""
@@ -183,13 +234,13 @@ class CodaTokenizer(nn.Module):
 
     def encode_latent(self, images: Tensor) -> Tensor:
         """Turn images into the continuous latent the quantizer sees, ``scale * (mode - shift)``: float [B, C, h, w]."""
-        pixels = self._pixels(images)
-        mode = self.vae.encode(pixels).latent_dist.mode()
-        return cast(Tensor, self.config.latent_scale * (mode - self.config.latent_shift))
+        mean = self.family.encode(self.vae, self._pixels(images))
+        return a_channel(self.config.latent_scale, mean) * (mean - a_channel(self.config.latent_shift, mean))
 
     def decode_latent(self, latent: Tensor) -> Tensor:
         """Turn a latent [B, C, h, w] into images [B, 3, H, W] in about [-1, 1], not clamped."""
-        return cast(Tensor, self.vae.decode(latent / self.config.latent_scale + self.config.latent_shift).sample)
+        scale, shift = (a_channel(value, latent) for value in (self.config.latent_scale, self.config.latent_shift))
+        return self.family.decode(self.vae, latent / scale + shift)
 
     def encode(self, images: Tensor) -> Tensor:
         """Turn images into ids int32 [B, L], coarse to fine, row-major inside a scale."""
@@ -257,3 +308,28 @@ class CodaTokenizer(nn.Module):
                 f"ids must lie in [0, {self.config.vocab_size}), found {int(ids.min())} to {int(ids.max())}"
             )
         return ids.long()
+
+
+def a_channel(statistic: Statistic, latent: Tensor) -> float | Tensor:
+    """Return what a latent [B, C, h, w] is multiplied with or added to."""
+    if not isinstance(statistic, tuple):
+        return statistic
+    return torch.tensor(statistic, dtype=torch.float32, device=latent.device)[:, None, None]
+
+
+def _check_same(vae: nn.Module, config: TokenizerConfig) -> None:
+    """Raise ``ConfigError`` unless ``vae`` is of the kind that a tokenizer's configuration says."""
+    family = family_of_module(vae)
+    found, wanted = family.settings(vae), config.vae
+    if config.family is not USER_MODULE:
+        raise ConfigError(
+            f"a module was given, and this tokenizer's VAE is an {config.family.class_name}, which needs none: leave "
+            "it out"
+        )
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if differing:
+        key = differing[0]
+        raise ConfigError(
+            f"the module given has {key} {found.get(key)!r}, and the tokenizer was made of one with {wanted[key]!r}: "
+            "give a module of the same class"
+        )

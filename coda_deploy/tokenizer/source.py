@@ -15,14 +15,16 @@ from torch import Tensor
 from coda_deploy.schemes import SCHEMES
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import TokenizerConfig
+from coda_deploy.tokenizer.origin import Origin
 from coda_runtime.format.checksums import sha256_file
 
 
 class Weights(NamedTuple):
-    """A tokenizer's tensors, float32, and the checkpoint that they were imported from, where that is known."""
+    """Tensors, float32, and where known the checkpoint that they were imported from, and the VAE that they began as."""
 
     tensors: dict[str, Tensor]
     checkpoint: dict[str, Any] | None
+    origin: Origin | None = None
 
 
 class Source(Protocol):
@@ -60,7 +62,7 @@ class FolderSource:
         tensors, self._sha256 = storage.read_weights(self._folder)
         advice = f"is it whole, and of the same tokenizer as the {storage.CONFIG_NAME} beside it?"
         storage.check_weights(tensors, expected, str(self._folder / storage.WEIGHTS_NAME), advice)
-        return Weights(tensors, storage.read_checkpoint(self._folder, self._sha256))
+        return Weights(tensors, *storage.read_provenance(self._folder, self._sha256))
 
     def digest(self, weights: Mapping[str, Tensor]) -> str:
         """Return what was read, which may be in another precision; without that, what lies there now."""

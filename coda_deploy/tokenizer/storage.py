@@ -1,6 +1,7 @@
 """Tokenizer folders, on disk or on the hub: ``config.json`` and ``model.safetensors``. No pickle.
 
-``provenance.json`` stands beside them where the weights were imported: their checkpoint's address, commit and SHA-256.
+``provenance.json`` stands beside them where it is known what the weights were imported from (their checkpoint's
+address, commit and SHA-256) or which VAE they began as.
 It is a file of its own because readers of config.json refuse keys that they do not know, and because weights are to
 have the same SHA-256 wherever they came from. It names the weights that it speaks of: it is not believed of others.
 """
@@ -25,11 +26,13 @@ from torch import Tensor
 
 from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.tokenizer.config import TokenizerConfig
+from coda_deploy.tokenizer.origin import Origin
 from coda_runtime.errors import HubError, InputError, one_line
 from coda_runtime.format.manifest import MANIFEST_NAME, MAX_BYTES
 from coda_runtime.hub_source.files import fetch_files
 from coda_runtime.hub_source.names import parse_hub_name
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.counts import count
 from coda_runtime.io.json_fields import parse_json
 from coda_runtime.io.regular_files import open_regular
 
@@ -97,18 +100,19 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
         raise WeightsError(f"{path} is truncated or damaged ({error}): copy it again from its source") from error
 
 
-def read_checkpoint(folder: Path, sha256: str) -> dict[str, Any] | None:
-    """Read what the folder's weights of this SHA-256 were imported from; warn if it speaks of others.
+def read_provenance(folder: Path, sha256: str) -> tuple[dict[str, Any] | None, Origin | None]:
+    """Read what the folder's weights of this SHA-256 were imported from and began as; warn if it speaks of others.
 
     Raises ``ConfigError`` when ``provenance.json`` is damaged.
     """
     path = folder / PROVENANCE_NAME
     try:
         found = parse_json(path.read_bytes())
-        checkpoint, weights = found["checkpoint"], found["weights_sha256"]
+        checkpoint, weights, vae = found["checkpoint"], found["weights_sha256"], found.get("vae")
+        origin = None if vae is None else Origin.from_json(vae)
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return None, None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path} is not readable ({error!r}): restore it from its source, or remove it") from error
     if not isinstance(checkpoint, dict):
         raise ConfigError(f"{path} has a checkpoint that is not an object: restore it from its source, or remove it")
@@ -118,14 +122,16 @@ def read_checkpoint(folder: Path, sha256: str) -> dict[str, Any] | None:
             RuntimeWarning,
             stacklevel=5,
         )
-        return None
-    return checkpoint
+        return None, None
+    # Empty where only the VAE is known: readers of before there was one look for it.
+    return checkpoint or None, origin
 
 
-def read_state(path: Path, data: bytes | None = None) -> dict[str, Tensor]:
+def read_state(path: Path, data: bytes | None = None, nested: str | None = None) -> dict[str, Tensor]:
     """Read the named tensors of a ``.safetensors`` file or a PyTorch state dict, on the CPU, as stored; run no code.
 
-    Where somebody has read the file already, its bytes are ``data``.
+    Where somebody has read the file already, its bytes are ``data``. A training's checkpoint may hold the state dict
+    under the key ``nested``, beside numbers and texts.
 
     Raises ``WeightsError`` when the file is cut or damaged, or holds anything but named tensors.
     """
@@ -140,6 +146,8 @@ def read_state(path: Path, data: bytes | None = None) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} is truncated, damaged, or holds more than tensors ({type(error).__name__}): download it again"
         ) from error
+    if nested is not None and isinstance(state, dict) and isinstance(state.get(nested), dict):
+        state = {key: value for key, value in state[nested].items() if isinstance(value, Tensor)}
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} is not a plain state dict of tensors, found {type(state).__name__}")
     return state
@@ -174,7 +182,7 @@ def check_weights(
     if missing:
         near = difflib.get_close_matches(missing[0], list(found), 1, cutoff=0)
         raise WeightsError(
-            f"{source} lacks {len(missing)} keys, first {missing[0]!r}"
+            f"{source} lacks {count(len(missing), 'key')}, first {missing[0]!r}"
             + (f" (nearest found: {near[0]!r})" if near else "")
             + f": {advice}"
         )
@@ -197,7 +205,11 @@ def to_bytes(weights: Mapping[str, Tensor]) -> bytes:
 
 
 def write_folder(
-    out: Path, config: TokenizerConfig, weights: Mapping[str, Tensor], checkpoint: Mapping[str, Any] | None = None
+    out: Path,
+    config: TokenizerConfig,
+    weights: Mapping[str, Tensor],
+    checkpoint: Mapping[str, Any] | None = None,
+    origin: Origin | None = None,
 ) -> None:
     """Write a tokenizer folder beside ``out`` and move its files in when all are whole. Raises ``OutputError``."""
     with staged_folder(out) as folder:
@@ -205,10 +217,11 @@ def write_folder(
         data = to_bytes(weights)
         (folder / WEIGHTS_NAME).write_bytes(data)
         _write_json(folder / CONFIG_NAME, config.to_json())
-        if checkpoint is not None:
+        if checkpoint is not None or origin is not None:
             digest = hashlib.sha256(data).hexdigest()
-            _write_json(folder / PROVENANCE_NAME, {"weights_sha256": digest, "checkpoint": checkpoint})
-    if checkpoint is None:
+            vae = {} if origin is None else {"vae": origin.to_json()}
+            _write_json(folder / PROVENANCE_NAME, {"weights_sha256": digest, "checkpoint": checkpoint or {}, **vae})
+    if checkpoint is None and origin is None:
         (out / PROVENANCE_NAME).unlink(missing_ok=True)
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coda_runtime.io.counts import count
+
 SHIFT = 1 / 8
 """How far an image moves at most, as a share of its side."""
 HOLE = 0.2
@@ -30,10 +32,12 @@ class AugmentDraw:
 
         Raises ``ValueError`` when the batch does not divide.
         """
-        count = len(self.numbers)
-        if count % world:
-            raise ValueError(f"{count} images cannot be shared evenly by {world} processes")
-        share = count // world
+        images = len(self.numbers)
+        if images % world:
+            raise ValueError(
+                f"{count(images, 'image')} cannot be shared evenly by {count(world, 'process', 'processes')}"
+            )
+        share = images // world
         return replace(self, numbers=self.numbers[rank * share : (rank + 1) * share])
 
 
@@ -53,7 +57,7 @@ def augment(images: Tensor, draw: AugmentDraw, blur: float = 0.0) -> Tensor:
     and the hole are 0, grey. Colours may leave [-1, 1]. Raises ``ValueError`` when ``draw`` is for another count.
     """
     if len(images) != len(draw.numbers):
-        raise ValueError(f"{len(images)} images, and numbers for {len(draw.numbers)}")
+        raise ValueError(f"{count(len(images), 'image')}, and numbers for {len(draw.numbers)}")
     with torch.autocast(images.device.type, enabled=False):
         images = _blur(images.float(), blur)
         if draw.translate:

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from pathlib import Path
 from typing import cast
 
 import torch
+from torch import nn
 
 from coda_deploy.errors import ConfigError
-from coda_deploy.official import read_kl16
+from coda_deploy.official import find_ldm, has_statistics, read_ldm
 from coda_deploy.tokenizer import CodaTokenizer, LoraConfig
 from coda_deploy.tokenizer.config import NormType
-from coda_deploy.tokenizer.vae import load_vae
+from coda_deploy.tokenizer.origin import source_name
+from coda_deploy.tokenizer.python_module import is_python
+from coda_deploy.tokenizer.vae import Say, load_vae
 from coda_deploy.train.config import TrainConfig
 
 
-def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = None) -> CodaTokenizer:
+def build_tokenizer(
+    config: TrainConfig, vae: str | os.PathLike[str] | None = None, say: Say = lambda text: None
+) -> CodaTokenizer:
     """Build a tokenizer to train: the VAE as it is, LoRA at zero, a quantizer drawn from the configuration's seed.
 
-    ``vae`` (a folder, a hub id, or MAR's ``kl16.safetensors``) takes the place of the configuration's. Raises
-    ``ConfigError`` when there is none, or when it does not fit the configuration, and ``WeightsError`` for a file that
-    is not MAR's.
+    ``vae`` (what `open_vae` takes) takes the place of the configuration's. Raises ``ConfigError`` when there is none,
+    or when it does not fit the configuration, and ``WeightsError`` for a file that is no LDM autoencoder's. ``say`` is
+    told what was found in another place than expected.
     """
     if config.tokenizer.init:
         return _from_tokenizer(config)
     where = vae or config.tokenizer.vae
     if not where:
         raise ConfigError("no VAE to adapt: give --vae FOLDER_OR_HUB_ID, or set tokenizer.vae in the configuration")
-    # A file can only be MAR's, whose authors publish no diffusers folder.
-    loaded = read_kl16(where) if Path(where).is_file() else load_vae(where)
-    channels = (loaded.config.in_channels, loaded.config.out_channels)
-    if channels != (3, 3):
-        raise ConfigError(f"the VAE in {where} takes {channels[0]} channels and gives {channels[1]}, expected 3: RGB")
-    asked = config.tokenizer
+    if vae is None and is_python(where):
+        raise ConfigError(
+            f"the configuration's tokenizer.vae is {where}, code that would be run: give it yourself, --vae {where}"
+        )
+    asked, loaded = config.tokenizer, open_vae(where, config.tokenizer.latent_scale is not None, say)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.optim.seed)
-        return CodaTokenizer.from_vae(
+        made = CodaTokenizer.from_vae(
             loaded,
             image_size=asked.image_size,
             vocab_size=asked.vocab_size,
@@ -49,6 +53,27 @@ def build_tokenizer(config: TrainConfig, vae: str | os.PathLike[str] | None = No
             latent_shift=asked.latent_shift,
             license=asked.license or None,
         )
+    if made.origin is not None:
+        made.origin = dataclasses.replace(made.origin, source=source_name(where))
+    return made
+
+
+def open_vae(where: str | os.PathLike[str], has_scale: bool, say: Say = lambda text: None) -> nn.Module:
+    """Load a VAE of whatever form: what `load_vae` takes, or an LDM autoencoder's file, or a folder of that one file.
+
+    Raises as both do, and ``ConfigError`` for a file that does not say how its latent is scaled, unless ``has_scale``.
+    """
+    file = find_ldm(where)
+    if file is None:
+        return load_vae(where, say)
+    loaded = cast(nn.Module, read_ldm(file))
+    if not has_statistics(loaded) and not has_scale:
+        raise ConfigError(
+            f"{file} holds weights alone, and does not say how its latent is scaled: give tokenizer.latent_scale (and "
+            "latent_shift), numbers or one for each channel, as its authors publish them, or 1 divided by the latent's "
+            "standard deviation; 1 leaves it as it is"
+        )
+    return loaded
 
 
 def _from_tokenizer(config: TrainConfig) -> CodaTokenizer:

@@ -32,6 +32,7 @@ from coda_runtime.errors import ChecksumError, OutputError, one_line
 from coda_runtime.format.checksums import format_sums, parse_sums, sha256_file
 from coda_runtime.format.manifest import CHECKSUMS_NAME
 from coda_runtime.io.atomic_files import staged_folder
+from coda_runtime.io.counts import count
 from coda_runtime.io.json_fields import describe, is_int, is_object, is_size, parse_json
 from coda_runtime.machine.processors import describe_cpu
 
@@ -41,6 +42,8 @@ FORMAT_VERSION = 1
 FREE = frozenset(
     {"data.workers", "tokenizer.vae", "tokenizer.init", "tokenizer.license", "loss.lpips_weights", "loss.dino_weights"}
 )
+# What left a setting to its default before, and what does now.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {"tokenizer.lora_targets": (["conv1", "conv2"], [])}
 # The command that a table of the configuration belongs to.
 _COMMANDS = {"tokenizer": "coda train", "vae": "coda train-vae"}
 _NAME = re.compile(r"step-(\d{8,})")
@@ -190,8 +193,8 @@ def check_room(out: Path, model: Learner, tensors: dict[str, Tensor], keep: int)
     free = shutil.disk_usage(path).free
     if free < missing * size:
         raise OutputError(
-            f"{path} has {free / 1e9:.1f} GB free; {missing} checkpoints of {size / 1e9:.2f} GB each need more: "
-            "make room, lower save.keep, or choose another --out"
+            f"{path} has {free / 1e9:.1f} GB free; {count(missing, 'checkpoint')} of {size / 1e9:.2f} GB each need "
+            "more: make room, lower save.keep, or choose another --out"
         )
 
 
@@ -213,20 +216,21 @@ def check_same_run(facts: Facts, config: Configuration, images_per_step: int, im
         for key in sorted(asked[name].keys() | facts.config.get(name, {}).keys()):
             before = facts.config.get(name, {}).get(key, defaults[name].get(key))
             now = asked[name].get(key)
-            if before != now and f"{name}.{key}" not in free:
+            of_default = all(value in _DEFAULTS.get(f"{name}.{key}", ()) for value in (before, now))
+            if before != now and not of_default and f"{name}.{key}" not in free:
                 raise ConfigError(
                     f"{path} was trained with {name} {key} = {before}, now it is {now}: "
                     "resume with the same configuration, or start over in another --out"
                 )
     if images_per_step != facts.images_per_step:
         raise ConfigError(
-            f"{path} was trained with {facts.images_per_step} images a step, now there are {images_per_step}: "
+            f"{path} was trained with {count(facts.images_per_step, 'image')} a step, now there are {images_per_step}: "
             f"choose optim.batch so that optim.batch * optim.accumulate * processes is {facts.images_per_step} again"
         )
     if facts.images not in (0, images):
         raise ConfigError(
-            f"{path} was trained on {facts.images} images, now --data holds {images}: which image is seen when would "
-            "change; give the same images, or start over in another --out"
+            f"{path} was trained on {count(facts.images, 'image')}, now --data holds {images}: which image is seen "
+            "when would change; give the same images, or start over in another --out"
         )
 
 

@@ -26,10 +26,11 @@ _LIMIT = 2**31
 
 @dataclass(frozen=True)
 class TokenizerSection:
-    """What is trained; the defaults of `scales`, `latent_scale` and `latent_shift` come from the VAE.
+    """What is trained; the defaults of `scales`, `lora_targets`, `latent_scale` and `latent_shift` come from the VAE.
 
-    `image_size` is a side, or [height, width]; `scales` are sides, or [height, width] of each. `init` is a tokenizer to
-    start from in place of a VAE, whose codes, attention and LoRA are kept: then the other keys are not asked.
+    Those of the latent are numbers, or lists of one for each channel. `image_size` is a side, or [height, width];
+    `scales` are sides, or [height, width] of each. `init` is a tokenizer to start from in place of a VAE, whose codes,
+    attention and LoRA are kept: then the other keys are not asked.
     """
 
     variant: str = "custom"
@@ -41,9 +42,9 @@ class TokenizerSection:
     attention_dim: int = 32
     norm: str = "rms"
     lora_rank: int = 32
-    lora_targets: tuple[str, ...] = ("conv1", "conv2")
-    latent_scale: float | None = None
-    latent_shift: float | None = None
+    lora_targets: tuple[str, ...] = ()
+    latent_scale: float | tuple[float, ...] | None = None
+    latent_shift: float | tuple[float, ...] | None = None
     license: str = ""
 
 

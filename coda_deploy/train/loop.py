@@ -46,6 +46,7 @@ from coda_runtime.errors import CodaError, OutputError
 from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.format.sizes import Size
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.io.counts import count
 
 CONFIG_COPY = "train.toml"
 GRID_IMAGES = 4
@@ -205,7 +206,9 @@ class Training(ABC):
                     self.out, dtype=getattr(torch, PRECISIONS[self.config.save.dtype].element_type)
                 )
             if self.skips.reasons:
-                self.report.say(f"{len(self.skips.reasons)} images could not be used; the checkpoints name them")
+                self.report.say(
+                    f"{count(len(self.skips.reasons), 'image')} could not be used; the checkpoints name them"
+                )
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.report.last()
@@ -230,7 +233,7 @@ class Training(ABC):
     def _inputs(self) -> str:
         """Return what the run was given beside its configuration, as comments of that file."""
         told = {name: literal(printable(value)) for name, value in self.inputs.items()}
-        told["data"] += f", {len(self.source)} images"
+        told["data"] += f", {count(len(self.source), 'image')}"
         return "".join(f"# {name} = {value}\n" for name, value in told.items()) + "\n"
 
     def _train(self, total: int) -> None:
@@ -241,7 +244,7 @@ class Training(ABC):
         window = Window(self.state.seen, self.images_per_step, self.kept)
         saved = self.first if self.kept is not None else None
         start_tracking(self.config, self.accelerator)
-        self.report.say(f"{len(self.source)} images, {total} steps of {self.images_per_step}")
+        self.report.say(f"{count(len(self.source), 'image')}, {count(total, 'step')} of {self.images_per_step}")
         accumulate = self.config.optim.accumulate
         kept_every = save.log, save.pictures, save.every
         with (

@@ -132,8 +132,12 @@ def adaptive_weight(plain: Tensor, gan: Tensor, at: Tensor) -> Tensor:
 
 
 def last_lora_weight(model: Learner) -> Tensor | None:
-    """Return ``up`` of the decoder's last LoRA layer in the order of computing, or None without LoRA."""
-    layers = lora_layers(model.vae.decoder)
+    """Return ``up`` of the decoder's last LoRA layer in the order of computing.
+
+    None without LoRA, and for a VAE of the user's own that has no ``decoder``.
+    """
+    decoder = getattr(model.vae, "decoder", None)
+    layers = lora_layers(decoder) if isinstance(decoder, nn.Module) else {}
     named = [name for name in layers if name.startswith("up_blocks.")] or list(layers)
     return branch(layers[named[-1]])[1] if named else None
 

@@ -13,7 +13,7 @@ from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.discriminator import Discriminator
-from coda_deploy.train.latent_basis import make_isotropic, passes
+from coda_deploy.train.latent_basis import check_basis, make_isotropic, passes
 from coda_deploy.train.objective import Critic, Objective
 from coda_deploy.train.report import Report
 from coda_deploy.train.sections import Configuration
@@ -62,12 +62,14 @@ def warm_up(
     device, bf16 = tokenizer.quantizer.codebook.device, config.optim.bf16
     tokenizer.eval()
     if settings.equalise:
+        check_basis(tokenizer.vae, tokenizer.family)
         with _phase(report, "images", BASIS_IMAGES, pulse) as shown:
             images = _take(batches, BASIS_IMAGES, shown).to(device)
         unit = from_pixels(images).contiguous(memory_format=torch.channels_last)
         with _phase(report, "latent's basis", passes(len(unit)), pulse) as shown:
             generator, scale = torch.Generator().manual_seed(seed), tokenizer.config.latent_scale
-            make_isotropic(tokenizer.vae, unit, generator, scale, lambda done: shown(done, {}))
+            vae, family = tokenizer.vae, tokenizer.family
+            make_isotropic(vae, family, unit, generator, scale, lambda done: shown(done, {}))
     if settings.images:
         with _phase(report, "caching latents", settings.images, pulse) as shown:
             latents = cache_latents(tokenizer, batches, settings.images, bf16=bf16, progress=shown)

@@ -16,7 +16,7 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a finite numb
 
 
 def read_section(cls: type[T], table: Any, source: str) -> T:
-    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or one or None.
+    """Read ``table`` as a dataclass whose fields are bool, int, float, str, a tuple of one of them, or several such.
 
     A field, or the items of its tuple, may also be a tuple or something else.
 

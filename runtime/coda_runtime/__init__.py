@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .format.manifest import Artifact, Manifest
     from .format.spec import Spec
     from .loading import load
+    from .streaming import Encoded
     from .tokenizer import LoadedArtifact, Tokenizer
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "CodaError",
     "DeviceError",
     "DeviceMemoryError",
+    "Encoded",
     "EngineMismatchError",
     "FormatVersionError",
     "HubError",
@@ -78,6 +80,7 @@ __all__ = [
 # Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
 _LAZY = {
     "Artifact": "format.manifest",
+    "Encoded": "streaming",
     "LoadOptions": "backends.base",
     "LoadedArtifact": "tokenizer",
     "Manifest": "format.manifest",

@@ -6,7 +6,7 @@ import functools
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,9 +28,11 @@ from .format.profiles import ANY_SIZE, Batch, BatchSizes
 from .format.sizes import count_of, size_text
 from .format.spec import Spec
 from .images import Batches, Images
+from .io.counts import count
 from .io.masked_arrays import refuse_masked
 from .nvtx_ranges import Ranges, no_ranges
 from .sessions import Sessions
+from .streaming import Encoded, Stream, T
 
 MAX_PIXELS_PER_RUN = 4 * 256 * 256
 """Larger batches run on the CPU in chunks of at most this many pixels, so that their size costs no memory."""
@@ -133,6 +135,40 @@ class Tokenizer:
         if batches.ignored.count:
             warnings.warn(batches.ignored.warning(), RuntimeWarning, stacklevel=2)
         return out
+
+    def encode_iter(
+        self, paths: Iterable[T], *, batch_size: int | None = None, workers: int | None = None
+    ) -> Generator[Encoded[T], None, None]:
+        """Encode images one after the other, of which there may be any number: lazily, in order, in bounded memory.
+
+        An image that cannot be read takes its place among the others with its error, and ends nothing. Images are read
+        ahead by threads while a batch runs; leaving the loop early, or closing the iterator, ends them.
+
+        Args:
+            paths: paths, PIL images or uint8 [H,W,3] arrays of any sizes, also from a generator, which is asked only
+                for what is about to be read.
+            batch_size: images that run at once, from 1; None is `images_per_run`. The first result comes after as
+                many have been read.
+            workers: threads that open images, from 1; None is one a processor, 8 at most. Of images in their own
+                size there are never more than these in memory, fitted ones never more than twice `batch_size` and
+                `workers` together.
+
+        Yields:
+            An `Encoded` for each image: its `path` as it was given, and its `ids`, int32 [L], or its `error`.
+
+        Raises:
+            InputError: `batch_size` or `workers` out of range, or a single path.
+            ClosedError: the tokenizer is closed, before the call or between two batches.
+            ArtifactError, DeviceMemoryError, MissingDependencyError: as `encode`; they end the iteration.
+        """
+        self._sessions.check_open()
+        size = self.images_per_run if batch_size is None else batch_size
+        return Stream(paths, self.spec.image_size, self.color, size, workers).run(self._encode_at_least)
+
+    def _encode_at_least(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        """Encode a batch that may be smaller than the engines take: its last image is repeated then."""
+        lacking = max(0, self.min_images_per_run - len(pixels))
+        return self.encode(np.concatenate([pixels, np.repeat(pixels[-1:], lacking, 0)]))[: len(pixels)]
 
     @overload
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]: ...
@@ -265,8 +301,8 @@ class Tokenizer:
         loaded = ", ".join(f"{a.part} {a.precision} {a.device}" for a in self.artifacts)
         parts = "closed" if self._sessions.closed else loaded
         return (
-            f"<coda_runtime.Tokenizer {spec.variant}: {size_text(spec.image_size)} px, {spec.num_tokens} tokens of "
-            f"{spec.vocab_size}; {parts}>"
+            f"<coda_runtime.Tokenizer {spec.variant}: {size_text(spec.image_size)} px, "
+            f"{count(spec.num_tokens, 'token')} of {spec.vocab_size}; {parts}>"
         )
 
     def _common_sizes(self, by_part: Mapping[str, BatchSizes]) -> BatchSizes:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import pickle
 import re
 import signal
 import ssl
@@ -71,6 +72,14 @@ def ids(tok: coda_runtime.Tokenizer, photos: list[Path]) -> np.ndarray[Any, Any]
     out = tok.encode(photos)
     assert len(np.unique(out, axis=0)) == len(photos)  # otherwise mixed-up answers would pass
     return out
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _beside_each_other() -> Iterator[None]:
+    """One example imports another, as a file beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield
 
 
 def example(name: str) -> ModuleType:
@@ -235,7 +244,7 @@ class TestFastAPI:
 
         async def status(requests: int) -> tuple[int, str]:
             app.app.state.tok, app.app.state.requests = broken, requests
-            app.app.state.runs = app.anyio.CapacityLimiter(1)
+            app.app.state.threads = app.anyio.CapacityLimiter(1)
             transport = httpx.ASGITransport(app.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
                 answer = await client.post("/decode", json={"ids": [1]})
@@ -372,7 +381,76 @@ class TestAsyncio:
     def test_an_engine_that_fails_tells_every_caller(self, bundle: Path, photos: list[Path]) -> None:
         async def main() -> list[Any]:
             async with example("asyncio_service").TokenService(str(bundle), threads=1) as service:
-                service._tok.close()
+                service.tok.close()
                 return await asyncio.gather(*map(service.encode, photos), return_exceptions=True)
 
         assert [type(error) for error in asyncio.run(main())] == [coda_runtime.ClosedError] * len(photos)
+
+
+@pytest.fixture(scope="module")
+def mixed(photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the photographs and a file that is none, first in their order."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for path in photos:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "-.jpg").write_text("text")
+    return folder
+
+
+class TestWorkerPool:
+    def test_rows_are_the_ids_and_what_is_broken_is_told(
+        self, bundle: Path, mixed: Path, ids: np.ndarray[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done = run("worker_pool", bundle, mixed, tmp_path / "tokens.npy", 2)
+        assert (done.returncode, done.stdout) == (0, f"6 of 7 pictures: {tmp_path / 'tokens.npy'}\n"), done.stderr
+        assert re.fullmatch(r".*-\.jpg: .*is not an image.*\n", done.stderr)
+        tokens = np.load(tmp_path / "tokens.npy")
+        assert (tokens[0] == -1).all()
+        np.testing.assert_array_equal(tokens[1:], ids)
+        assert [path.name for path in tmp_path.iterdir()] == ["tokens.npy"]
+
+    def test_more_than_the_workers_take_at_once(
+        self, bundle: Path, photos: list[Path], ids: np.ndarray[Any, Any], tmp_path: Path
+    ) -> None:
+        """In this process, so that the chunks can be small; its workers are spawned as always."""
+        pool = example("worker_pool")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pool, "AT_ONCE", 1)
+            patch.setitem(sys.modules, "worker_pool", pool)  # by its name the workers find it
+            problems = list(pool.run(str(bundle), [str(path) for path in photos], str(tmp_path / "t.npy"), 1))
+        assert problems == []
+        np.testing.assert_array_equal(np.load(tmp_path / "t.npy"), ids)
+
+    def test_a_bundle_that_does_not_load(self, tmp_path: Path) -> None:
+        done = run("worker_pool", tmp_path / "none", tmp_path, tmp_path / "t.npy", 1)
+        assert done.returncode == 1
+        assert re.match(r"error: .*none", done.stderr)
+
+
+class TestTorchDatasets:
+    def test_every_image_once(
+        self, bundle: Path, mixed: Path, ids: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONWARNINGS", "default")
+        done = run("torch_datasets", bundle, mixed, 2)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"RuntimeWarning: .*-\.jpg", done.stderr)
+        found = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+        assert len(found) == len(done.stdout.splitlines()) == 6
+        for path, expected in zip(sorted(mixed.iterdir())[1:], ids, strict=True):
+            assert json.loads(found[str(path)]) == expected.tolist()
+
+    def test_in_one_process(self, bundle: Path, photos: list[Path], ids: np.ndarray[Any, Any]) -> None:
+        pytest.importorskip("torch.utils.data")
+        found = dict(example("torch_datasets").EncodedImages(str(bundle), [str(path) for path in photos]))
+        assert list(found) == list(range(len(photos)))
+        np.testing.assert_array_equal([found[number].numpy() for number in found], ids)
+
+    def test_tokens_of_a_file(self, ids: np.ndarray[Any, Any], tmp_path: Path) -> None:
+        torch_data = pytest.importorskip("torch.utils.data")
+        np.save(tmp_path / "tokens.npy", ids)
+        dataset = example("torch_datasets").StoredTokens(str(tmp_path / "tokens.npy"))
+        loader = torch_data.DataLoader(dataset, batch_size=4)
+        np.testing.assert_array_equal(np.concatenate([batch.numpy() for batch in loader]), ids)
+        assert dataset._rows is not None
+        assert pickle.loads(pickle.dumps(dataset.__getstate__()))["_rows"] is None

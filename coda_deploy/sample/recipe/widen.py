@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from coda_deploy.errors import ConfigError
-from coda_deploy.tokenizer.vae import load_vae
+from coda_deploy.tokenizer.vae import load_kl
 from coda_deploy.train.vae.model import VaeModel
 
 UNEVEN = 0.2  # how far a share may be from the even one, as a part of it
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--widths", required=True, type=lambda text: tuple(map(int, text.split(","))))
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    VaeModel(widen(load_vae(args.vae), args.widths)).save_pretrained(args.out)
+    VaeModel(widen(load_kl(args.vae), args.widths)).save_pretrained(args.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coda_deploy import distributed
 from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer.pixels import from_pixels
-from coda_deploy.tokenizer.vae import CONFIG_NAME, load_vae
+from coda_deploy.tokenizer.vae import CONFIG_NAME, load_kl
 from coda_deploy.train.vae.config import VaeTrainConfig
 from coda_runtime.io.atomic_files import staged_folder
 
@@ -61,7 +61,7 @@ class VaeModel(nn.Module):
     @classmethod
     def load_initial_weights(cls, where: str | os.PathLike[str], config: VaeTrainConfig) -> VaeModel:
         """Take the weights of a VAE, a folder or hub id. Raises ``ConfigError`` unless it is ``config``'s network."""
-        vae = load_vae(where)
+        vae = load_kl(where)
         for name in _NETWORK:
             asked, found = getattr(config.vae, name), vae.config[name]
             if asked != (tuple(found) if isinstance(asked, tuple) else found):

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from coda_deploy.errors import DivergedError, StoppedError
-from coda_deploy.tokenizer.vae import load_vae
+from coda_deploy.tokenizer.vae import load_kl
 from coda_deploy.train.loop import Metrics, RunContext, Training, run
 from coda_deploy.train.step import BaseStepper, ForwardResult
 from coda_deploy.train.vae.config import VaeTrainConfig
@@ -50,7 +50,7 @@ class _VaeTraining(Training):
         )
 
     def read(self, path: Path) -> VaeModel:
-        return VaeModel(load_vae(path))
+        return VaeModel(load_kl(path))
 
     def make_stepper(self) -> VaeStepper:
         return VaeStepper(self.config, self.accelerator, self.state, self.objective, self.schedule)

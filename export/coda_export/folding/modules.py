@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from coda_export.folding.resample import Matrices, area_matrices, bicubic_matrices
 from coda_export.folding.search import FoldedSearch
+from coda_export.folding.vae import Kept
 from coda_runtime.format.sizes import count_of
 from coda_runtime.format.spec import Spec
 
@@ -16,16 +17,26 @@ from coda_runtime.format.spec import Spec
 class FoldedEncoder(nn.Module):
     """image uint8 [B, H, W, 3] -> latent float32 [B, C, h, w], scaled as the quantizer expects it."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(
+        self, encoder: nn.Module, factor: Tensor | None = None, offset: Tensor | None = None, kept: Kept | None = None
+    ) -> None:
+        """``factor`` and ``offset`` [C], where they are not in ``encoder``: the latent is ``factor * mean + offset``.
+
+        ``kept`` is what stays float32 of ``encoder`` in a lower precision.
+        """
         super().__init__()
         self.encoder = encoder
+        self.factor, self.offset = a_channel(factor), a_channel(offset)
+        self.kept = kept or Kept()
 
     def forward(self, image: Tensor) -> Tensor:
         """Normalise to [-1, 1] and encode."""
         # Cast first: TensorRT knows uint8 only at a network's ends. The -1 stays out of the first convolution's bias:
         # that convolution pads with zeros after it.
         pixels = image.to(torch.float32).permute(0, 3, 1, 2) / 127.5 - 1.0
-        return cast(Tensor, self.encoder(pixels))
+        latent = cast(Tensor, self.encoder(pixels))
+        latent = latent if self.factor is None else latent * self.factor
+        return latent if self.offset is None else latent + self.offset
 
 
 class FoldedQuantizer(nn.Module):
@@ -52,8 +63,19 @@ class FoldedQuantizer(nn.Module):
 class FoldedDecoder(nn.Module):
     """ids int32 [B, L] -> image uint8 [B, H, W, 3]; id V is the null token, whose value is zero."""
 
-    def __init__(self, values: Tensor, decoder: nn.Module, offset: Tensor | None, spec: Spec) -> None:
-        """``values`` [V, C]; ``offset`` [C] is added to the latent before ``decoder``, where one is needed."""
+    def __init__(
+        self,
+        values: Tensor,
+        decoder: nn.Module,
+        offset: Tensor | None,
+        spec: Spec,
+        factor: Tensor | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        """``values`` [V, C]; where needed, ``decoder`` is given ``factor * latent + offset``, each [C].
+
+        ``kept`` is what stays float32 of ``decoder`` in a lower precision.
+        """
         super().__init__()
         self.decoder = decoder
         self.shapes = spec.scale_shapes
@@ -65,7 +87,8 @@ class FoldedDecoder(nn.Module):
             rows if across is up else nn.Parameter(across, requires_grad=False)
             for rows, (up, across) in zip(self.up, matrices, strict=True)
         )
-        self.offset = None if offset is None else nn.Parameter(offset[:, None, None], requires_grad=False)
+        self.factor, self.offset = a_channel(factor), a_channel(offset)
+        self.kept = kept or Kept()
 
     def embed(self, ids: Tensor) -> Tensor:
         """Turn ids [B, L] into the quantised latent [B, C, h, w]."""
@@ -81,11 +104,18 @@ class FoldedDecoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Embed, decode, and leave as pixels."""
         latent = self.embed(ids)
+        if self.factor is not None:
+            latent = latent * self.factor
         if self.offset is not None:
             # Not in the convolution's bias: it pads with zeros, and the border would be wrong.
             latent = latent + self.offset
         pixels = (self.decoder(latent) * 127.5 + 127.5).round().clamp(0, 255)
         return cast(Tensor, pixels.permute(0, 2, 3, 1).to(torch.uint8))
+
+
+def a_channel(values: Tensor | None) -> nn.Parameter | None:
+    """Return [C] as what a latent [B, C, h, w] is multiplied with or added to."""
+    return None if values is None else nn.Parameter(values[:, None, None], requires_grad=False)
 
 
 def apply_both_sides(matrices: Matrices, grid: Tensor) -> Tensor:

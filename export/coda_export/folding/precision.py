@@ -12,7 +12,10 @@ from typing import cast
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
+
+from coda_export.folding.vae import Kept
 
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -21,8 +24,8 @@ DTYPES: dict[str, torch.dtype] = {
     "int8": torch.int8,
 }
 
-# A diffusers encoder's or decoder's last layers with weights, in order: GroupNorm, and after its SiLU the convolution.
-_LAST = ("conv_norm_out", "conv_out")
+NOTHING_KEPT = Kept()
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.BatchNorm2d, RMSNorm)
 
 
 class _Cast(nn.Module):
@@ -36,22 +39,24 @@ class _Cast(nn.Module):
         return cast(Tensor, self.inner(x.to(self.before))).to(self.after)
 
 
-def lowered(body: nn.Module, precision: str) -> nn.Module:
-    """Return ``body``, a diffusers encoder or decoder, computing in ``precision``, float32 in and out.
+def lowered(body: nn.Module, precision: str, kept: Kept = NOTHING_KEPT) -> nn.Module:
+    """Return ``body``, a VAE's encoder or decoder, computing in ``precision``, float32 in and out.
 
-    fp32 returns it as it is, and so does int8, whose integers are made of the finished graph (coda_export.int8);
-    otherwise it is copied. Raises ``KeyError`` for a precision not in ``DTYPES``.
+    ``kept`` says what of it stays float32. fp32 returns it as it is, and so does int8, whose integers are made of the
+    finished graph (coda_export.int8); otherwise it is copied. Raises ``KeyError`` for a precision not in ``DTYPES``.
     """
     dtype = DTYPES[precision]
     if dtype is torch.float32 or not dtype.is_floating_point:
         return body
     low = copy.deepcopy(body).to(dtype)
+    done: list[str] = []
     for name, module in list(low.named_modules()):
-        if isinstance(module, nn.GroupNorm):
-            last = name.rpartition(".")[2] in _LAST
-            _replace(low, name, _Cast(module.float(), torch.float32, torch.float32 if last else dtype))
-        elif isinstance(module, nn.Conv2d) and name.rpartition(".")[2] in _LAST:
-            _replace(low, name, _Cast(module.float(), torch.float32, torch.float32))
+        if any(name.startswith(f"{path}.") for path in done):
+            continue
+        if name in kept.last or isinstance(module, (*_NORMS, *kept.norms, *kept.whole)):
+            after = torch.float32 if name in kept.last else dtype
+            _replace(low, name, _Cast(module.float(), torch.float32, after))
+            done.append(name)
         elif isinstance(module, Attention):
             _attend_in_float32(module, dtype)
     return _Cast(low, dtype, torch.float32)

@@ -11,10 +11,12 @@ so each of the four parities of (row, column) is a 2x2 convolution of the small 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
+from diffusers.models.autoencoders.autoencoder_dc import DCUpBlock2d
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
@@ -64,19 +66,56 @@ def _halved(weight: Tensor, axis: int, parity: int) -> Tensor:
 
 
 def fold_upsamples(decoder: nn.Module) -> None:
-    """Replace every doubling with a 3x3 convolution in ``decoder``, a diffusers one; others stay as they are."""
+    """Replace every doubling with a plain 3x3 convolution behind it in ``decoder``; others stay as they are.
+
+    Those are diffusers' Upsample2D, a DCUpBlock2d that interpolates, and in an nn.Sequential an nn.Upsample before its
+    convolution.
+    """
     for name, module in list(decoder.named_modules()):
-        if isinstance(module, Upsample2D) and _is_plain(module):
-            parent, _, leaf = name.rpartition(".")
-            setattr(decoder.get_submodule(parent), leaf, FoldedUpsample(cast(nn.Conv2d, module.conv)))
+        if isinstance(module, Upsample2D) and module.norm is None and module.interpolate:
+            conv = getattr(module, "conv", None)
+            if _is_plain(conv):
+                parent, _, leaf = name.rpartition(".")
+                setattr(decoder.get_submodule(parent), leaf, FoldedUpsample(conv))
+        elif isinstance(module, DCUpBlock2d) and module.interpolate and module.interpolation_mode in _NEAREST:
+            if _is_plain(module.conv):
+                parent, _, leaf = name.rpartition(".")
+                setattr(decoder.get_submodule(parent), leaf, _WithShortcut(module))
+        elif isinstance(module, nn.Sequential):
+            for at, (first, second) in enumerate(itertools.pairwise(list(module))):
+                if _doubles(first) and _is_plain(second):
+                    module[at], module[at + 1] = nn.Identity(), FoldedUpsample(second)
 
 
-def _is_plain(module: Upsample2D) -> bool:
-    conv = getattr(module, "conv", None)
+class _WithShortcut(nn.Module):
+    """A DCUpBlock2d, its doubling folded: beside it, each channel is repeated and its copies interleaved."""
+
+    def __init__(self, block: DCUpBlock2d) -> None:
+        super().__init__()
+        self.conv = FoldedUpsample(block.conv)
+        self.repeats = int(block.repeats) if block.shortcut else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Double both ways."""
+        doubled: Tensor = self.conv(x)
+        if not self.repeats:
+            return doubled
+        return doubled + nn.functional.pixel_shuffle(x.repeat_interleave(self.repeats, dim=1), 2)
+
+
+_NEAREST = ("nearest", "nearest-exact")
+
+
+def _doubles(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Upsample) or module.mode not in _NEAREST or module.size is not None:
+        return False
+    factor = module.scale_factor
+    return factor in (2, (2, 2))
+
+
+def _is_plain(conv: nn.Module | None) -> TypeGuard[nn.Conv2d]:
     return (
-        module.norm is None
-        and module.interpolate
-        and isinstance(conv, nn.Conv2d)
+        isinstance(conv, nn.Conv2d)
         and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
         and (conv.dilation, conv.groups, conv.padding_mode) == ((1, 1), 1, "zeros")
     )

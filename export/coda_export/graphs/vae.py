@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from coda_export.folding.fold import Folded
-from coda_export.folding.modules import FoldedEncoder
 from coda_export.folding.precision import lowered
 from coda_runtime.format.parts import DECODER, ENCODER, Part
 from coda_runtime.format.precision import PRECISIONS
@@ -68,7 +67,7 @@ def encoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto
 
     Its opset is `graph_opset`.
     """
-    module = FoldedEncoder(lowered(folded.encoder.encoder, precision))
+    module = _with(folded.encoder, encoder=lowered(folded.encoder.encoder, precision, folded.encoder.kept))
     return _export(module, ENCODER, folded.spec, graph_opset(precision, opset))
 
 
@@ -77,6 +76,12 @@ def decoder_graph(folded: Folded, precision: str, opset: int) -> onnx.ModelProto
 
     Its opset is `graph_opset`.
     """
-    module = copy.copy(folded.decoder)
-    module._modules = {**folded.decoder._modules, "decoder": lowered(folded.decoder.decoder, precision)}
+    module = _with(folded.decoder, decoder=lowered(folded.decoder.decoder, precision, folded.decoder.kept))
     return _export(module, DECODER, folded.spec, graph_opset(precision, opset))
+
+
+def _with(module: nn.Module, **changed: nn.Module) -> nn.Module:
+    """Return a copy of ``module`` that shares all but the submodules named."""
+    made = copy.copy(module)
+    made._modules = {**module._modules, **changed}
+    return made

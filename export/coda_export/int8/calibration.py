@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coda_runtime.errors import InputError
+from coda_runtime.io.counts import count
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Calibration:
     def __post_init__(self) -> None:
         """Raise ``InputError`` unless there are images, each with a name."""
         if not len(self.pixels) or len(self.pixels) != len(self.names):
-            raise InputError(f"calibration has {len(self.pixels)} images and {len(self.names)} names; expected as many")
+            raise InputError(
+                f"calibration has {count(len(self.pixels), 'image')} and {len(self.names)} names; expected as many"
+            )
 
     def check_apart(self, measured: NDArray[np.uint8]) -> None:
         """Raise ``InputError`` naming each image that parity is ``measured`` on, by the SHA-256 of its pixels."""

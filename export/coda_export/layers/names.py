@@ -26,6 +26,8 @@ _LAST = (".conv2", ".to_out.0")
 _MOVES = frozenset({"Cast", "Concat", "Identity", "Reshape", "Transpose", "Unsqueeze", QUANTIZE, DEQUANTIZE})
 """Operators that change no value, or only round it."""
 _SUB_PIXEL = ".weights."
+_JOINED = (["encoder"], ["decoder"], ["post_quant_conv"])
+"""What a part is joined of where it is more than one module: each has the name that it has in the VAE."""
 PIXELS, EMBEDDED = "pixels", "embedded"
 
 
@@ -103,9 +105,11 @@ def module_path(parameter: str) -> str:
     for end in (".weight", ".bias"):
         path = path.removesuffix(end)
     words = [word for word in path.split(".") if word != "inner"]  # around what computes in another type
-    if words[:2] == ["decoder", "0"]:  # before the decoder, where there is one
+    if words[:2] == ["decoder", "0"]:  # bundles of before 1.9 number what they join
         return "post_quant_conv"
-    return ".".join(["decoder", *words[2:]] if words[:2] == ["decoder", "1"] else words)
+    if words[:2] == ["decoder", "1"]:
+        return ".".join(["decoder", *words[2:]])
+    return ".".join(words[1:] if words[1:2] in _JOINED else words)
 
 
 def _weighted(graph: Graph, node: NodeProto) -> str | None:

@@ -34,18 +34,22 @@ class LoadOptions:
     are no list or an empty one, and for another color.
     """
 
-    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda or cuda:N."})
+    device: str = field(default="auto", metadata={"help": "Where to run: auto, cpu, cuda or cuda:N."})
     """"cpu", "cuda", "cuda:N", or "auto": a GPU if the engine library and the driver have one."""
-    backend: str | Backend = field(default="auto", metadata={"help": "auto, or an engine library's name."})
+    backend: str | Backend = field(
+        default="auto", metadata={"help": "What runs the graphs: auto, or an engine library's name."}
+    )
     """A backend's name, a `Backend` of your own, or "auto": what `coda tune` found the fastest here, or else the first
     in a fixed order, of those that may load what the bundle has and was measured; `artifacts` of the tokenizer says
     what that was, and what it skipped and why. "cuda" is for the quantizer alone, the other parts go by "auto"."""
-    precision: str = field(default="auto", metadata={"help": f"auto (the bundle's), {', '.join(PRECISIONS)}."})
+    precision: str = field(
+        default="auto", metadata={"help": f"Precision: auto (the bundle's), {', '.join(PRECISIONS)}."}
+    )
     """A precision's name, or "auto": the manifest's default on every machine, so that none takes another one, and other
     ids, by itself. The quantizer is always float32."""
     providers: Sequence[Provider] | None = field(
         default=None,
-        metadata={"help": "onnxruntime execution provider; repeatable.", "option": "--provider", "repeatable": True},
+        metadata={"help": "Execution provider of onnxruntime; repeatable.", "option": "--provider", "repeatable": True},
     )
     """onnxruntime's execution providers, passed through, instead of what `device` stands for."""
     threads: int | None = field(default=None, metadata={"help": "CPU threads for one run.", "range": (1, MAX_THREADS)})
@@ -59,7 +63,11 @@ class LoadOptions:
     """Let engines bring code that runs on the CPU, as version-compatible TensorRT engines do. Allow it only for a
     bundle whose maker you trust. Every engine is code for the GPU; ONNX files are not code."""
     color: str = field(
-        default=STORED, metadata={"help": "stored: ignore ICC profiles; srgb: convert by them.", "choices": COLORS}
+        default=STORED,
+        metadata={
+            "help": "Colours of image files: stored ignores ICC profiles, srgb converts by them.",
+            "choices": COLORS,
+        },
     )
     """What the values in image files mean: "stored" ignores ICC profiles, as the published tokenizers' own code does,
     and "srgb" converts an image by its profile. Ids are others where a profile is not sRGB's."""

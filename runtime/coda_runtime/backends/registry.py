@@ -8,7 +8,7 @@ from importlib import import_module
 
 from ..errors import BackendError
 from ..format.manifest import Artifact
-from ..format.parts import DECODER, ENCODER, PARTS, QUANTIZER
+from ..format.parts import DECODER, ENCODER, GRAPHS, PARTS, QUANTIZER
 from ..format.precision import PRECISIONS
 from .base import Backend
 
@@ -42,7 +42,7 @@ _ENTRIES: dict[str, _Entry] = {
     "tensorrt": _Entry(_in(".tensorrt.backend", "TensorRTBackend"), ("tensorrt",)),
     "tensorrt-rtx": _Entry(_in(".tensorrt.backend", "TensorRTRTXBackend"), ("tensorrt-rtx",)),
     "cuda": _Entry(_in(".ptx.backend", "PtxBackend"), ("ptx",), parts=(QUANTIZER.name,), automatic=False),
-    "onnxruntime": _Entry(_in(".onnxruntime.backend", "OnnxRuntimeBackend"), ("onnx",)),
+    "onnxruntime": _Entry(_in(".onnxruntime.backend", "OnnxRuntimeBackend"), ("onnx",), parts=tuple(GRAPHS)),
     "openvino": _Entry(
         _in(".openvino.backend", "OpenVinoBackend"),
         ("onnx",),

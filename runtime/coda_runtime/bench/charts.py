@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+from ..io.counts import count
 from ..report.charts import Axis, Band, Line, line_chart
 from ..report.markup import Markup, table
 from ..report.words import duration, rate
@@ -103,7 +104,10 @@ def processes_card(series: Sequence[Series], operation: str) -> Markup:
         low, high = min(medians), max(medians)
         spread = "–" if low == 0 else f"{100 * (high / low - 1):.1f} %"
         rows += [[one.name], [f"batch {of['batch']}", str(len(medians)), duration(low), duration(high), spread]]
-        words.append(f"{one.name}: medians of {len(medians)} processes from {duration(low)} to {duration(high)}")
+        words.append(
+            f"{one.name}: medians of {count(len(medians), 'process', 'processes')} from {duration(low)} to "
+            f"{duration(high)}"
+        )
     most = max(len(of["processes"]) for _, of in shown)
     chart = line_chart(
         lines,

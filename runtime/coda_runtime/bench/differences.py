@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..io.counts import count
 from .results import Cell, Machine, Results
 
 BUSY = 0.1
@@ -64,7 +65,7 @@ def warnings_of(results: Results) -> tuple[str, ...]:
 def cell_name(cell: Mapping[str, Any] | Cell) -> str:
     """Describe a cell in a few words, as in "onnxruntime fp32 cpu 2 threads"."""
     name, threads = f"{cell['backend']} {cell['precision']} {cell['device']}", cell["threads"]
-    return name if threads is None else f"{name} {threads} thread{'' if threads == 1 else 's'}"
+    return name if threads is None else f"{name} {count(threads, 'thread')}"
 
 
 def _other_work(a: Results, b: Results) -> Iterator[str]:

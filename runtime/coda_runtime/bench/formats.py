@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..io.counts import count
 from .differences import cell_name
 from .plan import AXES
 from .results import Cell, Measurement, Results
@@ -21,7 +22,10 @@ def github_action_benchmark(results: Results) -> list[dict[str, Any]]:
             "unit": "ms",
             "value": 1e3 * of["latency_s"]["p50"],
             "range": f"{1e3 * of['latency_s']['ci95'][0]:.4g} to {1e3 * of['latency_s']['ci95'][1]:.4g}",
-            "extra": f"{of['throughput']:.4g} images/s, {of['repeats']} calls in {len(of['processes'])} processes",
+            "extra": (
+                f"{of['throughput']:.4g} images/s, {count(of['repeats'], 'call')} in "
+                f"{count(len(of['processes']), 'process', 'processes')}"
+            ),
         }
         for cell, of in _all(results)
     ]

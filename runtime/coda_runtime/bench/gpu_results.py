@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from ..errors import InputError
+from ..io.counts import count
 from .differences import cell_name
 from .results import FORMAT as RESULTS_FORMAT
 from .results import FORMAT_VERSION as RESULTS_VERSION
@@ -233,7 +234,10 @@ def _measurement(row: Row) -> Measurement:
 
 def _warnings(of_cells: Sequence[Sequence[Row]], device: str, left_out: int) -> Iterator[str]:
     if left_out:
-        yield f"{left_out} rows of gpu.json by other clocks than the host's have no counterpart here and are left out"
+        yield (
+            f"{count(left_out, 'row')} of gpu.json by other clocks than the host's have no counterpart here and are "
+            "left out"
+        )
     if any("samples_ms" not in row and "reason" not in row for rows in of_cells for row in rows):
         yield (
             "the file tells no more than the median, the fastest call and, of however few calls, the 99th percentile: "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..io.counts import count
 from ..report.charts import Axis, Line, Note, line_chart
 from ..report.markup import Markup, table
-from ..report.words import count, duration, rate
+from ..report.words import duration, rate
 from .cards import card
 from .results import Concurrency, Server, ServerPoint
 from .series import Series, batches, key_of

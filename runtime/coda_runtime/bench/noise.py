@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..io.counts import count
 from .differences import BUSY, cell_name
 from .results import Cell, Measurement
 from .statistics import KNOWN_FROM
@@ -46,7 +47,10 @@ def _about(measurement: Measurement) -> list[str]:
         out.append(f"{what} did not warm up: the times still changed when the measurement began; raise --seconds")
     made, kept = len(measurement["processes"]), len(undisturbed(measurement["processes"]))
     if kept < made:
-        disturbed = f"other work, or another speed of the machine, disturbed {made - kept} of {made} processes"
+        disturbed = (
+            f"other work, or another speed of the machine, disturbed {made - kept} of "
+            f"{count(made, 'process', 'processes')}"
+        )
         out.append(
             f"{what}: {disturbed}, which are left out" if kept else f"{what}: {disturbed}; they count all the same"
         )
@@ -56,6 +60,6 @@ def _about(measurement: Measurement) -> list[str]:
             bound = server["latency_bound_s"] * 1e3
             out.append(f"{what}: no rate that was tried keeps the 99th percentile under {bound:g} ms")
         elif measurement["repeats"] < KNOWN_FROM[99]:
-            count = f"{measurement['repeats']} requests, of {KNOWN_FROM[99]} that it needs"
-            out.append(f"{what}: its 99th percentile rests on {count}; raise --seconds")
+            few = f"{count(measurement['repeats'], 'request')}, of {KNOWN_FROM[99]} that it needs"
+            out.append(f"{what}: its 99th percentile rests on {few}; raise --seconds")
     return out

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
 from ..io.atomic_files import staged_file
+from ..io.counts import count
+from ..report import made_with
 from ..report.document import document, tile
 from ..report.markup import Markup, el, join, table
-from ..report.words import count, duration, rate, size
+from ..report.words import duration, rate, size
 from . import bars, charts, roofline_chart
 from .cards import scrolled, whose
 from .compare import compare
@@ -77,14 +80,25 @@ def render(results: Sequence[Results]) -> str:
             [bars.memory_card(series), bars.load_card(series)],
         ),
         _numbers(series) if series else "",
-        footer=el(
-            "footer",
-            [
-                el("p", f"{name}: {' '.join(found.data['command'])}", class_="name")
-                for name, found in zip(file_names(results), results, strict=True)
-            ],
-        ),
+        footer=made_with.footer(_made_with(results)),
     )
+
+
+def _made_with(results: Sequence[Results]) -> dict[str, str]:
+    """Return what made each file, under its name where there are several."""
+    facts: dict[str, str] = {}
+    for name, found in zip(file_names(results), results, strict=True):
+        of = f" of {name}" if len(results) > 1 else ""
+        data, libraries = found.data, found.data["machine"]["libraries"]
+        versions = {"coda-runtime": data["coda_runtime"], **libraries}
+        facts |= {
+            f"Command{of}": shlex.join(data["command"]),
+            f"Made{of}": data["created"],
+            f"Machine{of}": ", ".join(_processors(data)),
+            f"System{of}": f"{data['machine']['platform']}, Python {data['machine']['python']}",
+            f"Versions{of}": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        }
+    return facts
 
 
 def _header(results: Sequence[Results], series: Sequence[Series]) -> Markup:
@@ -198,7 +212,7 @@ def _together(warnings: Sequence[str]) -> list[str]:
         if len(names) < _SEVERAL or not all(names):
             out += [f"{name}{what}" for name in names]
         else:
-            out.append(f"{len(names)} measurements{what}: {'; '.join(names)}")
+            out.append(f"{count(len(names), 'measurement')}{what}: {'; '.join(names)}")
     return out
 
 

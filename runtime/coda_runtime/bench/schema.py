@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..io.counts import count
+
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "null": (type(None), "null"),
     "boolean": (bool, "true or false"),
@@ -116,7 +118,11 @@ def _expected(value: Any, schema: Mapping[str, Any]) -> str | None:
     if isinstance(value, list):
         min_items, max_items = schema.get("minItems", 0), schema.get("maxItems", len(value))
         if not min_items <= len(value) <= max_items:
-            return f"{min_items} items" if min_items == schema.get("maxItems") else f"at least {min_items} items"
+            return (
+                count(min_items, "item")
+                if min_items == schema.get("maxItems")
+                else f"at least {count(min_items, 'item')}"
+            )
     return None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..io.counts import count
 
 Samples = Sequence[float] | npt.NDArray[np.float64]
 
@@ -119,7 +120,7 @@ def pairs_interval(a: Samples, b: Samples, level: float = 0.99) -> tuple[float, 
     """
     before, after = _positive(a), _positive(b)
     if len(before) != len(after):
-        raise InputError(f"pairs of {len(before)} and {len(after)} values; expected as many on either side")
+        raise InputError(f"pairs of {len(before)} and {count(len(after), 'value')}; expected as many on either side")
     if 2.0 ** (1 - len(before)) > 1 - _checked_level(level):
         return None
     return median_ci(after / before, level)
@@ -151,7 +152,9 @@ def _binomial_cdf(n: int, p: float) -> npt.NDArray[np.float64]:
 def _checked(samples: Samples) -> npt.NDArray[np.float64]:
     values = np.asarray(samples, dtype=np.float64)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise InputError(f"samples are {values.size} values of shape {list(values.shape)}; expected finite ones, [N]")
+        raise InputError(
+            f"samples are {count(values.size, 'value')} of shape {list(values.shape)}; expected finite ones, [N]"
+        )
     return values
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..io.counts import count
 from .statistics import MIN_PAIRS, MIN_PROCESSES, pairs_interval, ratio_interval
 
 Verdict = Literal["faster", "slower", "same within noise", "inconclusive"]
@@ -63,12 +64,12 @@ def judge(name: str, numbers: Sequence[Sequence[float]], rule: Rule, *, higher_i
     if rule.paired:
         few, interval = min(len(a), len(b)) < MIN_PAIRS, pairs_interval(a, b)
         ratio = statistics.median(after / before for before, after in zip(a, b, strict=True))
-        needed = f"{len(a)} pairs of processes; a verdict needs {MIN_PAIRS}"
+        needed = f"{count(len(a), 'pair')} of processes; a verdict needs {MIN_PAIRS}"
         drift = DRIFT_IN_TURN
     else:
         few, interval = min(len(a), len(b)) < MIN_PROCESSES, ratio_interval(a, b)
         ratio = statistics.median(b) / statistics.median(a)
-        needed = f"{len(a)} and {len(b)} processes; a verdict needs {MIN_PROCESSES} on each side (--repeat-process)"
+        needed = f"processes: {len(a)} and {len(b)}; a verdict needs {MIN_PROCESSES} on each side (--repeat-process)"
         drift = DRIFT
     before, after = statistics.median(a), statistics.median(b)
     if few or interval is None:

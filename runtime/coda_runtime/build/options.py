@@ -13,6 +13,7 @@ from ..backends.tensorrt.library import EngineLibrary
 from ..errors import InputError
 from ..format.engine_key import BuildFlags, Capability
 from ..format.profiles import MAX_PROFILES, Batch, in_order, profile_text
+from ..io.counts import count
 
 HARDWARE = {"none": "NONE", "same-compute-capability": "SAME_COMPUTE_CAPABILITY", "ampere-plus": "AMPERE_PLUS"}
 """Which other GPUs an engine of TensorRT may run on: names here and in the library's HardwareCompatibilityLevel."""
@@ -44,7 +45,7 @@ class BuildOptions:
             if not 1 <= low <= best <= high:
                 raise InputError(f"batch is {low},{best},{high}; expected MIN,OPT,MAX, rising, from 1")
         if not 1 <= len(self.profiles) <= MAX_PROFILES:
-            raise InputError(f"batch has {len(self.profiles)} profiles; expected 1 to {MAX_PROFILES}")
+            raise InputError(f"batch has {count(len(self.profiles), 'profile')}; expected 1 to {MAX_PROFILES}")
         twice = [a for a, b in pairwise(self.profiles) if a == b]
         if twice:
             raise InputError(f"batch has the profile {profile_text(twice[0])} twice; expected each once")

@@ -23,10 +23,9 @@ from ..errors import BackendError, ImageError, one_line
 from ..format.color import STORED
 from ..format.sizes import Size, read_size
 from ..images import differs, fit, open_rgb
+from .defaults import TIMEOUT_S
 
 ATTEMPTS = 3
-TIMEOUT_S = 60.0
-"""For one image."""
 _PATIENCE = 1.25
 _PACKAGES = str(Path(__file__).parents[2])
 _READY = b"ready\n"

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..errors import OutputError, TokenError, one_line
 from ..format.spec import Spec
+from ..io.counts import count
 from ..io.protobuf_wire import WireError
 from ..io.remote import require
 from ..io.unpacking import OversizedError
@@ -93,7 +94,7 @@ class TokenFolder:
         return {**others, "ids": found.ids[inside]}
 
     def __repr__(self) -> str:
-        about = f"{len(self)} images, {self.spec.num_tokens} tokens each"
+        about = f"{count(len(self), 'image')}, {count(self.spec.num_tokens, 'token')} each"
         return f"<coda_runtime.bulk.TokenFolder {self._folder.url}: {about}>"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import IO, TYPE_CHECKING, cast
 from weakref import finalize
 
+from ..io.counts import count
 from ..io.protobuf_wire import WireError
 from ..io.thrift_wire import Struct, read_struct
 from ..io.unpacking import OversizedError, check_unpacked, max_unpacked
@@ -100,7 +101,7 @@ class ParquetFile:
             check_unpacked(what, unpacked, limit)
         found = sum(batch.num_rows for batch in dense)
         if found != self.group_rows[group]:
-            raise WireError(f"{what} has {found} rows, and says {self.group_rows[group]}")
+            raise WireError(f"{what} has {count(found, 'row')}, and says {self.group_rows[group]}")
         return pa.Table.from_batches(dense)
 
     def read(self, column: str) -> Iterator[pa.ChunkedArray]:
@@ -115,14 +116,16 @@ class ParquetFile:
         self._file.seek(max(0, self.size - 8))
         size = int.from_bytes(self._file.read(8)[:4], "little")
         if _MAX_FOOTER < size <= self.size:
-            raise OversizedError(f"its footer has {size} bytes, more than the limit of {_MAX_FOOTER}")
+            raise OversizedError(f"its footer has {count(size, 'byte')}, more than the limit of {_MAX_FOOTER:,}")
 
     def _check_rows(self) -> None:
         rows, limit = self.metadata.num_rows, max(_FREE_ROWS, self.size)
         if rows > limit:
-            raise OversizedError(f"it says that it has {rows} rows, more than the limit of {limit} for its size")
+            raise OversizedError(
+                f"it says that it has {count(rows, 'row')}, more than the limit of {limit} for its size"
+            )
         if min(self.group_rows, default=0) < 0 or sum(self.group_rows) != rows:
-            raise WireError(f"its row groups have {sum(self.group_rows)} rows, and it says {rows}")
+            raise WireError(f"its row groups have {count(sum(self.group_rows), 'row')}, and it says {rows}")
 
     def _width(self, name: str) -> int:
         """Return the bytes that a column's null takes. Raises OversizedError for a type that makes it large."""

@@ -14,7 +14,7 @@ from ..backends.base import LoadOptions
 from ..errors import BackendError, DeviceError, one_line
 from ..format.sizes import count_of, read_size, shape_of
 from . import failures
-from .decoding import TIMEOUT_S
+from .defaults import TIMEOUT_S
 from .encoder import Encoder
 from .plan import Plan
 from .preprocess import pack_rows, read_pixels

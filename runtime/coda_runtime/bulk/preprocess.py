@@ -8,7 +8,8 @@ from ..errors import CodaError, ImageError, one_line
 from ..format.color import STORED
 from ..format.sizes import Size
 from . import failures
-from .decoding import TIMEOUT_S, Decoder, decoder
+from .decoding import Decoder, decoder
+from .defaults import TIMEOUT_S
 from .sources import Reader
 from .sources.fetching import Fetched
 

@@ -19,7 +19,7 @@ from ..io.user_folders import expand_home
 from ..select import choose_precision
 from . import manifest
 from .cluster import cluster
-from .decoding import TIMEOUT_S
+from .defaults import SHARD_SIZE, TIMEOUT_S
 from .destination import Destination
 from .pipeline import encode_shards
 from .plan import NAME as PLAN
@@ -30,7 +30,6 @@ from .sources import Reader, Source, SourceOptions, open_source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHARD_SIZE = 10_000
 Report: TypeAlias = Callable[[int, int], None]
 """Called with (images done, images in all), those of earlier runs included, as the work goes on."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from contextlib import suppress
 from importlib import import_module, metadata
 from typing import Any
 
@@ -17,29 +19,40 @@ _GROUP = "coda.commands"
 # name: what --help says. Each lives in the module of its name, as `command`.
 _OWN = {
     "bench": "Measure, report and compare how fast a bundle is here.",
-    "build": "Build TensorRT or TensorRT-RTX engines, or a Triton model repository.",
+    "build": "Build TensorRT engines, or a Triton model repository.",
     "decode": "Turn tokens into images.",
-    "doctor": "Report what is installed here, what conflicts, what to install.",
+    "doctor": "Report what is installed here, and what to install.",
     "encode": "Turn images into tokens.",
     "inspect": "Show what a bundle holds.",
-    "pull": "Download a bundle from the Hugging Face Hub, every file checked.",
-    "push": "Upload a bundle to the Hugging Face Hub, with a model card.",
+    "pull": "Download a bundle from the Hugging Face Hub, checked.",
+    "push": "Upload a bundle to the Hugging Face Hub, with a card.",
     "reconstruct": "Turn images into tokens and back, with their PSNR.",
-    "serve": "Serve a bundle with the Open Inference Protocol, over REST and gRPC.",
-    "tokenize": "Turn many images into tokens in Parquet files, here or on a Ray cluster.",
-    "tune": "Measure what runs a bundle fastest on this machine, and record it.",
-    "verify": "Check a bundle's files, and with --parity what it computes here.",
+    "serve": "Serve a bundle over REST and gRPC (Open Inference Protocol).",
+    "tokenize": "Turn many images into tokens in Parquet files, by Ray.",
+    "tune": "Measure what runs a bundle fastest here, and record it.",
+    "verify": "Check a bundle's files, and what it computes here.",
 }
 # Commands of coda-deploy, listed here so that help needs not import PyTorch, and shows them where it is missing.
 _DEPLOY = {
-    "demo": "Run the whole pipeline on sample photographs, with a report.",
-    "eval": "Measure the quality of a tokenizer or a bundle on your images.",
+    "demo": "Run everything once on sample photographs, with a report.",
+    "eval": "Measure the quality of a tokenizer or a bundle.",
     "export": "Export a tokenizer to a bundle.",
     "import-official": "Turn a published CODA checkpoint into a tokenizer.",
     "train": "Train a tokenizer from a continuous VAE and images.",
     "train-vae": "Train a continuous VAE on images, for `coda train --vae`.",
-    "weights": "Show or fetch the published networks that LPIPS and DISTS read.",
+    "weights": "Fetch the published networks that LPIPS and DISTS read.",
 }
+# What --help lists them under, in the order of a user's way; what another package brings stands under _OTHERS.
+_SECTIONS = {
+    "Start": ("demo", "doctor"),
+    "Make a tokenizer": ("train-vae", "train", "import-official", "weights"),
+    "Export": ("export", "build", "inspect", "verify"),
+    "Run": ("encode", "decode", "reconstruct", "tune"),
+    "Serve and bulk": ("serve", "tokenize"),
+    "Measure": ("bench", "eval"),
+    "Share": ("push", "pull"),
+}
+_OTHERS = "Of other packages"
 
 
 class CodaGroup(click.Group):
@@ -71,6 +84,10 @@ class CodaGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the arguments name; help and options of a missing one are not looked at."""
+        if ctx.resilient_parsing:  # a shell asks what could be typed next, and nobody reads an error
+            with suppress(CodaError):
+                return super().resolve_command(ctx, args)
+            return None, None, args
         with one_line_errors(ctx):
             return super().resolve_command(ctx, args)
 
@@ -80,10 +97,14 @@ class CodaGroup(click.Group):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands in --help, without importing any."""
-        rows = [(name, _short_help(name)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        """Write the list of commands in --help, by task, without importing any."""
+        known = [name for names in _SECTIONS.values() for name in names]
+        others = tuple(name for name in self.list_commands(ctx) if name not in known)
+        width = max(map(len, (*known, *others)))
+        for title, names in {**_SECTIONS, _OTHERS: others}.items():
+            if names:
+                with formatter.section(title):
+                    formatter.write_dl([(f"{name:<{width}}", _short_help(name)) for name in names])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return names for the shell, without importing any command."""
@@ -91,6 +112,7 @@ class CodaGroup(click.Group):
         return [CompletionItem(name, help=_short_help(name)) for name in names]
 
 
+@functools.cache
 def _plugins() -> dict[str, metadata.EntryPoint]:
     return {plugin.name: plugin for plugin in metadata.entry_points(group=_GROUP)}
 

@@ -15,18 +15,20 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import click
 
 from ..errors import CodaError, missing_module, one_line
+from .tables import footnote, printable, table
 
 __all__ = [
     "CodaCommand",
     "command",
     "debug_option",
+    "footnote",
     "json_option",
     "one_line_errors",
     "print_json",
@@ -107,32 +109,6 @@ def warn(text: str) -> None:
 def print_json(data: object) -> None:
     """Print as JSON on stdout. Numbers must be finite: use None for null. Raises ValueError otherwise."""
     click.echo(json.dumps(data, indent=2, allow_nan=False))
-
-
-def printable(text: object) -> str:
-    """Return text that is safe on a terminal: control characters, as in text from a file, become U+FFFD."""
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(text))
-
-
-def table(rows: Sequence[Sequence[object]], *, columns: Sequence[str] = ()) -> None:
-    """Print aligned columns on stdout, folded to the width of a terminal and never in a pipe. None is empty."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    terminal = sys.stdout.isatty()
-    # In a pipe nothing may be cut to the width of a screen that is not there.
-    console = Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False)
-    width = max([len(columns), *map(len, rows)])
-    out = Table(box=None, pad_edge=False, show_header=bool(columns))
-    for index in range(width):
-        out.add_column(columns[index] if index < len(columns) else "", overflow="fold")
-    for row in rows:
-        out.add_row(*(Text("" if cell is None else printable(cell)) for cell in row))
-    with console.capture() as capture:
-        console.print(out)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip())
 
 
 class Progress:

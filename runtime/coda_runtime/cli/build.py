@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from ..backends.tensorrt.library import LIBRARIES
-from ..build.bundle import EngineRequest, add_engines
-from ..build.memory import PartMemory
-from ..build.options import HARDWARE, BuildOptions, parse_batches, parse_targets
+from ..build.options import HARDWARE
 from ..errors import InputError
-from ..format.bundle import Bundle
-from ..format.engine_key import EngineKey
-from ..format.manifest import Artifact, Manifest
-from ..format.parity import Measured, parity_records, unmeasured
 from ..format.precision import PRECISIONS
-from ..hub_source import find_bundle
+from ..io.counts import count
 from ..io.user_folders import expand_home
-from ..parity.rows import agreement_text, psnr_text
-from ..triton import Repository
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .engine_options import BATCH_HELP, megabytes, profiles_cell, tell_memory
 from .options import bundle_argument
 from .triton_options import TENSORRT, TritonRequest, summary, triton_options, write_if_asked
+
+if TYPE_CHECKING:
+    from ..build.bundle import EngineRequest
+    from ..build.memory import PartMemory
+    from ..format.manifest import Artifact, Manifest
+    from ..triton import Repository
 
 _EXAMPLE = """coda build bundle --engine tensorrt --batch 1,8,32
 coda build bundle --engine tensorrt --batch 1,1,1 --batch 8,16,32
@@ -40,9 +38,16 @@ coda build bundle --triton models/"""
 @click.option("--engine", type=click.Choice(LIBRARIES), help="The library to build with.")
 @click.option("--target", help="GPUs to build for, such as sm89,sm120. tensorrt-rtx only; tensorrt takes the one here.")
 @click.option("--batch", default=["1,4,8"], show_default="1,4,8", multiple=True, metavar="MIN,OPT,MAX", help=BATCH_HELP)
-@click.option("--precision", help=f"{', '.join(PRECISIONS)}, or several; all that the bundle has by default.")
+@click.option(
+    "--precision",
+    help=f"Precisions to build, separated by commas: {', '.join(PRECISIONS)}; all that the bundle has by default.",
+)
 @click.option("--workspace", type=float, metavar="GIB", help="Maximum scratch memory for a layer.")
-@click.option("--optimization-level", type=click.IntRange(0, 5), help="0 builds quickly, 5 searches longest.")
+@click.option(
+    "--optimization-level",
+    type=click.IntRange(0, 5),
+    help="How long to search for tactics, from 0 (quick) to 5 (longest).",
+)
 @click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), help="File of measured tactics.")
 @click.option("--hardware", type=click.Choice(list(HARDWARE)), default="none", help="Other GPUs the engine may run on.")
 @click.option("--version-compatible", is_flag=True, help="Let later versions of TensorRT load it (brings host code).")
@@ -74,6 +79,11 @@ def command(
     With --triton it writes a model repository for NVIDIA Triton Inference Server afterwards, or without --engine from
     what BUNDLE has.
     """
+    from ..build.bundle import EngineRequest
+    from ..build.options import BuildOptions, parse_batches, parse_targets
+    from ..format.bundle import Bundle
+    from ..hub_source import find_bundle
+
     if engine is None:
         _check_nothing_to_build(ctx, triton)
         _report(bundle, None, write_if_asked(triton, bundle), as_json)
@@ -115,6 +125,8 @@ def _check_nothing_to_build(ctx: click.Context, triton: TritonRequest | None) ->
 
 def _build(folder: Path, request: EngineRequest, out: Path | None, before: Manifest) -> list[Artifact]:
     """Add the engines to the bundle; return those that are new in it."""
+    from ..build.bundle import add_engines
+
     with progress("building", total=None) as bar:
         doing = [""]
 
@@ -138,6 +150,8 @@ def _report(
     memory: Sequence[PartMemory] = (),
 ) -> None:
     """Say what was made; `engines` is None where none were asked for."""
+    from ..format.parity import unmeasured
+
     if as_json:
         more: dict[str, Any] = {} if made is None else {"triton": made.to_json()}
         if memory:
@@ -148,12 +162,14 @@ def _report(
         table([_row(artifact) for artifact in engines], columns=("file", "size", "batch", "targets", "parity"))
         for reason in dict.fromkeys(reason for artifact in engines for _, reason in unmeasured(artifact.parity)):
             click.echo(f"parity was not measured: {reason}", err=True)
-        click.echo(f"{bundle}: {len(engines)} engines added")
+        click.echo(f"{bundle}: {count(len(engines), 'engine')} added")
     if made is not None:
         click.echo(summary(made))
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
+    from ..format.engine_key import EngineKey
+
     return (
         artifact.file,
         megabytes(artifact.bytes),
@@ -164,6 +180,9 @@ def _row(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _parity(artifact: Artifact) -> str:
+    from ..format.parity import Measured, parity_records
+    from ..parity.rows import agreement_text, psnr_text
+
     return ", ".join(
         agreement_text(record) or psnr_text(record) if isinstance(record, Measured) else "not run"
         for record in parity_records(artifact.parity).values()

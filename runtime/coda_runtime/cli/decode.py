@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 
 from ..backends.base import LoadOptions
-from ..codes.tokens_file import read_tokens
 from ..errors import TokenError
 from ..io.atomic_files import staged_folder
+from ..io.counts import count
 from ..io.filenames import png_names
-from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress, warn
 from .options import bundle_argument, force_option, load_options
@@ -37,6 +36,9 @@ def command(
 
     TOKENS.npz is what `coda encode` writes, or any .npz file with ids: int32 [N,L].
     """
+    from ..codes.tokens_file import read_tokens
+    from ..loading import open_tokenizer
+
     with open_tokenizer(bundle, options) as tok:
         file = read_tokens(tokens, tok)
         if not file.known:
@@ -55,7 +57,7 @@ def command(
         images_told = [{"name": name, "file": written} for name, written in zip(file.names, names, strict=True)]
         print_json({"out": str(out), "num_images": len(ids), "num_tokens": ids.shape[1], "images": images_told})
         return
-    click.echo(f"{len(ids)} images: {out}")
+    click.echo(f"{count(len(ids), 'image')}: {out}")
 
 
 def _prefix(lengths: tuple[int, ...], scales: int | None) -> int:
@@ -63,6 +65,6 @@ def _prefix(lengths: tuple[int, ...], scales: int | None) -> int:
         return lengths[-1]
     if scales > len(lengths):
         raise TokenError(
-            f"--scales is {scales}, and this tokenizer has {len(lengths)} scales; give 1 to {len(lengths)}"
+            f"--scales is {scales}, and this tokenizer has {count(len(lengths), 'scale')}; give 1 to {len(lengths)}"
         )
     return lengths[scales - 1]

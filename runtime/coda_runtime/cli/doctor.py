@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..diagnose import diagnose
+from ..io.counts import count
 from .base import command as coda_command
 from .base import json_option, print_json, table
 
@@ -15,6 +15,8 @@ from .base import json_option, print_json, table
 @json_option
 def command(as_json: bool) -> None:
     """Report the engine libraries, devices and conflicts found here, and what to install."""
+    from ..diagnose import diagnose
+
     report = diagnose()
     if as_json:
         print_json(report)
@@ -30,7 +32,10 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("python", f"{report['python']} ({report['executable']})"),
         ("platform", report["platform"]),
-        ("cpu", f"{cpu['model'] or cpu['machine']}, {cpu['cores']} cores, {' '.join(cpu['flags'])}".rstrip(", ")),
+        (
+            "cpu",
+            f"{cpu['model'] or cpu['machine']}, {count(cpu['cores'], 'core')}, {' '.join(cpu['flags'])}".rstrip(", "),
+        ),
         ("coda-runtime", report["coda-runtime"] or "not installed (run from its source)"),
         ("coda-deploy", report["coda-deploy"] or "not installed"),
         ("numpy", report["numpy"]),
@@ -49,7 +54,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     if report["openvino"] is not None and report["openvino"]["problem"] is not None:
         rows.append(("openvino", report["openvino"]["problem"]))
     rows += [(name, _told(found)) for name, found in report["precisions"].items()]
-    names = ", ".join(nvidia["names"]) or f"{nvidia['devices']} devices"
+    names = ", ".join(nvidia["names"]) or f"{count(nvidia['devices'], 'device')}"
     rows.append(
         (
             "nvidia",

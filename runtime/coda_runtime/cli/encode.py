@@ -8,9 +8,8 @@ import click
 import numpy as np
 
 from ..backends.base import LoadOptions
-from ..codes.tokens_file import write_tokens
 from ..io.atomic_files import staged_file
-from ..loading import open_tokenizer
+from ..io.counts import count
 from .base import command as coda_command
 from .base import json_option, print_json, progress
 from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
@@ -36,6 +35,9 @@ def command(
 
     The .npz file has ids (int32 [N,L]), names, scales, vocab_size, color, and made_with, which tells the tokenizer.
     """
+    from ..codes.tokens_file import write_tokens
+    from ..loading import open_tokenizer
+
     sources = collect(images)
     keep_sources(sources, [out])
     keep_file(out, force=force)
@@ -60,4 +62,4 @@ def command(
         told = {"out": str(out), "num_images": len(names), "num_tokens": ids.shape[1]}
         print_json({**told, **reader.to_json()})
         return
-    click.echo(f"{len(names)} images, {ids.shape[1]} tokens each: {out}")
+    click.echo(f"{count(len(names), 'image')}, {count(ids.shape[1], 'token')} each: {out}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from ..build.memory import PartMemory, ProfileMemory
-from ..format.engine_key import EngineKey
-from ..format.manifest import Artifact
 from ..format.profiles import profile_text
 from .base import printable
+
+if TYPE_CHECKING:
+    from ..build.memory import PartMemory, ProfileMemory
+    from ..format.manifest import Artifact
 
 BATCH_HELP = "Batch profile, in images; repeatable: each batch runs in the one that fits best."
 
@@ -38,6 +40,8 @@ def _profile(memory: ProfileMemory) -> str:
 
 def profiles_cell(artifact: Artifact) -> str:
     """Return the batch profiles; of several each with what a context works in, where that is known."""
+    from ..format.engine_key import EngineKey
+
     texts = [profile_text(profile) for profile in artifact.profiles]
     scratch = EngineKey.from_json(artifact.engine).scratch_bytes
     if len(texts) > 1 and scratch is not None and len(scratch) == len(texts):

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..format.bundle import Bundle
-from ..format.manifest import Artifact, Manifest
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 from ..format.sizes import scales_text, shape_text
-from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
-from ..parity.rows import PARITY_COLUMNS, parity_rows
-from ..report.words import duration
-from ..tuned import records
 from .base import command as coda_command
-from .base import json_option, print_json, table
+from .base import footnote, json_option, print_json, table
 from .engine_options import profiles_cell
 from .options import bundle_argument
+
+if TYPE_CHECKING:
+    from ..format.bundle import Bundle
+    from ..format.manifest import Artifact, Manifest
 
 _ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "built for")
 
@@ -29,6 +27,10 @@ _ARTIFACT_COLUMNS = ("part", "format", "precision", "size", "file", "batch", "bu
 @json_option
 def command(bundle: str, as_json: bool) -> None:
     """Show what BUNDLE holds: what the tokenizer computes, the files, where it came from, how faithful it is."""
+    from ..format.bundle import Bundle
+    from ..hub_source import find_bundle
+    from ..parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows, reasons
+
     opened = Bundle.open(find_bundle(bundle))
     opened.verify()
     if as_json:
@@ -40,8 +42,12 @@ def command(bundle: str, as_json: bool) -> None:
     table([_row(artifact) for artifact in manifest.artifacts], columns=_ARTIFACT_COLUMNS)
     parity = [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)]
     if parity:
-        click.echo("\nParity with the float32 tokenizer, the worst of the batch sizes")
+        click.echo()
+        footnote("Parity with the float32 tokenizer, the worst of the batch sizes")
         table(parity, columns=PARITY_COLUMNS)
+        footnote(AGREEMENT_LEGEND)
+        for reason in reasons({artifact.file: artifact.parity for artifact in manifest.artifacts}):
+            footnote(reason)
     provenance = list(flat_rows(manifest.provenance))
     if provenance:
         click.echo("\nProvenance")
@@ -65,6 +71,9 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
 
 def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
     """Yield what `coda tune` recorded for each device, of each precision; or why that is not followed."""
+    from ..report.words import duration
+    from ..tuned import records
+
     for device, record in records(bundle).items():
         if isinstance(record, str):
             yield f"tuned on {device}", record
@@ -79,7 +88,7 @@ def _tuned(bundle: Bundle) -> Iterator[tuple[str, object]]:
 
 
 def _row(artifact: Artifact) -> tuple[str, ...]:
-    any_batch = "any" if artifact.part in PARTS and artifact.engine is None else ""
+    any_batch = "any" if artifact.part in GRAPHS and artifact.engine is None else ""
     batch = profiles_cell(artifact) if artifact.profiles else any_batch
     size, built = _size(artifact.bytes), _built_for(artifact.engine or {})
     return artifact.part, artifact.format, artifact.precision, size, artifact.file, batch, built

@@ -10,12 +10,19 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from ..backends.base import LoadOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-bundle_argument = click.argument("bundle", metavar="BUNDLE")
+
+def folders(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete folders: what may be a Hub id or a URL is no `click.Path`, and a folder most often."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+bundle_argument = click.argument("bundle", metavar="BUNDLE", shell_complete=folders)
 """A bundle's folder or Hub id, passed as `bundle: str`."""
 
 images_argument = click.argument(

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..images import require_pillow
-
 
 def save_png(path: Path, image: npt.NDArray[np.uint8]) -> None:
     """Write uint8 [H,W,3] as a PNG, and the folder it goes to. Raises MissingDependencyError, OSError."""
+    from ..images import require_pillow
+
     path.parent.mkdir(parents=True, exist_ok=True)
     require_pillow().fromarray(image).save(path, format="PNG")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from ..hub.pull import pull
 from .base import command as coda_command
 from .base import json_option, print_json
 
@@ -22,6 +21,8 @@ from .base import json_option, print_json
 @json_option
 def command(hub_id: str, revision: str | None, out: Path, as_json: bool) -> None:
     """Download the bundle ORG/NAME from the Hugging Face Hub: its own files only, every one of them checked."""
+    from ..hub.pull import pull
+
     done = pull(hub_id, out, revision=revision)
     if as_json:
         print_json(asdict(done) | {"folder": str(done.folder)})

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from ..hub.push import push
 from .base import command as coda_command
 from .base import json_option, print_json
+from .options import folders
 
 
 @coda_command(
     name="push",
     example='coda push bundle org/name\ncoda push bundle org/name --revision bf16 --private --message "bf16 decoder"',
 )
-@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("bundle", metavar="BUNDLE", type=click.Path(path_type=Path), shell_complete=folders)
 @click.argument("hub_id", metavar="ORG/NAME")
 @click.option("--revision", help="The branch; created from main if it does not exist.  [default: main]")
 @click.option("--private", is_flag=True, help="Make the repository private, if it has to be created.")
@@ -31,6 +31,8 @@ def command(
     Every file is checked first, and only the bundle's own files are uploaded. Log in with `hf auth login`, or set
     HF_TOKEN.
     """
+    from ..hub.push import push
+
     done = push(bundle, hub_id, revision=revision, private=private, message=message, overwrite_card=card)
     if as_json:
         print_json(asdict(done))

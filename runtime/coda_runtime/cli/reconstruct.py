@@ -8,10 +8,8 @@ import click
 import numpy as np
 
 from ..backends.base import LoadOptions
-from ..codes.metrics import json_number, psnr_per_image
 from ..io.atomic_files import staged_folder
 from ..io.filenames import png_names
-from ..loading import open_tokenizer
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
@@ -42,6 +40,9 @@ def command(
 
     PSNR is in dB against the image as the tokenizer sees it: resized to cover its size and cropped at the centre.
     """
+    from ..codes.metrics import json_number, psnr_per_image
+    from ..loading import open_tokenizer
+
     sources = collect(images)
     keep_apart(out, images, sources)
     names = png_names([source.name for source in sources])

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..backends.base import LoadOptions
 from ..errors import require
-from ..format.bundle import Bundle
-from ..hub_source import find_bundle
-from ..loading import open_tokenizer
 from ..serving.options import ServeOptions
-from ..serving.sockets import listen
-from ..tokenizer import Tokenizer
 from .base import command as coda_command
 from .options import bundle_argument, load_option_help, load_options
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
 
 _PORT = click.IntRange(0, 65535)
 _COUNT = click.IntRange(1)
@@ -28,8 +26,12 @@ _DEFAULT = ServeOptions()
 @coda_command(name="serve", example="coda serve bundle/ --host 127.0.0.1 --http-port 8080 --grpc-port 8081")
 @bundle_argument
 @click.option("--host", default=_DEFAULT.host, show_default=True, help="Address to listen on; 0.0.0.0 is all of them.")
-@click.option("--http-port", type=_PORT, default=_DEFAULT.http_port, show_default=True, help="0 picks a free port.")
-@click.option("--grpc-port", type=_PORT, default=_DEFAULT.grpc_port, show_default=True, help="0 picks a free port.")
+@click.option(
+    "--http-port", type=_PORT, default=_DEFAULT.http_port, show_default=True, help="Port of REST; 0 picks a free one."
+)
+@click.option(
+    "--grpc-port", type=_PORT, default=_DEFAULT.grpc_port, show_default=True, help="Port of gRPC; 0 picks a free one."
+)
 @click.option("--max-batch", type=_COUNT, help="Images in one run; by default what the engines take at once.")
 @click.option(
     "--max-delay-ms",
@@ -90,7 +92,9 @@ _DEFAULT = ServeOptions()
     show_default=True,
     help="Seconds that requests in progress get after SIGTERM.",
 )
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option(
+    "--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True, help="Form of the log."
+)
 @click.option(
     "--device", default="auto", show_default=True, help=load_option_help("device", "several separated by commas")
 )
@@ -102,6 +106,11 @@ def command(bundle: str, device: str, log_format: str, options: LoadOptions, **s
     Model `decode` takes `ids`, INT32 [N,n], and gives `image`, UINT8 [N,H,W,3]. --device cuda:0,cuda:1 serves from
     several devices. On SIGTERM it finishes the requests in progress; logs go to stderr, metrics at /metrics.
     """
+    from ..format.bundle import Bundle
+    from ..hub_source import find_bundle
+    from ..loading import open_tokenizer
+    from ..serving.sockets import listen
+
     require("`coda serve`", "serve")
     server_options = ServeOptions(**settings, color=options.color)
     folder = find_bundle(bundle)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -13,9 +14,12 @@ import numpy as np
 from ..errors import ImageError, InputError, one_line
 from ..format.color import STORED
 from ..format.sizes import Size, shape_of
-from ..images import Batches, IgnoredProfiles, Pixels
+from ..io.counts import count, plural
 from ..io.image_files import expected_suffixes, find_images
 from .base import printable, warn
+
+if TYPE_CHECKING:
+    from ..images import Pixels
 
 _NAMED = 20
 
@@ -49,17 +53,21 @@ class SourceReader:
     """Reads images in pieces, at the tokenizer's size; those that cannot be read end it, or are kept in `skipped`."""
 
     def __init__(self, sources: Sequence[Source], size: Size, *, skip_bad: bool, color: str = STORED) -> None:
+        from ..images import IgnoredProfiles
+
         self._sources, self._size, self._skip_bad, self._color = sources, size, skip_bad, color
         self._ignored = IgnoredProfiles()
         self.skipped: list[tuple[str, str]] = []
         """(name, reason) of each image that was left out."""
 
-    def read(self, start: int, count: int) -> tuple[list[Source], Pixels]:
-        """Read `count` sources from `start` on: those that can be read, and their pixels, uint8 [n,H,W,3].
+    def read(self, start: int, many: int) -> tuple[list[Source], Pixels]:
+        """Read `many` sources from `start` on: those that can be read, and their pixels, uint8 [n,H,W,3].
 
         Raises ImageError, in the end also where no image at all can be read.
         """
-        part = self._sources[start : start + count]
+        from ..images import Batches
+
+        part = self._sources[start : start + many]
         batches = Batches([source.path for source in part], self._size, self._color, ignored=self._ignored)
         tried = batches.try_each(slice(0, len(part)))
         found = [(source, image) for source, image in zip(part, tried, strict=True) if isinstance(image, np.ndarray)]
@@ -69,7 +77,7 @@ class SourceReader:
         self.skipped += [(source.name, one_line(error, limit=None)) for source, error in bad]
         if len(self.skipped) == len(self._sources):
             name, reason = self.skipped[0]
-            raise ImageError(f"none of {len(self._sources)} images can be read; the first, {name}: {reason}")
+            raise ImageError(f"none of {count(len(self._sources), 'image')} can be read; the first, {name}: {reason}")
         pixels = [image for _, image in found]
         shape = (0, *shape_of(self._size), 3)
         return [source for source, _ in found], np.stack(pixels) if pixels else np.empty(shape, np.uint8)
@@ -91,9 +99,9 @@ class SourceReader:
             click.echo(f"skipped {printable(name)}: {printable(reason)}", err=True)
         if self.skipped:
             more = f", {len(self.skipped) - _NAMED} of them not named here" if len(self.skipped) > _NAMED else ""
-            count = len(self.skipped)
-            were = "1 image could not be read and was" if count == 1 else f"{count} images could not be read and were"
-            warn(f"{were} skipped{more}")
+            number = len(self.skipped)
+            were = plural(number, "was", "were")
+            warn(f"{count(number, 'image')} could not be read and {were} skipped{more}")
 
 
 def keep_sources(sources: Sequence[Source], targets: Iterable[Path]) -> None:

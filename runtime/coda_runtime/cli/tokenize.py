@@ -13,15 +13,14 @@ from typing import Any
 import click
 
 from ..backends.base import LoadOptions
-from ..bulk.decoding import TIMEOUT_S
-from ..bulk.run import SHARD_SIZE, tokenize
+from ..bulk.defaults import SHARD_SIZE, TIMEOUT_S
 from ..bulk.sources import SourceOptions
-from ..images import IgnoredProfiles
+from ..io.counts import count, plural
 from ..io.omitted import Omitted
 from ..io.remote import redacted
 from .base import command as coda_command
 from .base import json_option, print_json, progress, warn
-from .options import bundle_argument, load_options, skip_bad_option
+from .options import bundle_argument, folders, load_options, skip_bad_option
 
 _SECONDS_BETWEEN_LINES = 60.0
 _EXAMPLE = """coda tokenize bundle photos/ --out tokens
@@ -31,7 +30,7 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
 
 @coda_command(name="tokenize", example=_EXAMPLE)
 @bundle_argument
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", shell_complete=folders)
 @click.option("--out", required=True, metavar="DST", help="The folder to write to, local or a URL.")
 @click.option(
     "--shard-size", type=click.IntRange(1), default=SHARD_SIZE, show_default=True, help="Images in each Parquet file."
@@ -73,6 +72,9 @@ def command(
     If it is stopped or killed, the same command resumes where it was: finished shards stay. Images that cannot be read
     are listed in DST/errors.jsonl.
     """
+    from ..bulk.run import tokenize
+    from ..images import IgnoredProfiles
+
     with _reporting() as report:
         stop = strict or not skip_bad
         done = tokenize(bundle, source, out, report=report, strict=stop, **settings, **options.arguments())
@@ -83,7 +85,10 @@ def command(
         )
     warn(Omitted.from_json(done.omitted).warning(redacted(source)))
     if done.unlabelled:
-        warn(f"{done.unlabelled} of {done.images + done.errors} images have no label {settings['label']!r}")
+        warn(
+            f"{done.unlabelled} of {count(done.images + done.errors, 'image')} "
+            f"{plural(done.unlabelled, 'has', 'have')} no label {settings['label']!r}"
+        )
     ignored = IgnoredProfiles()
     ignored.add("", done.profiles_ignored)
     warn(ignored.warning())
@@ -92,7 +97,7 @@ def command(
         return
     rate = f", {done.images_per_second:.1f} images/s" if done.images_per_second else ""
     errors = f"; {done.errors} could not be read, see errors.jsonl" if done.errors else ""
-    click.echo(f"{done.out}: {done.images} images in {done.shards} shards{rate}{errors}")
+    click.echo(f"{done.out}: {count(done.images, 'image')} in {count(done.shards, 'shard')}{rate}{errors}")
 
 
 @contextmanager
@@ -123,7 +128,7 @@ class _Report:
             self._bar = self._stack.enter_context(progress("starting Ray and the engines", total))
             self._bar.advance(done)
             if done and not sys.stderr.isatty():
-                click.echo(f"resuming: {done} of {total} images are done", err=True)
+                click.echo(f"resuming: {done} of {count(total, 'image')} done", err=True)
         elif not self._first:  # before it, Ray and the engines started
             self._bar.advance(done - self._last)
             self._bar.describe("tokenizing")
@@ -134,6 +139,6 @@ class _Report:
             self._bar.describe(f"tokenizing, {rate:.1f} images/s")
             if now - self._last_report >= _SECONDS_BETWEEN_LINES and not sys.stderr.isatty():
                 left = timedelta(seconds=round((total - done) / rate))
-                click.echo(f"{done} of {total} images, {rate:.1f} images/s, {left} left", err=True)
+                click.echo(f"{done} of {count(total, 'image')}, {rate:.1f} images/s, {left} left", err=True)
                 self._last_report = now
         self._last = done

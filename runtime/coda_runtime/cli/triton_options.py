@@ -6,15 +6,17 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import InputError
 from ..format.profiles import Batch
-from ..triton import Repository, RepositoryOptions, check_destination, check_request, write_repository
 from ..triton.options import DEVICES, FORMATS
 from .base import printable
+
+if TYPE_CHECKING:
+    from ..triton import Repository, RepositoryOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 TENSORRT = "tensorrt"
@@ -37,12 +39,15 @@ class TritonRequest:
 
     def check(self, bundle: Path, precisions: Sequence[str], batches: Sequence[Sequence[Batch]]) -> None:
         """Find what would fail once `bundle` is made; as `check_destination` and `check_request`."""
+        from ..triton import check_destination, check_request
+
         check_destination(self.repo, bundle)
         check_request(self.options, precisions, batches)
 
 
 def triton_options(function: F) -> F:
     """Add --triton and --triton-..., passed together as `triton: TritonRequest | None`."""
+    from ..triton import RepositoryOptions
 
     @functools.wraps(function)
     def with_request(*args: Any, triton: Path | None, **settings: Any) -> Any:
@@ -65,6 +70,8 @@ def triton_options(function: F) -> F:
 
 def write_if_asked(request: TritonRequest | None, bundle: str | Path) -> Repository | None:
     """Write the repository, and its notes on stderr. Raises as `write_repository` does."""
+    from ..triton import write_repository
+
     if request is None:
         return None
     made = write_repository(bundle, request.repo, request.options)

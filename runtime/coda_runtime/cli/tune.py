@@ -10,8 +10,6 @@ import click
 
 from ..backends.base import LoadOptions
 from ..errors import InputError
-from ..format.bundle import Bundle
-from ..hub_source import find_bundle
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table, warn
 from .bench.options import check_timeout, several
@@ -19,6 +17,7 @@ from .options import bundle_argument, load_option_help, load_options
 from .sources import collect
 
 if TYPE_CHECKING:
+    from ..format.bundle import Bundle
     from ..tune.aims import Aim, Row
     from ..tune.run import Outcome
 
@@ -90,6 +89,8 @@ def command(
     """
     from ..bench.image_set import take_images
     from ..bench.run import Hooks
+    from ..format.bundle import Bundle
+    from ..hub_source import find_bundle
     from ..tune.aims import Aim
     from ..tune.run import record_of, tune
     from ..tune.settings import Wanted

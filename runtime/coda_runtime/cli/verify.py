@@ -6,25 +6,24 @@ import dataclasses
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..backends.base import LoadOptions
-from ..build.measuring import scratch_of
 from ..errors import ChecksumError, CodaError, InputError, MissingDependencyError, ParityError
-from ..format.bundle import Bundle
 from ..format.manifest import MANIFEST_NAME, Manifest
 from ..format.parity import ParityRecord, parity_json, parity_records
-from ..format.parts import PARTS
-from ..hub_source import find_bundle
-from ..parity import check_recordable, measure_bundle, record_parity
-from ..parity.rows import PARITY_COLUMNS, parity_rows, unmeasured_files
+from ..format.parts import GRAPHS
+from ..io.counts import count
 from .base import command as coda_command
-from .base import json_option, print_json, printable, progress, table
+from .base import footnote, json_option, print_json, printable, progress, table
 from .layers import LAYER_COLUMNS, PartLayers, layer_rows
-from .options import bundle_argument, load_options, typed_load_options
+from .options import bundle_argument, folders, load_options, typed_load_options
 from .sources import warn_of_omitted
+
+if TYPE_CHECKING:
+    from ..format.bundle import Bundle
 
 Parity = dict[str, dict[str, ParityRecord]]
 """By artifact file, then by backend and device."""
@@ -48,7 +47,11 @@ _NO_PARITY = (
 @bundle_argument
 @click.option("--parity", "measure", is_flag=True, help="Measure parity with the samples that BUNDLE carries.")
 @click.option("--record", is_flag=True, help="Write what --parity measured into BUNDLE's manifest, and seal it again.")
-@click.option("--tokenizer", help="What BUNDLE was exported from: a tokenizer folder, a hub id, official:VARIANT.")
+@click.option(
+    "--tokenizer",
+    shell_complete=folders,
+    help="What BUNDLE was exported from: a tokenizer folder, a hub id, official:VARIANT.",
+)
 @click.option("--parity-images", type=click.Path(path_type=Path), help="Images to measure parity on.")
 @click.option("--layers", "by_layer", is_flag=True, help="Compare every layer, and name the first that is off.")
 @click.option("--precision", default="auto", help="With --layers: whose layers to compare, e.g. int8.")
@@ -83,6 +86,12 @@ def command(
     --record is for engines that were built where they could not run: it adds their parity and the memory of their batch
     profiles to manifest.json, and writes nothing when a part falls below its threshold.
     """
+    from ..build.measuring import scratch_of
+    from ..format.bundle import Bundle
+    from ..hub_source import find_bundle
+    from ..parity import check_recordable, record_parity
+    from ..parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows, unmeasured_files
+
     typed = typed_load_options(ctx)
     if by_layer:
         _check_usage_of_layers(measure, record, parity_images)
@@ -128,6 +137,7 @@ def command(
         if rows:
             click.echo()
             table(rows, columns=PARITY_COLUMNS)
+            footnote(AGREEMENT_LEGEND)
         for part in layers:
             click.echo(f"\n{part['part']}, {part['precision']} on {part['backend']} beside {part['beside']}")
             table(layer_rows(part["layers"]), columns=LAYER_COLUMNS)
@@ -163,11 +173,11 @@ def _note(manifest: Manifest, missing: dict[str, str]) -> str | None:
         return None
     total = _graphs(manifest)
     held = total - len(missing)
-    return f"parity holds for {held} of {total} graphs, the others were not measured: {_reasons_text(missing)}"
+    return f"parity holds for {held} of {count(total, 'graph')}, the others were not measured: {_reasons_text(missing)}"
 
 
 def _graphs(manifest: Manifest) -> int:
-    return sum(artifact.part in PARTS for artifact in manifest.artifacts)
+    return sum(artifact.part in GRAPHS for artifact in manifest.artifacts)
 
 
 def _reasons_text(missing: dict[str, str]) -> str:
@@ -184,6 +194,9 @@ def _first(problems: list[str]) -> str:
 
 def _by_samples(bundle: Bundle, options: LoadOptions) -> tuple[Parity, list[str]]:
     """Return {artifact file: its parity}, and the thresholds that were missed. Raises CodaError."""
+    from ..parity import measure_bundle
+    from ..parity.rows import unmeasured_files
+
     parity: Parity = {}
     missed = []
     with progress("measuring", total=None) as bar:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..errors import TokenError
 from ..format.parts import IDS
 from ..format.spec import Spec
+from ..io.counts import count
 from ..io.masked_arrays import refuse_masked
 
 Ids = npt.NDArray[np.int32]
@@ -37,14 +38,14 @@ def check_ids(ids: Any, spec: Spec) -> Ids:
         raise TokenError(f"ids has shape {shape}: the batch is empty; pass at least one row")
     if shape[1] not in spec.prefix_lengths:
         raise TokenError(
-            f"ids has {shape[1]} tokens a row; expected a whole number of scales, one of "
+            f"ids has {count(shape[1], 'token')} a row; expected a whole number of scales, one of "
             f"{', '.join(map(str, spec.prefix_lengths))}"
         )
     if ids.min() < 0 or ids.max() >= spec.vocab_size:
         row, column = np.argwhere((ids < 0) | (ids >= spec.vocab_size))[0]
         raise TokenError(
-            f"ids[{row}, {column}] is {ids[row, column]}; expected 0 to {spec.vocab_size - 1} "
-            f"(this tokenizer has {spec.vocab_size} codes)"
+            f"ids[{row}, {column}] is {ids[row, column]}; expected 0 to {spec.vocab_size - 1} (this tokenizer has "
+            f"{count(spec.vocab_size, 'code')})"
         )
     return np.ascontiguousarray(ids, dtype=IDS.dtype)
 

@@ -75,7 +75,7 @@ def read_tokens(path: Path, tok: Maker) -> TokensFile:
     found = {key: data[key].tolist() if key in data else value for key, value in expected.items()}
     if found != expected:
         raise TokenError(
-            f"{path} has scales {found['scales']} and {found['vocab_size']} codes, the bundle "
+            f"{path} has scales {found['scales']} and a codebook of {found['vocab_size']}, the bundle "
             f"{expected['scales']} and {spec.vocab_size}; decode it with the bundle that it was encoded with"
         )
     ids = data["ids"]

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ..errors import ChecksumError, one_line
 from ..io import remembered
+from ..io.counts import count
 from ..io.regular_files import open_regular
 from .manifest import CHECKSUMS_NAME
 
@@ -74,7 +75,8 @@ def _opened(path: Path, size: int) -> Iterator[BufferedReader]:
             found = os.fstat(file.fileno()).st_size
             if found != size:
                 raise ChecksumError(
-                    f"{path} has {found} bytes, but the manifest says {size}: it is truncated or altered; {_GET_AGAIN}"
+                    f"{path} has {count(found, 'byte')}, but the manifest says {size:,}: it is truncated or altered; "
+                    f"{_GET_AGAIN}"
                 )
             yield file
     except OSError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import FormatVersionError
+from ..io.counts import count
 from ..io.json_fields import (
     Fields,
     describe,
@@ -157,7 +158,7 @@ class Manifest:
             fail(f"format_version is {version}, expected {FORMAT_VERSION}")
         entries = fields.take("artifacts", is_list, "a list of objects")
         if len(entries) > _MAX_ARTIFACTS:
-            fail(f"artifacts lists {len(entries)} files, expected {_MAX_ARTIFACTS} at most")
+            fail(f"artifacts lists {count(len(entries), 'file')}, expected {_MAX_ARTIFACTS} at most")
         manifest = cls(
             spec=Spec.from_json(fields.take("spec", is_object, "an object")),
             artifacts=tuple(Artifact.from_json(entry, f"artifacts[{i}]") for i, entry in enumerate(entries)),
@@ -175,7 +176,7 @@ class Manifest:
     def parse(cls, text: str | bytes) -> Manifest:
         """Read the text of manifest.json. Raises ManifestError, FormatVersionError."""
         if len(text) > MAX_BYTES:
-            fail(f"it has {len(text)} bytes, expected {MAX_BYTES} at most")
+            fail(f"it has {count(len(text), 'byte')}, expected {MAX_BYTES:,} at most")
         raw = text if isinstance(text, bytes) else text.encode(errors="replace")
         values = sum(map(raw.count, (b",", b":", b"[", b"{")))
         if values > _MAX_VALUES:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .parts import IMAGE, PARTS
+from .parts import GRAPHS, IMAGE
 
 _BATCHES, _REASON, _IMAGES, _SOURCE = "batches", "reason", "images", "images_from"
 
 
 def headline(part: str) -> str:
     """Return the name of the number that a part is judged by: of images "psnr", of tokens "step_agreement"."""
-    return "psnr" if part in PARTS and PARTS[part].output is IMAGE else "step_agreement"
+    return "psnr" if part in GRAPHS and GRAPHS[part].output is IMAGE else "step_agreement"
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,13 @@ class Measured:
 
     @property
     def step_agreement(self) -> float | None:
-        """Share of tokens, 0 to 1; None where it is not what was measured."""
+        """Share of equal tokens, 0 to 1, each scale after the artifact's own; None where that was not measured."""
         return self._number("step_agreement")
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of equal tokens, 0 to 1, free-running; None where it is not what was measured."""
+        return self._number("agreement")
 
     @property
     def psnr(self) -> float | None:

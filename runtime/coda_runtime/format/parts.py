@@ -59,6 +59,15 @@ DECODER = Part("decoder", IDS, IMAGE)
 PARTS: Mapping[str, Part] = {part.name: part for part in (ENCODER, QUANTIZER, DECODER)}
 """The three graphs that every bundle needs, by name, in the order of the data; `codebook` is optional."""
 
+ENCODE = Part("encode", IMAGE, IDS)
+"""Encoder and quantizer in one graph, for programs that run a bundle without this package. No operation runs it."""
+
+GRAPHS: Mapping[str, Part] = {**PARTS, ENCODE.name: ENCODE}
+"""Every graph that a bundle may hold."""
+
+SEARCHING = (QUANTIZER.name, ENCODE.name)
+"""The graphs that search the codes, in a loop that not every engine library has."""
+
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "encode": (ENCODER.name, QUANTIZER.name),
     "quantize": (QUANTIZER.name,),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..io.counts import count
 from ..io.json_fields import Fields, fail
 from .sizes import (
     Scales,
@@ -136,7 +137,7 @@ class Spec:
         expected, last = spec.prefix_lengths[-1], spec.scale_shapes[-1]
         if spec.num_tokens != expected:
             told = scales_text(spec.scales, ", ")
-            fail(f"spec.num_tokens is {spec.num_tokens}, but the scales [{told}] make {expected} tokens")
+            fail(f"spec.num_tokens is {spec.num_tokens}, but the scales [{told}] make {count(expected, 'token')}")
         if (last[0] * spec.downsample, last[1] * spec.downsample) != spec.image_shape:
             fail(
                 f"the last scale is {size_text(last)}, but image_size / downsample = "

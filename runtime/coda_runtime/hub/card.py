@@ -16,9 +16,10 @@ from ..format.parts import PARTS
 from ..format.sizes import scales_text, shape_text
 from ..hub_source.names import HubName
 from ..images import require_pillow
+from ..io.counts import count
 from ..io.json_fields import flat_rows
 from ..parity import ParitySamples
-from ..parity.rows import PARITY_COLUMNS, parity_rows
+from ..parity.rows import AGREEMENT_LEGEND, PARITY_COLUMNS, parity_rows, reasons
 
 README = "README.md"
 PICTURE = "card/reconstructions.png"
@@ -42,8 +43,8 @@ def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
     sections = [
         "\n".join(["---", *_front_matter(manifest), "---", MARK, f"# {title}"]),
         f"A discrete image tokenizer: an image of {shape_text(spec.image_size)} pixels becomes "
-        f"{spec.num_tokens} tokens of {spec.vocab_size} codes, coarse to fine, and tokens become an image. It runs on "
-        "ONNX Runtime and NumPy, without PyTorch.",
+        f"{count(spec.num_tokens, 'token')} of {count(spec.vocab_size, 'code')}, coarse to fine, and tokens become an "
+        "image. It runs on ONNX Runtime and NumPy, without PyTorch.",
     ]
     if has_picture:
         sections.append(f"![Photographs above, their reconstructions from the tokens below]({PICTURE})")
@@ -71,7 +72,9 @@ def card_text(manifest: Manifest, name: HubName, has_picture: bool) -> str:
     ]
     parity = [row for artifact in manifest.artifacts for row in parity_rows(artifact, artifact.parity)]
     if parity:
-        sections += ["## Parity with the float32 tokenizer", _table(PARITY_COLUMNS, parity)]
+        measured = {artifact.file: artifact.parity for artifact in manifest.artifacts}
+        notes = [AGREEMENT_LEGEND, *reasons(measured)]
+        sections += ["## Parity with the float32 tokenizer", _table(PARITY_COLUMNS, parity), *map(_quoted, notes)]
     provenance = list(flat_rows(manifest.provenance))
     if provenance:
         sections += ["## Provenance", _table(("", ""), provenance)]

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import HubError
 from ..format.manifest import MAX_BYTES
+from ..io.counts import count
 from ..io.remote import redacted
 from .names import COMMIT, HubName
 
@@ -57,7 +58,8 @@ class _Watch:
         if self._waited >= _SLOW_AFTER and self._reads >= _SLOW_READS:
             if self._bytes < _SLOWEST * self._waited:
                 raise self.error(
-                    f"sent {self._bytes} bytes in {self._waited:.0f} s, expected {_SLOWEST} a second at least",
+                    f"sent {count(self._bytes, 'byte')} in {self._waited:.0f} s, expected {_SLOWEST:,} a second "
+                    "at least",
                     "try again later, check the network and HF_ENDPOINT, or copy its files here and pass their folder",
                 )
             self._bytes = self._reads = 0
@@ -180,7 +182,7 @@ def _counted(read: Callable[..., Iterator[bytes]], watch: _Watch, limit: int) ->
                 return
             total += len(piece)
             if total > limit:
-                raise watch.error(f"sends more than {limit} bytes, which is all that was expected")
+                raise watch.error(f"sends more than {count(limit, 'byte')}, which is all that was expected")
             watch.count(len(piece), time.monotonic() - start)
             yield piece
 

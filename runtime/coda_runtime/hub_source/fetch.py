@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import BundleError, BundleNotFoundError, ChecksumError, FormatVersionError, HubError
 from ..format.bundle import Bundle
 from ..format.manifest import CHECKSUMS_NAME, MANIFEST_NAME, MAX_BYTES
+from ..io.counts import count
 from ..io.hub_cache import forget
 from .client import downloading, require_hub
 from .names import HubName
@@ -50,8 +51,9 @@ def download_small(hub: Any, name: HubName, listing: Listing, file: str) -> Path
     """Download a manifest or the like, of this commit and no more than 16 MiB. Raises HubError."""
     if listing.sizes[file] > MAX_BYTES:
         raise HubError(
-            f"{name} has a {file} of {listing.sizes[file]} bytes, expected {MAX_BYTES} at most: that is not a coda "
-            "bundle; check the name"
+            f"{name} has a {file} of {count(listing.sizes[file], 'byte')}, expected {MAX_BYTES:,} at most: that "
+            "is not a "
+            "coda bundle; check the name"
         )
     with downloading(name, listing.sizes[file]):
         # By the revision's name, not by its commit: so the cache learns the name, and finds it without the Hub.
@@ -69,10 +71,10 @@ def _download(hub: Any, name: HubName, listing: Listing) -> Path:
     for artifact in artifacts:
         found = listing.sizes.get(artifact.file)
         if found != artifact.bytes:
-            has = "is not there" if found is None else f"has {found} bytes there"
+            has = "is not there" if found is None else f"has {count(found, 'byte')} there"
             raise ChecksumError(
-                f"{artifact.file} {has}, but the manifest says {artifact.bytes} bytes; nothing more was downloaded; "
-                "ask its owner to push it again"
+                f"{artifact.file} {has}, but the manifest says {count(artifact.bytes, 'byte')}; nothing more was "
+                "downloaded; ask its owner to push it again"
             )
     if CHECKSUMS_NAME in listing.sizes:
         download_small(hub, name, listing, CHECKSUMS_NAME)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import HubError
 from ..format.checksums import sha256_file
+from ..io.counts import count
 from ..io.hub_cache import forget, sha256_of_blob, snapshot_of
 from .client import downloading, require_hub
 from .names import HubName
@@ -81,8 +82,8 @@ def _download(hub: Any, name: HubName, listing: Listing, choice: Choice) -> Fetc
     for file, max_bytes in choice.items():
         if listing.sizes[file] > max_bytes:
             raise HubError(
-                f"{name} has a {file} of {listing.sizes[file]} bytes, expected {max_bytes} at most; nothing was "
-                "downloaded: check the name and what it is said to be"
+                f"{name} has a {file} of {count(listing.sizes[file], 'byte')}, expected {max_bytes:,} at most; nothing "
+                "was downloaded: check the name and what it is said to be"
             )
     paths = {}
     for file in choice:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, one_line
+from ..io.counts import count, plural
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,7 @@ class IgnoredProfiles:
         """Tell of them in one line; nothing where there are none."""
         if not self.count:
             return ""
-        many = f"{self.count} images have a colour profile" if self.count > 1 else "1 image has a colour profile"
+        many = f"{count(self.count, 'image')} {plural(self.count, 'has', 'have')} a colour profile"
         first = f" (the first: {self.first})" if self.first else ""
         return (
             f"{many} other than sRGB{first}, which is ignored: the values are taken as if they were sRGB's, as the "
@@ -70,7 +71,7 @@ def to_srgb(profile: bytes, mode: str, name: str) -> Callable[[Image.Image], Ima
     Raises ImageError for a profile that is damaged, or about other values than the image has.
     """
     if len(profile) > MAX_PROFILE:
-        raise ImageError(_broken(name, f"it has {len(profile)} bytes, more than the limit of {MAX_PROFILE}"))
+        raise ImageError(_broken(name, f"it has {count(len(profile), 'byte')}, more than the limit of {MAX_PROFILE:,}"))
     try:
         takes, transform = _transform(profile)
     except Exception as error:  # PyCMSError, OSError, ValueError, by what LittleCMS stumbled over

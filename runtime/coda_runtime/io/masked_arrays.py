@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .counts import count, plural
 
 
 def refuse_masked(array: npt.NDArray[Any], name: str, error: type[InputError] = InputError) -> None:
@@ -17,6 +18,6 @@ def refuse_masked(array: npt.NDArray[Any], name: str, error: type[InputError] = 
     masked = int(np.count_nonzero(array.mask))
     if masked:
         raise error(
-            f"{name} is a masked array, and {masked} of its {array.size} values are masked; expected a value "
-            f"everywhere: leave out what has none, or give it one, {name}.filled(value)"
+            f"{name} is a masked array, and {masked} of its {count(array.size, 'value')} {plural(masked, 'is', 'are')} "
+            f"masked; expected a value everywhere: leave out what has none, or give it one, {name}.filled(value)"
         )

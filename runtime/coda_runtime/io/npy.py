@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import one_line
+from .counts import count
 from .regular_files import open_regular
 from .unpacking import check_unpacked, max_unpacked
 
@@ -81,10 +82,12 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
         raise ValueError(f"an array of {dtype}, expected plain {'numbers' if kinds == NUMBERS else 'numbers or text'}")
     expected = file.tell() + math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or size != expected:
-        raise ValueError(f"{size} bytes, and its header says {dtype} {list(shape)}, which are {expected}")
+        raise ValueError(f"{count(size, 'byte')}, and its header says {dtype} {list(shape)}, which are {expected:,}")
     # Elements of zero bytes, and sides beside a side of zero, take no room and yet may be as many as the header says.
     if not dtype.itemsize or math.prod(filter(None, shape)) > max(size, _MAX_EMPTY):
-        raise ValueError(f"its header says {dtype} {list(shape)}, more elements than its {size} bytes can hold")
+        raise ValueError(
+            f"its header says {dtype} {list(shape)}, more elements than its {count(size, 'byte')} can hold"
+        )
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)
     return array

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .counts import count
 from .json_fields import describe
 
 NAMED = 3
@@ -35,8 +36,8 @@ class Omitted:
 
     def __str__(self) -> str:
         return "; ".join(
-            f"{count} {_plural(kind, count)} ({', '.join(first)}{', ...' if count > len(first) else ''})"
-            for kind, (count, first) in sorted(self._kinds.items())
+            f"{count(number, _noun(kind))} ({', '.join(first)}{', ...' if number > len(first) else ''})"
+            for kind, (number, first) in sorted(self._kinds.items())
         )
 
     def warning(self, where: object) -> str:
@@ -67,6 +68,5 @@ class Omitted:
             self._kinds[str(kind)] = (before + int(told["count"]), [*first, *map(str, told["first"])][:NAMED])
 
 
-def _plural(kind: str, count: int) -> str:
-    noun = f"{kind} file" if kind.startswith(".") else kind
-    return noun if count == 1 else f"{noun}s"
+def _noun(kind: str) -> str:
+    return f"{kind} file" if kind.startswith(".") else kind

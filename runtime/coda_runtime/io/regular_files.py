@@ -8,6 +8,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+from .counts import count
+
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file to read its bytes. Raises OSError, also for a pipe or a device, which might never end."""
@@ -29,5 +31,5 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         data = file.read(max_bytes + 1)
         if len(data) > max_bytes:
             found = os.fstat(file.fileno()).st_size
-            raise OSError(errno.EFBIG, f"it has {found} bytes, and at most {max_bytes} are read", str(path))
+            raise OSError(errno.EFBIG, f"it has {count(found, 'byte')}, and at most {max_bytes:,} are read", str(path))
     return data

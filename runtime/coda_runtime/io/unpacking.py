@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .counts import count
+
 _FREE = 256 << 20
 _RATIO = 100
 
@@ -21,4 +23,6 @@ def max_unpacked(packed: int) -> int:
 def check_unpacked(what: str, unpacked: int, limit: int) -> None:
     """Raise OversizedError if something would become, or has become, more bytes than the limit for its size."""
     if unpacked > limit:
-        raise OversizedError(f"{what} unpacks to {unpacked} bytes, more than the limit of {limit} for its size")
+        raise OversizedError(
+            f"{what} unpacks to {count(unpacked, 'byte')}, more than the limit of {limit:,} for its size"
+        )

@@ -18,7 +18,7 @@ from ..errors import ArtifactError, BackendError, CodaError, InputError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import Measured, NotMeasured, ParityRecord, headline
-from ..format.parts import DECODER, ENCODER, IDS, IMAGE, PARTS, QUANTIZER
+from ..format.parts import DECODER, ENCODE, ENCODER, GRAPHS, IDS, IMAGE, QUANTIZER
 from ..format.precision import precision_of
 from ..select import candidates, named_backend
 from .measure import pixel_parity, psnr_loss, token_parity
@@ -30,6 +30,7 @@ BATCH = 4
 """The batch size where an artifact has no profile."""
 
 Ids = npt.NDArray[np.int32]
+_Decode = Callable[[Ids], "npt.NDArray[np.uint8] | None"]
 _OF_EACH_SIZE = ("psnr_min", "psnr_drop", "psnr_drop_error", "psnr_drop_max")
 """What is told of each batch size beside the headline, where it was measured."""
 
@@ -51,7 +52,7 @@ class ParityMeter:
         """Measure against `reference`; `samples` is what it made of `images`, where that is known already."""
         self._bundle, self._reference, self._images = bundle, reference, images
         self._given = samples
-        self._encoded: dict[tuple[str, str, str], Ids] = {}  # by precision, format and backend of the encoder
+        self._encoded: dict[tuple[str, str, str, str], Ids] = {}  # what gave them: see _key
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> ParityMeter:
@@ -86,8 +87,8 @@ class ParityMeter:
         a missing file.
         """
         options = options or LoadOptions("cpu", self._on_the_cpu(artifact))
-        if artifact.part not in PARTS:
-            raise InputError(f"{artifact.file} is a {artifact.part}; parity is measured of {', '.join(PARTS)}")
+        if artifact.part not in GRAPHS:
+            raise InputError(f"{artifact.file} is a {artifact.part}; parity is measured of {', '.join(GRAPHS)}")
         if batches is not None and (not batches or min(batches) < 1):
             raise InputError(f"batches is {list(batches)}; expected sizes from 1")
         backend = named_backend(options)
@@ -119,11 +120,13 @@ class ParityMeter:
         """Return what `measure` does, of an artifact that `backend` has loaded already; closes the session.
 
         The loss of a whole reconstruction, `psnr_loss`, is measured of a decoder whose precision is judged by it: with
-        the ids of the encoder beside it, as `backend` gave them, or gives them now with `options`.
+        the ids of the encoder beside it, as `backend` gave them, or gives them now with `options`. So is that of an
+        encode graph, through the decoder beside it.
         """
         try:
             encoded = self._ids_beside(artifact, backend, options)
-            record = self._measure(artifact, session, batches, backend, encoded)
+            decode = self._decoder_beside(artifact, options)
+            record = self._measure(artifact, session, batches, backend, encoded, decode)
         finally:
             session.close()
         return {f"{backend}:{session.device}": self._told(record)}
@@ -154,11 +157,10 @@ class ParityMeter:
 
         None for another part, for a precision that is not judged by it, and where that encoder does not run.
         """
-        threshold = precision_of(artifact.precision).threshold
-        if artifact.part != DECODER.name or threshold is None or threshold.max_psnr_drop is None:
+        if artifact.part != DECODER.name or not _is_judged_by_loss(artifact):
             return None
-        key = artifact.precision, artifact.format, backend
         found = self._bundle.manifest.find(ENCODER.name, precision=artifact.precision, format=artifact.format)
+        key = _key(dataclasses.replace(artifact, part=ENCODER.name), backend)
         if key not in self._encoded and options is not None and found:
             try:
                 session = named_backend(options).load(self._bundle, found[0], options)
@@ -167,8 +169,37 @@ class ParityMeter:
             self.measure_session(found[0], backend, session)
         return self._encoded.get(key)
 
+    def _decoder_beside(self, artifact: Artifact, options: LoadOptions | None) -> _Decode | None:
+        """Return what decodes the ids of an encode graph, int32 [N,L], by the decoder of its own precision and format.
+
+        None for another part, for a precision that is not judged by it, and where that decoder does not run.
+        """
+        found = self._bundle.manifest.find(DECODER.name, precision=artifact.precision, format=artifact.format)
+        if artifact.part != ENCODE.name or not _is_judged_by_loss(artifact) or options is None or not found:
+            return None
+        decoder = found[0]
+
+        def decode(ids: Ids) -> npt.NDArray[np.uint8] | None:
+            try:
+                session = named_backend(options).load(self._bundle, decoder, options)
+            except CodaError:
+                return None
+            try:
+                index = _cycle(len(ids), BATCH)
+                return self._run(decoder, session, ids[index], BATCH)[: len(ids)]
+            finally:
+                session.close()
+
+        return decode
+
     def _measure(
-        self, artifact: Artifact, session: Session, batches: Sequence[int] | None, backend: str, encoded: Ids | None
+        self,
+        artifact: Artifact,
+        session: Session,
+        batches: Sequence[int] | None,
+        backend: str,
+        encoded: Ids | None,
+        decode: _Decode | None,
     ) -> ParityRecord:
         profiles = artifact.profiles or profiles_of(session)
         asked = batches or [size for profile in profiles for size in profile]
@@ -177,12 +208,14 @@ class ParityMeter:
         for size in sizes:
             index = _cycle(len(self._images.pixels), size)
             try:
-                out = self._run(artifact, session, self.samples.of(PARTS[artifact.part].input)[index], size)
+                out = self._run(artifact, session, self.samples.of(GRAPHS[artifact.part].input)[index], size)
                 rebuilt = None if encoded is None else self._run(artifact, session, encoded[index], size)
             except BackendError as error:
                 found[size] = NotMeasured(self._reason(error), name)
                 continue
             numbers = self._judge(artifact, index, out, backend)
+            if decode is not None and (images := decode(self._encoded[_key(artifact, backend)])) is not None:
+                numbers |= psnr_loss(self.samples.images, images, self.samples.decoded)
             if rebuilt is not None:
                 known = self.samples
                 rows = _worst_copies(index, psnr_per_image(rebuilt, known.images[index]))
@@ -196,7 +229,7 @@ class ParityMeter:
         return dataclasses.replace(worst, batches={str(size): _short(of, name) for size, of in found.items()})
 
     def _run(self, artifact: Artifact, session: Session, rows: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-        expected, outs = PARTS[artifact.part].output, []
+        expected, outs = GRAPHS[artifact.part].output, []
         shape = expected.shape(self._bundle.spec, size)
         for start in range(0, len(rows), size):
             out = session.run(rows[start : start + size])
@@ -210,10 +243,10 @@ class ParityMeter:
 
     def _judge(self, artifact: Artifact, index: Ids, out: npt.NDArray[Any], backend: str) -> dict[str, Any]:
         known = self.samples
-        if PARTS[artifact.part].output is IMAGE:
+        if GRAPHS[artifact.part].output is IMAGE:
             rows = _worst_copies(index, psnr_per_image(out, known.decoded[index]))
             return dict(pixel_parity(known.images, out[rows], known.decoded))
-        ids = out if PARTS[artifact.part].output is IDS else _distinct(self._quantize, out)
+        ids = out if GRAPHS[artifact.part].output is IDS else _distinct(self._quantize, out)
         vocabulary = self._bundle.spec.vocab_size
         if int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
             raise ArtifactError(
@@ -222,8 +255,8 @@ class ParityMeter:
             )
         step = _distinct(self._reference.step, known.latent[index], ids)
         rows = _worst_copies(index, (ids == step).mean(1))
-        if artifact.part == ENCODER.name:
-            self._encoded[artifact.precision, artifact.format, backend] = ids[rows]
+        if artifact.part in (ENCODER.name, ENCODE.name):
+            self._encoded[_key(artifact, backend)] = ids[rows]
         return token_parity(ids[rows], known.ids, step[rows], self._bundle.spec.scales)
 
     def _quantize(self, latent: npt.NDArray[np.float32]) -> Ids:
@@ -248,6 +281,17 @@ class ParityMeter:
             f"{self._bundle.folder} has no quantizer in ONNX and no search table to take an encoder's tokens with; "
             "export the bundle again with coda export"
         )
+
+
+def _key(artifact: Artifact, backend: str) -> tuple[str, str, str, str]:
+    """Name what gives ids: a graph's part, precision and format, and the backend that runs it."""
+    return artifact.part, artifact.precision, artifact.format, backend
+
+
+def _is_judged_by_loss(artifact: Artifact) -> bool:
+    """Return whether an artifact's precision is held to what a picture loses there and back."""
+    threshold = precision_of(artifact.precision).threshold
+    return threshold is not None and threshold.max_psnr_drop is not None
 
 
 def _rank(record: ParityRecord, name: str) -> tuple[bool, float, float]:

@@ -9,15 +9,23 @@ from typing import Any
 from ..codes.metrics import percent
 from ..format.manifest import Artifact, Manifest
 from ..format.parity import Measured, NotMeasured, ParityRecord, parity_record
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 
-PARITY_COLUMNS = ("file", "ran on", "token agreement", "PSNR", "worst image", "lost", "batch sizes")
+PARITY_COLUMNS = ("file", "ran on", "step agreement", "free-running", "PSNR", "worst image", "lost", "batch sizes")
+AGREEMENT_LEGEND = (
+    "step agreement: equal tokens when each scale starts from the artifact's own earlier tokens, so that a near tie "
+    "counts once; free-running: equal tokens in the end, where a near tie changes the scales after it too"
+)
+"""What tells the two shares of equal tokens apart, wherever they are printed."""
+
+
+NOT_RUN = "not run"
 
 
 def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield rows under PARITY_COLUMNS of an artifact's `parity`, as JSON has it; the worst of the batch sizes.
 
-    Token agreement is step agreement. A manifest may be made by hand: what is no object there is shown as it is.
+    A manifest may be made by hand: what is no object there is shown as it is. `reasons` has why something was not run.
     """
     for where, data in parity.items():
         record = parity_record(data)
@@ -26,17 +34,29 @@ def parity_rows(artifact: Artifact, parity: Mapping[str, Any]) -> Iterator[tuple
             continue
         sizes = ",".join(record.batches)
         if isinstance(record, NotMeasured):
-            yield artifact.file, where, f"not run: {record.reason}", "", "", "", sizes
+            yield artifact.file, where, NOT_RUN, "", "", "", "", sizes
         else:
             psnr = psnr_text(record), _decibel(record.psnr_min)
-            yield artifact.file, where, agreement_text(record), *psnr, loss_text(record), sizes
+            tokens = agreement_text(record), free_running_text(record)
+            yield artifact.file, where, *tokens, *psnr, loss_text(record), sizes
+
+
+def reasons(parity: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return each reason why something was not run once, with the files and places, of {file: its parity}."""
+    places: dict[str, list[str]] = {}
+    for file, records in parity.items():
+        for where, data in records.items():
+            record = parity_record(data)
+            if isinstance(record, NotMeasured):
+                places.setdefault(record.reason, []).append(f"{file} on {where}")
+    return [f"{NOT_RUN}: {', '.join(names)}: {reason}" for reason, names in places.items()]
 
 
 def unmeasured_files(manifest: Manifest, parity: Mapping[str, Mapping[str, ParityRecord]]) -> dict[str, str]:
     """Return {file: why} of the graphs that have no numbers, or not from everywhere, in `parity`, {file: its own}."""
     out = {}
     for artifact in manifest.artifacts:
-        if artifact.part not in PARTS:
+        if artifact.part not in GRAPHS:
             continue
         measured = parity.get(artifact.file)
         if not measured:
@@ -51,6 +71,11 @@ def unmeasured_files(manifest: Manifest, parity: Mapping[str, Mapping[str, Parit
 def agreement_text(record: Measured) -> str:
     """Return the step agreement; empty where it is not what was measured."""
     return "" if record.step_agreement is None else percent(record.step_agreement)
+
+
+def free_running_text(record: Measured) -> str:
+    """Return the free-running agreement; empty where it is not what was measured."""
+    return "" if record.agreement is None else percent(record.agreement)
 
 
 def psnr_text(record: Measured) -> str:

@@ -8,7 +8,11 @@ from ..codes.metrics import percent
 from ..errors import ManifestError, ParityError
 from ..format.manifest import Manifest
 from ..format.parity import Measured, NotMeasured, ParityRecord
+from ..format.parts import DECODER, ENCODE, ENCODER
 from ..format.precision import FP32, Threshold, precision_of
+
+_LOSS_WITH = {DECODER.name: ENCODER.name, ENCODE.name: DECODER.name}
+"""The parts that are held to what a picture loses there and back, each with the part that it was measured with."""
 
 
 def threshold_of(thresholds: Mapping[str, Threshold], precision: str) -> Threshold:
@@ -31,13 +35,13 @@ def check_threshold(
     """
     if isinstance(parity, NotMeasured) and (must_run or precision_of(precision).onnxruntime_cpu):
         raise ParityError(f"the {precision} {part} could not be run, so its parity is unknown: {parity.reason}")
-    _check_numbers(f"the {precision} {part}", precision, parity, threshold)
+    _check_numbers(part, f"the {precision} {part}", precision, parity, threshold)
     # Where one size could not run, the others are judged nevertheless.
     for size, record in parity.batches.items():
-        _check_numbers(f"the {precision} {part} at a batch of {size}", precision, record, threshold)
+        _check_numbers(part, f"the {precision} {part} at a batch of {size}", precision, record, threshold)
 
 
-def _check_numbers(what: str, precision: str, record: ParityRecord, threshold: Threshold) -> None:
+def _check_numbers(part: str, what: str, precision: str, record: ParityRecord, threshold: Threshold) -> None:
     if isinstance(record, NotMeasured):
         return
     agreement, psnr, worst = record.step_agreement, record.psnr, record.psnr_min
@@ -58,19 +62,22 @@ def _check_numbers(what: str, precision: str, record: ParityRecord, threshold: T
             f"the threshold is {threshold.min_psnr:.2f} dB ({threshold.min_psnr - worst:.2f} dB short): "
             f"{_way_out(precision, '--min-psnr')}"
         )
-    _check_loss(what, precision, record, threshold)
+    if part in _LOSS_WITH:
+        _check_loss(part, what, precision, record, threshold)
 
 
-def _check_loss(what: str, precision: str, record: Measured, threshold: Threshold) -> None:
+def _check_loss(part: str, what: str, precision: str, record: Measured, threshold: Threshold) -> None:
     """Raise ParityError where reconstructions lose more of their PSNR against the input than the threshold allows."""
-    if threshold.max_psnr_drop is None or threshold.worst_drop is None or not record.has_psnr:
+    if threshold.max_psnr_drop is None or threshold.worst_drop is None:
         return
     mean, sure, worst = record.psnr_drop, record.sure_psnr_drop, record.psnr_drop_max
+    other = _LOSS_WITH[part]
     if mean is None or sure is None or worst is None:
         raise ParityError(
-            f"what is lost through {what} was not measured, since its encoder was not run: run both, or export the "
+            f"what is lost through {what} was not measured, since its {other} was not run: run both, or export the "
             "bundle again"
         )
+    both = f"the {precision} encoder and {what}" if part == DECODER.name else f"{what} and the {precision} {other}"
     chance = f" ± {record.psnr_drop_error:.3f}" if record.psnr_drop_error else ""
     for lost, found, allowed in (
         (f"images lose {mean:.3f}{chance} dB of PSNR", sure, threshold.max_psnr_drop),
@@ -78,8 +85,7 @@ def _check_loss(what: str, precision: str, record: Measured, threshold: Threshol
     ):
         if found > allowed:
             raise ParityError(
-                f"through the {precision} encoder and {what} {lost}, the threshold is {allowed:.3f} dB "
-                f"({found - allowed:.3f} dB over): "
+                f"through {both} {lost}, the threshold is {allowed:.3f} dB ({found - allowed:.3f} dB over): "
                 f"{_way_out(precision, '--max-psnr-drop')}"
             )
 

@@ -11,7 +11,7 @@ from ..errors import BackendError, CodaError, DeviceMemoryError, ParityError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
 from ..format.parity import ParityRecord
-from ..format.parts import PARTS
+from ..format.parts import GRAPHS
 from ..format.precision import DEFAULT_THRESHOLDS, Threshold, precision_of
 from ..select import Candidate, candidates, named_backend
 from .meter import ParityMeter
@@ -34,7 +34,7 @@ def measure_bundle(bundle: Bundle, options: LoadOptions | None = None) -> Iterat
     options = options or LoadOptions()
     meter = ParityMeter.of_bundle(bundle)
     thresholds = {**DEFAULT_THRESHOLDS, **recorded_thresholds(bundle.manifest)}
-    graphs = [artifact for artifact in bundle.manifest.artifacts if artifact.part in PARTS]
+    graphs = [artifact for artifact in bundle.manifest.artifacts if artifact.part in GRAPHS]
     if options.backend != "auto":
         graphs = _loadable(bundle, graphs, named_backend(options))
     table = bundle.manifest.find("search", format="npz")[0]

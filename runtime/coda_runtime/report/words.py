@@ -46,10 +46,5 @@ def times(ratio: float) -> str:
     return f"{ratio:.1f} ×" if ratio >= 10 else f"{ratio:.2f} ×"
 
 
-def count(number: int, singular: str, plural: str | None = None) -> str:
-    """Format a count, as in "1 token" and "680 tokens"."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
-
-
 def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

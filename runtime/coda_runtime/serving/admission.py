@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..io.counts import count, plural
 from .errors import RequestError, request_error
 from .metrics import MODELS, Metrics
 from .options import MAX_TEXTS, SMALL_TEXT_BYTES, ServeOptions
@@ -161,7 +162,9 @@ class Admission:
         # Who gives way is gone with the next turn of the loop.
         if self.active >= self._options.max_requests and not self.waits.give_way():
             raise RequestError(
-                "busy", f"{self.active} requests are in progress, which is the limit; send it again a little later"
+                "busy",
+                f"{count(self.active, 'request')} {plural(self.active, 'is', 'are')} in progress, which is the limit; "
+                "send it again a little later",
             )
         self.active += 1
         self._metrics.active.set(self.active)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ClosedError, CodaError
+from ..io.counts import count, plural
 
 Rows: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = Callable[[str, Rows], Rows]
@@ -157,10 +158,11 @@ class Batcher:
     def _check_room(self, rows: int) -> None:
         if self._closing:
             raise ClosedError("the server is stopping; send the request to another one")
-        if self._waiting + self._kept + rows > self._max_waiting:
+        waiting = self._waiting + self._kept
+        if waiting + rows > self._max_waiting:
             raise QueueFullError(
-                f"{self._waiting + self._kept} images are waiting, and {rows} more would exceed the limit of "
-                f"{self._max_waiting}; send the request again later"
+                f"{count(waiting, 'image')} {plural(waiting, 'is', 'are')} waiting, and {rows} more would exceed the "
+                f"limit of {self._max_waiting}; send the request again later"
             )
 
     def submit(self, model: str, rows: Rows) -> Job:
@@ -236,18 +238,18 @@ class Batcher:
         return chunks
 
     def _run(self, run: Run, chunks: list[_Chunk]) -> None:
-        model, count = chunks[0].job.model, sum(chunk.stop - chunk.start for chunk in chunks)
+        model, rows_run = chunks[0].job.model, sum(chunk.stop - chunk.start for chunk in chunks)
         queued = tuple((chunk.job.started or 0.0) - chunk.job.arrived for chunk in chunks if chunk.first)
         began = time.monotonic()
         problem: BaseException | None = None
         try:
             rows = chunks[0].rows if len(chunks) == 1 else np.concatenate([chunk.rows for chunk in chunks])
             results = run(model, rows)
-            if len(results) != count:
-                raise ValueError(f"{model} gave {len(results)} results for {count} rows")
+            if len(results) != rows_run:
+                raise ValueError(f"{model} gave {count(len(results), 'result')} for {count(rows_run, 'row')}")
         except BaseException as error:  # whatever it is, the worker must go on and the requests be told
             problem = error
-        report = BatchReport(model, count, time.monotonic() - began, queued, problem)
+        report = BatchReport(model, rows_run, time.monotonic() - began, queued, problem)
         if problem is None:
             with self._changed:  # chunks of one request may come back from several workers
                 start = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from ..io.counts import count, plural
 from .admission import Record, current_record
 from .connections import Connections
 from .errors import slow_reader
@@ -56,7 +57,10 @@ class Calls(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no typ
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine of the server
         if self._count >= self._limit and not self._waits.give_way():
-            words = f"{self._count} calls are in progress, which is the limit; send it again a little later"
+            words = (
+                f"{count(self._count, 'call')} {plural(self._count, 'is', 'are')} in progress, which is the "
+                "limit; send it again a little later"
+            )
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, words)
         self._count += 1
         task.add_done_callback(self._ended)

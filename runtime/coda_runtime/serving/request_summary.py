@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..io.counts import count
 from ..io.protobuf_wire import LENGTH_DELIMITED, WireError, read_fields
 from .errors import RequestError
 from .options import MAX_TEXT_BYTES
@@ -32,7 +33,7 @@ class RequestSummary:
         if self.text_bytes > MAX_TEXT_BYTES:
             raise RequestError(
                 "too_large",
-                f"the contents have {self.text_bytes} bytes, more than the limit of {MAX_TEXT_BYTES}; send "
+                f"the contents have {count(self.text_bytes, 'byte')}, more than the limit of {MAX_TEXT_BYTES:,}; send "
                 "raw_input_contents",
             )
 

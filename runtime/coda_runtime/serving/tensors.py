@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..errors import ImageError, InputError, TokenError
 from ..images import check_batch
+from ..io.counts import count
 
 _INTEGERS = {"UINT8": "|u1", "INT32": "<i4", "INT64": "<i8"}
 _LENGTH = 4  # bytes before each element of raw BYTES
@@ -69,8 +70,8 @@ def read_ids(tensor: Tensor, max_items: int) -> npt.NDArray[Any]:
 
 def read_files(tensor: Tensor, max_items: int) -> list[bytes]:
     """Read the files of a BYTES tensor [N], N up to `max_items`. Raises InputError."""
-    (count,) = _shape(tensor, 1, "[N]", max_items)
-    if count == 0:
+    (items,) = _shape(tensor, 1, "[N]", max_items)
+    if items == 0:
         raise ImageError(f"{tensor.name} is empty; send at least one JPEG or PNG file")
     files = tensor.content
     if not isinstance(files, (bytes, memoryview)):
@@ -79,17 +80,17 @@ def read_files(tensor: Tensor, max_items: int) -> list[bytes]:
                 f"{tensor.name} has BYTES in JSON, which holds only text; send files as binary data "
                 "(binary_data_size), each after its length in 4 bytes, little-endian"
             )
-        if len(files) != count:
-            raise InputError(f"{tensor.name} has {len(files)} elements, and its shape says {count}")
+        if len(files) != items:
+            raise InputError(f"{tensor.name} has {count(len(files), 'element')}, and its shape says {items}")
         return files
-    return _elements(files, count, tensor.name)
+    return _elements(files, items, tensor.name)
 
 
 def _shape(tensor: Tensor, ndim: int, expected: str, max_items: int) -> tuple[int, ...]:
     shape = tensor.shape
     # bool is an int to Python, and a shape may hold anything in JSON.
     if isinstance(shape, list) and len(shape) > _MAX_AXES:
-        raise InputError(f"{tensor.name} has a shape of {len(shape)} numbers; expected {expected}")
+        raise InputError(f"{tensor.name} has a shape of {count(len(shape), 'number')}; expected {expected}")
     if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < 2**31 for side in shape):
         raise InputError(f"{tensor.name} has shape {reprlib.repr(shape)}; expected {expected}, whole numbers from 0")
     if len(shape) != ndim:
@@ -97,18 +98,19 @@ def _shape(tensor: Tensor, ndim: int, expected: str, max_items: int) -> tuple[in
         raise InputError(f"{tensor.name} has shape {shape}; expected {expected}{hint}")
     if shape[0] > max_items:
         raise InputError(
-            f"{tensor.name} has {shape[0]} images; one request may have {max_items}: send several requests"
+            f"{tensor.name} has {count(shape[0], 'image')}; one request may have {max_items}: send several requests"
         )
     return tuple(shape)
 
 
 def _integers(tensor: Tensor, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    dtype, count, raw = np.dtype(_INTEGERS[tensor.datatype]), math.prod(shape), tensor.content
+    dtype, numbers, raw = np.dtype(_INTEGERS[tensor.datatype]), math.prod(shape), tensor.content
     if not isinstance(raw, (bytes, memoryview)):
         return _listed(tensor, shape, dtype)
-    if len(raw) != count * dtype.itemsize:
+    if len(raw) != numbers * dtype.itemsize:
         raise InputError(
-            f"{tensor.name} has {len(raw)} bytes; {tensor.datatype} {list(shape)} takes {count * dtype.itemsize}"
+            f"{tensor.name} has {count(len(raw), 'byte')}; {tensor.datatype} {list(shape)} takes "
+            f"{numbers * dtype.itemsize}"
         )
     return np.frombuffer(raw, dtype).reshape(shape)
 
@@ -117,7 +119,7 @@ def _listed(tensor: Tensor, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt
     """Read a list of numbers, flat or nested as the shape says."""
     name, kind = tensor.name, tensor.datatype
     if not isinstance(tensor.content, list):
-        raise InputError(f"{name} has no data; expected a list of {math.prod(shape)} numbers, or binary data")
+        raise InputError(f"{name} has no data; expected a list of {count(math.prod(shape), 'number')}, or binary data")
     numbers = _flat(tensor.content, shape, name)
     limits = np.iinfo(dtype)
     # Before numpy sees them: it reads numbers from text, and gives each element the room of the longest text.
@@ -137,14 +139,14 @@ def _flat(values: list[Any], shape: tuple[int, ...], name: str) -> list[Any]:
                 raise InputError(f"{name} is not nested as its shape says, {list(shape)}")
             values = list(chain.from_iterable(values))
     if len(values) != math.prod(shape):
-        raise InputError(f"{name} has {len(values)} numbers, and its shape says {list(shape)}")
+        raise InputError(f"{name} has {count(len(values), 'number')}, and its shape says {list(shape)}")
     return values
 
 
-def _elements(raw: bytes | memoryview, count: int, name: str) -> list[bytes]:
+def _elements(raw: bytes | memoryview, items: int, name: str) -> list[bytes]:
     out: list[bytes] = []
     start = 0
-    while start < len(raw) and len(out) < count:
+    while start < len(raw) and len(out) < items:
         stop = start + _LENGTH + int.from_bytes(raw[start : start + _LENGTH], "little")
         if start + _LENGTH > len(raw) or stop > len(raw):
             raise InputError(
@@ -153,8 +155,9 @@ def _elements(raw: bytes | memoryview, count: int, name: str) -> list[bytes]:
             )
         out.append(bytes(raw[start + _LENGTH : stop]))
         start = stop
-    if len(out) != count or start != len(raw):
+    if len(out) != items or start != len(raw):
         raise InputError(
-            f"{name} has {len(out)} elements in {start} of its {len(raw)} bytes, and its shape says {count}"
+            f"{name} has {count(len(out), 'element')} in {start} of its {count(len(raw), 'byte')}, and its shape says "
+            f"{items}"
         )
     return out

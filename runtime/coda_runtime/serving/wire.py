@@ -16,6 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from ..errors import InputError
+from ..io.counts import count, plural
 from .errors import RequestError
 from .options import MAX_TEXT_BYTES
 from .tensors import Tensor
@@ -67,8 +68,8 @@ def request_from_http(body: bytes, json_length: str | None) -> Request:
     if length > MAX_TEXT_BYTES:
         raise RequestError(
             "too_large",
-            f"the JSON has {length} bytes, more than the limit of {MAX_TEXT_BYTES}; send tensors as binary data, which "
-            "is also many times faster",
+            f"the JSON has {count(length, 'byte')}, more than the limit of {MAX_TEXT_BYTES:,}; send tensors as binary "
+            "data, which is also many times faster",
         )
     try:
         head = orjson.loads(memoryview(body)[:length])
@@ -85,7 +86,10 @@ def request_from_http(body: bytes, json_length: str | None) -> Request:
         tensor, rest = _http_input(entry, rest)
         inputs.append(tensor)
     if len(rest):
-        raise InputError(f"{len(rest)} bytes follow that belong to no input; give their number in binary_data_size")
+        raise InputError(
+            f"{count(len(rest), 'byte')} {plural(len(rest), 'follows', 'follow')} that "
+            f"{plural(len(rest), 'belongs', 'belong')} to no input; give their number in binary_data_size"
+        )
     outputs = [
         (_text(entry, "name"), _parameters(entry, "an output").get("binary_data"))
         for entry in _objects(fields.get("outputs") or [], "outputs")
@@ -104,7 +108,7 @@ def request_from_grpc(message: Any) -> Request:
         raise InputError(f"the request has more than {_MAX_TENSORS} inputs or outputs")
     raw = len(message.raw_input_contents)
     if raw and raw != len(message.inputs):
-        raise InputError(f"the request has {len(message.inputs)} inputs and raw contents for {raw}")
+        raise InputError(f"the request has {count(len(message.inputs), 'input')} and raw contents for {raw}")
     if raw and any(tensor.HasField("contents") for tensor in message.inputs):
         raise InputError("an input has contents, and there are raw_input_contents too; send one of them")
     for about in (message, *message.inputs, *message.outputs):
@@ -163,7 +167,8 @@ def _http_input(entry: dict[str, Any], rest: memoryview) -> tuple[Tensor, memory
             raise InputError(f"{name!r} has data and binary_data_size; send one of them")
         if type(size) is not int or not 0 <= size <= len(rest):
             raise InputError(
-                f"{name!r} has binary_data_size {reprlib.repr(size)}, and {len(rest)} bytes are left in the body"
+                f"{name!r} has binary_data_size {reprlib.repr(size)}, and {count(len(rest), 'byte')} "
+                f"{plural(len(rest), 'is', 'are')} left in the body"
             )
         content, rest = rest[:size], rest[size:]
     return Tensor(name, datatype, entry.get("shape"), content), rest
@@ -212,5 +217,5 @@ def _check_parameters(parameters: Mapping[str, Any], what: str) -> None:
 
 def _id(number: str | None) -> str:
     if number and len(number) > _MAX_ID_LENGTH:
-        raise InputError(f"id has {len(number)} characters; the limit is {_MAX_ID_LENGTH}")
+        raise InputError(f"id has {count(len(number), 'character')}; the limit is {_MAX_ID_LENGTH}")
     return number or f"{random.getrandbits(128):032x}"  # uuid4 asks the system each time

@@ -12,6 +12,7 @@ from ..format.engine_key import Capability, EngineKey, incompatibility
 from ..format.manifest import Artifact
 from ..format.parts import PARTS
 from ..format.profiles import Batch, BatchSizes, profiles_text, span
+from ..io.counts import count
 from .parts import ServedFile, ServedPart, find
 
 
@@ -47,7 +48,8 @@ def largest_batch(batches: Sequence[Sequence[Batch]], wanted: int | None, whose:
     smallest = max(profile[0] for profile in map(span, batches))
     if smallest > 1:
         raise InputError(
-            f"{whose} take {smallest} images at least, and Triton also runs single ones: build them with --batch 1,..."
+            f"{whose} take {count(smallest, 'image')} at least, and Triton also runs single ones: build them with "
+            "--batch 1,..."
         )
     largest, gap = sizes.max, sizes.first_gap
     if gap is not None and (wanted is None or gap[0] <= wanted <= largest):
@@ -58,8 +60,8 @@ def largest_batch(batches: Sequence[Sequence[Batch]], wanted: int | None, whose:
         )
     if wanted is not None and wanted > largest:
         raise InputError(
-            f"the largest batch is to be {wanted}, and {whose} take {largest} images at most: lower it, or build them "
-            f"with --batch 1,...,{wanted}"
+            f"the largest batch is to be {wanted}, and {whose} take {count(largest, 'image')} at most: lower it, or "
+            f"build them with --batch 1,...,{wanted}"
         )
     return wanted or largest
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..backends.base import LoadOptions
 from ..format.bundle import Bundle
+from ..io.counts import count
 from ..report.words import times
 from ..tuned import TUNED, bundle_key, device_of, facts_of
 from .aims import Aim
@@ -81,5 +82,5 @@ def advice(outcome: Outcome, bundle: Bundle) -> Iterator[str]:
         yield f"precision {precision} would {gains}; {loses}: {ask}"
 
 
-def _threads(count: int | None) -> str:
-    return "its own threads" if count is None else f"{count} thread{'' if count == 1 else 's'}"
+def _threads(threads: int | None) -> str:
+    return "its own threads" if threads is None else count(threads, "thread")

@@ -68,7 +68,7 @@ def test_export(exported: tuple[Path, Result]) -> None:
     for file in ("encoder.fp32.onnx", "quantizer.fp32.onnx", "decoder.fp32.onnx"):
         assert file in result.stdout
         assert (out / file).is_file()
-    assert "token agreement" in result.stdout
+    assert "step agreement" in result.stdout
     assert " MB" in result.stdout.splitlines()[-1]
 
 
@@ -334,7 +334,7 @@ def test_verify_a_damaged_bundle_measures_nothing(fp32_bundle: Path, tiny_folder
     result = coda("verify", fp32_bundle, "--tokenizer", tiny_folder)
     assert result.exit_code == 1
     assert "decoder.fp32.onnx" in one_line(result, silent=False)
-    assert "token agreement" not in result.stdout
+    assert "step agreement" not in result.stdout
     assert "parity holds" not in result.stdout
 
 

@@ -77,7 +77,7 @@ def test_it_says_what_comes_next(photos: Path, tmp_path: Path) -> None:
     result = coda(*arguments(photos, tmp_path / "out", "--set", "optim.steps=1"))
     assert result.exit_code == 0, result.output
     first, second = result.stdout.splitlines()
-    assert first.startswith(f"{tmp_path}/out: 1 steps, ")
+    assert first.startswith(f"{tmp_path}/out: 1 step, ")
     assert first.endswith(" dB on training images")
     assert second.startswith(f"next:  coda train --config CONFIG --vae {tmp_path}/out --data {photos} --out ")
     assert "already holds a training run: give --resume" in one_line(coda(*arguments(photos, tmp_path / "out")))

@@ -58,7 +58,7 @@ def results(
             *(artifact(part, numbers) for part, numbers in parity.items()),
             *(() if reason is not None else (artifact(part, numbers, INT8) for part, numbers in IN_INT8.items())),
         ),
-        machine={"CPU": "<one> & only"},
+        machine={"threads": "<one> & only"},
     )
 
 

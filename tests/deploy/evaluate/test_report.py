@@ -104,7 +104,7 @@ def test_rows_of_metrics(whole: Evaluation) -> None:
     assert {name: row[-1] for name, row in rows.items() if row[-1] == "lower"}.keys() == {
         "LPIPS (VGG)", "LPIPS (AlexNet)", "DISTS", "rFID",
     }  # fmt: skip
-    assert scale_columns(whole)[-1] == "equal tokens"
+    assert scale_columns(whole)[-1] == "equal, free-running"
     *scales, every = scale_rows(whole)
     assert [row[0] for row in scales] == ["1 × 1", "2 × 2", "4 × 4"]
     assert [row[1] for row in scales] == ["8", "32", "128"]
@@ -172,8 +172,8 @@ def test_page_without_a_vae_says_why(data: Path) -> None:
     assert (
         "Not computed. LPIPS (VGG): ask for it with --lpips; LPIPS (AlexNet): ask for it with --lpips-alex; "
         "DISTS: ask for it with --dists; SSIMULACRA2: ask for it with --ssimulacra2; rFID: ask for it with --rfid; "
-        "continuous VAE: a bundle does not hold it: evaluate the tokenizer it was made of; equal tokens: name another "
-        "one with --against."
+        "continuous VAE: a bundle does not hold it: evaluate the tokenizer it was made of; equal tokens, "
+        "free-running: name another one with --against."
     ) in page.text
     assert quality_columns(found) == ["", "tokens", "better is"]
 

@@ -278,7 +278,7 @@ def test_bad_images_are_skipped_and_counted(tmp_path: Path, originals: NDArray[n
 
 def test_no_image_at_all(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_text("no image")
-    with pytest.raises(DataError, match=r"none of 1 images can be read.*0\.png"):
+    with pytest.raises(DataError, match=r"none of 1 image can be read.*0\.png"):
         evaluate(Echo(), open_source(tmp_path))
 
 

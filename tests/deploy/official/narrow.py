@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coda_deploy import CodaTokenizer, LoraConfig, TokenizerConfig
-from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_official, official_key
+from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_ldm, official_key
 from coda_deploy.tokenizer.variants import VARIANTS
 from tests.tiny_tokenizers import enliven
 
@@ -43,7 +43,7 @@ def checkpoint(variant: str, seed: int = 0) -> tuple[CodaTokenizer, dict[str, St
     files: dict[str, State] = {VAE_FILE: {}, QUANTIZER_FILE: {}}
     for key, tensor in tokenizer.state_dict().items():
         file, name = official_key(key, ldm=variant.startswith("mar"))
-        files[file][name] = as_official(name, tensor).clone()
+        files[file][name] = as_ldm(name, tensor).clone()
     return tokenizer.eval(), files
 
 

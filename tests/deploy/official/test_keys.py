@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coda_deploy import CodaTokenizer
-from coda_deploy.official.keys import as_official, official_key
+from coda_deploy.official.keys import as_ldm, official_key
 from coda_deploy.tokenizer.variants import VARIANTS
 from tests.golden import DATA
 
@@ -22,5 +22,5 @@ def test_names_and_shapes_are_the_official_ones(variant: str) -> None:
     for key, tensor in state.items():
         file, name = official_key(key, ldm=variant.startswith("mar"))
         assert name not in found.setdefault(file, {}), f"{key} shares its official name"
-        found[file][name] = list(as_official(name, tensor).shape)
+        found[file][name] = list(as_ldm(name, tensor).shape)
     assert found == json.loads((DATA / f"{variant}.json").read_text(encoding="utf-8"))

@@ -8,14 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from coda_deploy import ConfigError, LoraConfig
+from coda_deploy.families import FAMILIES
 from coda_deploy.tokenizer.lora import add_lora, branch, lora_layers, merge_lora, target_names
 from tests.tiny_tokenizers import LORA, VAES, enliven, make_vae
 
 pytestmark = pytest.mark.numeric
+KL = FAMILIES["AutoencoderKL"]
 
 
 def test_targets_lie_in_encoder_and_decoder() -> None:
-    names = target_names(make_vae("sd"), LORA)
+    names = target_names(make_vae("sd"), LORA, KL)
     assert all(name.startswith(("encoder.", "decoder.")) for name in names)
     assert all("conv1" in name or "conv2" in name for name in names)
     # One ResNet block a level and two in the middle; the decoder has one more a level. Two convolutions each.
@@ -24,7 +26,7 @@ def test_targets_lie_in_encoder_and_decoder() -> None:
 
 
 def test_resampling_convolutions_as_in_mar() -> None:
-    names = target_names(make_vae("mar"), LoraConfig(2, ("upsample", "downsample")))
+    names = target_names(make_vae("mar"), LoraConfig(2, ("upsample", "downsample")), KL)
     assert sum("downsamplers" in name for name in names) == 2
     assert sum("upsamplers" in name for name in names) == 2
     assert len(names) == 4
@@ -32,17 +34,17 @@ def test_resampling_convolutions_as_in_mar() -> None:
 
 def test_quant_convolutions_are_never_wrapped() -> None:
     assert "quant_conv" in dict(make_vae("sd").named_modules())
-    assert not any("quant_conv" in name for name in target_names(make_vae("sd"), LoraConfig(2, ("conv",))))
+    assert not any("quant_conv" in name for name in target_names(make_vae("sd"), LoraConfig(2, ("conv",)), KL))
 
 
 def test_no_target_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"\['linear'\] match no Conv2d"):
-        add_lora(make_vae("sd"), LoraConfig(2, ("linear",)))
+        add_lora(make_vae("sd"), LoraConfig(2, ("linear",)), KL)
 
 
 def test_a_wrapped_convolution_is_conv_plus_up_of_down() -> None:
     vae = make_vae("mar")
-    add_lora(vae, LoraConfig(3, ("conv1", "downsample")))
+    add_lora(vae, LoraConfig(3, ("conv1", "downsample")), KL)
     enliven(vae)
     for name, layer in lora_layers(vae).items():
         conv = layer.get_base_layer()
@@ -57,7 +59,7 @@ def test_a_wrapped_convolution_is_conv_plus_up_of_down() -> None:
 @pytest.mark.parametrize("family", VAES)
 def test_merged_convolutions_compute_the_same(family: str) -> None:
     vae = make_vae(family)
-    add_lora(vae, LoraConfig(2, ("conv1", "conv2", "upsample", "downsample")))
+    add_lora(vae, LoraConfig(2, ("conv1", "conv2", "upsample", "downsample")), KL)
     enliven(vae)
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():

@@ -227,7 +227,7 @@ def test_from_vae_reads_a_folder(tmp_path: Path) -> None:
 
 
 def test_from_vae_without_a_vae(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{tmp_path} holds no diffusers AutoencoderKL"):
+    with pytest.raises(ConfigError, match=f"{tmp_path} holds no diffusers VAE"):
         CodaTokenizer.from_vae(tmp_path)
 
 

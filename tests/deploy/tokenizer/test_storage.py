@@ -228,7 +228,7 @@ def test_a_hub_whose_answers_are_not_to_be_believed(hub: Hub, tiny_folder: Path,
     with pytest.raises(WeightsError, match=r"config\.json, asked for someone/tokenizer, sends more than 10 bytes"):
         CodaTokenizer.from_pretrained("someone/tokenizer")
     hub.lying_sizes = {"config.json": 10**9}
-    with pytest.raises(WeightsError, match=r"has a config\.json of 1000000000 bytes, expected 16777216 at most"):
+    with pytest.raises(WeightsError, match=r"has a config\.json of 1,000,000,000 bytes, expected 16,777,216 at most"):
         CodaTokenizer.from_pretrained("someone/tokenizer")
     hub.lying_sizes = {}
     hub.lying_headers["ETag"] = '"../../../../../written"'

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from huggingface_hub import constants
@@ -68,7 +66,18 @@ def test_a_pipelines_folder(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")
     folder.rename(tmp_path / "pipeline" / "vae")
-    assert same(load_vae(tmp_path / "pipeline"))
+    told: list[str] = []
+    assert same(load_vae(tmp_path / "pipeline", told.append))
+    assert told == [f"{tmp_path / 'pipeline'} is a whole pipeline; its VAE is in {tmp_path / 'pipeline' / 'vae'}"]
+
+
+def test_a_pipelines_folder_with_the_vae_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pipeline" / "unet").mkdir(parents=True)
+    (tmp_path / "pipeline" / "unet" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
+    folder.rename(tmp_path / "pipeline" / "vae_1_0")
+    told: list[str] = []
+    assert same(load_vae(tmp_path / "pipeline", told.append))
+    assert told[0].endswith("vae_1_0")
 
 
 def test_half_precision_becomes_float32(folder: Path) -> None:
@@ -123,18 +132,36 @@ def test_a_cut_file(folder: Path, size: int) -> None:
     [{"safe_serialization": False}, {"variant": "fp16"}, {"variant": "fp16", "safe_serialization": False}],
     ids=str,
 )
-def test_other_files_of_weights_are_saved_again_as_the_message_says(
-    folder: Path, tmp_path: Path, how: dict[str, Any]
-) -> None:
+def test_other_files_of_weights_are_read_and_told(folder: Path, how: dict[str, Any]) -> None:
     vae = load_vae(folder)
     (folder / WEIGHTS).unlink()
     vae.save_pretrained(folder, **how)
-    with pytest.raises(ConfigError, match=r"has no diffusion_pytorch_model\.safetensors, only ") as raised:
+    (file,) = (path.name for path in folder.iterdir() if path.name != "config.json")
+    told: list[str] = []
+    assert same(load_vae(folder, told.append))
+    assert told == [f"{folder} has no {WEIGHTS}: read {file}, as float32"]
+
+
+def test_safetensors_come_before_pickles(folder: Path) -> None:
+    vae = load_vae(folder)
+    (folder / WEIGHTS).unlink()
+    vae.save_pretrained(folder, variant="fp16")
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"never read")
+    told: list[str] = []
+    assert same(load_vae(folder, told.append))
+    assert told[0].endswith("diffusion_pytorch_model.fp16.safetensors, as float32")
+
+
+def test_a_pickle_s_code_is_not_run(folder: Path, tmp_path: Path) -> None:
+    class Touch:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "run",)
+
+    (folder / WEIGHTS).unlink()
+    torch.save({"encoder.conv_in.weight": Touch()}, folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(ConfigError, match="cannot be read"):
         load_vae(folder)
-    (code,) = re.findall(r"diffusers\..*$", str(raised.value))
-    assert ("if you trust it" in str(raised.value)) == ("safe_serialization" in how)
-    exec(code.replace("FOLDER", str(tmp_path / "again")), {"diffusers": diffusers})
-    assert same(load_vae(tmp_path / "again"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_weights(folder: Path) -> None:
@@ -144,11 +171,21 @@ def test_no_weights(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "found"), [({"_class_name": "UNet2DModel"}, "a UNet2DModel"), ({}, "a model of an unknown kind")]
+    ("config", "found"),
+    [
+        (
+            {"_class_name": "UNet2DModel"},
+            r"is a UNet2DModel, expected one of AutoencoderKL, .* or a torch.nn.Module",
+        ),
+        ({"_class_name": ["AutoencoderKL"]}, r"vae is a \['AutoencoderKL'\], expected one of"),
+        ({"_class_name": "VQModel"}, "vae is a VQModel, which cannot become a tokenizer: it is discrete already"),
+        ({"_class_name": "AutoencoderKLMochi"}, "a VAE of video that has no network for a single frame"),
+        ({}, "vae holds a model of an unknown kind, expected a diffusers VAE"),
+    ],
 )
 def test_another_model(folder: Path, config: dict[str, str], found: str) -> None:
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=f"vae holds {found}, expected a diffusers AutoencoderKL"):
+    with pytest.raises(ConfigError, match=found):
         load_vae(folder)
 
 
@@ -160,10 +197,10 @@ def test_no_configuration(folder: Path, text: str) -> None:
 
 
 def test_folders_without_a_vae(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"config.json is a file: expected a folder that diffusers'"):
+    with pytest.raises(ConfigError, match=r"config.json is a file: expected a folder that save_pretrained"):
         load_vae(folder / "config.json")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"empty holds no diffusers AutoencoderKL: it has no readable config.json"):
+    with pytest.raises(ConfigError, match=r"empty holds no diffusers VAE: it has no readable config.json"):
         load_vae(tmp_path / "empty")
     for name in ("/no/such/folder", "./a/b", "nowhere", "a/b/c", "~/vae"):
         with pytest.raises(ConfigError, match=r"there is no VAE at .*: give an existing folder, or a hub id like"):
@@ -180,9 +217,15 @@ def test_the_hub(folder: Path, hub: Path) -> None:
     shutil.copytree(folder, snapshot / "unet")
     (snapshot / "unet" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     assert same(load_vae("owner/name:vae"))
-    with pytest.raises(ConfigError, match="owner/name:unet holds a UNet2DModel, expected a diffusers AutoencoderKL"):
+    with pytest.raises(ConfigError, match="owner/name:unet is a UNet2DModel, expected one of AutoencoderKL"):
         load_vae("owner/name:unet")
-    for name in ("owner/name", "owner/other", "owner/other:vae", "a b/c d"):
+    told: list[str] = []
+    assert same(load_vae("owner/name", told.append))
+    assert told == ["owner/name is a whole pipeline; its VAE is owner/name:vae"]
+    (snapshot / "vae" / WEIGHTS).rename(snapshot / "vae" / WEIGHTS.replace(".s", ".fp16.s"))
+    assert same(load_vae("owner/name:vae", told.append))
+    assert told[1] == f"owner/name:vae has no {WEIGHTS}: read {WEIGHTS.replace('.s', '.fp16.s')}, as float32"
+    for name in ("owner/other", "owner/other:vae", "a b/c d"):
         with pytest.raises(ConfigError, match=r"could be loaded from the hub .*a pipeline's VAE is owner/name:vae"):
             load_vae(name)
 

@@ -7,11 +7,13 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from coda_deploy.families import FAMILIES
 from coda_deploy.tokenizer.config import LoraConfig
 from coda_deploy.train.latent_basis import BATCH, change_basis, make_isotropic, passes, sensitivity
 from tests.tiny_tokenizers import VAES, images, make, make_vae
 
 pytestmark = pytest.mark.numeric
+KL = FAMILIES["AutoencoderKL"]
 
 
 def pixels(count: int = 4) -> Tensor:
@@ -32,13 +34,13 @@ def reconstruct(vae: AutoencoderKL) -> Tensor:
 @pytest.mark.parametrize("scale", [1.0, 0.3])
 def test_every_family(family: str, scale: float) -> None:
     vae = make_vae(family)
-    before, (metric, _) = reconstruct(vae), sensitivity(vae, pixels(), generator())
+    before, (metric, _) = reconstruct(vae), sensitivity(vae, KL, pixels(), generator())
     spread = torch.linalg.eigvalsh(metric)
     assert spread[-1] > 3 * spread[0]  # it was not so already
     deviations = vae.encode(pixels()).latent_dist.std
-    make_isotropic(vae, pixels(), generator(), scale)
+    make_isotropic(vae, KL, pixels(), generator(), scale)
     assert (reconstruct(vae) - before).abs().max() < 1e-4 * before.abs().max()
-    metric, covariance = sensitivity(vae, pixels(), generator())
+    metric, covariance = sensitivity(vae, KL, pixels(), generator())
     channels = len(metric)
     expected = torch.trace(metric) / channels * torch.eye(channels, dtype=torch.float64)
     # The same probes as before see exactly what the change of basis was made of.
@@ -52,7 +54,7 @@ def test_the_latent_is_what_the_matrix_says() -> None:
     vae = make_vae("flux")
     before = vae.encode(pixels()).latent_dist.mode()
     matrix = torch.randn(16, 16, dtype=torch.float64, generator=generator())
-    change_basis(vae, matrix)
+    change_basis(vae, KL, matrix)
     expected = torch.einsum("ij,bjhw->bihw", matrix.float(), before)
     torch.testing.assert_close(vae.encode(pixels()).latent_dist.mode(), expected, rtol=1e-3, atol=1e-3)
 
@@ -60,7 +62,7 @@ def test_the_latent_is_what_the_matrix_says() -> None:
 def test_lora_on_the_last_layer_turns_too() -> None:
     tokenizer = make("flux", alive=False, lora=LoraConfig(2, ("conv_out", "conv_in")))
     before = reconstruct(tokenizer.vae)
-    make_isotropic(tokenizer.vae, pixels(), generator())
+    make_isotropic(tokenizer.vae, KL, pixels(), generator())
     assert (reconstruct(tokenizer.vae) - before).abs().max() < 1e-4 * before.abs().max()
 
 
@@ -72,14 +74,14 @@ def test_the_metric_is_that_of_the_decoder() -> None:
     jacobian = torch.autograd.functional.jacobian(lambda z: vae.decode(z).sample.flatten(), latent)
     rows = jacobian[:, 0].double().flatten(2)  # [pixels, channels, positions]
     exact = torch.einsum("pil,pjl->ij", rows, rows) / rows.shape[2]
-    found = sum(sensitivity(vae, given, torch.Generator().manual_seed(seed))[0] for seed in range(100)) / 100
+    found = sum(sensitivity(vae, KL, given, torch.Generator().manual_seed(seed))[0] for seed in range(100)) / 100
     torch.testing.assert_close(found, exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
 
 
 def test_every_pass_is_reported_and_may_be_the_last() -> None:
     vae, given = make_vae("flux"), pixels(BATCH + 1)
     told: list[int] = []
-    sensitivity(vae, given, generator(), told.append)
+    sensitivity(vae, KL, given, generator(), told.append)
     assert told == list(range(1, passes(len(given)) + 1))
 
     def stop(done: int) -> None:
@@ -88,5 +90,5 @@ def test_every_pass_is_reported_and_may_be_the_last() -> None:
 
     before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
     with pytest.raises(InterruptedError):
-        make_isotropic(vae, given, generator(), progress=stop)
+        make_isotropic(vae, KL, given, generator(), progress=stop)
     assert all(torch.equal(tensor, before[name]) for name, tensor in vae.state_dict().items())

@@ -118,7 +118,7 @@ def test_what_any_process_skipped_is_reported_and_kept(judged: runs.Workspace, o
     said = (judged.root / "rank-0.txt").read_text()
     assert said.count("skipped ") == 1
     assert Path(name).name in said
-    assert "1 images could not be used; the checkpoints name them" in said
+    assert "1 image could not be used; the checkpoints name them" in said
 
 
 @pytest.mark.parametrize("before", ["one", "two"])

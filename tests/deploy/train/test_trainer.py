@@ -268,7 +268,7 @@ def test_data_that_is_none(workspace: runs.Workspace, tmp_path: Path, monkeypatc
     small = tmp_path / "small"
     small.mkdir()
     Image.new("RGB", (8, 8)).save(small / "a.png")
-    with pytest.raises(DataError, match=r"none of 1 images tried, of 1, can be used; .*too few for 16 x 16 without"):
+    with pytest.raises(DataError, match=r"none of 1 image tried, of 1, can be used; .*too few for 16 x 16 without"):
         train(runs.config(data={"upscale": False}), small, tmp_path / "out", vae=workspace.vae)
     assert not (tmp_path / "out").exists()
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.kernel_model.assembly import GPUS, Assembled, assemble, mix
 from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer
 from coda_runtime.backends.ptx import KernelSet, SearchTables
 from tests.export.kernels.cases import make_spec
 from tests.export.kernels.conftest import Compiled
-from tests.export.kernels.sass import GPUS, Assembled, assemble, mix
 
 
 @dataclass(frozen=True)

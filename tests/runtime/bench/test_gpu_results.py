@@ -67,7 +67,7 @@ def test_one_process_concludes_nothing(written: Callable[..., dict[str, Any]], f
     for row in timed:
         assert (row.verdict, row.regression) == ("inconclusive", False)
         assert row.reason is not None
-        assert "1 and 1 processes; a verdict needs 5" in row.reason
+        assert "processes: 1 and 1; a verdict needs 5" in row.reason
         assert {metric.name for metric in row.metrics} == {"median", "throughput"}, "no memory, no unknown percentile"
     assert timed[0].metrics[0].ratio == pytest.approx(1 / factor)
     assert found.outcome() == "inconclusive"

@@ -168,5 +168,37 @@ def test_the_shell_completes_names_without_importing(monkeypatch: pytest.MonkeyP
         assert [item.value for item in app.cli.shell_complete(ctx, "de")] == ["decode", "demo"]
 
 
+HEAVY = (
+    "torch", "onnx", "onnxruntime", "openvino", "tensorrt", "cuda", "PIL", "rich", "ray", "pyarrow", "kserve", "grpc",
+    "uvicorn", "huggingface_hub", "fsspec", "asyncio", "coda_deploy",
+    "coda_runtime.loading", "coda_runtime.parity", "coda_runtime.build.bundle", "coda_runtime.bulk.run",
+    "coda_runtime.serving.server", "coda_runtime.triton.repository", "coda_runtime.hub.push", "coda_runtime.bench.run",
+)  # fmt: skip
+
+
+def test_help_of_every_command_imports_nothing_that_takes_long() -> None:
+    """So that it is there at once, and a shell may ask for completions at every key."""
+    code = f"""
+import sys
+from click.testing import CliRunner
+from coda_runtime.cli import app
+for words in ([name, *more] for name in app._OWN for more in ([], ["run"]) if not more or name == "bench"):
+    assert CliRunner().invoke(app.cli, [*words, "--help"]).exit_code == 0, words
+    print(*words, [name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert [line for line in done.stdout.splitlines() if not line.endswith(" []")] == []
+
+
+def test_help_lists_each_command_once_under_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    grouped = [name for names in app._SECTIONS.values() for name in names]
+    assert sorted(grouped) == sorted({*app._OWN, *app._DEPLOY})
+    _plugins(monkeypatch, hello=lambda: None)
+    text = CliRunner().invoke(app.cli, ["--help"]).stdout
+    titles = [*app._SECTIONS, "Of other packages"]
+    assert [line[:-1] for line in text.splitlines() if line[:-1] in titles] == titles
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_entry_points_of_the_installed_packages_name_known_commands() -> None:
     assert {plugin.name for plugin in metadata.entry_points(group="coda.commands")} <= set(app._DEPLOY)

@@ -60,7 +60,7 @@ def test_measured_shown_reported_and_compared(coda: Run, bundle: Path, photos: P
     assert sorted(path.name for path in out.parent.iterdir()) == ["results.json"]
     again = coda("bench", "compare", out, out)
     assert again.returncode == 3, again
-    assert "1 and 1 processes; a verdict needs 5" in again.stdout
+    assert "processes: 1 and 1; a verdict needs 5" in again.stdout
     assert "inconclusive: 4 of 4 measurements compared" in again.stdout
     page = tmp_path / "report.html"
     assert coda("bench", "report", out, out, "--out", page).returncode == 0

@@ -57,14 +57,14 @@ def refused(hub: Hub, sealed: Path, tmp_path: Path, told: str) -> None:
 @pytest.mark.parametrize("place", PLACES)
 def test_an_answer_without_end(hub: Hub, sealed: Path, tmp_path: Path, place: str) -> None:
     hub.raw["GET", place] = ENDLESS
-    refused(hub, sealed, tmp_path, r"sends more than \d+ bytes, which is all that was expected; check HF_ENDPOINT")
+    refused(hub, sealed, tmp_path, r"sends more than [\d,]+ bytes, which is all that was expected; check HF_ENDPOINT")
 
 
 def test_an_error_without_end(hub: Hub, sealed: Path, tmp_path: Path) -> None:
     hub.raw["GET", ""] = sending(
         "HTTP/1.1 404 Not Found\nTransfer-Encoding: chunked\n\n", b"10000\r\n" + b"x" * 65536 + b"\r\n"
     )
-    refused(hub, sealed, tmp_path, r"sends more than 16777216 bytes")
+    refused(hub, sealed, tmp_path, r"sends more than 16,777,216 bytes")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -87,7 +87,7 @@ def test_one_byte_at_a_time(
 ) -> None:
     monkeypatch.setattr(answers, "_SLOW_AFTER", 1)
     hub.raw[place] = sending(head, b"a", 0.05)
-    refused(hub, sealed, tmp_path, r"sent \d+ bytes in 1 s, expected 1024 a second at least; try again later")
+    refused(hub, sealed, tmp_path, r"sent [\d,]+ bytes in 1 s, expected 1,024 a second at least; try again later")
 
 
 def test_provisional_answers_without_end(hub: Hub, sealed: Path, tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ assert peak_bytes() < 400 << 20, peak_bytes()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "sends more than 16777216 bytes" in done.stdout
+    assert "sends more than 16,777,216 bytes" in done.stdout

@@ -122,7 +122,7 @@ def test_a_listing_that_lies_is_found_out_by_the_file(hub: Hub, sealed: Path) ->
     whole = files(sealed)
     hub.commit(REPO, "main", {**whole, ONE: whole[ONE] + b"more"})
     hub.lying_sizes[ONE] = len(whole[ONE])
-    with pytest.raises(HubError, match=f"{ONE}, asked for {REPO}, sends more than {len(whole[ONE])} bytes"):
+    with pytest.raises(HubError, match=f"{ONE}, asked for {REPO}, sends more than {len(whole[ONE]):,} bytes"):
         load(REPO)
 
 

@@ -86,7 +86,7 @@ def test_without_a_token_nothing_is_asked(hub: Hub, sealed: Path, monkeypatch: p
 def test_a_broken_bundle_does_not_go(hub: Hub, sealed: Path, copy: Copy) -> None:
     folder = copy(sealed)
     (folder / tiny.FILES[0]).write_bytes(b"x")
-    with pytest.raises(BundleError, match="1 bytes"):
+    with pytest.raises(BundleError, match="has 1 byte,"):
         push(folder, REPO)
     assert hub.asked == []
 

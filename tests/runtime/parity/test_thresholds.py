@@ -160,6 +160,19 @@ def test_int8_is_judged_by_what_a_picture_loses(numbers: dict[str, float | None]
         check_threshold("decoder", "int8", Measured(LOSS, batches), DEFAULT_THRESHOLDS["int8"])
 
 
+def test_an_encode_graph_is_held_to_the_same() -> None:
+    """It gives tokens, and in int8 they are judged by what they make of a picture."""
+    loss = {name: value for name, value in LOSS.items() if name.startswith("psnr_drop")}
+    threshold = DEFAULT_THRESHOLDS["int8"]
+    check_threshold("encode", "int8", Measured({"step_agreement": 0.3, **loss}), threshold)
+    with pytest.raises(ParityError, match=r"through the int8 encode and the int8 decoder images lose 1.000 ± 0.060 dB"):
+        check_threshold("encode", "int8", Measured(loss | {"psnr_drop": 1.0}), threshold)
+    with pytest.raises(ParityError, match="the int8 encode was not measured, since its decoder was not run"):
+        check_threshold("encode", "int8", Measured({"step_agreement": 0.3}), threshold)
+    with pytest.raises(ParityError, match=r"the fp32 encode agrees with the tokenizer on 99.000 %"):
+        check_threshold("encode", "fp32", Measured({"step_agreement": 0.99}), DEFAULT_THRESHOLDS["fp32"])
+
+
 def test_a_mean_that_may_be_chance_is_no_loss() -> None:
     check_threshold("decoder", "int8", Measured(LOSS | {"psnr_drop": 0.15}), DEFAULT_THRESHOLDS["int8"])
 

@@ -172,7 +172,7 @@ def test_an_error_fails_the_requests_of_its_batch_and_no_other() -> None:
 
 
 def test_a_run_of_wrong_length_is_an_error_of_its_requests() -> None:
-    with batcher(lambda model, rows: rows[1:]) as queue, pytest.raises(ValueError, match="gave 0 results for 1 rows"):
+    with batcher(lambda model, rows: rows[1:]) as queue, pytest.raises(ValueError, match="gave 0 results for 1 row"):
         queue.submit("encode", column(1)).future.result(LIMIT)
 
 

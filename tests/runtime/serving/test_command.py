@@ -103,7 +103,8 @@ def test_the_inference_service_starts_what_there_is() -> None:
     assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
     predictor = service["spec"]["predictor"]
     (container,) = predictor["containers"]
-    (entry,) = re.findall(r'ENTRYPOINT \["coda", "serve", (.*)\]', PAGE)
+    image = (Path(__file__).parents[3] / "examples" / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    (entry,) = re.findall(r'ENTRYPOINT \["coda", "serve", (.*)\]', image)
     arguments = re.findall(r'"(.*?)"', entry) + container["args"]
     values = command.make_context("serve", arguments).params
     assert values["host"] == "0.0.0.0"

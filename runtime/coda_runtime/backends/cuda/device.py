@@ -22,6 +22,7 @@ from cuda.core import (
 from cuda.core.utils import StridedMemoryView
 
 from ...errors import BackendError
+from ...io.counts import count
 from . import layer
 from .failures import failures
 from .memory import CudaHostMemory, CudaMemory, Owner
@@ -71,14 +72,14 @@ class CudaDevice:
     def allocate(self, nbytes: int, stream: layer.Stream) -> CudaMemory:
         """See DeviceLayer: from the device's stream-ordered pool."""
         assert isinstance(stream, CudaStream)  # noqa: S101 - for the type checker: a layer's parts go together
-        with failures(f"allocating {nbytes} bytes on cuda:{self.index}"):
+        with failures(f"allocating {count(nbytes, 'byte')} on cuda:{self.index}"):
             self._release_again()
             buffer = Device(self.index).allocate(nbytes, stream=stream.raw)
             return CudaMemory(self, buffer, nbytes, stream)
 
     def allocate_host(self, nbytes: int) -> CudaHostMemory:
         """See DeviceLayer."""
-        with failures(f"locking {nbytes} bytes of host memory"):
+        with failures(f"locking {count(nbytes, 'byte')} of host memory"):
             result, address = driver.cuMemAllocHost(nbytes)
             if result != driver.CUresult.CUDA_SUCCESS:
                 raise RuntimeError(result.name)
@@ -103,7 +104,7 @@ class CudaDevice:
     def copy(self, target: int, source: int, nbytes: int, stream: layer.Stream) -> None:
         """See DeviceLayer."""
         assert isinstance(stream, CudaStream)  # noqa: S101 - see allocate
-        with failures(f"copying {nbytes} bytes"):
+        with failures(f"copying {count(nbytes, 'byte')}"):
             Buffer.from_handle(target, nbytes).copy_from(Buffer.from_handle(source, nbytes), stream=stream.raw)
 
     def capture(self, work: Callable[[int], bool]) -> CudaGraph | None:

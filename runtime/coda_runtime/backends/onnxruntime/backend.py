@@ -11,8 +11,9 @@ from typing import Any
 from ...errors import ArtifactError, BackendError, CodaError, DeviceError, DeviceMemoryError, MissingDependencyError
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
-from ...format.parts import QUANTIZER
+from ...format.parts import SEARCHING
 from ...format.precision import precision_of
+from ...io.counts import count
 from ...machine.processors import default_threads, usable_count
 from ...requirements import ONNXRUNTIME_GPU, onnxruntime, pip_install
 from ..base import Backend, LoadOptions
@@ -79,7 +80,7 @@ class OnnxRuntimeBackend(Backend):
         model = _Model(path, reproducible.without_softmax(data) if options.reproducible else data)
         choices = choose(ort, options, artifact)
         rest = choices[1:]
-        if not rest and artifact.part == QUANTIZER.name and choices[0].name == OPENVINO:
+        if not rest and artifact.part in SEARCHING and choices[0].name == OPENVINO:
             rest = [Choice(CPU)]
         try:
             session = _open(ort, model, choices, options, artifact)
@@ -93,7 +94,8 @@ class OnnxRuntimeBackend(Backend):
         inputs, outputs = session.get_inputs(), session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArtifactError(
-                f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each; export it again"
+                f"{path} has {count(len(inputs), 'input')} and {count(len(outputs), 'output')}; expected one of each; "
+                "export it again"
             )
         device = _device(ort, session, model, choices, options, artifact)
         if choices[0].name in (CUDA, TENSORRT):
@@ -227,7 +229,7 @@ def _device(
     if not work:
         return device
     if options.providers is None:
-        other = "export the bundle again" if artifact.part == QUANTIZER.name else "choose another precision"
+        other = "export the bundle again" if artifact.part in SEARCHING else "choose another precision"
         raise DeviceError(
             f"{wanted[0]} leaves {', '.join(sorted(work))} of {model.path} to the CPU, activations and all; "
             f"update onnxruntime: {update}, {other}, or name {CPU} after it in providers to allow it"

@@ -12,6 +12,7 @@ from typing import Any
 from ...errors import DeviceError, InputError
 from ...format.manifest import Artifact
 from ...format.precision import precision_of
+from ...io.counts import count
 from ...io.json_fields import parse_json
 from ...machine.devices import count_cuda_devices
 from ...machine.processors import default_threads, describe_cpu
@@ -195,7 +196,7 @@ def _numbered(devices: Sequence[Any], name: str, number: object) -> list[Any]:
         return []
     index = int(str(number)) if str(number).isdecimal() else -1
     if not 0 <= index < len(devices):
-        raise DeviceError(f"{name} has {len(devices)} devices here, and device_id is {number!r}; count from 0")
+        raise DeviceError(f"{name} has {count(len(devices), 'device')} here, and device_id is {number!r}; count from 0")
     return [devices[index]]
 
 

@@ -17,8 +17,9 @@ from ...errors import (
 )
 from ...format.bundle import Bundle
 from ...format.manifest import Artifact
-from ...format.parts import QUANTIZER
+from ...format.parts import SEARCHING
 from ...format.precision import FP32, PRECISIONS, Precision, precision_of
+from ...io.counts import count
 from ...machine.processors import default_threads, describe_cpu, usable_count
 from ...requirements import pip_install
 from ..base import Backend, LoadOptions
@@ -54,10 +55,9 @@ class OpenVinoBackend(Backend):
                 f'the backend openvino runs on the CPU, and device is {options.device!r}; pass device="cpu", or '
                 "another backend"
             )
-        if artifact.part == QUANTIZER.name:
+        if artifact.part in SEARCHING:
             return BackendError(
-                f"{artifact.file} searches in a loop that OpenVINO does not run; leave the quantizer to "
-                'backend="onnxruntime"'
+                f'{artifact.file} searches in a loop that OpenVINO does not run; leave it to backend="onnxruntime"'
             )
         try:
             if _lacks(artifact):
@@ -106,8 +106,8 @@ def _compile(bundle: Bundle, artifact: Artifact, settings: Mapping[str, Any], co
         ) from error
     if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:
         raise ArtifactError(
-            f"{path} has {len(compiled.inputs)} inputs and {len(compiled.outputs)} outputs; expected one of each; "
-            "export it again"
+            f"{path} has {count(len(compiled.inputs), 'input')} and {count(len(compiled.outputs), 'output')}; expected "
+            "one of each; export it again"
         )
     problem = executed.problem(compiled, computed, artifact.file)
     if problem is not None:

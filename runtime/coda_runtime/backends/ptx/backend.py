@@ -15,6 +15,7 @@ from ...errors import ArtifactError, CodaError, DeviceError, EngineMismatchError
 from ...format.bundle import Bundle
 from ...format.engine_key import Capability
 from ...format.manifest import Artifact
+from ...io.counts import count
 from ...requirements import onnx_on_the_cpu
 from ..base import Backend, LoadOptions
 from ..cuda.failures import failures
@@ -107,7 +108,7 @@ def mismatch(file: str, kernels: KernelSet, capability: str, driver: tuple[int, 
         )
     for kernel in kernels.kernels:
         if kernel.shared > _SHARED_LIMIT:
-            return EngineMismatchError(f"{file} wants {kernel.shared} bytes of shared memory; export it again")
+            return EngineMismatchError(f"{file} wants {count(kernel.shared, 'byte')} of shared memory; export it again")
     return None
 
 

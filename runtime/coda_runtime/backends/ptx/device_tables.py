@@ -11,6 +11,7 @@ from ...codes.resample import upsample_taps
 from ...codes.search_tables import Float32, SearchTables
 from ...errors import ArtifactError
 from ...format.spec import Spec
+from ...io.counts import count
 from .kernel_set import KernelSet
 
 
@@ -27,8 +28,8 @@ def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: 
     features = channels + 1 + (tables.spread is not None)
     if dim != query or width < query or tables.table.shape != (vocab, features) or values.shape != (vocab, channels):
         raise ArtifactError(
-            f"the kernels are for {vocab} codes and queries of {query}, and the tables are {list(tables.table.shape)}, "
-            f"values {list(values.shape)}, queries of {dim}; export the bundle again"
+            f"the kernels are for {count(vocab, 'code')} and queries of {query}, and the tables are "
+            f"{list(tables.table.shape)}, values {list(values.shape)}, queries of {dim}; export the bundle again"
         )
     table = np.zeros((padded, codes), np.float32)
     table[:channels, :vocab] = tables.table[:, :channels].T

@@ -14,6 +14,7 @@ from ...errors import ArtifactError, CodaError, EngineMismatchError
 from ...format.manifest import Artifact
 from ...format.parts import PARTS
 from ...format.profiles import Batch, profiles_text
+from ...io.counts import count
 from ..cuda.layer import Stream
 from .kernel_cache import KernelCache
 from .messages import Messages
@@ -133,7 +134,8 @@ def _read(trt: Any, raw: Any, path: Path, artifact: Artifact, rebuild: str) -> t
     outputs = [name for name in names if raw.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
     if len(inputs) != 1 or len(outputs) != 1:
         raise ArtifactError(
-            f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each. {rebuild}"
+            f"{path} has {count(len(inputs), 'input')} and {count(len(outputs), 'output')}; expected one of each. "
+            f"{rebuild}"
         )
     source, target = (_tensor(trt, raw, name, path, rebuild) for name in (*inputs, *outputs))
     part = PARTS.get(artifact.part)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ...errors import InputError
+from ...io.counts import count
 from ...io.image_files import COMPRESSED_TARS, SUFFIXES, expected_suffixes
 from ...io.remote import redacted
 from .base import Reader, Source
@@ -38,7 +39,8 @@ def open_source(where: str, options: SourceOptions, *, leave_out: str | None = N
     if len(kinds) > 1:
         pattern = f"**/*{PurePosixPath((images or tars)[0]).suffix}"
         raise InputError(
-            f"{redacted(where)} has {len(images)} images, {len(tars)} .tar and {len(tables)} .parquet files; say which "
+            f"{redacted(where)} has {count(len(images), 'image')}, {len(tars)} .tar and {len(tables)} .parquet files; "
+            "say which "
             f'are meant with a pattern, such as "{redacted(where).rstrip("/")}/{pattern}"'
         )
     if not kinds:

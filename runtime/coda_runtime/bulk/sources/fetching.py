@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CodaError, ImageError, InputError, one_line
+from ...io.counts import count
 from ...io.regular_files import open_regular
 from ...io.remote import is_local, redacted
 
@@ -138,7 +139,7 @@ def state(fs: Any, path: str) -> str:
         raise no_ranges(path)
     times = ("mtime", "LastModified", "last_modified", "updated", "ETag")
     changed = next((info[key] for key in times if info.get(key) is not None), "")
-    return f"{info['size']} bytes {changed}".strip()
+    return f"{count(info['size'], 'byte')} {changed}".strip()
 
 
 def check_state(fs: Any, path: str, expected: str) -> None:
@@ -158,7 +159,7 @@ def spread(files: Sequence[str]) -> tuple[str, ...]:
 
 def too_large(name: str, size: int) -> str:
     """Say why an encoded image of so many bytes is not read."""
-    return f"{name!r} has {size} bytes, more than the limit of {MAX_BYTES}; leave it out"
+    return f"{name!r} has {count(size, 'byte')}, more than the limit of {MAX_BYTES:,}; leave it out"
 
 
 def _check_mounted(root: str) -> None:
@@ -208,7 +209,7 @@ def _exact(item: Any, size: int, path: str) -> Any:
         return item
     if len(item) > size:
         raise no_ranges(path)
-    return bytes(item) if len(item) == size else EOFError(f"{len(item)} bytes came instead of {size}")
+    return bytes(item) if len(item) == size else EOFError(f"{count(len(item), 'byte')} came instead of {size:,}")
 
 
 def _remote(

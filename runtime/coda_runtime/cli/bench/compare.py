@@ -12,10 +12,10 @@ import click
 from ...bench.plan import AXES
 from ...bench.statistics import PAIRS
 from ...errors import InputError
-from ...format.bundle import Bundle
-from ...hub_source import find_bundle
+from ...io.counts import count
 from ..base import command as coda_command
 from ..base import json_option, print_json, printable, progress, table
+from ..options import folders
 from ..sources import collect
 from .options import axes, plan_of, share, work_options
 
@@ -72,8 +72,8 @@ def compare(
 
 
 @coda_command(name="ab", example=_AB_EXAMPLE)
-@click.argument("before", metavar="A")
-@click.argument("after", metavar="B")
+@click.argument("before", metavar="A", shell_complete=folders)
+@click.argument("after", metavar="B", shell_complete=folders)
 @click.option("--set-a", multiple=True, metavar="KEY=VALUE", help=f"How to load A: {', '.join(AXES)}. Repeatable.")
 @click.option("--set-b", multiple=True, metavar="KEY=VALUE", help="How to load B. Repeatable.")
 @click.option("--python-a", type=click.Path(path_type=Path), help="The Python whose coda_runtime runs A.")
@@ -106,6 +106,8 @@ def ab(
     from ...bench.ab import Side, run_ab
     from ...bench.image_set import take_images
     from ...bench.run import Hooks
+    from ...format.bundle import Bundle
+    from ...hub_source import find_bundle
 
     limit = share(threshold)
     a, b = (
@@ -151,12 +153,12 @@ def _conclude(
         table(rows, columns=("measurement", "of", "A", "B", "B / A", "99 %", "verdict", ""))
         for text in (*found.differences, *found.warnings):
             click.echo(f"note: {text}", err=True)
-        count = sum(row.compared for row in found.rows)
+        compared = sum(row.compared for row in found.rows)
         past = len(found.regressions)
         unsure = sum(row.verdict == "inconclusive" for row in found.rows)
         click.echo(
-            f"{outcome}: {count} of {len(found.rows)} measurements compared, {past} past {found.threshold:.3g}"
-            + (f", {unsure} inconclusive" if unsure else "")
+            f"{outcome}: {compared} of {count(len(found.rows), 'measurement')} compared, {past} past "
+            f"{found.threshold:.3g}" + (f", {unsure} inconclusive" if unsure else "")
         )
     if outcome != "ok":
         ctx.exit(EXIT_CODES[outcome])

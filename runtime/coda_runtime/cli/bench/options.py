@@ -25,13 +25,13 @@ _WORK = (
         "--operation",
         default="encode,decode",
         show_default=True,
-        help="encode, encode-files (of --images), encode-device, quantise, decode, decode-device, round-trip.",
+        help="Work to time: encode, encode-files, encode-device, quantise, decode, decode-device, round-trip.",
     ),
     click.option(
         "--scenario",
         default="single-stream",
         show_default=True,
-        help="single-stream, offline, server, offered, concurrent.",
+        help="How calls come: single-stream, offline, server, offered, concurrent.",
     ),
     click.option("--batch", default="1,8", show_default=True, help="Images per call; for server, the maximum."),
     click.option(
@@ -41,9 +41,11 @@ _WORK = (
         show_default=True,
         help="Minimum time of each measurement in each process, in seconds.",
     ),
-    click.option("--latency-bound", type=float, metavar="MS", help="server: the bound on the 99th percentile."),
-    click.option("--rate", help="offered: images per second, several separated by commas."),
-    click.option("--callers", default="1,2,4,8", show_default=True, help="concurrent: numbers of callers at a time."),
+    click.option("--latency-bound", type=float, metavar="MS", help="Bound on the 99th percentile, for server."),
+    click.option("--rate", help="Images per second, several separated by commas, for offered."),
+    click.option(
+        "--callers", default="1,2,4,8", show_default=True, help="Numbers of callers at a time, for concurrent."
+    ),
     click.option(
         "--timeout", type=float, default=600.0, show_default=True, help="Maximum seconds for one call, or for loading."
     ),

@@ -13,8 +13,6 @@ import click
 from ...backends.base import LoadOptions
 from ...bench.plan import AXES, Plan
 from ...errors import OutputError
-from ...format.bundle import Bundle
-from ...hub_source import find_bundle
 from ..base import command as coda_command
 from ..base import json_option, print_json, progress, table, warn
 from ..options import bundle_argument, force_option, load_option_help, load_options
@@ -69,6 +67,8 @@ def run(
     """
     from ...bench.image_set import take_images
     from ...bench.run import Hooks, run_bench, steps
+    from ...format.bundle import Bundle
+    from ...hub_source import find_bundle
 
     plan = plan_of(
         work,

@@ -51,6 +51,15 @@ static int is_captured_now(unsigned long id) {
     return 0;
 }
 
+/* To ask for an event of a capture, or to wait for it, breaks the capture off, in whatever mode. */
+CUresult captured_event(unsigned long id, const char *name) {
+    pthread_mutex_lock(&state);
+    for (Stream *stream = streams; stream; stream = stream->next)
+        if (stream->capturing == CAPTURING && stream->capture_id == id) invalidate(stream, name);
+    pthread_mutex_unlock(&state);
+    return CUDA_ERROR_CAPTURED_EVENT;
+}
+
 /* Called with `state` locked. */
 CUresult record_node(Stream *stream, Node *node) {
     if (stream->capturing == INVALIDATED) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
@@ -123,11 +132,13 @@ EXPORT CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph) {
     CUresult result = find_stream(handle, &stream);
     if (result) return result;
     *graph = NULL;
-    if (!stream->capturing || stream->origin != stream) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
-    if (stream->mode != CU_STREAM_CAPTURE_MODE_RELAXED && !pthread_equal(stream->owner, pthread_self()))
-        return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+    if (!stream->capturing) return CUDA_ERROR_ILLEGAL_STATE;
+    if (stream->origin != stream) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
     pthread_mutex_lock(&state);
-    if (stream->capturing == INVALIDATED) result = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    if (stream->mode != CU_STREAM_CAPTURE_MODE_RELAXED && !pthread_equal(stream->owner, pthread_self())) {
+        breach("the capture of stream %d is lost, ended by another thread", stream->id);
+        result = CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+    } else if (stream->capturing == INVALIDATED) result = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     else *graph = (CUgraph)stream->graph;
     for (Stream *other = streams; other; other = other->next)
         if (other->capturing && other->origin == stream) other->capturing = NOT_CAPTURING;

@@ -135,10 +135,13 @@ EXPORT CUresult cuCtxGetCurrent(CUcontext *context) {
     return ready() ? CUDA_SUCCESS : CUDA_ERROR_NOT_INITIALIZED;
 }
 
+/* Replaces the top of the stack; NULL takes it away, so that the one below is current again. */
 EXPORT CUresult cuCtxSetCurrent(CUcontext context) {
     ENTER;
     NEEDS_DRIVER;
-    current = (Context *)context;
+    if (depth) depth--;
+    if (context) stack[depth++] = (Context *)context;
+    current = depth ? stack[depth - 1] : NULL;
     return CUDA_SUCCESS;
 }
 
@@ -146,8 +149,7 @@ EXPORT CUresult cuCtxPushCurrent_v2(CUcontext context) {
     ENTER;
     NEEDS_DRIVER;
     if (!context || depth == 64) return CUDA_ERROR_INVALID_VALUE;
-    stack[depth++] = current;
-    current = (Context *)context;
+    current = stack[depth++] = (Context *)context;
     return CUDA_SUCCESS;
 }
 
@@ -155,7 +157,8 @@ EXPORT CUresult cuCtxPopCurrent_v2(CUcontext *context) {
     ENTER;
     if (!depth) return CUDA_ERROR_INVALID_CONTEXT;
     if (context) *context = (CUcontext)current;
-    current = stack[--depth];
+    depth--;
+    current = depth ? stack[depth - 1] : NULL;
     return CUDA_SUCCESS;
 }
 
@@ -199,6 +202,7 @@ static const struct { CUresult error; const char *name; } errors[] = {
     {CUDA_ERROR_NOT_READY, "CUDA_ERROR_NOT_READY"},
     {CUDA_ERROR_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
     {CUDA_ERROR_NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED"},
+    {CUDA_ERROR_ILLEGAL_STATE, "CUDA_ERROR_ILLEGAL_STATE"},
     {CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
     {CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"},
     {CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED"},

@@ -76,7 +76,7 @@ EXPORT CUresult cuStreamWaitEvent(CUstream handle, CUevent awaited, unsigned fla
 EXPORT CUresult cuEventQuery(CUevent handle) {
     ENTER;
     FIND_EVENT(handle);
-    if (event->capture_id) return CUDA_ERROR_CAPTURED_EVENT;
+    if (event->capture_id) return captured_event(event->capture_id, __func__);
     CUresult refused = unsafe_call(__func__);
     if (refused) return refused;
     return event->stream && event->stream->done < event->until ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
@@ -85,7 +85,7 @@ EXPORT CUresult cuEventQuery(CUevent handle) {
 EXPORT CUresult cuEventSynchronize(CUevent handle) {
     ENTER;
     FIND_EVENT(handle);
-    if (event->capture_id) return CUDA_ERROR_CAPTURED_EVENT;
+    if (event->capture_id) return captured_event(event->capture_id, __func__);
     CUresult refused = unsafe_call(__func__);
     if (refused) return refused;
     if (event->stream) run_until(event->stream, event->until);

@@ -136,6 +136,7 @@ void standin_finish(int device);
 /* capture.c */
 CUresult unsafe_call(const char *name);
 CUresult implicit_wait(const char *name);
+CUresult captured_event(unsigned long id, const char *name);
 CUresult record_node(Stream *stream, Node *node);
 CUresult join_capture(Stream *stream, Event *event);
 void run_graph(Graph *graph);

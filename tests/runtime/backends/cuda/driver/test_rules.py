@@ -140,7 +140,7 @@ def test_an_event_of_a_capture() -> None:
     begin(captured)
     ok(driver.cuEventRecord(made, captured))
     assert name(driver.cuEventQuery(made)) == "CAPTURED_EVENT"
-    ok(driver.cuStreamEndCapture(captured))
+    assert name(driver.cuStreamEndCapture(captured)) == "STREAM_CAPTURE_INVALIDATED", "to ask breaks it off"
 
 
 def test_another_stream_becomes_part_of_a_capture() -> None:
@@ -159,7 +159,7 @@ def test_who_may_end_a_capture() -> None:
     captured = stream()
     begin(captured, THREAD)
     assert name(elsewhere(lambda: driver.cuStreamEndCapture(captured))) == "STREAM_CAPTURE_WRONG_THREAD"
-    ok(driver.cuStreamEndCapture(captured))
+    assert name(driver.cuStreamEndCapture(captured)) == "ILLEGAL_STATE", "the other thread has ended it"
     assert name(driver.cuStreamBeginCapture(LEGACY, driver.CUstreamCaptureMode(GLOBAL))) == "STREAM_CAPTURE_UNSUPPORTED"
 
 
@@ -206,8 +206,15 @@ def test_memory_of_the_pool_is_kept_from_others_up_to_its_threshold(keeps: bool)
     ok(driver.cuMemPoolSetAttribute(pool, kept, before))
 
 
-def test_no_context_no_memory() -> None:
-    ok(driver.cuCtxPushCurrent(ok(driver.cuCtxGetCurrent())))
+def test_a_thread_s_contexts_are_a_stack() -> None:
+    context = ok(driver.cuCtxGetCurrent())
+    ok(driver.cuCtxPushCurrent(context))
     ok(driver.cuCtxSetCurrent(0))
+    assert int(ok(driver.cuCtxGetCurrent())) == int(context), "none on top is the one below"
+    ok(driver.cuCtxSetCurrent(0))
+    assert int(ok(driver.cuCtxGetCurrent())) == 0
+    assert name(driver.cuCtxPopCurrent()) == "INVALID_CONTEXT"
     assert name(driver.cuMemAllocHost(64)) == "INVALID_CONTEXT"
-    ok(driver.cuCtxPopCurrent())
+    ok(driver.cuCtxSetCurrent(context))
+    pages = ok(driver.cuMemAllocHost(64))
+    ok(driver.cuMemFreeHost(pages))

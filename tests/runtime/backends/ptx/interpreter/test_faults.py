@@ -219,7 +219,7 @@ def test_launches_that_do_not_fit() -> None:
         ((1, 1, 1), (32, 1, 1), 0, [0, 0, 0], "for 64 threads a block"),
         ((0, 1, 1), (64, 1, 1), 0, [0, 0, 0], "over a grid of"),
         ((1, 70000, 1), (64, 1, 1), 0, [0, 0, 0], "over a grid of"),
-        ((1, 1, 1), (64, 1, 1), 65536, [0, 0, 0], "wants 65536 bytes"),
+        ((1, 1, 1), (64, 1, 1), 65536, [0, 0, 0], "wants 65,536 bytes"),
         ((1, 1, 1), (64, 1, 1), 0, [0, 0], "has 3 parameters, and gets 2"),
     ):
         with pytest.raises(LaunchError, match=message):

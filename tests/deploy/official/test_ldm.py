@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from coda_deploy import WeightsError
-from coda_deploy.official import read_kl16
-from coda_deploy.official.keys import as_official, official_key
+from coda_deploy.official import read_ldm
+from coda_deploy.official.keys import as_ldm, official_key
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import read_config
@@ -27,7 +27,7 @@ def vae() -> AutoencoderKL:
 
 def official(vae: AutoencoderKL) -> dict[str, torch.Tensor]:
     named = {official_key(f"vae.{key}", ldm=True)[1]: tensor for key, tensor in vae.state_dict().items()}
-    return {name: as_official(name, tensor).contiguous() for name, tensor in named.items()}
+    return {name: as_ldm(name, tensor).contiguous() for name, tensor in named.items()}
 
 
 def test_it_computes_the_same(vae: AutoencoderKL, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_it_computes_the_same(vae: AutoencoderKL, tmp_path: Path) -> None:
     assert state["encoder.down.4.attn.0.q.weight"].shape == (512, 512, 1, 1)
     assert "decoder.up.4.upsample.conv.weight" in state
     save_file({**state, "loss.discriminator.weight": torch.zeros(3)}, tmp_path / "kl16.safetensors")
-    read = read_kl16(tmp_path / "kl16.safetensors")
+    read = read_ldm(tmp_path / "kl16.safetensors")
     assert read.config.scaling_factor == 0.2325
     for key, tensor in vae.state_dict().items():
         assert torch.equal(read.state_dict()[key], tensor), key
@@ -51,4 +51,4 @@ def test_a_missing_key_is_named(vae: AutoencoderKL, tmp_path: Path) -> None:
     del state["encoder.conv_in.weight"]
     save_file(state, tmp_path / "kl16.safetensors")
     with pytest.raises(WeightsError, match=r"lacks 1 keys, first 'encoder\.conv_in\.weight'"):
-        read_kl16(tmp_path / "kl16.safetensors")
+        read_ldm(tmp_path / "kl16.safetensors")
