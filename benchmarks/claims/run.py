@@ -29,6 +29,7 @@ from benchmarks.common import machine
 from coda_deploy.data import Crop, TrainLoader, open_source
 from coda_deploy.evaluate.similarity import ssim_per_image
 from coda_deploy.evaluate.usage import perplexity, utilization
+from coda_deploy.families import family_of_module
 from coda_deploy.perception import Lpips
 from coda_deploy.tokenizer import CodaTokenizer
 from coda_deploy.tokenizer.pixels import from_pixels, to_pixels
@@ -178,7 +179,7 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(args.vae)
     squares = np.load(args.photos / "train.npy", mmap_mode="r")[::160]
     unit = from_pixels(torch.from_numpy(squares.copy()))
-    make_isotropic(vae, unit, torch.Generator().manual_seed(0))
+    make_isotropic(vae, family_of_module(vae), unit, torch.Generator().manual_seed(0))
     base = args.out.with_suffix(".vae")
     vae.save_pretrained(base)
     asked = {"steps": args.steps, "set": args.set}

@@ -25,7 +25,10 @@ WARMUP_IMAGES = 2048
 )
 @click.option("--config", "config_name", required=True, help="mar_v16384, flux_v65536, sample, or a TOML file.")
 @training_options("Tokenizer folder")
-@click.option("--vae", help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors.")
+@click.option(
+    "--vae",
+    help="The VAE: a diffusers folder, a hub id, an LDM file, or python:MODULE:FUNCTION.",
+)
 @click.option("--latent-warmup", type=click.IntRange(0), metavar="STEPS", help="First train the quantizer on latents.")
 @json_option
 def command(

@@ -51,11 +51,11 @@ class AutoencoderDC(DiffusersFamily):
 
     def parts(self, vae: nn.Module) -> VaeParts:
         """Keep attention in float32: its products have no softmax that would bound them."""
-        from diffusers.models.attention_processor import SanaMultiscaleLinearAttention
-
+        from coda_deploy.families.linear_attention import BoundedAttention, bound_attention
         from coda_export.folding.vae import Kept, VaeParts
 
         encoder, decoder = cast(Any, vae).encoder, cast(Any, vae).decoder
-        whole = (SanaMultiscaleLinearAttention,)
+        bound_attention(vae)
+        whole = (BoundedAttention,)
         kept = Kept(("norm_out", "conv_out"), whole)
         return VaeParts(encoder, decoder, None, None, Kept(("conv_out",), whole), kept)

@@ -9,12 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from coda_deploy.data import TrainBatch
 from coda_deploy.data.source import printable
 from coda_deploy.errors import DivergedError, StoppedError
 from coda_deploy.tokenizer import CodaTokenizer
+from coda_deploy.tokenizer.python_module import is_python
+from coda_deploy.tokenizer.vae import load_vae
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.loop import Metrics, RunContext, Training, run
@@ -30,14 +32,15 @@ def train(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    vae: str | os.PathLike[str] | None = None,
+    vae: nn.Module | str | os.PathLike[str] | None = None,
     resume: bool = False,
     skip_bad: bool = True,
 ) -> Metrics:
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
-    ``data`` is whatever `coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
-    the configuration's. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is none.
+    ``data`` is whatever `coda_deploy.data.open_source` opens, ``vae`` what takes the place of the configuration's, as
+    `coda_deploy.train.build.open_vae` takes it, or a module; with ``resume`` a module of the user's own is needed
+    again. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is none.
     Start it under torchrun or ``accelerate launch`` for many processes.
     Images that cannot be read are named and replaced by the next one; without ``skip_bad`` the first ends the run.
 
@@ -46,27 +49,31 @@ def train(
     Ctrl-C; ``OutputError`` when the disk is full.
     """
     if vae is not None:  # what is kept of the configuration names what it was made of
-        config = dataclasses.replace(
-            config, tokenizer=dataclasses.replace(config.tokenizer, vae=printable(os.fspath(vae)))
-        )
+        name = type(vae).__name__ if isinstance(vae, nn.Module) else printable(os.fspath(vae))
+        config = dataclasses.replace(config, tokenizer=dataclasses.replace(config.tokenizer, vae=name))
     return run(
         lambda context: _TokenizerTraining(config, vae, context), config, data, out, resume=resume, skip_bad=skip_bad
     )
+
+
+Vae = nn.Module | str | os.PathLike[str]
 
 
 class _TokenizerTraining(Training):
     config: TrainConfig
     preparing = "loading the VAE"
 
-    def __init__(self, config: TrainConfig, vae: str | os.PathLike[str] | None, context: RunContext) -> None:
+    def __init__(self, config: TrainConfig, vae: Vae | None, context: RunContext) -> None:
         super().__init__(config, config.tokenizer.image_size, context)
         self._vae, self._begun = vae, time.monotonic()
 
     def build(self) -> CodaTokenizer:
-        return build_tokenizer(self.config, self._vae)
+        return build_tokenizer(self.config, self._vae, self.report.say)
 
     def read(self, path: Path) -> CodaTokenizer:
-        return CodaTokenizer.from_pretrained(path)
+        vae = self._vae
+        given = vae if isinstance(vae, nn.Module) else load_vae(vae) if is_python(vae) and vae is not None else None
+        return CodaTokenizer.from_pretrained(path, vae=given)
 
     def make_stepper(self) -> Stepper:
         return Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)

@@ -10,6 +10,7 @@ import click
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact, Manifest
 from ..format.parts import PARTS
+from ..format.vae_record import vae_rows
 from ..hub_source import find_bundle
 from ..io.json_fields import flat_rows
 from ..parity.rows import PARITY_COLUMNS, parity_rows
@@ -55,6 +56,7 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "images", f"{spec.image_size} x {spec.image_size} {spec.color_order}, {spec.resize}, {spec.crop} crop"
     side = spec.latent_size
     yield "latent", f"{spec.latent_channels} x {side} x {side} (downsample {spec.downsample})"
+    yield from vae_rows(manifest.provenance)
     yield "codes", spec.vocab_size
     yield "tokens", f"{spec.num_tokens} in scales {' '.join(map(str, spec.scales))}"
     yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"
