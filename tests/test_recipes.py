@@ -159,7 +159,8 @@ class ShuffleFamily(Family):
     def settings(self, vae: nn.Module) -> dict[str, Any]:
         """Read them off the modules."""
         encoder = cast(Any, vae).encoder
-        return {CLASS: self.class_name, "channels": encoder.conv.out_channels, "patch": encoder.shuffle.downscale_factor}
+        patch = encoder.shuffle.downscale_factor
+        return {CLASS: self.class_name, "channels": encoder.conv.out_channels, "patch": patch}
 
     def statistics(self, vae: nn.Module) -> Statistics:
         """Scale each channel by its number."""

@@ -20,9 +20,9 @@ class BoundedAttention(SanaMultiscaleLinearAttention):  # type: ignore[misc]
         return mixed[:, :, :-1] * self._inverse(mixed[:, :, -1:])
 
     def apply_quadratic_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Mix them by way of every pair of positions, which are few."""
-        scores = key.transpose(-1, -2) @ query
-        return value @ (scores * self._inverse(scores.sum(2, keepdim=True)))
+        """Mix them by way of every pair of positions, which are few; in float32, as the other way is."""
+        scores = key.transpose(-1, -2).float() @ query.float()
+        return (value.float() @ (scores * self._inverse(scores.sum(2, keepdim=True)))).to(value.dtype)
 
     def _inverse(self, sums: Tensor) -> Tensor:
         return sums.clamp_min(self.eps).reciprocal()

@@ -15,11 +15,8 @@ def families_table() -> str:
     rows = [_row(family) for family in FAMILIES.values()]
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    cannot = "\n".join(
-        f"- {family.class_name}, {ability}: {reason}."
-        for family in FAMILIES.values()
-        for ability, reason in _no(family)
-    )
+    reasons = [(family, what, why) for family in FAMILIES.values() for what, why in _no(family)]
+    cannot = "\n".join(f"- {family.class_name}, {what}: {why}." for family, what, why in reasons)
     refused: dict[str, list[str]] = {}
     for name, reason in REFUSED.items():
         refused.setdefault(reason, []).append(name)

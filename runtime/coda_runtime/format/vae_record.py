@@ -15,7 +15,7 @@ _KEY = "vae"
 
 
 def vae_rows(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield names and what to tell; where a bundle does not say, or says something of another kind, that it does not."""
+    """Yield names and what to tell; what a bundle does not say, or says in another form, is not recorded."""
     record = provenance.get(_KEY)
     told = record if isinstance(record, Mapping) else {}
     name, source = _text(told.get("class")), _text(told.get("source"))

@@ -157,7 +157,7 @@ def test_the_page_s_own_module_becomes_a_tokenizer(tmp_path: Path) -> None:
     assert len(code.strip().splitlines()) <= 20
     names: dict[str, Any] = {"__name__": "my_vae"}
     exec(code, names)
-    tok = CodaTokenizer.from_vae(names["MyVae"](), image_size=32, vocab_size=16, scales=(1, 2, 4))
+    tok = CodaTokenizer.from_vae(names["MyVae"](), image_size=32, vocab_size=16, scales=(1, 2, 8))
     tok.save_pretrained(tmp_path / "tokenizer")
     read = CodaTokenizer.from_pretrained(tmp_path / "tokenizer", vae=names["MyVae"]())
     assert torch.equal(read.encode(images()), tok.eval().encode(images()))
