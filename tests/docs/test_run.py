@@ -37,6 +37,7 @@ NOT_HERE = {
     r"coda encode .*--provider OpenVINOExecutionProvider.*": "needs hardware of Intel",
     r"coda verify .*--record.*": "records engines that a GPU has run",
     r"(torchrun .*)?coda train .*--config (flux|mar|sample).*": "days on GPUs, or minutes",
+    r"coda (train|export) .*python:my_vae:.*": "tests/deploy/families/test_user_module.py makes a tokenizer of it",
     r"coda train-vae .*--data.*": "hours",
     r"coda eval .*(--rfid|--lpips|--all).*": "needs weights that are downloaded",
     r"coda weights .*": "downloads 64 MB: `make test` has done it",
