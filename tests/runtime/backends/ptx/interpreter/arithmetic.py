@@ -195,6 +195,9 @@ _TABLE: list[tuple[str, Callable[..., Operation]]] = [
     (r"div\.rn\.(f32)", _same(np.divide)),
     (r"sqrt\.rn\.(f32)", _same(np.sqrt, 1)),
     (r"fma\.rn\.(f32|f32x2)", _same(_fma, 3)),
+    # Of Blackwell: halves as they are, and float32.
+    (r"fma\.rn\.f32\.f16", lambda: Operation(("f16", "f16", "f32"), "f32", _fma)),
+    (r"(add|sub)\.(?:rn\.)?f32\.f16", lambda name: Operation(("f16", "f32"), "f32", _SUMS[name])),
     (r"(min|max)\.(f32)", _chosen(_NUMBERS)),
     (r"(min|max)\.NaN\.(f32)", _chosen(_EXTREMES)),
 ]
