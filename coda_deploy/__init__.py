@@ -32,8 +32,15 @@ def _official(rest: str) -> Source:
     return open_published(rest)
 
 
-# Names may begin with official: as soon as anything of this package is imported.
+def _python(rest: str) -> Source:
+    from coda_deploy.tokenizer.source import PythonSource
+
+    return PythonSource(rest)
+
+
+# Names may begin with these as soon as anything of this package is imported.
 SCHEMES["official"] = _official
+SCHEMES["python"] = _python
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,7 @@
 
 CodaError
 ├── ConfigError       a tokenizer's or a training's configuration cannot be used
+│   └── ModuleNeededError   a tokenizer is of a VAE of its author's own, and no module was given
 ├── WeightsError      weights are missing, damaged, or not those that their configuration asks for
 ├── DataError         the images of a run cannot be used
 ├── DivergedError     a loss, a gradient or a weight became NaN or infinite
@@ -16,7 +17,7 @@ import signal
 
 from coda_runtime.errors import CodaError
 
-__all__ = ["ConfigError", "DataError", "DivergedError", "StoppedError", "WeightsError"]
+__all__ = ["ConfigError", "DataError", "DivergedError", "ModuleNeededError", "StoppedError", "WeightsError"]
 
 # A large batch's names would bury the message.
 _MAX_NAMES = 64
@@ -32,6 +33,10 @@ class WeightsError(CodaError):
 
 class ConfigError(CodaError):
     """A tokenizer's configuration contradicts itself, or is not one this version reads."""
+
+
+class ModuleNeededError(ConfigError):
+    """A tokenizer is of a VAE of its author's own, which has to be given."""
 
 
 class StoppedError(CodaError):

@@ -18,7 +18,9 @@ from coda_deploy.folding import fold_tokenizer
 from coda_deploy.layers import TorchActivations
 from coda_deploy.reference import TorchReference
 from coda_deploy.tokenizer import storage
+from coda_deploy.tokenizer.config import Statistic
 from coda_deploy.tokenizer.model import CodaTokenizer
+from coda_deploy.tokenizer.origin import compare
 from coda_deploy.tokenizer.source import Source, open_source
 from coda_export import DEFAULT_THRESHOLDS, Calibration, ParityImages, Threshold, add_precisions, export_bundle
 from coda_export.bundle import check_out
@@ -82,6 +84,26 @@ def _source(source: Source, tokenizer: CodaTokenizer) -> dict[str, Any]:
     return {"file": storage.WEIGHTS_NAME, "sha256": source.digest(tokenizer.state_dict())}
 
 
+def describe_vae(tokenizer: CodaTokenizer) -> dict[str, Any]:
+    """Return what `coda inspect` tells of the VAE: its class and source, its latent, and what became of its parts.
+
+    Read by `coda_runtime.format.vae_record`.
+    """
+    config, origin = tokenizer.config, tokenizer.origin
+    return {
+        "class": config.family.class_name,
+        "source": None if origin is None else origin.source,
+        "latent_scale": _plain(config.latent_scale),
+        "latent_shift": _plain(config.latent_shift),
+        "statistics": None if origin is None else origin.statistics,
+        **compare(tokenizer.vae, origin),
+    }
+
+
+def _plain(statistic: Statistic) -> float | list[float]:
+    return list(statistic) if isinstance(statistic, tuple) else statistic
+
+
 def export_tokenizer(
     tokenizer: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -117,6 +139,7 @@ def export_tokenizer(
     provenance = {
         "source": _source(source, loaded),
         **({} if loaded.checkpoint is None else {"checkpoint": loaded.checkpoint}),
+        "vae": describe_vae(loaded),
         "tokenizer": json.loads(json.dumps(config.to_json())),
         "diffusers": diffusers.__version__,
     }

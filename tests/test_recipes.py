@@ -28,6 +28,8 @@ PRECISIONS, FOLDING = f"{RUNTIME}/format/precision.py", "export/coda_export/fold
 BASE, REGISTRY = f"{RUNTIME}/backends/base.py", f"{RUNTIME}/backends/registry.py"
 REQUIREMENTS = f"{RUNTIME}/requirements.py"
 FOLDER = f"{RUNTIME}/backends/reference"
+FAMILIES = "coda_deploy/families"
+IMPORT = "from coda_deploy.families.shuffle_vae import ShuffleFamily\n"
 
 BACKEND = '''
 """ONNX files on the standard's own evaluator, in NumPy: slow, for who looks for the cause of a difference."""
@@ -102,6 +104,102 @@ class NotingSession(ReferenceSession):
             file.write(f"{batch.dtype} {list(batch.shape)}\\n")
         return super().run(batch)
 '''
+
+
+FAMILY = '''
+"""ShuffleVae: one convolution each way, and pixels for channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from coda_deploy.families.base import CLASS, Family, Settings, Shape, Statistics
+from coda_deploy.families.settings import whole_number
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from coda_export.folding.vae import VaeParts
+
+
+class ShuffleFamily(Family):
+    """Its convolutions take scale and shift."""
+
+    class_name = "ShuffleVae"
+    models = "none"
+    lora_targets = ("conv",)
+    folds = "scale and shift"
+
+    def shape(self, settings: Settings) -> Shape:
+        """Read both numbers."""
+        return Shape(whole_number(settings, "channels"), whole_number(settings, "patch"))
+
+    def image_channels(self, settings: Settings) -> tuple[object, object]:
+        """Return 3 and 3."""
+        return 3, 3
+
+    def make(self, settings: Settings) -> nn.Module:
+        """Join two modules."""
+        from torch import nn
+
+        channels, patch = int(settings["channels"]), int(settings["patch"])
+
+        class ShuffleVae(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.encoder = nn.Sequential()
+                self.encoder.add_module("shuffle", nn.PixelUnshuffle(patch))
+                self.encoder.add_module("conv", nn.Conv2d(3 * patch**2, channels, 3, padding=1))
+                self.decoder = nn.Sequential()
+                self.decoder.add_module("conv", nn.Conv2d(channels, 3 * patch**2, 3, padding=1))
+                self.decoder.add_module("shuffle", nn.PixelShuffle(patch))
+
+        return ShuffleVae()
+
+    def settings(self, vae: nn.Module) -> dict[str, Any]:
+        """Read them off the modules."""
+        encoder = cast(Any, vae).encoder
+        patch = encoder.shuffle.downscale_factor
+        return {CLASS: self.class_name, "channels": encoder.conv.out_channels, "patch": patch}
+
+    def statistics(self, vae: nn.Module) -> Statistics:
+        """Scale each channel by its number."""
+        return Statistics(tuple(0.5 + 0.1 * channel for channel in range(self.shape(self.settings(vae)).channels)), 0.3)
+
+    def encode(self, vae: nn.Module, pixels: Tensor) -> Tensor:
+        """Encode."""
+        return cast("Tensor", cast(Any, vae).encoder(pixels))
+
+    def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
+        """Decode."""
+        return cast("Tensor", cast(Any, vae).decoder(latent))
+
+    def parts(self, vae: nn.Module) -> VaeParts:
+        """Name both convolutions."""
+        from coda_export.folding.vae import VaeParts
+
+        return VaeParts(cast(Any, vae).encoder, cast(Any, vae).decoder, "conv", "conv")
+'''
+WITH_FAMILY = """
+import sys
+import torch
+from coda_deploy import CodaTokenizer, LoraConfig
+from coda_deploy.families import FAMILIES
+from coda_deploy.folding import fold_tokenizer
+from tests.tiny_tokenizers import enliven, images
+
+vae = FAMILIES["ShuffleVae"].make({"channels": 4, "patch": 4})
+tok = CodaTokenizer.from_vae(vae, image_size=32, vocab_size=16, scales=(1, 2, 4, 8), lora=LoraConfig(2))
+enliven(tok)
+tok.eval().save_pretrained(sys.argv[1])
+tok = CodaTokenizer.from_pretrained(sys.argv[1])
+folded = fold_tokenizer(tok)
+with torch.no_grad():
+    torch.testing.assert_close(folded.encoder(images()), tok.encode_latent(images()), atol=1e-4, rtol=1e-4)
+    made = folded.decoder(tok.encode(images())).permute(0, 3, 1, 2).float() / 127.5 - 1
+    torch.testing.assert_close(made, tok.decode(tok.encode(images())).clamp(-1, 1), atol=1e-2, rtol=0)
+print(tok.config.latent_scale, sum("lora_A" in name for name, _ in tok.trainable()), tok.spec.num_tokens)
+"""
 
 
 class Copy:
@@ -347,3 +445,36 @@ def test_a_load_argument(copy: Copy, bundle: Path, photo: Path, tmp_path: Path) 
     assert note.read_text(encoding="utf-8").splitlines() == [*runs, *runs]
     # Every command that loads a bundle has the option, and type checkers know the argument.
     copy.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/runtime/backends/test_options.py")
+
+
+def add_family(copy: Copy) -> None:
+    copy.write(f"{FAMILIES}/shuffle_vae.py", FAMILY)
+    registry = f"{FAMILIES}/registry.py"
+    copy.insert(registry, "from coda_deploy.families.user_module import PROTOCOL", IMPORT)
+    copy.insert(registry, "        USER_MODULE,\n    )\n}", "        ShuffleFamily(),\n")
+
+
+def test_a_vae_family(copy: Copy, tmp_path: Path) -> None:
+    add_family(copy)
+    folders, lines = copy.touched()
+    assert (folders, lines.keys()) == (set(), {f"{FAMILIES}/shuffle_vae.py", f"{FAMILIES}/registry.py"})
+    assert lines[f"{FAMILIES}/registry.py"] == 2, "its import, and its line"
+    named = files_named("A VAE family")
+    assert {f"{FAMILIES}/registry.py", f"{FAMILIES}/base.py", "tests/tiny_families.py", "docs/training.md"} <= named
+    told = copy.python("-c", WITH_FAMILY, tmp_path / "tokenizer").splitlines()[-1]
+    assert told == "(0.5, 0.6, 0.7, 0.8) 2 85"
+    # What else is asked for: a small one in the tests of all families, and the table's row.
+    tests = ("tests/docs/test_families.py", "tests/deploy/families/test_families.py")
+    wanted = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", "has_a_form or has_the_registry"]
+    assert "2 failed" in copy.python(*wanted, fails=True)
+
+
+@pytest.mark.slow
+def test_a_vae_family_is_exported(copy: Copy, photo: Path, tmp_path: Path) -> None:
+    add_family(copy)
+    copy.python("-c", WITH_FAMILY, tmp_path / "tokenizer")
+    manifest = json.loads(copy.coda("export", tmp_path / "tokenizer", "--out", tmp_path / "bundle", "--json"))
+    assert manifest["provenance"]["vae"]["class"] == "ShuffleVae"
+    copy.coda("encode", tmp_path / "bundle", photo, "--out", tmp_path / "tokens.npz")
+    assert ids(tmp_path / "tokens.npz").shape == (1, 85)
+    assert "ShuffleVae from a source that is not recorded" in copy.coda("inspect", tmp_path / "bundle")

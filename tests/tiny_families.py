@@ -24,8 +24,9 @@ _DC: dict[str, Any] = {
     "attention_head_dim": 8,
     "encoder_block_out_channels": (8, 16, 32),
     "decoder_block_out_channels": (8, 16, 32),
-    "encoder_layers_per_block": (1, 1, 1),
-    "decoder_layers_per_block": (1, 1, 1),
+    # As many convolutions as products of attention, as published ones have: an engine is asked for them.
+    "encoder_layers_per_block": (1, 2, 1),
+    "decoder_layers_per_block": (1, 2, 1),
     "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
     "decoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),
     "encoder_qkv_multiscales": ((), (), (5,)),
@@ -132,18 +133,21 @@ class OwnVae(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, width, 4, stride=4)
         self.norm = nn.BatchNorm2d(width)
+        self.middle = nn.Conv2d(width, width, 3, padding=1)
         self.mix = nn.Linear(width, width)
         self.to_latent = nn.Conv2d(width, self.latent_channels, 3, padding=1)
         self.from_latent = nn.Conv2d(self.latent_channels, 4 * width, 3, padding=1)
+        self.behind = nn.Conv2d(4 * width, 4 * width, 3, padding=1)
         self.to_image = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(width, 3, 3, padding=1))
 
     def encode(self, x: Tensor) -> Tensor:
-        hidden = nn.functional.silu(self.norm(self.stem(x)))
+        hidden = self.middle(nn.functional.silu(self.norm(self.stem(x))))
         mixed: Tensor = self.to_latent(hidden + self.mix(hidden.movedim(1, -1)).movedim(-1, 1))
         return mixed
 
     def decode(self, latent: Tensor) -> Tensor:
-        hidden = nn.functional.pixel_shuffle(nn.functional.silu(self.from_latent(latent)), 2)
+        hidden = nn.functional.silu(self.behind(nn.functional.silu(self.from_latent(latent))))
+        hidden = nn.functional.pixel_shuffle(hidden, 2)
         images: Tensor = self.to_image(hidden)
         return images
 

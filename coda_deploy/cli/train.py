@@ -33,7 +33,9 @@ WARMUP_IMAGES = 2048
 )
 @training_options("Tokenizer folder")
 @click.option(
-    "--vae", shell_complete=folders, help="The continuous VAE: a diffusers folder, a hub id, or MAR's kl16.safetensors."
+    "--vae",
+    shell_complete=folders,
+    help="The VAE: a diffusers folder, a hub id, an LDM file, or python:MODULE:FUNCTION.",
 )
 @click.option(
     "--init",

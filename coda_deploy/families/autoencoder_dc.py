@@ -50,12 +50,11 @@ class AutoencoderDC(DiffusersFamily):
         return cast("Tensor", cast(Any, vae).decode(latent).sample)
 
     def parts(self, vae: nn.Module) -> VaeParts:
-        """Keep attention in float32: its products have no softmax that would bound them."""
-        from diffusers.models.attention_processor import SanaMultiscaleLinearAttention
-
+        """Put attention into a form that a graph keeps."""
+        from coda_deploy.families.linear_attention import bound_attention
         from coda_export.folding.vae import Kept, VaeParts
 
         encoder, decoder = cast(Any, vae).encoder, cast(Any, vae).decoder
-        whole = (SanaMultiscaleLinearAttention,)
-        kept = Kept(("norm_out", "conv_out"), whole)
-        return VaeParts(encoder, decoder, None, None, Kept(("conv_out",), whole), kept)
+        bound_attention(vae)
+        kept = Kept(("norm_out", "conv_out"))
+        return VaeParts(encoder, decoder, None, None, Kept(("conv_out",)), kept)

@@ -46,13 +46,13 @@ class AutoencoderKLHunyuanImage(DiffusersFamily):
         return cast("Tensor", cast(Any, vae).decode(latent).sample)
 
     def parts(self, vae: nn.Module) -> VaeParts:
-        """Cut the variances off; keep attention in float32."""
+        """Cut the variances off, and put attention into a form of four dimensions, the only one PyTorch exports."""
         from diffusers.models.autoencoders.autoencoder_kl_hunyuanimage import HunyuanImageAttentionBlock
 
+        from coda_deploy.families.attention import replace_attention
         from coda_export.folding.vae import Kept, Narrow, VaeParts, in_sequence
 
-        whole = cast(Any, vae)
+        whole, last = cast(Any, vae), ("norm_out", "conv_out")
+        replace_attention(vae, HunyuanImageAttentionBlock)
         encoder = in_sequence(encoder=whole.encoder, mean=Narrow(whole.encoder.z_channels))
-        attention, last = (HunyuanImageAttentionBlock,), ("norm_out", "conv_out")
-        kept = Kept(tuple(f"encoder.{name}" for name in last), attention)
-        return VaeParts(encoder, whole.decoder, None, None, kept, Kept(last, attention))
+        return VaeParts(encoder, whole.decoder, None, None, Kept(tuple(f"encoder.{n}" for n in last)), Kept(last))

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from coda_deploy.families.attention import attend
+
 
 class FrameNorm(nn.Module):
     """Each position's channels scaled to a root mean square of 1, times ``gamma`` [C, 1, 1]."""
@@ -50,11 +52,8 @@ class FrameAttention(nn.Module):
         self.norm, self.to_qkv, self.proj = FrameNorm(block.norm), block.to_qkv, block.proj
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within [B, C, h, w]; the scores are float32."""
-        rows = self.to_qkv(self.norm(x)).flatten(2).transpose(1, 2).float()
-        query, key, value = (part[:, None] for part in rows.chunk(3, dim=-1))
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value)[:, 0]
-        return cast(Tensor, x + self.proj(mixed.transpose(1, 2).unflatten(2, x.shape[2:]).to(x.dtype)))
+        """Attend within [B, C, h, w]."""
+        return cast(Tensor, x + self.proj(attend(*self.to_qkv(self.norm(x)).chunk(3, dim=1))))
 
 
 class FrameAverage(nn.Module):

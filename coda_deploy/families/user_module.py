@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from coda_deploy.errors import ConfigError
+from coda_deploy.errors import ConfigError, ModuleNeededError
 from coda_deploy.families.base import CLASS, Family, Settings, Shape
 from coda_deploy.families.settings import whole_number
 from coda_runtime.io.json_fields import describe, is_int
@@ -46,12 +46,13 @@ class UserModule(Family):
         return 3, 3
 
     def make(self, settings: Settings) -> nn.Module:
-        """Raise ``ConfigError``: only its author can make it."""
+        """Raise ``ModuleNeededError``: only its author can make it."""
         name = settings.get("module")
-        raise ConfigError(
+        raise ModuleNeededError(
             f"this tokenizer was made of a module of its author's own, {name}, whose code is not in the folder and is "
             "never imported by its name: make one and give it, CodaTokenizer.from_pretrained(FOLDER, vae=MODULE); on "
-            "the command line --vae python:MODULE:FUNCTION calls the function that makes it"
+            "the command line python:MODULE:FUNCTION:FOLDER calls the function that makes it, and coda train --resume "
+            "takes --vae python:MODULE:FUNCTION again"
         )
 
     def settings(self, vae: nn.Module) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.official.keys import QUANTIZER_FILE, VAE_FILE, as_ldm, official_key
 from coda_deploy.tokenizer.config import TokenizerConfig
-from coda_deploy.tokenizer.source import Weights
+from coda_deploy.tokenizer.source import Source, Weights
 from coda_deploy.tokenizer.storage import check_weights, read_state, to_bytes
 from coda_deploy.tokenizer.variants import VARIANTS
 from coda_runtime.errors import one_line
@@ -30,7 +30,7 @@ _BYTES_A_VALUE = 8
 _OVERHEAD = 16 * 2**20
 
 
-class Checkpoint:
+class Checkpoint(Source):
     """One variant's files, in a folder or a repository: in a subfolder of the variant's name, or at the root."""
 
     def __init__(self, variant: str, source: Path | HubName) -> None:

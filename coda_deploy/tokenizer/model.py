@@ -16,7 +16,7 @@ from coda_deploy.errors import ConfigError
 from coda_deploy.families import USER_MODULE, Family, family_of_module
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import LoraConfig, NormType, Statistic, TokenizerConfig
-from coda_deploy.tokenizer.lora import add_lora
+from coda_deploy.tokenizer.lora import add_lora, lora_layers
 from coda_deploy.tokenizer.origin import Origin, source_name
 from coda_deploy.tokenizer.pixels import from_pixels
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer
@@ -115,6 +115,7 @@ class CodaTokenizer(nn.Module):
         where = None if isinstance(vae, nn.Module) else os.fspath(vae)
         if not isinstance(vae, nn.Module):
             vae = load_vae(vae)
+        _check_fresh(vae)
         family = family_of_module(vae)
         known = family.settings(vae)
         shape = family.check(known)
@@ -164,6 +165,7 @@ class CodaTokenizer(nn.Module):
         ``vae`` is as for ``from_pretrained``.
         """
         config = source.config
+        vae = source.vae if vae is None else vae
         if vae is not None:
             _check_same(vae, config)
         # With nothing to take over, without memory for weights that are read next.
@@ -317,8 +319,15 @@ def a_channel(statistic: Statistic, latent: Tensor) -> float | Tensor:
     return torch.tensor(statistic, dtype=torch.float32, device=latent.device)[:, None, None]
 
 
+def _check_fresh(vae: nn.Module) -> None:
+    """Raise ``ConfigError`` for a VAE that is part of a tokenizer already."""
+    if lora_layers(vae):
+        raise ConfigError("the VAE given has LoRA, it is a tokenizer's already: make or load another one")
+
+
 def _check_same(vae: nn.Module, config: TokenizerConfig) -> None:
     """Raise ``ConfigError`` unless ``vae`` is of the kind that a tokenizer's configuration says."""
+    _check_fresh(vae)
     family = family_of_module(vae)
     found, wanted = family.settings(vae), config.vae
     if config.family is not USER_MODULE:

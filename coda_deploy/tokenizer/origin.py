@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from coda_deploy.families import Family
 from coda_deploy.tokenizer.lora import branch, lora_layers
+from coda_runtime.format.vae_record import ADAPTED, OTHER, UNCHANGED
 
 _PARTS = {"encoder": ("encoder.", "quant_conv."), "decoder": ("decoder.", "post_quant_conv.")}
 _LORA = re.compile(r"\.lora_[A-Za-z_]+\.")
@@ -65,11 +66,8 @@ def source_name(where: str | os.PathLike[str]) -> str:
     return name.encode(errors="replace").decode()
 
 
-UNCHANGED, ADAPTED, OTHER = "unchanged", "changed by LoRA", "other weights than the VAE's"
-
-
 def compare(vae: nn.Module, origin: Origin | None) -> dict[str, str | None]:
-    """Return what became of encoder and decoder: one of the words above; None where nobody recorded what they were."""
+    """Return what became of encoder and decoder, in words of `coda_runtime.format.vae_record`; None where not known."""
     return {part: _compare(vae, part, origin) for part in _PARTS}
 
 

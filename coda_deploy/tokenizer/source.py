@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from coda_deploy.errors import ConfigError
 from coda_deploy.schemes import SCHEMES
 from coda_deploy.tokenizer import storage
 from coda_deploy.tokenizer.config import TokenizerConfig
 from coda_deploy.tokenizer.origin import Origin
+from coda_deploy.tokenizer.python_module import SCHEME, call_python
 from coda_runtime.format.checksums import sha256_file
 
 
@@ -31,6 +33,11 @@ class Source(Protocol):
     """Where a tokenizer comes from."""
 
     @property
+    def vae(self) -> nn.Module | None:
+        """The VAE that it brings along; None where its family makes one of the configuration."""
+        return None
+
+    @property
     def config(self) -> TokenizerConfig:
         """What it is, without its weights."""
         ...
@@ -44,7 +51,7 @@ class Source(Protocol):
         ...
 
 
-class FolderSource:
+class FolderSource(Source):
     """A tokenizer folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -67,6 +74,39 @@ class FolderSource:
     def digest(self, weights: Mapping[str, Tensor]) -> str:
         """Return what was read, which may be in another precision; without that, what lies there now."""
         return self._sha256 or sha256_file(self._folder / storage.WEIGHTS_NAME)
+
+
+class PythonSource(Source):
+    """The tokenizer folder of a VAE of the user's own: ``MODULE:FUNCTION:FOLDER``; the function makes the VAE."""
+
+    def __init__(self, name: str) -> None:
+        """Call the function and read the folder's configuration. Raises ``ConfigError``."""
+        module, _, rest = name.partition(":")
+        function, colon, folder = rest.partition(":")
+        if not colon or not folder:
+            raise ConfigError(
+                f"{SCHEME}{name} names no tokenizer, expected {SCHEME}MODULE:FUNCTION:FOLDER, the function that makes "
+                "the VAE and the tokenizer's folder or hub id"
+            )
+        self.folder, self._vae = FolderSource(storage.locate(folder)), call_python(f"{SCHEME}{module}:{function}")
+
+    @property
+    def vae(self) -> nn.Module:
+        """What the function made."""
+        return self._vae
+
+    @property
+    def config(self) -> TokenizerConfig:
+        """The folder's."""
+        return self.folder.config
+
+    def read(self, expected: Mapping[str, Tensor]) -> Weights:
+        """Read the folder's weights, and give the VAE with them."""
+        return self.folder.read(expected)
+
+    def digest(self, weights: Mapping[str, Tensor]) -> str:
+        """Return what the folder's weights are known by."""
+        return self.folder.digest(weights)
 
 
 def has_scheme(name: str | os.PathLike[str]) -> bool:

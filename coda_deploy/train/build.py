@@ -20,7 +20,7 @@ from coda_deploy.train.config import TrainConfig
 
 
 def build_tokenizer(
-    config: TrainConfig, vae: str | os.PathLike[str] | None = None, say: Say = lambda text: None
+    config: TrainConfig, vae: nn.Module | str | os.PathLike[str] | None = None, say: Say = lambda text: None
 ) -> CodaTokenizer:
     """Build a tokenizer to train: the VAE as it is, LoRA at zero, a quantizer drawn from the configuration's seed.
 
@@ -30,8 +30,8 @@ def build_tokenizer(
     """
     if config.tokenizer.init:
         return _from_tokenizer(config)
-    where = vae or config.tokenizer.vae
-    if not where:
+    where = config.tokenizer.vae if vae is None else vae
+    if isinstance(where, str) and not where:
         raise ConfigError("no VAE to adapt: give --vae FOLDER_OR_HUB_ID, or set tokenizer.vae in the configuration")
     if vae is None and is_python(where):
         raise ConfigError(
@@ -54,16 +54,21 @@ def build_tokenizer(
             license=asked.license or None,
         )
     if made.origin is not None:
-        made.origin = dataclasses.replace(made.origin, source=source_name(where))
+        source = None if isinstance(where, nn.Module) else source_name(where)
+        made.origin = dataclasses.replace(made.origin, source=source)
     return made
 
 
-def open_vae(where: str | os.PathLike[str], has_scale: bool, say: Say = lambda text: None) -> nn.Module:
+def open_vae(where: nn.Module | str | os.PathLike[str], has_scale: bool, say: Say = lambda text: None) -> nn.Module:
     """Load a VAE of whatever form: what `load_vae` takes, or an LDM autoencoder's file, or a folder of that one file.
+
+    A module is returned as it is.
 
     Raises as both do, and ``ConfigError`` for a file that does not say how its latent is scaled, unless ``has_scale``.
     """
-    file = find_ldm(where)
+    if isinstance(where, nn.Module):
+        return where
+    file = None if is_python(where) else find_ldm(where)
     if file is None:
         return load_vae(where, say)
     loaded = cast(nn.Module, read_ldm(file))

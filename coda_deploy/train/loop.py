@@ -24,7 +24,7 @@ from torch import Tensor
 from coda_deploy import distributed
 from coda_deploy.data import Crop, ImageSource, TrainLoader, open_source
 from coda_deploy.data.source import printable
-from coda_deploy.errors import ConfigError, DivergedError, StoppedError
+from coda_deploy.errors import ConfigError, DivergedError, ModuleNeededError, StoppedError
 from coda_deploy.float32 import full_float32
 from coda_deploy.train import checkpoint
 from coda_deploy.train.launch import check_agreement, make_accelerator, start_tracking
@@ -180,6 +180,8 @@ class Training(ABC):
         checkpoint.check_same_run(facts, self.config, self.images_per_step, len(self.source), path)
         try:
             model = self.read(path)
+        except ModuleNeededError:
+            raise
         except CodaError as error:
             raise checkpoint.damaged(path, error) from error
         self._prepare(model)

@@ -9,12 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from coda_deploy.data import TrainBatch
 from coda_deploy.data.source import printable
 from coda_deploy.errors import ConfigError, DivergedError, StoppedError
 from coda_deploy.tokenizer import CodaTokenizer
+from coda_deploy.tokenizer.python_module import is_python
+from coda_deploy.tokenizer.vae import load_vae
 from coda_deploy.train.build import build_tokenizer
 from coda_deploy.train.config import TrainConfig
 from coda_deploy.train.loop import Metrics, RunContext, Training, run
@@ -30,17 +32,18 @@ def train(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    vae: str | os.PathLike[str] | None = None,
+    vae: nn.Module | str | os.PathLike[str] | None = None,
     init: str | os.PathLike[str] | None = None,
     resume: bool = False,
     skip_bad: bool = True,
 ) -> Metrics:
     """Train, and leave a tokenizer folder at ``out``; returns the last line of figures.
 
-    ``data`` is whatever `coda_deploy.data.open_source` opens, ``vae`` a folder or hub id that takes the place of
-    the configuration's. ``init`` is a tokenizer to start from instead: its weights are kept, for images of the
-    configuration's size and under its schedule. With ``resume`` an interrupted run in ``out`` continues, or a new one
-    starts if there is none.
+    ``data`` is whatever `coda_deploy.data.open_source` opens, ``vae`` what takes the place of the configuration's, as
+    `coda_deploy.train.build.open_vae` takes it, or a module; with ``resume`` a module of the user's own is needed
+    again. ``init`` is a tokenizer to start from instead: its weights are kept, for images of the configuration's size
+    and under its schedule. With ``resume`` an interrupted run in ``out`` continues, or a new one starts if there is
+    none.
     Start it under torchrun or ``accelerate launch`` for many processes.
     Images that cannot be read are named and replaced by the next one; without ``skip_bad`` the first ends the run.
 
@@ -60,23 +63,28 @@ def train(
     )
 
 
-def _name(where: str | os.PathLike[str]) -> str:
-    return printable(os.fspath(where))
+def _name(what: nn.Module | str | os.PathLike[str]) -> str:
+    return type(what).__name__ if isinstance(what, nn.Module) else printable(os.fspath(what))
+
+
+Vae = nn.Module | str | os.PathLike[str]
 
 
 class _TokenizerTraining(Training):
     config: TrainConfig
     preparing = "loading the VAE"
 
-    def __init__(self, config: TrainConfig, vae: str | os.PathLike[str] | None, context: RunContext) -> None:
+    def __init__(self, config: TrainConfig, vae: Vae | None, context: RunContext) -> None:
         super().__init__(config, config.tokenizer.image_size, context)
         self._vae, self._begun = vae, time.monotonic()
 
     def build(self) -> CodaTokenizer:
-        return build_tokenizer(self.config, self._vae)
+        return build_tokenizer(self.config, self._vae, self.report.say)
 
     def read(self, path: Path) -> CodaTokenizer:
-        return CodaTokenizer.from_pretrained(path)
+        vae = self._vae
+        given = vae if isinstance(vae, nn.Module) else load_vae(vae) if is_python(vae) and vae is not None else None
+        return CodaTokenizer.from_pretrained(path, vae=given)
 
     def make_stepper(self) -> Stepper:
         return Stepper(self.config, self.accelerator, self.state, self.objective, self.schedule)

@@ -52,9 +52,9 @@ class StoredTokens(Dataset[torch.Tensor]):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._rows: np.ndarray | None = None  # type: ignore[type-arg]
+        self._rows: np.ndarray | None = None
 
-    def rows(self) -> np.ndarray:  # type: ignore[type-arg]
+    def rows(self) -> np.ndarray:
         if self._rows is None:
             self._rows = np.load(self.path, mmap_mode="r")
         return self._rows

@@ -1,8 +1,9 @@
 """examples/cpp, node and csharp on the shipped photographs: their ids are Python's, their pixels too.
 
-The compiler is the machine's. The native library is that of the onnxruntime wheel; its headers, which the wheel lacks,
-are those that npm's com.github.asus4.onnxruntime carries (a plugin for Unity: it is the one package of a registry that
-has them, and Microsoft's own releases are on GitHub).
+Compilers are Debian's: g++, and for C# mcs with Mono, where OnnxRuntimeForMono.cs stands in for Microsoft's package,
+which is on NuGet and needs .NET. The native library is that of the onnxruntime wheel; its headers, which the wheel
+lacks, are those that npm's com.github.asus4.onnxruntime carries: a plugin for Unity, and the one package of a registry
+that has them, while Microsoft's own releases are on GitHub.
 """
 
 from __future__ import annotations
@@ -89,7 +90,11 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             shutil.copy(EXAMPLES / "node" / name, folder)
         must(tool("npm", "npm"), "ci", "--ignore-scripts", "--silent", folder=folder)
         return [tool("node", "nodejs"), str(folder / "coda_tokens.js")]
-    pytest.skip("there is no .NET SDK, and NuGet is not reached")
+    compiler, out = tool("mcs", "mono-mcs"), folder / "coda_tokens.exe"
+    sources = [EXAMPLES / "csharp" / "Program.cs", Path(__file__).with_name("OnnxRuntimeForMono.cs")]
+    must(compiler, "-warnaserror", f"-out:{out}", "-r:System.Core.dll", *sources)
+    library = f"LD_LIBRARY_PATH={request.getfixturevalue('library')}"
+    return [tool("env", "coreutils"), library, tool("mono", "mono-runtime"), str(out)]
 
 
 @pytest.fixture(scope="module")

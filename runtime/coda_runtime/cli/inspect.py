@@ -9,6 +9,7 @@ import click
 
 from ..format.parts import GRAPHS
 from ..format.sizes import scales_text, shape_text
+from ..format.vae_record import vae_rows
 from ..io.json_fields import flat_rows
 from .base import command as coda_command
 from .base import footnote, json_option, print_json, table
@@ -61,6 +62,7 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, object]]:
     yield "variant", spec.variant
     yield "images", f"{shape_text(spec.image_size)} {spec.color_order}, {spec.resize}, {spec.crop} crop"
     yield "latent", f"{spec.latent_channels} x {shape_text(spec.latent_size)} (downsample {spec.downsample})"
+    yield from vae_rows(manifest.provenance)
     yield "codes", spec.vocab_size
     yield "tokens", f"{spec.num_tokens} in scales {scales_text(spec.scales)}"
     yield "precisions", f"{', '.join(manifest.precisions)} (default {manifest.default_precision})"

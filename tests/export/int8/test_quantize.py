@@ -179,3 +179,18 @@ def test_first_and_last_convolutions() -> None:
     ]
     model = helper.make_model(helper.make_graph(nodes, "g", [], []))
     assert [node.name for node in quantized_layers(model)] == ["inner"]
+
+
+def test_a_graph_without_a_convolution_between_the_ends_is_refused() -> None:
+    """An empty list of layers would stand for all of them."""
+    weight = numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "last.weight")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "last.weight"], ["y"], name="conv")],
+        "ends",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, 4, 4])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    with pytest.raises(InputError, match="no convolution of this graph can be int8: it has 1, .* leave int8 out"):
+        quantized_graph(model, np.ones((2, 3, 4, 4), np.float32))
