@@ -44,7 +44,7 @@ def _numbers(value: object) -> str | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:g}"
     if isinstance(value, list) and value and all(_numbers(number) for number in value if not isinstance(number, list)):
-        return f"[{_numbers(value[0])}, ... {len(value)} channels]"
+        return f"[{_numbers(value[0])}, ... {count(len(value), 'channel')}]"
     return None
 
 
