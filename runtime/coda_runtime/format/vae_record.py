@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..io.counts import count
+
 UNCHANGED, ADAPTED, OTHER = "unchanged", "changed by LoRA", "other weights than the VAE's"
 """What the record says of encoder and decoder, null where nobody recorded what they were."""
 NOT_RECORDED = "not recorded"
