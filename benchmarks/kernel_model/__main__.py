@@ -24,6 +24,7 @@ from coda_runtime.backends.ptx.backend import BLOCKS_PER_MULTIPROCESSOR
 from coda_runtime.format.spec import Spec
 
 Compiled = tuple[bytes, KernelSet]
+SEARCHES = ("search", "screen")
 
 
 def compile_for(spec: Spec) -> Compiled:
@@ -37,13 +38,22 @@ def assembled(made: Compiled, capability: str) -> dict[str, Assembled]:
     ptx, kernels = made
     modules = kernels.modules(ptx)
     with tempfile.TemporaryDirectory() as folder:
-        return {it.entry: assemble(modules[it.entry], capability, Path(folder)) for it in kernels.of("search")}
+        return {
+            it.entry: assemble(modules[it.entry], capability, Path(folder))
+            for it in kernels.kernels
+            if it.function in SEARCHES
+        }
 
 
 def model(spec: Spec, made: Compiled, codes: dict[str, Assembled], batch: int, chip: Chip) -> Prediction:
     """Model a batch by the plan that the runtime makes on that GPU."""
     programs = BLOCKS_PER_MULTIPROCESSOR * chip.processors
-    return predict(make_plan(made[1], spec, batch, programs=programs), codes, chip)
+    places = {
+        it.entry: chip.processors * codes[it.entry].blocks(chip.capability, it.warps, it.shared)
+        for it in made[1].kernels
+        if it.function == "screen"
+    }
+    return predict(make_plan(made[1], spec, batch, programs=programs, places=places), codes, chip)
 
 
 def floor_us(spec: Spec, batch: int, chip: Chip) -> float | None:

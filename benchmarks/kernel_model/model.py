@@ -64,7 +64,7 @@ class Search:
 
 
 def search_launch(launch: Launch, code: Assembled, chip: Chip) -> Search:
-    """Model a launch of the search."""
+    """Model a launch of the search, in float32 or by halves."""
     kernel = launch.kernel
     values = dict(zip((name for name, _ in kernel.arguments), launch.arguments, strict=True))
     chunks, tokens = values["chunks"], values["tokens"]
@@ -102,7 +102,7 @@ def predict(plan: Plan, codes: Mapping[str, Assembled], chip: Chip) -> Predictio
     """Model a plan; `codes` are the searches' machine code by entry."""
     searches, moved = [], 0
     for launch in plan.launches:
-        if launch.kernel.function == "search":
+        if launch.kernel.function in ("search", "screen"):
             searches.append(search_launch(launch, codes[launch.kernel.entry], chip))
         else:
             moved += _bytes(launch, plan)
@@ -111,5 +111,12 @@ def predict(plan: Plan, codes: Mapping[str, Assembled], chip: Chip) -> Predictio
 
 
 def _bytes(launch: Launch, plan: Plan) -> int:
-    """Return the bytes of a launch's buffers, each once."""
+    """Return the bytes that a launch moves: of its buffers, or of what is settled: results, and a group a token."""
+    kernel = launch.kernel
+    if kernel.function == "settle":
+        values = dict(zip((name for name, _ in kernel.arguments), launch.arguments, strict=True))
+        tokens, splits = int(values["tokens"]), int(values["splits"])
+        sizes = kernel.sizes
+        results = 2 * 3 * 4 * splits * sizes["GROUPS"]
+        return tokens * (results + 4 * sizes["STEP"] // sizes["GROUPS"] * (sizes["CHANNELS_PADDED"] + 1))
     return sum(plan.buffers[name].bytes for name in set(map(str, launch.arguments)) & {*plan.buffers})

@@ -18,7 +18,7 @@ from coda_deploy.train.sections import (
     named,
     read_toml,
 )
-from coda_runtime.format.sizes import Scales, Size, is_size, read_scales, read_size
+from coda_runtime.format.sizes import Scales, Size, is_size, plain, read_scales, read_size
 from coda_runtime.io.json_fields import describe
 
 _LIMIT = 2**31
@@ -117,7 +117,7 @@ class TrainConfig(Configuration):
             for size in sizes:
                 if not is_size(size, _LIMIT):
                     raise ConfigError(
-                        f"tokenizer.{name} is {describe(size)}, expected 1 or more, or [height, width] of such"
+                        f"tokenizer.{name} is {describe(plain(size))}, expected 1 or more, or [height, width] of such"
                     )
         object.__setattr__(asked, "image_size", read_size(asked.image_size))
         object.__setattr__(asked, "scales", read_scales(asked.scales))

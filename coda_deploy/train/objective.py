@@ -48,7 +48,7 @@ class Critic(nn.Module):
     def logits(self, images: Tensor, view: View) -> Tensor:
         """Judge images [B, 3, H, W]: float32 [B, patches]."""
         seen = augment(images, view.draw(len(images)), view.blur)
-        features: list[Tensor] = self.features(seen, view.corner(images.shape[-1]))
+        features: list[Tensor] = self.features(seen, view.corner(images.shape[-2], images.shape[-1]))
         logits: Tensor = self.heads(features)
         return logits
 
@@ -75,12 +75,12 @@ class View:
         numbers = draw(torch.Generator().manual_seed(self.seed), count * world, self.probability)
         return numbers.rows(distributed.rank(), world)
 
-    def corner(self, size: int) -> tuple[int, int] | None:
+    def corner(self, height: int, width: int) -> tuple[int, int] | None:
         """Draw where to cut a window of the features' size, half of the time where it fits; None means to resize."""
         chance = random.Random(self.seed)
-        if size <= self.window or chance.random() < 0.5:
+        if min(height, width) <= self.window or chance.random() < 0.5:
             return None
-        return chance.randint(0, size - self.window), chance.randint(0, size - self.window)
+        return chance.randint(0, height - self.window), chance.randint(0, width - self.window)
 
 
 class ImageTerms(NamedTuple):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from docs.generator import check, commands, python_api, schema_page, settings
+from docs.generator import check, commands, messages, python_api, schema_page, settings
 from docs.generator.stage import ROOT, LinkError, Stage
 
 PAGES, SITE = ROOT / "build" / "docs", ROOT / "site"
@@ -24,7 +24,12 @@ def stage(out: Path) -> None:
     Stage(out).run()
     reference = out / "reference"
     reference.mkdir()
-    generated = {"commands": commands.page(), "manifest": schema_page.page(), "training": settings.page()}
+    generated = {
+        "commands": commands.page(),
+        "manifest": schema_page.page(),
+        "messages": messages.page(),
+        "training": settings.page(),
+    }
     for name, text in {**python_api.pages(), **generated}.items():
         (reference / f"{name}.md").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "docs" / "manifest.schema.json", reference)

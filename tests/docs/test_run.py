@@ -28,6 +28,8 @@ NOT_HERE = {
     r"make .*": "it is what runs these tests, or runs them and more",
     r"coda .*(org/name|s3://|SRC|BUNDLE_OR_ID|official:).*": "needs a network",
     r"coda export .*--into .*": "tests/export/test_extension.py: the bundle here has both precisions",
+    r"coda export (wide|large) .*": "what the page trains before",
+    r"python docs/.*": "pictures of what the pages train",
     r"coda export .*int8.*": "random weights lose more than int8 may: tests/export/int8",
     r"coda import-official .*": "a published checkpoint: tests/deploy/official has a stand-in",
     r"coda .*(--device|--backend) \S*(cuda|tensorrt).*": "needs a GPU",

@@ -44,7 +44,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_has_its_place_in_the_navigation() -> None:
-    made = [f"reference/{name}.md" for name in (*python_api.PAGES, "commands", "manifest", "training")]
+    made = [f"reference/{name}.md" for name in (*python_api.PAGES, "commands", "manifest", "messages", "training")]
     assert sorted(navigation()) == sorted([*(page.name for page in PAGES), *set(NAMED.values()) - {"index.md"}, *made])
 
 

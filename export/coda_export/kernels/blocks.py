@@ -1,6 +1,6 @@
 """How the kernels cut their work, and the specialisations that a tokenizer needs.
 
-The numbers of `DEFAULT_BLOCKS` were chosen by ptxas's registers and spills, not by time.
+The numbers of `DEFAULT_BLOCKS` were chosen by time on an H100: docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from coda_runtime.backends.ptx.kernel_set import latent_sizes, padded_channels
 from coda_runtime.backends.ptx.plan import widest_window
+from coda_runtime.backends.ptx.screening import GROUPS, STEP
 from coda_runtime.format.spec import Spec
 
 
@@ -31,15 +32,27 @@ class MergeBlock:
 
 
 @dataclass(frozen=True)
+class SettleBlock:
+    """The most splits a kernel can settle; tokens a block, and warps."""
+
+    splits: int
+    tokens: int = 1
+    warps: int = 1
+
+
+@dataclass(frozen=True)
 class Blocks:
     """All sizes are powers of two.
 
     `search` and `merge` hold one kernel each for scales of few tokens, whose table is split among many blocks, and for
-    scales of many. `pool_places` is how many positions of the latent a block of the pooling reads at least.
+    scales of more; `screen` and `settle` are for scales of many. `pool_places` is how many positions of the latent a
+    block of the pooling reads at least.
     """
 
     search: tuple[SearchBlock, ...]
     merge: tuple[MergeBlock, ...]
+    screen: tuple[SearchBlock, ...]
+    settle: tuple[SettleBlock, ...]
     pool_places: int
     points: int
 
@@ -47,6 +60,8 @@ class Blocks:
 DEFAULT_BLOCKS = Blocks(
     search=(SearchBlock(16, 256), SearchBlock(64, 64)),
     merge=(MergeBlock(splits=256, tokens=4), MergeBlock(splits=16, tokens=64)),
+    screen=(SearchBlock(64, 64, warps=2, stages=3),),
+    settle=(SettleBlock(splits=64), SettleBlock(splits=32), SettleBlock(splits=16)),
     pool_places=64,
     points=64,
 )
@@ -69,7 +84,7 @@ def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> t
         "CHANNELS": spec.latent_channels,
         "CHANNELS_PADDED": padded_channels(spec.latent_channels),
     }
-    step = max(block.codes for block in blocks.search)
+    step = max(STEP, *(block.codes for block in blocks.search))
     codes = {"CODES": -(-spec.vocab_size // step) * step, "CHANNELS_PADDED": latent["CHANNELS_PADDED"]}
     windows = sorted({_power_of_two(widest_window(spec, shape)) for shape in spec.scale_shapes})
     kind = "" if spec.is_square else "_rectangle"
@@ -92,6 +107,21 @@ def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> t
             "merge", {"SPLITS": block.splits, "BLOCK_TOKENS": block.tokens, "LENGTH": spec.num_tokens, **codes}
         )
         for block in blocks.merge
+    ]
+    halves = {"STEP": STEP, "GROUPS": GROUPS, **codes, **queries}
+    out += [
+        Specialisation(
+            "screen", {"BLOCK_TOKENS": it.tokens, "BLOCK_CODES": it.codes, **halves}, it.warps, it.stages
+        )
+        for it in blocks.screen
+    ]  # fmt: skip
+    out += [
+        Specialisation(
+            "settle",
+            {"SPLITS": it.splits, "BLOCK_TOKENS": it.tokens, "LENGTH": spec.num_tokens, **halves},
+            it.warps,
+        )
+        for it in blocks.settle
     ]
     out.append(Specialisation(f"subtract{kind}", {"BLOCK_POINTS": blocks.points, **latent}))
     return tuple(out)

@@ -1,7 +1,7 @@
 """Ahead-of-time compilation of the kernels to PTX, which needs Triton and no GPU.
 
 One PTX is enough. That of sm80 runs on every later GPU, whose driver compiles it when it is loaded; the kernels use
-neither tensor cores nor anything else that is newer, and ask for the PTX language of CUDA 12.0, so that drivers from
+its tensor cores and nothing else that is newer, and ask for the PTX language of CUDA 12.0, so that drivers from
 525.60 on know it. Triton writes sm90, sm100 and sm120 as sm_90a, sm_100a and sm_120a, which run on no other GPU.
 """
 
@@ -34,6 +34,18 @@ _TYPES: dict[str, dict[str, str]] = {
     "merge": {
         **{"scores": "*fp32", "codes": "*i32", "values": "*fp32", "ids": "*i32", "grid": "*fp32"},
         **dict.fromkeys(("tokens", "splits", "places", "start"), "i32"),
+    },
+    "screen": {
+        **{"rows": "*fp32", "halves": "*fp16"},
+        **dict.fromkeys(("biases", "slopes", "spread", "offset"), "*fp32"),
+        **{"eps": "fp32", "scores": "*fp32", "groups": "*i32", "others": "*fp32"},
+        **dict.fromkeys(("tokens", "splits", "chunks"), "i32"),
+    },
+    "settle": {
+        **dict.fromkeys(("rows", "table", "bias", "slope", "spread", "offset"), "*fp32"),
+        **{"eps": "fp32", "bounds": "*fp32", "scores": "*fp32", "groups": "*i32", "others": "*fp32"},
+        **{"values": "*fp32", "ids": "*i32", "grid": "*fp32"},
+        **dict.fromkeys(("tokens", "splits", "chunks", "places", "start"), "i32"),
     },
     "subtract": {
         **{"before": "*fp32", "grid": "*fp32", "taps": "*i32", "weights": "*fp32", "after": "*fp32"},

@@ -65,6 +65,8 @@ def warnings_of(results: Results) -> tuple[str, ...]:
 def cell_name(cell: Mapping[str, Any] | Cell) -> str:
     """Describe a cell in a few words, as in "onnxruntime fp32 cpu 2 threads"."""
     name, threads = f"{cell['backend']} {cell['precision']} {cell['device']}", cell["threads"]
+    if isinstance(threads, str):  # of a comparison by threads: "1 to 2"
+        return f"{name} {threads} threads"
     return name if threads is None else f"{name} {count(threads, 'thread')}"
 
 

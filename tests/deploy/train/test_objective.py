@@ -164,7 +164,7 @@ def test_a_view_is_a_function_of_its_seed() -> None:
     other = View(seed=4, blur=0.0, probability=1.0)
     assert not torch.equal(other.draw(4).numbers, first.numbers)
     assert (first.translate, first.colour, first.cutout) == (True, True, True)
-    assert VIEW.corner(256) == VIEW.corner(256)
+    assert VIEW.corner(256, 256) == VIEW.corner(256, 256)
 
 
 def test_two_processes_draw_what_one_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,14 +180,22 @@ def test_two_processes_draw_what_one_draws(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_corners() -> None:
     views = [View(seed=seed, blur=0.0, probability=1.0) for seed in range(200)]
-    assert {view.corner(size) for view in views for size in (32, 224)} == {None}
-    corners = [view.corner(256) for view in views]
+    assert {view.corner(size, size) for view in views for size in (32, 224)} == {None}
+    corners = [view.corner(256, 256) for view in views]
     found = [corner for corner in corners if corner is not None]
     assert 60 < len(found) < 140
     assert {value for corner in found for value in corner} <= set(range(33))
     assert min(min(corner) for corner in found) <= 2
     assert max(max(corner) for corner in found) >= 30
     assert len({corner[0] - corner[1] for corner in found}) > 20
+
+
+def test_corners_of_a_rectangle() -> None:
+    corners = [View(seed=seed, blur=0.0, probability=1.0).corner(230, 300) for seed in range(200)]
+    found = [corner for corner in corners if corner is not None]
+    assert {top for top, _ in found} == set(range(7))
+    assert max(left for _, left in found) > 60
+    assert View(seed=1, blur=0.0, probability=1.0).corner(192, 320) is None, "too low for a window: resized"
 
 
 def test_real_and_fake_are_seen_alike() -> None:

@@ -11,9 +11,10 @@ from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.search import AttentionSearch
 from coda_export.folding import fold_search
 from coda_export.folding.modules import FoldedQuantizer
-from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock
+from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock, SettleBlock
 from coda_export.kernels.tables import search_tables
 from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
+from coda_runtime.backends.ptx.screening import FROM_TOKENS
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.format.parts import LATENT
 from coda_runtime.format.sizes import Scales, count_of, shapes_of, size_of
@@ -60,7 +61,9 @@ def random_quantizer(
 
 
 # One search and one merge, which compile in two seconds; several blocks, splits and chunks of the table all the same.
-SMALL_BLOCKS = Blocks((SearchBlock(16, 32),), (MergeBlock(4, 4),), 16, 16)
+SMALL_BLOCKS = Blocks(
+    (SearchBlock(16, 32),), (MergeBlock(4, 4),), (SearchBlock(16, 32, warps=1),), (SettleBlock(4),), 16, 16
+)
 
 
 def small_quantizer() -> FoldedQuantizer:
@@ -78,11 +81,15 @@ H200 = 4 * 132
 
 
 def run_kernels(
-    made: tuple[bytes, KernelSet], quantizer: FoldedQuantizer, latent: np.ndarray, programs: int = H200
+    made: tuple[bytes, KernelSet],
+    quantizer: FoldedQuantizer,
+    latent: np.ndarray,
+    programs: int = H200,
+    screen_from: int = FROM_TOKENS,
 ) -> np.ndarray:
     """The ids that compiled kernels find in the PTX interpreter, by their plan. Raises PtxError."""
     (ptx, kernels), spec, tables = made, quantizer.spec, search_tables(quantizer.search)
-    plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs)
+    plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs, screen_from=screen_from)
     arrays = device_tables(kernels, spec, tables, quantizer.search.values.numpy())
     return run_plan(plan, kernels.modules(ptx), arrays, latent)
 

@@ -18,16 +18,23 @@ import numpy as np
 import pytest
 
 from coda_export.folding.modules import FoldedQuantizer
-from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock, specialise
+from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock, SettleBlock, specialise
 from coda_export.kernels.compile import PTX_ISA, arguments, query_length
 from coda_export.kernels.tables import search_tables
 from coda_runtime.backends.ptx import Kernel, KernelSet, Plan, SearchTables, device_tables, make_plan
+from coda_runtime.backends.ptx.screening import FROM_TOKENS
 from coda_runtime.format.spec import Spec
 
 # The interpreter's time goes with the number of steps, not with their size.
-LARGE = Blocks((SearchBlock(16, 4096), SearchBlock(64, 2048)), (MergeBlock(16, 64), MergeBlock(4, 256)), 1024, 1024)
+LARGE = Blocks(
+    (SearchBlock(16, 4096), SearchBlock(64, 2048)), (MergeBlock(16, 64), MergeBlock(4, 256)),
+    (SearchBlock(64, 256),), (SettleBlock(16, 64),), 1024, 1024,
+)  # fmt: skip
 # Several blocks, splits and chunks even of small cases.
-SMALL = Blocks((SearchBlock(4, 32), SearchBlock(16, 16)), (MergeBlock(8, 8), MergeBlock(2, 16)), 64, 64)
+SMALL = Blocks(
+    (SearchBlock(4, 32), SearchBlock(16, 16)), (MergeBlock(8, 8), MergeBlock(2, 16)),
+    (SearchBlock(16, 64),), (SettleBlock(4, 8),), 64, 64,
+)  # fmt: skip
 
 
 def uncompiled(spec: Spec, tables: SearchTables, blocks: Blocks) -> KernelSet:
@@ -50,12 +57,17 @@ class Interpreter:
             assert self._pool.submit(os.getenv, "TRITON_INTERPRET").result() == "1"
 
     def ids(
-        self, quantizer: FoldedQuantizer, latent: np.ndarray, blocks: Blocks = SMALL, programs: int = 512
+        self,
+        quantizer: FoldedQuantizer,
+        latent: np.ndarray,
+        blocks: Blocks = SMALL,
+        programs: int = 512,
+        screen_from: int = FROM_TOKENS,
     ) -> np.ndarray:
         """The quantizer's ids as its kernels find them."""
         spec, tables = quantizer.spec, search_tables(quantizer.search)
         kernels = uncompiled(spec, tables, blocks)
-        plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs)
+        plan = make_plan(kernels, spec, len(latent), eps=tables.eps, programs=programs, screen_from=screen_from)
         arrays = device_tables(kernels, spec, tables, quantizer.search.values.numpy())
         return self.run(plan, arrays, latent)["ids"]
 

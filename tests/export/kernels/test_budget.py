@@ -70,15 +70,37 @@ def check_search(made: tuple[bytes, KernelSet], gpu: str, budget: Budget, folder
         assert code.count("MUFU|FCHK|LDL|STL|D(ADD|MUL|FMA)|F2F", code.loop) == 0, mix(code)
 
 
+# Of the screening: blocks a multiprocessor at least, on PTX for sm80.
+SCREENED = {"sm80": 6, "sm86": 5, "sm89": 5, "sm90": 8, "sm100": 6, "sm120": 5}
+
+
+def check_screen(made: tuple[bytes, KernelSet], gpu: str, folder: Path) -> None:
+    ptx, kernels = made
+    (kernel,) = kernels.of("screen")
+    code = assemble(kernels.modules(ptx)[kernel.entry], gpu, folder)
+    assert code.spilled == 0
+    assert code.registers <= 140
+    assert code.blocks(gpu, kernel.warps, kernel.shared) >= SCREENED[gpu]
+    # Every product of the chunk is there, and little more than one comparison a score.
+    scores = kernel.sizes["BLOCK_TOKENS"] * kernel.sizes["STEP"] // (32 * kernel.warps)
+    assert code.count("HMMA", code.loop) * 4 == scores, mix(code)
+    assert code.count("FMNMX", code.loop) <= 1.1 * scores, mix(code)
+    assert len(code.loop) <= 2.8 * scores, mix(code)
+    assert code.count("MUFU|FCHK|LDL|STL|D(ADD|MUL|FMA)|F2F", code.loop) == 0, mix(code)
+
+
 @pytest.mark.parametrize("gpu", [gpu if gpu in USUAL else pytest.param(gpu, marks=pytest.mark.slow) for gpu in GPUS])
 def test_the_search_keeps_within_its_budget(gpu: str, flux: tuple[bytes, KernelSet], tmp_path: Path) -> None:
     check_search(flux, gpu, BUDGETS[gpu, DEFAULT_TARGET], tmp_path)
+    check_screen(flux, gpu, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [target for target in PTX_ISA if target != DEFAULT_TARGET])
 def test_the_search_of_every_target_keeps_within_its_budget(target: str, tmp_path: Path) -> None:
-    check_search(compile_flux(target), target, BUDGETS[target, target], tmp_path)
+    made = compile_flux(target)
+    check_search(made, target, BUDGETS[target, target], tmp_path)
+    check_screen(made, target, tmp_path)
 
 
 def check_ieee(text: str, code: Assembled) -> None:

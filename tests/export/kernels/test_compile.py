@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer, search_tables
-from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, MergeBlock, SearchBlock, specialise
+from coda_export.kernels.blocks import DEFAULT_BLOCKS, SearchBlock, specialise
 from coda_runtime.backends.ptx import KernelSet
+from coda_runtime.backends.ptx.screening import STEP
 from coda_runtime.errors import BuildError, InputError, MissingDependencyError
 from tests.export.kernels.cases import (
     SMALL_BLOCKS,
@@ -31,7 +33,8 @@ def test_every_target(compiled: Compiled, target: str) -> None:
     ptx, kernels = compiled(target)
     assert (kernels.targets, kernels.ptx_isa) == ((target,), PTX_ISA[target])
     assert KernelSet.from_json(kernels.to_json()) == kernels
-    assert [kernel.function for kernel in kernels.kernels] == ["pool"] * 3 + ["search", "merge", "subtract"]
+    functions = ["pool"] * 3 + ["search", "merge", "screen", "settle", "subtract"]
+    assert [kernel.function for kernel in kernels.kernels] == functions
     modules = kernels.modules(ptx)
     assert b"".join(modules.values()) == ptx
     for kernel in kernels.kernels:
@@ -40,12 +43,16 @@ def test_every_target(compiled: Compiled, target: str) -> None:
         assert re.findall(r"^\.version (\S+)$", text, re.MULTILINE) == [PTX_ISA[target]]
         assert re.findall(r"^\.target (sm_\d+)a?", text, re.MULTILINE) == [target.replace("sm", "sm_")]
         assert re.findall(r"\.reqntid (\d+)", text) == [str(32 * kernel.warps)]
-        # Float32 all the way: neither half precision nor a tensor core, which would take TF32.
-        assert not re.search(r"\.f16|\.bf16|tf32|mma|tcgen", text)
+        # Float32 all the way but where halves screen: their products are the only ones of tensor cores.
+        assert not re.search(r"\.bf16|tf32|wgmma|tcgen", text)
+        assert set(re.findall(r"\bmma\.\S+", text)) == {
+            "screen": {"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"}
+        }.get(kernel.function, set())
+        assert (".f16" in text) == (kernel.function in ("screen", "settle"))
         # And as IEEE has it: no division or root that is approximate, no exponential (all are), no denormals cut to 0.
         assert not re.search(r"\.approx|\.full|\.ftz|\.rz\.f32|\.sat", text)
-        assert ("div.rn.f32" in text) == (kernel.function in ("pool", "search"))
-        assert ("sqrt.rn.f32" in text) == (kernel.function == "search")
+        assert ("div.rn.f32" in text) == (kernel.function not in ("merge", "subtract"))
+        assert ("sqrt.rn.f32" in text) == (kernel.function in ("search", "screen", "settle"))
         assert "/" not in re.sub(r"//.*", "", text), "a path of the machine that compiled it"
         count = text.count(".param .u64 .ptr .global") + len(re.findall(r"\.param \.[fu]32", text))
         assert count == len(kernel.arguments) + kernel.hidden
@@ -54,10 +61,13 @@ def test_every_target(compiled: Compiled, target: str) -> None:
 # All of the table in a loop, in two shares, and every chunk on its own.
 @pytest.mark.parametrize("programs", [1, 10, 1000])
 @pytest.mark.parametrize("target", PTX_ISA)
-def test_every_target_finds_the_reference_s_ids(target: str, programs: int, compiled: Compiled) -> None:
+@pytest.mark.parametrize("screen_from", [1, 1000], ids=["screened", "searched"])
+def test_every_target_finds_the_reference_s_ids(
+    target: str, programs: int, screen_from: int, compiled: Compiled
+) -> None:
     quantizer = small_quantizer()
     latent = random_latent(quantizer, 2)
-    ids = run_kernels(compiled(target), quantizer, latent, programs)
+    ids = run_kernels(compiled(target), quantizer, latent, programs, screen_from)
     np.testing.assert_array_equal(ids, reference(quantizer).ids(latent))
     assert len(np.unique(ids)) > 3
 
@@ -88,7 +98,7 @@ def test_published_sizes() -> None:
     assert [(sizes["CODES"], sizes["CHANNELS_PADDED"], sizes["QUERY"]) for sizes in searches] == [(65536, 16, 0)] * 2
     # A table of any length is filled up to whole blocks, and a query to what a dot product takes.
     odd = [item.sizes for item in specialise(make_spec(1001, (2,), 17), 20) if item.function == "search"]
-    step = max(block.codes for block in DEFAULT_BLOCKS.search)
+    step = max(STEP, *(block.codes for block in DEFAULT_BLOCKS.search))
     assert {(sizes["CODES"], sizes["CHANNELS_PADDED"], sizes["QUERY"], sizes["QUERY_PADDED"]) for sizes in odd} == {
         (1001 + -1001 % step, 32, 20, 32)
     }
@@ -101,7 +111,7 @@ def test_what_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match="expected some of sm80"):
             compile_quantizer(quantizer.spec, tables, targets=targets)
     pytest.importorskip("triton")
-    odd = Blocks((SearchBlock(16, 48),), (MergeBlock(4, 4),), 16, 16)
+    odd = dataclasses.replace(SMALL_BLOCKS, search=(SearchBlock(16, 48),))
     with pytest.raises(BuildError, match=r"cannot compile search .* for sm80"):
         compile_quantizer(quantizer.spec, tables, blocks=odd)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -15,7 +15,7 @@ import pytest
 
 from coda_export.folding import FoldedSearch
 from coda_export.kernels import DEFAULT_TARGET, search_tables
-from coda_runtime.backends.ptx import Launch, device_tables, make_plan
+from coda_runtime.backends.ptx import Launch, Plan, device_tables, make_plan
 from tests.export.kernels.cases import random_latent, small_quantizer
 from tests.export.kernels.conftest import Compiled
 from tests.runtime.backends.ptx.interpreter.faults import (
@@ -45,8 +45,10 @@ class Runs:
         tables = search_tables(FoldedSearch(search.table[codes], search.values[codes], search.spread, search.eps))
         ptx, kernels = compiled(DEFAULT_TARGET)
         self.modules, self.functions = kernels.modules(ptx), {it.entry: it.function for it in kernels.kernels}
-        # Two shares of the table, of two chunks each.
-        self.plan = make_plan(kernels, quantizer.spec, 3, eps=tables.eps, programs=2)
+        # Two shares of the table, of several chunks each; and all of it screened.
+        self.plan, self._screened = (
+            make_plan(kernels, quantizer.spec, 3, eps=tables.eps, programs=2, screen_from=least) for least in (1000, 1)
+        )
         self._arrays = device_tables(kernels, quantizer.spec, tables, search.values[codes].numpy())
         self._latent = random_latent(quantizer, 3)
         self._expected = run_plan(self.plan, self.modules, self._arrays, self._latent)
@@ -54,14 +56,19 @@ class Runs:
 
     def with_launches(self, function: str, change: Callable[[Launch], Launch]) -> None:
         """Run with other launches of one function. Raises PtxError, OtherIdsError."""
-        launches = [change(it) if it.kernel.function == function else it for it in self.plan.launches]
+        plan = self._plan_of(function)
+        launches = [change(it) if it.kernel.function == function else it for it in plan.launches]
         self._compare(run_plan(
-            dataclasses.replace(self.plan, launches=tuple(launches)), self.modules, self._arrays, self._latent
+            dataclasses.replace(plan, launches=tuple(launches)), self.modules, self._arrays, self._latent
         ))  # fmt: skip
 
     def with_module(self, entry: str, text: str) -> None:
         """Run with another text of one kernel. Raises PtxError, OtherIdsError."""
-        self._compare(run_plan(self.plan, {**self.modules, entry: text.encode()}, self._arrays, self._latent))
+        plan = self._plan_of(self.functions[entry])
+        self._compare(run_plan(plan, {**self.modules, entry: text.encode()}, self._arrays, self._latent))
+
+    def _plan_of(self, function: str) -> Plan:
+        return self._screened if function in ("screen", "settle") else self.plan
 
     def _compare(self, ids: np.ndarray) -> None:
         if not np.array_equal(ids, self._expected):
@@ -110,6 +117,15 @@ LAUNCHES: dict[str, tuple[str, Callable[[Launch], Launch], type[Exception]]] = {
     "a token too few": ("merge", added("tokens", -1), UninitialisedError),
     "an image of a token too many": ("merge", added("places", 1), UninitialisedError),
     "ids that start one too late": ("merge", added("start", 1), OutOfBoundsError),
+    "settled ids that start one too late": ("settle", added("start", 1), OutOfBoundsError),
+    "no last block of a screening": ("screen", last_block_cut, UninitialisedError),
+    "no last token settled": ("settle", last_block_cut, UninitialisedError),
+    "a screened token too many": ("screen", added("tokens", 1), OutOfBoundsError),
+    "half of the shared memory of a screening": (
+        "screen",
+        lambda it: kernel(it, shared=it.kernel.shared // 2),
+        OutOfBoundsError,
+    ),
     "a side too many": ("subtract", added("side", 1), OutOfBoundsError),
     "half of the table": ("search", lambda it: argument(it, "chunks", 1), OtherIdsError),
     "another eps": ("search", lambda it: argument(it, "eps", 9.0), OtherIdsError),
@@ -143,6 +159,7 @@ TEXTS: dict[str, tuple[str, str, str, type[Exception]]] = {
     "the highest code": ("search", r"redux\.sync\.min", "redux.sync.max", OutOfBoundsError),
     "a product that is left out": ("search", r"(?s)(.*)fma\.rn\.f32 (\t%\w+, %\w+), %\w+,(?=.*setp\.gt)",
                                    r"\1fma.rn.f32 \2, 0f00000000,", OtherIdsError),
+    "halves that are not turned": ("screen", r"(ldmatrix\S*)\.trans", r"\1", OtherIdsError),
     "a register that is another": ("merge", r"ld\.param\.b64 \t%rd\d+", "ld.param.b64 \t%rd1", UninitialisedError),
 }  # fmt: skip
 
@@ -157,10 +174,12 @@ def test_a_changed_text_is_found(name: str, runs: Runs) -> None:
         runs.with_module(entry, text)
 
 
-def each(runs: Runs, pattern: str, new: str) -> Iterator[tuple[str, str]]:
-    """Every kernel's text with one of the places changed that the pattern fits."""
+def each(runs: Runs, pattern: str, new: str, but: str = "") -> Iterator[tuple[str, str]]:
+    """Every kernel's text, but one function's, with one of the places changed that the pattern fits."""
     found = 0
     for entry, module in runs.modules.items():
+        if runs.functions[entry] == but:
+            continue
         text = module.decode()
         for place in re.finditer(pattern, text):
             found += 1
@@ -169,14 +188,15 @@ def each(runs: Runs, pattern: str, new: str) -> Iterator[tuple[str, str]]:
 
 
 def test_every_barrier_is_missed(runs: Runs) -> None:
-    for entry, text in each(runs, r"bar\.sync\s+0;", ""):
+    """Those of the screening in test_screening.py, over more chunks."""
+    for entry, text in each(runs, r"bar\.sync\s+0;", "", but="screen"):
         with pytest.raises(RaceError):
             runs.with_module(entry, text)
 
 
 @pytest.mark.parametrize("new", ["", "cp.async.wait_group \t1;"], ids=["left out", "too early"])
 def test_every_wait_for_a_copy_is_missed(new: str, runs: Runs) -> None:
-    for entry, text in each(runs, r"cp\.async\.wait_group\s+0;", new):
+    for entry, text in each(runs, r"cp\.async\.wait_group\s+0;", new, but="screen"):
         with pytest.raises((UninitialisedError, RaceError)):
             runs.with_module(entry, text)
 

@@ -43,8 +43,8 @@ def test_the_lowest_of_equal_codes_wins(target: str, compiled: Compiled) -> None
     search, copies = quantizer.search, np.arange(100) % 33
     tied = FoldedSearch(search.table[copies], search.values[copies], search.spread, search.eps)
     latent = random_latent(quantizer, 2)
-    for programs in (1, 1000):
-        ids = run_kernels(compiled(target), FoldedQuantizer(tied, quantizer.spec), latent, programs)
+    for programs, screen_from in ((1, 1), (1, 1000), (1000, 1), (1000, 1000)):
+        ids = run_kernels(compiled(target), FoldedQuantizer(tied, quantizer.spec), latent, programs, screen_from)
         assert ids.max() < 33
         assert len(np.unique(ids)) > 3
 
@@ -72,10 +72,10 @@ def test_a_golden_case_by_the_kernels_that_ship(golden: Golden) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", PTX_ISA)
 def test_golden_cases_by_every_target(target: str, golden: Golden) -> None:
-    """FLUX's up to 13 x 13; its two largest scales take ten times as long as the rest."""
+    """All scales screened; FLUX's up to 13 x 13, since its two largest take ten times as long as the rest."""
     quantizer = golden_quantizer(golden, None if golden.variant == "mar_v16384" else 7)
     latent = golden.latent[:1]
-    ids = run_kernels(compile_for(quantizer, target), quantizer, latent)
+    ids = run_kernels(compile_for(quantizer, target), quantizer, latent, screen_from=1)
     np.testing.assert_array_equal(ids, golden.ids[:1, : ids.shape[1]])
 
 
@@ -87,5 +87,6 @@ def test_golden_cases_by_every_target(target: str, golden: Golden) -> None:
 def test_sizes_that_fit_nothing(vocab_size: int, scales: tuple[int, ...], channels: int, target: str) -> None:
     quantizer = random_quantizer(vocab_size, scales, channels, "layer")
     latent = random_latent(quantizer, 2)
-    ids = run_kernels(compile_for(quantizer, target), quantizer, latent, 10)
-    assert (reference(quantizer).step(latent, ids) == ids).mean() >= 0.99
+    for screen_from in (1, 1000):
+        ids = run_kernels(compile_for(quantizer, target), quantizer, latent, 10, screen_from)
+        assert (reference(quantizer).step(latent, ids) == ids).mean() >= 0.99

@@ -24,8 +24,8 @@ def view(address: int | float, dtype: Any, *shape: int) -> Any:
     return np.ctypeslib.as_array((ctypes.c_uint8 * (4 * size)).from_address(int(address))).view(dtype).reshape(shape)
 
 
-def kernel_set(spec: Spec, codes: int, query: int = 0) -> KernelSet:
-    """Kernels such as a compiler would describe."""
+def kernel_set(spec: Spec, codes: int, query: int = 0, *, screens: bool = False) -> KernelSet:
+    """Kernels such as a compiler would describe; with those that screen, or as older bundles have them."""
     latent = {
         "SIZE": spec.latent_size,
         "CHANNELS": spec.latent_channels,
@@ -41,6 +41,17 @@ def kernel_set(spec: Spec, codes: int, query: int = 0) -> KernelSet:
     merge += (("splits", i), ("places", i), ("start", i))
     subtract = (("before", p), ("grid", p), ("taps", "*i32"), ("weights", p), ("after", p), ("points", i), ("side", i))
     sizes = {"BLOCK_CODES": 8, **padded, "QUERY": query, "QUERY_PADDED": 16}
+    halves = {"BLOCK_CODES": 8, "STEP": 256, "GROUPS": 8, **padded, "QUERY": query, "QUERY_PADDED": 16}
+    found: tuple[tuple[str, str], ...] = (("eps", f), ("scores", p), ("groups", "*i32"), ("others", p), ("tokens", i))
+    screen = (("rows", p), ("halves", "*fp16"), ("biases", p), ("slopes", p), ("spread", p), ("offset", p), *found)
+    screen += (("splits", i), ("chunks", i))
+    settle = (*search[:6], ("bounds", p), *found, ("values", p), ("ids", "*i32"), ("grid", p))
+    settle += (("splits", i), ("chunks", i), ("places", i), ("start", i))
+    screening = (
+        Kernel("screen", "screen_m8", screen, {"BLOCK_TOKENS": 8, **halves}, 2, shared=512, hidden=2, bytes=1),
+        Kernel("settle", "settle_s4", settle,
+               {"SPLITS": 4, "BLOCK_TOKENS": 1, "LENGTH": spec.num_tokens, **halves}, 1, bytes=1),
+    )  # fmt: skip
     return KernelSet(
         (
             Kernel("pool", "pool_w16", pool, {"WINDOW": 16, "BLOCK_TOKENS": 1, **latent}, 4, bytes=1),
@@ -48,6 +59,7 @@ def kernel_set(spec: Spec, codes: int, query: int = 0) -> KernelSet:
             Kernel("search", "search_m8", search, {"BLOCK_TOKENS": 8, **sizes}, 4, bytes=1),
             Kernel("merge", "merge_s4", merge,
                    {"SPLITS": 4, "BLOCK_TOKENS": 4, "LENGTH": spec.num_tokens, **padded}, 4, bytes=1),
+            *(screening if screens else ()),
             Kernel("subtract", "subtract_p16", subtract, {"BLOCK_POINTS": 16, **latent}, 4, bytes=1),
         ),
         ("sm80",),
@@ -127,6 +139,20 @@ def _search(**a: Any) -> None:
         view(a["codes"], np.int32, a["tokens"], splits)[:, split] = scores[:, share].argmax(1) + share.start
 
 
+def _screen(**a: Any) -> None:
+    """Write something of the right size: what is screened is settled from the rows again."""
+    for name in ("scores", "groups", "others"):
+        view(a[name], np.float32, a["tokens"], a["splits"], a["GROUPS"])[:] = 0
+
+
+def _settle(**a: Any) -> None:
+    kept = [np.zeros(a["tokens"], np.float32), np.zeros(a["tokens"], np.int32)]
+    scores, codes = (array.ctypes.data for array in kept)
+    whole = {**a, "splits": 1, "chunks": a["CODES"] // a["BLOCK_CODES"], "scores": scores, "codes": codes}
+    _search(**whole)
+    _merge(**whole)
+
+
 def _merge(**a: Any) -> None:
     tokens, places = a["tokens"], a["places"]
     best = view(a["scores"], np.float32, tokens, a["splits"]).argmax(1)
@@ -148,4 +174,6 @@ def _subtract(**a: Any) -> None:
     view(a["after"], np.float32, *shape)[:] = view(a["before"], np.float32, *shape) - up @ grid @ up.T
 
 
-_WORK = {"pool": _pool, "search": _search, "merge": _merge, "subtract": _subtract}
+_WORK = {
+    "pool": _pool, "search": _search, "merge": _merge, "screen": _screen, "settle": _settle, "subtract": _subtract
+}  # fmt: skip

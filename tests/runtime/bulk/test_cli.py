@@ -76,7 +76,7 @@ def test_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert sum(steps) == 200
     rates = [f"tokenizing, {rate:.1f} images/s" for rate in (5, 10, 2)]
     assert words == ["starting Ray and the engines 300", "tokenizing", *rates]
-    told = "resuming: 50 of 300 images are done\n200 of 300 images, 2.0 images/s, 0:00:50 left\n"
+    told = "resuming: 50 of 300 images done\n200 of 300 images, 2.0 images/s, 0:00:50 left\n"
     assert capsys.readouterr().err == told
 
 

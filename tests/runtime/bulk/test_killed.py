@@ -80,7 +80,7 @@ def test_killed_and_started_again(sealed: Path, tmp_path: Path) -> None:
         temporary = ray_folder(driver)
         mode = temporary.stat().st_mode
         told, complaints = driver.communicate(timeout=PATIENCE)
-    went_on = f"resuming: {4 * len(before)} of {4 * SHARDS} images are done\n"
+    went_on = f"resuming: {4 * len(before)} of {4 * SHARDS} images done\n"
     # Where it takes long, lines of progress come between.
     assert (driver.returncode, [line for line in complaints.splitlines(True) if "images/s" not in line]) == (
         0,

@@ -93,7 +93,7 @@ def test_exit_codes(coda: Run, conclusive: dict[str, Any], tmp_path: Path) -> No
     slower = coda("bench", "compare", before, changed("b.json", 10.0), "--threshold", "0.5")
     assert slower.returncode == 1
     assert "slower" in slower.stdout
-    assert "regression: 1 of 1 measurements compared, 1 past 0.5" in slower.stdout
+    assert "regression: 1 of 1 measurement compared, 1 past 0.5" in slower.stdout
     report = coda("bench", "compare", before, tmp_path / "b.json", "--json", "--threshold", "50%")
     assert report.returncode == 1
     assert len(json.loads(report.stdout)["regressions"]) == 1
@@ -106,7 +106,7 @@ def test_exit_codes(coda: Run, conclusive: dict[str, Any], tmp_path: Path) -> No
     (tmp_path / "none.json").write_text(json.dumps(none))
     missing = coda("bench", "compare", before, tmp_path / "none.json")
     assert missing.returncode == 4
-    assert "nothing to compare: 0 of 1 measurements compared" in missing.stdout
+    assert "nothing to compare: 0 of 1 measurement compared" in missing.stdout
     assert coda("bench", "compare", before).returncode == 2
 
 

@@ -196,7 +196,7 @@ class TestDecode:
             ({"ids": np.zeros((0, 21), np.int32), "names": np.zeros(0, "U1")}, "the batch is empty"),
             ({"names": np.arange(5)}, "names is int64"),
             ({"scales": np.array([1, 2])}, "has scales [1, 2]"),
-            ({"vocab_size": np.array(7)}, "and 7 codes"),
+            ({"vocab_size": np.array(7)}, "a codebook of 7"),
             ({"names": np.array([{}] * 5, object)}, "cannot be read"),
         ],
     )

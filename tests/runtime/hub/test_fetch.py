@@ -109,7 +109,7 @@ def test_what_the_hub_damaged_is_found_and_not_kept(hub: Hub, sealed: Path, tmp_
 def test_sizes_that_do_not_fit_the_manifest_end_it_before_the_download(hub: Hub, sealed: Path) -> None:
     hub.push_folder(REPO, sealed)
     hub.lying_sizes[ONE] = 10**15
-    with pytest.raises(ChecksumError, match=rf"Hub: {ONE} has 1{'0' * 15} bytes there, but the manifest says"):
+    with pytest.raises(ChecksumError, match=rf"Hub: {ONE} has {10**15:,} bytes there, but the manifest says"):
         load(REPO)
     assert asked_for(hub) == {"manifest.json"}
     hub.lying_sizes.clear()
@@ -130,7 +130,7 @@ def test_lists_of_any_size_are_not_downloaded(hub: Hub, sealed: Path) -> None:
     hub.push_folder(REPO, sealed)
     for name in ("manifest.json", "SHA256SUMS"):
         hub.lying_sizes = {name: MAX_BYTES + 1}
-        with pytest.raises(HubError, match=f"has a {name} of {MAX_BYTES + 1} bytes, expected {MAX_BYTES} at most"):
+        with pytest.raises(HubError, match=f"has a {name} of {MAX_BYTES + 1:,} bytes, expected {MAX_BYTES:,} at most"):
             load(REPO)
         assert name not in asked_for(hub)
 

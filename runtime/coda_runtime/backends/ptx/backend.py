@@ -20,7 +20,8 @@ from ...requirements import onnx_on_the_cpu
 from ..base import Backend, LoadOptions
 from ..cuda.failures import failures
 from ..cuda.opening import compute_capability, driver_version, missing, open_device
-from . import KernelSet, Launch, SearchTables, device_tables
+from . import Kernel, KernelSet, Launch, SearchTables, device_tables
+from .kernel_set import WARP
 from .session import PtxSession
 
 EXTRA = "cuda"
@@ -120,8 +121,16 @@ class CudaLauncher:
         with failures("loading the quantizer's kernels"):
             codes = {entry: self._core.ObjectCode.from_ptx(ptx, name=entry) for entry, ptx in modules.items()}
             self._kernels = {entry: code.get_kernel(entry) for entry, code in codes.items()}
-            properties = self._core.Device(index).properties
-            self.programs = BLOCKS_PER_MULTIPROCESSOR * int(properties.multiprocessor_count)
+            self._processors = int(self._core.Device(index).properties.multiprocessor_count)
+            self.programs = BLOCKS_PER_MULTIPROCESSOR * self._processors
+
+    def places(self, kernel: Kernel) -> int:
+        """See ptx_session.Launcher."""
+        with failures(f"asking how many blocks of {kernel.entry} run at once"):
+            found = self._kernels[kernel.entry].occupancy
+            return self._processors * int(
+                found.max_active_blocks_per_multiprocessor(kernel.warps * WARP, kernel.shared)
+            )
 
     def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:
         """See ptx_session.Launcher."""

@@ -13,10 +13,11 @@ from ...errors import ArtifactError
 from ...format.spec import Spec
 from ...io.counts import count
 from .kernel_set import KernelSet
+from .screening import half_tables
 
 
 def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: Float32) -> dict[str, npt.NDArray[Any]]:
-    """Return every table that a plan names, by that name, C-contiguous float32 or int32; `values` is W, float32 [V, C].
+    """Return every table that a plan names, by that name, C-contiguous; `values` is W, float32 [V, C].
 
     Raises ArtifactError where the kernels were compiled for another tokenizer, or for another norm than the tables'.
     """
@@ -47,6 +48,8 @@ def device_tables(kernels: KernelSet, spec: Spec, tables: SearchTables, values: 
     out: dict[str, npt.NDArray[Any]] = {
         "table": table, "bias": bias, "slope": slope, "spread": spread, "offset": offset, "values": filled
     }  # fmt: skip
+    if kernels.screens:
+        out.update(half_tables(table, bias, slope if query else None, query))
     for shape in spec.scale_shapes:
         for size, side in zip(spec.latent_shape, shape, strict=True):
             # The same along both sides of a square, whose tables of older bundles' kernels have these names too.

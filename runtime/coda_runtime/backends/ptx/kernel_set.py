@@ -12,8 +12,8 @@ from ...format.engine_key import Capability
 from ...format.spec import Spec
 from ...io.json_fields import Fields, is_int, is_list, is_object, is_size
 
-_TYPES = ("*fp32", "*i32", "fp32", "i32")
-_FUNCTIONS = ("pool", "search", "merge", "subtract", "pool_rectangle", "subtract_rectangle")
+_TYPES = ("*fp32", "*fp16", "*i32", "fp32", "i32")
+_FUNCTIONS = ("pool", "search", "merge", "screen", "settle", "subtract", "pool_rectangle", "subtract_rectangle")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WARP = 32
 """Threads a warp, on every NVIDIA GPU."""
@@ -23,9 +23,9 @@ WARP = 32
 class Kernel:
     """One specialisation of a function of `coda_export.kernels.source`.
 
-    `arguments` are (name, type) in the order of the launch, types "*fp32", "*i32", "fp32", "i32"; `hidden` null
-    pointers follow them, which Triton's PTX expects. `sizes` are the constants compiled in. `shared` is dynamic shared
-    memory, bytes. `offset` and `bytes` say where the kernel's own PTX module stands in the file.
+    `arguments` are (name, type) in the order of the launch, types "*fp32", "*fp16", "*i32", "fp32", "i32"; `hidden`
+    null pointers follow them, which Triton's PTX expects. `sizes` are the constants compiled in. `shared` is dynamic
+    shared memory, bytes. `offset` and `bytes` say where the kernel's own PTX module stands in the file.
     """
 
     function: str
@@ -64,11 +64,17 @@ SIZES: dict[str, tuple[str, ...]] = {
     "pool": ("WINDOW", "BLOCK_TOKENS", "SIZE", "CHANNELS", "CHANNELS_PADDED"),
     "search": ("BLOCK_TOKENS", "BLOCK_CODES", "CODES", "CHANNELS_PADDED", "QUERY", "QUERY_PADDED"),
     "merge": ("SPLITS", "BLOCK_TOKENS", "LENGTH", "CODES", "CHANNELS_PADDED"),
+    "screen": (
+        "BLOCK_TOKENS", "BLOCK_CODES", "STEP", "GROUPS", "CODES", "CHANNELS_PADDED", "QUERY", "QUERY_PADDED",
+    ),
+    "settle": (
+        "SPLITS", "BLOCK_TOKENS", "STEP", "GROUPS", "LENGTH", "CODES", "CHANNELS_PADDED", "QUERY", "QUERY_PADDED",
+    ),
     "subtract": ("BLOCK_POINTS", "SIZE", "CHANNELS", "CHANNELS_PADDED"),
     "pool_rectangle": ("WINDOW", "BLOCK_TOKENS", "HEIGHT", "WIDTH", "CHANNELS", "CHANNELS_PADDED"),
     "subtract_rectangle": ("BLOCK_POINTS", "HEIGHT", "WIDTH", "CHANNELS", "CHANNELS_PADDED"),
-}
-"""The constants of every function, by name."""
+}  # fmt: skip
+"""The constants of every function, by name. Older bundles have neither screen nor settle."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,11 @@ class KernelSet:
         known = {"library": self.library, "library_version": self.library_version, "targets": list(self.targets)}
         return {**known, "ptx_isa": self.ptx_isa, "kernels": kernels, **self.extra}
 
+    @property
+    def screens(self) -> bool:
+        """Whether many tokens are screened by halves and settled; older bundles search them too, in float32."""
+        return any(kernel.function == "screen" for kernel in self.kernels)
+
     def of(self, function: str) -> tuple[Kernel, ...]:
         """Return the specialisations of a function. Raises ArtifactError if there is none."""
         found = tuple(kernel for kernel in self.kernels if kernel.function == function)
@@ -125,17 +136,21 @@ class KernelSet:
             "LENGTH": spec.num_tokens,
             "CHANNELS_PADDED": padded_channels(spec.latent_channels),
         }
-        codes = {kernel.sizes["CODES"] for kernel in (*self.of("search"), *self.of("merge"))}
+        searches = (*self.of("search"), *self.of("merge"))
+        searches += (*self.of("screen"), *self.of("settle")) if self.screens else ()
+        codes = {kernel.sizes["CODES"] for kernel in searches}
         if len(codes) != 1 or min(codes) < spec.vocab_size:
             _fail(f"the kernels search tables of {sorted(codes)} codes, and this tokenizer has {spec.vocab_size}")
-        if len({(kernel.sizes["QUERY"], kernel.sizes["QUERY_PADDED"]) for kernel in self.of("search")}) != 1:
+        queries = {(it.sizes["QUERY"], it.sizes["QUERY_PADDED"]) for it in searches if "QUERY" in it.sizes}
+        if len(queries) != 1:
             _fail("the search kernels take queries of different lengths")
         for kernel in self.kernels:
             for name, size in kernel.sizes.items():
                 if size != expected.get(name, size):
                     _fail(f"the kernel {kernel.entry} has {name} {size}, and this tokenizer needs {expected[name]}")
-        for kernel in self.of("search"):
-            if kernel.sizes["CODES"] % kernel.sizes["BLOCK_CODES"]:
+        for kernel in searches:
+            sizes = kernel.sizes
+            if sizes["CODES"] % sizes.get("STEP", sizes.get("BLOCK_CODES", 1)):
                 _fail(f"the kernel {kernel.entry} does not divide its codes into whole blocks")
 
     def modules(self, ptx: bytes) -> dict[str, bytes]:

@@ -1,12 +1,13 @@
 """Which kernels a batch launches, in what order and with what: a list that is fixed by the batch, for one CUDA graph.
 
-A scale is four launches: pool, search, merge, subtract; the last scale needs no subtract. Between them, data lies in
+A scale is four launches: pool, search, merge, subtract; the last scale needs no subtract. Scales of many tokens are
+screened and settled in place of search and merge, but for bundles of before there was that. Between them, data lies in
 buffers that are named here and allocated by whoever runs the plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,7 @@ from ...format.sizes import Shape, count_of
 from ...format.spec import Spec
 from .device_tables import tap_tables
 from .kernel_set import WARP, Kernel, KernelSet, padded_channels
+from .screening import FROM_TOKENS, GROUPS, share
 
 Argument = str | int | float
 """A buffer's or a table's name, or a number."""
@@ -62,11 +64,22 @@ class Plan:
     buffers: Mapping[str, Buffer]
 
 
-def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, programs: int = 512) -> Plan:
+def make_plan(
+    kernels: KernelSet,
+    spec: Spec,
+    batch: int,
+    *,
+    eps: float = 0.0,
+    programs: int = 512,
+    places: Mapping[str, int] | None = None,
+    screen_from: int = FROM_TOKENS,
+) -> Plan:
     """Return the plan of `batch` latents, 1 or more. `eps` is SearchTables.eps.
 
     `programs` is how many blocks of the search should be in flight at least, a few for every multiprocessor of the GPU:
-    a scale with few tokens splits the table among more of them. It changes speed, never ids.
+    a scale with few tokens splits the table among more of them. `places` is, by entry, how many blocks of a screening
+    kernel the GPU runs at once; `programs` where it is not known. Scales of `screen_from` tokens and more are screened.
+    None of this changes ids.
 
     Raises InputError for a batch whose buffers a 32-bit index cannot reach, ArtifactError for kernels that do not fit.
     """
@@ -75,33 +88,20 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
     if batch < 1 or programs < 1:
         raise InputError(f"batch is {batch} and programs {programs}; expected 1 or more of each")
     launches: list[Launch] = []
-    residual, partials = "latent", 0
+    residual, partials, screened = "latent", 1, 1
     for shape, stop in zip(spec.scale_shapes, spec.prefix_lengths, strict=True):
         count, sides = count_of(shape), _sides(spec, shape)
         tokens = batch * count
         pool = _pool_kernel(kernels, spec, shape)
         launches.append(_launch(pool, _blocks(tokens, pool.sizes["BLOCK_TOKENS"]), residual=residual, **sides,
                                 rows="rows", tokens=tokens))  # fmt: skip
-        search = _search_kernel(kernels, tokens)
-        splits, chunks = _split(kernels, search, tokens, programs)
-        partials = max(partials, tokens * splits)
-        launches.append(
-            _launch(
-                search, _blocks(tokens, search.sizes["BLOCK_TOKENS"]), splits, rows="rows", table="table", bias="bias",
-                slope="slope", spread="spread", offset="offset", eps=eps, scores="scores", codes="codes",
-                tokens=tokens, splits=splits, chunks=chunks,
-            )
-        )  # fmt: skip
-        merge = min(
-            (kernel for kernel in kernels.of("merge") if kernel.sizes["SPLITS"] >= splits),
-            key=lambda kernel: kernel.sizes["SPLITS"],
-        )
-        launches.append(
-            _launch(
-                merge, _blocks(tokens, merge.sizes["BLOCK_TOKENS"]), scores="scores", codes="codes", values="values",
-                ids="ids", grid="grid", tokens=tokens, splits=splits, places=count, start=stop - count,
-            )
-        )  # fmt: skip
+        if kernels.screens and tokens >= screen_from:
+            found, partial = _screen(kernels, tokens, count, stop - count, places or {}, programs, eps)
+            screened = max(screened, partial)
+        else:
+            found, partial = _search(kernels, tokens, count, stop - count, programs, eps)
+            partials = max(partials, partial)
+        launches += found
         if shape == spec.latent_shape:
             continue
         points, subtract = batch * count_of(spec.latent_shape), kernels.of(_named("subtract", spec))[0]
@@ -118,8 +118,13 @@ def make_plan(kernels: KernelSet, spec: Spec, batch: int, *, eps: float = 0.0, p
         "residual": latent,
         "rows": Buffer((max_rows, padded), "float32"),
         "grid": Buffer((max_rows, padded), "float32"),
-        "scores": Buffer((partials,), "float32"),
+        "scores": Buffer((max(partials, screened),), "float32"),
         "codes": Buffer((partials,), "int32"),
+        **(
+            {"groups": Buffer((screened,), "int32"), "others": Buffer((screened,), "float32")}
+            if kernels.screens
+            else {}
+        ),
         "ids": Buffer(IDS.shape(spec, batch), "int32"),
     }
     if max(buffer.bytes for buffer in buffers.values()) // 4 >= _INT32:
@@ -183,11 +188,57 @@ def _pool_kernel(kernels: KernelSet, spec: Spec, shape: Shape) -> Kernel:
     return min(wide, key=lambda kernel: kernel.sizes["WINDOW"])
 
 
-def _search_kernel(kernels: KernelSet, tokens: int) -> Kernel:
+def _screen(
+    kernels: KernelSet, tokens: int, each: int, start: int, places: Mapping[str, int], programs: int, eps: float
+) -> tuple[list[Launch], int]:
+    """Return the launches that find a scale's ids by halves, and how many partial results lie between them."""
+    screen = _fitting(kernels.of("screen"), tokens)
+    limit = max(kernel.sizes["SPLITS"] for kernel in kernels.of("settle"))
+    blocks, chunks = _blocks(tokens, screen.sizes["BLOCK_TOKENS"]), screen.sizes["CODES"] // screen.sizes["STEP"]
+    splits, chunks = share(blocks, chunks, places.get(screen.entry, programs), limit)
+    settle = _narrowest(kernels.of("settle"), splits)
+    both: dict[str, Argument] = {
+        "rows": "rows", "spread": "spread", "offset": "offset", "eps": eps, "scores": "scores", "groups": "groups",
+        "others": "others", "tokens": tokens, "splits": splits, "chunks": chunks,
+    }  # fmt: skip
+    return [
+        _launch(screen, blocks, splits, **both, halves="halves", biases="biases", slopes="slopes"),
+        _launch(
+            settle, _blocks(tokens, settle.sizes["BLOCK_TOKENS"]), **both, table="table", bias="bias", slope="slope",
+            bounds="bounds", values="values", ids="ids", grid="grid", places=each, start=start,
+        ),
+    ], tokens * splits * GROUPS  # fmt: skip
+
+
+def _search(
+    kernels: KernelSet, tokens: int, each: int, start: int, programs: int, eps: float
+) -> tuple[list[Launch], int]:
+    """Do as `_screen` does, in float32."""
+    search = _fitting(kernels.of("search"), tokens)
+    splits, chunks = _split(kernels, search, tokens, programs)
+    merge = _narrowest(kernels.of("merge"), splits)
+    return [
+        _launch(
+            search, _blocks(tokens, search.sizes["BLOCK_TOKENS"]), splits, rows="rows", table="table", bias="bias",
+            slope="slope", spread="spread", offset="offset", eps=eps, scores="scores", codes="codes", tokens=tokens,
+            splits=splits, chunks=chunks,
+        ),
+        _launch(
+            merge, _blocks(tokens, merge.sizes["BLOCK_TOKENS"]), scores="scores", codes="codes", values="values",
+            ids="ids", grid="grid", tokens=tokens, splits=splits, places=each, start=start,
+        ),
+    ], tokens * splits  # fmt: skip
+
+
+def _fitting(kernels: Sequence[Kernel], tokens: int) -> Kernel:
     # The largest block that the tokens fill, or else the smallest.
-    ordered = sorted(kernels.of("search"), key=lambda kernel: kernel.sizes["BLOCK_TOKENS"])
+    ordered = sorted(kernels, key=lambda kernel: kernel.sizes["BLOCK_TOKENS"])
     filled = [kernel for kernel in ordered if kernel.sizes["BLOCK_TOKENS"] <= tokens]
     return filled[-1] if filled else ordered[0]
+
+
+def _narrowest(kernels: Sequence[Kernel], splits: int) -> Kernel:
+    return min((it for it in kernels if it.sizes["SPLITS"] >= splits), key=lambda it: it.sizes["SPLITS"])
 
 
 def _split(kernels: KernelSet, search: Kernel, tokens: int, programs: int) -> tuple[int, int]:

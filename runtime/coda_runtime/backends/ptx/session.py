@@ -19,7 +19,7 @@ from ..cuda.dlpack import Kept, borrow
 from ..cuda.layer import DeviceLayer, Graph, Memory
 from ..cuda.staging import StagingPool
 from ..cuda.transfers import FIRST, RECORDED, Transfers
-from . import KernelSet, Launch, Plan, make_plan
+from . import Kernel, KernelSet, Launch, Plan, make_plan
 
 MAX_BATCH = 64
 """The largest batch: the buffers are made for it when the bundle is loaded."""
@@ -30,6 +30,10 @@ class Launcher(Protocol):
 
     programs: int
     """Blocks of the search that fill the GPU: see make_plan."""
+
+    def places(self, kernel: Kernel) -> int:
+        """Return how many blocks of a kernel the GPU runs at once."""
+        ...
 
     def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:
         """Queue one kernel on the stream of that handle; `values` are its arguments, addresses in place of names."""
@@ -63,8 +67,11 @@ class PtxSession:
         self._graphs: dict[int, Graph] = {}
         self._states: dict[int, str] = {}
         self._kept = Kept()
+        with layer.active():
+            places = {it.entry: launcher.places(it) for it in kernels.kernels if it.function == "screen"}
         self._plans: list[Plan] = [
-            make_plan(kernels, spec, count, eps=eps, programs=launcher.programs) for count in range(1, max_batch + 1)
+            make_plan(kernels, spec, count, eps=eps, programs=launcher.programs, places=places)
+            for count in range(1, max_batch + 1)
         ]
         # A larger batch splits the table less, so that the largest batch's partial scores are not the most.
         sizes = {name: max(plan.buffers[name].bytes for plan in self._plans) for name in self._plans[0].buffers}

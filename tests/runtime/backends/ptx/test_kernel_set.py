@@ -40,7 +40,7 @@ def test_json_and_back() -> None:
         ("kernels", {}, ManifestError),
         ("kernels.0.function", "decode", ManifestError),
         ("kernels.0.entry", "a b", ManifestError),
-        ("kernels.0.arguments.0", ["residual", "*fp16"], ManifestError),
+        ("kernels.0.arguments.0", ["residual", "*fp8"], ManifestError),
         ("kernels.1.warps", 3, ManifestError),
         ("kernels.1.bytes", 0, ManifestError),
         ("kernels.1.sizes.CODES", -1, ManifestError),

@@ -63,6 +63,22 @@ def test_ids_with_and_without_a_graph(driver: Driver, gpu: Watch, tables: Search
     subject.close()
 
 
+@pytest.mark.parametrize("tables", [TABLES, NORMED], ids=["plain", "layer norm"])
+def test_scales_of_many_tokens_are_screened(driver: Driver, tables: SearchTables) -> None:
+    kernels = kernel_set(SPEC, 256, 0 if tables.spread is None else 6, screens=True)
+    launcher = NotingLauncher(driver, kernels)
+    assert launcher.places(kernels.of("screen")[0]) % 8 == 0
+    arrays = device_tables(kernels, SPEC, tables, VALUES)
+    subject = PtxSession(kernels, SPEC, arrays, open_device(0), launcher, eps=tables.eps, max_batch=8)
+    for batch in (8, 1):
+        np.testing.assert_array_equal(
+            subject.run(latents(batch)), NumpyQuantizer(SPEC, tables, VALUES).ids(latents(batch))
+        )
+    searches = [entry for entry in launcher.launched if "search" in entry or "screen" in entry]
+    assert searches == ["search_m8", "search_m8", "screen_m8", "search_m2", "search_m2", "search_m8"]
+    subject.close()
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(1, 2**63), batches=st.lists(st.integers(1, 3), min_size=1, max_size=5))
 def test_ids_in_whatever_order_the_streams_run(driver: Driver, seed: int, batches: list[int]) -> None:

@@ -74,6 +74,14 @@ EXPORT CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute,
     return CUDA_SUCCESS;
 }
 
+EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction kernel, int threads, size_t shared) {
+    ENTER;
+    NEEDS_CONTEXT;
+    (void)kernel, (void)shared;
+    *blocks = threads > 1024 ? 0 : 8;
+    return CUDA_SUCCESS;
+}
+
 EXPORT CUresult cuKernelGetParamInfo(CUkernel handle, size_t index, size_t *offset, size_t *size) {
     ENTER;
     const Kernel *kernel = (Kernel *)handle;

@@ -24,6 +24,7 @@ TYPES: dict[str, tuple[str, type]] = {
     **{kind: (kind, dtype) for kind, dtype in RAW.items()},
     **{f"{letter}{size}": (f"b{size}", np.dtype(f"{letter if letter == 'u' else 'i'}{size // 8}").type)
        for letter in "us" for size in (16, 32, 64)},
+    "f16": ("b16", np.float16),
     "f32": ("b32", np.float32),
     "f32x2": ("b64", np.float32),
     "s16x2": ("b32", np.int16),
@@ -128,6 +129,12 @@ def _to_float(of: str) -> Operation:
     return Operation((of,), "f32", lambda a: a.astype(np.float32))
 
 
+def _pack(high: Array, low: Array) -> Array:
+    """Round two floats to halves, and put them into one register."""
+    pair = np.stack(np.broadcast_arrays(low, high), -1).astype(np.float16)
+    return pair.view(np.uint32).reshape(-1)
+
+
 def convert(raw: Array, of: str, to: str) -> Array:
     """Return integers of type `to` from registers that hold `of` in their lowest bits; 8 bits are "s8" and "u8"."""
     narrow, wide = (np.dtype(f"{'i' if kind[0] == 's' else 'u'}{int(kind[1:]) // 8}") for kind in (of, to))
@@ -147,6 +154,11 @@ _COMPARISONS: dict[str, Callable[..., Array]] = {
     "gt": np.greater,
     "ge": np.greater_equal,
     "neu": np.not_equal,
+    # Those whose name ends in u are true for NaN.
+    **{
+        f"{name}u": lambda a, b, opposite=opposite: ~opposite(a, b)
+        for name, opposite in (("lt", np.greater_equal), ("le", np.greater), ("gt", np.less_equal), ("ge", np.less))
+    },
 }
 _EXTREMES: dict[str, Callable[..., Array]] = {"min": np.minimum, "max": np.maximum}
 # Of a number and NaN, the number: IEEE's minNum and maxNum.
@@ -173,9 +185,12 @@ _TABLE: list[tuple[str, Callable[..., Operation]]] = [
     (r"shr\.([bsu]16|[bsu]32|[bsu]64)", _shift(np.right_shift)),
     (r"bfe\.([su]32)", _field),
     (r"setp\.(eq|ne|lt|le|gt|ge)\.([bsu](?:16|32|64))", _compare),
-    (r"setp\.(eq|ne|lt|le|gt|ge|neu)\.(f32)", _compare),
+    (r"setp\.(eq|ne|lt|le|gt|ge|neu|ltu|leu|gtu|geu)\.(f32)", _compare),
     (r"selp\.([bsu]16|[bsuf]32|[bsu]64)", _select),
     (r"cvt\.rn\.f32\.([su]32)", _to_float),
+    (r"cvt\.rn\.f16\.f32", lambda: Operation(("f32",), "f16", lambda a: a.astype(np.float16))),
+    (r"cvt\.f32\.f16", lambda: Operation(("f16",), "f32", lambda a: a.astype(np.float32))),
+    (r"cvt\.rn\.f16x2\.f32", lambda: Operation(("f32", "f32"), "b32", _pack)),
     (r"(add|sub|mul)(?:\.rn)?\.(f32|f32x2)", _chosen(_SUMS)),
     (r"div\.rn\.(f32)", _same(np.divide)),
     (r"sqrt\.rn\.(f32)", _same(np.sqrt, 1)),

@@ -13,9 +13,10 @@ import numpy as np
 
 from tests.runtime.backends.ptx.interpreter.arithmetic import RAW, TYPES, Array, convert, operation
 from tests.runtime.backends.ptx.interpreter.faults import UnknownPtxError
-from tests.runtime.backends.ptx.interpreter.operands import CHUNK, Step, address_of, check, elements_of, immediate
+from tests.runtime.backends.ptx.interpreter.matrices import move, multiply
+from tests.runtime.backends.ptx.interpreter.operands import CHUNK, WARP, Step, address_of, check, elements_of, immediate
 from tests.runtime.backends.ptx.interpreter.parse import Address, Instruction, Module
-from tests.runtime.backends.ptx.interpreter.warp import matrix, reduce, shuffle
+from tests.runtime.backends.ptx.interpreter.warp import reduce, shuffle
 
 if TYPE_CHECKING:
     from tests.runtime.backends.ptx.interpreter.machine import Machine
@@ -184,6 +185,12 @@ def _barrier(module: Module, instruction: Instruction) -> Step:
     return lambda machine, mask: machine.barrier(mask)
 
 
+def _warp_barrier(module: Module, instruction: Instruction) -> Step:
+    if instruction.operands != ("-1",) or module.threads != WARP:
+        raise UnknownPtxError("a barrier of a part of a warp, or of one of several warps")
+    return lambda machine, mask: machine.barrier(mask)
+
+
 def _branch(module: Module, instruction: Instruction) -> Step:
     label = str(instruction.operands[0])
     if label not in module.labels:
@@ -207,9 +214,11 @@ _STEPS: list[tuple[str, Callable[..., Step]]] = [
     (r"cp\.async\.commit_group", _commit),
     (r"cp\.async\.wait_group", _wait),
     (r"bar\.sync", _barrier),
+    (r"bar\.warp\.sync", _warp_barrier),
     (r"shfl\.sync\.(bfly|idx)\.b32", shuffle),
     (r"redux\.sync\.(min|max)\.([su]32|f32)", reduce),
-    (r"(ld|st)matrix\.sync\.aligned\.m8n8\.x([124])\.shared\.b16", matrix),
+    (r"(ld|st)matrix\.sync\.aligned\.m8n8\.x([124])(\.trans)?\.shared\.b16", move),
+    (r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16\.f16\.f32", multiply),
     (r"bra(?:\.uni)?", _branch),
     (r"ret", _return),
 ]

@@ -14,7 +14,7 @@ from tests.runtime.backends.ptx.interpreter.faults import LaunchError, Uninitial
 from tests.runtime.backends.ptx.interpreter.machine import program
 from tests.runtime.backends.ptx.interpreter.memory import GlobalMemory
 
-_PARAMETERS = {"*fp32": "u64", "*i32": "u64", "fp32": "f32", "i32": "u32"}
+_PARAMETERS = {"*fp32": "u64", "*fp16": "u64", "*i32": "u64", "fp32": "f32", "i32": "u32"}
 
 
 def run_plan(plan: Plan, modules: Mapping[str, bytes], tables: Mapping[str, Array], latent: Array) -> Array:
@@ -48,8 +48,9 @@ def _begin_scale(pool: Launch, search: Launch, memory: GlobalMemory) -> None:
     tokens, splits = named(pool)["tokens"], named(search)["splits"]
     for name in ("rows", "grid"):
         memory.clear(name, tokens * search.kernel.sizes["CHANNELS_PADDED"])
-    for name in ("scores", "codes"):
-        memory.clear(name, tokens * splits)
+    partial = {"scores", "codes", "groups", "others"} & set(named(search))
+    for name in partial:
+        memory.clear(name, tokens * splits * search.kernel.sizes.get("GROUPS", 1))
 
 
 def named(launch: Launch) -> dict[str, Any]:

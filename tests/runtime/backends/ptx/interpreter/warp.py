@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.runtime.backends.ptx.interpreter.arithmetic import Array
-from tests.runtime.backends.ptx.interpreter.faults import DivergenceError, MisalignedError, UnknownPtxError
-from tests.runtime.backends.ptx.interpreter.operands import CHUNK, WARP, Step, address_of, check, elements_of
+from tests.runtime.backends.ptx.interpreter.faults import UnknownPtxError
+from tests.runtime.backends.ptx.interpreter.operands import WARP, Step, check
 from tests.runtime.backends.ptx.interpreter.parse import Instruction, Module
 
 if TYPE_CHECKING:
@@ -44,31 +44,3 @@ def reduce(module: Module, instruction: Instruction, name: str, kind: str) -> St
         machine.write(to, kind, np.repeat(least.reduce(values, 1), WARP), mask)
 
     return reduce
-
-
-def matrix(module: Module, instruction: Instruction, name: str, count: str) -> Step:
-    """Load or store matrices of 8 rows of 16 bytes: lane 8 q + r of a warp has the address of row r of matrix q.
-
-    Lane 4 r + w has word w of row r in its register q.
-    """
-    to, source = instruction.operands if name == "ld" else instruction.operands[::-1]
-    registers = [check(module, element, "b32") for element in elements_of(to, count)]
-    address = address_of(module, source, "shared")
-    row, word = np.arange(WARP) // CHUNK, np.arange(WARP) % CHUNK
-
-    def move(machine: Machine, mask: Array | None) -> None:
-        if mask is not None:
-            raise DivergenceError("some threads move a matrix")
-        rows = address(machine, mask).reshape(-1, WARP)
-        for place, register in enumerate(registers):
-            start = rows[:, 8 * place + row]
-            if (start % (4 * CHUNK)).any():
-                raise MisalignedError("a row of a matrix is at no multiple of 16 bytes")
-            words, who = (start + 4 * word).reshape(-1), (machine.lane, machine.epoch)
-            if name == "ld":
-                machine.write(register, "b32", machine.shared.load(words, 1, *who).reshape(-1), mask)
-            else:
-                values = machine.full(machine.read(register, "b32", mask), mask)
-                machine.shared.store(words, values.reshape(-1, 1), *who)
-
-    return move

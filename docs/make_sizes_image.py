@@ -1,0 +1,48 @@
+"""Draw bundles of several sizes one under the other: ``python docs/make_sizes_image.py OUT.webp BUNDLE ...``.
+
+Of each: three photographs, what comes back from their tokens, and what the first scales alone show.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from drawing import GAP, PAPER, Row, count_tokens, draw_rows
+from PIL import Image
+
+import coda_runtime
+from coda_deploy import photographs
+from coda_runtime.format.sizes import size_text
+from coda_runtime.images import fit
+
+NAMES = ("astronaut", "cat", "mountains")
+HEIGHT = 150
+
+
+def drawn(bundle: str) -> Image.Image:
+    """Draw one bundle's rows."""
+    with coda_runtime.load(bundle, device="cpu") as tok:
+        files = [path for path in photographs.paths() if path.stem in NAMES]
+        originals = np.stack([fit(path, tok.spec.image_size) for path in files])
+        ids = tok.encode(originals)
+        rows = [Row(f"{size_text(tok.spec.image_size)} px", originals)]
+        for scales in (len(tok.spec.scales), 5):
+            count = tok.spec.prefix_lengths[scales - 1]
+            rows.append(Row(count_tokens(count), tok.decode(ids[:, :count])))
+    return draw_rows(rows, side=HEIGHT, left=110, font_size=15)
+
+
+def main(out: str, *bundles: str) -> None:
+    """Write the image."""
+    parts = [drawn(bundle) for bundle in bundles]
+    canvas = Image.new("RGB", (max(p.width for p in parts), sum(p.height + 2 * GAP for p in parts)), PAPER)
+    top = 0
+    for part in parts:
+        canvas.paste(part, (0, top))
+        top += part.height + 2 * GAP
+    canvas.save(out, quality=88)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
