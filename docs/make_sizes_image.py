@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from drawing import GAP, PAPER, Row, count_tokens, draw_rows
+from drawing import GAP, PAPER, Row, draw_rows
 from PIL import Image
 
 from coda_deploy import photographs
 from coda_deploy.evaluate.target import open_target
 from coda_runtime.format.sizes import size_text
 from coda_runtime.images import fit
+from coda_runtime.io.counts import count
 
 NAMES = ("astronaut", "cat", "mountains")
 HEIGHT = 150
@@ -28,8 +29,8 @@ def drawn(place: str) -> Image.Image:
         ids = tok.encode(originals)
         rows = [Row(f"{size_text(tok.spec.image_size)} px", originals)]
         for scales in (len(tok.spec.scales), 5):
-            count = tok.spec.prefix_lengths[scales - 1]
-            rows.append(Row(count_tokens(count), tok.decode(ids[:, :count])))
+            length = tok.spec.prefix_lengths[scales - 1]
+            rows.append(Row(count(length, "token"), tok.decode(ids[:, :length])))
     return draw_rows(rows, side=HEIGHT, left=110, font_size=15)
 
 
