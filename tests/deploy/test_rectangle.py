@@ -133,7 +133,7 @@ def test_the_commands(folder: Path, tok: coda_runtime.Tokenizer, photos: np.ndar
     )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert [scale["side"] for scale in found["scales"]] == [1, [2, 3], [3, 5], [6, 10]]
+    assert [scale["side"] for scale in found["scales"]] == [list(shape) for shape in SCALES]
     assert found["bits_per_pixel"] == pytest.approx(82 * 6 / (24 * 40))
     assert "24 × 40" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
