@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from coda_deploy.errors import ConfigError
 from coda_deploy.families.settings import whole_number
+from coda_runtime.format.precision import BF16, INT8
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,7 +116,7 @@ class Family(ABC):
         return shape
 
 
-ABILITIES = ("bf16", "int8", "TensorRT-RTX", "equalise")
+ABILITIES = (BF16, INT8, "TensorRT-RTX", "equalise")
 """What a family may be unable to do."""
 
 
