@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Mix values [B, C, h, w] by the agreement of keys with queries; the scores and their sums are float32."""
-    rows = (part.flatten(2).transpose(1, 2)[:, None].float() for part in (query, key, value))
-    mixed = nn.functional.scaled_dot_product_attention(*rows)[:, 0]
-    return mixed.transpose(1, 2).unflatten(2, value.shape[2:]).to(value.dtype)
+    rows = [part.flatten(2).transpose(1, 2)[:, None].float() for part in (query, key, value)]
+    mixed = nn.functional.scaled_dot_product_attention(rows[0], rows[1], rows[2])[:, 0]
+    spread: Tensor = mixed.transpose(1, 2).unflatten(2, value.shape[2:])
+    return spread.to(value.dtype)
 
 
 class PlainAttention(nn.Module):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from coda_deploy.errors import ConfigError
 from coda_deploy.families.settings import whole_number
+from coda_runtime.format.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -115,7 +116,12 @@ class Family(ABC):
         return shape
 
 
-ABILITIES = ("bf16", "int8", "TensorRT-RTX", "equalise")
+# fp16 is for who asks for it: many VAEs overflow in it.
+ABILITIES = (
+    *(name for name, known in PRECISIONS.items() if known.min_opset > 20 or known.is_integer),
+    "TensorRT-RTX",
+    "equalise",
+)
 """What a family may be unable to do."""
 
 

@@ -16,6 +16,7 @@ from coda_deploy.families import CLASS, FAMILIES, REFUSED, Shape, named
 from coda_deploy.tokenizer.python_module import call_python, is_python
 from coda_deploy.tokenizer.storage import is_hub_id
 from coda_runtime.errors import one_line
+from coda_runtime.format.precision import PRECISIONS
 from coda_runtime.format.sizes import Size, shape_of
 from coda_runtime.io.counts import count
 from coda_runtime.io.json_fields import parse_json
@@ -180,8 +181,10 @@ def _from_hub(name: str, subfolder: str, asked: str, say: Say) -> nn.Module:
 def _ways() -> Iterator[dict[str, Any]]:
     """Yield how diffusers is asked for weights, from the best file to the last."""
     for use_safetensors in ({}, {"use_safetensors": False}):
-        for variant in ({}, {"variant": "fp16"}, {"variant": "bf16"}):
-            yield {**variant, **use_safetensors}
+        yield {**use_safetensors}
+        for variant, known in PRECISIONS.items():
+            if known.itemsize == 2:
+                yield {"variant": variant, **use_safetensors}
 
 
 def _told(how: dict[str, Any]) -> str:

@@ -65,7 +65,8 @@ def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any], ways: Ways = W
     ``inputs`` [N, ...] are what its scales are taken from: each activation's largest magnitude over all of them. The
     same model and inputs give the same bytes. ``model`` is not changed.
 
-    Raises ``InputError`` where they give a layer no scale and where there is no layer for one, ``MissingDependencyError`` without onnxruntime.
+    Raises ``InputError`` where they give a layer no scale, and where there is no layer for one;
+    ``MissingDependencyError`` without onnxruntime.
     """
     check_quantizer()
     load_library()  # before the quantizer's own import of it: with its telemetry off
@@ -75,8 +76,8 @@ def quantized_graph(model: onnx.ModelProto, inputs: NDArray[Any], ways: Ways = W
     layers = quantized_layers(made) if ways.float_ends else convolutions(made)
     if not layers:  # an empty list stands for every node in what follows
         raise InputError(
-            f"no convolution of this graph can be int8: it has {len(convolutions(made))}, and the first and the last stay "
-            "float32; leave int8 out for this tokenizer"
+            f"no convolution of this graph can be int8: it has {len(convolutions(made))}, and the first and the last "
+            "stay float32; leave int8 out for this tokenizer"
         )
     outputs = [node.output[0] for node in layers]
     every = convolutions(made)

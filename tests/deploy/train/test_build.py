@@ -73,5 +73,5 @@ def test_what_does_not_fit(workspace: runs.Workspace, tokenizer: dict[str, Any],
 
 def test_a_vae_of_grey_images(tmp_path: Path) -> None:
     AutoencoderKL(**{**runs.SETTINGS, "in_channels": 1}).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="takes 1 channels and gives 3, expected 3: RGB"):
+    with pytest.raises(ConfigError, match="takes images of 1 channels and gives 3, expected 3 and 3: RGB"):
         build_tokenizer(runs.config(), tmp_path)

@@ -192,5 +192,5 @@ def test_a_graph_without_a_convolution_between_the_ends_is_refused() -> None:
         [weight],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-    with pytest.raises(InputError, match="no convolution of this graph can be int8: it has 1, .* leave int8 out"):
+    with pytest.raises(InputError, match=r"no convolution of this graph can be int8: it has 1, .* leave int8 out"):
         quantized_graph(model, np.ones((2, 3, 4, 4), np.float32))
