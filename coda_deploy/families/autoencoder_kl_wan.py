@@ -88,7 +88,7 @@ class AutoencoderKLQwenImage(DiffusersFamily):
         return cast("Tensor", moments[:, : whole.config.z_dim])
 
     def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
-        """Decode; what is out of [-1, 1] is left to whoever makes pixels of it."""
+        """Decode, leaving what is out of [-1, 1] to whoever makes pixels of it."""
         whole, packing = cast(Any, vae), self.packing(vae)
         images = whole.decoder(whole.post_quant_conv(latent))
         return cast("Tensor", images if packing is None else packing[1](images))

@@ -49,6 +49,7 @@ CURES = {
     "ParityError": "`coda verify --layers` names the layer that is off",
     "StoppedError": "the same command with `--resume`",
     "TokenError": "decode with the bundle that the tokens were made with",
+    "ModuleNeededError": "give the module that the VAE is of",
     "WeightsError": "take the weights again from where they come",
     REQUESTS: "correct the request; the server's log has it by its id",
 }
