@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from coda_deploy.errors import ConfigError, DataError, DivergedError, StoppedError, WeightsError
+from coda_deploy.errors import ConfigError, DataError, DivergedError, ModuleNeededError, StoppedError, WeightsError
 from coda_deploy.schemes import SCHEMES
 from coda_runtime.errors import CodaError
 
@@ -20,6 +20,7 @@ __all__ = [
     "DataError",
     "DivergedError",
     "LoraConfig",
+    "ModuleNeededError",
     "StoppedError",
     "TokenizerConfig",
     "WeightsError",

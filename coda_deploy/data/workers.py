@@ -62,7 +62,7 @@ def stream(
                 if not str(error).startswith("DataLoader worker (pid"):
                     raise
                 raise DataError(
-                    f"one of {count(workers, 'process', 'processes')} that read images died "
+                    f"of {count(workers, 'process', 'processes')} that read images one died "
                     f"({one_line(error, line=0)}); if memory ran out, use fewer workers, and in a container give it a "
                     "larger /dev/shm"
                 ) from error

@@ -26,6 +26,7 @@ from coda_runtime.cli.app import cli
 from coda_runtime.codes.metrics import psnr
 from coda_runtime.errors import OutputError
 from coda_runtime.format.bundle import Bundle, seal
+from coda_runtime.io.counts import count
 from coda_runtime.parity import ParityError
 from coda_runtime.report import words
 from tests.deploy.demo.small import MEASURED, results
@@ -154,7 +155,7 @@ def test_shows_every_scale_growing(demo: Demo) -> None:
     total = 0
     for side in demo.manifest["spec"]["scales"]:
         total += side * side
-        assert words.count(total, "token") in demo.page.text.splitlines()
+        assert count(total, "token") in demo.page.text.splitlines()
     assert total == demo.manifest["spec"]["num_tokens"]
 
 

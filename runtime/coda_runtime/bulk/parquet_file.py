@@ -122,7 +122,7 @@ class ParquetFile:
         rows, limit = self.metadata.num_rows, max(_FREE_ROWS, self.size)
         if rows > limit:
             raise OversizedError(
-                f"it says that it has {count(rows, 'row')}, more than the limit of {limit} for its size"
+                f"it says that it has {count(rows, 'row')}, more than the limit of {limit:,} for its size"
             )
         if min(self.group_rows, default=0) < 0 or sum(self.group_rows) != rows:
             raise WireError(f"its row groups have {count(sum(self.group_rows), 'row')}, and it says {rows}")

@@ -83,9 +83,7 @@ def _die() -> DataError:
 
 
 def test_a_worker_that_was_killed_is_explained() -> None:
-    with pytest.raises(
-        DataError, match=r"^one of 1 processes that read images died \(DataLoader worker .*fewer workers"
-    ):
+    with pytest.raises(DataError, match=r"^of 1 process that read images one died \(DataLoader worker .*fewer workers"):
         list(stream(Items(_die), range(5), 1))
 
 

@@ -239,7 +239,7 @@ def _without(file: str) -> Callable[[Hub], None]:
             lambda hub: hub.lying_sizes.update({f"{FLUX}/{VAE_FILE}": 10**12}),
             FLUX,
             HubError,
-            f"has a {FLUX}/{VAE_FILE} of {10**12} bytes, expected [0-9]{{8}} at most; nothing was downloaded",
+            f"has a {FLUX}/{VAE_FILE} of {10**12:,} bytes, expected [0-9,]{{10}} at most; nothing was downloaded",
         ),
     ],
 )

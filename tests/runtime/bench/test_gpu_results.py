@@ -142,7 +142,7 @@ def test_early_files_are_read(path: Path) -> None:
 BAD: dict[str, tuple[Change, str]] = {
     "no machine": (lambda d: d.pop("machine"), "machine: found nothing, expected the key to be present"),
     "no device": (lambda d: d["machine"].update(device=None), "machine.device: found None, expected a string"),
-    "no rows": (lambda d: d.update(rows=[]), r"rows: found \[\], expected at least 1 items"),
+    "no rows": (lambda d: d.update(rows=[]), r"rows: found \[\], expected at least 1 item"),
     "no median": (lambda d: d["rows"][2].pop("median_ms"), r"rows\[2\].median_ms: found nothing, expected the key"),
     "no time": (lambda d: d["rows"][2].update(median_ms=0), r"rows\[2\].median_ms: found 0, expected at least 1e-06"),
     "batch": (lambda d: d["rows"][1].update(batch=True), r"rows\[1\].batch: found True, expected a whole number"),

@@ -104,16 +104,22 @@ assert peak_bytes() < 700 << 20, peak_bytes()
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "a.parquet is not read: row group 0 of 'image' unpacks to" in done.stdout
-    assert "limit of 268435456 for its size; leave it out, or write it again with fewer rows" in done.stdout
+    assert "limit of 268,435,456 for its size; leave it out, or write it again with fewer rows" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("pages", "told"),
     [
-        (page(0, 2**31 - 1, 99, 20) + bytes(99), "unpacks to 214[0-9]{7} bytes"),
-        (page(2, 2**31 - 1, 9, 20) + bytes(9) + page(0, 9, 9, 20, 8) + bytes(9), "unpacks to 214[0-9]{7} bytes"),
-        (page(2, 9, 9, 2**31 - 1) + bytes(9) + page(0, 9, 9, 20, 8) + bytes(9), "unpacks to 343[0-9]{8} bytes"),
-        (page(0, 99, 99, 2**31 - 1) + bytes(99), "unpacks to 343[0-9]{8} bytes"),
+        (page(0, 2**31 - 1, 99, 20) + bytes(99), "unpacks to 2,14[0-9,]{9} bytes"),
+        (
+            page(2, 2**31 - 1, 9, 20) + bytes(9) + page(0, 9, 9, 20, 8) + bytes(9),
+            "unpacks to 2,14[0-9,]{9} bytes",
+        ),
+        (
+            page(2, 9, 9, 2**31 - 1) + bytes(9) + page(0, 9, 9, 20, 8) + bytes(9),
+            "unpacks to 34,3[0-9,]{10} bytes",
+        ),
+        (page(0, 99, 99, 2**31 - 1) + bytes(99), "unpacks to 34,3[0-9,]{10} bytes"),
         (page(0, 99, 2**31 - 1, 20), r"damaged \(a page is cut\)"),
         (page(0, 99, 99, 20) + bytes(99), "damaged"),
         (b"\x19" * 20, "damaged"),
@@ -138,7 +144,7 @@ def test_labels_and_keys_count_together(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(columns), path, store_schema=False, row_group_size=2, compression="zstd")
     assert read(path) == [b"x"] * 200
-    with pytest.raises(InputError, match=r"the column 'label' unpacks to [0-9]+ bytes, more than the limit of [0-9]+"):
+    with pytest.raises(InputError, match=r"column 'label' unpacks to [0-9,]+ bytes, more than the limit of [0-9,]+"):
         read(path, label="label")
     with pytest.raises(InputError, match="the column 'label' unpacks to"):
         read(path, key_column="label")
@@ -176,7 +182,7 @@ def test_a_file_without_rows(tmp_path: Path) -> None:
 
 def test_rows_that_are_only_claimed(tmp_path: Path) -> None:
     path = save(tmp_path / "a.parquet", {"image": pa.nulls(2 * MIB, pa.binary())}, compression="zstd")
-    with pytest.raises(InputError, match=f"says that it has {2 * MIB} rows, more than the limit of {MIB} for its size"):
+    with pytest.raises(InputError, match=f"has {2 * MIB:,} rows, more than the limit of {MIB:,} for its size"):
         read(path)
 
 

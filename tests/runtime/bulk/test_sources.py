@@ -246,7 +246,7 @@ def test_members_of_absurd_size(tars: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(module, "MAX_BYTES", max_bytes)
     _, files, _ = read(tars / "train-000.tar")
     assert [isinstance(file, ImageError) for file in files] == [len(data) > max_bytes for data in PNGS[:2]]
-    assert f"more than the limit of {max_bytes}; leave it out" in "".join(map(str, files))
+    assert f"more than the limit of {max_bytes:,}; leave it out" in "".join(map(str, files))
 
 
 def test_tars_that_are_none(tars: Path) -> None:

@@ -78,7 +78,7 @@ def png(width: int, height: int) -> bytes:
         (DECODE, {"inputs": [IDS | {"shape": [1, 2], "data": [0, 0]}]}, "whole number of scales, one of 1, 5, 21"),
         (DECODE, {"inputs": [IDS | {"data": [tiny.CODES]}]}, f"ids[0, 0] is {tiny.CODES}; expected 0 to"),
         (DECODE, {"inputs": [IDS | {"data": [-1]}]}, "ids[0, 0] is -1"),
-        (DECODE, {"inputs": [IDS | {"shape": [2, 1]}]}, "ids has 1 numbers, and its shape says [2, 1]"),
+        (DECODE, {"inputs": [IDS | {"shape": [2, 1]}]}, "ids has 1 number, and its shape says [2, 1]"),
         (DECODE, {"inputs": [IDS | {"shape": [-1, 1]}]}, "whole numbers from 0"),
         (DECODE, {"inputs": [IDS | {"shape": [2**60, 2**60]}]}, "whole numbers from 0"),
         (DECODE, {"inputs": [IDS | {"datatype": "FP32"}]}, "datatype 'FP32'; expected INT32 or INT64"),

@@ -216,7 +216,7 @@ def test_files_that_do_not_load_give_one_line(tmp_path: Path, case: str, capfd: 
 
 def test_a_graph_with_two_inputs_is_rejected(tmp_path: Path) -> None:
     path = _save_model(tmp_path / "encoder.fp32.onnx", TensorProto.FLOAT, inputs=2, op="Add")
-    with pytest.raises(ArtifactError, match="has 2 inputs and 1 outputs"):
+    with pytest.raises(ArtifactError, match="has 2 inputs and 1 output"):
         load_alone(path)
 
 

@@ -128,7 +128,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("told", "text"),
         [
-            ({"tensors": 3}, "1 inputs and 2 outputs"),
+            ({"tensors": 3}, "1 input and 2 outputs"),
             ({"input": "codes"}, "has codes of int32, and the decoder has ids of int32"),
             ({"profiles": [[1, 2, 4], [8, 8, 8]]}, r"takes batches 1,2,4 8,8,8 .*manifest says 1,2,4\."),
             ({"profiles": [[1, 2, 8]]}, r"takes batches 1,2,8 .*manifest says 1,2,4"),
