@@ -71,7 +71,9 @@ def test_every_image_comes_once_or_is_reported(
     good = [index for index in indices if index not in bad]
     source = Holes(count, bad)
     if not good:
-        with pytest.raises(DataError, match=rf"^none of {count_of(taken, 'image')} can be read; the first, array\[0\]: hole 0$"):
+        with pytest.raises(
+            DataError, match=rf"^none of {count_of(taken, 'image')} can be read; the first, array\[0\]: hole 0$"
+        ):
             _all(source, batch_size=batch_size, limit=limit)
         return
     batches = _all(source, batch_size=batch_size, limit=limit)

@@ -162,7 +162,7 @@ def test_not_a_plain_state_dict(tmp_path: Path, content: Any) -> None:
 def test_missing_key_is_named(tmp_path: Path) -> None:
     _, files = checkpoint("mar_v16384")
     del files[VAE_FILE]["encoder.down.4.attn.1.q.weight"]
-    with pytest.raises(WeightsError, match=r"lacks 1 keys, first 'encoder\.down\.4\.attn\.1\.q\.weight'"):
+    with pytest.raises(WeightsError, match=r"lacks 1 key, first 'encoder\.down\.4\.attn\.1\.q\.weight'"):
         import_official(write(tmp_path / "official", files), "mar_v16384")
 
 

@@ -50,7 +50,7 @@ def test_a_missing_key_is_named(vae: AutoencoderKL, tmp_path: Path) -> None:
     state = official(vae)
     del state["encoder.conv_in.bias"]
     save_file(state, tmp_path / "kl16.safetensors")
-    with pytest.raises(WeightsError, match=r"lacks 1 keys, first 'encoder\.conv_in\.bias'"):
+    with pytest.raises(WeightsError, match=r"lacks 1 key, first 'encoder\.conv_in\.bias'"):
         read_ldm(tmp_path / "kl16.safetensors")
     save_file({"unet.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(WeightsError, match=r"no LDM autoencoder's: it has no 'encoder.conv_in.weight', first is 'u"):

@@ -195,7 +195,7 @@ def test_missing_weights_name_the_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda state: state.pop("features.28.bias"), r"lacks 1 keys, first 'features\.28\.bias'"),
+        (lambda state: state.pop("features.28.bias"), r"lacks 1 key, first 'features\.28\.bias'"),
         (
             lambda state: state.update({"features.0.weight": torch.ones(64, 3, 5, 5)}),
             r"\[64, 3, 5, 5\], expected \[64,",

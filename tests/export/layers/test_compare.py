@@ -103,7 +103,9 @@ def test_a_lora_branch_that_was_left_out_is_named() -> None:
 def test_a_wrong_upsampler_is_named() -> None:
     right = graph("sd", "decoder")
     block = "decoder.up_blocks.0.upsamplers.0"
-    spoilt = changed(right, f"{block.replace('decoder.', 'decoder.decoder.')}.weights.1", lambda array: array[..., ::-1])
+    spoilt = changed(
+        right, f"{block.replace('decoder.', 'decoder.decoder.')}.weights.1", lambda array: array[..., ::-1]
+    )
     assert first(beside_tokenizer(spoilt, "decoder")) == block
     assert first(beside_fp32(spoilt, "fp32", part="decoder")) == f"{block}.weights.1"
 
