@@ -14,6 +14,7 @@ from coda_deploy.data import DataError, EvalBatch, centre_batches, open_source
 from coda_deploy.data.array import ArraySource
 from coda_runtime import ImageError, InputError
 from coda_runtime.images import fit
+from coda_runtime.io.counts import count as count_of
 from tests.deploy.data.sample_images import write_folder
 
 WORKERS = [
@@ -70,7 +71,9 @@ def test_every_image_comes_once_or_is_reported(
     good = [index for index in indices if index not in bad]
     source = Holes(count, bad)
     if not good:
-        with pytest.raises(DataError, match=rf"^none of {taken} images can be read; the first, array\[0\]: hole 0$"):
+        with pytest.raises(
+            DataError, match=rf"^none of {count_of(taken, 'image')} can be read; the first, array\[0\]: hole 0$"
+        ):
             _all(source, batch_size=batch_size, limit=limit)
         return
     batches = _all(source, batch_size=batch_size, limit=limit)

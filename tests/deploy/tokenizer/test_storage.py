@@ -180,7 +180,7 @@ def test_an_ldm_autoencoder_s_weights_are_recognised(folder: Path) -> None:
 
 def test_missing_key_is_named(folder: Path) -> None:
     edit_weights(folder, lambda w: w.pop("vae.quant_conv.bias"))
-    with pytest.raises(WeightsError, match=r"lacks 1 keys, first 'vae\.quant_conv\.bias' \(nearest found: 'vae\."):
+    with pytest.raises(WeightsError, match=r"lacks 1 key, first 'vae\.quant_conv\.bias' \(nearest found: 'vae\."):
         CodaTokenizer.from_pretrained(folder)
 
 

@@ -255,7 +255,7 @@ def changed(**sections: dict[str, Any]) -> str:
 
 def test_what_may_change() -> None:
     assert changed() == ""
-    assert changed(data={"workers": 9}, tokenizer={"vae": "other/vae", "license": "MIT"}) == ""
+    assert changed(data={"workers": 9}, tokenizer={"vae": "other/vae", "init": "moved/run", "license": "MIT"}) == ""
     assert changed(loss={"lpips_weights": "a", "dino_weights": "b"}) == ""
     assert changed(save={"every": 99, "keep": 9, "log": 5, "dtype": "fp16"}, warmup={"images": 7}) == ""
     # Two processes with half as much each.
@@ -266,7 +266,7 @@ def test_what_may_change() -> None:
 
 @pytest.mark.parametrize("section", ["tokenizer", "data", "optim", "loss"])
 def test_every_other_setting_must_stay(section: str) -> None:
-    free = {"workers", "vae", "license", "lpips_weights", "dino_weights", "batch"}
+    free = {"workers", "vae", "init", "license", "lpips_weights", "dino_weights", "batch"}
     for key, value in runs.config().to_json()[section].items():
         if isinstance(value, bool):
             other: Any = not value

@@ -20,22 +20,27 @@ pytestmark = pytest.mark.numeric
 
 
 def test_only_coarse_scales_are_drawn_and_all_of_them() -> None:
-    scales = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+    scales = [(side, side) for side in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)]
     assert {draw_prefix(scales, seed) for seed in range(200)} == set(range(1, 8))  # up to side 8 of 16
-    assert draw_prefix((4,), 0) == 1  # one scale is its own prefix
+    assert draw_prefix([(4, 4)], 0) == 1  # one scale is its own prefix
     assert draw_prefix(scales, 5) == draw_prefix(scales, 5)
+
+
+def test_a_scale_is_coarse_along_both_sides() -> None:
+    scales = [(1, 2), (2, 4), (3, 4), (4, 8)]  # 3 of 4 rows are more than half
+    assert {draw_prefix(scales, seed) for seed in range(50)} == {1, 2}
 
 
 def test_one_value_is_compared_with_the_images_mean() -> None:
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
     flat = pixels.mean((2, 3), keepdim=True).expand_as(pixels)
-    assert prefix_loss(flat, pixels, 1).item() == pytest.approx(0.0, abs=1e-12)
-    assert prefix_loss(flat + 0.5, pixels, 1).item() == pytest.approx(0.25)
+    assert prefix_loss(flat, pixels, (1, 1)).item() == pytest.approx(0.0, abs=1e-12)
+    assert prefix_loss(flat + 0.5, pixels, (1, 1)).item() == pytest.approx(0.25)
 
 
 def test_as_many_values_as_pixels_are_the_image_itself() -> None:
     pixels, decoded = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
-    torch.testing.assert_close(prefix_loss(decoded, pixels, 16), F.mse_loss(decoded, pixels))
+    torch.testing.assert_close(prefix_loss(decoded, pixels, (16, 16)), F.mse_loss(decoded, pixels))
 
 
 @pytest.mark.parametrize("scales", [1, 2, 3])
@@ -71,5 +76,5 @@ def test_it_draws_a_short_prefix_to_the_images_colours(workspace: runs.Workspace
         assert all(("prefix" in line) == bool(weight) for line in logged)
         tokenizer = CodaTokenizer.from_pretrained(tmp_path / str(weight))
         pixels = images(8, runs.SIZE).permute(0, 3, 1, 2).float() / 127.5 - 1
-        errors.append(prefix_loss(tokenizer.decode(tokenizer.encode(pixels)[:, :1]), pixels, 1).item())
+        errors.append(prefix_loss(tokenizer.decode(tokenizer.encode(pixels)[:, :1]), pixels, (1, 1)).item())
     assert errors[1] < errors[0]

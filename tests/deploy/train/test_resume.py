@@ -140,14 +140,14 @@ def test_stopped_while_the_basis_changes(
     sensitivity = latent_basis.sensitivity
     passed: list[int] = []
 
-    def signalled(vae: Any, images: Any, generator: Any, progress: latent_basis.Progress) -> Any:
+    def signalled(vae: Any, family: Any, images: Any, generator: Any, progress: latent_basis.Progress) -> Any:
         def stop(done: int) -> None:
             passed.append(done)
             if done == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             progress(done)
 
-        return sensitivity(vae, images, generator, stop)
+        return sensitivity(vae, family, images, generator, stop)
 
     monkeypatch.setattr(latent_basis, "sensitivity", signalled)
     with pytest.raises(StoppedError, match=r"SIGTERM: during the warm-up, .* saved: 0:00:0\d of work is lost, and"):

@@ -40,6 +40,7 @@ def test_what_it_leaves(workspace: runs.Workspace, whole: Path) -> None:
         "config.json",
         "log.jsonl",
         "model.safetensors",
+        "provenance.json",
         "train.toml",
     ]
     # The last two, as asked for.

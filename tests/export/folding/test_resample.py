@@ -10,38 +10,39 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from coda_export.folding.modules import apply_both_sides
-from coda_export.folding.resample import area_matrix, bicubic_matrix
+from coda_export.folding.resample import Matrices, area_matrices, area_matrix, bicubic_matrices, bicubic_matrix
 from coda_runtime.codes.resample import upsample_matrix
+from coda_runtime.format.sizes import Shape
 
 pytestmark = pytest.mark.numeric
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40)).map(lambda pair: (min(pair), max(pair)))
 
 
-def grid(side: int, channels: int = 3) -> torch.Tensor:
-    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(side))
+def grid(shape: Shape, channels: int = 3) -> torch.Tensor:
+    return torch.randn(2, channels, *shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def resampled(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return apply_both_sides(matrix, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+def resampled(matrices: Matrices, x: torch.Tensor) -> torch.Tensor:
+    return apply_both_sides(matrices, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-@given(SIDES)
+@given(SIDES, SIDES)
 @settings(max_examples=40)
-def test_area_is_interpolate_area(sides: tuple[int, int]) -> None:
-    side, size = sides
-    x = grid(size)
-    expected = F.interpolate(x, size=(side, side), mode="area")
-    torch.testing.assert_close(resampled(area_matrix(size, side), x), expected, atol=1e-5, rtol=1e-5)
+def test_area_is_interpolate_area(down: tuple[int, int], across: tuple[int, int]) -> None:
+    coarse, fine = zip(down, across, strict=True)
+    x = grid(fine)
+    expected = F.interpolate(x, size=coarse, mode="area")
+    torch.testing.assert_close(resampled(area_matrices(fine, coarse), x), expected, atol=1e-5, rtol=1e-5)
 
 
-@given(SIDES)
+@given(SIDES, SIDES)
 @settings(max_examples=40)
-def test_bicubic_is_interpolate_bicubic(sides: tuple[int, int]) -> None:
-    side, size = sides
-    y = grid(side)
-    expected = F.interpolate(y, size=(size, size), mode="bicubic", align_corners=False)
-    torch.testing.assert_close(resampled(bicubic_matrix(side, size), y), expected, atol=1e-5, rtol=1e-5)
+def test_bicubic_is_interpolate_bicubic(down: tuple[int, int], across: tuple[int, int]) -> None:
+    coarse, fine = zip(down, across, strict=True)
+    y = grid(coarse)
+    expected = F.interpolate(y, size=fine, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(resampled(bicubic_matrices(coarse, fine), y), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 8, 16, 32])

@@ -61,7 +61,10 @@ def first(comparison: Comparison) -> str | None:
 def test_a_graph_does_what_the_modules_do(family: str, part: str) -> None:
     found = beside_tokenizer(graph(family, part), part, family)
     assert first(found) is None
-    assert max(row.error for row in found.rows) < 1e-5
+    errors = {row.path: row.error for row in found.rows}
+    # Pixels are whole numbers: here and there one lies halfway between two, and errs by a step of the 256.
+    assert errors.pop("image", 0.0) < 5e-4
+    assert max(errors.values()) < 1e-5
     assert len(found.rows) > 30
 
 
@@ -100,7 +103,9 @@ def test_a_lora_branch_that_was_left_out_is_named() -> None:
 def test_a_wrong_upsampler_is_named() -> None:
     right = graph("sd", "decoder")
     block = "decoder.up_blocks.0.upsamplers.0"
-    spoilt = changed(right, f"{block.replace('decoder.', 'decoder.1.')}.weights.1", lambda array: array[..., ::-1])
+    spoilt = changed(
+        right, f"{block.replace('decoder.', 'decoder.decoder.')}.weights.1", lambda array: array[..., ::-1]
+    )
     assert first(beside_tokenizer(spoilt, "decoder")) == block
     assert first(beside_fp32(spoilt, "fp32", part="decoder")) == f"{block}.weights.1"
 
