@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from coda_deploy.tokenizer.config import NormType
 from coda_deploy.tokenizer.search import AttentionSearch
 from coda_export.folding import fold_search
 from coda_export.folding.modules import FoldedQuantizer
+from coda_export.kernels import DEFAULT_TARGET
 from coda_export.kernels.blocks import Blocks, MergeBlock, SearchBlock, SettleBlock
 from coda_export.kernels.tables import search_tables
 from coda_runtime.backends.ptx import KernelSet, device_tables, make_plan
@@ -60,7 +63,7 @@ def random_quantizer(
     return FoldedQuantizer(fold_search(weights_of(search, codes)), make_spec(vocab_size, scales, channels))
 
 
-# One search and one merge, which compile in two seconds; several blocks, splits and chunks of the table all the same.
+# One search and one merge, which compile fast; several blocks, splits and chunks of the table all the same.
 SMALL_BLOCKS = Blocks(
     (SearchBlock(16, 32),), (MergeBlock(4, 4),), (SearchBlock(16, 32, warps=1),), (SettleBlock(4),), 16, 16
 )
@@ -74,6 +77,11 @@ def small_quantizer() -> FoldedQuantizer:
 def random_latent(quantizer: FoldedQuantizer, batch: int) -> np.ndarray:
     spec = quantizer.spec
     return np.random.default_rng(batch).standard_normal(LATENT.shape(spec, batch), np.float32)
+
+
+def some_targets(*targets: str) -> list[Any]:
+    """Targets to parametrize by. But for the one that ships, each compiles the kernels anew, which is slow."""
+    return [target if target == DEFAULT_TARGET else pytest.param(target, marks=pytest.mark.slow) for target in targets]
 
 
 H200 = 4 * 132

@@ -5,6 +5,7 @@ The driver's assembler is the one that counts in the end, and is as new as the d
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.kernel_model.assembly import GPUS, Assembled, assemble, mix
-from coda_export.kernels import DEFAULT_TARGET, PTX_ISA, compile_quantizer
+from coda_export.kernels import DEFAULT_BLOCKS, DEFAULT_TARGET, PTX_ISA, compile_quantizer
 from coda_runtime.backends.ptx import KernelSet, SearchTables
 from tests.export.kernels.cases import make_spec
 from tests.export.kernels.conftest import Compiled
@@ -44,10 +45,11 @@ MULTIPLICATIONS = (0.70, 0.73)
 
 
 def compile_flux(target: str) -> tuple[bytes, KernelSet]:
-    """The kernels at FLUX's sizes."""
+    """The kernels at FLUX's sizes, the ones that nobody counts here in one size only."""
     pytest.importorskip("triton")
-    spec = make_spec(65536, (32,), 16)
-    return compile_quantizer(spec, SearchTables(np.zeros((65536, 17), np.float32)), targets=(target,))[target]
+    spec, tables = make_spec(65536, (32,), 16), SearchTables(np.zeros((65536, 17), np.float32))
+    blocks = dataclasses.replace(DEFAULT_BLOCKS, merge=DEFAULT_BLOCKS.merge[:1], settle=DEFAULT_BLOCKS.settle[:1])
+    return compile_quantizer(spec, tables, targets=(target,), blocks=blocks)[target]
 
 
 @pytest.fixture(scope="module")

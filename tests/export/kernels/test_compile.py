@@ -22,13 +22,14 @@ from tests.export.kernels.cases import (
     reference,
     run_kernels,
     small_quantizer,
+    some_targets,
 )
 from tests.export.kernels.conftest import Compiled
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-@pytest.mark.parametrize("target", PTX_ISA)
+@pytest.mark.parametrize("target", some_targets(*PTX_ISA))
 def test_every_target(compiled: Compiled, target: str) -> None:
     ptx, kernels = compiled(target)
     assert (kernels.targets, kernels.ptx_isa) == ((target,), PTX_ISA[target])
@@ -60,7 +61,7 @@ def test_every_target(compiled: Compiled, target: str) -> None:
 
 # All of the table in a loop, in two shares, and every chunk on its own.
 @pytest.mark.parametrize("programs", [1, 10, 1000])
-@pytest.mark.parametrize("target", PTX_ISA)
+@pytest.mark.parametrize("target", some_targets(*PTX_ISA))
 @pytest.mark.parametrize("screen_from", [1, 1000], ids=["screened", "searched"])
 def test_every_target_finds_the_reference_s_ids(
     target: str, programs: int, screen_from: int, compiled: Compiled
@@ -84,6 +85,7 @@ def test_the_search_writes_a_score_and_a_code_for_each_token_and_split(compiled:
     assert len(re.findall(r"st\.global\S*\.b32", text)) == 2
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again(compiled: Compiled) -> None:
     quantizer = small_quantizer()
     again = compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=SMALL_BLOCKS)

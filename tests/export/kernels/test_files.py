@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coda_export.folding.modules import FoldedQuantizer
-from coda_export.kernels import write_kernels, write_search
+from coda_export.kernels import compile_quantizer, write_kernels, write_search
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.backends.ptx import KernelSet, make_plan
 from coda_runtime.backends.ptx.backend import PtxBackend, mismatch, read_tables
 from coda_runtime.codes.quantizer import NumpyQuantizer
 from coda_runtime.format.bundle import Bundle, describe_file
 from coda_runtime.format.manifest import Artifact, Manifest
-from tests.export.kernels.cases import golden_quantizer, random_latent, random_quantizer
+from tests.export.kernels.cases import SMALL_BLOCKS, golden_quantizer, random_latent, random_quantizer
 from tests.golden import Golden
 from tests.runtime.backends.ptx.interpreter.plan import run_plan
 
@@ -29,8 +30,11 @@ def write(folder: Path, quantizer: FoldedQuantizer) -> tuple[Artifact, Manifest]
     return kernels, Manifest(quantizer.spec, (search, kernels, codebook))
 
 
-def test_the_runtime_reads_and_runs_them(tmp_path: Path) -> None:
+def test_the_runtime_reads_and_runs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
+    # Blocks that compile fast; test_ptx.py runs those that ship.
+    small = functools.partial(compile_quantizer, blocks=SMALL_BLOCKS)
+    monkeypatch.setattr("coda_export.kernels.files.compile_quantizer", small)
     quantizer = random_quantizer(70, (1, 2), norm="layer")
     artifact, manifest = write(tmp_path, quantizer)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -20,6 +20,7 @@ from tests.export.kernels.cases import (
     reference,
     run_kernels,
     small_quantizer,
+    some_targets,
 )
 from tests.export.kernels.conftest import Compiled
 from tests.golden import Golden
@@ -36,7 +37,7 @@ def test_batches_that_fill_no_block(batch: int, compiled: Compiled) -> None:
     np.testing.assert_array_equal(run_kernels(compiled("sm80"), quantizer, latent), reference(quantizer).ids(latent))
 
 
-@pytest.mark.parametrize("target", ["sm80", "sm100"])
+@pytest.mark.parametrize("target", some_targets("sm80", "sm100"))
 def test_the_lowest_of_equal_codes_wins(target: str, compiled: Compiled) -> None:
     """Every code stands three times in the table, in other splits and chunks."""
     quantizer = small_quantizer()
@@ -50,7 +51,7 @@ def test_the_lowest_of_equal_codes_wins(target: str, compiled: Compiled) -> None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("target", ["sm80", "sm100"])
+@pytest.mark.parametrize("target", some_targets("sm80", "sm100"))
 def test_ids_exist_even_where_the_latent_is_not_a_number(target: str, bad: float, compiled: Compiled) -> None:
     """An id that does not exist would be a load out of the value table's bounds."""
     quantizer = small_quantizer()

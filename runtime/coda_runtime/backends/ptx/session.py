@@ -32,7 +32,7 @@ class Launcher(Protocol):
     """Blocks of the search that fill the GPU: see make_plan."""
 
     def places(self, kernel: Kernel) -> int:
-        """Return how many blocks of a kernel the GPU runs at once."""
+        """Return how many blocks of a kernel the GPU runs at once. The session asks in the layer's context."""
         ...
 
     def launch(self, launch: Launch, values: Sequence[int | float], stream: int) -> None:

@@ -66,10 +66,11 @@ def test_ids_with_and_without_a_graph(driver: Driver, gpu: Watch, tables: Search
 @pytest.mark.parametrize("tables", [TABLES, NORMED], ids=["plain", "layer norm"])
 def test_scales_of_many_tokens_are_screened(driver: Driver, tables: SearchTables) -> None:
     kernels = kernel_set(SPEC, 256, 0 if tables.spread is None else 6, screens=True)
-    launcher = NotingLauncher(driver, kernels)
-    assert launcher.places(kernels.of("screen")[0]) % 8 == 0
+    launcher, layer = NotingLauncher(driver, kernels), open_device(0)
+    with layer.active():
+        assert launcher.places(kernels.of("screen")[0]) % 8 == 0
     arrays = device_tables(kernels, SPEC, tables, VALUES)
-    subject = PtxSession(kernels, SPEC, arrays, open_device(0), launcher, eps=tables.eps, max_batch=8)
+    subject = PtxSession(kernels, SPEC, arrays, layer, launcher, eps=tables.eps, max_batch=8)
     for batch in (8, 1):
         np.testing.assert_array_equal(
             subject.run(latents(batch)), NumpyQuantizer(SPEC, tables, VALUES).ids(latents(batch))

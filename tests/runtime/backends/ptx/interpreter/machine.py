@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from coda_runtime.io.counts import count
 from tests.runtime.backends.ptx.interpreter.arithmetic import RAW, TYPES, Array
 from tests.runtime.backends.ptx.interpreter.faults import DivergenceError, LaunchError, PtxError, UninitialisedError
 from tests.runtime.backends.ptx.interpreter.instructions import step
@@ -58,21 +59,21 @@ class Program:
         module = self.module
         if tuple(block) != (module.threads, 1, 1):
             raise LaunchError(f"{module.entry} is for {module.threads} threads a block, and is launched with {block}")
-        if not all(1 <= count <= most for count, most in zip(grid, _MAX_GRID, strict=True)):
+        if not all(1 <= length <= most for length, most in zip(grid, _MAX_GRID, strict=True)):
             raise LaunchError(f"{module.entry} is launched over a grid of {grid}")
         if shared > _MAX_SHARED:
-            raise LaunchError(f"{module.entry} wants {shared} bytes of shared memory")
+            raise LaunchError(f"{module.entry} wants {count(shared, 'byte')} of shared memory")
         if len(arguments) != len(module.parameters):
             raise LaunchError(f"{module.entry} has {len(module.parameters)} parameters, and gets {len(arguments)}")
         parameters = {
             name: np.array([value], TYPES[kind][1])
             for (name, kind), value in zip(module.parameters, arguments, strict=True)
         }
-        count = int(np.prod(grid))
+        total = int(np.prod(grid))
         memory.begin(module.threads)
         each = max(1, LANES // module.threads)
-        for first in range(0, count, each):
-            blocks = np.arange(first, min(first + each, count))
+        for first in range(0, total, each):
+            blocks = np.arange(first, min(first + each, total))
             Machine(self, blocks, grid, shared, parameters, memory).run()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.runtime.backends.ptx.interpreter.arithmetic import Array
-from tests.runtime.backends.ptx.interpreter.faults import DivergenceError, MisalignedError, UnknownPtxError
+from tests.runtime.backends.ptx.interpreter.faults import MisalignedError, UnknownPtxError
 from tests.runtime.backends.ptx.interpreter.operands import CHUNK, WARP, Step, address_of, check, elements_of
 from tests.runtime.backends.ptx.interpreter.parse import Instruction, Module
 
@@ -32,10 +32,10 @@ def move(module: Module, instruction: Instruction, name: str, count: str, turned
         raise UnknownPtxError("a matrix that is stored turned")
 
     def move(machine: Machine, mask: Array | None) -> None:
-        if mask is not None:
-            raise DivergenceError("some threads move a matrix")
+        machine.all_of(mask, WARP, "some threads of a warp move a matrix")
+        lanes = machine.lanes(mask)
         rows = address(machine, mask).reshape(-1, WARP)
-        who = (machine.lane, machine.epoch)
+        who = (machine.lane[lanes], machine.epoch[lanes])
         for place, register in enumerate(registers):
             start = rows[:, 8 * place : 8 * place + 8]
             if (start % (4 * CHUNK)).any():
@@ -49,11 +49,11 @@ def move(module: Module, instruction: Instruction, name: str, count: str, turned
                     for odd in (0, 1)
                 )
                 half = np.tile(_ROW % 2, len(start))
-                pair = [words.view(np.uint16).reshape(-1, 2)[np.arange(machine.count), half] for words in (low, high)]
-                machine.write(register, "b32", np.stack(pair, 1).view(np.uint32).reshape(-1), mask)
+                pair = [words.view(np.uint16).reshape(-1, 2)[np.arange(len(lanes)), half] for words in (low, high)]
+                machine.scatter(register, "b32", np.stack(pair, 1).view(np.uint32).reshape(-1), lanes, mask)
             else:
                 words = machine.shared.load((start[:, _ROW] + 4 * _WORD).reshape(-1), 1, *who)
-                machine.write(register, "b32", words.reshape(-1), mask)
+                machine.scatter(register, "b32", words.reshape(-1), lanes, mask)
 
     return move
 
@@ -68,8 +68,7 @@ def multiply(module: Module, instruction: Instruction) -> Step:
     )
 
     def multiply(machine: Machine, mask: Array | None) -> None:
-        if mask is not None:
-            raise DivergenceError("some threads multiply matrices")
+        machine.all_of(mask, WARP, "some threads of a warp multiply matrices")
 
         def halves(register: str) -> Array:
             words = np.ascontiguousarray(machine.full(machine.read(register, "b32", mask), mask))
@@ -88,6 +87,6 @@ def multiply(module: Module, instruction: Instruction) -> Step:
         exact = np.where(np.isfinite(total), total + off, total).astype(np.float32)
         parts = exact.reshape(-1, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 4)
         for place, register in enumerate(results):
-            machine.write(register, "f32", parts[:, place], mask)
+            machine.scatter(register, "f32", parts[:, place], machine.lanes(mask), mask)
 
     return multiply

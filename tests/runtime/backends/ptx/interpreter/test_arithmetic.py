@@ -107,7 +107,12 @@ def test_floats() -> None:
     assert pair.tolist() == [[6, 12]]
 
 
-# The instructions, and what thread t stores after them, from t and the block b.
+# The first warp goes elsewhere; %r21 is the address of a lane's row of a matrix.
+ONE_WARP = (
+    "mov.b32 %r20, 7; shl.b32 %r21, %r1, 4; and.b32 %r21, %r21, 112; add.s32 %r21, %r21, %r5; "
+    "setp.lt.u32 %p1, %r1, 32; @%p1 bra $L1; "
+)
+# The instructions, and what thread t stores after them.
 PROGRAMS: dict[str, tuple[str, Callable[[int], int]]] = {
     "halves": (
         "mov.b64 %rd5, {%r1, %r2}; mov.b64 {%r20, %r21}, %rd5; shl.b32 %r21, %r21, 8; or.b32 %r20, %r20, %r21;",
@@ -151,6 +156,23 @@ PROGRAMS: dict[str, tuple[str, Callable[[int], int]]] = {
         "bar.sync 0; ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r22}, [%r21]; ld.shared.b32 %r23, [%r7]; "
         "and.b32 %r20, %r22, %r23;",
         lambda t: t,
+    ),
+    "matrices of one warp": (
+        ONE_WARP + "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r21], {%r1}; $L1: bar.sync 0; "
+        "@%p1 bra $L2; ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r20}, [%r21]; $L2: ",
+        lambda t: 7 if t < 32 else t,
+    ),
+    "matrices of one warp, turned": (
+        ONE_WARP + "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r21], {%r1}; $L1: bar.sync 0; "
+        "@%p1 bra $L2; ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%r20}, [%r21]; $L2: ",
+        # Every other half is 0: what thread 4 i + j stored is in row i, column 2 j.
+        lambda t: 7 if t < 32 else 0 if t & 4 else (32 + t % 4 * 8 + t % 32 // 8) * 0x10001 + 0x40000,
+    ),
+    "a product of one warp": (
+        ONE_WARP + "mov.b32 %r22, 0x3C003C00; mov.b32 %r23, 0; "
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%r24, %r25, %r26, %r27}, {%r22, %r22, %r22, %r22}, "
+        "{%r22, %r22}, {%r23, %r23, %r23, %r23}; setp.gt.f32 %p2, %r27, 0f417FF000; selp.b32 %r20, 16, 0, %p2; $L1: ",
+        lambda t: 7 if t < 32 else 16,
     ),
 }  # fmt: skip
 

@@ -87,6 +87,21 @@ FAULTS: dict[str, tuple[str, type[PtxError], str]] = {
     "a reduction of some threads": (
         APART.replace("$L1:", "redux.sync.min.s32 %r21, %r1, -1; $L1:"), DivergenceError, "of a warp reduce",
     ),
+    "a matrix of some threads": (
+        APART.replace("$L1:", "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r21}, [%r5]; $L1:"), DivergenceError,
+        "some threads of a warp move a matrix",
+    ),
+    "a matrix that some threads store": (
+        APART.replace("$L1:", "stmatrix.sync.aligned.m8n8.x1.shared.b16 [%r5], {%r1}; $L1:"), DivergenceError,
+        "some threads of a warp move a matrix",
+    ),
+    "a product of some threads": (
+        "mov.b32 %r21, 0; " + APART.replace(
+            "$L1:", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%r22, %r23, %r24, %r25}, "
+            "{%r21, %r21, %r21, %r21}, {%r21, %r21}, {%r21, %r21, %r21, %r21}; $L1:"
+        ),
+        DivergenceError, "some threads of a warp multiply",
+    ),
 }  # fmt: skip
 WELL = {
     "the last word": "ld.global.b32 %r20, [%rd1+508];",
