@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Here and in every process that a test starts; it costs nothing until torchvision is imported.
 torchvision_schemas.install()
 os.environ.update(torchvision_schemas.environment())
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin no slow test after CODA_TESTS_UNTIL, in seconds since 1970: a run with a limit ends with what it knows."""
+    until = float(os.environ.get("CODA_TESTS_UNTIL", "inf"))
+    if time.time() > until and item.get_closest_marker("slow") is not None:
+        pytest.skip("the time of this run is over (CODA_TESTS_UNTIL)")
 
 
 def pytest_fixture_setup() -> None:
