@@ -45,10 +45,6 @@ class AutoencoderDC(DiffusersFamily):
         """Encode: there is no posterior."""
         return cast("Tensor", cast(Any, vae).encode(pixels).latent)
 
-    def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
-        """Decode."""
-        return cast("Tensor", cast(Any, vae).decode(latent).sample)
-
     def parts(self, vae: nn.Module) -> VaeParts:
         """Put attention into a form that a graph keeps."""
         from coda_deploy.families.linear_attention import bound_attention

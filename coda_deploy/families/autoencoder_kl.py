@@ -8,7 +8,7 @@ from coda_deploy.families.base import DiffusersFamily, Settings, Shape, latent_c
 from coda_deploy.families.settings import MAX_LAYERS, same, whole_number, widths
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from coda_export.folding.vae import VaeParts
 
@@ -30,14 +30,6 @@ class AutoencoderKL(DiffusersFamily):
         levels = widths(settings)
         whole_number(settings, "layers_per_block", 1, MAX_LAYERS)
         return Shape(latent_channels(settings), 2 ** (len(levels) - 1))
-
-    def encode(self, vae: nn.Module, pixels: Tensor) -> Tensor:
-        """Take the posterior's mode."""
-        return cast("Tensor", cast(Any, vae).encode(pixels).latent_dist.mode())
-
-    def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
-        """Decode."""
-        return cast("Tensor", cast(Any, vae).decode(latent).sample)
 
     def parts(self, vae: nn.Module) -> VaeParts:
         """Fold the quant convolution into the encoder's last; leave the other one before the decoder."""

@@ -10,7 +10,7 @@ from coda_deploy.families.base import DiffusersFamily, Settings, Shape, latent_c
 from coda_deploy.families.settings import MAX_LAYERS, whole_number, widths
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from coda_export.folding.vae import VaeParts
 
@@ -36,14 +36,6 @@ class AutoencoderKLHunyuanImage(DiffusersFamily):
                 f"{halvings} times: {2**halvings}"
             )
         return Shape(latent_channels(settings), factor)
-
-    def encode(self, vae: nn.Module, pixels: Tensor) -> Tensor:
-        """Take the posterior's mode."""
-        return cast("Tensor", cast(Any, vae).encode(pixels).latent_dist.mode())
-
-    def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
-        """Decode."""
-        return cast("Tensor", cast(Any, vae).decode(latent).sample)
 
     def parts(self, vae: nn.Module) -> VaeParts:
         """Cut the variances off, and put attention into a form of four dimensions, the only one PyTorch exports."""

@@ -42,10 +42,6 @@ class AutoencoderTiny(DiffusersFamily):
         """Encode: there is no posterior."""
         return cast("Tensor", cast(Any, vae).encode(pixels).latents)
 
-    def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
-        """Decode."""
-        return cast("Tensor", cast(Any, vae).decode(latent).sample)
-
     def parts(self, vae: nn.Module) -> VaeParts:
         """Name the ends, which are numbered."""
         from coda_export.folding.vae import Kept, VaeParts

@@ -143,6 +143,14 @@ class DiffusersFamily(Family):
         known = {key: value for key, value in settings.items() if not key.startswith("_")}
         return self.prepare(cast("nn.Module", self.vae_class()(**known)))
 
+    def encode(self, vae: nn.Module, pixels: Tensor) -> Tensor:
+        """Take the posterior's mode; a class without a posterior has its own."""
+        return cast("Tensor", cast(Any, vae).encode(pixels).latent_dist.mode())
+
+    def decode(self, vae: nn.Module, latent: Tensor) -> Tensor:
+        """Decode."""
+        return cast("Tensor", cast(Any, vae).decode(latent).sample)
+
     def settings(self, vae: nn.Module) -> dict[str, Any]:
         """Return the arguments of the class that its configuration holds."""
         from inspect import signature

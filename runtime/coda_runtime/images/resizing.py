@@ -20,9 +20,8 @@ from .reading import open_rgb
 if TYPE_CHECKING:
     from PIL import Image
 
-_LONG_SIDE_LIMIT = (
-    8  # times the height or the width; a longer strip is cropped while it is resized, which saves its memory
-)
+# Times the height or the width; a longer strip is cropped while it is resized, which saves its memory.
+_LONG_SIDE_LIMIT = 8
 
 
 def fit(
