@@ -29,6 +29,7 @@ NOT_HERE = {
     r"coda .*(org/name|s3://|SRC|BUNDLE_OR_ID|official:).*": "needs a network",
     r"coda export .*--into .*": "tests/export/test_extension.py: the bundle here has both precisions",
     r"coda export (wide|large) .*": "what the page trains before",
+    r"coda export coda_deploy/sample/.*": "tests/deploy/test_demo.py exports the sample",
     r"python docs/.*": "pictures of what the pages train",
     r"coda export .*int8.*": "random weights lose more than int8 may: tests/export/int8",
     r"coda import-official .*": "a published checkpoint: tests/deploy/official has a stand-in",

@@ -24,7 +24,8 @@ from .options import HARDWARE, BuildOptions
 Watch = Callable[[str, int, int], None]
 """Called with a phase, the steps done in it and their number."""
 
-_WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+_CONVOLUTIONS = ("CONVOLUTION", "DECONVOLUTION")
+_WEIGHTY = (*_CONVOLUTIONS, "MATRIX_MULTIPLY")
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,17 @@ def layer_types(network: Any) -> dict[str, dict[str, int]]:
 
 
 def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: str) -> None:
-    """Raise BuildError when convolutions and matrix products do not compute in `precision`."""
-    found = Counter[str]()
-    for kind in _WEIGHTY:
+    """Raise BuildError when what the exporter lowers to `precision` does not compute in it."""
+    found, wanted = Counter[str](), PRECISIONS[precision]
+    for kind in _WEIGHTY if wanted.lowers_matmul else _CONVOLUTIONS:
         found.update(layers.get(kind, {}))
-    total, wanted = found.total(), PRECISIONS[precision]
+    total, products = found.total(), "convolutions and matrix products" if wanted.lowers_matmul else "convolutions"
     share = found[wanted.tensorrt_type] / total if total else 0.0
     if share < wanted.min_share:
         seen = ", ".join(f"{count} in {name}" for name, count in sorted(found.items())) or "none at all"
         raise BuildError(
-            f"{file} is meant to be {precision}, and of its {total} convolutions and matrix products there are {seen}; "
-            "export the bundle again"
+            f"{file} is meant to be {precision}, and of its {total} {products} there are {seen}; export the bundle "
+            "again"
         )
 
 

@@ -75,7 +75,8 @@ class Precision:
     tensorrt_pattern: str = ""
     """What TensorRT's inspector calls it in a layer, as a regular expression, whatever the case."""
     min_share: float = 0.0
-    """Of the convolutions and matrix products of an engine, the share that must be in the type."""
+    """Of the products of an engine that the exporter lowers, the share that must be in the type: convolutions, and in
+    a precision that `lowers_matmul` matrix products."""
     onnxruntime_cpu: bool = True
     """Whether onnxruntime's own CPU provider runs it. Where not, an export may leave it unmeasured."""
     layer_error: float = 0.08
@@ -102,6 +103,11 @@ class Precision:
     def is_integer(self) -> bool:
         """Whether weights and activations are integers with scales, which are made of the finished float32 graph."""
         return self.element_type.startswith("int")
+
+    @property
+    def lowers_matmul(self) -> bool:
+        """Whether matrix products are in it too. Of integers only convolutions are, and attention stays as it was."""
+        return not self.is_integer
 
 
 # Of a lowered graph's products a few stay in float32: the last one, and those of attention's scores.

@@ -115,6 +115,8 @@ def test_an_engine_that_would_secretly_be_float32_fails(sealed: Path, rtx: Engin
         ({"CONVOLUTION": {"FLOAT": 99, "HALF": 1}}, "fp32", False),
         ({"CONVOLUTION": {"FLOAT": 9}, "CAST": {"HALF": 1}}, "fp32", True),
         ({"ACTIVATION": {"HALF": 9}}, "fp16", False),
+        ({"CONVOLUTION": {"INT8": 8, "FLOAT": 2}, "MATRIX_MULTIPLY": {"FLOAT": 16}}, "int8", True),
+        ({"CONVOLUTION": {"INT8": 2, "FLOAT": 8}, "MATRIX_MULTIPLY": {"FLOAT": 1}}, "int8", False),
     ],
 )
 def test_the_types_that_count(layers: dict[str, dict[str, int]], precision: str, fine: bool) -> None:

@@ -20,9 +20,8 @@ _TYPES = (
     ("integer", re.compile(r"u?int\d+|bool", re.IGNORECASE)),
 )
 # TensorRT-RTX calls a convolution a correlation, and one with what follows it a runtime fusion.
-_PRODUCTS = re.compile(
-    r"conv|correlation|runtime_fusion|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE
-)
+_CONVOLUTIONS = re.compile(r"conv|correlation|runtime_fusion", re.IGNORECASE)
+_PRODUCTS = re.compile(rf"{_CONVOLUTIONS.pattern}|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def engine_information(engine: Any, trt: Any) -> str:
 
 
 def check_precision(info_json: str, precision: str) -> None:
-    """Raise BuildError if an engine in a lowered precision has its convolutions and matrix products in something else.
+    """Raise BuildError if an engine in a lowered precision has the products that it lowers in something else.
 
     Where the inspector shows no product whose type it tells, as when the library has fused all into one, any tensor
     of that type will do. Other precisions pass.
@@ -53,10 +52,12 @@ def check_precision(info_json: str, precision: str) -> None:
     if not wanted.is_lowered:
         return
     layers = _layers(info_json)
-    products = [layer for layer in layers if _PRODUCTS.search(_kind(layer))]
+    lowered = _PRODUCTS if wanted.lowers_matmul else _CONVOLUTIONS
+    products = [layer for layer in layers if lowered.search(_kind(layer))]
     known = [found for found in map(_layer_type, products) if found != "unknown"]
     if known:
-        share, counted = known.count(precision) / len(known), "convolutions and matrix products"
+        counted = "convolutions and matrix products" if wanted.lowers_matmul else "convolutions"
+        share = known.count(precision) / len(known)
         enough = share >= wanted.min_share
     else:
         types = [found for layer in layers for found in _tensor_types(layer) if found != "unknown"]

@@ -52,6 +52,14 @@ def test_int8_is_no_uint8() -> None:
     check_precision(info(*read), "int8")
 
 
+def test_attention_stays_float32_beside_int8() -> None:
+    """Its products may outnumber the convolutions, as in a small AutoencoderDC."""
+    products = [layer("gemm", FLOAT)] * 9
+    check_precision(info(layer("CaskConvolution", "Row major Int8"), *products), "int8")
+    with pytest.raises(BuildError, match=r"of its convolutions there are 2 in fp32, 1 in int8: "):
+        check_precision(info(layer("conv", "Row major Int8"), *[layer("conv", FLOAT)] * 2, *products), "int8")
+
+
 @pytest.mark.parametrize("key", ["Datatype", "DataType"])
 def test_type_and_format_apart(key: str) -> None:
     """As TensorRT-RTX 1.7 and TensorRT 11 tell them: the format alone names no type."""
