@@ -130,11 +130,17 @@ def layer_types(network: Any) -> dict[str, dict[str, int]]:
 
 
 def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: str) -> None:
-    """Raise BuildError when what the exporter lowers to `precision` does not compute in it."""
-    found, wanted = Counter[str](), PRECISIONS[precision]
-    for kind in _WEIGHTY if wanted.lowers_matmul else _CONVOLUTIONS:
+    """Raise BuildError when an engine's convolutions do not compute in `precision`.
+
+    In float32, and where there are none, the matrix products count too. Of a lowered precision some, attention's scores
+    and the sums of tokens, are float32 in any case.
+    """
+    wanted = PRECISIONS[precision]
+    by_convolutions = not wanted.is_float32 and any(layers.get(kind) for kind in _CONVOLUTIONS)
+    found = Counter[str]()
+    for kind in _CONVOLUTIONS if by_convolutions else _WEIGHTY:
         found.update(layers.get(kind, {}))
-    total, products = found.total(), "convolutions and matrix products" if wanted.lowers_matmul else "convolutions"
+    total, products = found.total(), "convolutions" if by_convolutions else "convolutions and matrix products"
     share = found[wanted.tensorrt_type] / total if total else 0.0
     if share < wanted.min_share:
         seen = ", ".join(f"{count} in {name}" for name, count in sorted(found.items())) or "none at all"
