@@ -22,6 +22,7 @@ from coda_deploy.demo.timing import BATCHES, compare, compare_precisions
 from coda_deploy.export import SHIPPED, export_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
+from coda_deploy.tokenizer.lora import without_lora
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.tokenizer.storage import WEIGHTS_NAME
@@ -143,7 +144,7 @@ def _look(folder: Path, manifest: Manifest, missing: NoInt8 | None, progress: Pr
         timings = compare(runtime, TorchReference(tokenizer), originals, progress)
         int8 = missing or _in_int8(folder / BUNDLE, runtime, originals, progress)
     progress("the continuous VAE, without the quantizer")
-    with torch.inference_mode():
+    with without_lora(tokenizer.vae), torch.inference_mode():
         continuous = to_pixels(tokenizer.decode_latent(tokenizer.encode_latent(torch.from_numpy(originals)))).numpy()
     return DemoResults(
         names=photographs.NAMES,

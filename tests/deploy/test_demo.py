@@ -21,6 +21,7 @@ from coda_deploy import photographs
 from coda_deploy.demo import run
 from coda_deploy.demo.results import NoInt8
 from coda_deploy.demo.run import STEPS, _check_bundle, _check_tokenizer, run_demo
+from coda_deploy.evaluate.target import open_target
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
 from coda_runtime.codes.metrics import psnr
@@ -116,6 +117,15 @@ def test_the_bundle_gives_the_images_that_the_report_counts(demo: Demo) -> None:
     with coda_runtime.load(demo.out / "bundle") as tokenizer:
         images = np.stack([coda_runtime.images.fit(path, tokenizer.spec.image_size) for path in photographs.paths()])
         assert words.decibel(psnr(images, tokenizer.reconstruct(images))) in demo.page.text
+
+
+def test_the_continuous_vae_is_that_of_coda_eval(demo: Demo) -> None:
+    """Without LoRA, which bends it to the tokens."""
+    with open_target(str(demo.out / "tokenizer")) as target:
+        images = np.stack([coda_runtime.images.fit(path, target.spec.image_size) for path in photographs.paths()])
+        alone = target.continuous(images)
+    assert alone is not None
+    assert f"{words.decibel(psnr(images, alone))}\nPSNR of the continuous VAE" in demo.page.text
 
 
 def test_says_what_it_does_in_plain_lines(demo: Demo) -> None:
