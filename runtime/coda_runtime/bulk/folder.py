@@ -34,7 +34,7 @@ _FILES_KEPT = 64  # thousands would run into the limit on open files
 
 
 class TokenFolder:
-    """A finished folder of tokens: a sequence of rows, in the order of the plan.
+    """A finished folder of tokens: a sequence of rows, in the order of the plan, all variants of an image together.
 
     Opening reads manifest.json alone; a row costs its row group, of which the last few are kept. Goes to other
     processes by pickle, and is not to be shared between threads. Raises OutputError for a folder that is not
@@ -72,6 +72,11 @@ class TokenFolder:
         """The names of the columns: `path` and `ids`, and what was asked for beside them."""
         return tuple(self.manifest["columns"])
 
+    @property
+    def variants(self) -> int:
+        """How many rows each image has: row i V + v is variant v of image i. 1 without --crops and --flip."""
+        return self._result.variants
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
@@ -94,7 +99,8 @@ class TokenFolder:
         return {**others, "ids": found.ids[inside]}
 
     def __repr__(self) -> str:
-        about = f"{count(len(self), 'image')}, {count(self.spec.num_tokens, 'token')} each"
+        several = f", {self.variants} variants each" if self.variants > 1 else ""
+        about = f"{count(len(self) // self.variants, 'image')}{several}, {count(self.spec.num_tokens, 'token')} each"
         return f"<coda_runtime.bulk.TokenFolder {self._folder.url}: {about}>"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -106,7 +112,7 @@ class TokenFolder:
             with self._explained(shard["file"]):
                 file = self._open(shard["file"])
                 rows, found = file.metadata.num_rows, ids_sha256(file.read("ids"))
-            if rows != shard["images"] or found != shard["ids_sha256"]:
+            if rows != shard["images"] * self.variants or found != shard["ids_sha256"]:
                 raise OutputError(
                     f"{self._folder.url}/{shard['file']} is not the file that manifest.json describes; remove both and "
                     "run `coda tokenize` again"

@@ -65,7 +65,8 @@ def encode_shards(
     the CodaError that ended a process' work, BackendError when Ray fails.
     """
     size = read_size(plan.settings.spec["image_size"])
-    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // count_of(shape_of(size))))
+    pixels = plan.variants.count * count_of(shape_of(size))
+    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // pixels))
     workers = choose_workers(ray, options.device)
     items = list(chunks(plan, shards, chunk))
     data = ray.data.from_items(items, override_num_blocks=len(items))
@@ -81,6 +82,7 @@ def encode_shards(
             "original_size": plan.settings.original_size,
             "image_timeout": image_timeout,
             "color": plan.settings.color,
+            "variants": plan.variants,
         },
         num_cpus=1,
         **whole_blocks,

@@ -19,6 +19,7 @@ from ..format.bundle import Bundle
 from ..format.color import STORED
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
+from ..images.variants import ONE, Variants
 from ..io.json_fields import describe, parse_json
 from ..io.omitted import Omitted
 
@@ -51,6 +52,7 @@ class Settings:
     format_version: int = FORMAT_VERSION
     color: str = STORED
     reproducible: bool = False  # LoadOptions'; older plans have none
+    variants: dict[str, Any] | None = None  # Variants.to_json(); None: the middle alone, and no columns that say so
 
     def differences(self, other: Settings) -> list[str]:
         """Return what differs in `other`, in words."""
@@ -58,7 +60,7 @@ class Settings:
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs:
-                told = "" if isinstance(mine, dict) else f" ({mine!r} there, {theirs!r} now)"
+                told = f" ({mine!r} there, {theirs!r} now)" if field.name not in ("tokenizer", "spec") else ""
                 out.append(field.name.replace("_", " ") + told)
         return out
 
@@ -87,6 +89,11 @@ class Plan:
     def unlabelled(self) -> int:
         """How many images have no label; 0 where none was asked for."""
         return int(self.images.column("label").null_count) if self.settings.label is not None else 0
+
+    @property
+    def variants(self) -> Variants:
+        """What is made of each image."""
+        return ONE if self.settings.variants is None else Variants.from_json(self.settings.variants)
 
     @property
     def shards(self) -> int:
@@ -134,13 +141,15 @@ def read_plan(data: bytes, where: str) -> Plan:
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
         content = parse_json(table.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
+        if settings.variants is not None:
+            Variants.from_json(settings.variants)
         omitted = Omitted.from_json(content.get("omitted", {}))  # older plans have none
         files = content["files"]
         if not isinstance(files, dict):
             raise TypeError(f"files is {describe(files)}, expected an object")
         for column in ("path", "file", *(["label"] if settings.label is not None else [])):
             table.column(column)
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+    except (pa.ArrowException, InputError, ValueError, TypeError, KeyError) as error:
         raise OutputError(
             f"{where} is not a plan that this coda knows ({one_line(error, named=True)}); choose another --out"
         ) from error
