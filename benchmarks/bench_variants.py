@@ -1,6 +1,6 @@
 """What several variants of an image cost to read: decoded once and cut many times, beside decoded for each.
 
-``python -m benchmarks.bench_variants [--size 256] [--rounds 5] [--json FILE]``. Milliseconds of a processor for each image,
+``python -m benchmarks.bench_variants [--size 256] [--rounds 5] [--json FILE]``. Milliseconds of a processor an image,
 over the photographs that ship with coda-deploy, from the bytes of a JPEG file to uint8 pixels; the ways take turns.
 """
 
