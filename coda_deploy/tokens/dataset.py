@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -27,7 +28,9 @@ class TokenDataset(Dataset[dict[str, Any]]):
     An item is ``{"ids": int64 [L]}``, coarse to fine and row-major inside a scale, and ``"label"`` where the folder
     has labels: int or str, None for an image without. Of a folder with several variants of each image, one is drawn
     each time an item is asked for: by PyTorch's generator, or after ``set_epoch`` by seed, epoch and number, so that it
-    is the same however many workers there are. Goes to a DataLoader's workers, forked or spawned.
+    is the same however many workers there are. A sequence of numbers is a whole batch, which is fastest:
+    ``DataLoader(data, sampler=BatchSampler(RandomSampler(data), 256, drop_last=False), batch_size=None)``. Goes to a
+    DataLoader's workers, forked or spawned.
 
     Args:
         where: the folder. Opening reads its manifest alone. Parquet files are read 256 rows at a time, which suits
@@ -78,18 +81,29 @@ class TokenDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._folder) // self._folder.variants
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int | Sequence[int]) -> dict[str, Any]:
+        """Return an item, or for a sequence of numbers a batch: ``ids`` int64 [n,L], ``label`` a list."""
+        if not isinstance(index, int):
+            ids, labels = self._read(index)
+            return {"ids": ids} if labels is None else {"ids": ids, "label": labels}
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return some items at once, as a DataLoader asks for the items of a batch."""
+        ids, labels = self._read(indices)
+        if labels is None:
+            return [{"ids": row} for row in ids.unbind()]
+        return [{"ids": row, "label": label} for row, label in zip(ids.unbind(), labels, strict=True)]
+
+    def _read(self, indices: Sequence[int]) -> tuple[Tensor, list[Any] | None]:
         if self._process != os.getpid():
             # A forked worker must not move the offset at which its parent reads.
             self._folder, self._process = self._folder.reopened(), os.getpid()
-        for index in indices:
-            if not -len(self) <= index < len(self):
-                raise IndexError(f"there is no image {index}; {self._folder!r} has {len(self)}")
-        rows = self._rows([index % len(self) for index in indices])
+        asked, count = np.asarray(indices, np.int64), len(self)
+        if asked.size and not -count <= asked.min() <= asked.max() < count:
+            wrong = asked[(asked < -count) | (asked >= count)][0]
+            raise IndexError(f"there is no image {wrong}; {self._folder!r} has {count}")
+        rows = self._rows(asked % count)
         labels: list[Any] | None = None
         if isinstance(self._folder, MappedTokens):
             ids = self._folder.take(rows)
@@ -98,23 +112,21 @@ class TokenDataset(Dataset[dict[str, Any]]):
             found = [self._folder[row] for row in rows.tolist()]
             ids = np.stack([row["ids"] for row in found])
             labels = [row["label"] for row in found] if self._labelled else None
-        tensors: tuple[Tensor, ...] = torch.from_numpy(self.sequences.pack(ids)).unbind()
-        if labels is None:
-            return [{"ids": tensor} for tensor in tensors]
-        return [{"ids": tensor, "label": label} for tensor, label in zip(tensors, labels, strict=True)]
+        return torch.from_numpy(self.sequences.pack(ids)), labels
 
-    def _rows(self, images: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _rows(self, images: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the number of the row of each image that is to be read."""
-        variants, numbers = self._folder.variants, np.array(images, np.int64)
+        variants = self._folder.variants
         if variants == 1:
-            return numbers
-        if self._variant is not None:
-            return numbers * variants + self._variant
+            return images
         epoch = int(self._epoch[0])
-        if epoch == NOT_SET:
-            return numbers * variants + torch.randint(variants, (len(images),)).numpy()
-        drawn = [_drawn(self._seed, epoch, image, variants) for image in images]
-        rows: np.ndarray[Any, np.dtype[np.int64]] = numbers * variants + np.array(drawn, np.int64)
+        if self._variant is not None:
+            drawn = np.int64(self._variant) + np.zeros_like(images)
+        elif epoch == NOT_SET:
+            drawn = torch.randint(variants, images.shape).numpy()
+        else:
+            drawn = np.array([_drawn(self._seed, epoch, image, variants) for image in images.tolist()], np.int64)
+        rows: npt.NDArray[np.int64] = images * variants + drawn
         return rows
 
 

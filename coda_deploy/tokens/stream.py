@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from coda_runtime import Spec
-from coda_runtime.bulk.stream import WINDOW, Order, open_tokens
+from coda_runtime.bulk.stream import WINDOW, Order, Piece, open_tokens
 from coda_runtime.codes.sequences import Sequences
 from coda_runtime.errors import InputError
+
+_AT_ONCE = 256  # items that are turned into tensors together
 
 
 class TokenStream(IterableDataset[dict[str, Any]]):
@@ -109,38 +111,37 @@ class TokenStream(IterableDataset[dict[str, Any]]):
         return self._items()
 
     def _items(self) -> Iterator[dict[str, Any]]:
-        waiting: list[tuple[Tensor, list[Any] | None]] = []
+        waiting: list[Piece] = []
         for piece in self._order(self._now).pieces(self._given):
-            tokens, labels = torch.from_numpy(self.sequences.pack(piece.ids)), piece.labels
-            if self._batch is None:
-                for number, row in enumerate(tokens):
-                    self._given += 1
-                    yield {"ids": row} if labels is None else {"ids": row, "label": labels[number]}
-                continue
-            start = 0
-            while start < len(tokens):
-                missing = self._batch - sum(len(some) for some, _ in waiting)
+            size, start = self._batch or _AT_ONCE, 0
+            while start < len(piece.ids):
+                missing = size - sum(len(some.ids) for some in waiting)
                 some = slice(start, start + missing)
-                waiting.append((tokens[some], None if labels is None else labels[some]))
+                waiting.append(Piece(piece.ids[some], None if piece.labels is None else piece.labels[some]))
                 start += missing
-                if start <= len(tokens):
-                    yield self._joined(waiting)
+                if start <= len(piece.ids):
+                    yield from self._given_of(waiting)
         if waiting:
-            yield self._joined(waiting)
+            yield from self._given_of(waiting)
         self._epoch[0] = self._now + 1
 
-    def _joined(self, waiting: list[tuple[Tensor, list[Any] | None]]) -> dict[str, Any]:
-        """Return what waits as one batch, and count it as given."""
-        tokens = [tokens for tokens, _ in waiting]
-        labels = [label for _, some in waiting for label in some or ()]
-        labelled = waiting[0][1] is not None
-        waiting.clear()
+    def _given_of(self, waiting: list[Piece]) -> Iterator[dict[str, Any]]:
+        """Yield what waits, as one batch or item by item, and count what is given."""
+        tokens = [torch.from_numpy(self.sequences.pack(piece.ids)) for piece in waiting]
         ids = tokens[0] if len(tokens) == 1 else torch.cat(tokens)
+        labels = None if waiting[0].labels is None else [label for piece in waiting for label in piece.labels or ()]
+        waiting.clear()
+        if self._batch is None:
+            for number, row in enumerate(ids.unbind()):
+                self._given += 1
+                yield {"ids": row} if labels is None else {"ids": row, "label": labels[number]}
+            return
         self._given += len(ids)
-        if not labelled:
-            return {"ids": ids}
-        whole = all(isinstance(label, int) for label in labels)
-        return {"ids": ids, "label": torch.tensor(labels) if whole else labels}
+        if labels is None:
+            yield {"ids": ids}
+        else:
+            whole = all(isinstance(label, int) for label in labels)
+            yield {"ids": ids, "label": torch.tensor(labels) if whole else labels}
 
     def _order(self, epoch: int, worker: int | None = None, workers: int | None = None) -> Order:
         if worker is None or workers is None:

@@ -98,18 +98,18 @@ class Order:
             begin = int(ends[at]) - int(images[block])
             if begin >= last:
                 break
-            inside = np.arange(max(first, begin) - begin, min(last, int(ends[at])) - begin)
-            here = slice(done, done + len(inside))
+            low, high = max(first, begin) - begin, min(last, int(ends[at])) - begin
+            here = slice(done, done + high - low)
             ids, known = self.folder.block(block)
             if out is None:
                 out = np.empty((count, ids.shape[1]), ids.dtype)
                 labels = [None] * count if known is not None else None
-            rows = inside * variants + drawn[here]
-            out[place[here]] = ids[rows]
+            rows = np.arange(low, high) * variants + drawn[here]
+            out[place[here]] = ids[low:high] if variants == 1 else ids[rows]  # neighbours need not be gathered first
             if known is not None and labels is not None:
                 for to, row in zip(place[here].tolist(), rows.tolist(), strict=True):
                     labels[to] = known[row]
-            done += len(inside)
+            done += high - low
         if out is None:
             raise InputError(f"{self.folder!r} has no rows")
         return Piece(out, labels)

@@ -58,6 +58,11 @@ class Sequences:
 
     def pack(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Turn ids, whole numbers [..., L], into tokens int64 [..., length]."""
+        if not self.separators:
+            plain = ids.astype(np.int64)
+            if self.offset:
+                plain += self.offset
+            return plain
         out = np.empty((*ids.shape[:-1], self.length), np.int64)
         places, fixed = self._layout(len(self.spec.scale_shapes), whole=True)
         out[..., places] = ids
