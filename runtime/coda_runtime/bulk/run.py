@@ -172,9 +172,9 @@ class _Run:
         image_timeout: float,
     ) -> None:
         """Compute the missing shards with the bundle; write each as soon as all of its images are there."""
-        total = self._plan.images.num_rows
+        total = self._plan.images
         parts: dict[int, dict[int, pa.Table]] = {number: {} for number in self.missing}
-        waiting = {number: self._plan.shard(number).num_rows for number in self.missing}
+        waiting = {number: self._plan.shard_images(number) for number in self.missing}
         before = total - sum(waiting.values())
         self._report(before, total)
         if manifest.NAME in self._destination.names():  # a finished shard was taken away since
