@@ -1,5 +1,6 @@
-"""What `coda tokenize` wrote, as a dataset to train on."""
+"""What `coda tokenize` wrote, as datasets to train on."""
 
 from coda_deploy.tokens.dataset import TokenDataset
+from coda_deploy.tokens.stream import TokenStream
 
-__all__ = ["TokenDataset"]
+__all__ = ["TokenDataset", "TokenStream"]

@@ -52,6 +52,8 @@ NOT_HERE = {
     r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's",
 }
 PYTHON_NOT_HERE = {
+    "import duckdb": "tests/docs/test_readers.py",
+    "torchdata": "tests/docs/test_readers.py",
     "cuda": "needs a GPU",
     "CUDAExecutionProvider": "needs a GPU",
     "on the GPU": "needs a GPU",
@@ -176,8 +178,10 @@ def test_a_page_from_top_to_bottom(page: Path, here: Path, made: Path) -> None:
     "block", [block for block in CODE if not any(why in block.text for why in PYTHON_NOT_HERE)], ids=str
 )
 def test_python(block: Line, here: Path, made: Path) -> None:
-    if "TokenFolder" in block.text:
-        run(Line(block.page, 0, "coda tokenize bundle photos/ --out tokens"), here, made / "tokenizer")
+    if '"tokens"' in block.text:
+        run(Line(block.page, 0, "coda tokenize bundle photos/ --label folder --out tokens"), here, made / "tokenizer")
+    if '"mapped"' in block.text:
+        run(Line(block.page, 0, "coda tokens convert tokens --to npy --out mapped"), here, made / "tokenizer")
     code = f"import coda_runtime\n{block.text}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=LIMIT, check=False

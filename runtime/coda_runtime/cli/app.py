@@ -29,6 +29,7 @@ _OWN = {
     "reconstruct": "Turn images into tokens and back, with their PSNR.",
     "serve": "Serve a bundle over REST and gRPC (Open Inference Protocol).",
     "tokenize": "Turn many images into tokens in Parquet files, by Ray.",
+    "tokens": "Convert tokens to one .npy file, or to WebDataset.",
     "tune": "Measure what runs a bundle fastest here, and record it.",
     "verify": "Check a bundle's files, and what it computes here.",
 }
@@ -48,7 +49,7 @@ _SECTIONS = {
     "Make a tokenizer": ("train-vae", "train", "import-official", "weights"),
     "Export": ("export", "build", "inspect", "verify"),
     "Run": ("encode", "decode", "reconstruct", "tune"),
-    "Serve and bulk": ("serve", "tokenize"),
+    "Serve and bulk": ("serve", "tokenize", "tokens"),
     "Measure": ("bench", "eval"),
     "Share": ("push", "pull"),
 }
