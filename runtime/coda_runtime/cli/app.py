@@ -28,6 +28,7 @@ _OWN = {
     "push": "Upload a bundle to the Hugging Face Hub, with a card.",
     "reconstruct": "Turn images into tokens and back, with their PSNR.",
     "serve": "Serve a bundle over REST and gRPC (Open Inference Protocol).",
+    "site": "Write a page that runs a bundle in the browser.",
     "tokenize": "Turn many images into tokens in Parquet files, by Ray.",
     "tune": "Measure what runs a bundle fastest here, and record it.",
     "verify": "Check a bundle's files, and what it computes here.",
@@ -50,7 +51,7 @@ _SECTIONS = {
     "Run": ("encode", "decode", "reconstruct", "tune"),
     "Serve and bulk": ("serve", "tokenize"),
     "Measure": ("bench", "eval"),
-    "Share": ("push", "pull"),
+    "Share": ("site", "push", "pull"),
 }
 _OTHERS = "Of other packages"
 

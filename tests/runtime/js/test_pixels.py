@@ -28,7 +28,7 @@ def noise(*shape: int, seed: int) -> NDArray[np.uint8]:
 
 
 @given(height=sides, width=sides, new_height=sides, new_width=sides, seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_lanczos_is_pillow_s(
     js: Bridge, height: int, width: int, new_height: int, new_width: int, seed: int
 ) -> None:
@@ -39,7 +39,7 @@ def test_lanczos_is_pillow_s(
 
 
 @given(data=st.data(), height=sides, width=sides, new_height=sides, new_width=sides, seed=seeds)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_box_is_pillow_s(
     js: Bridge, data: st.DataObject, height: int, width: int, new_height: int, new_width: int, seed: int
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_box_is_pillow_s(
 
 
 @given(height=sides, width=sides, target=st.tuples(st.integers(4, 48), st.integers(4, 48)), seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_fit_is_the_official_rule(js: Bridge, height: int, width: int, target: tuple[int, int], seed: int) -> None:
     pixels = noise(height, width, 3, seed=seed)
     found = js("fit.js", "fit", image(pixels), *target)
@@ -124,7 +124,7 @@ def whole(file: io.BytesIO) -> NDArray[np.uint8]:
 
 
 @given(cut=st.integers(0, 120), flip=st.integers(0, 119), value=st.integers(0, 255))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_damaged_exif_is_upright(js: Bridge, cut: int, flip: int, value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
