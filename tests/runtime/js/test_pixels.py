@@ -29,9 +29,7 @@ def noise(*shape: int, seed: int) -> NDArray[np.uint8]:
 
 @given(height=sides, width=sides, new_height=sides, new_width=sides, seed=seeds)
 @settings(max_examples=30, deadline=None)
-def test_lanczos_is_pillow_s(
-    js: Bridge, height: int, width: int, new_height: int, new_width: int, seed: int
-) -> None:
+def test_lanczos_is_pillow_s(js: Bridge, height: int, width: int, new_height: int, new_width: int, seed: int) -> None:
     pixels = noise(height, width, 3, seed=seed)
     found = js("lanczos.js", "resize", pixels, width, height, new_width, new_height)
     expected = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.LANCZOS)
