@@ -44,6 +44,7 @@ export function writeZip(entries) {
 /** What both headers of an entry have in common. @param {DataView} view @param {number} at @param {number} name @param {Uint8Array} data */
 function describe(view, at, name, data) {
   view.setUint16(at, 20, true); // version 2.0
+  view.setUint16(at + 2, 0x0800, true); // names in UTF-8
   view.setUint16(at + 8, (1 << 5) | 1, true); // 1 January 1980: no time of its own
   view.setUint32(at + 10, crc32(data), true);
   view.setUint32(at + 14, data.length, true);

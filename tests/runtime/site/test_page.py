@@ -1,4 +1,4 @@
-"""The page in Chromium: a JPEG dropped, dragged, a token changed, tokens.npz out and in, and again without a network."""
+"""The page in Chromium: a JPEG dropped, dragged, a token changed, tokens.npz out and in, and without a network."""
 
 from __future__ import annotations
 
