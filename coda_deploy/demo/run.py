@@ -55,10 +55,10 @@ def run_demo(
     """Run the sample tokenizer (or another ``tokenizer`` folder) end to end on the shipped photographs.
 
     Leaves ``out/tokenizer``, ``out/bundle``, ``out/report.html``, whose commands call ``coda``, and ``out/page``, which
-    runs the bundle in a browser; other files in ``out`` stay. The bundle is in fp32, which is its default, and int8; where int8 misses its threshold it is in
-    fp32 alone, which is warned of and told in the report. Raises ``InputError`` where there is no
-    tokenizer, ``ParityError`` when fp32 misses its threshold, ``OutputError`` when ``out`` cannot be written;
-    nothing is left then.
+    runs the bundle in a browser; other files in ``out`` stay. The bundle is in fp32, which is its default, and int8;
+    where int8 misses its threshold it is in fp32 alone, which is warned of and told in the report. Raises
+    ``InputError`` where there is no tokenizer, ``ParityError`` when fp32 misses its threshold, ``OutputError`` when
+    ``out`` cannot be written; nothing is left then.
     """
     source = tokenizer or tokenizer_path()
     if not source.is_dir():

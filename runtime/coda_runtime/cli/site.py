@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -61,4 +63,5 @@ def command(
 
 def opening_line(folder: Path) -> str:
     """Return the command that serves a page's folder to this machine's browser."""
-    return f"python -m http.server --bind 127.0.0.1 --directory {folder} 8000   # http://127.0.0.1:8000"
+    python = "python" if shutil.which("python") else sys.executable
+    return f"{python} -m http.server --bind 127.0.0.1 --directory {folder} 8000   # http://127.0.0.1:8000"

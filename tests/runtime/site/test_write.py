@@ -145,7 +145,7 @@ def test_the_command(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "page"
     done = CliRunner().invoke(cli, ["site", str(bundle), "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert f"python -m http.server --bind 127.0.0.1 --directory {out} 8000" in done.stdout
+    assert f" -m http.server --bind 127.0.0.1 --directory {out} 8000" in done.stdout
     again = CliRunner().invoke(cli, ["site", str(bundle), "--out", str(out)])
     assert (again.exit_code, "--force" in again.stderr) == (1, True)
     done = CliRunner().invoke(cli, ["site", str(bundle), "--out", str(out), "--force", "--json"])
