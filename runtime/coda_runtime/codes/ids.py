@@ -44,6 +44,18 @@ def num_scales(tokens: int, spec: Spec) -> int:
     return spec.prefix_lengths.index(tokens) + 1
 
 
+def prefix_length(scales: int | None, spec: Spec) -> int:
+    """Return how many tokens the first `scales` scales have, from 1, None being all. Raises TokenError for too many."""
+    lengths = spec.prefix_lengths
+    if scales is None:
+        return lengths[-1]
+    if scales > len(lengths):
+        raise TokenError(
+            f"--scales is {scales}, and this tokenizer has {count(len(lengths), 'scale')}; give 1 to {len(lengths)}"
+        )
+    return lengths[scales - 1]
+
+
 def check_scale(ids: Any, spec: Spec, number: int, rows: int) -> Ids:
     """Return the ids of scale `number`, from 0, as C-contiguous int32 [rows,h*w], each in [0, V).
 
