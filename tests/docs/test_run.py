@@ -49,7 +49,6 @@ NOT_HERE = {
     r"pytest -m gpu .*": "needs a GPU",
     r"python -m benchmarks\..*": "a benchmark",
     r"python -m http\.server .*": "tests/runtime/site serves the page so",
-    r"npm .*": "tests/runtime/js",
     r"python -m coda_deploy\.sample\.recipe\..*": "packages of Debian, or what was made of them",
     r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's",
 }
