@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_browser bundle/ --precision int8 --modules runtime/js/node_modules --json browser.json
 
-MODULES is a node_modules folder with onnxruntime-web and playwright-core (`npm ci --ignore-scripts` in runtime/js); node
-and chromium have to be installed. The engine is carried, so that no network is timed. "cold" is a browser that has
+MODULES is a node_modules folder with onnxruntime-web and playwright-core (`npm ci --ignore-scripts` in runtime/js);
+node and chromium have to be installed. The engine is carried, so that no network is timed. "cold" is a browser that has
 nothing, "warm" the same page loaded again.
 """
 
@@ -27,7 +27,7 @@ DRIVER = Path(__file__).with_name("browser.mjs")
 
 
 def measure(bundle: Path, precision: str, modules: Path, pictures: int) -> dict[str, Any]:
-    """Serve the page of `bundle` and return what `browser.mjs` measured of it; sizes in bytes, times in milliseconds."""
+    """Serve the page of `bundle` and return what `browser.mjs` measured of it, in bytes and milliseconds."""
     programs = {name: shutil.which(name) for name in ("node", "chromium")}
     if missing := [name for name, path in programs.items() if path is None]:
         sys.exit(f"{' and '.join(missing)} not found; install them (Debian: nodejs, chromium)")
