@@ -1,4 +1,4 @@
-"""Print the model's table: ``python -m benchmarks.kernel_model [--gpu NAME ...] [--against FILE ...] [--launches FILE]``.
+"""Print the model's table: ``python -m benchmarks.kernel_model [--gpu NAME] [--against FILE] [--launches FILE]``.
 
 Needs Triton, for its assembler, and no GPU. Every figure is the model's; ``--against`` sets it beside what was measured
 (`benchmarks.gpu`'s rows of the fused kernel, or `benchmarks.bench_kernel`'s), ``--launches`` every kernel of a batch

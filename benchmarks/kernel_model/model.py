@@ -1,7 +1,7 @@
-"""Seconds of a launch plan, kernel by kernel. A model's figures: ``--launches`` says how far they are from measured ones.
+"""Seconds of a launch plan, kernel by kernel. A model's figures: ``--launches`` sets them beside measured ones.
 
-A node of the graph costs its launch. A block of the search does its chunks in a loop: one warp alone takes as long as its
-instructions and the trips to memory that nothing hides, and every further warp of a scheduler adds what its slowest
+A node of the graph costs its launch. A block of the search does its chunks in a loop: one warp alone takes as long as
+its instructions and the trips to memory that nothing hides, and every further warp of a scheduler adds what its slowest
 pipe takes. Blocks that run together share the schedulers; the last wave of blocks may fill some of the places only. A
 warp that settles is one chain of trips to memory. Pooling, merging and subtracting issue instructions or move bytes.
 
@@ -50,8 +50,8 @@ def count(pattern: re.Pattern[str], code: Assembled, places: Sequence[int]) -> i
 class Loop:
     """A turn of a search's main loop.
 
-    `busy` is how many cycles a warp keeps a scheduler's slowest pipe busy, `alone` how many the turn takes one warp that
-    has the scheduler to itself; `around` the cycles of a block before its loop and after it.
+    `busy` is how many cycles a warp keeps a scheduler's slowest pipe busy, `alone` how many the turn takes one warp
+    that has the scheduler to itself; `around` the cycles of a block before its loop and after it.
     """
 
     busy: float
@@ -65,7 +65,7 @@ class Loop:
         fma, whole, alu, tensor = (count(it, code, code.loop) for it in (_FMA, _WHOLE, _ALU, _TENSOR))
         # Half of the lanes that multiply floats can multiply whole numbers, which is how registers are copied too.
         pipes = (size, chip.fma * fma, 2 * whole, chip.alu * alu, chip.tensor * tensor)
-        # What is loaded straight to registers is wanted at once: the bias, which no stage of the pipeline fetches ahead.
+        # What is loaded straight to registers is wanted at once: the bias, which no stage of the pipeline fetches.
         alone = ALONE * size + TRIP * count(_LOAD, code, code.loop)
         return cls(max(pipes), alone, ALONE * (code.way - size) + 2 * TRIP)
 
