@@ -29,6 +29,7 @@ NOT_HERE = {
     r"coda .*(org/name|s3://|SRC|BUNDLE_OR_ID|official:).*": "needs a network",
     r"coda export .*--into .*": "tests/export/test_extension.py: the bundle here has both precisions",
     r"coda export (wide|large) .*": "what the page trains before",
+    r"coda export coda_deploy/sample/.*": "tests/deploy/test_demo.py exports the sample",
     r"python docs/.*": "pictures of what the pages train",
     r"coda export .*int8.*": "random weights lose more than int8 may: tests/export/int8",
     r"coda import-official .*": "a published checkpoint: tests/deploy/official has a stand-in",
@@ -47,10 +48,13 @@ NOT_HERE = {
     r"(coda tokenize|python) .*(examples/next_scale|demo/bundle).*": "tests/examples",
     r"pytest -m gpu .*": "needs a GPU",
     r"python -m benchmarks\..*": "a benchmark",
+    r"python -m http\.server .*": "tests/runtime/site serves the page so",
     r"python -m coda_deploy\.sample\.recipe\..*": "packages of Debian, or what was made of them",
     r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's",
 }
 PYTHON_NOT_HERE = {
+    "import duckdb": "tests/docs/test_readers.py",
+    "torchdata": "tests/docs/test_readers.py",
     "cuda": "needs a GPU",
     "CUDAExecutionProvider": "needs a GPU",
     "on the GPU": "needs a GPU",
@@ -175,8 +179,10 @@ def test_a_page_from_top_to_bottom(page: Path, here: Path, made: Path) -> None:
     "block", [block for block in CODE if not any(why in block.text for why in PYTHON_NOT_HERE)], ids=str
 )
 def test_python(block: Line, here: Path, made: Path) -> None:
-    if "TokenFolder" in block.text:
-        run(Line(block.page, 0, "coda tokenize bundle photos/ --out tokens"), here, made / "tokenizer")
+    if '"tokens"' in block.text:
+        run(Line(block.page, 0, "coda tokenize bundle photos/ --label folder --out tokens"), here, made / "tokenizer")
+    if '"mapped"' in block.text:
+        run(Line(block.page, 0, "coda tokens convert tokens --to npy --out mapped"), here, made / "tokenizer")
     code = f"import coda_runtime\n{block.text}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=LIMIT, check=False

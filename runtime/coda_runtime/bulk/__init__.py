@@ -2,7 +2,8 @@
 
 One pipeline: `sources` lists and reads the images, `plan` fixes their order and shards, `preprocess` prepares them,
 `encoder` turns them into ids, `pipeline` runs these two on Ray Data, `shards` and `manifest` write the result, `run`
-drives it all; `folder` reads a result without Ray.
+drives it all. Without Ray `folder` reads a result, `conversion` turns it into other forms, `mapped` reads one of
+these, and `stream` gives an order to train in.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .conversion import convert
     from .folder import TokenFolder
+    from .mapped import MappedTokens
     from .run import Summary, tokenize
 
-__all__ = ["Summary", "TokenFolder", "tokenize"]
+__all__ = ["MappedTokens", "Summary", "TokenFolder", "convert", "tokenize"]
 
-_LAZY = {"Summary": "run", "TokenFolder": "folder", "tokenize": "run"}
+_LAZY = {
+    "MappedTokens": "mapped",
+    "Summary": "run",
+    "TokenFolder": "folder",
+    "convert": "conversion",
+    "tokenize": "run",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -17,12 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from ..errors import BackendError, ImageError, one_line
 from ..format.color import STORED
 from ..format.sizes import Size, read_size
-from ..images import differs, fit, open_rgb
+from ..images import differs, open_rgb
+from ..images.variants import ONE, Box, Variants
 from .defaults import TIMEOUT_S
 
 ATTEMPTS = 3
@@ -36,12 +37,15 @@ _CODE = "from coda_runtime.bulk.decoding import serve; serve({seconds!r})"
 
 @dataclass(frozen=True)
 class Pixels:
-    """An image's pixels, uint8 [height,width,3], and the sides of the upright image where they were asked for.
+    """The pixels of an image's variants, uint8 [K,height,width,3], and where each comes from.
 
-    `profile_ignored`: it has a colour profile other than sRGB, which was ignored.
+    `width` and `height` are the upright image's, where they were asked for. `profile_ignored`: it has a colour profile
+    other than sRGB, which was ignored.
     """
 
     data: bytes
+    boxes: tuple[Box, ...] = ()
+    flips: tuple[bool, ...] = ()
     profile_ignored: bool = False
     width: int | None = None
     height: int | None = None
@@ -56,21 +60,37 @@ class Decoder:
         self._asked = 0
         self._lock = Lock()
 
-    def decode(self, data: bytes, name: str, size: Size, *, original_size: bool, color: str = STORED) -> Pixels:
-        """Return an encoded image's pixels.
+    def decode(
+        self,
+        data: bytes,
+        name: str,
+        size: Size,
+        *,
+        original_size: bool,
+        color: str = STORED,
+        variants: Variants = ONE,
+    ) -> Pixels:
+        """Return the pixels of an encoded image's variants, the middle alone unless others are asked for.
 
         Raises ImageError, also for an image that ended the process ATTEMPTS times, and BackendError where every image
         would end it.
         """
+        asked: dict[str, object] = {
+            "name": name,
+            "size": size,
+            "original_size": original_size,
+            "color": color,
+            "variants": variants.to_json(),
+        }
         with self._lock:
             for _ in range(ATTEMPTS):
                 process = self._process or self._start()
-                answer = self._ask(process, data, name, size, original_size, color)
+                answer = self._ask(process, data, asked)
                 if answer is not None:
                     return answer
                 reason = self._end(process)
             process = self._start()
-            if self._ask(process, _SURELY_AN_IMAGE, "a black pixel", size, original_size, color) is None:
+            if self._ask(process, _SURELY_AN_IMAGE, {**asked, "name": "a black pixel"}) is None:
                 raise BackendError(_useless(self._end(process)))
         raise ImageError(
             f"{name!r} cannot be decoded: {reason}, {ATTEMPTS} times; convert it to PNG or JPEG, or leave it out"
@@ -82,15 +102,12 @@ class Decoder:
             if self._process is not None:
                 self._kill(self._process)
 
-    def _ask(
-        self, process: subprocess.Popen[bytes], data: bytes, name: str, size: Size, original_size: bool, color: str
-    ) -> Pixels | None:
+    def _ask(self, process: subprocess.Popen[bytes], data: bytes, asked: dict[str, object]) -> Pixels | None:
         """Return the answer of the process; None if it ended before."""
         stdin, stdout = _pipes(process)
         self._asked += 1
-        about = {"bytes": len(data), "name": name, "size": size, "original_size": original_size, "color": color}
         try:
-            _send(stdin, {**about, "number": self._asked}, data)
+            _send(stdin, {**asked, "bytes": len(data), "number": self._asked}, data)
             told = json.loads(stdout.readline())
             pixels = stdout.read(told["bytes"])
         except (OSError, ValueError):  # of a pipe that broke, and of half a line
@@ -104,7 +121,8 @@ class Decoder:
             raise ImageError(told["error"])
         if len(pixels) != told["bytes"]:
             return None
-        return Pixels(pixels, told["profile_ignored"], told["width"], told["height"])
+        boxes = tuple((left, top, right, bottom) for left, top, right, bottom in told["boxes"])
+        return Pixels(pixels, boxes, tuple(told["flips"]), told["profile_ignored"], told["width"], told["height"])
 
     def _start(self) -> subprocess.Popen[bytes]:
         # -P leaves the user's working directory out of the path.
@@ -174,10 +192,10 @@ def serve(seconds: float) -> None:
         # Later than a decoder that reads on and on is ended, which costs no process.
         signal.setitimer(signal.ITIMER_REAL, seconds * _PATIENCE)
         try:
-            found = _pixels(
-                data, asked["name"], read_size(asked["size"]), asked["original_size"], asked["color"], seconds
-            )
+            found = _pixels(data, asked["name"], asked, seconds)
             about: dict[str, object] = {
+                "boxes": found.boxes,
+                "flips": found.flips,
                 "width": found.width,
                 "height": found.height,
                 "profile_ignored": found.profile_ignored,
@@ -212,10 +230,12 @@ def _useless(reason: str) -> str:
     )
 
 
-def _pixels(data: bytes, name: str, size: Size, original_size: bool, color: str, seconds: float) -> Pixels:
-    image = open_rgb(io.BytesIO(data), name=name, color=color, max_seconds=seconds)
-    sides = (image.width, image.height) if original_size else (None, None)
-    return Pixels(fit(image, size, name=name).tobytes(), differs(image), *sides)
+def _pixels(data: bytes, name: str, asked: dict[str, Any], seconds: float) -> Pixels:
+    image = open_rgb(io.BytesIO(data), name=name, color=asked["color"], max_seconds=seconds)
+    sides = (image.width, image.height) if asked["original_size"] else (None, None)
+    crops = Variants.from_json(asked["variants"]).cut(image, read_size(asked["size"]), name)
+    boxes, flips = tuple(crop.box for crop in crops), tuple(crop.flip for crop in crops)
+    return Pixels(b"".join(crop.pixels.tobytes() for crop in crops), boxes, flips, differs(image), *sides)
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

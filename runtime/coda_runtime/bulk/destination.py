@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from ..errors import InputError, OutputError, one_line
 from ..io.atomic_files import staged_file
+from ..io.claims import Claim, ClaimedError
 from ..io.folder_lock import held_folder
 from ..io.regular_files import open_regular
 from ..io.remote import is_local, open_filesystem, redacted
@@ -31,6 +32,7 @@ class Destination:
         self.url = redacted(where)
         self._local = Path(self.path) if is_local(self._fs) else None
         protocols = (self._fs.protocol,) if isinstance(self._fs.protocol, str) else self._fs.protocol
+        self._claim: Claim | None = None
         self._whole = bool(_WHOLE_UPLOADS & set(protocols))
         if self._local is not None and self._local.exists() and not self._local.is_dir():
             raise OutputError(f"{self.url} is a file; expected the name of a folder to write to")
@@ -86,6 +88,8 @@ class Destination:
                 os.fsync(file.fileno())  # a machine that loses power must not leave a name without its bytes
             return
         with self._explained("written"):
+            if self._claim is not None:
+                self._claim.check()
             if self._whole:
                 self._fs.pipe_file(self._at(name), data)
                 return
@@ -103,23 +107,33 @@ class Destination:
     def held(self) -> Iterator[None]:
         """Keep other runs out while the block runs; the lock of a run that died is free. Clears away what one left.
 
-        Only on this machine's file systems: others have no locks. Raises InputError where another run is at work.
+        By URL it is a claim, and `write` raises OutputError where another run has taken this one's place. Raises
+        InputError where another run is at work.
         """
-        if self._local is None:
-            yield
-            return
         with ExitStack() as stack:
+            if self._local is None:
+                claim = Claim(self._fs, self.path)
+                with self._explained("written"):
+                    try:
+                        stack.enter_context(claim.held())
+                    except ClaimedError as error:
+                        raise InputError(_busy(self.url, error)) from error
+                self._claim = claim
+                stack.callback(self._forget)
+                yield
+                return
             with self._explained("written"):
                 try:
                     stack.enter_context(held_folder(self._local, _LOCK))
                 except BlockingIOError as error:
-                    raise InputError(
-                        f"another run is writing to {self.url}; wait for it to end, stop it, or choose another --out"
-                    ) from error
+                    raise InputError(_busy(self.url, error)) from error
             for name in self.names():
                 if _BESIDE.fullmatch(name):
                     (self._local / name).unlink(missing_ok=True)
             yield
+
+    def _forget(self) -> None:
+        self._claim = None
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -130,8 +144,17 @@ class Destination:
             yield
         except (InputError, OutputError):
             raise
+        except ClaimedError as error:
+            raise OutputError(
+                f"{self.url} is written by {error}; leave it to that one, or stop it and run the same command again"
+            ) from error
         except Exception as error:  # each file system's package has errors of its own
             raise OutputError(
                 f"{self.url} cannot be {what} ({one_line(error, named=True)}); choose another place, or check "
                 "its permissions"
             ) from error
+
+
+def _busy(url: str, error: Exception) -> str:
+    holder = error.args[1] if isinstance(error, BlockingIOError) and len(error.args) > 1 else str(error)
+    return f"another run is writing to {url} ({holder}); wait for it to end, stop it, or choose another --out"

@@ -51,7 +51,8 @@ class Encoder:
                 failure = pa.array([failures.pack(error)] * len(failure), pa.string())
         readable = np.asarray(images.column("error").is_null()) & (len(ids) > 0)
         offsets = np.concatenate([[0], np.cumsum(readable * ids.shape[1])]).astype(np.int32)
-        columns = {name: images.column(name) for name in ("position", "width", "height", "profile_ignored", "error")}
+        kept = ("position", "variant", "box", "flip", "width", "height", "profile_ignored", "error")
+        columns = {name: images.column(name) for name in kept}
         columns["ids"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(ids.ravel(), pa.int32()))
         columns["made_by"] = pa.array([self._made_by] * len(images), pa.string())
         return pa.table({**columns, "failure": failure})

@@ -34,7 +34,7 @@ _FILES_KEPT = 64  # thousands would run into the limit on open files
 
 
 class TokenFolder:
-    """A finished folder of tokens: a sequence of rows, in the order of the plan.
+    """A finished folder of tokens: a sequence of rows, in the order of the plan, all variants of an image together.
 
     Opening reads manifest.json alone; a row costs its row group, of which the last few are kept. Goes to other
     processes by pickle, and is not to be shared between threads. Raises OutputError for a folder that is not
@@ -56,6 +56,7 @@ class TokenFolder:
         self._ends = list(accumulate(rows for _, rows in self._result.shards))
         self._files: dict[str, ParquetFile] = {}
         self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
+        self._blocks: list[int] = []
 
     @property
     def spec(self) -> Spec:
@@ -71,6 +72,11 @@ class TokenFolder:
     def columns(self) -> tuple[str, ...]:
         """The names of the columns: `path` and `ids`, and what was asked for beside them."""
         return tuple(self.manifest["columns"])
+
+    @property
+    def variants(self) -> int:
+        """How many rows each image has: row i V + v is variant v of image i. 1 without --crops and --flip."""
+        return self._result.variants
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -94,7 +100,8 @@ class TokenFolder:
         return {**others, "ids": found.ids[inside]}
 
     def __repr__(self) -> str:
-        about = f"{count(len(self), 'image')}, {count(self.spec.num_tokens, 'token')} each"
+        several = f", {self.variants} variants each" if self.variants > 1 else ""
+        about = f"{count(len(self) // self.variants, 'image')}{several}, {count(self.spec.num_tokens, 'token')} each"
         return f"<coda_runtime.bulk.TokenFolder {self._folder.url}: {about}>"
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -106,11 +113,44 @@ class TokenFolder:
             with self._explained(shard["file"]):
                 file = self._open(shard["file"])
                 rows, found = file.metadata.num_rows, ids_sha256(file.read("ids"))
-            if rows != shard["images"] or found != shard["ids_sha256"]:
+            if rows != shard["images"] * self.variants or found != shard["ids_sha256"]:
                 raise OutputError(
                     f"{self._folder.url}/{shard['file']} is not the file that manifest.json describes; remove both and "
                     "run `coda tokenize` again"
                 )
+
+    def block_rows(self) -> npt.NDArray[np.int64]:
+        """Return how many rows each block has that is read at once, a row group; no image is in two."""
+        size = self._result.rows_per_group
+        out: list[int] = []
+        for _, rows in self._result.shards:
+            out += [size] * (rows // size) + [rows % size] * (rows % size > 0)
+        return np.array(out, np.int64)
+
+    def block(self, number: int) -> tuple[npt.NDArray[np.int32], list[Any] | None]:
+        """Return the ids int32 [n,L] of a block, and its labels if there are any. Raises OutputError, TokenError."""
+        size = self._result.rows_per_group
+        if not self._blocks:
+            self._blocks = list(accumulate(-(-rows // size) for _, rows in self._result.shards))
+        shard = bisect.bisect_right(self._blocks, number)
+        file, rows = self._result.shards[shard]
+        group = number - (self._blocks[shard - 1] if shard else 0)
+        found = self._decoded(file, group, min(size, rows - group * size), ["ids", *self._label_column()])
+        if "label" not in self.columns:
+            return found.ids, None
+        with self._explained(file):
+            return found.ids, found.others.column("label").to_pylist()
+
+    def table(self, number: int) -> pa.Table:
+        """Return all columns of a shard but `ids`, as an Arrow table. Raises OutputError."""
+        import pyarrow as pa
+
+        file = self._result.shards[number][0]
+        with self._explained(file):
+            opened = self._open(file)
+            names = [name for name in self.columns if name != "ids"]
+            groups = [opened.read_group(group, names) for group in range(len(opened.group_rows))]
+            return pa.concat_tables(groups) if groups else opened.schema.empty_table().select(names)
 
     def reopened(self) -> TokenFolder:
         """Return the same folder with files of its own: what a forked process needs."""
@@ -123,27 +163,32 @@ class TokenFolder:
         """Return a row group of so many rows, decoded; the last few are kept."""
         found = self._groups.pop((file, group), None)
         if found is None:
-            with self._explained(file):
-                opened = self._open(file)
-                if group >= len(opened.group_rows) or opened.group_rows[group] != rows:
-                    raise IndexError(
-                        f"its row groups have {opened.group_rows[:9]} rows, expected {rows} in no. {group}"
-                    )
-                table = opened.read_group(group, self.columns)
-                ids = table.column("ids").combine_chunks()
-                lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
-                values = ids.flatten().to_numpy()
-            if (lengths != self.spec.num_tokens).any() or values.min() < 0 or values.max() >= self.spec.vocab_size:
-                raise TokenError(
-                    f"{self._folder.url}/{file} has ids that do not fit its manifest: expected {self.spec.num_tokens} "
-                    f"in each row, from 0 to {self.spec.vocab_size - 1}; run `coda tokenize` again"
-                )
-            values.flags.writeable = False
-            found = _Group(table.drop_columns("ids"), values.reshape(-1, self.spec.num_tokens))
+            found = self._decoded(file, group, rows, list(self.columns))
         self._groups[file, group] = found
         if len(self._groups) > _GROUPS_KEPT:
             self._groups.popitem(last=False)
         return found
+
+    def _decoded(self, file: str, group: int, rows: int, columns: list[str]) -> _Group:
+        """Return some columns of a row group of so many rows, ids among them, decoded and checked."""
+        with self._explained(file):
+            opened = self._open(file)
+            if group >= len(opened.group_rows) or opened.group_rows[group] != rows:
+                raise IndexError(f"its row groups have {opened.group_rows[:9]} rows, expected {rows} in no. {group}")
+            table = opened.read_group(group, columns)
+            ids = table.column("ids").combine_chunks()
+            lengths = ids.value_lengths().to_numpy(zero_copy_only=False)
+            values = ids.flatten().to_numpy()
+        if (lengths != self.spec.num_tokens).any() or values.min() < 0 or values.max() >= self.spec.vocab_size:
+            raise TokenError(
+                f"{self._folder.url}/{file} has ids that do not fit its manifest: expected {self.spec.num_tokens} "
+                f"in each row, from 0 to {self.spec.vocab_size - 1}; run `coda tokenize` again"
+            )
+        values.flags.writeable = False
+        return _Group(table.drop_columns("ids"), values.reshape(-1, self.spec.num_tokens))
+
+    def _label_column(self) -> list[str]:
+        return ["label"] if "label" in self.columns else []
 
     def _open(self, file: str) -> ParquetFile:
         import pyarrow as pa

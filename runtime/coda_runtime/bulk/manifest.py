@@ -16,23 +16,27 @@ from ..format.manifest import MANIFEST_NAME
 from ..format.spec import Spec
 from ..io.json_fields import is_int, parse_json
 from .plan import Plan
-from .shards import ROWS_PER_GROUP, Finished
+from .shards import VARIANT_COLUMNS, Finished, rows_per_group
 
 NAME = "manifest.json"
 ERRORS_NAME = "errors.jsonl"
 FORMAT_VERSION = 1
+WITH_VARIANTS = 2
+"""The format version of a folder with several variants of each image, of which older readers would see some."""
 
 
 @dataclass(frozen=True)
 class Result:
     """What a manifest says that readers need; `data` is all of it, as JSON has it.
 
-    `shards` holds (file, number of rows) in order, `rows_per_group` how many rows a Parquet row group has.
+    `shards` holds (file, number of rows) in order, `rows_per_group` how many rows a Parquet row group has, `variants`
+    how many rows each image has, one after the other.
     """
 
     spec: Spec
     shards: tuple[tuple[str, int], ...]
     rows_per_group: int
+    variants: int
     data: dict[str, Any]
 
 
@@ -42,10 +46,11 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
     images = sum(shard.images for shard in shards)
     made_by = {json.dumps(part, sort_keys=True): part for shard in shards for part in shard.made_by}
     columns = ["path", "ids"]
+    columns += VARIANT_COLUMNS if settings.variants is not None else ()
     columns += ["label"] if settings.label is not None else []
     columns += ["width", "height"] if settings.original_size else []
     content = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if settings.variants is None else WITH_VARIANTS,
         "spec": settings.spec,
         "bundle": {
             "fingerprints": list(bundle.fingerprints),
@@ -59,12 +64,14 @@ def format_manifest(plan: Plan, bundle: Bundle, shards: Sequence[Finished]) -> b
         "source": settings.source,
         "columns": columns,
         "images": images,
-        "tokens": images * int(settings.spec["num_tokens"]),
+        "variants": plan.variants.count,
+        "augmentation": settings.variants,
+        "tokens": images * plan.variants.count * int(settings.spec["num_tokens"]),
         "errors": sum(len(shard.errors) for shard in shards),
         "omitted": plan.omitted.to_json(),
         "unlabelled": plan.unlabelled,
         "shard_size": settings.shard_size,
-        "rows_per_group": ROWS_PER_GROUP,
+        "rows_per_group": rows_per_group(plan.variants.count),
         "shards": [
             {
                 "file": shard.file,
@@ -89,10 +96,11 @@ def read_manifest(data: bytes, where: str) -> Result:
     try:
         content = parse_json(data)
         version = content["format_version"]
-        if is_int(version) and version > FORMAT_VERSION:
+        if is_int(version) and version > WITH_VARIANTS:
             raise OutputError(f"{where} has format version {version}, of a newer coda; upgrade coda-runtime")
-        shards = tuple((str(shard["file"]), int(shard["images"])) for shard in content["shards"])
-        return Result(Spec.from_json(content["spec"]), shards, int(content["rows_per_group"]), content)
+        variants = int(content.get("variants", 1))  # older folders have none
+        shards = tuple((str(shard["file"]), int(shard["images"]) * variants) for shard in content["shards"])
+        return Result(Spec.from_json(content["spec"]), shards, int(content["rows_per_group"]), variants, content)
     except OutputError:
         raise
     except (ValueError, TypeError, KeyError, CodaError) as error:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _PIXELS_PER_CHUNK = 32 * 256 * 256
 _MAX_PER_CHUNK = 256
+_CHUNKS_PER_ROUND = 1 << 15
+"""A chunk's rows of the plan are an object of Ray's from the start of its round. A new round starts new encoders."""
 _BYTES_UNDER_WAY = 256 << 20
 """For each encoder: pixels that wait for it, and never more than half of Ray's memory. Reading stops beyond."""
 
@@ -65,7 +67,30 @@ def encode_shards(
     the CodaError that ended a process' work, BackendError when Ray fails.
     """
     size = read_size(plan.settings.spec["image_size"])
-    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // count_of(shape_of(size))))
+    pixels = plan.variants.count * count_of(shape_of(size))
+    chunk = chunk or max(1, min(_MAX_PER_CHUNK, _PIXELS_PER_CHUNK // pixels))
+    for some in rounds(plan, shards, chunk):
+        yield from _encode(ray, plan, some, reader, bundle, options, chunk, image_timeout)
+
+
+def rounds(plan: Plan, shards: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Divide shards into rounds of so many chunks that Ray and the driver hold at once, of one shard at least."""
+    each = max(1, _CHUNKS_PER_ROUND // -(-plan.settings.shard_size // size))
+    for start in range(0, len(shards), each):
+        yield list(shards[start : start + each])
+
+
+def _encode(
+    ray: Any,
+    plan: Plan,
+    shards: Sequence[int],
+    reader: Reader,
+    bundle: str,
+    options: LoadOptions,
+    chunk: int,
+    image_timeout: float,
+) -> Iterator[pa.Table]:
+    size = read_size(plan.settings.spec["image_size"])
     workers = choose_workers(ray, options.device)
     items = list(chunks(plan, shards, chunk))
     data = ray.data.from_items(items, override_num_blocks=len(items))
@@ -81,6 +106,7 @@ def encode_shards(
             "original_size": plan.settings.original_size,
             "image_timeout": image_timeout,
             "color": plan.settings.color,
+            "variants": plan.variants,
         },
         num_cpus=1,
         **whole_blocks,

@@ -14,12 +14,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ..errors import InputError, OutputError, one_line
 from ..format.bundle import Bundle
 from ..format.color import STORED
 from ..format.parts import OPERATIONS, PARTS
 from ..format.precision import FP32
-from ..io.json_fields import describe, parse_json
+from ..images.variants import ONE, Variants
+from ..io.json_fields import describe, is_int, parse_json
 from ..io.omitted import Omitted
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ class Settings:
     format_version: int = FORMAT_VERSION
     color: str = STORED
     reproducible: bool = False  # LoadOptions'; older plans have none
+    variants: dict[str, Any] | None = None  # Variants.to_json(); None: the middle alone, and no columns that say so
 
     def differences(self, other: Settings) -> list[str]:
         """Return what differs in `other`, in words."""
@@ -58,44 +63,73 @@ class Settings:
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if mine != theirs:
-                told = "" if isinstance(mine, dict) else f" ({mine!r} there, {theirs!r} now)"
+                told = f" ({mine!r} there, {theirs!r} now)" if field.name not in ("tokenizer", "spec") else ""
                 out.append(field.name.replace("_", " ") + told)
         return out
+
+
+class PlanRows:
+    """The rows of a plan's file: a record batch for each shard, unpacked when asked for; older plans are a table."""
+
+    def __init__(self, reader: pa.ipc.RecordBatchFileReader, whole: pa.Table | None) -> None:
+        self._reader, self._whole = reader, whole
+
+    def take(self, number: int, size: int) -> pa.Table:
+        """Return the rows of shard `number`, each of `size` rows. Raises OutputError if they are damaged."""
+        import pyarrow as pa
+
+        if self._whole is not None:
+            return self._whole.slice(number * size, size)
+        try:
+            return pa.Table.from_batches([self._reader.get_batch(number)])
+        except (pa.ArrowException, OSError) as error:
+            raise OutputError(
+                f"the plan is damaged in shard {number} ({one_line(error)}); choose another --out"
+            ) from error
 
 
 @dataclass(frozen=True)
 class Plan:
     """The settings, and one row an image as `Source.listing` gives them; `digest` names it.
 
-    `files` holds the state of each file that holds many images, `omitted` what of the source is no image of the plan.
+    The rows are unpacked a shard at a time, so that a plan of a hundred million images is in memory as it lies on disk.
+    `images` is how many there are, `unlabelled` how many of them have no label, 0 where none was asked for. `files`
+    holds the state of each file that holds many images, `omitted` what of the source is no image of the plan.
     """
 
     settings: Settings
-    images: pa.Table
+    rows: PlanRows
+    images: int
+    unlabelled: int
     files: dict[str, str]
     omitted: Omitted
     digest: str
 
     def left_out(self, files: Iterable[str]) -> int:
         """Count the source's files that the plan does not know."""
-        known = set(self.files)
-        if not known:
-            known = {os.fsdecode(file) for file in self.images.column("file").unique().to_pylist()}
-        return len(set(files) - known)
+        if self.files:
+            return len(set(files) - set(self.files))
+        # Hashes: 8 bytes for each of the files, which may be as many as the images, where a name takes a hundred.
+        known = [_hashes(map(os.fsdecode, self.shard(k).column("file").to_pylist())) for k in range(self.shards)]
+        return int((~np.isin(_hashes(files), np.concatenate(known))).sum())
 
     @property
-    def unlabelled(self) -> int:
-        """How many images have no label; 0 where none was asked for."""
-        return int(self.images.column("label").null_count) if self.settings.label is not None else 0
+    def variants(self) -> Variants:
+        """What is made of each image."""
+        return ONE if self.settings.variants is None else Variants.from_json(self.settings.variants)
 
     @property
     def shards(self) -> int:
         """How many shards there are."""
-        return -(-int(self.images.num_rows) // self.settings.shard_size)
+        return -(-self.images // self.settings.shard_size)
+
+    def shard_images(self, number: int) -> int:
+        """Return how many images a shard has, without reading them."""
+        return min(self.settings.shard_size, self.images - number * self.settings.shard_size)
 
     def shard(self, number: int) -> pa.Table:
         """Return the images of a shard."""
-        return self.images.slice(number * self.settings.shard_size, self.settings.shard_size)
+        return self.rows.take(number, self.settings.shard_size)
 
 
 def tokenizer_files(bundle: Bundle, precision: str) -> dict[str, str]:
@@ -113,6 +147,8 @@ def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str], om
     content = json.dumps(
         {
             "settings": dataclasses.asdict(settings),
+            "images": images.num_rows,
+            "unlabelled": images.column("label").null_count if settings.label is not None else 0,
             "files": {path: state for path, state in files.items() if state},
             "omitted": omitted.to_json(),
         }
@@ -121,7 +157,8 @@ def make_plan(settings: Settings, images: pa.Table, files: Mapping[str, str], om
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd", unify_dictionaries=True)
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
-        writer.write_table(table)
+        for start in range(0, table.num_rows, settings.shard_size):
+            writer.write_table(table.slice(start, settings.shard_size).combine_chunks())
     data = sink.getvalue().to_pybytes()
     return read_plan(data, "the plan"), data
 
@@ -131,20 +168,34 @@ def read_plan(data: bytes, where: str) -> Plan:
     import pyarrow as pa
 
     try:
-        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        content = parse_json(table.schema.metadata[_KEY])
+        reader = pa.ipc.open_file(pa.BufferReader(data))
+        content = parse_json(reader.schema.metadata[_KEY])
         settings = Settings(**content["settings"])
+        if settings.variants is not None:
+            Variants.from_json(settings.variants)
         omitted = Omitted.from_json(content.get("omitted", {}))  # older plans have none
         files = content["files"]
         if not isinstance(files, dict):
             raise TypeError(f"files is {describe(files)}, expected an object")
         for column in ("path", "file", *(["label"] if settings.label is not None else [])):
-            table.column(column)
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+            reader.schema.field(column)
+        images, unlabelled, whole = content.get("images"), content.get("unlabelled"), None
+        if images is None or reader.num_record_batches != -(-images // settings.shard_size):
+            whole = reader.read_all()  # of older plans
+            images = whole.num_rows
+            unlabelled = whole.column("label").null_count if settings.label is not None else 0
+        elif not is_int(images) or not is_int(unlabelled):
+            raise TypeError(f"images is {describe(images)}, expected a number")
+    except (pa.ArrowException, InputError, ValueError, TypeError, KeyError) as error:
         raise OutputError(
             f"{where} is not a plan that this coda knows ({one_line(error, named=True)}); choose another --out"
         ) from error
-    return Plan(settings, table, files, omitted, hashlib.sha256(data).hexdigest())
+    return Plan(settings, PlanRows(reader, whole), images, unlabelled, files, omitted, hashlib.sha256(data).hexdigest())
+
+
+def _hashes(names: Iterable[str]) -> npt.NDArray[np.int64]:
+    """Return a number for each of some names, as good as the name in this process."""
+    return np.fromiter(map(hash, names), np.int64)
 
 
 def check_same(plan: Plan, settings: Settings, where: str) -> None:

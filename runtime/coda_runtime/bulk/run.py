@@ -14,6 +14,7 @@ from ..errors import ImageError, InputError
 from ..format.bundle import Bundle
 from ..hub_source import find_bundle
 from ..images import require_pillow
+from ..images.variants import Variants
 from ..io.remote import is_local, open_filesystem, redacted, require
 from ..io.user_folders import expand_home
 from ..select import choose_precision
@@ -43,7 +44,8 @@ class Summary:
     the engines, None where there was no second one; `shards` is the number of files; `left_out` counts files of SRC
     that the plan does not know, since they were added later; `omitted` is {kind: {"count", "first"}} of what was left
     out of the plan, with the first names; `unlabelled` counts images without the label that was asked for. `color` is
-    what the images' values were taken for, `profiles_ignored` counts those with a profile other than sRGB.
+    what the images' values were taken for, `profiles_ignored` counts those with a profile other than sRGB. Each image
+    has `variants` rows.
     """
 
     out: str
@@ -58,6 +60,7 @@ class Summary:
     unlabelled: int
     color: str
     profiles_ignored: int
+    variants: int
 
 
 def tokenize(
@@ -75,6 +78,7 @@ def tokenize(
     chunk: int | None = None,
     image_timeout: float = TIMEOUT_S,
     report: Report | None = None,
+    variants: Variants | None = None,
     **options: Unpack[AllOptions],
 ) -> Summary:
     """Write the ids of all images of `source` to Parquet files in the folder `out`.
@@ -97,6 +101,8 @@ def tokenize(
         image_timeout: seconds in which an image must be decoded; one that takes longer is tried three times, and then
             is one that cannot be read, like one that ends the process that decodes it.
         report: is told of the progress.
+        variants: what is made of each image, in rows with the columns `variant`, `box` and `flip`; None makes one row
+            of its middle, without these.
         **options: how each encoder loads the bundle, as for `coda_runtime.load`: device ("auto", "cpu" or "cuda"),
             backend, precision and color (which are part of what is computed), and the other fields of `LoadOptions`.
 
@@ -120,7 +126,12 @@ def tokenize(
     opened.verify(load_options.verify)
     load_options = _for_encoders(opened, load_options)
     source_options = SourceOptions(label, image_column, key_column)
-    settings = _settings(opened, os.fspath(source), load_options, shard_size, source_options, original_size)
+    settings = replace(
+        _settings(opened, os.fspath(source), load_options, shard_size, source_options, original_size),
+        variants=None if variants is None else variants.to_json(),
+    )
+    if variants is not None:
+        variants.check(opened.spec.image_size)
     everywhere = str(opened.folder.absolute()) if expand_home(bundle).exists() else os.fspath(bundle)
     destination = Destination(os.fspath(out))
     if destination.holds(settings.source):
@@ -161,9 +172,9 @@ class _Run:
         image_timeout: float,
     ) -> None:
         """Compute the missing shards with the bundle; write each as soon as all of its images are there."""
-        total = self._plan.images.num_rows
+        total = self._plan.images
         parts: dict[int, dict[int, pa.Table]] = {number: {} for number in self.missing}
-        waiting = {number: self._plan.shard(number).num_rows for number in self.missing}
+        waiting = {number: self._plan.shard_images(number) for number in self.missing}
         before = total - sum(waiting.values())
         self._report(before, total)
         if manifest.NAME in self._destination.names():  # a finished shard was taken away since
@@ -177,8 +188,9 @@ class _Run:
                 if self._strict:
                     self._reject(table)
                 parts[number][start] = _own(table)
-                waiting[number] -= table.num_rows
-                self._clock.count(table.num_rows)
+                images = len(set(table.column("position").to_pylist()))
+                waiting[number] -= images
+                self._clock.count(images)
                 if waiting[number] == 0:
                     self._finish_shard(number, list(parts.pop(number).values()))
                 self._report(before + self._clock.images, total)
@@ -199,7 +211,7 @@ class _Run:
             out=self._destination.url,
             images=images,
             errors=sum(len(shard.errors) for shard in shards),
-            tokens=images * int(self._plan.settings.spec["num_tokens"]),
+            tokens=images * self._plan.variants.count * int(self._plan.settings.spec["num_tokens"]),
             shards=len(shards),
             computed=self._clock.images,
             images_per_second=self._clock.rate,
@@ -208,6 +220,7 @@ class _Run:
             unlabelled=self._plan.unlabelled,
             color=self._plan.settings.color,
             profiles_ignored=sum(shard.profiles_ignored for shard in shards),
+            variants=self._plan.variants.count,
         )
 
     def _write_errors(self) -> None:

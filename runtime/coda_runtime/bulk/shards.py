@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import OutputError, one_line
 from ..io.json_fields import parse_json
 from ..io.protobuf_wire import WireError
@@ -20,16 +22,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS_PER_GROUP = 256
-"""Rows in each row group: what is decoded to read one row."""
+"""The most rows in each row group, unless one image has more: what is decoded to read one row."""
+VARIANT_COLUMNS = ("variant", "box", "flip")
+"""Columns of a run that makes several variants of each image."""
 _KEY = b"coda.shard"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is done. `errors` holds {"path", "error"} of each image that could not be read.
+    """A shard that is done, with all rows of so many images.
 
-    `ids_sha256` is that of the ids of all rows, as little-endian int32; `made_by` says what each part ran on;
-    `profiles_ignored` counts images with a colour profile other than sRGB that was ignored.
+    `errors` holds {"path", "error"} of each image that could not be read. `ids_sha256` is that of the ids of all rows,
+    as little-endian int32; `made_by` says what each part ran on; `profiles_ignored` counts images with a colour profile
+    other than sRGB that was ignored.
     """
 
     file: str
@@ -46,22 +51,31 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.parquet"
 
 
+def rows_per_group(variants: int) -> int:
+    """Return the rows in each row group, which holds all variants of its images."""
+    return max(1, ROWS_PER_GROUP // variants) * variants
+
+
 def write_shard(destination: Destination, plan: Plan, number: int, results: list[pa.Table]) -> Finished:
     """Write what the pipeline gave for all images of a shard. Raises OutputError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = plan.shard(number)
-    result = pa.concat_tables(results).sort_by("position").combine_chunks()
+    order = [("position", "ascending"), ("variant", "ascending")]
+    result = pa.concat_tables(results).sort_by(order).combine_chunks()
     errors = result.column("error")
     readable = errors.is_null().combine_chunks()
-    columns = {"path": rows.column("path"), "ids": result.column("ids")}
+    of_plan = np.asarray(result.column("position")) - number * plan.settings.shard_size
+    columns = {"path": rows.column("path").take(of_plan), "ids": result.column("ids")}
+    if plan.settings.variants is not None:
+        columns |= {name: result.column(name) for name in VARIANT_COLUMNS}
     if plan.settings.label is not None:
-        columns["label"] = rows.column("label")
+        columns["label"] = rows.column("label").take(of_plan)
     if plan.settings.original_size:
         columns |= {name: result.column(name) for name in ("width", "height")}
     table = pa.table(columns).filter(readable)
-    paths = rows.column("path").to_pylist()
+    paths = columns["path"].to_pylist()
     made_by = sorted({text for text in result.column("made_by").to_pylist() if text})
     account: dict[str, Any] = {
         "plan": plan.digest,
@@ -72,14 +86,21 @@ def write_shard(destination: Destination, plan: Plan, number: int, results: list
         ],
         "ids_sha256": ids_sha256([table.column("ids")]),
         "made_by": [part for text in made_by for part in json.loads(text)],
-        "profiles_ignored": sum(map(bool, result.column("profile_ignored").to_pylist())),
+        "profiles_ignored": sum(
+            bool(ignored) and not variant
+            for ignored, variant in zip(
+                result.column("profile_ignored").to_pylist(), result.column("variant").to_pylist(), strict=True
+            )
+        ),
     }
     file = io.BytesIO()
     table = table.replace_schema_metadata({_KEY: json.dumps(account).encode()})
-    pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, compression="zstd", write_statistics=False)
+    pq.write_table(
+        table, file, row_group_size=rows_per_group(plan.variants.count), compression="zstd", write_statistics=False
+    )
     name = shard_name(number)
     destination.write(name, file.getvalue())
-    return _finished(name, table.num_rows, len(file.getvalue()), account)
+    return _finished(name, table.num_rows // plan.variants.count, len(file.getvalue()), account)
 
 
 def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
@@ -92,7 +113,8 @@ def read_shard(destination: Destination, plan: Plan, number: int) -> Finished:
         with destination.open(name) as file:
             metadata = ParquetFile(file).metadata
         account = parse_json(metadata.metadata[_KEY])
-        finished = _finished(name, metadata.num_rows, destination.size(name), account)
+        images = metadata.num_rows // plan.variants.count
+        finished = _finished(name, images, destination.size(name), account)
         known = account["plan"] == plan.digest
     except (pa.ArrowException, OSError, MemoryError, WireError, ValueError, TypeError, KeyError) as error:
         raise OutputError(

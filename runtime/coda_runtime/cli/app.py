@@ -28,7 +28,9 @@ _OWN = {
     "push": "Upload a bundle to the Hugging Face Hub, with a card.",
     "reconstruct": "Turn images into tokens and back, with their PSNR.",
     "serve": "Serve a bundle over REST and gRPC (Open Inference Protocol).",
+    "site": "Write a page that runs a bundle in the browser.",
     "tokenize": "Turn many images into tokens in Parquet files, by Ray.",
+    "tokens": "Convert tokens to one .npy file, or to WebDataset.",
     "tune": "Measure what runs a bundle fastest here, and record it.",
     "verify": "Check a bundle's files, and what it computes here.",
 }
@@ -48,9 +50,9 @@ _SECTIONS = {
     "Make a tokenizer": ("train-vae", "train", "import-official", "weights"),
     "Export": ("export", "build", "inspect", "verify"),
     "Run": ("encode", "decode", "reconstruct", "tune"),
-    "Serve and bulk": ("serve", "tokenize"),
+    "Serve and bulk": ("serve", "tokenize", "tokens"),
     "Measure": ("bench", "eval"),
-    "Share": ("push", "pull"),
+    "Share": ("site", "push", "pull"),
 }
 _OTHERS = "Of other packages"
 

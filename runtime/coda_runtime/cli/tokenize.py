@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,9 +22,13 @@ from .base import command as coda_command
 from .base import json_option, print_json, progress, warn
 from .options import bundle_argument, folders, load_options, skip_bad_option
 
+if TYPE_CHECKING:
+    from ..images.variants import Variants
+
 _SECONDS_BETWEEN_LINES = 60.0
 _EXAMPLE = """coda tokenize bundle photos/ --out tokens
 coda tokenize bundle "train-{000..146}.tar" --label cls --out tokens
+coda tokenize bundle photos/ --crops ten --zoom 1.05,1.1 --out tokens
 coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address auto"""
 
 
@@ -37,6 +41,14 @@ coda tokenize bundle s3://bucket/imagenet/ --out s3://bucket/tokens --address au
 )
 @click.option("--label", help="Add a column `label`: folder, a suffix such as cls in tar files, or a Parquet column.")
 @click.option("--original-size", is_flag=True, help="Add columns `width` and `height` of the upright image.")
+@click.option(
+    "--crops",
+    metavar="center|ten|random:N",
+    help="Rows of each image: its middle; four corners and middle, mirrored too; N random crops.",
+)
+@click.option("--flip", is_flag=True, help="Rows of the mirror images too.")
+@click.option("--zoom", metavar="F,...", help="Sizes before cropping.  [default: 1, ten: 1.1, random: 1,1.25]")
+@click.option("--crop-seed", type=int, default=0, show_default=True, help="Another one draws other random crops.")
 @click.option(
     "--image-column", default=SourceOptions.image_column, show_default=True, help="Parquet column with encoded images."
 )
@@ -61,6 +73,10 @@ def command(
     skip_bad: bool,
     strict: bool,
     as_json: bool,
+    crops: str | None,
+    flip: bool,
+    zoom: str | None,
+    crop_seed: int,
     options: LoadOptions,
     **settings: Any,
 ) -> None:
@@ -75,6 +91,7 @@ def command(
     from ..bulk.run import tokenize
     from ..images import IgnoredProfiles
 
+    settings["variants"] = _variants(crops, flip, zoom, crop_seed)
     with _reporting() as report:
         stop = strict or not skip_bad
         done = tokenize(bundle, source, out, report=report, strict=stop, **settings, **options.arguments())
@@ -97,7 +114,21 @@ def command(
         return
     rate = f", {done.images_per_second:.1f} images/s" if done.images_per_second else ""
     errors = f"; {done.errors} could not be read, see errors.jsonl" if done.errors else ""
-    click.echo(f"{done.out}: {count(done.images, 'image')} in {count(done.shards, 'shard')}{rate}{errors}")
+    several = f", {done.variants} variants each," if done.variants > 1 else ""
+    click.echo(f"{done.out}: {count(done.images, 'image')}{several} in {count(done.shards, 'shard')}{rate}{errors}")
+
+
+def _variants(crops: str | None, flip: bool, zoom: str | None, seed: int) -> Variants | None:
+    """Return what the options ask for, None where none is given. Raises click.UsageError, InputError."""
+    from ..images.variants import CENTER, Variants
+
+    if crops is None and not flip and zoom is None:
+        return None
+    try:
+        zooms = tuple(float(item) for item in zoom.split(",")) if zoom else ()
+    except ValueError:
+        raise click.UsageError(f"--zoom is {zoom!r}; expected numbers such as 1.05,1.1") from None
+    return Variants(crops or CENTER, flip, zooms, seed)
 
 
 @contextmanager

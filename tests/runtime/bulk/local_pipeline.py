@@ -53,6 +53,7 @@ class Here:
                 original_size=original_size,
                 image_timeout=image_timeout,
                 color=plan.settings.color,
+                variants=plan.variants,
             )
             table = encode(read)
             if table.column("failure").null_count < len(table):

@@ -29,8 +29,7 @@ def made(sealed: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     base = tmp_path_factory.mktemp("folder")
     save_images(base / "pictures", 13)
     with pytest.MonkeyPatch.context() as patch, without_ray():
-        for module in (shards, run.manifest):
-            patch.setattr(module, "ROWS_PER_GROUP", 2)
+        patch.setattr(shards, "ROWS_PER_GROUP", 2)
         run.tokenize(sealed, base / "pictures", base / "out", shard_size=5)
     return base / "out", expected(sealed, base / "pictures")
 
@@ -91,8 +90,8 @@ def test_a_manifest_that_cannot_be_used(made: Made, tmp_path: Path) -> None:
     where = shutil.copytree(made[0], tmp_path / "out")
     path = where / "manifest.json"
     content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "format_version": 2}))
-    with pytest.raises(OutputError, match="has format version 2, of a newer coda; upgrade"):
+    path.write_text(json.dumps({**content, "format_version": 3}))
+    with pytest.raises(OutputError, match="has format version 3, of a newer coda; upgrade"):
         TokenFolder(where)
     path.write_text(json.dumps({key: value for key, value in content.items() if key != "spec"}))
     with pytest.raises(OutputError, match="is not what `coda tokenize` writes"):

@@ -42,14 +42,16 @@ def ray_folder(driver: subprocess.Popen[str]) -> Path:
     raise AssertionError("it ended before its Ray was seen")
 
 
-def run_and_kill(command: list[str], out: Path) -> bool:
-    """Kill a run after its first shard, and wait for what it started. False if it was over by then."""
+def run_and_kill(command: list[str], out: Path, more: int = 1, pause: float = 0.0) -> bool:
+    """Kill a run some seconds after it wrote so many shards, and wait for what it started. False if it was over."""
+    wanted = len(list(out.glob("*.parquet"))) + more
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True)
     end = time.monotonic() + PATIENCE
-    while not list(out.glob("*.parquet")):
+    while len(list(out.glob("*.parquet"))) < wanted:
         assert driver.poll() is None
         assert time.monotonic() < end
         time.sleep(0.01)
+    time.sleep(pause)
     driver.send_signal(signal.SIGSTOP)  # while we look at what it has started
     # Ray's two agents hold nothing, and give up on their node only after a minute.
     started = [pid for pid, name in descendants(driver.pid) if "Agent" not in name]

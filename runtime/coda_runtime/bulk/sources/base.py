@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from ...io.omitted import Omitted
 from .fetching import Fetched
@@ -52,13 +55,48 @@ def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | No
     """Make a listing. Names that are not UTF-8 stay what they are in `file`, and get stand-ins in `path`."""
     import pyarrow as pa
 
+    # Of files that are an image each, a dictionary would only be the same column again, in memory as a whole.
+    encoded = pa.array((os.fsencode(file) for file in files), pa.binary())
     columns = {
-        "path": pa.array([printable(path) for path in paths], pa.string()),
-        "file": pa.array([os.fsencode(file) for file in files], pa.binary()).dictionary_encode(),
+        "path": pa.array(map(printable, paths), pa.string()),
+        "file": encoded.dictionary_encode() if more else encoded,
     }
     if labels is not None:
         columns["label"] = _label_column(labels)
     return pa.table(columns | {name: pa.array(values, pa.int64()) for name, values in more.items()})
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one file that holds many: their keys, and what a reader finds them by, int64 each."""
+
+    file: str
+    paths: pa.Array
+    more: Mapping[str, Sequence[int]]
+
+
+def table_of(parts: Iterable[Part], labels: Sequence[Any] | None) -> pa.Table:
+    """Make a listing of files that hold many images each, 40 bytes an image beside its key's."""
+    import pyarrow as pa
+
+    files: list[bytes] = []
+    paths: list[pa.Array] = []
+    counts: list[int] = []
+    more: dict[str, list[pa.Array]] = {}
+    for part in parts:
+        files.append(os.fsencode(part.file))
+        paths.append(part.paths)
+        counts.append(len(part.paths))
+        for name, values in part.more.items():
+            more.setdefault(name, []).append(pa.array(values, pa.int64()))
+    indices = np.repeat(np.arange(len(files), dtype=np.int32), counts)
+    columns: dict[str, Any] = {
+        "path": pa.chunked_array(paths, pa.string()),
+        "file": pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(files, pa.binary())),
+    }
+    if labels is not None:
+        columns["label"] = _label_column(labels)
+    return pa.table(columns | {name: pa.chunked_array(chunks, pa.int64()) for name, chunks in more.items()})
 
 
 def _label_column(labels: Sequence[Any]) -> pa.Array:

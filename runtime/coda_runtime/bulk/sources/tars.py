@@ -11,7 +11,7 @@ from ...errors import ImageError, InputError
 from ...io.image_files import is_image
 from ...io.remote import redacted
 from ..tars import members
-from .base import by_file, printable, table
+from .base import Part, by_file, printable, table_of
 from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, open_file, read_ranges, source_errors, state, too_large
 from .matches import Matches
 
@@ -36,17 +36,17 @@ class TarFiles:
         return self._files
 
     def listing(self) -> pa.Table:
-        paths: list[str] = []
-        files: list[str] = []
-        ranges: list[tuple[int, int]] = []
+        import pyarrow as pa
+
+        parts: list[Part] = []
         labels: list[str | None] = []
         others: set[str] = set()
         for name, path in self._shards.items():
             found, labelled = self._members(path)
             images = [member for member in found if is_image(member[0])]
-            paths += [f"{name}/{member}" for member, _, _ in images]
-            files += [path] * len(images)
-            ranges += [(offset, size) for _, offset, size in images]
+            keys = pa.array([printable(f"{name}/{member}") for member, _, _ in images], pa.string())
+            places = {"offset": [offset for _, offset, _ in images], "size": [size for _, _, size in images]}
+            parts.append(Part(path, keys, places))
             if self._label is not None:
                 labels += [labelled.get(_sample(member), labelled.get(_stem(member))) for member, _, _ in images]
                 others |= {_suffix(member) for member, _, _ in found}
@@ -56,8 +56,7 @@ class TarFiles:
                 f"{' or the others' if len(self._shards) > 1 else ''} has a file with that suffix beside it; the "
                 f"members end in {', '.join(sorted(others)[:_SUFFIXES_TOLD])}: name one of these"
             )
-        offsets, sizes = [offset for offset, _ in ranges], [size for _, size in ranges]
-        return table(paths, files, labels if self._label else None, offset=offsets, size=sizes)
+        return table_of(parts, labels if self._label else None)
 
     def reader(self, files: dict[str, str]) -> TarReader:
         return TarReader(self._fs, files)
