@@ -117,7 +117,8 @@ class MaskedGenerator(nn.Module):
 
     def loss(self, ids: Tensor, labels: Tensor) -> Tensor:
         """Nats a masked token: some of one scale, drawn by chance, all coarser ones being known."""
-        number = int(torch.multinomial(torch.tensor(self.net.lengths).float().sqrt(), 1))
+        known = self.ends.index(ids.shape[1]) + 1
+        number = int(torch.multinomial(torch.tensor(self.net.lengths[:known]).float().sqrt(), 1))
         ids = ids[:, : self.ends[number]]
         share = torch.cos(torch.rand(len(ids), 1) * math.pi / 2)
         masked = (self.net.scale[: ids.shape[1]] == number) & (torch.rand(ids.shape) < share)

@@ -24,7 +24,9 @@ coda decode bundle tokens/ --out pictures --shards"""
 @coda_command(name="decode", example=_EXAMPLE)
 @bundle_argument
 @click.argument("tokens", metavar="TOKENS", shell_complete=folders)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to, or .tar files."
+)
 @force_option("pictures of the same names in --out")
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @click.option("--shards", is_flag=True, help="Of a folder: a .tar for each of its shards, instead of PNG files.")

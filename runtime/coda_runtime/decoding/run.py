@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..bulk import TokenFolder
+from ..bulk.manifest import NAME as MANIFEST
+from ..bulk.plan import NAME as PLAN
 from ..codes.ids import prefix_length
 from ..codes.tokens_file import check_maker
 from ..errors import InputError, TokenError
@@ -65,6 +67,11 @@ def decode_folder(
         InputError: `out` holds other images, or another run is at work there.
         DeviceMemoryError, ClosedError: as `decode`.
     """
+    if Path(tokens).is_dir() and not any((Path(tokens) / name).exists() for name in (MANIFEST, PLAN)):
+        raise InputError(
+            f"{tokens} is a folder that `coda tokenize` did not write; give the --out of `coda tokenize`, or the .npz "
+            "file of `coda encode`"
+        )
     folder = TokenFolder(tokens)
     manifest = folder.manifest
     check_maker(tokens, manifest["bundle"]["fingerprints"], tok)

@@ -63,7 +63,7 @@ def test_figures(folder: Path, target: Target) -> None:
     for gaussian, images in zip(gaussians, (MADE, REAL), strict=True):
         gaussian.add(features(images))
     assert found.gfid == pytest.approx(frechet_distance(*gaussians), abs=1e-9)
-    assert found.warnings == ["gFID of 5 images is biased upwards: it is usually told of 50000"]
+    assert found.warnings == ["gFID of 5 images is biased upwards: it is usually told of 50,000"]
     with np.load(folder / "made.npz") as data:
         assert data.files == ["arr_0"]
         np.testing.assert_array_equal(data["arr_0"], MADE)

@@ -224,7 +224,7 @@ class TestDecode:
         np.save(tmp_path / "plain.npy", np.zeros((1, 21), np.int32))
         assert "is not a .npz file" in fails("decode", sealed, tmp_path / "plain.npy", "--out", "o")
         assert "there is no file" in fails("decode", sealed, tmp_path / "none.npz", "--out", "o")
-        assert "cannot be read" in fails("decode", sealed, photos, "--out", "o")
+        assert "photos is a folder that `coda tokenize` did not write" in fails("decode", sealed, photos, "--out", "o")
 
     def test_names_from_outside_stay_inside(self, sealed: Path, tokens: Path, tmp_path: Path) -> None:
         with np.load(tokens) as data:
