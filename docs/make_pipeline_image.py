@@ -1,4 +1,4 @@
-"""Draw docs/images/pipeline.png: ``python docs/make_pipeline_image.py demo/bundle docs/images/pipeline.png``."""
+"""Draw docs/images/pipeline.webp: ``python docs/make_pipeline_image.py demo/bundle docs/images/pipeline.webp``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(bundle: str, out: str) -> None:
         ),
         Row("growing", growing, [count(n, "token") for n in LENGTHS]),
     )
-    draw_rows(rows, side=150, left=138, font_size=15).save(out, optimize=True)
+    draw_rows(rows, side=150, left=138, font_size=15).save(out, quality=90, method=6)
 
 
 if __name__ == "__main__":

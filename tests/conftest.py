@@ -47,14 +47,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("the time of this run is over (CODA_TESTS_UNTIL)")
 
 
-def pytest_fixture_setup() -> None:
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> None:
     """Look at every graph that is exported, by a fixture too."""
-    exported_graphs.watch()
+    exported_graphs.watch(_traced(request.config))
 
 
-def pytest_runtest_call() -> None:
+def pytest_runtest_call(item: pytest.Item) -> None:
     """Look at every graph that is exported, also where the test has no fixture."""
-    exported_graphs.watch()
+    exported_graphs.watch(_traced(item.config))
+
+
+def _traced(config: pytest.Config) -> Path:
+    """Name the folder of traced graphs: this run's alone, and shared by its workers."""
+    base: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traced"
 
 
 @pytest.fixture

@@ -95,6 +95,12 @@ def test_runtime_carries_its_package_whole(runtime: Wheel) -> None:
     assert source_files(ROOT / "runtime" / "coda_runtime") <= runtime.names
 
 
+def test_runtime_carries_the_javascript_of_its_page(runtime: Wheel) -> None:
+    inside = {name for name in runtime.names if name.startswith("coda_runtime/site/js/")}
+    sources = {f"coda_runtime/site/js/src/{path.name}" for path in (ROOT / "runtime" / "js" / "src").iterdir()}
+    assert inside == {"coda_runtime/site/js/package.json", *sources}
+
+
 @pytest.mark.parametrize("folder", [".", "runtime"])
 def test_a_wheel_of_the_source_archive_is_the_same(folder: str, deploy: Wheel, runtime: Wheel, tmp_path: Path) -> None:
     unpacked = build_archive(folder, tmp_path / "archive")

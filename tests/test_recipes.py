@@ -322,7 +322,7 @@ def add_precision(copy: Copy) -> None:
         ),
 """
     copy.insert(PRECISIONS, '    )\n}\n"""By name.', entry)
-    copy.insert(FOLDING, "\n# A diffusers encoder's", 'DTYPES["fp16x"] = torch.float16\n')
+    copy.insert(FOLDING, "\nNOTHING_KEPT = ", 'DTYPES["fp16x"] = torch.float16\n')
 
 
 def add_backend(copy: Copy) -> None:

@@ -24,7 +24,6 @@ _DC: dict[str, Any] = {
     "attention_head_dim": 8,
     "encoder_block_out_channels": (8, 16, 32),
     "decoder_block_out_channels": (8, 16, 32),
-    # As many convolutions as products of attention, as published ones have: an engine is asked for them.
     "encoder_layers_per_block": (1, 2, 1),
     "decoder_layers_per_block": (1, 2, 1),
     "encoder_block_types": ("ResBlock", "ResBlock", "EfficientViTBlock"),

@@ -12,6 +12,7 @@ import click
 
 from coda_runtime.cli.base import command as coda_command
 from coda_runtime.cli.base import json_option, print_json, progress
+from coda_runtime.cli.site import opening_line
 from coda_runtime.io.counts import count
 
 
@@ -29,13 +30,14 @@ def typed_coda() -> str:
     type=click.Path(path_type=Path),
     default=Path("demo"),
     show_default=True,
-    help="Folder for the tokenizer, the bundle and report.html.",
+    help="Folder for the tokenizer, the bundle, report.html and the page.",
 )
 @json_option
 def command(out: Path, as_json: bool) -> None:
     """Run the sample tokenizer end to end: export it, run it on photographs without PyTorch, write a report.
 
-    Writes a tokenizer folder, a bundle and report.html, which shows the images, parity with PyTorch and timings.
+    Writes a tokenizer folder, a bundle, report.html, which shows the images, parity with PyTorch and timings, and a
+    page that runs the bundle in a browser.
     """
     begun = time.perf_counter()
     if out.exists() and not out.is_dir():
@@ -73,4 +75,5 @@ def command(out: Path, as_json: bool) -> None:
     )
     click.echo(f"done in {time.perf_counter() - begun:.0f} s")
     click.echo(f"report: {out / 'report.html'}")
+    click.echo(f"page:   {opening_line(out / 'page')}")
     click.echo(f"next:   {coda} encode {out / 'bundle'} photo.jpg --out tokens.npz")

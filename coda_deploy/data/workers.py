@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import warnings
 from collections.abc import Generator, Iterable
 from typing import TypeVar
 
@@ -34,18 +35,21 @@ def stream(
             item = _checked(items[number])
             yield item.pin_memory() if pinned else item  # type: ignore[attr-defined] # as PyTorch's loader does
         return
-    loader: DataLoader[T | DataError] = DataLoader(
-        items,
-        sampler=numbers,
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_same,
-        worker_init_fn=_set_up,
-        # With its own generator the loader draws nothing from the global one, whose state belongs to the training.
-        generator=torch.Generator(),
-        pin_memory=pinned,
-    )
-    iterator = iter(loader)
+    with warnings.catch_warnings():
+        # More workers than processors is what a configuration may say: they wait for files and for the network too.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader: DataLoader[T | DataError] = DataLoader(
+            items,
+            sampler=numbers,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_same,
+            worker_init_fn=_set_up,
+            # With its own generator the loader draws nothing from the global one, whose state is the training's.
+            generator=torch.Generator(),
+            pin_memory=pinned,
+        )
+        iterator = iter(loader)
     # Not by dropping the last reference: the traceback of an error would keep the workers. And not only here: a
     # generator that is still open at exit would leave workers that multiprocessing waits for, and that ignore SIGTERM.
     stop = iterator._shutdown_workers  # type: ignore[attr-defined]

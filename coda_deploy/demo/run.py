@@ -22,6 +22,7 @@ from coda_deploy.demo.timing import BATCHES, compare, compare_precisions
 from coda_deploy.export import SHIPPED, export_tokenizer
 from coda_deploy.reference import TorchReference
 from coda_deploy.sample import tokenizer_path
+from coda_deploy.tokenizer.lora import without_lora
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.tokenizer.storage import WEIGHTS_NAME
@@ -34,14 +35,15 @@ from coda_runtime.images import fit
 from coda_runtime.io.atomic_files import staged_folder
 from coda_runtime.io.counts import count
 from coda_runtime.parity import ParityError
+from coda_runtime.site import write_site
 
 Progress = Callable[[str], None]
-TOKENIZER, BUNDLE, REPORT = "tokenizer", "bundle", "report.html"
+TOKENIZER, BUNDLE, REPORT, PAGE = "tokenizer", "bundle", "report.html", "page"
 # What the bundle holds; the first is its default.
 PRECISIONS = (FP32, LOWER)
-# What `run_demo` reports through its progress: 7 by itself, 15 by the export, 4 timings of parts and 2 of precisions at
+# What `run_demo` reports through its progress: 8 by itself, 15 by the export, 4 timings of parts and 2 of precisions at
 # each batch size.
-STEPS = 7 + 15 + (4 + 2) * len(BATCHES)
+STEPS = 8 + 15 + (4 + 2) * len(BATCHES)
 
 
 def run_demo(
@@ -53,11 +55,11 @@ def run_demo(
 ) -> DemoResults:
     """Run the sample tokenizer (or another ``tokenizer`` folder) end to end on the shipped photographs.
 
-    Leaves ``out/tokenizer``, ``out/bundle`` and ``out/report.html``, whose commands call ``coda``; other files in
-    ``out`` stay. The bundle is in fp32, which is its default, and int8; where int8 misses its threshold it is in
-    fp32 alone, which is warned of and told in the report. Raises ``InputError`` where there is no
-    tokenizer, ``ParityError`` when fp32 misses its threshold, ``OutputError`` when ``out`` cannot be written;
-    nothing is left then.
+    Leaves ``out/tokenizer``, ``out/bundle``, ``out/report.html``, whose commands call ``coda``, and ``out/page``, which
+    runs the bundle in a browser; other files in ``out`` stay. The bundle is in fp32, which is its default, and int8;
+    where int8 misses its threshold it is in fp32 alone, which is warned of and told in the report. Raises
+    ``InputError`` where there is no tokenizer, ``ParityError`` when fp32 misses its threshold, ``OutputError`` when
+    ``out`` cannot be written; nothing is left then.
     """
     source = tokenizer or tokenizer_path()
     if not source.is_dir():
@@ -75,6 +77,8 @@ def run_demo(
         progress("writing the report")
         page = render(results, out=out, coda=coda)
         (folder / REPORT).write_text(page, encoding="utf-8")
+        progress("writing the page that runs it in a browser")
+        write_site(Bundle.open(folder / BUNDLE), folder / PAGE, precisions=manifest.precisions)
     return results
 
 
@@ -143,7 +147,7 @@ def _look(folder: Path, manifest: Manifest, missing: NoInt8 | None, progress: Pr
         timings = compare(runtime, TorchReference(tokenizer), originals, progress)
         int8 = missing or _in_int8(folder / BUNDLE, runtime, originals, progress)
     progress("the continuous VAE, without the quantizer")
-    with torch.inference_mode():
+    with without_lora(tokenizer.vae), torch.inference_mode():
         continuous = to_pixels(tokenizer.decode_latent(tokenizer.encode_latent(torch.from_numpy(originals)))).numpy()
     return DemoResults(
         names=photographs.NAMES,

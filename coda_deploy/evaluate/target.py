@@ -18,7 +18,7 @@ import coda_runtime
 from coda_deploy.evaluate.devices import threads_of_quota, to_tensor, torch_device, torch_threads
 from coda_deploy.float32 import full_float32
 from coda_deploy.tokenizer import storage
-from coda_deploy.tokenizer.lora import lora_layers
+from coda_deploy.tokenizer.lora import without_lora
 from coda_deploy.tokenizer.model import CodaTokenizer
 from coda_deploy.tokenizer.pixels import to_pixels
 from coda_deploy.tokenizer.source import has_scheme
@@ -108,16 +108,9 @@ class TokenizerTarget(Target):
 
     def continuous(self, images: Pixels) -> Pixels:
         """Pass images through the VAE that the tokenizer was adapted from; through its own if LoRA was merged."""
-        layers = lora_layers(self._tokenizer.vae).values()
-        for layer in layers:
-            layer.enable_adapters(False)
-        try:
-            with _run():
-                latent = self._tokenizer.encode_latent(to_tensor(images, self._device))
-                return _pixels(self._tokenizer.decode_latent(latent))
-        finally:
-            for layer in layers:
-                layer.enable_adapters(True)
+        with without_lora(self._tokenizer.vae), _run():
+            latent = self._tokenizer.encode_latent(to_tensor(images, self._device))
+            return _pixels(self._tokenizer.decode_latent(latent))
 
     def close(self) -> None:
         """Give PyTorch its settings back."""

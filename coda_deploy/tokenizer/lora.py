@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -63,6 +65,19 @@ def branch(layer: LoraConv2d) -> tuple[Tensor, Tensor]:
     """Return ``down`` [rank, in, k, k] and ``up`` [out, rank, 1, 1] of a convolution, of a projection without the k."""
     down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     return cast(Tensor, down.weight), cast(Tensor, up.weight)
+
+
+@contextmanager
+def without_lora(module: nn.Module) -> Iterator[None]:
+    """Compute with the layers as they were before LoRA; where it was merged, they stay as they are."""
+    layers = lora_layers(module).values()
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 @torch.no_grad()

@@ -44,6 +44,7 @@ from coda_runtime.parity.samples import PARITY_FILE
 DEFAULT_OPSET = 20
 
 Progress = Callable[[str], None]
+GraphOf = Callable[[Folded, str, int], onnx.ModelProto]
 
 
 def check_out(out: Path, *, replace: bool = False) -> None:
@@ -89,15 +90,25 @@ def _graphs(
     folded: Folded, precisions: Sequence[str], opset: int, progress: Progress, *, quantizer: bool
 ) -> Iterator[tuple[str, str, onnx.ModelProto]]:
     """Yield each part and precision with its graph; of an integer precision the float32 one that it is made of."""
-    for precision in precisions:
-        progress(f"exporting the {precision} encoder")
-        yield ENCODER.name, precision, encoder_graph(folded, precision, opset)
+    yield from _traced(ENCODER.name, encoder_graph, folded, precisions, opset, progress)
     if quantizer:
         progress("building the quantizer")
         yield QUANTIZER.name, FP32, quantizer_graph(folded.quantizer)
+    yield from _traced(DECODER.name, decoder_graph, folded, precisions, opset, progress)
+
+
+def _traced(
+    part: str, graph: GraphOf, folded: Folded, precisions: Sequence[str], opset: int, progress: Progress
+) -> Iterator[tuple[str, str, onnx.ModelProto]]:
+    """Yield the part's graph for each precision. Tracing takes most of an export: fp32 and int8 share one trace."""
+    made: dict[tuple[str, int], onnx.ModelProto] = {}
     for precision in precisions:
-        progress(f"exporting the {precision} decoder")
-        yield DECODER.name, precision, decoder_graph(folded, precision, opset)
+        computed = FP32 if precision_of(precision).is_integer else precision
+        key = computed, graph_opset(precision, opset)
+        if key not in made:
+            progress(f"exporting the {precision} {part}")
+            made[key] = graph(folded, *key)
+        yield part, precision, made[key]
 
 
 def graph_file(part: str, precision: str) -> str:

@@ -36,6 +36,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .accumulator import Accumulator
     from .backends.base import LoadOptions
     from .format.manifest import Artifact, Manifest
     from .format.spec import Spec
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accumulator",
     "Artifact",
     "ArtifactError",
     "BackendError",
@@ -79,6 +81,7 @@ __all__ = [
 
 # Imported at first use: `import coda_runtime` is paid by every process that merely might load a bundle.
 _LAZY = {
+    "Accumulator": "accumulator",
     "Artifact": "format.manifest",
     "Encoded": "streaming",
     "LoadOptions": "backends.base",

@@ -15,15 +15,16 @@ from typing import Any, NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
+from .accumulator import Accumulator
 from .arrays import host_view, on_gpu
 from .backends.base import DeviceArray, Session
 from .chunking import run_in_chunks
 from .codes.ids import check_ids, pad_ids, split_ids
-from .codes.resample import upsample
+from .codes.scale_sums import next_scale_inputs, sums
 from .errors import ArtifactError, ImageError, InputError, TokenError
 from .format.bundle import Bundle
 from .format.color import STORED
-from .format.parts import IDS, IMAGE, LATENT, OPERATIONS, PARTS, TensorSpec
+from .format.parts import IDS, IMAGE, OPERATIONS, PARTS, TensorSpec
 from .format.profiles import ANY_SIZE, Batch, BatchSizes
 from .format.sizes import count_of, size_text
 from .format.spec import Spec
@@ -264,13 +265,42 @@ class Tokenizer:
 
         Takes ids as `decode` does. Raises TokenError, ArtifactError for a bundle without a value table, ClosedError.
         """
-        checked = check_ids(host_view(ids, "ids"), self.spec)
-        table = self.codebook
-        out = np.zeros(LATENT.shape(self.spec, len(checked)), dtype=LATENT.dtype)
-        for scale in split_ids(checked, self.spec):
-            values = table[scale].transpose(0, 3, 1, 2)
-            out += upsample(values, self.spec.latent_shape)
-        return out
+        *_, latent = sums(check_ids(host_view(ids, "ids"), self.spec), self.spec, self.codebook)
+        return latent
+
+    def next_scale_inputs(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Return what a next-scale generator sees before each scale but the first: its inputs under teacher forcing.
+
+        That is the sum of the coarser scales' upsampled values, area-downsampled to the scale, row-major. VAR's code
+        calls this `idxBl_to_var_input`. On another device, or inside a model, `coda_deploy.tokens.NextScale` is the
+        same in PyTorch.
+
+        Args:
+            ids: as `decode` takes them, in host memory. Of a prefix, the inputs of its scales alone are returned.
+
+        Returns:
+            float32 [B,n-h0*w0,C], with h0 x w0 the first scale: row i is what `ids[:, h0*w0 + i]` is predicted from.
+
+        Raises:
+            TokenError: as `decode`.
+            InputError: ids that lie elsewhere than in host memory.
+            ArtifactError: a bundle without a value table.
+            ClosedError: the tokenizer is closed.
+        """
+        return next_scale_inputs(check_ids(host_view(ids, "ids"), self.spec), self.spec, self.codebook)
+
+    def accumulator(self, B: int) -> Accumulator:
+        """Start the generation of `B` images, scale by scale.
+
+            acc = tok.accumulator(2)
+            inputs = acc.add(ids)    # [2,s,s] or [2,s*s] -> what the next scale is generated from, [2,s'*s',C]
+            acc.latent               # the sum so far, [2,C,h,w]
+            acc.image()              # what was added, decoded
+
+        `acc.add` is what VAR's code calls `get_next_autoregressive_input`. Raises InputError for a `B` under 1,
+        ArtifactError for a bundle without a value table, ClosedError.
+        """
+        return Accumulator(self.spec, self.codebook, B, self.decode)
 
     @property
     def codebook(self) -> npt.NDArray[np.float32]:

@@ -21,6 +21,7 @@ from coda_deploy import photographs
 from coda_deploy.demo import run
 from coda_deploy.demo.results import NoInt8
 from coda_deploy.demo.run import STEPS, _check_bundle, _check_tokenizer, run_demo
+from coda_deploy.evaluate.target import open_target
 from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
 from coda_runtime.codes.metrics import psnr
@@ -105,11 +106,19 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 def test_leaves_a_tokenizer_a_bundle_and_a_report(demo: Demo) -> None:
-    assert {path.name for path in demo.out.iterdir()} == {"tokenizer", "bundle", "report.html", "tokens.npz"}
+    assert {path.name for path in demo.out.iterdir()} == {"tokenizer", "bundle", "report.html", "page", "tokens.npz"}
     for file in tokenizer_path().iterdir():
         assert (demo.out / "tokenizer" / file.name).read_bytes() == file.read_bytes()
     assert (demo.out / "tokens.npz").read_text() == "the user's"
     assert list(demo.out.parent.iterdir()) == [demo.out]
+
+
+def test_the_page_has_the_bundle_and_needs_no_npm(demo: Demo) -> None:
+    described = json.loads((demo.out / "page" / "site.json").read_text(encoding="utf-8"))
+    assert described["precisions"] == ["fp32", "int8"]
+    assert described["engine"]["base"].startswith("https://")
+    for path in (demo.out / "page" / "bundle").iterdir():
+        assert path.read_bytes() == (demo.out / "bundle" / path.name).read_bytes()
 
 
 def test_the_bundle_gives_the_images_that_the_report_counts(demo: Demo) -> None:
@@ -118,14 +127,24 @@ def test_the_bundle_gives_the_images_that_the_report_counts(demo: Demo) -> None:
         assert words.decibel(psnr(images, tokenizer.reconstruct(images))) in demo.page.text
 
 
+def test_the_continuous_vae_is_that_of_coda_eval(demo: Demo) -> None:
+    """Without LoRA, which bends it to the tokens."""
+    with open_target(str(demo.out / "tokenizer")) as target:
+        images = np.stack([coda_runtime.images.fit(path, target.spec.image_size) for path in photographs.paths()])
+        alone = target.continuous(images)
+    assert alone is not None
+    assert f"{words.decibel(psnr(images, alone))}\nPSNR of the continuous VAE" in demo.page.text
+
+
 def test_says_what_it_does_in_plain_lines(demo: Demo) -> None:
     lines = demo.result.stdout.splitlines()
     assert demo.result.stderr == ""
     assert "copying the sample tokenizer" in lines
-    # A line for each step that the bar on a terminal counts to, between the first and the four that sum up.
+    # A line for each step that the bar on a terminal counts to, between the first and the five that sum up.
     assert lines[0] == "starting PyTorch"
-    assert len(lines[1:-4]) == STEPS
+    assert len(lines[1:-5]) == STEPS
     assert f"report: {demo.out / 'report.html'}" in lines
+    assert any(line.startswith("page: ") and f"--directory {demo.out / 'page'} 8000" in line for line in lines)
     assert lines[-1].endswith(f"coda encode {demo.out / 'bundle'} photo.jpg --out tokens.npz")
     assert all(len(line) < 200 and "\x1b" not in line and "\r" not in line for line in lines)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,43 @@ def test_parity_is_measured_again(folder: Path) -> None:
     measured = verify_parity(folder / "bundle", folder / "tokenizer")
     assert measured["quantizer.fp32.onnx"]["onnxruntime:cpu"]["step_agreement"] == 1
     assert len(measured["quantizer.fp32.onnx"]["onnxruntime:cpu"]["step_agreement_per_scale"]) == len(SCALES)
+
+
+@pytest.mark.slow
+def test_lower_precisions_and_engines(folder: Path, tmp_path: Path, photos: np.ndarray) -> None:
+    """Added to the bundle, int8 runs and differs little; engines build, in bf16 and int8 too."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(folder / "bundle", bundle)
+    made = CliRunner().invoke(
+        export_command.command,
+        [
+            *(str(folder / "tokenizer"), "--into", str(bundle), "--precision", "bf16,int8"),
+            *("--min-agreement", "0.3", "--min-psnr", "15", "--max-psnr-drop", "6"),
+        ],
+        catch_exceptions=False,
+    )
+    assert made.exit_code == 0, made.output
+    with coda_runtime.load(bundle, precision="int8", threads=1) as low, coda_runtime.load(bundle, threads=1) as full:
+        ids = full.encode(photos)
+        assert psnr_per_image(low.decode(ids), full.decode(ids)).mean() > 15
+        assert low.encode(photos).shape == ids.shape
+    pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+    for precision in ("fp32", "bf16", "int8"):
+        cli(
+            "build",
+            bundle,
+            "--engine",
+            "tensorrt-rtx",
+            "--target",
+            "sm89",
+            "--precision",
+            precision,
+            "--batch",
+            "1,2,4",
+        )
+    made_of = [(a.part, a.precision) for a in Bundle.open(bundle).manifest.artifacts if a.format == "tensorrt-rtx"]
+    expected = {(part, name) for part in ("encoder", "decoder") for name in ("fp32", "bf16", "int8")}
+    assert set(made_of) == expected | {("quantizer", "fp32")}
 
 
 def test_the_card_and_tritons_configs(folder: Path, tmp_path: Path) -> None:

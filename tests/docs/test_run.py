@@ -29,6 +29,7 @@ NOT_HERE = {
     r"coda .*(org/name|s3://|SRC|BUNDLE_OR_ID|official:).*": "needs a network",
     r"coda export .*--into .*": "tests/export/test_extension.py: the bundle here has both precisions",
     r"coda export (wide|large) .*": "what the page trains before",
+    r"coda export coda_deploy/sample/.*": "tests/deploy/test_demo.py exports the sample",
     r"python docs/.*": "pictures of what the pages train",
     r"coda export .*int8.*": "random weights lose more than int8 may: tests/export/int8",
     r"coda import-official .*": "a published checkpoint: tests/deploy/official has a stand-in",
@@ -47,6 +48,7 @@ NOT_HERE = {
     r"(coda tokenize|python) .*(examples/next_scale|demo/bundle).*": "tests/examples",
     r"pytest -m gpu .*": "needs a GPU",
     r"python -m benchmarks\..*": "a benchmark",
+    r"python -m http\.server .*": "tests/runtime/site serves the page so",
     r"python -m coda_deploy\.sample\.recipe\..*": "packages of Debian, or what was made of them",
     r"(curl|docker|hf|split|mkdir|for|size=|json=|length=|\{) ?.*": "another program's",
 }

@@ -141,6 +141,7 @@ class TestScript:
             with Image.open(tmp_path / "out" / f"{path.name}.png") as image:
                 np.testing.assert_array_equal(np.asarray(image), expected)
 
+    @pytest.mark.slow
     def test_coda_decode_reads_its_tokens(
         self, bundle: Path, photos: list[Path], tok: coda_runtime.Tokenizer, ids: np.ndarray[Any, Any], tmp_path: Path
     ) -> None:
@@ -157,6 +158,7 @@ class TestScript:
             with Image.open(tmp_path / "decoded" / f"{path.stem}.png") as image:
                 np.testing.assert_array_equal(np.asarray(image), expected)
 
+    @pytest.mark.slow
     def test_a_bad_image_ends_it_in_one_line(self, bundle: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.jpg").write_text("text")
         done = run("script", bundle, tmp_path, tmp_path / "out")
@@ -255,6 +257,7 @@ class TestFastAPI:
         assert asyncio.run(status(0)) == (503, "the tokenizer cannot run now")
 
 
+@pytest.mark.slow
 class TestPreload:
     def test_workers_answer_are_replaced_and_all_end(
         self, bundle: Path, photos: list[Path], ids: np.ndarray[Any, Any]
@@ -409,6 +412,7 @@ class TestWorkerPool:
         np.testing.assert_array_equal(tokens[1:], ids)
         assert [path.name for path in tmp_path.iterdir()] == ["tokens.npy"]
 
+    @pytest.mark.slow
     def test_more_than_the_workers_take_at_once(
         self, bundle: Path, photos: list[Path], ids: np.ndarray[Any, Any], tmp_path: Path
     ) -> None:
@@ -428,6 +432,7 @@ class TestWorkerPool:
 
 
 class TestTorchDatasets:
+    @pytest.mark.slow
     def test_every_image_once(
         self, bundle: Path, mixed: Path, ids: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -28,19 +27,29 @@ def call(script: str, *arguments: object) -> str:
     return done.stdout
 
 
-def test_crops_to_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    bundle = tiny.make_bundle(tmp_path / "bundle")
-    (tmp_path / "photos").mkdir()
-    for number, picture in enumerate(tiny.photos(4, 90, 120)):
-        Image.fromarray(picture).save(tmp_path / "photos" / f"{number}.png")
-    call("crops.py", tmp_path / "photos", tmp_path / "crops", "--count", 120, "--side", 32)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle, and the tokens of shapes, labelled by their folders."""
+    base = tmp_path_factory.mktemp("next-scale")
+    bundle = tiny.make_bundle(base / "bundle")
+    call("shapes.py", base / "shapes", "--count", 15, "--side", 32)
     # Without Ray, whose start takes longer than the training; the files are the same.
-    with without_ray():
-        tokenize(bundle, tmp_path / "crops", tmp_path / "tokens", shard_size=50)
-    size = ["--steps", 80, "--batch", 16, "--width", 32, "--across", 2]
-    losses = json.loads(call("train.py", bundle, tmp_path / "tokens", "--out", tmp_path / "made.png", *size))
-    assert losses["loss"] < losses["frequencies"] - 0.3
-    with Image.open(tmp_path / "made.png") as made:
-        assert made.size == (64, 64)
-        assert len(np.unique(np.asarray(made).reshape(-1, 3), axis=0)) > 8
+    with pytest.MonkeyPatch.context() as patch, without_ray():
+        patch.setenv("XDG_CACHE_HOME", str(base / "cache"))
+        tokenize(bundle, base / "shapes", base / "tokens", shard_size=50, label="folder")
+    return bundle, base / "tokens"
+
+
+@pytest.mark.parametrize("kind", ["next-scale", "masked"])
+def test_shapes_to_images(made: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
+    size = ["--steps", 80, "--batch", 16, "--width", 32, "--layers", 2, "--each", 2]
+    told = json.loads(call("train.py", *made, "--out", tmp_path / "made", "--kind", kind, *size))
+    assert told["loss"] < told["frequencies"] - 0.3
+    assert told["frequencies_by_scale"] < told["frequencies"]
+    assert 1 < told["codes_of_samples"] <= told["codes_of_training"] <= tiny.CODES
+    with Image.open(tmp_path / "made.png") as grid:
+        assert grid.size == (2 * 68, 6 * 36), "pairs of images, with a border"
+    written = sorted((tmp_path / "made").rglob("*.png"))
+    classes = ["cross", "disc", "ring", "square", "stripes", "triangle"]
+    assert [path.parent.name for path in written] == [name for name in classes for _ in range(2)]
+    assert len({path.read_bytes() for path in written}) >= 6, "of so few codes two may be alike"

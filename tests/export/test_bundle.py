@@ -37,17 +37,6 @@ from tests.tiny_tokenizers import images
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
-@pytest.fixture
-def ready_graphs(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exporter's graphs are those of the tiny bundle, which were exported once: what follows them is tested."""
-
-    def load(part: str) -> Any:
-        return lambda _folded, precision, _opset: onnx.load(tiny_bundle / f"{part}.{precision}.onnx")
-
-    monkeypatch.setattr(bundle, "encoder_graph", load("encoder"))
-    monkeypatch.setattr(bundle, "decoder_graph", load("decoder"))
-
-
 IMAGES = ParityImages(images(3).numpy(), "random pictures")
 
 
@@ -216,7 +205,6 @@ def test_the_runtime_decodes_a_prefix_as_the_tokenizer_does(tiny_bundle: Path, t
             )
 
 
-@pytest.mark.usefixtures("ready_graphs")
 def test_the_first_precision_is_the_default(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
     thresholds = DEFAULT_THRESHOLDS | {"fp16": Threshold(0, 0)}
     seen: list[str] = []
@@ -267,7 +255,6 @@ class Inverted(TorchReference):
         return 255 - super().decode(ids)
 
 
-@pytest.mark.usefixtures("ready_graphs")
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -288,7 +275,6 @@ def test_an_export_under_its_threshold_leaves_nothing(
     assert listing(tmp_path) == [], "not even the parent folder, nor a temporary one"
 
 
-@pytest.mark.usefixtures("ready_graphs")
 def test_an_impossible_threshold(tmp_path: Path, folded: Folded, tiny_folder: Path, tiny_bundle: Path) -> None:
     """The bundle that was there survives."""
     wrong = Tampered(CodaTokenizer.from_pretrained(tiny_folder))
@@ -300,7 +286,6 @@ def test_an_impossible_threshold(tmp_path: Path, folded: Folded, tiny_folder: Pa
     assert listing(tmp_path) == ["bundle"]
 
 
-@pytest.mark.usefixtures("ready_graphs")
 def test_a_bundle_is_replaced_on_request_alone_and_as_a_whole(
     tmp_path: Path, folded: Folded, reference: TorchReference, tiny_bundle: Path
 ) -> None:
@@ -344,7 +329,6 @@ def test_what_is_not_a_bundle_is_not_replaced(tmp_path: Path, folded: Folded, re
     assert (folder / "holiday.jpg").read_bytes() == b"dear to somebody"
 
 
-@pytest.mark.usefixtures("ready_graphs")
 def test_a_bundle_that_was_put_there_meanwhile_stays(
     tmp_path: Path, folded: Folded, reference: TorchReference, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,7 +346,6 @@ def test_a_bundle_that_was_put_there_meanwhile_stays(
     assert listing(tmp_path) == ["bundle"]
 
 
-@pytest.mark.usefixtures("ready_graphs")
 def test_an_empty_folder_is_filled(tmp_path: Path, folded: Folded, reference: TorchReference) -> None:
     (tmp_path / "empty").mkdir()
     export_bundle(folded, reference, tmp_path / "empty", IMAGES)
@@ -386,7 +369,6 @@ def test_precisions_that_are_rejected(
     assert listing(tmp_path) == []
 
 
-@pytest.mark.usefixtures("ready_graphs")
 def test_no_onnxruntime(
     tmp_path: Path, folded: Folded, reference: TorchReference, monkeypatch: pytest.MonkeyPatch
 ) -> None:

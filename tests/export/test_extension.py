@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 import coda_runtime
 from coda_deploy.export import parity_images
 from coda_deploy.folding import fold_tokenizer
 from coda_deploy.reference import TorchReference
-from coda_export import DEFAULT_THRESHOLDS, Folded, ParityError, Threshold, add_precisions, bundle
+from coda_export import DEFAULT_THRESHOLDS, Folded, ParityError, Threshold, add_precisions
 from coda_runtime.errors import BundleError, InputError, OutputError
 from coda_runtime.format.bundle import Bundle, describe_file, seal
 from coda_runtime.format.manifest import Artifact
@@ -44,16 +43,6 @@ def fp32_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
     provenance = {**manifest.provenance, "floors": floors}
     seal(folder, dataclasses.replace(manifest, artifacts=(*kept, engine), provenance=provenance))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _ready_graphs(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for part in ("encoder", "decoder"):
-        monkeypatch.setattr(
-            bundle,
-            f"{part}_graph",
-            lambda _folded, precision, _opset, part=part: onnx.load(tiny_bundle / f"{part}.{precision}.onnx"),
-        )
 
 
 def content(folder: Path) -> dict[str, bytes]:

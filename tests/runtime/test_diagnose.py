@@ -16,8 +16,14 @@ from coda_runtime.machine.processors import describe_cpu
 from coda_runtime.requirements import how_to_install, needed, pip_install
 
 
-def test_it_describes_this_machine() -> None:
-    report = json.loads(json.dumps(diagnose(), allow_nan=False))
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    """What is told of this machine, which takes processes to find out; not to be changed."""
+    return diagnose()
+
+
+def test_it_describes_this_machine(here: dict[str, Any]) -> None:
+    report = json.loads(json.dumps(here, allow_nan=False))
     assert report["cpu"]["cores"] >= 1
     assert "CPUExecutionProvider" in report["onnxruntime"]["providers"]
     assert report["numpy"]
@@ -127,14 +133,12 @@ def test_plugins_are_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyP
     assert module._plugins() == []
 
 
-def test_providers_are_started_in_a_process_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_providers_are_started_in_a_process_that_may_die(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     report = _report(["CPUExecutionProvider", "AzureExecutionProvider", "CUDAExecutionProvider"], 0)
     assert module._not_starting(report) == {}, "without a GPU there is nothing to start"
     report = _report(["CPUExecutionProvider", "NotExecutionProvider"], 0)
     assert module._not_starting(report) == {"NotExecutionProvider": "it does not say why"}
-    rows = dict(
-        _rows({**diagnose(), "onnxruntime": report["onnxruntime"], "not_starting": {"NotExecutionProvider": "no"}})
-    )
+    rows = dict(_rows({**here, "onnxruntime": report["onnxruntime"], "not_starting": {"NotExecutionProvider": "no"}}))
     assert rows["providers"] == "CPUExecutionProvider, NotExecutionProvider (does not start)"
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     assert "/bin/false" in module._not_starting(report)["NotExecutionProvider"]
@@ -165,7 +169,9 @@ def test_what_starts(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err.endswith("seen\n"), "stderr is there again"
 
 
-def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_openvino_plugin_and_its_devices_are_shown(
+    here: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime_ep_openvino", reason="onnxruntime-ep-openvino is not installed")
     # A module of that name in the working directory is not what gets imported.
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
@@ -173,28 +179,30 @@ def test_the_openvino_plugin_and_its_devices_are_shown(tmp_path: Path, monkeypat
     (entry,) = [plugin for plugin in module._plugins() if plugin["name"] == "onnxruntime-ep-openvino"]
     assert entry["problem"] is None
     assert entry["providers"] == ["OpenVINOExecutionProvider"]
-    row = str(dict(_rows({**diagnose(), "plugins": [entry]}))["onnxruntime-ep-openvino"])
+    row = str(dict(_rows({**here, "plugins": [entry]}))["onnxruntime-ep-openvino"])
     shown = ", ".join(entry["devices"]) or "no device here"
     assert row == f"{entry['version']}: OpenVINOExecutionProvider, {shown}"
     vendor = describe_cpu()["vendor"]  # it takes the hardware of Intel only
     assert vendor is None or any(d.startswith("CPU") for d in entry["devices"]) == (vendor == "GenuineIntel")
 
 
-def test_a_plugin_without_a_device_is_no_reason_to_install_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_without_a_device_is_no_reason_to_install_anything(
+    here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "onnxruntime_conflict", lambda: False)
     idle = {**OPENVINO, "version": "1.8.1", "devices": []}
     report = _report(["CPUExecutionProvider"], 0, cpu={**BF16, "vendor": "AuthenticAMD"}, plugins=[idle])
     (advice,) = module._advise(report)
     assert '"openvino>=' in advice
     assert module._advise({**report, "openvino": NATIVE, "precisions": {}}) == []
-    rows = dict(_rows({**diagnose(), "plugins": [idle]}))
+    rows = dict(_rows({**here, "plugins": [idle]}))
     assert rows["onnxruntime-ep-openvino"] == "1.8.1: OpenVINOExecutionProvider, no device here"
 
 
-def test_what_the_processor_has_for_low_precisions_is_told() -> None:
+def test_what_the_processor_has_for_low_precisions_is_told(here: dict[str, Any]) -> None:
     def rows(**changes: Any) -> dict[str, object]:
         report = _report(["CPUExecutionProvider"], 0, **changes)
-        return dict(_rows({**diagnose(), **{name: report[name] for name in ("openvino", "precisions")}}))
+        return dict(_rows({**here, **{name: report[name] for name in ("openvino", "precisions")}}))
 
     with_all = {**BF16, "flags": [*BF16["flags"], "avx512_vnni"]}
     assert rows(cpu=BF16)["bf16"] == "amx_bf16 avx512_bf16, by nothing that is installed"
@@ -207,7 +215,7 @@ def test_what_the_processor_has_for_low_precisions_is_told() -> None:
     assert rows(cpu=unknown)["int8"] == "by onnxruntime; this system does not tell what the processor has for it"
 
 
-def test_openvino_is_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_is_asked_in_a_process_that_may_die(here: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     found = module._openvino()
     assert found is not None
@@ -215,6 +223,6 @@ def test_openvino_is_asked_in_a_process_that_may_die(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module.sys, "executable", "/bin/false")
     broken = module._openvino()
     assert broken is not None
-    assert "does not load" in str(dict(_rows({**diagnose(), "openvino": broken}))["openvino"])
+    assert "does not load" in str(dict(_rows({**here, "openvino": broken}))["openvino"])
     monkeypatch.setattr(module.openvino, "missing", lambda: LookupError())
     assert module._openvino() is None

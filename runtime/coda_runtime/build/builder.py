@@ -24,7 +24,8 @@ from .options import HARDWARE, BuildOptions
 Watch = Callable[[str, int, int], None]
 """Called with a phase, the steps done in it and their number."""
 
-_WEIGHTY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
+_CONVOLUTIONS = ("CONVOLUTION", "DECONVOLUTION")
+_WEIGHTY = (*_CONVOLUTIONS, "MATRIX_MULTIPLY")
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,23 @@ def layer_types(network: Any) -> dict[str, dict[str, int]]:
 
 
 def check_types(layers: Mapping[str, Mapping[str, int]], precision: str, file: str) -> None:
-    """Raise BuildError when convolutions and matrix products do not compute in `precision`."""
+    """Raise BuildError when an engine's convolutions do not compute in `precision`.
+
+    In float32, and where there are none, the matrix products count too. Of a lowered precision some, attention's scores
+    and the sums of tokens, are float32 in any case.
+    """
+    wanted = PRECISIONS[precision]
+    by_convolutions = not wanted.is_float32 and any(layers.get(kind) for kind in _CONVOLUTIONS)
     found = Counter[str]()
-    for kind in _WEIGHTY:
+    for kind in _CONVOLUTIONS if by_convolutions else _WEIGHTY:
         found.update(layers.get(kind, {}))
-    total, wanted = found.total(), PRECISIONS[precision]
+    total, products = found.total(), "convolutions" if by_convolutions else "convolutions and matrix products"
     share = found[wanted.tensorrt_type] / total if total else 0.0
     if share < wanted.min_share:
         seen = ", ".join(f"{count} in {name}" for name, count in sorted(found.items())) or "none at all"
         raise BuildError(
-            f"{file} is meant to be {precision}, and of its {total} convolutions and matrix products there are {seen}; "
-            "export the bundle again"
+            f"{file} is meant to be {precision}, and of its {total} {products} there are {seen}; export the bundle "
+            "again"
         )
 
 

@@ -28,6 +28,7 @@ _OWN = {
     "push": "Upload a bundle to the Hugging Face Hub, with a card.",
     "reconstruct": "Turn images into tokens and back, with their PSNR.",
     "serve": "Serve a bundle over REST and gRPC (Open Inference Protocol).",
+    "site": "Write a page that runs a bundle in the browser.",
     "tokenize": "Turn many images into tokens in Parquet files, by Ray.",
     "tokens": "Convert tokens to one .npy file, or to WebDataset.",
     "tune": "Measure what runs a bundle fastest here, and record it.",
@@ -51,7 +52,7 @@ _SECTIONS = {
     "Run": ("encode", "decode", "reconstruct", "tune"),
     "Serve and bulk": ("serve", "tokenize", "tokens"),
     "Measure": ("bench", "eval"),
-    "Share": ("push", "pull"),
+    "Share": ("site", "push", "pull"),
 }
 _OTHERS = "Of other packages"
 

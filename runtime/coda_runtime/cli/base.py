@@ -122,6 +122,11 @@ class Progress:
         if self._bar is not None:
             self._bar.advance(self._task, steps)
 
+    def reach(self, done: float, total: float) -> None:
+        """Show so many steps of so many."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
     def describe(self, text: str) -> None:
         """Change the words beside the bar."""
         if self._bar is not None:

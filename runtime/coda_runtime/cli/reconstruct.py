@@ -13,7 +13,6 @@ from ..io.filenames import png_names
 from .base import command as coda_command
 from .base import json_option, print_json, progress, table
 from .options import bundle_argument, force_option, images_argument, load_options, skip_bad_option
-from .png import save_png
 from .sources import SourceReader, collect, keep_apart, keep_existing, keep_sources
 
 
@@ -41,6 +40,7 @@ def command(
     PSNR is in dB against the image as the tokenizer sees it: resized to cover its size and cropped at the centre.
     """
     from ..codes.metrics import json_number, psnr_per_image
+    from ..images import save_png
     from ..loading import open_tokenizer
 
     sources = collect(images)

@@ -66,11 +66,8 @@ def read_tokens(path: Path, tok: Maker) -> TokensFile:
     spec = tok.spec
     known = "made_with" in data
     made_with = [str(fingerprint) for fingerprint in data["made_with"].ravel()] if known else []
-    if known and not set(made_with) & set(tok.fingerprints):
-        raise TokenError(
-            f"{path} was made with another tokenizer ({_short(made_with)}, and {tok.folder} has "
-            f"{_short(tok.fingerprints)}); decode it with the bundle that it was encoded with"
-        )
+    if known:
+        check_maker(path, made_with, tok)
     expected = {"scales": plain(spec.scales), "vocab_size": spec.vocab_size}
     found = {key: data[key].tolist() if key in data else value for key, value in expected.items()}
     if found != expected:
@@ -85,6 +82,15 @@ def read_tokens(path: Path, tok: Maker) -> TokensFile:
             f"{path} has ids {list(ids.shape)} and names {list(names.shape)}; expected [N,L] and [N]; encode again"
         )
     return TokensFile(ids, tuple(map(str, names)), known)
+
+
+def check_maker(where: object, made_with: Sequence[str], tok: Maker) -> None:
+    """Raise TokenError unless one of the fingerprints `made_with`, which `where` names, is `tok`'s."""
+    if not set(made_with) & set(tok.fingerprints):
+        raise TokenError(
+            f"{where} was made with another tokenizer ({_short(made_with)}, and {tok.folder} has "
+            f"{_short(tok.fingerprints)}); decode it with the bundle that it was encoded with"
+        )
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:

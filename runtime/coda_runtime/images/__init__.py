@@ -20,6 +20,7 @@ from .opening import FORMATS, MAX_PIXELS, require_pillow
 from .profiles import IgnoredProfiles, differs
 from .reading import open_rgb
 from .resizing import fit, fit_bytes, resize
+from .writing import save_png
 
 __all__ = [
     "FORMATS",
@@ -37,4 +38,5 @@ __all__ = [
     "open_rgb",
     "require_pillow",
     "resize",
+    "save_png",
 ]

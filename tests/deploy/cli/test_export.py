@@ -7,7 +7,6 @@ import functools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from PIL import Image
 import coda_runtime
 from coda_deploy import photographs
 from coda_deploy.reference import TorchReference
-from coda_export import bundle
 from coda_runtime.backends.base import LoadOptions, Session
 from coda_runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from coda_runtime.errors import ArtifactError
@@ -29,23 +27,6 @@ from coda_runtime.parity import ParityMeter
 from tests.deploy.cli.command import coda, one_line
 from tests.runtime.triton import reading
 from tests.tiny_tokenizers import images, make
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _ready_graphs(tiny_bundle: Path) -> Iterator[None]:
-    """The exporter's graphs are those of the tiny bundle, which were exported once."""
-    patch = pytest.MonkeyPatch()
-    for part in ("encoder", "decoder"):
-        patch.setattr(
-            bundle,
-            f"{part}_graph",
-            # int8 is made of float32.
-            lambda _folded, precision, _opset, part=part: onnx.load(
-                tiny_bundle / f"{part}.{'fp32' if precision == 'int8' else precision}.onnx"
-            ),
-        )
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,6 @@ from coda_runtime.format.bundle import Bundle
 from coda_runtime.hub import pull, push
 from tests.deploy.cli.command import coda, one_line
 from tests.hub_server import Hub
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _ready_graphs(tiny_bundle: Path) -> Iterator[None]:
-    """The exporter's graphs are those of the tiny bundle, which were exported once."""
-    patch = pytest.MonkeyPatch()
-    for part in ("encoder", "decoder"):
-        patch.setattr(
-            bundle,
-            f"{part}_graph",
-            lambda _folded, precision, _opset, part=part: onnx.load(
-                tiny_bundle / f"{part}.{'fp32' if precision == 'int8' else precision}.onnx"
-            ),
-        )
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

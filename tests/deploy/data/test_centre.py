@@ -19,7 +19,6 @@ from tests.deploy.data.sample_images import write_folder
 
 WORKERS = [
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
 ARRAY = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
 

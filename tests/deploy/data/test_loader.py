@@ -19,10 +19,9 @@ from coda_deploy.data.loader import _rng
 from coda_runtime import ImageError, InputError
 from tests.deploy.data.sample_images import encode, photo, write_folder, write_tar
 
-# From Python 3.12 on a fork beside threads is warned of, and PyTorch warns of more workers than cores.
+# From Python 3.12 on a fork beside threads is warned of.
 WORKERS = [
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
 TINY = np.random.default_rng(0).integers(0, 256, (40, 9, 11, 3), np.uint8)
 TINY_CROP = Crop(8, flip=True, zoom_max=1.5)

@@ -20,10 +20,7 @@ from coda_deploy.data import DataError
 from coda_deploy.data.workers import stream
 from tests.deploy.data.sample_images import encode, photo, write_tar
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
 class Items(Dataset[tuple[int, int] | DataError]):
@@ -40,6 +37,12 @@ class Items(Dataset[tuple[int, int] | DataError]):
 def _gone(process: int) -> bool:
     """Whether a child of this process has ended."""
     return process not in {child.pid for child in multiprocessing.active_children()}
+
+
+def test_more_workers_than_processors_are_no_reason_to_warn() -> None:
+    """Warnings are errors here, and PyTorch's loader has one for this."""
+    workers = len(os.sched_getaffinity(0)) + 1
+    assert [number for number, _ in stream(Items(), [0, 1, 2], workers)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

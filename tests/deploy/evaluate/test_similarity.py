@@ -149,7 +149,7 @@ def test_ms_ssim_is_that_of_the_paper(size: int, scales: int) -> None:
     assert ms_ssim_per_image(x, x) == pytest.approx([1, 1])
 
 
-@pytest.mark.parametrize("size", [*range(11, 40), 95, 96, 160, 161, 175, 512])
+@pytest.mark.parametrize("size", [*range(11, 40), 95, 96, 160, 161, 175, pytest.param(512, marks=pytest.mark.slow)])
 def test_every_size_has_scales_that_fit(size: int) -> None:
     x = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     assert ms_ssim_per_image(x, x) == pytest.approx([1])

@@ -109,6 +109,7 @@ def test_each_table_is_stored_once(encoder: onnx.ModelProto, decoder: onnx.Model
         assert len(contents) == len(set(contents)) > 5
 
 
+@pytest.mark.slow
 def test_each_table_is_stored_once_at_the_sample_s_shape() -> None:
     """Ten scales over a latent of 16 x 16, whose matrices are small: far fewer bytes than usual are let through."""
     folded = fold_tokenizer(make("flux", vocab_size=4096, scales=SAMPLE_SCALES, image_size=64))

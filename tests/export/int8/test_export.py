@@ -25,7 +25,6 @@ from coda_export import (
     ParityImages,
     Threshold,
     add_precisions,
-    bundle,
     export_bundle,
 )
 from coda_export.layers import compare_bundle
@@ -43,14 +42,6 @@ IMAGES = ParityImages(images(3).numpy(), "random pictures")
 CALIBRATION = Calibration(images(4, seed=9).numpy(), ["a.png", "b.png", "c.png", "d.png"], "others")
 # Random weights say nothing of what a trained tokenizer loses.
 THRESHOLDS = DEFAULT_THRESHOLDS | {"int8": Threshold(0, 15.0, max_psnr_drop=3.0)}
-
-
-@pytest.fixture(autouse=True)
-def _ready_graphs(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The float32 graphs are those of the tiny bundle, which were exported once."""
-    for part in ("encoder", "decoder"):
-        graph = onnx.load(tiny_bundle / f"{part}.fp32.onnx")
-        monkeypatch.setattr(bundle, f"{part}_graph", lambda *_, graph=graph: graph)
 
 
 def export(folded: Folded, reference: TorchReference, out: Path, **options: Any) -> Manifest:

@@ -97,6 +97,7 @@ def test_the_whole_matrix_in_processes_of_their_own(bundle: Path, tmp_path: Path
     assert Results.load(tmp_path / "results.json").data == data
 
 
+@pytest.mark.slow
 def test_without_detail_the_times_are_all(bundle: Path) -> None:
     (cell,) = run(bundle, Plan(**FAST, detailed=False))["cells"]
     for of in cell["measurements"]:
@@ -104,6 +105,7 @@ def test_without_detail_the_times_are_all(bundle: Path) -> None:
         assert [of[name] for name in ("parts_s", "transfers_s", "timeline", "roofline", "flops_share")] == [None] * 5
 
 
+@pytest.mark.slow
 def test_load_options_reach_the_processes(bundle: Path) -> None:
     plan = Plan(**FAST, operations=("decode",), options=LoadOptions(providers=["CPUExecutionProvider"]))
     (cell,) = run(bundle, plan)["cells"]
@@ -113,6 +115,7 @@ def test_load_options_reach_the_processes(bundle: Path) -> None:
         run(bundle, plan)
 
 
+@pytest.mark.slow
 def test_a_server_is_searched_for_the_rate_that_it_holds(bundle: Path) -> None:
     plan = Plan(**FAST, operations=("encode",), scenarios=("server",), latency_bound_s=0.02)
     (cell,) = run(bundle, plan)["cells"]
@@ -145,6 +148,7 @@ def test_rates_and_callers_that_are_given(bundle: Path) -> None:
             Plan(**{**FAST, **wrong})
 
 
+@pytest.mark.slow
 def test_arrays_that_lie_on_the_device(bundle: Path) -> None:
     plan = Plan(**FAST, operations=tuple(ON_DEVICE), scenarios=("single-stream", "offline", "concurrent"), callers=(2,))
     data = run(bundle, plan)

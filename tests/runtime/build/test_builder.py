@@ -109,12 +109,17 @@ def test_an_engine_that_would_secretly_be_float32_fails(sealed: Path, rtx: Engin
     ("layers", "precision", "fine"),
     [
         ({"CONVOLUTION": {"HALF": 9, "FLOAT": 1}}, "fp16", True),
-        ({"CONVOLUTION": {"HALF": 5}, "MATRIX_MULTIPLY": {"FLOAT": 5}}, "fp16", True),
-        ({"CONVOLUTION": {"HALF": 4}, "MATRIX_MULTIPLY": {"FLOAT": 5}}, "fp16", False),
+        ({"CONVOLUTION": {"HALF": 1, "FLOAT": 3}, "MATRIX_MULTIPLY": {"FLOAT": 9}}, "fp16", True),
+        ({"CONVOLUTION": {"HALF": 1, "FLOAT": 4}, "MATRIX_MULTIPLY": {"HALF": 9}}, "fp16", False),
+        ({"MATRIX_MULTIPLY": {"HALF": 3, "FLOAT": 9}}, "fp16", True),
+        ({"MATRIX_MULTIPLY": {"HALF": 3, "FLOAT": 10}}, "fp16", False),
+        ({"CONVOLUTION": {"FLOAT": 9}, "MATRIX_MULTIPLY": {"HALF": 1}}, "fp32", False),
         ({"CONVOLUTION": {"BF16": 9}}, "fp16", False),
         ({"CONVOLUTION": {"FLOAT": 99, "HALF": 1}}, "fp32", False),
         ({"CONVOLUTION": {"FLOAT": 9}, "CAST": {"HALF": 1}}, "fp32", True),
         ({"ACTIVATION": {"HALF": 9}}, "fp16", False),
+        ({"CONVOLUTION": {"INT8": 8, "FLOAT": 2}, "MATRIX_MULTIPLY": {"FLOAT": 16}}, "int8", True),
+        ({"CONVOLUTION": {"INT8": 2, "FLOAT": 8}, "MATRIX_MULTIPLY": {"FLOAT": 1}}, "int8", False),
     ],
 )
 def test_the_types_that_count(layers: dict[str, dict[str, int]], precision: str, fine: bool) -> None:

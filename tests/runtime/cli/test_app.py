@@ -19,7 +19,7 @@ from coda_runtime.cli import app
 from coda_runtime.requirements import how_to_install
 
 Bare = Callable[..., Callable[..., Any]]
-OWN = ("bench", "build", "decode", "doctor", "encode", "inspect", "reconstruct", "verify")
+OWN = ("bench", "build", "decode", "doctor", "encode", "inspect", "reconstruct", "site", "verify")
 RUNTIME = ("numpy", "onnxruntime", "flatbuffers", "google", "PIL", "pillow", "click", "rich", "pygments", "packaging")
 
 

@@ -103,7 +103,8 @@ def test_a_signal_leaves_nothing_behind(
     script = f"""
 import sys, time
 from pathlib import Path
-import coda_runtime.cli.decode as module, coda_runtime.cli.encode
+import coda_runtime.cli.decode, coda_runtime.cli.encode
+import coda_runtime.images as module
 from coda_runtime.cli import main
 def slow(path, picture):
     path.write_text("half")

@@ -20,9 +20,9 @@ _TYPES = (
     ("integer", re.compile(r"u?int\d+|bool", re.IGNORECASE)),
 )
 # TensorRT-RTX calls a convolution a correlation, and one with what follows it a runtime fusion.
-_PRODUCTS = re.compile(
-    r"conv|correlation|runtime_fusion|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE
-)
+_CONVOLUTIONS = re.compile(r"conv|correlation|runtime_fusion", re.IGNORECASE)
+_PRODUCTS = re.compile(rf"{_CONVOLUTIONS.pattern}|gemm|mat(rix)?_?mul|fully_?connected|mha|attention", re.IGNORECASE)
+_TENSORS, _UNKNOWN = "tensors", "unknown"
 
 
 @dataclass(frozen=True)
@@ -44,30 +44,32 @@ def engine_information(engine: Any, trt: Any) -> str:
 
 
 def check_precision(info_json: str, precision: str) -> None:
-    """Raise BuildError if an engine in a lowered precision has its convolutions and matrix products in something else.
+    """Raise BuildError if an engine in a lowered precision computes its convolutions in something else.
 
-    Where the inspector shows no product whose type it tells, as when the library has fused all into one, any tensor
-    of that type will do. Other precisions pass.
+    Where none tells its type, the matrix products decide, some of which are float32 in any precision. Where no product
+    does, as when the library has fused all into one, any tensor of the type will do. Other precisions pass.
     """
     wanted = precision_of(precision)
     if not wanted.is_lowered:
         return
-    layers = _layers(info_json)
-    products = [layer for layer in layers if _PRODUCTS.search(_kind(layer))]
-    known = [found for found in map(_layer_type, products) if found != "unknown"]
-    if known:
-        share, counted = known.count(precision) / len(known), "convolutions and matrix products"
-        enough = share >= wanted.min_share
-    else:
-        types = [found for layer in layers for found in _tensor_types(layer) if found != "unknown"]
-        known, counted = types, "tensors"
-        enough = precision in types
+    counted, known = _told(_layers(info_json))
+    enough = precision in known if counted == _TENSORS else known.count(precision) / len(known) >= wanted.min_share
     if not enough:
         counts = ", ".join(f"{count} in {name}" for name, count in sorted(Counter(known).items())) or "none of any type"
         raise BuildError(
             f"the engine is to compute in {precision}, and of its {counted} there are {counts}: the graph it was built "
             f"from is not in {precision}; export the bundle again with --precision {precision}"
         )
+
+
+def _told(layers: list[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """Return what tells its types in an engine, and those types."""
+    for counted, pattern in (("convolutions", _CONVOLUTIONS), ("matrix products", _PRODUCTS)):
+        found = [_layer_type(layer) for layer in layers if pattern.search(_kind(layer))]
+        known = [kind for kind in found if kind != _UNKNOWN]
+        if known:
+            return counted, known
+    return _TENSORS, [kind for layer in layers for kind in _tensor_types(layer) if kind != _UNKNOWN]
 
 
 def _layers(info_json: str) -> list[Mapping[str, Any]]:
@@ -94,8 +96,8 @@ def _layer_type(layer: Mapping[str, Any]) -> str:
     inputs, outputs = _side(layer, "Inputs"), _side(layer, "Outputs")
     weights = layer.get("Weights")
     own = [_type(weights.get("Type"))] if isinstance(weights, dict) else []
-    found = [name for name in (*inputs, *own, *outputs) if name != "unknown"]
-    return next((name for name in found if name != "integer"), found[0] if found else "unknown")
+    found = [name for name in (*inputs, *own, *outputs) if name != _UNKNOWN]
+    return next((name for name in found if name != "integer"), found[0] if found else _UNKNOWN)
 
 
 def _tensor_types(layer: Mapping[str, Any]) -> list[str]:
@@ -113,4 +115,4 @@ def _side(layer: Mapping[str, Any], side: str) -> list[str]:
 
 
 def _type(text: object) -> str:
-    return next((name for name, pattern in _TYPES if isinstance(text, str) and pattern.search(text)), "unknown")
+    return next((name for name, pattern in _TYPES if isinstance(text, str) and pattern.search(text)), _UNKNOWN)

@@ -32,24 +32,32 @@ def test_what_a_layer_counts_as() -> None:
     text = info(
         layer("CaskConvolution", HALF),
         layer("CaskConvolution", "Row major Half"),
-        layer("gemm", BRAIN),
-        layer("gemm", FLOAT, HALF),
-        layer("gemm", "Row major Int32", FLOAT),
-        layer("gemm", "Row major Int32"),
+        layer("conv", BRAIN),
+        layer("conv", FLOAT, HALF),
+        layer("conv", "Row major Int32", FLOAT),
+        layer("conv", "Row major Int32"),
         layer("CaskConvolution", DYNAMIC, Weights={"Type": "Half", "Count": 9}),
         layer("CaskConvolution", DYNAMIC),
         layer("Reformat", FLOAT),
     )
-    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 3 in fp16, 2 in fp32, 1 in integer: "):
+    with pytest.raises(BuildError, match=r"convolutions there are 1 in bf16, 3 in fp16, 2 in fp32, 1 in integer: "):
         check_precision(text, "bf16")
 
 
 def test_int8_is_no_uint8() -> None:
     """The image comes as bytes without a sign, which is no product in int8."""
-    read = layer("CaskConvolution", "Row major Int8"), layer("gemm", "Row major UInt8", FLOAT)
-    with pytest.raises(BuildError, match=r"products there are 1 in fp32, 1 in int8: "):
+    read = layer("CaskConvolution", "Row major Int8"), layer("CaskConvolution", "Row major UInt8", FLOAT)
+    with pytest.raises(BuildError, match=r"convolutions there are 1 in fp32, 1 in int8: "):
         check_precision(info(*read), "fp16")
     check_precision(info(*read), "int8")
+
+
+def test_attention_stays_float32_beside_int8() -> None:
+    """Its products may outnumber the convolutions, as in a small AutoencoderDC."""
+    products = [layer("gemm", FLOAT)] * 9
+    check_precision(info(layer("CaskConvolution", "Row major Int8"), *products), "int8")
+    with pytest.raises(BuildError, match=r"of its convolutions there are 4 in fp32, 1 in int8: "):
+        check_precision(info(layer("conv", "Row major Int8"), *[layer("conv", FLOAT)] * 4, *products), "int8")
 
 
 @pytest.mark.parametrize("key", ["Datatype", "DataType"])
@@ -61,17 +69,17 @@ def test_type_and_format_apart(key: str) -> None:
         return {"Name": "a", "LayerType": "gemm", "Inputs": [tensor], "Outputs": [tensor]}
 
     check_precision(info(apart("BFloat16"), apart("BFloat16"), apart("Float")), "bf16")
-    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 2 in fp32: "):
-        check_precision(info(apart("BFloat16"), apart("Float"), apart("Float")), "bf16")
+    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 4 in fp32: "):
+        check_precision(info(apart("BFloat16"), *[apart("Float")] * 4), "bf16")
 
 
 @pytest.mark.parametrize("kind", ["correlation", "runtime_fusion"])
 def test_convolutions_by_their_names_in_tensorrt_rtx(kind: str) -> None:
     """A bf16 decoder's products of matrices are in float32, so that it depends on the convolutions."""
-    products = [layer("gemm", "Float")] * 2
-    check_precision(info(*[layer(kind, "BFloat16")] * 2, *products), "bf16")
-    with pytest.raises(BuildError, match=r"products there are 1 in bf16, 2 in fp32: "):
-        check_precision(info(layer(kind, "BFloat16"), *products), "bf16")
+    products = [layer("gemm", "Float")] * 9
+    check_precision(info(layer(kind, "BFloat16"), layer(kind, "Float"), *products), "bf16")
+    with pytest.raises(BuildError, match=r"of its convolutions there are 1 in fp32: "):
+        check_precision(info(layer(kind, "Float"), layer("gemm", "BFloat16")), "bf16")
 
 
 def test_the_inspector_is_asked_for_json() -> None:

@@ -1,0 +1,53 @@
+// Ids as callers pass them: checked, split into scales, and filled up where a prefix leaves scales out.
+
+import { TokenError } from "./errors.js";
+
+/**
+ * Return ids as an Int32Array an image, checked: a whole number of scales, each from 0 to vocabSize - 1.
+ *
+ * @param {unknown} ids
+ * @param {Readonly<import("./index.d.ts").Spec>} spec
+ */
+export function checkIds(ids, spec) {
+  if (!Array.isArray(ids) || ids.length === 0 || typeof ids[0] === "number") {
+    throw new TokenError("ids is no array of ids; expected one Int32Array an image, in an array: put a single one in brackets, [ids]");
+  }
+  return ids.map((row, index) => {
+    const name = `ids[${index}]`;
+    if (!(Array.isArray(row) || ArrayBuffer.isView(row)) || row instanceof DataView) {
+      throw new TokenError(`${name} is ${typeof row}; expected an Int32Array, or an array of numbers`);
+    }
+    const values = /** @type {number[]} */ (/** @type {unknown} */ (row));
+    if (!spec.prefixLengths.includes(values.length)) {
+      throw new TokenError(`${name} has ${values.length} ids; expected a whole number of scales: ${spec.prefixLengths.join(", ")}`);
+    }
+    const wrong = Array.prototype.find.call(values, (id) => !(Number.isInteger(id) && id >= 0 && id < spec.vocabSize));
+    if (wrong !== undefined) throw new TokenError(`${name} has ${wrong}; expected whole numbers from 0 to ${spec.vocabSize - 1}`);
+    return Int32Array.from(values);
+  });
+}
+
+/**
+ * Return an image's ids scale by scale, coarse to fine, as views.
+ * @param {Int32Array} ids
+ * @param {Readonly<import("./index.d.ts").Spec>} spec
+ */
+export function splitIds(ids, spec) {
+  let from = 0;
+  return spec.prefixLengths.filter((length) => length <= ids.length).map((length) => {
+    const scale = ids.subarray(from, length);
+    from = length;
+    return scale;
+  });
+}
+
+/**
+ * Return a batch for the decoder: the null token, vocabSize, stands where a prefix leaves scales out.
+ * @param {Int32Array[]} rows
+ * @param {Readonly<import("./index.d.ts").Spec>} spec
+ */
+export function filled(rows, spec) {
+  const out = new Int32Array(rows.length * spec.numTokens).fill(spec.vocabSize);
+  rows.forEach((row, index) => out.set(row, index * spec.numTokens));
+  return out;
+}
