@@ -20,6 +20,7 @@ from coda_deploy.evaluate.frechet import Gaussian, frechet_distance
 from coda_deploy.evaluate.target import Pixels, Target
 from coda_deploy.evaluate.usage import CodeCounts, perplexity, utilization
 from coda_deploy.float32 import full_float32
+from coda_runtime.io.counts import count
 
 ENOUGH = 50_000
 """Images of which a Frechet distance is usually told; of fewer it is biased upwards."""
@@ -56,7 +57,7 @@ class Generated:
     def warnings(self) -> list[str]:
         """What a reader of the figures has to know."""
         least = min(self.generated.images, self.data.images)
-        few = f"gFID of {least} images is biased upwards: it is usually told of {ENOUGH}"
+        few = f"gFID of {count(least, 'image')} is biased upwards: it is usually told of {ENOUGH}"
         return [few] if self.gfid is not None and least < ENOUGH else []
 
     def to_json(self) -> dict[str, Any]:

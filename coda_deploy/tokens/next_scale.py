@@ -103,12 +103,12 @@ class NextScale(nn.Module):
             yield total
 
     def _spread(self, ids: Tensor, number: int) -> Tensor:
-        """Ids [B,h,w] or [B,h*w] -> their values, upsampled to [B,C,h,w]."""
+        """Upsample the values of ids [B,h,w] or [B,h*w] to [B,C,h,w]."""
         values = self.codebook[ids.flatten(1)].to(self._precise).transpose(1, 2)
         return self._both("up", values.unflatten(2, self.shapes[number]), number)
 
     def _pooled(self, total: Tensor, number: int) -> Tensor:
-        """[B,C,h,w] -> [B,h'*w',C] in the buffers' dtype."""
+        """Pool [B,C,h,w] -> [B,h'*w',C] in the buffers' dtype."""
         return self._both("pool", total, number).flatten(2).transpose(1, 2).to(self.codebook.dtype)
 
     def _both(self, name: str, grid: Tensor, number: int) -> Tensor:

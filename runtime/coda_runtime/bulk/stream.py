@@ -67,7 +67,7 @@ class Order:
         """Yield the images of this part, but the first `skip`, in pieces of up to `window`. Raises OutputError."""
         start, stop = self._span()
         if not 0 <= skip <= stop - start:
-            raise InputError(f"{skip} images are to be skipped, and there are {stop - start}")
+            raise InputError(f"skip is {skip}, and this part has {stop - start}; expected no more than it has")
         images = self.folder.block_rows() // self.folder.variants
         order = self._random(0).permutation(len(images)) if self.shuffle else np.arange(len(images))
         ends = np.cumsum(images[order])

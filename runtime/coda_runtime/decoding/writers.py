@@ -59,7 +59,7 @@ class PngFiles:
             list(self._pool.map(self._save, numbers, images))
 
     def files(self) -> int:
-        """One for each image."""
+        """Count one for each image."""
         return len(self._names)
 
     def _save(self, number: int, image: Image) -> None:
@@ -87,7 +87,7 @@ class TarShards:
                     _add(archive, f"{number:09d}.json", json.dumps(told).encode())
 
     def files(self) -> int:
-        """One for each shard."""
+        """Count one for each shard."""
         return self._shards
 
     def _path(self, shard: int) -> Path:
