@@ -83,7 +83,7 @@ class Sequences:
                 places, fixed = self._layout(count, whole=whole)
                 if len(places) + len(fixed) == found:
                     return self._ids(tokens, places, fixed)
-        raise TokenError(f"a row is {found} long; expected {self.length} tokens, or as many as its first scales have")
+        raise TokenError(f"a row is {found} long; expected {self.length}, or what its first scales make")
 
     def _ids(
         self, tokens: npt.NDArray[Any], places: npt.NDArray[np.intp], fixed: Mapping[int, int]
