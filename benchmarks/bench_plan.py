@@ -9,7 +9,6 @@ is what this process has more than at the start, at most.
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from coda_runtime.bulk.pipeline import chunks, rounds
 from coda_runtime.bulk.plan import Settings, make_plan, read_plan
 from coda_runtime.bulk.sources.base import Part, table_of
 from coda_runtime.io.omitted import Omitted
+from coda_runtime.machine.memory import peak_bytes
 
 CHUNK = 32
 """Images in a chunk, as for 256 x 256."""
@@ -52,7 +52,7 @@ class Peak:
         return self._now() - self._start
 
     def _now(self) -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return (peak_bytes() or 0) / 2**20
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ PACKAGES = ("runtime/coda_runtime", "coda_deploy", "export/coda_export")
 # A verb that is missing here is added in its place; a word that is also a noun only where code uses it as a verb.
 LISTED = """
 Adapt Add Answer Apply Ask Attend Average Begin Blur Bring Build Call Change Check Choose Close Combine
-Compare Compile Complete Compute Convert Copy Count Cut Decode Decorate Describe Do Double Download Downsample
+Compare Compile Complete Compute Convert Copy Count Cut Decode Decorate Describe Divide Do Double Download Downsample
 Draw Drop Embed Encode End Explain Export Fetch Fill Find Fit Fold Forget Format Free Give Go Guard Hash Hide
 Hold Import Interleave Join Judge Keep Lay Leave Let List Load Look Make Map Measure Merge Minimise Mix Move
 Name Normalise Note Open Pack Parse Pass Paste Pool Print Put Quantize Queue Raise Rank Read Record Refuse

@@ -44,12 +44,21 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Assembled:
-    """A kernel for one GPU. `instructions` are SASS without predicates; `loop` is the range of the longest loop."""
+    """A kernel for one GPU. `instructions` are SASS without predicates; `loops` are their loops, the longest first.
+
+    The first `way` of them are what warps run; after these stands what is rare, such as a division of denormals.
+    """
 
     registers: int
     spilled: int
     instructions: tuple[str, ...]
-    loop: range
+    loops: tuple[range, ...]
+    way: int
+
+    @property
+    def loop(self) -> range:
+        """The longest loop; an empty range where there is none."""
+        return self.loops[0] if self.loops else range(0)
 
     def count(self, pattern: str, places: Sequence[int] | None = None) -> int:
         """Count the instructions that begin with the pattern, among those at `places` where these are given."""
@@ -84,7 +93,7 @@ def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def _read(text: str) -> tuple[tuple[str, ...], range]:
+def _read(text: str) -> tuple[tuple[str, ...], tuple[range, ...], int]:
     labels: dict[str, int] = {}
     instructions: list[str] = []
     for line in text.splitlines():
@@ -94,13 +103,14 @@ def _read(text: str) -> tuple[tuple[str, ...], range]:
             labels[label[1]] = len(instructions)
         elif found is not None:
             instructions.append(found[1])
-    loop = range(0)
-    for place, instruction in enumerate(instructions):
+    way = 1 + max((place for place, it in enumerate(instructions) if it == "EXIT"), default=len(instructions) - 1)
+    loops = []
+    for place, instruction in enumerate(instructions[:way]):
         back = re.match(r"BRA\S*\s.*`\((\.L_x_\d+)\)", instruction)
         start = labels.get(back[1], place) if back else place
-        if place + 1 - start > max(len(loop), 1):
-            loop = range(start, place + 1)
-    return tuple(instructions), loop
+        if start < place:
+            loops.append(range(start, place + 1))
+    return tuple(instructions), tuple(sorted(loops, key=len, reverse=True)), way
 
 
 def mix(assembled: Assembled) -> dict[str, int]:

@@ -1,54 +1,73 @@
-"""Seconds of a launch plan, kernel by kernel. A model's figures: `check` says how far they are from measured ones.
+"""Seconds of a launch plan, kernel by kernel. A model's figures: ``--launches`` sets them beside measured ones.
 
-A block of the search does its chunks in a loop. A chunk keeps a scheduler busy for as long as its slowest pipe: the
-issue of one instruction a cycle, or the float32, comparison or tensor pipe. Blocks that run together share the
-schedulers; the last wave of blocks may fill some of the places only, and one block alone is bound by latency.
-Everything else moves bytes, and costs a node of the graph.
+A node of the graph costs its launch. A block of the search does its chunks in a loop: one warp alone takes as long as
+its instructions and the trips to memory that nothing hides, and every further warp of a scheduler adds what its slowest
+pipe takes. Blocks that run together share the schedulers; the last wave of blocks may fill some of the places only. A
+warp that settles is one chain of trips to memory. Pooling, merging and subtracting issue instructions or move bytes.
+
+What is called measured here is from an H100: benchmarks/results/kernel-h100-launches.json.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.kernel_model.assembly import Assembled
 from benchmarks.kernel_model.gpus import EFFICIENCY, Chip
 from coda_runtime.backends.ptx import Launch, Plan
 
-NODE = 2.2e-6
-"""Seconds of a node of a graph that waits for the one before it: about 1 us between the two, and two trips to
-memory one after the other (0.6 us each). On an H100 the smallest kernels take 2.2 to 2.8 us in a chain."""
-TRIP = 1200
-"""Cycles of a block before its loop and after it: a trip to memory each, and the reduction."""
-ALONE = 1.6
-"""Cycles an instruction where one warp alone uses a scheduler: its own results are not there yet."""
+NODE = 2.0e-6
+"""Seconds of a node of a graph that waits for the one before it, and does next to nothing: measured of `merge`."""
+TRIP = 260
+"""Cycles of a trip to the second-level cache, where all tables lie."""
+ALONE = 1.3
+"""Cycles an instruction where one warp alone uses a scheduler: measured, of one block of the screening at a time."""
+EXCHANGE = 23
+"""Cycles until a warp has what another lane held."""
+TURNS, MOST_TURNS = 1.05, 3
+"""Groups that a token scores again, in the mean, and the token of a launch that has most (`rescored`)."""
+WARPS_AT_ONCE = 4
+"""Schedulers of a multiprocessor."""
 
 _ALU = re.compile(r"FSETP|FSEL|SEL|FMNMX|ISETP|IMNMX|VIMNMX|LOP3|PLOP3|IADD3|SHF|PRMT|I2F|F2F|VIADD")
 _FMA = re.compile(r"FFMA|FMUL|FADD|IMAD")
+_WHOLE = re.compile(r"IMAD")
 _TENSOR = re.compile(r"HMMA")
-WARPS_AT_ONCE = 4
-"""Schedulers of a multiprocessor."""
+_LOAD = re.compile(r"LDG\b")
+_EXCHANGE = re.compile(r"SHFL|REDUX")
+_RESIDUALS = ("residual", "before", "after")
+
+
+def count(pattern: re.Pattern[str], code: Assembled, places: Sequence[int]) -> int:
+    """Count the instructions at `places` that begin with the pattern."""
+    return sum(pattern.match(code.instructions[place]) is not None for place in places)
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Cycles that one warp's turn of the main loop keeps a scheduler's pipes busy, and instructions in it."""
+    """A turn of a search's main loop.
 
-    instructions: int
+    `busy` is how many cycles a warp keeps a scheduler's slowest pipe busy, `alone` how many the turn takes one warp
+    that has the scheduler to itself; `around` the cycles of a block before its loop and after it.
+    """
+
     busy: float
+    alone: float
+    around: float
 
     @classmethod
     def of(cls, code: Assembled, chip: Chip) -> Loop:
         """Count the loop of a search."""
-        found = [code.instructions[place] for place in code.loop]
-
-        def count(pattern: re.Pattern[str]) -> int:
-            return sum(pattern.match(instruction) is not None for instruction in found)
-
-        pipes = (len(found), chip.fma * count(_FMA), chip.alu * count(_ALU), chip.tensor * count(_TENSOR))
-        return cls(len(found), max(pipes))
+        size = len(code.loop)
+        fma, whole, alu, tensor = (count(it, code, code.loop) for it in (_FMA, _WHOLE, _ALU, _TENSOR))
+        # Half of the lanes that multiply floats can multiply whole numbers, which is how registers are copied too.
+        pipes = (size, chip.fma * fma, 2 * whole, chip.alu * alu, chip.tensor * tensor)
+        # What is loaded straight to registers is wanted at once: the bias, which no stage of the pipeline fetches.
+        alone = ALONE * size + TRIP * count(_LOAD, code, code.loop)
+        return cls(max(pipes), alone, ALONE * (code.way - size) + 2 * TRIP)
 
 
 @dataclass(frozen=True)
@@ -64,59 +83,91 @@ class Search:
 
 
 def search_launch(launch: Launch, code: Assembled, chip: Chip) -> Search:
-    """Model a launch of the search, in float32 or by halves."""
-    kernel = launch.kernel
-    values = dict(zip((name for name, _ in kernel.arguments), launch.arguments, strict=True))
+    """Model a launch of the search, in float32 or by halves, without its node."""
+    kernel, values = launch.kernel, numbers(launch)
     chunks, tokens = values["chunks"], values["tokens"]
-    assert isinstance(chunks, int)
-    assert isinstance(tokens, int)
     loop, blocks = Loop.of(code, chip), launch.grid[0] * launch.grid[1]
     resident = code.blocks(chip.capability, kernel.warps, kernel.shared)
     places = chip.processors * resident
     full, left = divmod(blocks, places)
     cycles = full * _wave(loop, kernel.warps, resident, chunks)
     cycles += _wave(loop, kernel.warps, math.ceil(left / chip.processors), chunks)
-    return Search(
-        tokens, blocks, resident, blocks / places, blocks / (math.ceil(blocks / places) * places), cycles / chip.clock
-    )
+    record = 12 * kernel.sizes["GROUPS"] if kernel.function == "screen" else 8
+    seconds = cycles / chip.clock + tokens * values["splits"] * record / (EFFICIENCY * chip.bandwidth)
+    return Search(tokens, blocks, resident, blocks / places, blocks / (math.ceil(blocks / places) * places), seconds)
 
 
 def _wave(loop: Loop, warps: int, together: int, chunks: int) -> float:
     """Return cycles of so many blocks together on a multiprocessor."""
     if not together:
         return 0.0
-    shared = together * warps / WARPS_AT_ONCE * loop.busy / EFFICIENCY
-    return TRIP + chunks * max(shared, ALONE * loop.instructions)
+    each = math.ceil(together * warps / WARPS_AT_ONCE)
+    return loop.around + chunks * (loop.alone + (each - 1) * loop.busy / EFFICIENCY)
+
+
+def settle_seconds(launch: Launch, code: Assembled, chip: Chip) -> float:
+    """Model a launch that settles, without its node: a warp's chain of trips and exchanges, or all that is issued.
+
+    What a class that is scored whole takes is left out; few tokens have one.
+    """
+    kernel, tokens = launch.kernel, numbers(launch)["tokens"]
+    # The longest loop scores a class whole, the next a group.
+    groups = next((loop for loop in code.loops if loop.stop <= code.loop.start), range(0))
+    straight = [place for place in range(code.way) if place not in code.loop and place not in groups]
+    # Trips of a token: its results, its row twice, the bounds, at the end the value; of a group: its weights.
+    once, turn = _chain(code, straight, 5), _chain(code, groups, 1)
+    waves = launch.grid[0] / (chip.processors * code.blocks(chip.capability, kernel.warps, kernel.shared))
+    chain = max(waves - 1, 0) * (once + TURNS * turn) + once + MOST_TURNS * turn
+    issued = launch.grid[0] * (len(straight) + TURNS * len(groups)) / (WARPS_AT_ONCE * chip.processors)
+    record = 12 * numbers(launch)["splits"] * kernel.sizes["GROUPS"]
+    busy = max(issued / chip.clock, tokens * record / chip.bandwidth)
+    return max(chain / chip.clock, busy / EFFICIENCY)
+
+
+def _chain(code: Assembled, places: Sequence[int], trips: int) -> float:
+    """Return the cycles of one warp that does what stands at `places`, and waits for so many trips."""
+    return ALONE * len(places) + EXCHANGE * count(_EXCHANGE, code, places) + TRIP * trips
+
+
+def other_seconds(launch: Launch, code: Assembled, chip: Chip, plan: Plan) -> float:
+    """Model a launch that pools, merges or subtracts, without its node: instructions issued, or bytes moved."""
+    warps = launch.kernel.warps * math.prod(launch.grid)
+    issued = warps * code.way / (WARPS_AT_ONCE * chip.processors) / chip.clock
+    # The residual is read, and by what subtracts written; what scales add to it is little.
+    moved = plan.buffers["residual"].bytes * sum(name in dict(launch.kernel.arguments) for name in _RESIDUALS)
+    return max(issued, moved / chip.bandwidth) / EFFICIENCY
+
+
+def numbers(launch: Launch) -> dict[str, int]:
+    """Return the whole numbers that a launch is given, by their names."""
+    named = zip((name for name, _ in launch.kernel.arguments), launch.arguments, strict=True)
+    return {name: value for name, value in named if isinstance(value, int)}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of a batch: all of it, of the searches alone, and of the nodes of the graph."""
+    """Seconds of a batch: all of it, of every launch with its node, in their order, and the searches in detail."""
 
-    seconds: float
+    launches: tuple[tuple[Launch, float], ...]
     searches: tuple[Search, ...]
-    nodes: int
+
+    @property
+    def seconds(self) -> float:
+        """All of them, one after the other."""
+        return sum(seconds for _, seconds in self.launches)
 
 
 def predict(plan: Plan, codes: Mapping[str, Assembled], chip: Chip) -> Prediction:
-    """Model a plan; `codes` are the searches' machine code by entry."""
-    searches, moved = [], 0
+    """Model a plan; `codes` are the kernels' machine code by entry."""
+    searches, launches = [], []
     for launch in plan.launches:
-        if launch.kernel.function in ("search", "screen"):
-            searches.append(search_launch(launch, codes[launch.kernel.entry], chip))
+        code, function = codes[launch.kernel.entry], launch.kernel.function
+        if function in ("search", "screen"):
+            searches.append(search_launch(launch, code, chip))
+            seconds = searches[-1].seconds
+        elif function == "settle":
+            seconds = settle_seconds(launch, code, chip)
         else:
-            moved += _bytes(launch, plan)
-    seconds = sum(search.seconds for search in searches) + moved / (EFFICIENCY * chip.bandwidth)
-    return Prediction(seconds + NODE * len(plan.launches), tuple(searches), len(plan.launches))
-
-
-def _bytes(launch: Launch, plan: Plan) -> int:
-    """Return the bytes that a launch moves: of its buffers, or of what is settled: results, and a group a token."""
-    kernel = launch.kernel
-    if kernel.function == "settle":
-        values = dict(zip((name for name, _ in kernel.arguments), launch.arguments, strict=True))
-        tokens, splits = int(values["tokens"]), int(values["splits"])
-        sizes = kernel.sizes
-        results = 2 * 3 * 4 * splits * sizes["GROUPS"]
-        return tokens * (results + 4 * sizes["STEP"] // sizes["GROUPS"] * (sizes["CHANNELS_PADDED"] + 1))
-    return sum(plan.buffers[name].bytes for name in set(map(str, launch.arguments)) & {*plan.buffers})
+            seconds = other_seconds(launch, code, chip, plan)
+        launches.append((launch, NODE + seconds))
+    return Prediction(tuple(launches), tuple(searches))

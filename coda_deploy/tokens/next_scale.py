@@ -108,7 +108,7 @@ class NextScale(nn.Module):
         return self._both("up", values.unflatten(2, self.shapes[number]), number)
 
     def _pooled(self, total: Tensor, number: int) -> Tensor:
-        """Pool [B,C,h,w] to [B,h'*w',C], in the buffers' dtype."""
+        """Pool a sum [B,C,h,w] to a scale -> [B,h'*w',C] in the buffers' dtype."""
         return self._both("pool", total, number).flatten(2).transpose(1, 2).to(self.codebook.dtype)
 
     def _both(self, name: str, grid: Tensor, number: int) -> Tensor:

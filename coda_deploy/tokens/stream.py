@@ -14,6 +14,7 @@ from coda_runtime import Spec
 from coda_runtime.bulk.stream import WINDOW, Order, Piece, open_tokens
 from coda_runtime.codes.sequences import Sequences
 from coda_runtime.errors import InputError
+from coda_runtime.io.counts import count
 
 _AT_ONCE = 256  # items that are turned into tensors together
 
@@ -167,4 +168,4 @@ def _worker() -> tuple[int, int]:
 
 
 def _readers(state: Mapping[str, int]) -> str:
-    return f"part {state['part']} of {state['parts']} of {state['rows']} rows, seed {state['seed']}"
+    return f"part {state['part']} of {state['parts']} of {count(state['rows'], 'row')}, seed {state['seed']}"

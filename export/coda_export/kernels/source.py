@@ -8,56 +8,16 @@ everywhere, as in argmax. `coda_runtime.backends.ptx.plan` says which kernel is 
 
 # Triton reads annotations as objects, so there is no `from __future__ import annotations`; it has no types of its own.
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
-from collections.abc import Callable
-from typing import Any
-
 import triton
 import triton.language as tl
 
+from coda_export.kernels.naming import named
+from coda_export.kernels.sampling import pool, pool_rectangle, subtract, subtract_rectangle
 
-def _named(kernel: str, **letters: str) -> Callable[[Any], str]:
-    """Give each specialisation an entry name of its own, such as ``coda_search_m64_n64``, for profilers to show."""
-
-    def name(specialization: Any) -> str:
-        sizes = (f"{letter}{int(specialization.constants[size])}" for letter, size in letters.items())
-        return "_".join(["coda", kernel, *sizes])
-
-    return name
+__all__ = ["merge", "pool", "pool_rectangle", "screen", "search", "settle", "subtract", "subtract_rectangle"]
 
 
-@triton.jit(repr=_named("pool", w="WINDOW", t="BLOCK_TOKENS"))
-def pool(
-    residual,  # float32 [B, C, h, h]
-    rows,  # float32 [B * side * side, CHANNELS_PADDED], written
-    tokens,  # B * side * side
-    side,
-    WINDOW: tl.constexpr,  # a power of two, at least as wide as the widest window of this side
-    BLOCK_TOKENS: tl.constexpr,
-    SIZE: tl.constexpr,  # h
-    CHANNELS: tl.constexpr,
-    CHANNELS_PADDED: tl.constexpr,
-):
-    """Pool by adaptive averages: the window of position i covers [floor(i h / side), ceil((i + 1) h / side))."""
-    token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    image, place = token // (side * side), token % (side * side)
-    row, column = place // side, place % side
-    top, left = row * SIZE // side, column * SIZE // side
-    height = ((row + 1) * SIZE + side - 1) // side - top
-    width = ((column + 1) * SIZE + side - 1) // side - left
-    cell = tl.arange(0, WINDOW * WINDOW)
-    down, across = cell // WINDOW, cell % WINDOW
-    inside = (token < tokens)[:, None] & (down[None, :] < height[:, None]) & (across[None, :] < width[:, None])
-    offset = (top[:, None] + down[None, :]) * SIZE + left[:, None] + across[None, :]
-    channel = tl.arange(0, CHANNELS_PADDED)
-    plane = image[:, None] * CHANNELS + channel[None, :]
-    pointers = residual + plane[:, :, None] * (SIZE * SIZE) + offset[:, None, :]
-    values = tl.load(pointers, mask=inside[:, None, :] & (channel < CHANNELS)[None, :, None], other=0.0)
-    mean = tl.div_rn(tl.sum(values, 2), (height * width).to(tl.float32)[:, None])
-    to = rows + token[:, None] * CHANNELS_PADDED + channel[None, :]
-    tl.store(to, mean, mask=(token < tokens)[:, None])
-
-
-@triton.jit(repr=_named("search", m="BLOCK_TOKENS", n="BLOCK_CODES"))
+@triton.jit(repr=named("search", m="BLOCK_TOKENS", n="BLOCK_CODES"))
 def search(
     rows,  # float32 [tokens, CHANNELS_PADDED]
     table,  # float32 [CHANNELS_PADDED, CODES]: A without its last features, transposed
@@ -115,7 +75,7 @@ def search(
     tl.store(codes + to, code, mask=token < tokens)
 
 
-@triton.jit(repr=_named("merge", s="SPLITS", t="BLOCK_TOKENS"))
+@triton.jit(repr=named("merge", s="SPLITS", t="BLOCK_TOKENS"))
 def merge(
     scores,  # float32 [tokens, splits]
     codes,  # int32 [tokens, splits]
@@ -173,7 +133,7 @@ def _deviation(
     return tl.sqrt_rn(tl.div_rn(tl.sum(query * query, 1), length) + eps)
 
 
-@triton.jit(repr=_named("screen", m="BLOCK_TOKENS", n="BLOCK_CODES"))
+@triton.jit(repr=named("screen", m="BLOCK_TOKENS", n="BLOCK_CODES"))
 def screen(
     rows,  # float32 [tokens, CHANNELS_PADDED]
     halves,  # float16 [CHANNELS_PADDED, CODES]: A without its last features, scaled, transposed, its columns in order
@@ -260,7 +220,7 @@ def _exact(
     return high, tl.min(tl.where(score == high[:, None], codes, CODES), 1)
 
 
-@triton.jit(repr=_named("settle", s="SPLITS", t="BLOCK_TOKENS"))
+@triton.jit(repr=named("settle", s="SPLITS", t="BLOCK_TOKENS"))
 def settle(
     rows,  # float32 [tokens, CHANNELS_PADDED]
     table,  # float32 [CHANNELS_PADDED, CODES]: A without its last features, transposed
@@ -350,109 +310,3 @@ def settle(
     tl.store(ids + token // places * LENGTH + start + token % places, code, mask=here)
     value = tl.load(values + code[:, None] * CHANNELS_PADDED + channel[None, :])
     tl.store(grid + token[:, None] * CHANNELS_PADDED + channel[None, :], value, mask=here[:, None])
-
-
-@triton.jit(repr=_named("subtract", p="BLOCK_POINTS"))
-def subtract(
-    before,  # float32 [B, C, h, h]: the residual
-    grid,  # float32 [B * side * side, CHANNELS_PADDED]
-    taps,  # int32 [4, h]: the positions of a side that a point of the latent is made from
-    weights,  # float32 [4, h]
-    after,  # float32 [B, C, h, h], written; may be `before`
-    points,  # B * h * h
-    side,
-    BLOCK_POINTS: tl.constexpr,
-    SIZE: tl.constexpr,  # h
-    CHANNELS: tl.constexpr,
-    CHANNELS_PADDED: tl.constexpr,
-):
-    """Take the bicubic upsampling of a scale's values from the residual."""
-    point = tl.program_id(0) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
-    here = point < points
-    image, place = point // (SIZE * SIZE), point % (SIZE * SIZE)
-    row, column = place // SIZE, place % SIZE
-    channel = tl.arange(0, CHANNELS_PADDED)
-    total = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
-    for i in tl.static_range(4):
-        line = image * side + tl.load(taps + i * SIZE + row)
-        across = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
-        for j in tl.static_range(4):
-            token = line * side + tl.load(taps + j * SIZE + column)
-            value = tl.load(grid + token[:, None] * CHANNELS_PADDED + channel[None, :], mask=here[:, None], other=0.0)
-            across += tl.load(weights + j * SIZE + column)[:, None] * value
-        total += tl.load(weights + i * SIZE + row)[:, None] * across
-    at = (image[:, None] * CHANNELS + channel[None, :]) * (SIZE * SIZE) + place[:, None]
-    mask = here[:, None] & (channel < CHANNELS)[None, :]
-    tl.store(after + at, tl.load(before + at, mask=mask, other=0.0) - total, mask=mask)
-
-
-@triton.jit(repr=_named("pool_rectangle", w="WINDOW", t="BLOCK_TOKENS"))
-def pool_rectangle(
-    residual,  # float32 [B, C, HEIGHT, WIDTH]
-    rows,  # float32 [B * down * across, CHANNELS_PADDED], written
-    tokens,  # B * down * across
-    down,  # positions of the scale along the height
-    across,  # and along the width
-    WINDOW: tl.constexpr,  # a power of two, at least as wide as the widest window of this scale along either side
-    BLOCK_TOKENS: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    CHANNELS_PADDED: tl.constexpr,
-):
-    """Do as `pool` does, of a latent or to a scale that is no square."""
-    token = tl.program_id(0) * BLOCK_TOKENS + tl.arange(0, BLOCK_TOKENS)
-    image, place = token // (down * across), token % (down * across)
-    row, column = place // across, place % across
-    top, left = row * HEIGHT // down, column * WIDTH // across
-    height = ((row + 1) * HEIGHT + down - 1) // down - top
-    width = ((column + 1) * WIDTH + across - 1) // across - left
-    cell = tl.arange(0, WINDOW * WINDOW)
-    y, x = cell // WINDOW, cell % WINDOW
-    inside = (token < tokens)[:, None] & (y[None, :] < height[:, None]) & (x[None, :] < width[:, None])
-    offset = (top[:, None] + y[None, :]) * WIDTH + left[:, None] + x[None, :]
-    channel = tl.arange(0, CHANNELS_PADDED)
-    plane = image[:, None] * CHANNELS + channel[None, :]
-    pointers = residual + plane[:, :, None] * (HEIGHT * WIDTH) + offset[:, None, :]
-    values = tl.load(pointers, mask=inside[:, None, :] & (channel < CHANNELS)[None, :, None], other=0.0)
-    mean = tl.div_rn(tl.sum(values, 2), (height * width).to(tl.float32)[:, None])
-    to = rows + token[:, None] * CHANNELS_PADDED + channel[None, :]
-    tl.store(to, mean, mask=(token < tokens)[:, None])
-
-
-@triton.jit(repr=_named("subtract_rectangle", p="BLOCK_POINTS"))
-def subtract_rectangle(
-    before,  # float32 [B, C, HEIGHT, WIDTH]: the residual
-    grid,  # float32 [B * down * across, CHANNELS_PADDED]
-    row_taps,  # int32 [4, HEIGHT]: the rows of a scale that a row of the latent is made from
-    row_weights,  # float32 [4, HEIGHT]
-    column_taps,  # int32 [4, WIDTH]: the same of columns
-    column_weights,  # float32 [4, WIDTH]
-    after,  # float32 [B, C, HEIGHT, WIDTH], written; may be `before`
-    points,  # B * HEIGHT * WIDTH
-    down,
-    across,
-    BLOCK_POINTS: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    CHANNELS_PADDED: tl.constexpr,
-):
-    """Do as `subtract` does, of a latent or for a scale that is no square."""
-    point = tl.program_id(0) * BLOCK_POINTS + tl.arange(0, BLOCK_POINTS)
-    here = point < points
-    image, place = point // (HEIGHT * WIDTH), point % (HEIGHT * WIDTH)
-    row, column = place // WIDTH, place % WIDTH
-    channel = tl.arange(0, CHANNELS_PADDED)
-    total = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
-    for i in tl.static_range(4):
-        line = image * down + tl.load(row_taps + i * HEIGHT + row)
-        sums = tl.zeros([BLOCK_POINTS, CHANNELS_PADDED], tl.float32)
-        for j in tl.static_range(4):
-            token = line * across + tl.load(column_taps + j * WIDTH + column)
-            value = tl.load(grid + token[:, None] * CHANNELS_PADDED + channel[None, :], mask=here[:, None], other=0.0)
-            sums += tl.load(column_weights + j * WIDTH + column)[:, None] * value
-        total += tl.load(row_weights + i * HEIGHT + row)[:, None] * sums
-    at = (image[:, None] * CHANNELS + channel[None, :]) * (HEIGHT * WIDTH) + place[:, None]
-    mask = here[:, None] & (channel < CHANNELS)[None, :]
-    tl.store(after + at, tl.load(before + at, mask=mask, other=0.0) - total, mask=mask)

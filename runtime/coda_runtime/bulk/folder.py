@@ -100,7 +100,7 @@ class TokenFolder:
         return {**others, "ids": found.ids[inside]}
 
     def __repr__(self) -> str:
-        several = f", {self.variants} variants each" if self.variants > 1 else ""
+        several = f", {count(self.variants, 'variant')} each" if self.variants > 1 else ""
         about = f"{count(len(self) // self.variants, 'image')}{several}, {count(self.spec.num_tokens, 'token')} each"
         return f"<coda_runtime.bulk.TokenFolder {self._folder.url}: {about}>"
 

@@ -74,7 +74,7 @@ def encode_shards(
 
 
 def rounds(plan: Plan, shards: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Divide shards into rounds of so many chunks that Ray and the driver hold at once, of one shard at least."""
+    """Yield the shards in rounds of so many chunks that Ray and the driver hold at once, of one shard at least."""
     each = max(1, _CHUNKS_PER_ROUND // -(-plan.settings.shard_size // size))
     for start in range(0, len(shards), each):
         yield list(shards[start : start + each])

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..io.counts import count
 from .folder import TokenFolder
 from .mapped import ABOUT, MappedTokens
 
@@ -67,7 +68,7 @@ class Order:
         """Yield the images of this part, but the first `skip`, in pieces of up to `window`. Raises OutputError."""
         start, stop = self._span()
         if not 0 <= skip <= stop - start:
-            raise InputError(f"{skip} images are to be skipped, and there are {stop - start}")
+            raise InputError(f"{count(skip, 'image')} to skip, and there are {stop - start}")
         images = self.folder.block_rows() // self.folder.variants
         order = self._random(0).permutation(len(images)) if self.shuffle else np.arange(len(images))
         ends = np.cumsum(images[order])
@@ -86,10 +87,10 @@ class Order:
         images: npt.NDArray[np.int64],
     ) -> Piece:
         random = self._random(1 + first)
-        count = last - first
-        place = random.permutation(count) if self.shuffle else np.arange(count)
+        images_here = last - first
+        place = random.permutation(images_here) if self.shuffle else np.arange(images_here)
         variants = self.folder.variants
-        drawn = random.randint(variants, size=count) if self.shuffle else np.zeros(count, np.int64)
+        drawn = random.randint(variants, size=images_here) if self.shuffle else np.zeros(images_here, np.int64)
         out: npt.NDArray[Any] | None = None
         labels: list[Any] | None = None
         done = 0
@@ -102,8 +103,8 @@ class Order:
             here = slice(done, done + high - low)
             ids, known = self.folder.block(block)
             if out is None:
-                out = np.empty((count, ids.shape[1]), ids.dtype)
-                labels = [None] * count if known is not None else None
+                out = np.empty((images_here, ids.shape[1]), ids.dtype)
+                labels = [None] * images_here if known is not None else None
             rows = np.arange(low, high) * variants + drawn[here]
             out[place[here]] = ids[low:high] if variants == 1 else ids[rows]  # neighbours need not be gathered first
             if known is not None and labels is not None:

@@ -114,7 +114,7 @@ def command(
         return
     rate = f", {done.images_per_second:.1f} images/s" if done.images_per_second else ""
     errors = f"; {done.errors} could not be read, see errors.jsonl" if done.errors else ""
-    several = f", {done.variants} variants each," if done.variants > 1 else ""
+    several = f", {count(done.variants, 'variant')} each," if done.variants > 1 else ""
     click.echo(f"{done.out}: {count(done.images, 'image')}{several} in {count(done.shards, 'shard')}{rate}{errors}")
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..errors import InputError, TokenError
 from ..format.sizes import count_of
 from ..format.spec import Spec
+from ..io.counts import count
 
 BEGIN, SCALE, END = "begin", "scale", "end"
 
@@ -78,12 +79,14 @@ class Sequences:
         """
         found = tokens.shape[-1]
         scales = len(self.spec.scale_shapes)
-        for count in range(1, scales + 1):
-            for whole in (False, True) if count == scales else (False,):
-                places, fixed = self._layout(count, whole=whole)
+        for first in range(1, scales + 1):
+            for whole in (False, True) if first == scales else (False,):
+                places, fixed = self._layout(first, whole=whole)
                 if len(places) + len(fixed) == found:
                     return self._ids(tokens, places, fixed)
-        raise TokenError(f"a row has {found} tokens; expected {self.length}, or as many as its first scales have")
+        raise TokenError(
+            f"a row has {count(found, 'token')}; expected {self.length}, or as many as its first scales have"
+        )
 
     def _ids(
         self, tokens: npt.NDArray[Any], places: npt.NDArray[np.intp], fixed: Mapping[int, int]

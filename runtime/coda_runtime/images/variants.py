@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..format.sizes import Shape, Size, count_of, shape_of
+from ..io.counts import count
 from .arrays import Pixels
 from .opening import explained
 from .resizing import covering, resize
@@ -98,8 +99,8 @@ class Variants:
         taken = self.count * count_of(shape_of(size)) * 3
         if taken > MAX_BYTES:
             raise InputError(
-                f"{self.count} variants of each image take {taken >> 20} MiB, and {MAX_BYTES >> 20} are the most: "
-                "choose fewer crops, and tokenize to a second folder with another seed"
+                f"{count(self.count, 'variant')} of each image take {taken >> 20} MiB, and {MAX_BYTES >> 20} are the "
+                "most: choose fewer crops, and tokenize to a second folder with another seed"
             )
 
     def cut(self, image: Image.Image, size: Size, name: str) -> list[Crop]:

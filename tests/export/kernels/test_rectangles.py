@@ -11,6 +11,7 @@ import torch
 from coda_export.kernels.compile import compile_quantizer
 from coda_export.kernels.tables import search_tables
 from coda_runtime.backends.ptx import make_plan
+from coda_runtime.backends.ptx.screening import FROM_TOKENS
 from coda_runtime.errors import ArtifactError
 from coda_runtime.format.sizes import Shape
 from tests.export.kernels.cases import SMALL_BLOCKS, random_latent, random_quantizer, reference, run_kernels
@@ -26,11 +27,18 @@ SCHEDULES: dict[str, tuple[Shape, ...]] = {
 }
 
 
+# Every scale by halves and settled, or all of these few tokens in float32.
+WAYS = pytest.mark.parametrize("screen_from", [1, FROM_TOKENS], ids=["screened", "searched"])
+
+
+@WAYS
 @pytest.mark.parametrize("scales", SCHEDULES.values(), ids=SCHEDULES)
-def test_ids_are_those_of_the_folded_quantizer(scales: tuple[Shape, ...], interpreter: Interpreter) -> None:
+def test_ids_are_those_of_the_folded_quantizer(
+    scales: tuple[Shape, ...], screen_from: int, interpreter: Interpreter
+) -> None:
     quantizer = random_quantizer(100, scales, norm="layer", dim=20)
     latent = random_latent(quantizer, 2)
-    ids = interpreter.ids(quantizer, latent)
+    ids = interpreter.ids(quantizer, latent, screen_from=screen_from)
     np.testing.assert_array_equal(ids, quantizer(torch.from_numpy(latent)).numpy())
     np.testing.assert_array_equal(ids, reference(quantizer).step(latent, ids))
     assert len(np.unique(ids)) > 3
@@ -41,7 +49,9 @@ def test_compiled_to_ptx() -> None:
     made = compile_quantizer(quantizer.spec, search_tables(quantizer.search), blocks=SMALL_BLOCKS)["sm80"]
     assert {kernel.function for kernel in made[1].kernels} >= {"pool_rectangle", "subtract_rectangle"}
     latent = random_latent(quantizer, 3)
-    np.testing.assert_array_equal(run_kernels(made, quantizer, latent), quantizer(torch.from_numpy(latent)).numpy())
+    expected = quantizer(torch.from_numpy(latent)).numpy()
+    for screen_from in (1, FROM_TOKENS):
+        np.testing.assert_array_equal(run_kernels(made, quantizer, latent, screen_from=screen_from), expected)
 
 
 def test_kernels_of_another_shape_are_refused() -> None:

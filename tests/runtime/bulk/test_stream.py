@@ -96,7 +96,7 @@ def test_what_does_not_fit(made: Made) -> None:
         Order(folder, part=2, parts=2)
     with pytest.raises(InputError, match="window is 0"):
         Order(folder, window=0)
-    with pytest.raises(InputError, match="99 images are to be skipped, and there are 23"):
+    with pytest.raises(InputError, match="99 images to skip, and there are 23"):
         list(Order(folder).pieces(99))
 
 

@@ -79,19 +79,37 @@ def test_every_chunk_belongs_to_one_split(blocks: int, chunks: int, places: int,
     assert (splits - 1) * each < chunks <= splits * each
 
 
-# Blocks of the screening that ships on a multiprocessor: tests/export/kernels/test_budget.py.
-@pytest.mark.parametrize(
-    ("processors", "each"),
-    [(132, 8), (108, 6), (58, 5), (128, 5), (170, 5)],
-    ids=["H100", "A100", "L4", "4090", "5090"],
-)
-@pytest.mark.parametrize(
-    ("tokens", "codes", "least"), [(32 * 1024, 65536, 0.92), (32 * 256, 16384, 0.75)], ids=["FLUX", "MAR"]
-)
-def test_the_last_wave_is_nearly_full(processors: int, each: int, tokens: int, codes: int, least: float) -> None:
-    """MAR's 64 chunks cannot be cut for every GPU."""
+# Multiprocessors, and blocks on each of the screening that ships: tests/export/kernels/test_budget.py.
+GPUS = {"H100": (132, 8), "A100": (108, 6), "L4": (58, 5), "4090": (128, 5), "5090": (170, 5)}
+# Tokens of the largest scale of a batch of 32, and codes.
+LARGEST = {"FLUX": (32 * 1024, 65536), "MAR": (32 * 256, 16384)}
+# MAR's 128 blocks of 64 chunks come out even with neither: docs/gpu.md.
+UNEVEN = {("L4", "MAR"): 0.88, ("5090", "MAR"): 0.87}
+
+
+@pytest.mark.parametrize("shape", LARGEST)
+@pytest.mark.parametrize("gpu", GPUS)
+def test_waves_are_full(gpu: str, shape: str) -> None:
+    (processors, each), (tokens, codes) = GPUS[gpu], LARGEST[shape]
     blocks, chunks, places = tokens // 64, codes // STEP, each * processors
     splits, long = share(blocks, chunks, places, 64)
-    # Of the chunks that all places could do until the last block ends, those that are done.
-    done = blocks * chunks / (math.ceil(blocks * splits / places) * places * long)
-    assert done >= least, (splits, long, done)
+    waves = math.ceil(blocks * splits / places)
+    # Of all places the share that blocks take; and of the chunks that they could do, until the last ends, those done.
+    taken, done = blocks * splits / (waves * places), blocks * chunks / (waves * places * long)
+    assert min(taken, done) >= UNEVEN.get((gpu, shape), 0.95), (splits, long, taken, done)
+
+
+@pytest.mark.parametrize("gpu", [gpu for gpu, _ in UNEVEN])
+def test_fuller_waves_of_mar_would_end_later(gpu: str) -> None:
+    """Every split that fills its waves is of so few chunks that what a block costs besides outweighs it."""
+    processors, each = GPUS[gpu]
+    blocks, chunks, places = 128, 64, each * processors
+
+    def end(splits: int) -> float:
+        """In chunks: some three of a block are no chunk's."""
+        return math.ceil(blocks * splits / places) * (math.ceil(chunks / splits) + 3)
+
+    chosen, _ = share(blocks, chunks, places, 64)
+    full = [it for it in range(1, 65) if blocks * it / (math.ceil(blocks * it / places) * places) >= 0.95]
+    assert full
+    assert min(end(splits) for splits in full) > 1.1 * end(chosen)
