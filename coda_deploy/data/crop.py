@@ -12,7 +12,7 @@ from PIL import Image
 from coda_deploy.data.source import check_whole
 from coda_runtime.errors import ImageError, InputError
 from coda_runtime.format.sizes import Size, shape_of
-from coda_runtime.images.resizing import scaled, tight_axis
+from coda_runtime.images.resizing import lanczos, scaled, tight_axis
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Crop:
         # there is one or two away from that of the whole image scaled and then cut.
         x0, x1 = _span(left, across, image.width, width)
         y0, y1 = _span(top, down, image.height, height)
-        pixels = np.asarray(image.resize(target, Image.Resampling.LANCZOS, box=(x0, y0, x1, y1)))
+        pixels = np.asarray(lanczos(image, target, (x0, y0, x1, y1)))
         return np.ascontiguousarray(pixels[:, ::-1]) if self.flip and rng.random() < 0.5 else pixels
 
     def _length(self, wanted: int, own: int, rng: np.random.Generator) -> int:

@@ -99,8 +99,6 @@ def fit_bytes(
 
 def resize(image: Image.Image, size: Size) -> Pixels:
     """Fit an image in RGB -> uint8 [height,width,3] by the official rule."""
-    from PIL.Image import Resampling
-
     target = shape_of(size)[::-1]  # as Pillow has it, width first
     whole = covering(image.size, target)
     left, top = (round((side - wanted) / 2.0) for side, wanted in zip(whole, target, strict=True))
@@ -108,10 +106,26 @@ def resize(image: Image.Image, size: Size) -> Pixels:
     if any(side > _LONG_SIDE_LIMIT * wanted for side, wanted in zip(whole, target, strict=True)):
         across, down = image.width / whole[0], image.height / whole[1]
         box = (left * across, top * down, right * across, bottom * down)
-        return np.asarray(image.resize(target, Resampling.LANCZOS, box=box))
+        return np.asarray(lanczos(image, target, box))
     if whole != image.size:
-        image = image.resize(whole, Resampling.LANCZOS)
+        image = lanczos(image, whole)
     return np.asarray(image.crop((left, top, right, bottom)))
+
+
+def lanczos(image: Image.Image, size: Shape, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+    """Scale an image, or the `box` (left, top, right, bottom) of it, to `size` (width, height), the width first.
+
+    Pillow up to 12 begins with the width; from 13 on with the height, where it loses more than twice as many rows as
+    columns. There are 8 bits between the two, so that portraits would get other pixels, and other tokens, by version.
+    """
+    from PIL.Image import Resampling
+
+    width, height = size
+    if image.height - height > image.width - width:
+        left, top, right, bottom = box or (0, 0, *image.size)
+        image = image.resize((width, image.height), Resampling.LANCZOS, box=(left, 0, right, image.height))
+        box = (0, top, width, bottom)
+    return image.resize(size, Resampling.LANCZOS, box=box)
 
 
 def tight_axis(size: Shape, target: Shape) -> int:

@@ -15,7 +15,7 @@ from ..format.sizes import Shape, Size, count_of, shape_of
 from ..io.counts import count
 from .arrays import Pixels
 from .opening import explained
-from .resizing import covering, resize
+from .resizing import covering, lanczos, resize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -119,8 +119,6 @@ class Variants:
         return out
 
     def _random(self, image: Image.Image, shape: Shape, name: str) -> Iterator[Crop]:
-        from PIL.Image import Resampling
-
         least, greatest = min(self.zooms), max(self.zooms)
         size, target = image.size, shape[::-1]  # as Pillow has it, width first
         for number in range(self.count // (1 + self.flip)):
@@ -131,7 +129,7 @@ class Variants:
                 int((side - wanted + 1) * part) for side, wanted, part in zip(whole, target, drawn[1:], strict=True)
             ]
             box = _box(size, whole, start, target)
-            yield Crop(np.asarray(image.resize(target, Resampling.LANCZOS, box=box)), box, flip=False)
+            yield Crop(np.asarray(lanczos(image, target, box)), box, flip=False)
 
 
 ONE = Variants()

@@ -66,11 +66,7 @@ export function resize(data, width, height, newWidth, newHeight, box = [0, 0, wi
   const down = newHeight !== height || top !== 0 || bottom !== height ? taps(height, top, bottom, newHeight) : null;
   if (across === null) return down === null ? Uint8ClampedArray.from(data) : alongHeight(data, width, 0, down);
   if (down === null) return alongWidth(data, width, 0, height, across);
-  // The order counts, for there are 8 bits between the two. It is that of Pillow 13; older ones always begin with the
-  // width, which makes a difference for portraits of more than 2 to 1.
-  if (newHeight < height && height - newHeight > 2 * (width - newWidth)) {
-    return alongWidth(alongHeight(data, width, 0, down), width, 0, newHeight, across);
-  }
+  // The width first, whatever Pillow's version does: there are 8 bits between the two.
   // Only the rows that the second pass reads are made by the first.
   const first = down.starts[0];
   const last = down.starts[newHeight - 1] + down.weights[newHeight - 1].length;

@@ -27,7 +27,10 @@ def _official(image: Image.Image, size: int) -> np.ndarray[Any, Any]:
         new_w, new_h = size, int(size * h / w)
     else:
         new_w, new_h = int(size * w / h), size
-    image = image.resize((new_w, new_h), Image.Resampling.LANCZOS)
+    # The width first, as every Pillow up to 12 has it; 13 begins with the height of some portraits.
+    image = image.resize((new_w, image.height), Image.Resampling.LANCZOS).resize(
+        (new_w, new_h), Image.Resampling.LANCZOS
+    )
     top, left = round((new_h - size) / 2.0), round((new_w - size) / 2.0)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
