@@ -30,7 +30,7 @@ _OWN = {
     "serve": "Serve a bundle over REST and gRPC (Open Inference Protocol).",
     "site": "Write a page that runs a bundle in the browser.",
     "tokenize": "Turn many images into tokens in Parquet files, by Ray.",
-    "tokens": "Convert tokens to one .npy file, or to WebDataset.",
+    "tokens": "Convert tokens to one mapped array, or to WebDataset.",
     "tune": "Measure what runs a bundle fastest here, and record it.",
     "verify": "Check a bundle's files, and what it computes here.",
 }
