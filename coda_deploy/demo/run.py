@@ -41,9 +41,9 @@ Progress = Callable[[str], None]
 TOKENIZER, BUNDLE, REPORT, PAGE = "tokenizer", "bundle", "report.html", "page"
 # What the bundle holds; the first is its default.
 PRECISIONS = (FP32, LOWER)
-# What `run_demo` reports through its progress: 8 by itself, 15 by the export, 4 timings of parts and 2 of precisions at
+# What `run_demo` reports through its progress: 8 by itself, 13 by the export, 4 timings of parts and 2 of precisions at
 # each batch size.
-STEPS = 8 + 15 + (4 + 2) * len(BATCHES)
+STEPS = 8 + 13 + (4 + 2) * len(BATCHES)
 
 
 def run_demo(

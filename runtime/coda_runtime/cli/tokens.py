@@ -6,7 +6,7 @@ import click
 
 from ..io.counts import count
 from .base import command as coda_command
-from .base import debug_option, one_line_errors, progress
+from .base import debug_option, json_option, one_line_errors, print_json, progress
 from .options import folders
 
 _EXAMPLE = """coda tokens convert tokens --to npy --out mapped
@@ -41,7 +41,8 @@ command = _Group(
     show_default=True,
     help="Of the ids; uint16 takes half, for vocabularies up to 65536.",
 )
-def convert(tokens: str, form: str, out: str, dtype: str) -> None:
+@json_option
+def convert(tokens: str, form: str, out: str, dtype: str, as_json: bool) -> None:
     """Write a folder of tokens as one .npy file to map into memory, or as WebDataset's tar files.
 
     Each row is written once and checked against the manifest; DST appears when all of it is there.
@@ -57,7 +58,10 @@ def convert(tokens: str, form: str, out: str, dtype: str) -> None:
             before = done
 
         rows = run(tokens, out, form, dtype=dtype, report=report)
-    click.echo(f"{out}: {count(rows, 'row')}")
+    if as_json:
+        print_json({"out": out, "rows": rows, "format": form, "dtype": dtype})
+    else:
+        click.echo(f"{out}: {count(rows, 'row')}")
 
 
 command.add_command(convert)
