@@ -113,7 +113,7 @@ def resize(image: Image.Image, size: Size) -> Pixels:
 
 
 def lanczos(image: Image.Image, size: Shape, box: tuple[float, float, float, float] | None = None) -> Image.Image:
-    """Scale an image, or the `box` (left, top, right, bottom) of it, to `size` (width, height), the width first.
+    """Fit an image, or the `box` (left, top, right, bottom) of it, to `size` (width, height), the width first.
 
     Pillow up to 12 begins with the width; from 13 on with the height, where it loses more than twice as many rows as
     columns. There are 8 bits between the two, so that portraits would get other pixels, and other tokens, by version.
