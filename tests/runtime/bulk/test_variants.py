@@ -209,10 +209,6 @@ def killed_often(sealed: Path, tmp_path: Path, kills: int, count: int) -> None:
     TokenFolder(out).verify()
 
 
-def test_killed_and_started_again(sealed: Path, tmp_path: Path) -> None:
-    killed_often(sealed, tmp_path, 1, 24)
-
-
 @pytest.mark.slow
 def test_killed_five_times(sealed: Path, tmp_path: Path) -> None:
     killed_often(sealed, tmp_path, 5, 96)

@@ -59,5 +59,5 @@ def test_what_does_not_fit() -> None:
         wrong[0, place] = token
         with pytest.raises(TokenError, match=told):
             rule.unpack(wrong)
-    with pytest.raises(TokenError, match="a row is 4 long; expected 23"):
+    with pytest.raises(TokenError, match="a row has 4 tokens; expected 23"):
         rule.unpack(tokens[:, :4])
