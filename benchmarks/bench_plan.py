@@ -16,13 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.bench_tokens import SPEC
-from benchmarks.common import save
+from benchmarks.common import peak_memory, save
 from coda_runtime.bulk.defaults import SHARD_SIZE
 from coda_runtime.bulk.pipeline import chunks, rounds
 from coda_runtime.bulk.plan import Settings, make_plan, read_plan
 from coda_runtime.bulk.sources.base import Part, table_of
 from coda_runtime.io.omitted import Omitted
-from coda_runtime.machine.memory import peak_bytes
 
 CHUNK = 32
 """Images in a chunk, as for 256 x 256."""
@@ -41,20 +40,6 @@ def listing(keys: int, files: int) -> pa.Table:
     return table_of(parts, None)
 
 
-class Peak:
-    """The most memory of this process since it began, and what it took before."""
-
-    def __init__(self) -> None:
-        self._start = self._now()
-
-    def megabytes(self) -> float:
-        """Return how much more than at the start this process has had at most."""
-        return self._now() - self._start
-
-    def _now(self) -> float:
-        return (peak_bytes() or 0) / 2**20
-
-
 def main() -> None:
     """Print what each step takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,10 +47,10 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    peak, steps = Peak(), {}
+    before, steps = peak_memory(), {}
 
     def step(name: str, start: float) -> None:
-        steps[name] = {"seconds": time.process_time() - start, "peak_mb": peak.megabytes()}
+        steps[name] = {"seconds": time.process_time() - start, "peak_mb": peak_memory() - before}
         print(f"{name:10} {steps[name]['seconds']:8.1f} s, peak {steps[name]['peak_mb']:8.0f} MB")
 
     start = time.process_time()

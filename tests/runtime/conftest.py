@@ -45,6 +45,25 @@ def _on_the_driver(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def npm_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """runtime/js with what its lock file names, which takes npm and a network; tests put scripts of their own there."""
+    from tests.runtime.js.npm import install
+
+    return install(tmp_path_factory.mktemp("npm") / "package")
+
+
+@pytest.fixture(scope="session")
+def sample_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped tokenizer's bundle in fp32 and int8, which takes PyTorch and minutes; not to be changed."""
+    from coda_deploy.export import export_tokenizer
+    from coda_deploy.sample import tokenizer_path
+
+    out = tmp_path_factory.mktemp("sample") / "bundle"
+    export_tokenizer(tokenizer_path(), out, precisions=("fp32", "int8"))
+    return out
+
+
+@pytest.fixture(scope="session")
 def driver() -> Driver:
     """The stand-in for the CUDA driver; a test that has it runs in its module's own process."""
     lacks = missing()

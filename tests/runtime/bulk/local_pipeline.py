@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 
 from coda_runtime.backends.base import LoadOptions
 from coda_runtime.bulk import failures, pipeline, run
+from coda_runtime.bulk.destination import Destination
 from coda_runtime.bulk.encoder import Encoder
 from coda_runtime.bulk.plan import Plan
 from coda_runtime.bulk.preprocess import read_pixels
@@ -70,3 +73,29 @@ def without_ray(here: Here | None = None) -> Iterator[Here]:
         patch.setattr(run, "cluster", lambda address: contextlib.nullcontext())
         patch.setattr(run, "encode_shards", here)
         yield here
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing may catch it."""
+
+
+@contextlib.contextmanager
+def killed_at(kill: int | None, out: Path) -> Iterator[Callable[..., None]]:
+    """Let a run die at its step of that number, and end the block there; None lets it live.
+
+    A step is a file to be written, half of which lies beside by then, or a call of what this gives: for each result.
+    """
+    steps, write = itertools.count(), Destination.write
+
+    def step(*_: int) -> None:
+        if next(steps) == kill:
+            raise Killed
+
+    def dying(self: Destination, name: str, data: bytes) -> None:
+        (out / f".{name}.0-dead.part").write_bytes(data[: len(data) // 2])
+        step()
+        write(self, name, data)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(Destination, "write", dying)
+        yield step

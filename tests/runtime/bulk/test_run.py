@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from coda_runtime.bulk.run import _own
 from coda_runtime.cli import app
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import expected, found, png, save_images, save_tar
-from tests.runtime.bulk.local_pipeline import Here, without_ray
+from tests.runtime.bulk.local_pipeline import Here, Killed, killed_at, without_ray
 from tests.runtime.images import icc
 
 IMAGES, BROKEN = 22, ("g0/010b.png", "g2/last.png")
@@ -102,10 +101,6 @@ def test_what_waits_is_in_memory_of_our_own() -> None:
     assert not theirs & {buffer.address for column in own.columns for buffer in column.chunk(0).buffers() if buffer}
 
 
-class Killed(BaseException):
-    """Stands for the end of the process: nothing may catch it."""
-
-
 @settings(max_examples=15)
 @given(
     shard_size=st.integers(1, 30),
@@ -125,26 +120,12 @@ def test_killed_anywhere(
 ) -> None:
     """Each run dies at its n-th step, a result that came or a file to be written; the last one does not."""
     out = tmp_path_factory.mktemp("run") / "out"
-    write = Destination.write
     computed: list[int] = []
     for number, kill in enumerate([*kills, None]):
-        steps = iter(range(10_000))
-
-        def step(kill: int | None = kill, steps: Iterator[int] = steps) -> None:
-            if next(steps) == kill:
-                raise Killed
-
-        def dying(self: Destination, name: str, data: bytes, step: Callable[[], None] = step) -> None:
-            (out / f".{name}.0-dead.part").write_bytes(data[: len(data) // 2])
-            step()
-            write(self, name, data)
-
         pipeline = Here(seed + number, twice=True)
         there = {int(path.stem[6:]) for path in out.glob("*.parquet")}
-        with without_ray(pipeline), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Destination, "write", dying)
-            with contextlib.suppress(Killed):
-                tokenize(sealed, images, out, shard_size=shard_size, chunk=chunk, report=lambda *_, s=step: s())
+        with without_ray(pipeline), killed_at(kill, out) as step:
+            tokenize(sealed, images, out, shard_size=shard_size, chunk=chunk, report=step)
         computed += pipeline.positions
         assert not there & {position // shard_size for position in pipeline.positions}
     tokenize(sealed, images, out, shard_size=shard_size)

@@ -21,12 +21,11 @@ from PIL import Image
 import coda_runtime
 from coda_runtime import InputError
 from coda_runtime.bulk import TokenFolder, shards, tokenize
-from coda_runtime.bulk.destination import Destination
 from coda_runtime.cli import app
 from coda_runtime.images.variants import Variants
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import save_images
-from tests.runtime.bulk.local_pipeline import Here, without_ray
+from tests.runtime.bulk.local_pipeline import Here, killed_at, without_ray
 from tests.runtime.bulk.test_killed import run_and_kill
 from tests.runtime.bulk.test_ray import PATIENCE
 
@@ -105,10 +104,6 @@ def test_rows(sealed: Path, images: Path, tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
 @settings(max_examples=8)
 @given(
     shard_size=st.integers(1, 12),
@@ -127,28 +122,9 @@ def test_killed_anywhere(
 ) -> None:
     """Each run dies at its n-th write or result; the last does not, and the rows are those of one that never died."""
     out = tmp_path_factory.mktemp("run") / "out"
-    write = Destination.write
     for number, kill in enumerate([*kills, None]):
-        steps = [0]
-
-        def step(kill: int | None = kill, steps: list[int] = steps) -> None:
-            steps[0] += 1
-            if kill is not None and steps[0] > kill:
-                raise Killed
-
-        def dying(self: Destination, name: str, data: bytes, step: Any = step) -> None:
-            step()
-            write(self, name, data)
-
-        def report(*_: int, step: Any = step) -> None:
-            step()
-
-        with pytest.MonkeyPatch.context() as patch, without_ray(Here(seed + number, twice=True)):
-            patch.setattr(Destination, "write", dying)
-            try:
-                tokenize(sealed, images, out, shard_size=shard_size, chunk=chunk, variants=FOUR, report=report)
-            except Killed:
-                continue
+        with without_ray(Here(seed + number, twice=True)), killed_at(kill, out) as step:
+            tokenize(sealed, images, out, shard_size=shard_size, chunk=chunk, variants=FOUR, report=step)
     assert rows_of(out) == in_process(sealed, images, FOUR)
     TokenFolder(out).verify()
 

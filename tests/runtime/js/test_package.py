@@ -14,25 +14,11 @@ from PIL import Image
 
 import coda_runtime
 from coda_deploy import photographs
-from coda_deploy.export import export_tokenizer
-from coda_deploy.sample import tokenizer_path
 from coda_runtime.codes.tokens_file import read_tokens, write_tokens
 from tests.runtime.js.bridge import PACKAGE, tool
-from tests.runtime.js.npm import install, must
+from tests.runtime.js.npm import must
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("npm") / "package")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    export_tokenizer(tokenizer_path(), out, precisions=("fp32", "int8"))
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +34,34 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return found
 
 
-def test_what_npm_would_publish(package: Path) -> None:
-    (packed,) = json.loads(must(tool("npm", "npm"), "pack", "--dry-run", "--json", folder=package))
+def test_what_npm_would_publish(npm_package: Path) -> None:
+    (packed,) = json.loads(must(tool("npm", "npm"), "pack", "--dry-run", "--json", folder=npm_package))
     found = {entry["path"] for entry in packed["files"]}
     sources = {f"src/{path.name}" for path in (PACKAGE / "src").iterdir()}
     assert found == {"package.json", "README.md", "LICENSE", *sources}
 
 
-def test_types_hold(package: Path) -> None:
-    must(package / "node_modules" / ".bin" / "tsc", "-p", ".", folder=package)
+def test_types_hold(npm_package: Path) -> None:
+    must(npm_package / "node_modules" / ".bin" / "tsc", "-p", ".", folder=npm_package)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_node_gives_python_s_ids(
-    package: Path, bundle: Path, pixels: list[str], precision: str, tmp_path: Path
+    npm_package: Path, sample_bundle: Path, pixels: list[str], precision: str, tmp_path: Path
 ) -> None:
-    shutil.copy(Path(__file__).with_name("node_ids.mjs"), package)
+    shutil.copy(Path(__file__).with_name("node_ids.mjs"), npm_package)
     out = must(
-        tool("node", "nodejs"), "node_ids.mjs", bundle, precision, tmp_path / "t.npz", tmp_path, *pixels, folder=package
+        tool("node", "nodejs"),
+        "node_ids.mjs",
+        sample_bundle,
+        precision,
+        tmp_path / "t.npz",
+        tmp_path,
+        *pixels,
+        folder=npm_package,
     )
     told = json.loads(out)
-    with coda_runtime.load(bundle, device="cpu", precision=precision) as tok:
+    with coda_runtime.load(sample_bundle, device="cpu", precision=precision) as tok:
         ids = tok.encode(list(map(str, photographs.paths())))
         file = read_tokens(tmp_path / "t.npz", tok)
         assert file.known
@@ -91,13 +84,15 @@ def rgb(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.frombuffer(path.read_bytes(), np.uint8).reshape(*shape, 4)[..., :3]
 
 
-def test_node_reads_what_python_writes(package: Path, bundle: Path, tmp_path: Path) -> None:
+def test_node_reads_what_python_writes(npm_package: Path, sample_bundle: Path, tmp_path: Path) -> None:
     """tokens.npz as `coda encode` packs it, and errors with the way out."""
-    with coda_runtime.load(bundle, device="cpu") as tok:
+    with coda_runtime.load(sample_bundle, device="cpu") as tok:
         ids = np.arange(2 * 680, dtype=np.int32).reshape(2, 680)
         write_tokens(tmp_path / "t.npz", ids, ["a.jpg", "Köln/b 日.jpg"], tok)
-    shutil.copy(Path(__file__).with_name("node_reads.mjs"), package)
-    told = json.loads(must(tool("node", "nodejs"), "node_reads.mjs", bundle, tmp_path / "t.npz", folder=package))
+    shutil.copy(Path(__file__).with_name("node_reads.mjs"), npm_package)
+    told = json.loads(
+        must(tool("node", "nodejs"), "node_reads.mjs", sample_bundle, tmp_path / "t.npz", folder=npm_package)
+    )
     assert told["ids"] == ids.tolist()
     assert (told["names"], told["known"]) == (["a.jpg", "Köln/b 日.jpg"], True)
     expected = (
@@ -116,9 +111,9 @@ def test_node_reads_what_python_writes(package: Path, bundle: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("file", ["decoder.fp32.onnx", "manifest.json", "SHA256SUMS"])
-def test_an_altered_bundle_is_not_loaded(package: Path, bundle: Path, file: str, tmp_path: Path) -> None:
+def test_an_altered_bundle_is_not_loaded(npm_package: Path, sample_bundle: Path, file: str, tmp_path: Path) -> None:
     altered = tmp_path / "bundle"
-    shutil.copytree(bundle, altered)
+    shutil.copytree(sample_bundle, altered)
     data = bytearray((altered / file).read_bytes())
     at = data.rindex(b"sample") if file == "manifest.json" else len(data) - 70
     data[at] ^= 1
@@ -127,9 +122,13 @@ def test_an_altered_bundle_is_not_loaded(package: Path, bundle: Path, file: str,
 import { load } from "coda-runtime";
 await load(process.argv[2]).catch((error) => console.log(error.name, error.message));
 """
-    (package / "altered.mjs").write_text(script, encoding="utf-8")
+    (npm_package / "altered.mjs").write_text(script, encoding="utf-8")
     done = subprocess.run(
-        [tool("node", "nodejs"), "altered.mjs", str(altered)], capture_output=True, text=True, cwd=package, check=True
+        [tool("node", "nodejs"), "altered.mjs", str(altered)],
+        capture_output=True,
+        text=True,
+        cwd=npm_package,
+        check=True,
     )
     assert done.stdout.startswith("ChecksumError ")
     assert "copy, download or export the bundle again" in done.stdout

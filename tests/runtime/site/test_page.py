@@ -17,41 +17,26 @@ from PIL import Image
 
 import coda_runtime
 from coda_deploy import photographs
-from coda_deploy.export import export_tokenizer
-from coda_deploy.sample import tokenizer_path
 from coda_runtime.cli.app import cli
 from coda_runtime.codes.tokens_file import read_tokens
 from coda_runtime.site.engine import ENGINES, integrity
 from tests.runtime.js.bridge import tool
-from tests.runtime.js.npm import install
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("npm") / "package")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "bundle"
-    export_tokenizer(tokenizer_path(), out, precisions=("fp32", "int8"))
-    return out
-
-
-def test_the_hashes_are_those_of_npm_s_files(package: Path) -> None:
+def test_the_hashes_are_those_of_npm_s_files(npm_package: Path) -> None:
     for file in (file for files in ENGINES.values() for file in files):
-        data = (package / "node_modules" / "onnxruntime-web" / "dist" / file.name).read_bytes()
+        data = (npm_package / "node_modules" / "onnxruntime-web" / "dist" / file.name).read_bytes()
         assert (len(data), integrity(data)) == (file.bytes, file.integrity)
 
 
 @pytest.fixture(scope="module")
-def address(bundle: Path, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(sample_bundle: Path, npm_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page as `python -m http.server` serves it."""
     out = tmp_path_factory.mktemp("site") / "page"
-    modules = package / "node_modules"
-    done = CliRunner().invoke(cli, ["site", str(bundle), "--out", str(out), "--vendor", str(modules)])
+    modules = npm_package / "node_modules"
+    done = CliRunner().invoke(cli, ["site", str(sample_bundle), "--out", str(out), "--vendor", str(modules)])
     assert done.exit_code == 0, done.output
     command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(out), "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
@@ -63,11 +48,11 @@ def address(bundle: Path, package: Path, tmp_path_factory: pytest.TempPathFactor
         server.terminate()
 
 
-def test_the_page_in_chromium(address: str, bundle: Path, package: Path, tmp_path: Path) -> None:
+def test_the_page_in_chromium(address: str, sample_bundle: Path, npm_package: Path, tmp_path: Path) -> None:
     chromium = tool("chromium", "chromium")
     drive = Path(__file__).with_name("drive.mjs")
     command = [tool("node", "nodejs"), str(drive), chromium, address, str(tmp_path), *map(str, photographs.paths())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=package, timeout=900, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=npm_package, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert told.get("error") is None, told
@@ -80,7 +65,7 @@ def test_the_page_in_chromium(address: str, bundle: Path, package: Path, tmp_pat
     assert "give a whole number from 0 to 4095" in told["problem"]
     assert told["isolated"] is True  # by the service worker's headers
     assert all(part in told["times"] for part in ("open the file", "resize", "encoder", "quantizer", "decoder"))
-    with coda_runtime.load(bundle, device="cpu") as tok:
+    with coda_runtime.load(sample_bundle, device="cpu") as tok:
         ids = tok.encode(list(map(str, photographs.paths())))
         found = np.stack([read_tokens(tmp_path / f"{path.name}.npz", tok).ids[0] for path in photographs.paths()])
         assert (found == ids).all(axis=1).tolist() == [True] * 8
