@@ -20,6 +20,7 @@ from typing import Any
 
 from coda_runtime.format.graph_model import read_model
 from coda_runtime.format.graph_rules import check_model
+from coda_runtime.format.parts import Part
 
 _MAKERS = {
     "coda_export.graphs.vae": (None, "_without_traces"),
@@ -41,7 +42,7 @@ def watch(traced: Path) -> None:
     """
     module = sys.modules.get(_TRACER[0])
     if module is not None and not is_watched(getattr(module, _TRACER[1])):
-        setattr(module, _TRACER[1], _traced_once(getattr(module, _TRACER[1]), traced))
+        setattr(module, _TRACER[1], traced_once(getattr(module, _TRACER[1]), traced))
     for name, (owner, maker) in _MAKERS.items():
         module = sys.modules.get(name)
         if module is None:
@@ -66,7 +67,9 @@ def _checked(maker: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def _traced_once(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+def traced_once(export: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """Return ``export``, a module's graph by module, part, spec and opset, so that it is asked once for each."""
+
     @functools.wraps(export)
     def make(*arguments: Any) -> Any:
         import onnx
@@ -94,7 +97,8 @@ def _content(arguments: tuple[Any, ...]) -> str | None:
 
     written = io.BytesIO()
     try:
-        torch.save(arguments, written)
+        # A part holds functions, which have no content to write; its name says all.
+        torch.save([given.name if isinstance(given, Part) else given for given in arguments], written)
     except (AttributeError, TypeError, pickle.PicklingError):  # of a class inside a test, say
         return None
     return hashlib.sha256(written.getbuffer()).hexdigest()

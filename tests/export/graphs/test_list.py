@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 
 from coda_deploy import CodaTokenizer
@@ -16,6 +18,7 @@ from coda_export.graphs import builder, decoder_graph, encoder_graph, quantizer_
 from coda_runtime.format.graph_check import check_graph
 from coda_runtime.format.graph_model import RefusedError
 from coda_runtime.format.graph_operators import MAX_NODES
+from coda_runtime.format.parts import DECODER, ENCODER
 from tests import exported_graphs
 from tests.deploy.official import narrow
 from tests.tiny_tokenizers import make
@@ -33,6 +36,31 @@ def test_every_graph_of_a_test_is_looked_at() -> None:
     graph.node("Unique", "x", name="y")
     with pytest.raises(RefusedError, match="'Unique' of ONNX is not among the operators"):
         graph.model("off_the_list", [("x", TensorProto.FLOAT, ["n"])], [("y", TensorProto.FLOAT, [None])], 20)
+
+
+def test_a_module_is_traced_once(tmp_path: Path) -> None:
+    """And again where anything differs that the graph is made of."""
+    graph = builder.GraphBuilder()
+    graph.node("Relu", "x", name="y")
+    model = graph.model("made", [("x", TensorProto.FLOAT, ["n"])], [("y", TensorProto.FLOAT, ["n"])], 20)
+    traced: list[tuple[Any, ...]] = []
+
+    def export(*arguments: Any) -> onnx.ModelProto:
+        traced.append(arguments)
+        return model
+
+    once = exported_graphs.traced_once(export, tmp_path / "traced")
+    folded = fold_tokenizer(make())
+    asked = folded.encoder, ENCODER, folded.spec, 20
+    assert once(*asked) == once(*asked) == model
+    assert len(traced) == 1
+    for other in ((*asked[:3], 21), (asked[0], DECODER, *asked[2:]), (folded.decoder, *asked[1:])):
+        once(*other)
+        assert traced.pop() == other
+    with torch.no_grad():
+        next(folded.encoder.parameters()).view(-1)[0] += 1
+    once(*asked)
+    assert len(traced) == 2
 
 
 @pytest.mark.slow
