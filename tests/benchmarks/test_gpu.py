@@ -1,4 +1,7 @@
-"""The GPU measurement's flow, on the CPU with a tiny tokenizer; what it measures there means nothing."""
+"""The GPU measurement's flow, on the CPU with a tiny tokenizer; what it measures there means nothing.
+
+Each call imports PyTorch in several processes, so what is of the flow's edges is slow.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,7 @@ def test_flow(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children that end with their parent")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_call_that_was_cut_goes_on(tiny_bundle: Path, tmp_path: Path, how: signal.Signals) -> None:
     typed = command(tmp_path, *ON_CPU, "--batches", "1", "2", "--families", "torch", "onnxruntime", bundle=tiny_bundle)
     begun = subprocess.Popen(
@@ -128,6 +131,7 @@ def test_a_call_that_was_cut_goes_on(tiny_bundle: Path, tmp_path: Path, how: sig
     assert {key: whole[key]["median_ms"] for key in cut} == {key: row["median_ms"] for key, row in cut.items()}
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_spent_leaves_the_rest(tiny_bundle: Path, tmp_path: Path) -> None:
     typed = command(tmp_path, *ON_CPU, "--batches", "1", "--families", "torch", "onnxruntime", bundle=tiny_bundle)
     begun = time.monotonic()
@@ -139,19 +143,29 @@ def test_a_budget_that_is_spent_leaves_the_rest(tiny_bundle: Path, tmp_path: Pat
     assert call(typed).stdout.splitlines()[-1].startswith("12 of 12 measured")
 
 
-def test_what_cannot_be_asked_for_is_one_line(tmp_path: Path) -> None:
-    for arguments, words in (
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (("--shapes", "none"), "there is no shape none; expected some of "),
-        (("--families", "none"), "there is no family none; expected some of torch, onnxruntime, "),
-        (("--precisions", "fp99"), "there is no precision fp99; expected some of "),
-        (("--batches", "0"), "--batches, --seconds and --budget are numbers over 0"),
-    ):
-        done = call(command(tmp_path, *arguments))
-        assert done.returncode == 1
-        assert done.stderr.startswith(words), done.stderr
-        assert done.stderr.count("\n") == 1
+        pytest.param(
+            ("--families", "none"),
+            "there is no family none; expected some of torch, onnxruntime, ",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("--precisions", "fp99"), "there is no precision fp99; expected some of ", marks=pytest.mark.slow),
+        pytest.param(
+            ("--batches", "0"), "--batches, --seconds and --budget are numbers over 0", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_line(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    done = call(command(tmp_path, *arguments))
+    assert done.returncode == 1
+    assert done.stderr.startswith(words), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_file_is_of_one_machine(tiny_bundle: Path, tmp_path: Path) -> None:
     typed = command(tmp_path, *ON_CPU, "--batches", "1", "--families", "quantizers", bundle=tiny_bundle)
     assert call(typed).returncode == 0

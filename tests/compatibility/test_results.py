@@ -38,6 +38,7 @@ def test_what_is_measured_now_compares_with_it(written: Path, tmp_path: Path) ->
     """The same operation of the same tokenizer is known as the same measurement."""
     then, now = written / "bench.json", tmp_path / "now.json"
     options = ["--operation", "encode", "--batch", "2", "--seconds", "0.01", "--device", "cpu", "--threads", "1"]
+    options += ["--repeat-process", "1"]
     result = coda("bench", "run", written / "bundle", *options, "--out", now)
     assert result.exit_code == 0, result.output
     compared = json.loads(coda("bench", "compare", then, now, "--json").stdout)
