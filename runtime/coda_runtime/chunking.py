@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DeviceMemoryError, InputError
+from .errors import DeviceMemoryError
 from .format.profiles import BatchSizes
 
 
@@ -18,34 +18,30 @@ def run_in_chunks(
     """Run `count` items in chunks of `sizes`, up to `max_batch`, and join the results along the first axis.
 
     Each chunk is the largest there can be. One for which the device has no memory is halved, as are those after it. A
-    last chunk that would be too small reaches back over items that have been run already.
+    last chunk that would be too small reaches back over items that have been run already; where there are none, over
+    the end, and what comes of that is dropped.
 
     Args:
         count: items in all, from 1.
         max_batch: items a run is to take at most; fewer than the smallest of `sizes` count as that.
         sizes: items that a run can take.
-        run: takes a slice of the items and returns one row for each.
+        run: takes a slice of the items, of any of `sizes`, and returns one row for each; `fill` makes up for those
+            past the end.
 
     Returns:
         The rows of all items, and the `max_batch` that had memory enough.
 
     Raises:
-        InputError: `count` is under the smallest of `sizes`.
         DeviceMemoryError: there is no memory for the smallest of `sizes`.
     """
-    if count < sizes.min:
-        raise InputError(
-            f"the engines take batches {sizes} images, and this call has {count}; pass more, or build engines that "
-            f"take fewer: coda build --batch {count},{sizes.max},{sizes.max}"
-        )
     out: npt.NDArray[Any] | None = None
     start = 0
     while start < count:
         size = sizes.at_most(min(max_batch, count - start)) or sizes.min
         stop = min(start + size, count)
-        where = slice(stop - size, stop)
+        first = max(0, stop - size)
         try:
-            rows = run(where)
+            rows = run(slice(first, first + size))
         except DeviceMemoryError as error:
             if size == sizes.min:
                 raise DeviceMemoryError(
@@ -54,11 +50,19 @@ def run_in_chunks(
                 ) from error
             max_batch = sizes.at_most(size // 2) or sizes.min
             continue
+        if first + size > stop:
+            rows = rows[: stop - first]
         if len(rows) == count:
             return rows, max_batch
         if out is None:
             out = np.empty((count, *rows.shape[1:]), rows.dtype)
-        out[where] = rows
+        out[first:stop] = rows
         start = stop
     assert out is not None  # noqa: S101 - count is at least 1
     return out, max_batch
+
+
+def fill(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Return `count` rows: `rows`, of which there is one at least, and the last one again for each that is lacking."""
+    lacking = count - len(rows)
+    return rows if lacking <= 0 else np.concatenate([rows, np.repeat(rows[-1:], lacking, 0)])

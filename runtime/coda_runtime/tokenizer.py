@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .accumulator import Accumulator
 from .arrays import host_view, on_gpu
 from .backends.base import DeviceArray, Session
-from .chunking import run_in_chunks
+from .chunking import fill, run_in_chunks
 from .codes.ids import check_ids, pad_ids, split_ids
 from .codes.scale_sums import next_scale_inputs, sums
 from .errors import ArtifactError, ImageError, InputError, TokenError
@@ -66,9 +66,10 @@ class Tokenizer:
 
     `spec` says what it computes, `artifacts` what was loaded for it, `folder` where from, `fingerprints` which
     tokenizer ids belong to, and `images_per_run` how many images go through the engines at once; it is halved when
-    the device has no memory for that many. A call takes `min_images_per_run` images at least: 1, but for engines that
-    were built for more. Of engines with several batch profiles each run takes a batch that one of them holds. `color`
-    says what becomes of the ICC profiles of images, as in `LoadOptions`.
+    the device has no memory for that many. Engines may have been built for `min_images_per_run` and more, else it is 1:
+    a smaller batch takes them as long as that many, for its last image runs again in place of those lacking; to arrays
+    on a GPU nothing is added. Of engines with several batch profiles each run takes a batch that one of them holds.
+    `color` says what becomes of the ICC profiles of images, as in `LoadOptions`.
     """
 
     def __init__(
@@ -164,12 +165,7 @@ class Tokenizer:
         """
         self._sessions.check_open()
         size = self.images_per_run if batch_size is None else batch_size
-        return Stream(paths, self.spec.image_size, self.color, size, workers).run(self._encode_at_least)
-
-    def _encode_at_least(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        """Encode a batch that may be smaller than the engines take: its last image is repeated then."""
-        lacking = max(0, self.min_images_per_run - len(pixels))
-        return self.encode(np.concatenate([pixels, np.repeat(pixels[-1:], lacking, 0)]))[: len(pixels)]
+        return Stream(paths, self.spec.image_size, self.color, size, workers).run(self.encode)
 
     @overload
     def decode(self, ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]: ...
@@ -219,8 +215,7 @@ class Tokenizer:
 
         Args:
             batch: what the first part takes: images uint8 [B,H,W,3] of spec.height x spec.width, a latent float32
-                [B,C,h,w], or ids int32 [B,L], each in [0, V). B is at least `min_images_per_run`; more than
-                `images_per_run` run in chunks.
+                [B,C,h,w], or ids int32 [B,L], each in [0, V). More than `images_per_run` run in chunks.
             *parts: one of "encoder", "quantizer", "decoder", or several that follow each other.
 
         Raises:
@@ -352,8 +347,9 @@ class Tokenizer:
         """Run `count` items, of which `chunk` gives those of a slice, through `parts`, for the method `call`."""
 
         def run(where: slice) -> npt.NDArray[Any]:
-            with self._range("batch", where.stop - where.start):
-                return self._sessions.run(chunk(where), *parts)
+            size = where.stop - where.start
+            with self._range("batch", size):
+                return self._sessions.run(fill(chunk(where), size), *parts)
 
         with self._range(call, count):
             out, worked = run_in_chunks(count, self.images_per_run, self._sizes, run)

@@ -136,18 +136,6 @@ def test_the_engine_gets_batches(loaded: Tokenizer, files: list[Path], monkeypat
     assert sizes == [4, 4, 2]  # the last has one that could not be read
 
 
-def test_a_batch_that_engines_do_not_take(loaded: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that was built for 4 or more gets 4, and the caller what was asked for."""
-    sizes: list[int] = []
-    real = Tokenizer.encode
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, images: sizes.append(len(images)) or real(self, images))
-    monkeypatch.setattr(loaded, "min_images_per_run", 4)
-    photos = list(tiny.photos(6))
-    results = [result.ids for result in loaded.encode_iter(photos, batch_size=5)]
-    assert sizes == [5, 4]
-    np.testing.assert_array_equal(results, real(loaded, np.stack(photos)))
-
-
 def test_what_pillow_has_opened(loaded: Tokenizer, files: list[Path], known: dict[Path, Any]) -> None:
     """One object several times is read by one thread at a time."""
     good = next(path for path in files if path.name == "0.jpg")

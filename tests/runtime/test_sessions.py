@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from coda_runtime import DeviceError, DeviceMemoryError, ImageError, InputError, TokenError, Tokenizer, load
+from coda_runtime import DeviceError, DeviceMemoryError, ImageError, TokenError, Tokenizer, load
 from coda_runtime.format.profiles import Batch
+from coda_runtime.serving.replicas import Replicas
 from tests.runtime import tiny
 from tests.runtime.remote import Remote, RemoteBackend
 
@@ -99,12 +100,27 @@ def test_an_array_on_the_gpu_between_the_profiles(sealed: Path, expected: Pair) 
             tok.decode(Remote(expected[0][:3].astype(np.int32)))
 
 
-def test_a_batch_that_the_profile_excludes(sealed: Path) -> None:
-    with load(sealed, backend=RemoteBackend((4, 4, 8))) as tok:
-        with pytest.raises(InputError, match=r"from 4 to 8 images, and this call has 3; .* coda build --batch 3,8,8"):
-            tok.encode(tiny.photos(3))
-        with pytest.raises(InputError, match="this call has 1"):
-            tok.decode(np.zeros((1, 21), np.int32))
+def test_a_batch_smaller_than_the_profile(sealed: Path, expected: Pair) -> None:
+    """The last image runs again in place of those that the engines want, and its rows are dropped."""
+    backend, photos = RemoteBackend((4, 4, 8)), tiny.photos(11)
+    with load(sealed, backend=backend) as tok:
+        np.testing.assert_array_equal(tok.encode(photos[:3]), expected[0][:3])
+        np.testing.assert_array_equal(tok.decode(expected[0][:1]), expected[1][:1])
+        np.testing.assert_array_equal(tok.reconstruct(list(photos[:1])), expected[1][:1])
+        np.testing.assert_array_equal([one.ids for one in tok.encode_iter(photos, batch_size=5)], expected[0])
+        assert tok.images_per_run == 8
+        with pytest.raises(ImageError, match="with B from 4 to 8"):
+            tok.encode(Remote(photos[:3]))
+    assert backend.sessions["encoder"].sizes == [4, 4, 5, 5, 4]
+    assert backend.sessions["decoder"].sizes == [4, 4]
+
+
+def test_a_server_warms_engines_up_that_take_no_single_image(sealed: Path) -> None:
+    backend = RemoteBackend((4, 4, 8))
+    replicas = Replicas(lambda _: load(sealed, backend=backend), ["cuda:0"])
+    replicas.warm_up(8)
+    assert set(backend.sessions["decoder"].sizes) == {4, 8}
+    replicas.close()
 
 
 def test_out_of_memory_halves_the_batch_for_good(sealed: Path, expected: Pair) -> None:

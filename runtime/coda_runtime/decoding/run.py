@@ -153,6 +153,4 @@ def _batches(
         start += len(part)
         rows = [folder[number] for number in part]
         ids = np.stack([row["ids"][:length] for row in rows])
-        # Engines may take no fewer than so many: the last is repeated then.
-        lacking = max(0, tok.min_images_per_run - len(ids))
-        yield part, rows, tok.decode(np.concatenate([ids, np.repeat(ids[-1:], lacking, 0)]))[: len(ids)]
+        yield part, rows, tok.decode(ids)
