@@ -1,11 +1,11 @@
 """How the kernels cut their work, and the specialisations that a tokenizer needs.
 
-The numbers of `DEFAULT_BLOCKS` were chosen by time on an H100: docs/gpu.md.
+The numbers of `DEFAULT_BLOCKS` were chosen by time on an H100, with 16 channels: docs/gpu.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coda_runtime.backends.ptx.kernel_set import latent_sizes, padded_channels
 from coda_runtime.backends.ptx.plan import widest_window
@@ -67,6 +67,23 @@ DEFAULT_BLOCKS = Blocks(
 )
 
 
+def default_blocks(channels: int) -> Blocks:
+    """Return DEFAULT_BLOCKS, of which a latent of more than 32 channels takes less at a time.
+
+    Keys of the table lie in shared memory with all their channels, of which a block has 48 KiB without asking for more.
+    """
+    times = -(-padded_channels(channels) // 32)
+    if times == 1:
+        return DEFAULT_BLOCKS
+    few, many = DEFAULT_BLOCKS.search
+    (screen,) = DEFAULT_BLOCKS.screen
+    return replace(
+        DEFAULT_BLOCKS,
+        search=(replace(few, codes=few.codes // times), replace(many, codes=many.codes * 2 // times)),
+        screen=(replace(screen, stages=max(1, screen.stages - times // 2)),),
+    )
+
+
 @dataclass(frozen=True)
 class Specialisation:
     """A function of `source` with its constants."""
@@ -77,8 +94,9 @@ class Specialisation:
     stages: int = 2
 
 
-def specialise(spec: Spec, query: int = 0, blocks: Blocks = DEFAULT_BLOCKS) -> tuple[Specialisation, ...]:
+def specialise(spec: Spec, query: int = 0, blocks: Blocks | None = None) -> tuple[Specialisation, ...]:
     """Return the kernels that `spec` needs, in a fixed order. `query` is d where a LayerNorm needs it, or else 0."""
+    blocks = default_blocks(spec.latent_channels) if blocks is None else blocks
     latent = {
         **latent_sizes(spec),
         "CHANNELS": spec.latent_channels,

@@ -14,11 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from coda_export.kernels.blocks import DEFAULT_BLOCKS, Blocks, Specialisation, specialise
+from coda_export.kernels.blocks import Blocks, Specialisation, specialise
 from coda_runtime.backends.ptx import Kernel, KernelSet, SearchTables
-from coda_runtime.backends.ptx.kernel_set import SIZES, WARP
+from coda_runtime.backends.ptx.kernel_set import SHARED_LIMIT, SIZES, WARP
 from coda_runtime.errors import BuildError, InputError, MissingDependencyError
 from coda_runtime.format.spec import Spec
+from coda_runtime.io.counts import count
 from coda_runtime.requirements import pip_install
 
 PTX_ISA = {"sm80": "8.0", "sm86": "8.0", "sm89": "8.0", "sm90": "8.0", "sm100": "8.6", "sm120": "8.7"}
@@ -74,11 +75,11 @@ def query_length(tables: SearchTables) -> int:
 
 
 def compile_quantizer(
-    spec: Spec, tables: SearchTables, *, targets: Sequence[str] = (DEFAULT_TARGET,), blocks: Blocks = DEFAULT_BLOCKS
+    spec: Spec, tables: SearchTables, *, targets: Sequence[str] = (DEFAULT_TARGET,), blocks: Blocks | None = None
 ) -> dict[str, tuple[bytes, KernelSet]]:
     """Compile the quantizer's kernels: for every target its PTX, one module after the other, and what is in it.
 
-    The same input gives the same bytes. `targets` are names of `PTX_ISA`.
+    The same input gives the same bytes. `targets` are names of `PTX_ISA`, `blocks` by default `default_blocks`.
 
     Raises InputError for an unknown target, MissingDependencyError without Triton, BuildError where compiling fails.
     """
@@ -138,6 +139,11 @@ def _compile(triton: Any, specialisation: Specialisation, target: str, offset: i
     scratch = metadata.global_scratch_size or metadata.profile_scratch_size or metadata.num_ctas != 1
     if scratch or metadata.num_warps != specialisation.warps or parameters < len(types):
         raise BuildError(f"Triton {triton.__version__} compiled {entry} to ask for more than a plan gives it")
+    if metadata.shared > SHARED_LIMIT:
+        raise BuildError(
+            f"{entry} takes {count(metadata.shared, 'byte')} of shared memory for {sizes['CHANNELS_PADDED']} channels, "
+            f"and a block has {SHARED_LIMIT:,}: leave the kernels out, the ONNX quantizer gives the same ids"
+        )
     approximate = _APPROXIMATE.search(text)
     if approximate is not None:
         raise BuildError(

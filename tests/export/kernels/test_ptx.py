@@ -83,7 +83,8 @@ def test_golden_cases_by_every_target(target: str, golden: Golden) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", PTX_ISA)
 @pytest.mark.parametrize(
-    ("vocab_size", "scales", "channels"), [(1000, (1, 2, 5, 9), 17), (17, (7,), 1), (300, (12,), 40)]
+    ("vocab_size", "scales", "channels"),
+    [(1000, (1, 2, 5, 9), 17), (17, (7,), 1), (300, (12,), 40), (70, (1, 4), 100)],
 )
 def test_sizes_that_fit_nothing(vocab_size: int, scales: tuple[int, ...], channels: int, target: str) -> None:
     quantizer = random_quantizer(vocab_size, scales, channels, "layer")

@@ -21,14 +21,13 @@ from ..base import Backend, LoadOptions
 from ..cuda.failures import failures
 from ..cuda.opening import compute_capability, driver_version, missing, open_device
 from . import Kernel, KernelSet, Launch, SearchTables, device_tables
-from .kernel_set import WARP
+from .kernel_set import SHARED_LIMIT, WARP
 from .session import PtxSession
 
 EXTRA = "cuda"
 BLOCKS_PER_MULTIPROCESSOR = 4
 _CUDA_OF_ISA = {"8.0": (12, 0), "8.6": (12, 7), "8.7": (12, 8)}
 """The first CUDA version whose driver knows a version of the PTX language: PTX ISA, release history."""
-_SHARED_LIMIT = 48 * 1024  # bytes a block gets without asking for more
 
 
 class PtxBackend(Backend):
@@ -108,7 +107,7 @@ def mismatch(file: str, kernels: KernelSet, capability: str, driver: tuple[int, 
             "driver, or use the ONNX quantizer"
         )
     for kernel in kernels.kernels:
-        if kernel.shared > _SHARED_LIMIT:
+        if kernel.shared > SHARED_LIMIT:
             return EngineMismatchError(f"{file} wants {count(kernel.shared, 'byte')} of shared memory; export it again")
     return None
 

@@ -17,6 +17,8 @@ _FUNCTIONS = ("pool", "search", "merge", "screen", "settle", "subtract", "pool_r
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WARP = 32
 """Threads a warp, on every NVIDIA GPU."""
+SHARED_LIMIT = 48 * 1024
+"""Bytes of shared memory that a block gets without asking for more, on every NVIDIA GPU."""
 
 
 @dataclass(frozen=True)
