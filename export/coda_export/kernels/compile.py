@@ -141,8 +141,9 @@ def _compile(triton: Any, specialisation: Specialisation, target: str, offset: i
         raise BuildError(f"Triton {triton.__version__} compiled {entry} to ask for more than a plan gives it")
     if metadata.shared > SHARED_LIMIT:
         raise BuildError(
-            f"{entry} takes {count(metadata.shared, 'byte')} of shared memory for {sizes['CHANNELS_PADDED']} channels, "
-            f"and a block has {SHARED_LIMIT:,}: leave the kernels out, the ONNX quantizer gives the same ids"
+            f"{entry} takes {count(metadata.shared, 'byte')} of shared memory for a latent of "
+            f"{count(sizes['CHANNELS_PADDED'], 'channel')}, and a block has {SHARED_LIMIT:,}: leave the kernels out, "
+            "the ONNX quantizer gives the same ids"
         )
     approximate = _APPROXIMATE.search(text)
     if approximate is not None:
