@@ -117,6 +117,18 @@ def _field(kind: str) -> Operation:
     return Operation((kind, "u32", "u32"), kind, extract)
 
 
+def _permute(low: Array, high: Array, selector: Array) -> Array:
+    """Pick four of the eight bytes of two registers, by a hexadecimal digit each; with 8 added, a byte's sign alone."""
+    both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+    result = np.zeros_like(low)
+    for place in range(4):
+        digit = selector >> np.uint32(4 * place) & np.uint32(15)
+        byte = (both >> (digit & np.uint32(7)).astype(np.uint64) * np.uint64(8)).astype(np.uint8)
+        byte = np.where(digit > 7, np.where(byte > 127, 255, 0), byte)
+        result |= byte.astype(np.uint32) << np.uint32(8 * place)
+    return result
+
+
 def _compare(name: str, kind: str) -> Operation:
     return Operation((kind, kind), "pred", _COMPARISONS[name])
 
@@ -184,6 +196,7 @@ _TABLE: list[tuple[str, Callable[..., Operation]]] = [
     (r"shl\.(b16|b32|b64)", _shift(np.left_shift)),
     (r"shr\.([bsu]16|[bsu]32|[bsu]64)", _shift(np.right_shift)),
     (r"bfe\.([su]32)", _field),
+    (r"prmt\.(b32)", _same(_permute, 3)),
     (r"setp\.(eq|ne|lt|le|gt|ge)\.([bsu](?:16|32|64))", _compare),
     (r"setp\.(eq|ne|lt|le|gt|ge|neu|ltu|leu|gtu|geu)\.(f32)", _compare),
     (r"selp\.([bsu]16|[bsuf]32|[bsu]64)", _select),

@@ -31,7 +31,7 @@ def immediate(text: str, kind: str) -> Array:
     try:
         if text.startswith("0f"):
             return np.array([int(text[2:], 16)], np.uint32)
-        number = SHARED_BASE if text == SHARED else int(text, 0)
+        number = SHARED_BASE if text == SHARED else int(text.removesuffix("U"), 0)
     except ValueError:
         raise UnknownPtxError(f"the operand {text}") from None
     return np.array([number != 0 if raw == "pred" else number & (1 << int(raw[1:])) - 1], RAW[raw])

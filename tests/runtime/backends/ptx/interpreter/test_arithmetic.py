@@ -28,6 +28,15 @@ def field(a: int, start: int, length: int, sign: bool) -> int:
     return sum((a >> start + i & 1 if i < length and start + i < 32 else fill) << i for i in range(32))
 
 
+def permuted(low: int, high: int, selector: int) -> int:
+    eight = (high << 32 | low).to_bytes(8, "little")
+    four = []
+    for digit in f"{selector & 0xFFFF:04x}"[::-1]:
+        byte = eight[int(digit, 16) & 7]
+        four.append(byte if int(digit, 16) < 8 else 0xFF * (byte >> 7))
+    return int.from_bytes(bytes(four), "little")
+
+
 # Of every opcode: what it makes of numbers that have its sources' types.
 INTEGERS: dict[str, Callable[..., int]] = {
     "add.s32": lambda a, b: a + b,
@@ -59,6 +68,7 @@ INTEGERS: dict[str, Callable[..., int]] = {
     "shr.s16": lambda a, by: a >> by,
     "bfe.u32": lambda a, start, length: field(a, start, length, False),
     "bfe.s32": lambda a, start, length: field(a, start, length, True),
+    "prmt.b32": permuted,
     "setp.lt.s32": lambda a, b: a < b,
     "setp.lt.u32": lambda a, b: a < b,
     "setp.ge.s64": lambda a, b: a >= b,
@@ -125,6 +135,7 @@ PROGRAMS: dict[str, tuple[str, Callable[[int], int]]] = {
     "eight bits": ("sub.s32 %r21, %r1, 130; cvt.s8.s32 %rs1, %r21; cvt.s32.s8 %r20, %rs1;",
                    lambda t: signed(t - 130, 8) & 0xFFFFFFFF),
     "a choice": ("setp.lt.s32 %p1, %r1, 9; selp.b32 %r20, %r2, %r1, %p1;", lambda t: 5 if t < 9 else t),
+    "bytes of two registers": ("prmt.b32 %r20, %r1, 0x5060708U, 0x7140U;", lambda t: 5 << 24 | 8 << 8 | t),
     "a shuffle": ("shfl.sync.bfly.b32 %r20, %r1, 8, 31, -1;", lambda t: t ^ 8),
     "a shuffle by index": ("sub.s32 %r21, 31, %r1; shfl.sync.idx.b32 %r20, %r1, %r21, 31, -1;",
                            lambda t: t // 32 * 32 + (31 - t) % 32),
