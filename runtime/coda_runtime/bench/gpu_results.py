@@ -20,11 +20,12 @@ from typing import Any, cast
 
 from ..errors import InputError
 from ..io.counts import count
+from ..io.json_fields import describe, shown
 from .differences import cell_name
 from .results import FORMAT as RESULTS_FORMAT
 from .results import FORMAT_VERSION as RESULTS_VERSION
 from .results import Cell, LoadedArtifact, Machine, Measurement, Operation, Results
-from .schema import Violation, describe, find_violation
+from .schema import Violation, find_violation
 from .statistics import KNOWN_FROM
 
 FORMAT = "coda-gpu"
@@ -70,7 +71,9 @@ def from_gpu_json(data: Any, source: str = "gpu.json") -> list[Results]:
     shapes = list(dict.fromkeys(row["shape"] for row in data["rows"]))
     if len(shapes) == 1:
         return [Results.check(_document(data, shapes[0]), source)]
-    return [replace(Results.check(_document(data, shape), f"{source} ({shape})"), file=source) for shape in shapes]
+    return [
+        replace(Results.check(_document(data, shape), f"{source} ({shown(shape)})"), file=source) for shape in shapes
+    ]
 
 
 @cache
@@ -86,7 +89,7 @@ def _wrong_rows(rows: Sequence[Row]) -> Iterator[Violation]:
     for index, row in enumerate(rows):
         where, key = f"rows[{index}]", tuple(row[name] for name in _KEY)
         if key in seen:
-            yield Violation(where, f"{', '.join(map(str, key))} again", "each of them once")
+            yield Violation(where, f"{', '.join(shown(str(value)) for value in key)} again", "each of them once")
         seen.add(key)
         if "reason" in row:
             continue

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, one_line
-from ..io.json_fields import parse_json
+from ..io.json_fields import describe, parse_json
 from .compare import Comparison, Row, compare, compare_cells
 from .differences import share_a_tokenizer
 from .gpu_results import FORMAT as GPU_FORMAT
 from .gpu_results import check_gpu_json, from_gpu_json, is_gpu_json
 from .results import FORMAT, Document, Results
-from .schema import describe
 
 _WRITTEN = "expected a file that `coda bench run --out` or `python -m benchmarks.gpu run` wrote"
 

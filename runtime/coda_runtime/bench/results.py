@@ -17,8 +17,8 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from ..errors import InputError, one_line
 from ..io.atomic_files import staged_file
-from ..io.json_fields import compact_json, parse_json
-from .schema import describe, find_violation
+from ..io.json_fields import compact_json, describe, parse_json
+from .schema import find_violation
 from .versions import upgraded
 
 FORMAT = "coda-bench"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..io.counts import count
+from ..io.json_fields import describe, shown
 
 _TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "null": (type(None), "null"),
@@ -91,7 +92,7 @@ def _check_object(
             return Violation(f"{prefix}{key}", "nothing", "the key to be present")
     for key, item in value.items():
         inner = named.get(key, schema.get("additionalProperties"))
-        found = _check(item, inner, root, f"{prefix}{key}") if inner is not None else None
+        found = _check(item, inner, root, f"{prefix}{shown(key)}") if inner is not None else None
         if found is not None:
             return found
     return None
@@ -137,9 +138,3 @@ def _is(value: object, name: str) -> bool:
 
 def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
-
-
-def describe(value: object) -> str:
-    """Describe a value in an error message, cut to one short line."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -15,6 +15,7 @@ from ..errors import ImageError, InputError, one_line
 from ..format.color import STORED
 from ..format.sizes import Size, shape_of
 from ..io.counts import count, plural
+from ..io.filenames import utf8_name
 from ..io.image_files import expected_suffixes, find_images
 from .base import printable, warn
 
@@ -43,7 +44,7 @@ def collect(paths: Sequence[Path]) -> list[Source]:
             out += _search(path)
         elif path.exists():
             inside = not path.is_absolute() and ".." not in path.parts
-            out.append(Source(path, _printable(path.as_posix() if inside else path.name)))
+            out.append(Source(path, utf8_name(path.as_posix() if inside else path.name)))
         else:
             raise ImageError(f"there is no file or folder {str(path)!r}; check the path")
     return out
@@ -129,7 +130,7 @@ def keep_existing(folder: Path, names: Iterable[str], *, force: bool) -> None:
     if there:
         more = f" and {len(there) - 1} more of the pictures' names" if len(there) > 1 else ""
         raise InputError(
-            f"{folder} holds {_printable(there[0])!r}{more} already; choose another --out, or replace with --force"
+            f"{folder} holds {utf8_name(there[0])!r}{more} already; choose another --out, or replace with --force"
         )
 
 
@@ -160,9 +161,4 @@ def _search(folder: Path) -> list[Source]:
             f"{expected_suffixes()}"
         )
     warn(found.omitted.warning(folder))
-    return [Source(folder / name, _printable(name)) for name in found.images]
-
-
-def _printable(name: str) -> str:
-    """Return a name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
-    return os.fsencode(name).decode(errors="replace")
+    return [Source(folder / name, utf8_name(name)) for name in found.images]

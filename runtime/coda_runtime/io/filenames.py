@@ -1,13 +1,19 @@
-"""File names for results: made from whatever the images were called, safe on every system, never outside a folder."""
+"""File names: such as can be written down, and those of results, safe on every system and never outside a folder."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
 _UNSAFE = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _MAX_LENGTH = 120  # bytes for one component; file systems allow 255
+
+
+def utf8_name(name: str) -> str:
+    """Return a name with U+FFFD for each byte that is not UTF-8, which no file format of ours could hold."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def png_names(names: Sequence[str]) -> list[str]:

@@ -53,7 +53,13 @@ def fail(reason: str) -> NoReturn:
     raise ManifestError(f"manifest.json: {reason}; export the bundle again, or correct the manifest")
 
 
+def shown(key: str) -> str:
+    """Return a key or name for a message: as it is if it can be printed, or else as Python writes it."""
+    return key if key.isprintable() else describe(key)
+
+
 def describe(value: object) -> str:
+    """Describe a value for a message, as Python writes it, cut to sixty characters."""
     return _short(repr(_beginning(value, [60])))
 
 

@@ -5,10 +5,10 @@ Every finder fills one of these and every command tells it once, so that no imag
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from .counts import count
+from .filenames import utf8_name
 from .json_fields import describe
 
 NAMED = 3
@@ -25,7 +25,7 @@ class Omitted:
         """Count a name, or `count` of them of which it is the first. What is not UTF-8 in it gets stand-ins."""
         before, first = self._kinds.get(kind, (0, []))
         if len(first) < NAMED:
-            first = [*first, os.fsencode(name).decode(errors="replace")]
+            first = [*first, utf8_name(name)]
         self._kinds[kind] = (before + count, first)
 
     def __bool__(self) -> bool:

@@ -194,6 +194,13 @@ ANYTHING = st.recursive(
 )
 
 
+def test_a_name_that_cannot_be_printed_is_shown_as_python_writes_it() -> None:
+    found = gpu_json() | {"shapes": {"a\n\x1b[2J": None}}
+    _, refusal = said_of(lambda: from_gpu_json(found, "sent.json"))
+    assert refusal is not None
+    assert refusal.startswith(r"sent.json: shapes.'a\n\x1b[2J': found None, expected an object;")
+
+
 @given(st.data())
 def test_whatever_a_key_becomes_it_is_read_or_named(data: st.DataObject) -> None:
     """One key anywhere is replaced or dropped: results come out, or one line that names the file."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ...io.filenames import utf8_name
 from ...io.omitted import Omitted
 from .fetching import Fetched
 
@@ -58,7 +59,7 @@ def table(paths: Sequence[str], files: Iterable[str], labels: Sequence[Any] | No
     # Of files that are an image each, a dictionary would only be the same column again, in memory as a whole.
     encoded = pa.array((os.fsencode(file) for file in files), pa.binary())
     columns = {
-        "path": pa.array(map(printable, paths), pa.string()),
+        "path": pa.array(map(utf8_name, paths), pa.string()),
         "file": encoded.dictionary_encode() if more else encoded,
     }
     if labels is not None:
@@ -122,8 +123,3 @@ def by_file(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         if stop == len(files) or files[stop] != files[start]:
             yield os.fsdecode(files[start]), rows.slice(start, stop - start)
             start = stop
-
-
-def printable(name: str) -> str:
-    """Return a name without the stand-ins for bytes that are not UTF-8, which no file format of ours can hold."""
-    return os.fsencode(name).decode(errors="replace")

@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ...io.filenames import utf8_name
 from ...io.image_files import SUFFIXES
 from ...io.remote import is_local
-from .base import printable, table
+from .base import table
 from .fetching import AT_ONCE, Fetched, read_local, read_remote, spread
 from .matches import Matches
 
@@ -36,7 +37,7 @@ class ImageFiles:
     def listing(self) -> pa.Table:
         labels = None
         if self._label is not None:
-            labels = [printable(PurePosixPath(name).parent.name) or None for name in self._names]
+            labels = [utf8_name(PurePosixPath(name).parent.name) or None for name in self._names]
             if not any(labels):
                 raise InputError(
                     f'label is "folder", and no image lies in a folder of {self._matches.root}; leave out --label, or '

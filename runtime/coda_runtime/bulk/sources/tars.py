@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ImageError, InputError
+from ...io.filenames import utf8_name
 from ...io.image_files import is_image
 from ...io.remote import redacted
 from ..tars import members
-from .base import Part, by_file, printable, table_of
+from .base import Part, by_file, table_of
 from .fetching import AT_ONCE, MAX_BYTES, Fetched, check_state, open_file, read_ranges, source_errors, state, too_large
 from .matches import Matches
 
@@ -44,7 +45,7 @@ class TarFiles:
         for name, path in self._shards.items():
             found, labelled = self._members(path)
             images = [member for member in found if is_image(member[0])]
-            keys = pa.array([printable(f"{name}/{member}") for member, _, _ in images], pa.string())
+            keys = pa.array([utf8_name(f"{name}/{member}") for member, _, _ in images], pa.string())
             places = {"offset": [offset for _, offset, _ in images], "size": [size for _, _, size in images]}
             parts.append(Part(path, keys, places))
             if self._label is not None:
@@ -72,7 +73,7 @@ class TarFiles:
                     self.omitted.add("oversized label", f"{redacted(path)}/{name}")
                 elif sample != name:
                     file.seek(offset)
-                    labels[sample] = printable(file.read(size).decode(errors="replace").strip())
+                    labels[sample] = file.read(size).decode(errors="replace").strip()
         return found, labels
 
 
