@@ -200,7 +200,8 @@ def test_two_settings_in_turn(coda: Run, bundle: Path) -> None:
     assert [row["batch"] for row in found["rows"]] == [1, 2]
     for row in found["rows"]:
         assert row["verdict"] == "inconclusive"
-        assert row["reason"] == "2 pairs of processes; a verdict needs 8"
+        # Whichever other work of the machine disturbed does not count, unless that is both.
+        assert row["reason"] in ("1 pair of processes; a verdict needs 8", "2 pairs of processes; a verdict needs 8")
         assert {"median", "decoder"} <= {metric["name"] for metric in row["metrics"]}
     assert [found["a"], found["b"]] == [f"{bundle} threads=1", f"{bundle} threads=2"]
 
