@@ -120,12 +120,12 @@ def _field(kind: str) -> Operation:
 def _permute(low: Array, high: Array, selector: Array) -> Array:
     """Pick four of the eight bytes of two registers, by a hexadecimal digit each; with 8 added, a byte's sign alone."""
     both = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
-    result = np.zeros_like(low)
+    result: Array = np.zeros(1, np.uint32)
     for place in range(4):
         digit = selector >> np.uint32(4 * place) & np.uint32(15)
         byte = (both >> (digit & np.uint32(7)).astype(np.uint64) * np.uint64(8)).astype(np.uint8)
         byte = np.where(digit > 7, np.where(byte > 127, 255, 0), byte)
-        result |= byte.astype(np.uint32) << np.uint32(8 * place)
+        result = result | byte.astype(np.uint32) << np.uint32(8 * place)
     return result
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,19 @@ def _mov(module: Module, instruction: Instruction, kind: str) -> Step:
 
         return unpack
     return _arithmetic(module, instruction)
+
+
+def _permute(module: Module, instruction: Instruction) -> Step:
+    """Pick bytes of two registers. A register that a constant picks nothing of may have no value."""
+    operands = list(instruction.operands)
+    selector = str(operands[-1])
+    if not selector.startswith("%") and len(operands) == 4:
+        digits = int(immediate(selector, "b32")[0])
+        high = [bool(digits >> 4 * place & 4) for place in range(4)]
+        for place, unread in ((1, all(high)), (2, not any(high))):
+            check(module, operands[place], "b32")
+            operands[place] = "0" if unread else operands[place]
+    return _arithmetic(module, replace(instruction, operands=tuple(operands)))
 
 
 def _convert(module: Module, instruction: Instruction, to: str, of: str) -> Step:
@@ -206,6 +220,7 @@ def _return(module: Module, instruction: Instruction) -> Step:
 
 _STEPS: list[tuple[str, Callable[..., Step]]] = [
     (r"mov\.(b32|b64)", _mov),
+    (r"prmt\.b32", _permute),
     (r"cvt\.([su](?:8|16|32|64))\.([su](?:8|16|32|64))", _convert),
     (r"ld\.param\.(b32|b64)", _load_parameter),
     (r"ld\.(global|shared)(?:\.v([24]))?\.(b32|b64)", _load),

@@ -136,6 +136,9 @@ PROGRAMS: dict[str, tuple[str, Callable[[int], int]]] = {
                    lambda t: signed(t - 130, 8) & 0xFFFFFFFF),
     "a choice": ("setp.lt.s32 %p1, %r1, 9; selp.b32 %r20, %r2, %r1, %p1;", lambda t: 5 if t < 9 else t),
     "bytes of two registers": ("prmt.b32 %r20, %r1, 0x5060708U, 0x7140U;", lambda t: 5 << 24 | 8 << 8 | t),
+    "bytes of one register, the other has no value": (
+        "prmt.b32 %r21, %r1, %r22, 0x2100U; prmt.b32 %r20, %r22, %r21, 0x7654U;", lambda t: t << 8 | t,
+    ),
     "a shuffle": ("shfl.sync.bfly.b32 %r20, %r1, 8, 31, -1;", lambda t: t ^ 8),
     "a shuffle by index": ("sub.s32 %r21, 31, %r1; shfl.sync.idx.b32 %r20, %r1, %r21, 31, -1;",
                            lambda t: t // 32 * 32 + (31 - t) % 32),

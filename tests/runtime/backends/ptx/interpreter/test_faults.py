@@ -65,6 +65,8 @@ FAULTS: dict[str, tuple[str, type[PtxError], str]] = {
     "both halves, of which nobody wrote one": (
         "mov.b64 %rd5, {%r20, %r1}; add.s64 %rd6, %rd5, 1;", UninitialisedError, "%rd5 is used before",
     ),
+    "a byte that nobody wrote": ("prmt.b32 %r20, %r1, %r21, 0x4000;", UninitialisedError, "%r21 is used before"),
+    "bytes of a register's choice": ("prmt.b32 %r20, %r1, %r21, %r1;", UninitialisedError, "%r21 is used before"),
     "a load of what another thread stored": (STORE + LOAD, RaceError, "thread 0 .* reads what another thread wrote"),
     "a store where another thread loaded": (
         STORE + BARRIER + LOAD + STORE, RaceError, "thread 0 .* writes what another thread reads",
