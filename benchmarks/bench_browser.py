@@ -1,4 +1,4 @@
-"""The page of `coda site` in Chromium: what it loads, when the first token is there, what a picture takes, and leaks.
+"""The page of `coda site` in Chromium: what it loads, when the first token is there, what an image takes, and leaks.
 
     python -m benchmarks.bench_browser bundle/ --precision int8 --modules runtime/js/node_modules --json browser.json
 

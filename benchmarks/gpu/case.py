@@ -80,7 +80,7 @@ class Case:
         """An output of the first of `inputs` beside the reference's.
 
         Tokens: step agreement of the distinct photographs, free-running agreement of all rows. Pixels: mean PSNR of all
-        rows against the reference's pictures, None where all are identical.
+        rows against the reference's images, None where all are identical.
         """
         rows, count = self._rows(batch), min(batch, len(self.samples.images))
         if PARTS[parts_of(operation)[-1]].output is IMAGE:

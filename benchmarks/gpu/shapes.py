@@ -32,7 +32,7 @@ def make_tokenizer(shape: str) -> CodaTokenizer:
     tokenizer = CodaTokenizer(VARIANTS[shape]).eval()
     with torch.no_grad():
         for name, parameter in tokenizer.vae.named_parameters():
-            # Scaled by fan-in, so that latents and pictures vary as those of a trained one do.
+            # Scaled by fan-in, so that latents and images vary as those of a trained one do.
             if parameter.ndim > 1:
                 gain = 0.1 if "lora_B" in name else 1.0
                 parameter.normal_(0, gain / math.sqrt(math.prod(parameter.shape[1:])))

@@ -37,7 +37,7 @@ def compare_images(found: Mapping[str, Array], native: Mapping[str, Array]) -> d
 
 
 def compare_chosen(found: Mapping[str, Array], native: Mapping[str, Array]) -> dict[str, Any]:
-    """Compare the ids of the chosen pictures, which are near ties, and every array that must be the same bit by bit.
+    """Compare the ids of the chosen images, which are near ties, and every array that must be the same bit by bit.
 
     "reproducible" is None where the processor was refused.
     """
@@ -98,9 +98,9 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def chosen_table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a Markdown table of the chosen pictures, and of what `reproducible` makes of them."""
+    """Return a Markdown table of the chosen images, and of what `reproducible` makes of them."""
     words = {True: "identical", False: "differs", None: "not there"}
-    cells = [("processor", "other ids in the chosen pictures", "reproducible"), ("---",) * 3]
+    cells = [("processor", "other ids in the chosen images", "reproducible"), ("---",) * 3]
     cells += [(name, ", ".join(map(str, row["chosen"])), words[row["reproducible"]]) for name, row in rows.items()]
     return [f"| {' | '.join(line)} |" for line in cells]
 

@@ -99,7 +99,7 @@ coda export official:flux_v65536 --out bundle/"""
     "--max-psnr-drop",
     type=click.FloatRange(min=0),
     metavar="DB",
-    help="How much PSNR a picture may lose there and back in int8, in the mean; the worst may lose four times that.",
+    help="How much PSNR an image may lose there and back in int8, in the mean; the worst may lose four times that.",
 )
 @click.option(
     "--calibration",
@@ -154,7 +154,7 @@ def command(
 
     Every graph is run on real photographs and compared with the tokenizer. A part that falls below its precision's
     threshold fails the export, and nothing is written. int8 takes its scales from photographs, never those it is
-    measured on, and is judged by what a picture loses there and back. `coda build` can add engines later, with more
+    measured on, and is judged by what an image loses there and back. `coda build` can add engines later, with more
     options. A bundle that is there already is not replaced without --force.
 
     With --image-size or --schedule the bundle is for images of another size than the tokenizer was trained on, its

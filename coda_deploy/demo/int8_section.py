@@ -1,4 +1,4 @@
-"""The report's section on int8: its pictures beside fp32's, what they lose, and how fast it is."""
+"""The report's section on int8: its images beside fp32's, what they lose, and how fast it is."""
 
 from __future__ import annotations
 

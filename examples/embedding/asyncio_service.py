@@ -9,7 +9,7 @@ What to watch for:
 - Backpressure. At most `waiting` images are in the service; whoever brings one more waits before it is decoded.
 - Cancelling frees the caller at once. A run that has begun goes to its end, and its result is dropped.
 - Warm-up is part of starting, closing waits for the run under way: both in the thread, not in the loop.
-- Memory. One tokenizer serves all tasks; in the queue are pixels of image_size, not pictures of any size.
+- Memory. One tokenizer serves all tasks; in the queue are pixels of image_size, not images of any size.
 - Tokens. precision="auto" gives the same ids in every process, and a batch gives those of its images one by one.
 """
 

@@ -1,4 +1,4 @@
-"""A folder of photographs to tokens, and back to the pictures that the tokens stand for.
+"""A folder of photographs to tokens, and back to the images that the tokens stand for.
 
 pip install "./runtime[cpu,images]"    # in the checkout
 python script.py bundle/ photos/ out/        # leaves out/tokens.npz and out/<photo>.png
@@ -19,7 +19,7 @@ def main(bundle: str, photos: str, out: str) -> None:
     paths = sorted(path for path in Path(photos).glob("[!.]*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     paths = paths or sys.exit(f"error: there are no JPEG or PNG files in {photos}")
     Path(out).mkdir(parents=True, exist_ok=True)
-    with coda_runtime.load(bundle) as tok:  # once: loading takes longer than a picture
+    with coda_runtime.load(bundle) as tok:  # once: loading takes longer than an image
         ids = np.empty((len(paths), tok.spec.num_tokens), np.int32)
         for start in range(0, len(paths), tok.images_per_run):  # more at a time would only take memory
             part = slice(start, start + tok.images_per_run)

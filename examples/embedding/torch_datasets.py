@@ -1,4 +1,4 @@
-"""Tokens for torch.utils.data: made of pictures on the way, or read from a file that holds them.
+"""Tokens for torch.utils.data: made of images on the way, or read from a file that holds them.
 
 pip install "./runtime[cpu,images]" torch    # in the checkout
 python torch_datasets.py bundle/ photographs/ 2

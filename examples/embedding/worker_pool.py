@@ -3,7 +3,7 @@
 pip install "./runtime[cpu,images]"    # in the checkout
 python worker_pool.py bundle/ photographs/ tokens.npy 4
 
-Processes pay where Python itself, or the opening of pictures, is what keeps the cores waiting; one tokenizer with
+Processes pay where Python itself, or the opening of images, is what keeps the cores waiting; one tokenizer with
 `encode_iter` does as well where it is the network that computes.
 
 What to watch for:
@@ -13,7 +13,7 @@ What to watch for:
 - Memory. Engines copy the weights, so that each worker has its own; the files' pages are in memory once. The tokens are
   one file, which every worker maps and writes its own rows of: no ids are pickled back, and 10 million images of 680
   tokens are 27 GB on disk, not in memory.
-- Errors. A picture that cannot be read leaves its row at -1 and is told; the rest goes on. A worker that is killed
+- Errors. An image that cannot be read leaves its row at -1 and is told; the rest goes on. A worker that is killed
   breaks the pool, and the file is not there then.
 - Tokens. precision="auto" gives the same ids in every worker.
 """
@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 import coda_runtime
 
-AT_ONCE = 64  # pictures that a worker is given at a time
+AT_ONCE = 64  # images that a worker is given at a time
 
 tok: coda_runtime.Tokenizer
 tokens: npt.NDArray[np.int32]
@@ -47,7 +47,7 @@ def start(bundle: str, out: str, threads: int) -> None:
 
 
 def encode(first: int, paths: list[str]) -> list[str]:
-    """Write the rows of some pictures, from row `first` on, and return what was wrong with which."""
+    """Write the rows of some images, from row `first` on, and return what was wrong with which."""
     problems = []
     for row, result in enumerate(tok.encode_iter(paths, workers=1), first):
         if result.ids is None:
@@ -83,7 +83,7 @@ def main(bundle: str, folder: str, out: str, workers: str) -> None:
     for problem in run(bundle, paths, out, int(workers)):
         problems += 1
         print(problem, file=sys.stderr)
-    print(f"{len(paths) - problems} of {len(paths)} pictures: {out}")
+    print(f"{len(paths) - problems} of {len(paths)} images: {out}")
 
 
 if __name__ == "__main__":  # spawned workers import this file, and must not start pools of their own

@@ -57,7 +57,7 @@ def log_frequencies(ids: Tensor, lengths: list[int], codes: int) -> tuple[Tensor
 def train(model: Model, ids: Tensor, labels: Tensor, steps: int, batch: int, rate: float) -> None:
     """AdamW with one cycle of the learning rate.
 
-    Two steps of three are of the coarser scales alone, all but the last two: they make the picture, at a third of the
+    Two steps of three are of the coarser scales alone, all but the last two: they make the image, at a third of the
     cost.
     """
     coarse = sum(model.net.lengths[:-2])

@@ -27,7 +27,7 @@ coda decode bundle tokens/ --out pictures --shards"""
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to, or .tar files."
 )
-@force_option("pictures of the same names in --out")
+@force_option("images of the same names in --out")
 @click.option("--scales", type=click.IntRange(min=1), help="Decode only the first N scales.")
 @click.option("--shards", is_flag=True, help="Of a folder: a .tar for each of its shards, instead of PNG files.")
 @json_option

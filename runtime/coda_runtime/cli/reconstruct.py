@@ -20,7 +20,7 @@ from .sources import SourceReader, collect, keep_apart, keep_existing, keep_sour
 @bundle_argument
 @images_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to write PNG files to.")
-@force_option("pictures of the same names in --out")
+@force_option("images of the same names in --out")
 @click.option("--side-by-side", is_flag=True, help="Put the original to the left of each reconstruction.")
 @skip_bad_option(default=False)
 @json_option

@@ -124,11 +124,11 @@ def warn_of_omitted(folder: Path | None) -> None:
 def keep_existing(folder: Path, names: Iterable[str], *, force: bool) -> None:
     """Raise InputError if writing files of these names would replace one that is there, unless that is wanted.
 
-    A picture goes by the name of the image that it was made of, so the folder of those images holds it too.
+    A result goes by the name of the image that it was made of, so the folder of those images holds it too.
     """
     there = [] if force else [name for name in names if os.path.lexists(folder / name)]
     if there:
-        more = f" and {len(there) - 1} more of the pictures' names" if len(there) > 1 else ""
+        more = f" and {len(there) - 1} more of the results' names" if len(there) > 1 else ""
         raise InputError(
             f"{folder} holds {utf8_name(there[0])!r}{more} already; choose another --out, or replace with --force"
         )
@@ -144,13 +144,13 @@ def keep_file(file: Path | None, *, force: bool, option: str = "--out") -> None:
 
 
 def keep_apart(out: Path, given: Iterable[Path], sources: Iterable[Source]) -> None:
-    """Raise InputError if pictures in `out` would be among the images when the folders `given` are searched again."""
+    """Raise InputError if results in `out` would be among the images when the folders `given` are searched again."""
     folders = [path for path in given if path.is_dir()]
     holding = {parent for folder in {source.path.parent for source in sources} for parent in (folder, *folder.parents)}
     searched = {os.path.realpath(path) for path in holding if any(path.is_relative_to(folder) for folder in folders)}
     real = Path(os.path.realpath(out))
     if not searched.isdisjoint(map(str, (real, *real.parents))):
-        raise InputError(f"{out} is in a folder of the images, which its pictures would be among; choose another --out")
+        raise InputError(f"{out} is in a folder of the images, which the results would be among; choose another --out")
 
 
 def _search(folder: Path) -> list[Source]:

@@ -45,7 +45,7 @@ _OWN = ("backend", "precision", "threads", "providers", "reproducible", "nvtx", 
     "--max-psnr-drop",
     type=float,
     metavar="DB",
-    help="Leave out precisions in which pictures lose more, as the export measured it.",
+    help="Leave out precisions in which images lose more, as the export measured it.",
 )
 @click.option("--batch", help="Images per call, several separated by commas; 1, or 1,8 for images per second.")
 @click.option("--backend", help=load_option_help("backend", _SEVERAL))

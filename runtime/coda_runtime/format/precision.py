@@ -151,7 +151,7 @@ PRECISIONS: Mapping[str, Precision] = {
             onnxruntime_cpu=False,
             openvino_pattern="bf16",
         ),
-        # Judged by what a user loses: the picture. A token that differs is most often a neighbour as good as the other.
+        # Judged by what a user loses: the image. A token that differs is most often a neighbour as good as the other.
         Precision(
             INT8,
             "int8",

@@ -86,7 +86,7 @@ def _check_dtype(array: npt.NDArray[Any], name: str) -> None:
 def _cast(array: npt.NDArray[Any], name: str) -> str:
     """Return the expression that makes uint8 of an array, in words, chosen by the values that are in it.
 
-    A bare cast keeps the last 8 bits of a whole number, and makes a picture of bool black.
+    A bare cast keeps the last 8 bits of a whole number, and makes an image of bool black.
     """
     letter = array.dtype.kind
     if letter in "USO" and isinstance(array.flat[0], (str, bytes, os.PathLike)):

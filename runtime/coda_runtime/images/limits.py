@@ -23,7 +23,7 @@ MAX_COMMENTS = 1000
 MAX_PIECES = 100_000
 """Strips or tiles of a TIFF: half a second. The largest image in tiles of 64 x 64 has 22,000."""
 MAX_SIDE = 1_000_000
-"""Of any image: what is longer is no picture."""
+"""Of any image: what is longer is none."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # what stands between pixels is stuffed with 00, or a restart
 _NO_LENGTH = frozenset({0xC8, 0xD8, 0xD9, *range(0xF0, 0xFE)})

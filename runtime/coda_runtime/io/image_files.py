@@ -21,13 +21,13 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 """Suffixes, in lower case, of the formats that `coda_runtime.images` reads."""
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar.zst")
-_OTHER_PICTURES = """
+_OTHER_IMAGES = """
     apng arw avif avifs blp bw cr2 cr3 cur dcm dcx dds dib dng emf eps erf exr fit fits hdr heic heics heif heifs hif
     icb icns ico j2c j2k jfi jfif jif jp2 jpc jpe jpf jpx jxl jxr mpo msp nef nrw orf pbm pcd pcx pef pfm pgm pnm psd
     pxr qoi raf ras raw rgb rgba rw2 sgi srw svg svgz tga vda vst wdp wmf xbm xcf xpm
 """
-UNREAD = frozenset(f".{name}" for name in _OTHER_PICTURES.split())
-"""Suffixes of other pictures, which are not read: files that end so are left out, counted and told."""
+UNREAD = frozenset(f".{name}" for name in _OTHER_IMAGES.split())
+"""Suffixes of other images, which are not read: files that end so are left out, counted and told."""
 _NOWHERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 _ARCHIVES = (*COMPRESSED_TARS, ".tar", ".parquet", ".zip")
 
@@ -110,7 +110,7 @@ def find_images(folder: str | os.PathLike[str]) -> FoundImages:
 def omitted_as(entry: Entry, *, archives: bool) -> str | None:
     """Return as what an entry that is no image is counted; None for what nobody would miss.
 
-    That is what has the suffix of an image, or of a picture that is not read, and links that lead nowhere, which may
+    That is what has the suffix of an image, or of one that is not read, and links that lead nowhere, which may
     have been folders of images. With `archives` it is also .tar and Parquet files, for who reads none. What macOS
     leaves beside images (`._photo.jpg`) holds none.
     """
@@ -127,7 +127,7 @@ def omitted_as(entry: Entry, *, archives: bool) -> str | None:
 
 
 def unread_suffix(name: str, *, archives: bool = False) -> str | None:
-    """Return the suffix by which a file is a picture that is not read, with `archives` also one that may hold some."""
+    """Return the suffix by which a file is an image that is not read, with `archives` also one that may hold some."""
     lower = name.lower()
     suffix = posixpath.splitext(lower)[1]
     if suffix in UNREAD:
@@ -137,7 +137,7 @@ def unread_suffix(name: str, *, archives: bool = False) -> str | None:
 
 
 def count_omitted(names: Iterable[str], omitted: Omitted, *, inside: str) -> None:
-    """Count those members of an archive that are hidden, or pictures that are not read."""
+    """Count those members of an archive that are hidden, or images that are not read."""
     for name in names:
         kind = Kind.HIDDEN if is_hidden(name) else Kind.FILE
         if (why := omitted_as(Entry(name, kind), archives=False)) is not None:

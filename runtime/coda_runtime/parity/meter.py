@@ -289,7 +289,7 @@ def _key(artifact: Artifact, backend: str) -> tuple[str, str, str, str]:
 
 
 def _is_judged_by_loss(artifact: Artifact) -> bool:
-    """Return whether an artifact's precision is held to what a picture loses there and back."""
+    """Return whether an artifact's precision is held to what an image loses there and back."""
     threshold = precision_of(artifact.precision).threshold
     return threshold is not None and threshold.max_psnr_drop is not None
 

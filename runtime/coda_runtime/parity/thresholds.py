@@ -12,7 +12,7 @@ from ..format.parts import DECODER, ENCODE, ENCODER
 from ..format.precision import FP32, Threshold, precision_of
 
 _LOSS_WITH = {DECODER.name: ENCODER.name, ENCODE.name: DECODER.name}
-"""The parts that are held to what a picture loses there and back, each with the part that it was measured with."""
+"""The parts that are held to what an image loses there and back, each with the part that it was measured with."""
 
 
 def threshold_of(thresholds: Mapping[str, Threshold], precision: str) -> Threshold:

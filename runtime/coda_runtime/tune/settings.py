@@ -101,7 +101,7 @@ def thread_choices(options: LoadOptions) -> tuple[int | None, ...]:
 
 
 def recorded_drop(manifest: Manifest, precision: str) -> float | None:
-    """Return what pictures lose in a precision, in dB, as the export measured it; None where nobody did."""
+    """Return what images lose in a precision, in dB, as the export measured it; None where nobody did."""
     if precision_of(precision).is_float32:
         return 0.0
     worst = _worst_loss(manifest, precision)
@@ -124,7 +124,7 @@ def _loses_too_much(manifest: Manifest, precision: str, most: float | None) -> s
         return None
     worst = _worst_loss(manifest, precision)
     if worst is None or worst.sure_psnr_drop is None:
-        return "the bundle does not say what pictures lose in it"
+        return "the bundle does not say what images lose in it"
     if worst.sure_psnr_drop <= most:  # as an export is judged: what may be chance is no loss
         return None
-    return f"pictures lose {worst.psnr_drop:.2f} dB in it, and {most:g} dB is the most"
+    return f"images lose {worst.psnr_drop:.2f} dB in it, and {most:g} dB is the most"

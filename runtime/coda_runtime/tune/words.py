@@ -77,7 +77,7 @@ def advice(outcome: Outcome, bundle: Bundle) -> Iterator[str]:
             for was in [outcome.best[default, operation]]
         )
         drop = recorded_drop(bundle.manifest, precision)
-        loses = "the bundle does not say what pictures lose" if drop is None else f"pictures lose {drop:.2f} dB"
+        loses = "the bundle does not say what images lose" if drop is None else f"images lose {drop:.2f} dB"
         ask = f'load(..., precision="{precision}"), --precision {precision}'
         yield f"precision {precision} would {gains}; {loses}: {ask}"
 

@@ -32,7 +32,7 @@ def test_pictures_of_the_same_names_are_replaced_on_request_alone(tmp_path: Path
     keep_existing(tmp_path, ["cat.png"], force=True)
     with pytest.raises(InputError, match=r"holds 'cat\.png' already; choose another --out, or replace with --force"):
         keep_existing(tmp_path, ["dog.png", "cat.png"], force=False)
-    with pytest.raises(InputError, match=r"holds 'link\.png' and 1 more of the pictures' names already"):
+    with pytest.raises(InputError, match=r"holds 'link\.png' and 1 more of the results' names already"):
         keep_existing(tmp_path, ["link.png", "cat.png"], force=False)
 
 
@@ -97,7 +97,7 @@ def test_reconstructions_never_join_the_images(
         refused = CliRunner().invoke(cli, ["reconstruct", str(sealed), str(photos), "--out", str(out)])
         assert refused.exit_code == 1, refused.stdout
         assert refused.stderr == (
-            f"error: {out} is in a folder of the images, which its pictures would be among; choose another --out\n"
+            f"error: {out} is in a folder of the images, which the results would be among; choose another --out\n"
         )
     assert sorted(tmp_path.rglob("*")) == before
     monkeypatch.chdir(photos)

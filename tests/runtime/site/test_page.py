@@ -57,7 +57,7 @@ def test_the_page_in_chromium(address: str, sample_bundle: Path, npm_package: Pa
     told: dict[str, Any] = json.loads(done.stdout)
     assert told.get("error") is None, told
     assert (told["console"], told["failures_online"]) == ([], 0), told
-    assert told["title"] == "A picture in 680 tokens"
+    assert told["title"] == "An image in 680 tokens"
     assert "works without a network" in told["offline"]
     assert told["saved"] == "tokens.npz"
     assert (told["coarser"], told["changed"], told["undone"]) == (True, True, True)

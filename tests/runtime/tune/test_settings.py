@@ -25,7 +25,7 @@ def opened(bundle: Path, second: None) -> Bundle:
 
 
 def in_two(bundle: Bundle, *drops: object) -> Bundle:
-    """The bundle, whose graphs are there in fp16 too, each with what pictures lose in it; no file of it is needed."""
+    """The bundle, whose graphs are there in fp16 too, each with what images lose in it; no file of it is needed."""
     graphs = [of for of in bundle.manifest.artifacts if of.part in ("encoder", "decoder")]
     more = [dataclasses.replace(of, precision="fp16", file=f"{of.part}.fp16.onnx") for of in graphs]
     for at, drop in enumerate(drops):
@@ -59,10 +59,10 @@ def test_what_may_not_run_is_told(opened: Bundle, monkeypatch: pytest.MonkeyPatc
     ("drops", "most", "reason"),
     [
         ((0.05, 0.08), 0.1, None),
-        ((0.05, 0.2), 0.1, "pictures lose 0.20 dB in it, and 0.1 dB is the most"),
-        ((0.05,), 0.0, "pictures lose 0.05 dB in it, and 0 dB is the most"),
-        ((), 10.0, "the bundle does not say what pictures lose in it"),
-        ((None,), 10.0, "the bundle does not say what pictures lose in it"),
+        ((0.05, 0.2), 0.1, "images lose 0.20 dB in it, and 0.1 dB is the most"),
+        ((0.05,), 0.0, "images lose 0.05 dB in it, and 0 dB is the most"),
+        ((), 10.0, "the bundle does not say what images lose in it"),
+        ((None,), 10.0, "the bundle does not say what images lose in it"),
         ((), None, None),
     ],
 )

@@ -88,8 +88,8 @@ async function loadTokenizer() {
   tok = await client.call("load", { site, page: location.href, provider: $("provider").value, precision: $("precision").value });
   const { spec } = tok;
   $("progress").classList.add("done");
-  $("title").textContent = `A picture in ${spec.numTokens} tokens`;
-  document.title = `A picture in ${spec.numTokens} tokens`;
+  $("title").textContent = `An image in ${spec.numTokens} tokens`;
+  document.title = `An image in ${spec.numTokens} tokens`;
   $("scale").max = spec.scales.length;
   $("code").max = spec.vocabSize - 1;
   for (const id of ["original", "picture"]) [$(id).width, $(id).height] = [spec.width, spec.height];
@@ -159,7 +159,7 @@ async function fillIn(round) {
   for (let other = tok.spec.scales.length; other >= 1 && round === state.round; other--) await picture(other, round);
 }
 
-/** Return the picture of the first scales, decoded where it is not there yet. */
+/** Return the image of the first scales, decoded where it is not there yet. */
 async function picture(scale, round = state.round) {
   if (state.pictures[scale - 1] === null) {
     const { ids, original } = state;

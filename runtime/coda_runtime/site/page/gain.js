@@ -13,7 +13,7 @@ export function drawGain(svg, values, now, onChoose) {
   svg.replaceChildren();
   const known = values.filter((value) => value !== null && Number.isFinite(value));
   if (known.length === 0) {
-    add(svg, "text", { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "comes with the first picture");
+    add(svg, "text", { x: WIDTH / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "comes with the first image");
     return;
   }
   const low = Math.floor(Math.min(...known) / 2) * 2;
