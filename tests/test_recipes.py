@@ -454,6 +454,7 @@ def add_family(copy: Copy) -> None:
     copy.insert(registry, "        USER_MODULE,\n    )\n}", "        ShuffleFamily(),\n")
 
 
+@pytest.mark.slow
 def test_a_vae_family(copy: Copy, tmp_path: Path) -> None:
     add_family(copy)
     folders, lines = copy.touched()

@@ -97,7 +97,8 @@ def test_flow(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children that end with their parent")
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_call_that_was_cut_goes_on(tiny_bundle: Path, tmp_path: Path, how: signal.Signals) -> None:
     typed = command(tmp_path, *ON_CPU, "--batches", "1", "2", "--families", "torch", "onnxruntime", bundle=tiny_bundle)
     begun = subprocess.Popen(

@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("asked", "passed", "skipped"),
     [
-        (("--precision", "fp32"), 5, 0),
         (("--precision", "fp32", "--device", "cpu", "--backend", "onnxruntime"), 5, 0),
         (("--backend", "tensorrt"), 0, 9),
     ],

@@ -180,6 +180,7 @@ def test_signals_save_and_stop(workspace: runs.Workspace, tmp_path: Path, number
     assert "Traceback" not in told.read_text()
 
 
+@pytest.mark.slow
 def test_torchrun(workspace: runs.Workspace, tmp_path: Path) -> None:
     """As a user starts two processes, and stops them; one goes on, and ends where one alone would have."""
     out, alone = tmp_path / "out", tmp_path / "alone"

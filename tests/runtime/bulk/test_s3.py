@@ -133,11 +133,18 @@ def test_one_image_that_is_denied_is_an_error_of_that_image(sealed: Path, photos
     check(sealed, photos, ("g2/005.png",))
 
 
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None but coda asks again: the libraries would for half a minute."""
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
 @pytest.mark.parametrize("answer", [DENIED, EXPIRED, ("404 Not Found", "NoSuchBucket"), BUSY])
 def test_a_source_that_fails_in_the_middle_is_one_error(
-    sealed: Path, photos: Path, store: Store, answer: Answer
+    sealed: Path, photos: Path, store: Store, answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it answers from the fifth image on: no image is blamed, and the next run goes on."""
+    one_try(monkeypatch)
 
     def fault(key: str) -> Answer | None:
         return answer if key.endswith(".png") and sum(asked.endswith(".png") for asked in store.asked) > 10 else None
@@ -166,9 +173,7 @@ def test_a_source_that_is_busy_for_a_while(
         refused.add(key)
         return BUSY
 
-    # So that none but coda asks again.
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    one_try(monkeypatch)
     store.fault = fault
     done = run(sealed)
     assert (done.images, done.errors) == (IMAGES, 0)
