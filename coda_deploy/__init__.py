@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from coda_deploy.errors import ConfigError, DataError, DivergedError, ModuleNeededError, StoppedError, WeightsError
 from coda_deploy.schemes import SCHEMES
 from coda_runtime.errors import CodaError
+from coda_runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from coda_deploy.tokenizer import CodaTokenizer, LoraConfig, TokenizerConfig
@@ -44,14 +44,7 @@ SCHEMES["official"] = _official
 SCHEMES["python"] = _python
 
 
-def __getattr__(name: str) -> object:
-    # On first use: `coda train --help` needs no PyTorch, whose import takes seconds.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module("coda_deploy.tokenizer"), name)
-    globals()[name] = value
-    return value
+# `coda train --help` needs no PyTorch, whose import takes seconds.
+_LAZY = dict.fromkeys(("CodaTokenizer", "LoraConfig", "TokenizerConfig"), "tokenizer")
 
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, __all__, _LAZY)

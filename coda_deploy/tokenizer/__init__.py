@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from coda_deploy.errors import ConfigError, WeightsError
 from coda_deploy.tokenizer.config import LoraConfig, TokenizerConfig
 from coda_deploy.tokenizer.variants import VARIANTS
+from coda_runtime.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from coda_deploy.tokenizer.model import CodaTokenizer, TokenizerOutput
@@ -25,13 +25,4 @@ __all__ = [
 _LAZY = {"CodaTokenizer": "model", "TokenizerOutput": "model"}
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, __all__, _LAZY)

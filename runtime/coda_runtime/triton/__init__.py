@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ..lazy_names import lazy_names
 from .options import RepositoryOptions
 
 if TYPE_CHECKING:
@@ -13,16 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Repository", "RepositoryOptions", "check_destination", "check_request", "write_repository"]
 
-_MODULES = {
+# `coda export --help` shows the options without what writes a repository.
+_LAZY = {
     "Repository": "repository",
     "check_destination": "repository",
     "check_request": "selection",
     "write_repository": "repository",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import what writes a repository when it is asked for: `coda export --help` shows the options without it."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+__getattr__, __dir__ = lazy_names(__name__, __all__, _LAZY)
