@@ -21,6 +21,7 @@ from coda_runtime import InputError, OutputError, TokenError, Tokenizer, load
 from coda_runtime.bulk import TokenFolder, tokenize
 from coda_runtime.cli import app
 from coda_runtime.decoding import decode_folder, writers
+from coda_runtime.images.variants import Variants
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import save_images
 from tests.runtime.bulk.local_pipeline import without_ray
@@ -95,6 +96,32 @@ def test_shards_are_whole_webdatasets(tok: Tokenizer, made: tuple[Path, Path], t
 
 
 @pytest.mark.parametrize("shards", [False, True])
+def test_every_variant_of_an_image(made: tuple[Path, Path], tmp_path: Path, shards: bool) -> None:
+    save_images(tmp_path / "pictures", 5)
+    with without_ray():
+        tokenize(made[0], tmp_path / "pictures", tmp_path / "tokens", shard_size=2, variants=Variants(flip=True))
+    out = tmp_path / "out"
+    with load(made[0]) as tok:
+        done = decode_folder(tok, str(tmp_path / "tokens"), out, shards=shards)
+        assert (done.images, done.computed, done.files) == (10, 10, 3 if shards else 10)
+        rows = list(TokenFolder(tmp_path / "tokens"))
+        if not shards:
+            names = [row["path"].replace(".png", "-2.png" if row["variant"] else ".png") for row in rows]
+            for row, name in zip(rows, names, strict=True):
+                np.testing.assert_array_equal(pixels(out / name), tok.decode(row["ids"][None])[0])
+            return
+    told = {}
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as archive:
+            for member in archive.getmembers()[1::2]:
+                file = archive.extractfile(member)
+                assert file is not None
+                told[member.name] = json.loads(file.read())
+    assert list(told) == [f"{number:09d}.json" for number in range(10)]
+    assert [(one["path"], one["variant"]) for one in told.values()] == [(row["path"], row["variant"]) for row in rows]
+
+
+@pytest.mark.parametrize("shards", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 4, 9])
 def test_a_stopped_run_is_gone_on_with(
     tok: Tokenizer, made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: bool, after: int
@@ -148,6 +175,9 @@ def test_what_it_does_not_take(
 ) -> None:
     with pytest.raises(TokenError, match="--scales is 4, and this tokenizer has 3 scales"):
         decode_folder(tok, str(made[1]), tmp_path / "out", scales=4)
+    for scales in (0, -1):
+        with pytest.raises(TokenError, match=f"--scales is {scales}, .* 3 scales; give 1 to 3"):
+            decode_folder(tok, str(made[1]), tmp_path / "out", scales=scales)
     with pytest.raises(OutputError, match="does not exist or is empty"):
         decode_folder(tok, str(tmp_path / "nothing"), tmp_path / "out")
     other = Path(shutil.copytree(made[1], tmp_path / "other"))

@@ -45,11 +45,11 @@ def num_scales(tokens: int, spec: Spec) -> int:
 
 
 def prefix_length(scales: int | None, spec: Spec) -> int:
-    """Return how many tokens the first `scales` scales have, from 1, None being all. Raises TokenError for too many."""
+    """Return how many tokens the first `scales` scales have, from 1, None being all. Raises TokenError for others."""
     lengths = spec.prefix_lengths
     if scales is None:
         return lengths[-1]
-    if scales > len(lengths):
+    if not 1 <= scales <= len(lengths):
         raise TokenError(
             f"--scales is {scales}, and this tokenizer has {count(len(lengths), 'scale')}; give 1 to {len(lengths)}"
         )

@@ -47,7 +47,7 @@ def decode_folder(
     force: bool = False,
     report: Callable[[int, int], None] | None = None,
 ) -> Decoded:
-    """Decode a folder that `coda tokenize` finished, in batches of `tok.images_per_run`.
+    """Decode all rows of a folder that `coda tokenize` finished, in batches of `tok.images_per_run`.
 
     Files appear whole or not at all. A run that was stopped, however that was, is continued by the same call: what is
     there is not computed again. `out` says in decoded.json what it was decoded from.
@@ -63,7 +63,7 @@ def decode_folder(
 
     Raises:
         OutputError: `tokens` is not finished or damaged, or `out` cannot be written.
-        TokenError: another tokenizer's tokens, or more `scales` than there are.
+        TokenError: another tokenizer's tokens, or `scales` that there are not.
         InputError: `out` holds other images, or another run is at work there.
         DeviceMemoryError, ClosedError: as `decode`.
     """
@@ -105,7 +105,7 @@ def _run(
     force: bool,
     report: Callable[[int, int], None] | None,
 ) -> Decoded:
-    sizes = [shard["images"] for shard in folder.manifest["shards"]]
+    sizes = [shard["images"] * folder.variants for shard in folder.manifest["shards"]]
     writer: Writer
     if record.shards:
         writer = TarShards(out, len(sizes), pool)
