@@ -17,6 +17,7 @@ from coda_runtime.errors import InputError
 from coda_runtime.io.counts import count
 
 _AT_ONCE = 256  # items that are turned into tensors together
+_MAX_WORKERS = 4096
 
 
 class TokenStream(IterableDataset[dict[str, Any]]):
@@ -25,7 +26,7 @@ class TokenStream(IterableDataset[dict[str, Any]]):
     Items are those of ``TokenDataset``; with ``batch_size`` they are whole batches, ``{"ids": int64 [n,L]}`` and
     ``"label"``, int64 [n] or a list, for ``DataLoader(stream, batch_size=None)``, the fastest way. Row groups are
     shuffled, and then the images of some 64 of them among each other, so that every byte is read once and little is in
-    memory. Of several variants one is drawn.
+    memory. Of several variants one is drawn. Labels are a list where one is text, None or more than int64 holds.
 
     Ranks and workers have each their own images, and equally many: up to ranks x workers - 1 are left out, others in
     each epoch. When all have been read, the next iteration is the next epoch; ``set_epoch`` chooses another.
@@ -68,7 +69,9 @@ class TokenStream(IterableDataset[dict[str, Any]]):
         self._rank = (distributed.get_rank() if together else 0) if rank is None else rank
         self._world = (distributed.get_world_size() if together else 1) if world_size is None else world_size
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # of all workers, so that the next ones go on
-        self._now, self._given, self._resumed = 0, 0, False
+        self._ended = torch.zeros(_MAX_WORKERS, dtype=torch.int64).share_memory_()  # what follows the epoch each ended
+        self._now, self._given = 0, 0
+        self._resumed: int | None = None  # the process that loaded a state
         self.sequences = Sequences(self._folder.spec, offset, dict(separators or {}))
         self._order(0)
 
@@ -83,9 +86,11 @@ class TokenStream(IterableDataset[dict[str, Any]]):
         return images if self._batch is None else -(-images // self._batch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
+        """Choose the epoch of the next iteration. Raises InputError unless it is from 0 to 2^32 - 1."""
+        self._order(epoch)
         self._epoch[0] = epoch
-        self._resumed = False
+        self._ended.zero_()
+        self._resumed = None
 
     def state_dict(self) -> dict[str, int]:
         """Return where this worker is: its epoch and the images that it has given."""
@@ -95,20 +100,31 @@ class TokenStream(IterableDataset[dict[str, Any]]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on with the next iteration where a state was taken. Raises InputError for one of other readers."""
         mine = self._layout(*_worker())
+        missing = [name for name in ("epoch", "given", *mine) if name not in state]
+        if missing:
+            raise InputError(f"the state has no {missing[0]!r}; expected what the state_dict of a TokenStream returned")
         if {name: state[name] for name in mine} != mine:
             raise InputError(
                 f"the state is of {_readers(state)}, and this is {_readers(mine)}; go on with the folder, the seed and "
                 "the numbers of ranks and workers that it was saved with, or begin an epoch with set_epoch"
             )
-        self._now, self._given, self._resumed = int(state["epoch"]), int(state["given"]), True
+        self._now, self._given, self._resumed = int(state["epoch"]), int(state["given"]), os.getpid()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self._process != os.getpid():
             # A forked worker must not move the offset at which its parent reads.
             self._folder, self._process = self._folder.reopened(), os.getpid()
-        if not self._resumed:
+        if self._resumed is None:
             self._now, self._given = int(self._epoch[0]), 0
-        self._resumed = False
+        elif self._resumed != os.getpid():
+            raise InputError(
+                "the state was loaded before the workers were started, each of which has one of its own; let "
+                "torchdata's StatefulDataLoader save and load it, or read without workers"
+            )
+        self._resumed = None
+        self._ended[_worker()[0]] = 0
+        if self._given == len(self._order(self._now)):
+            self._end()  # a loader that resumes does not ask a worker that had given all
         return self._items()
 
     def _items(self) -> Iterator[dict[str, Any]]:
@@ -124,7 +140,14 @@ class TokenStream(IterableDataset[dict[str, Any]]):
                     yield from self._given_of(waiting)
         if waiting:
             yield from self._given_of(waiting)
-        self._epoch[0] = self._now + 1
+        self._end()
+
+    def _end(self) -> None:
+        """Begin the next epoch, if all workers have come to the end of this one: some may not have begun it yet."""
+        worker, workers = _worker()
+        self._ended[worker] = self._now + 1
+        if bool((self._ended[:workers] == self._now + 1).all()):
+            self._epoch[0] = self._now + 1
 
     def _given_of(self, waiting: list[Piece]) -> Iterator[dict[str, Any]]:
         """Yield what waits, as one batch or item by item, and count what is given."""
@@ -141,7 +164,7 @@ class TokenStream(IterableDataset[dict[str, Any]]):
         if labels is None:
             yield {"ids": ids}
         else:
-            whole = all(isinstance(label, int) for label in labels)
+            whole = all(isinstance(label, int) and label < 2**63 for label in labels)
             yield {"ids": ids, "label": torch.tensor(labels) if whole else labels}
 
     def _order(self, epoch: int, worker: int | None = None, workers: int | None = None) -> Order:

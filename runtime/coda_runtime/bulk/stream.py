@@ -57,6 +57,8 @@ class Order:
     def __post_init__(self) -> None:
         if not 0 <= self.part < self.parts:
             raise InputError(f"part is {self.part} of {self.parts}; expected one from 0 to {self.parts - 1}")
+        if not 0 <= self.epoch < 2**32:
+            raise InputError(f"epoch is {self.epoch}; expected one from 0 to {2**32 - 1}")
         if self.window < 1:
             raise InputError(f"window is {self.window}; expected 1 or more")
 

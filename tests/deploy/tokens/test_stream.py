@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -84,6 +86,53 @@ def test_a_state_of_other_readers(where: Path) -> None:
     for other in (TokenStream(where, seed=1), TokenStream(where, rank=1, world_size=2)):
         with pytest.raises(InputError, match=r"the state is of part 0 of 1 of 58 rows, seed 0, and this is part"):
             other.load_state_dict(state)
+
+
+def test_a_state_that_is_none(where: Path) -> None:
+    stream = TokenStream(where)
+    with pytest.raises(InputError, match=r"the state has no 'given'; expected what the state_dict of a TokenStream"):
+        stream.load_state_dict(TokenDataset(where).state_dict())
+    for epoch in (-1, 2**32):
+        with pytest.raises(InputError, match=f"epoch is {epoch}; expected one from 0 to 4294967295"):
+            stream.set_epoch(epoch)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_state_is_not_for_workers_that_come_later(where: Path) -> None:
+    """Each would leave out as many images of its own as were given of all."""
+    stream = TokenStream(where)
+    next(iter(stream))
+    again = TokenStream(where)
+    again.load_state_dict(stream.state_dict())
+    for workers in (1, 2):
+        loader = DataLoader(again, batch_size=None, num_workers=workers, multiprocessing_context="fork")
+        with pytest.raises(InputError, match="the state was loaded before the workers were started"):
+            list(loader)
+    assert len(list(again)) == IMAGES - 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_worker_that_starts_when_another_has_ended(where: Path) -> None:
+    """Both read one epoch, whose images are there once each."""
+    stream = TokenStream(where, batch_size=16)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context="fork",
+        worker_init_fn=lambda worker: time.sleep(worker / 2),
+    )
+    epochs = [labels(loader) for _ in range(3)]
+    assert [len(set(epoch)) for epoch in epochs] == [len(epoch) for epoch in epochs] == [28] * 3
+    assert len(set(map(tuple, epochs))) == 3
+    stream.set_epoch(0)
+    assert labels(loader) == epochs[0]
+
+
+def test_labels_over_int64(tmp_path: Path) -> None:
+    token_folder.write(tmp_path / "tokens", tiny.SPEC, 3, label=lambda number: pa.scalar(2**63 + number, pa.uint64()))
+    stream = TokenStream(tmp_path / "tokens", batch_size=3, shuffle=False)
+    assert next(iter(stream))["label"] == [2**63, 2**63 + 1, 2**63 + 2]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
