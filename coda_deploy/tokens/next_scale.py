@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.amp import is_autocast_available
+from torch.nn import functional
 
 from coda_deploy.errors import ConfigError
 from coda_runtime import Spec
@@ -29,7 +30,8 @@ class NextScale(nn.Module):
     It has no parameters, and its buffers stay out of state dicts. They follow ``.to``: results are on their device and
     of their dtype, and whatever that is, sums are computed in float32 (in float64 for float64), outside of autocast.
     Everything but ``accumulator`` is a function of tensors whose shapes the spec fixes, and goes into torch.compile.
-    Ids are not looked at, which would wait for the GPU: one out of [0, V) is an error of the indexing.
+    Ids are of any integer dtype. Their values are not looked at, which would wait for the GPU: one out of [0, V) is an
+    error of the indexing.
 
     ``codebook`` is the value table, [V,C], as `tok.codebook` or a bundle's codebook.fp32.npy has it. Raises
     ``ConfigError`` for one that is not the spec's.
@@ -57,7 +59,7 @@ class NextScale(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Return what precedes each token of ids [B,n] but those of the first scale, [B,n-h0*w0,C], row-major.
 
-        n is a whole number of scales; L is all. Raises ``TokenError`` for another n.
+        n is a whole number of scales; L is all. Raises ``TokenError`` for another n, and for ids that are no integers.
         """
         sums = list(self._sums(ids))[:-1]
         rows = [self._pooled(total, number) for number, total in enumerate(sums, 1)]
@@ -104,7 +106,8 @@ class NextScale(nn.Module):
 
     def _spread(self, ids: Tensor, number: int) -> Tensor:
         """Return the values of ids [B,h,w] or [B,h*w], upsampled to [B,C,h,w]."""
-        values = self.codebook[ids.flatten(1)].to(self._precise).transpose(1, 2)
+        # Indexing would count negative ids from the end, and take uint8 for a mask.
+        values = functional.embedding(_integers(ids).flatten(1), self.codebook).to(self._precise).transpose(1, 2)
         return self._both("up", values.unflatten(2, self.shapes[number]), number)
 
     def _pooled(self, total: Tensor, number: int) -> Tensor:
@@ -116,6 +119,12 @@ class NextScale(nn.Module):
         with _without_autocast(grid.device.type):
             found: Tensor = down @ grid @ across.T
         return found
+
+
+def _integers(ids: Tensor) -> Tensor:
+    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool:
+        raise TokenError(f"ids is {ids.dtype}; expected int64 or another integer dtype")
+    return ids if ids.dtype in (torch.int32, torch.int64) else ids.long()
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
@@ -138,12 +147,12 @@ class TorchAccumulator:
     def add(self, ids: Tensor) -> Tensor | None:
         """Add the ids of the next scale, [B,h,w] or [B,h*w]; return the input of the one after it, None after the last.
 
-        Raises ``TokenError`` for another shape, or when no scale is left.
+        Raises ``TokenError`` for another shape, for what are no integers, or when no scale is left.
         """
         number = len(self._added)
         check_scale_shape(ids.shape, self._sums.spec, number, len(self.latent))
         self.latent, following = self._sums.step(self.latent, ids, number)
-        self._added.append(ids.flatten(1))
+        self._added.append(ids.flatten(1).clone())  # the caller may draw the next scale into the same memory
         return following
 
     @property

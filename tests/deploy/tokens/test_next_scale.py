@@ -144,6 +144,35 @@ def test_gradients_reach_what_comes_after() -> None:
     torch.testing.assert_close(weights.grad, module(IDS).sum((0, 1)))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32], ids=str)
+def test_ids_of_any_integers(dtype: torch.dtype) -> None:
+    module = NextScale(TABLE, SPEC)
+    acc = module.accumulator(2)
+    for scale in module.split(IDS.to(dtype)):
+        acc.add(scale)
+    assert torch.equal(module(IDS.to(dtype)), module(IDS))
+    assert torch.equal(acc.latent, module.embed(IDS))
+    assert torch.equal(acc.ids.long(), IDS)
+
+
+@pytest.mark.parametrize("wrong", [-1, -50, 50])
+def test_an_id_that_is_no_code(wrong: int) -> None:
+    ids = IDS.clone()
+    ids[1, 0] = wrong
+    with pytest.raises(IndexError):
+        NextScale(TABLE, SPEC)(ids)
+
+
+def test_scales_drawn_into_the_same_memory() -> None:
+    module = NextScale(TABLE, SPEC)
+    acc, drawn = module.accumulator(2), torch.empty(2, 60, dtype=torch.int64)
+    for scale in module.split(IDS):
+        into = drawn[:, : scale.shape[1]]
+        into.copy_(scale)
+        acc.add(into)
+    assert torch.equal(acc.ids, IDS)
+
+
 def test_what_it_does_not_take() -> None:
     module = NextScale(TABLE, SPEC)
     with pytest.raises(
@@ -155,6 +184,11 @@ def test_what_it_does_not_take() -> None:
     with pytest.raises(TokenError, match=r"shape \[82\]; expected \[B,n\]"):
         module(IDS[0])
     acc = module.accumulator(2)
+    for ids in (IDS.float(), IDS.bool()):
+        with pytest.raises(TokenError, match=f"ids is {ids.dtype}; expected int64 or another integer dtype"):
+            module(ids)
+        with pytest.raises(TokenError, match=f"ids is {ids.dtype}; expected int64 or another integer dtype"):
+            acc.add(ids[:, :1])
     with pytest.raises(TokenError, match=r"ids of scale 1 of 4 have shape \[2, 6\]; expected \[2, 1, 1\] or \[2, 1\]"):
         acc.add(IDS[:, 1:7])
     assert acc.ids.shape == (2, 0)
