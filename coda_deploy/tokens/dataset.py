@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,31 +76,40 @@ class TokenDataset(Dataset[dict[str, Any]]):
         return {"epoch": int(self._epoch[0])}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on with a state."""
+        """Go on with a state. Raises InputError for one that is none."""
+        if "epoch" not in state:
+            raise InputError("the state has no 'epoch'; expected what the state_dict of a TokenDataset returned")
         self._epoch[0] = state["epoch"]
 
     def __len__(self) -> int:
         return len(self._folder) // self._folder.variants
 
     def __getitem__(self, index: int | Sequence[int]) -> dict[str, Any]:
-        """Return an item, or for a sequence of numbers a batch: ``ids`` int64 [n,L], ``label`` a list."""
-        if not isinstance(index, int):
-            ids, labels = self._read(index)
+        """Return an item, or for a sequence of numbers a batch: ``ids`` int64 [n,L], ``label`` a list.
+
+        Raises IndexError, and InputError for what are no numbers.
+        """
+        asked = _numbers(index)
+        if asked.ndim:
+            ids, labels = self._read(asked)
             return {"ids": ids} if labels is None else {"ids": ids, "label": labels}
-        return self.__getitems__([index])[0]
+        return self._items(asked.reshape(1))[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return some items at once, as a DataLoader asks for the items of a batch."""
-        ids, labels = self._read(indices)
+        return self._items(_numbers(indices).reshape(-1))
+
+    def _items(self, asked: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+        ids, labels = self._read(asked)
         if labels is None:
             return [{"ids": row} for row in ids.unbind()]
         return [{"ids": row, "label": label} for row, label in zip(ids.unbind(), labels, strict=True)]
 
-    def _read(self, indices: Sequence[int]) -> tuple[Tensor, list[Any] | None]:
+    def _read(self, asked: npt.NDArray[np.int64]) -> tuple[Tensor, list[Any] | None]:
         if self._process != os.getpid():
             # A forked worker must not move the offset at which its parent reads.
             self._folder, self._process = self._folder.reopened(), os.getpid()
-        asked, count = np.asarray(indices, np.int64), len(self)
+        count = len(self)
         if asked.size and not -count <= asked.min() <= asked.max() < count:
             wrong = asked[(asked < -count) | (asked >= count)][0]
             raise IndexError(f"there is no image {wrong}; {self._folder!r} has {count}")
@@ -110,7 +120,8 @@ class TokenDataset(Dataset[dict[str, Any]]):
             labels = self._folder.labels(rows) if self._labelled else None
         else:
             found = [self._folder[row] for row in rows.tolist()]
-            ids = np.stack([row["ids"] for row in found])
+            none = np.empty((0, self.spec.num_tokens), np.int32)
+            ids = np.stack([row["ids"] for row in found]) if found else none
             labels = [row["label"] for row in found] if self._labelled else None
         return torch.from_numpy(self.sequences.pack(ids)), labels
 
@@ -128,6 +139,17 @@ class TokenDataset(Dataset[dict[str, Any]]):
             drawn = np.array([_drawn(self._seed, epoch, image, variants) for image in images.tolist()], np.int64)
         rows: npt.NDArray[np.int64] = images * variants + drawn
         return rows
+
+
+def _numbers(indices: Any) -> npt.NDArray[np.int64]:
+    """Return the numbers of images, [n] or of one []. Raises InputError for a mask, a slice and others."""
+    asked = np.asarray(indices)
+    if asked.ndim > 1 or (asked.size and asked.dtype.kind not in "iu"):
+        raise InputError(
+            f"{reprlib.repr(indices)} does not say which images; expected their numbers, data[3] or data[[3, 1]]; for "
+            "a slice give a range, for a mask numpy.flatnonzero(mask)"
+        )
+    return asked.astype(np.int64)
 
 
 def _drawn(seed: int, epoch: int, image: int, variants: int) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from coda_deploy.tokens import TokenDataset
-from coda_runtime import OutputError
-from coda_runtime.bulk import tokenize
+from coda_runtime import InputError, OutputError
+from coda_runtime.bulk import convert, tokenize
 from tests.runtime import tiny
 from tests.runtime.bulk.conftest import expected, save_images
 from tests.runtime.bulk.local_pipeline import without_ray
@@ -42,6 +43,28 @@ def test_items(made: tuple[Path, dict[str, list[int]]]) -> None:
         assert [item["label"] for item in items] == [key.split("/")[0] for key in sorted(ids)]
     with pytest.raises(IndexError):
         data[COUNT]
+
+
+@pytest.mark.parametrize("form", ["parquet", "npy"])
+def test_numbers(made: tuple[Path, dict[str, list[int]]], tmp_path: Path, form: str) -> None:
+    """Of any library's integers; a mask is not taken for numbers."""
+    where, _ = made
+    if form == "npy":
+        convert(where, tmp_path / "npy", "npy")
+    data = TokenDataset(where if form == "parquet" else tmp_path / "npy")
+    for number in (np.int64(3), torch.tensor(3), np.uint8(3)):
+        item = data[number]  # type: ignore[index]
+        assert torch.equal(item["ids"], data[3]["ids"])
+        assert item["label"] == data[3]["label"]
+    for numbers in ((3, 1), np.array([3, 1]), torch.tensor([3, -10]), range(3, 0, -2)):
+        batch = data[numbers]  # type: ignore[index]
+        assert torch.equal(batch["ids"], torch.stack([data[3]["ids"], data[1]["ids"]]))
+    assert (data[[]]["ids"].shape, data[[]]["label"], data.__getitems__([])) == ((0, tiny.TOKENS), [], [])
+    for wrong in (np.arange(COUNT) > 8, torch.arange(COUNT) > 8, [1.5], slice(1, 3), None, "ab", [[1, 2]]):
+        with pytest.raises(InputError, match=r"does not say which images; expected their numbers.*flatnonzero"):
+            data[wrong]  # type: ignore[index]
+    with pytest.raises(InputError, match="the state has no 'epoch'"):
+        data.load_state_dict({})
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
