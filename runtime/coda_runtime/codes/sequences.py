@@ -13,6 +13,7 @@ from ..errors import InputError, TokenError
 from ..format.sizes import count_of
 from ..format.spec import Spec
 from ..io.counts import count
+from ..io.masked_arrays import refuse_masked
 
 BEGIN, SCALE, END = "begin", "scale", "end"
 
@@ -35,12 +36,17 @@ class Sequences:
     separators: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.offset < 0:
-            raise InputError(f"offset is {self.offset}; expected 0 or more")
+        if not _is_whole(self.offset):
+            raise InputError(f"offset is {self.offset!r}; expected 0 or more, a whole number")
         for name, token in self.separators.items():
             if name not in (BEGIN, SCALE, END):
                 raise InputError(f'separators has {name!r}; expected "{BEGIN}", "{SCALE}" and "{END}"')
-            if token < 0 or self.offset <= token < self.offset + self.spec.vocab_size:
+            if not _is_whole(token):
+                raise InputError(
+                    f"the separator {name!r} is {token!r}; expected the number of a token, from 0; leave out what the "
+                    "model has no token for"
+                )
+            if self.offset <= token < self.offset + self.spec.vocab_size:
                 raise InputError(
                     f"the separator {name!r} is {token}; expected a token outside the codes, which are {self.offset} "
                     f"to {self.offset + self.spec.vocab_size - 1}"
@@ -58,7 +64,12 @@ class Sequences:
         return max(self.offset + self.spec.vocab_size, *(token + 1 for token in self.separators.values()), 0)
 
     def pack(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Turn ids, whole numbers [..., L], into tokens int64 [..., length]."""
+        """Turn ids, whole numbers [..., L], into tokens int64 [..., length]. Raises TokenError for others."""
+        _check_array(ids, "ids")
+        if ids.shape[-1] != self.spec.num_tokens:
+            raise TokenError(
+                f"ids has {count(ids.shape[-1], 'token')} a row; expected all {self.spec.num_tokens} of an image"
+            )
         if not self.separators:
             plain = ids.astype(np.int64)
             if self.offset:
@@ -77,6 +88,7 @@ class Sequences:
 
         Raises TokenError where n ends inside a scale, a separator is another token, or a code is none.
         """
+        _check_array(tokens, "tokens")
         found = tokens.shape[-1]
         scales = len(self.spec.scale_shapes)
         for first in range(1, scales + 1):
@@ -119,3 +131,14 @@ class Sequences:
         if whole and END in self.separators:
             fixed[at] = self.separators[END]
         return np.concatenate(places), fixed
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(0 <= value < 2**62)
+
+
+def _check_array(array: Any, name: str) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or not array.ndim:
+        kind = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        raise TokenError(f"{name} is {kind}; expected an array of numpy, rows of whole numbers: numpy.asarray({name})")
+    refuse_masked(array, name, TokenError)

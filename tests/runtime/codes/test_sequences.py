@@ -47,8 +47,12 @@ def test_what_does_not_fit() -> None:
         Sequences(tiny.SPEC, 10, {"begin": 20})
     with pytest.raises(InputError, match="separators has 'eos'"):
         Sequences(tiny.SPEC, 10, {"eos": 1})
-    with pytest.raises(InputError, match="offset is -1"):
-        Sequences(tiny.SPEC, -1)
+    for offset in (-1, 1.5, None, 2**63):
+        with pytest.raises(InputError, match=f"offset is {offset}; expected 0 or more, a whole number"):
+            Sequences(tiny.SPEC, offset)  # type: ignore[arg-type]
+    for token in (None, "<img>", -1, 3.5):
+        with pytest.raises(InputError, match=r"the separator 'begin' is .*; expected the number of a token, from 0"):
+            Sequences(tiny.SPEC, 10, {"begin": token})  # type: ignore[dict-item]
     rule = Sequences(tiny.SPEC, 10, {"begin": 1, "end": 2})
     tokens = rule.pack(np.zeros((2, tiny.TOKENS), np.int32))
     for place, token, told in [
@@ -61,3 +65,21 @@ def test_what_does_not_fit() -> None:
             rule.unpack(wrong)
     with pytest.raises(TokenError, match="a row has 4 tokens; expected 23"):
         rule.unpack(tokens[:, :4])
+
+
+@pytest.mark.parametrize("separators", [{}, {"end": 2}])
+def test_arrays_that_do_not_fit(separators: dict[str, int]) -> None:
+    rule = Sequences(tiny.SPEC, 10, separators)
+    ids = np.zeros((2, tiny.TOKENS), np.int32)
+    tokens = rule.pack(ids)
+    for known in (1, 5):  # the first scale's one id was taken for all of the row
+        with pytest.raises(TokenError, match=f"ids has {known} tokens? a row; expected all 21 of an image"):
+            rule.pack(ids[:, :known])
+    for name, turn, array in (("ids", rule.pack, ids), ("tokens", rule.unpack, tokens)):
+        with pytest.raises(TokenError, match=rf"{name} is float64 \[2, .*; expected an array of numpy"):
+            turn(array + 0.5)
+        with pytest.raises(TokenError, match=f"{name} is a list; expected an array of numpy"):
+            turn(array.tolist())  # type: ignore[arg-type]
+        with pytest.raises(TokenError, match=f"{name} is a masked array"):
+            turn(np.ma.masked_array(array, array == array[0, 0]))
+    np.testing.assert_array_equal(rule.unpack(rule.pack(ids.astype(np.uint16)).astype(np.uint16)), ids)
