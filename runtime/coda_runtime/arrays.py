@@ -11,6 +11,7 @@ from .errors import InputError, one_line
 
 _CPU_DEVICES = (1, 3)  # DLPack's kDLCPU and kDLCUDAHost, which is pinned host memory
 _CUDA = 2
+_NO_DEVICE = -1
 
 
 def on_gpu(value: object) -> bool:
@@ -41,4 +42,7 @@ def host_view(value: Any, name: str) -> Any:
 
 def _device(value: Any) -> int | None:
     ask = getattr(value, "__dlpack_device__", None)
-    return None if ask is None else int(ask()[0])
+    try:
+        return None if ask is None else int(ask()[0])
+    except (BufferError, RuntimeError, TypeError, ValueError):  # torch's of a device that DLPack has no number for
+        return _NO_DEVICE

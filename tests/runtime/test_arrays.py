@@ -42,6 +42,13 @@ def test_a_torch_tensor_is_read_where_it_lies() -> None:
     assert host_view("a path", "images") == "a path"
 
 
+def test_a_tensor_without_values(tok: Tokenizer) -> None:
+    ids = torch.zeros(1, tiny.TOKENS, dtype=torch.int32, device="meta")
+    with pytest.raises(InputError, match="ids is on a device that is neither the host nor a CUDA GPU"):
+        tok.decode(ids)
+    assert not on_gpu(ids)
+
+
 def test_tensors_in_are_arrays_in(tok: Tokenizer) -> None:
     images = tiny.photos(3)
     ids = tok.encode(torch.from_numpy(images))
