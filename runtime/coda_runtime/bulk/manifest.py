@@ -100,7 +100,14 @@ def read_manifest(data: bytes, where: str) -> Result:
             raise OutputError(f"{where} has format version {version}, of a newer coda; upgrade coda-runtime")
         variants = int(content.get("variants", 1))  # older folders have none
         shards = tuple((str(shard["file"]), int(shard["images"]) * variants) for shard in content["shards"])
-        return Result(Spec.from_json(content["spec"]), shards, int(content["rows_per_group"]), variants, content)
+        per_group = int(content["rows_per_group"])
+        if min(variants, per_group) < 1 or any(rows < 0 for _, rows in shards):
+            raise ValueError("a number of rows that there cannot be")
+        if not {"path", "ids"} <= set(content["columns"]) or not all(
+            shard["ids_sha256"] for shard in content["shards"]
+        ):
+            raise ValueError("columns that there cannot be, or a shard without a checksum")
+        return Result(Spec.from_json(content["spec"]), shards, per_group, variants, content)
     except OutputError:
         raise
     except (ValueError, TypeError, KeyError, CodaError) as error:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..errors import CodaError, OutputError, one_line
 from ..format.spec import Spec
 from ..io.counts import count
-from ..io.json_fields import is_int, parse_json
+from ..io.json_fields import is_int, is_list, parse_json
 
 ABOUT, IDS, LABELS, ROWS = "tokens.json", "tokens.npy", "labels.npy", "rows.parquet"
 FORMAT_VERSION = 1
@@ -32,7 +32,7 @@ class MappedTokens:
     """
 
     def __init__(self, where: str | os.PathLike[str]) -> None:
-        self._where = Path(where)
+        self._where = Path(where).absolute()  # other processes may stand in another folder
         try:
             about = parse_json((self._where / ABOUT).read_bytes())
             version = about["format_version"]
@@ -41,6 +41,8 @@ class MappedTokens:
             self.spec = Spec.from_json(about["spec"])
             self.variants = int(about["variants"])
             self._names: list[str] | None = about["label_names"]
+            if self.variants < 1 or not (self._names is None or is_list(self._names)):
+                raise ValueError(f"{ABOUT} has {self.variants} variants, or names of labels that are no list")
             self.columns: tuple[str, ...] = ("ids", "label") if about["labelled"] else ("ids",)
             self.ids = self._map(IDS, (int(about["rows"]), self.spec.num_tokens), (about["dtype"],))
             self._labels = self._map(LABELS, (len(self.ids),), ("int64",)) if about["labelled"] else None
@@ -69,12 +71,19 @@ class MappedTokens:
         return taken
 
     def labels(self, rows: npt.NDArray[np.intp]) -> list[Any]:
-        """Return the labels of some rows: whole numbers or text, None where there is none."""
+        """Return the labels of some rows: whole numbers or text, None where there is none. Raises OutputError."""
         if self._labels is None:
             return [None] * len(rows)
         values = self._labels[rows].tolist()
         if self._names is None:
             return [None if value == NO_LABEL else value for value in values]
+        known = len(self._names)
+        wrong = next((value for value in values if value != NO_LABEL and not 0 <= value < known), None)
+        if wrong is not None:
+            raise OutputError(
+                f"{self._where / LABELS} has the label {wrong}, and {ABOUT} {count(known, 'name')}; run "
+                "`coda tokens convert` again"
+            )
         return [None if value == NO_LABEL else self._names[value] for value in values]
 
     def block_rows(self) -> npt.NDArray[np.int64]:
@@ -100,7 +109,10 @@ class MappedTokens:
         return MappedTokens, (self._where,)
 
     def _map(self, name: str, shape: tuple[int, ...], dtypes: tuple[str, ...]) -> npt.NDArray[Any]:
-        array = np.load(self._where / name, mmap_mode="r", allow_pickle=False)
+        try:
+            array = np.lib.format.open_memmap(self._where / name, mode="r")
+        except Exception as error:  # numpy stumbles in many ways over a damaged file
+            raise ValueError(f"{name}: {one_line(error)}") from error
         if array.shape != shape or array.dtype.name not in dtypes or array.dtype.name not in (*DTYPES, "int64"):
             raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, expected {dtypes[0]} {list(shape)}")
         # A plain array on the map: np.memmap's own indexing costs more than the row.

@@ -93,9 +93,13 @@ def test_a_manifest_that_cannot_be_used(made: Made, tmp_path: Path) -> None:
     path.write_text(json.dumps({**content, "format_version": 3}))
     with pytest.raises(OutputError, match="has format version 3, of a newer coda; upgrade"):
         TokenFolder(where)
-    path.write_text(json.dumps({key: value for key, value in content.items() if key != "spec"}))
-    with pytest.raises(OutputError, match="is not what `coda tokenize` writes"):
-        TokenFolder(where)
+    without = [{key: value for key, value in content.items() if key != name} for name in ("spec", "columns")]
+    shard = {**content["shards"][0], "images": -1}
+    wrong = [{"variants": 0}, {"rows_per_group": 0}, {"columns": ["path"]}, {"shards": [shard]}]
+    for damaged in [*without, *({**content, **change} for change in wrong)]:
+        path.write_text(json.dumps(damaged))
+        with pytest.raises(OutputError, match="is not what `coda tokenize` writes"):
+            TokenFolder(where)
 
 
 def test_reading_needs_no_ray(made: Made) -> None:

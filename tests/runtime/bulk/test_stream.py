@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -118,3 +120,39 @@ def test_mapped(made: Made, tmp_path: Path) -> None:
     (tmp_path / "tokens.json").write_text("{}")
     with pytest.raises(OutputError, match="is not what `coda tokens convert --to npy` writes"):
         MappedTokens(tmp_path)
+
+
+def test_a_mapped_folder_that_is_damaged(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token_folder.write(tmp_path / "tokens", tiny.SPEC, 5, label=lambda number: f"n{number % 2}")
+    convert(tmp_path / "tokens", tmp_path / "whole", "npy")
+    monkeypatch.chdir(tmp_path)
+    mapped = MappedTokens("whole")
+    monkeypatch.chdir(tmp_path.parent)
+    assert pickle.loads(pickle.dumps(mapped))[1]["label"] == mapped.reopened()[1]["label"] == "n1"
+
+    def damaged(name: str, change: Any) -> MappedTokens:
+        other = Path(shutil.copytree(tmp_path / "whole", tmp_path / "other", dirs_exist_ok=True))
+        (other / name).write_bytes(change((other / name).read_bytes()))
+        return MappedTokens(other)
+
+    for name in ("tokens.npy", "labels.npy"):
+        for change in (
+            lambda data: b"",
+            lambda data: data[:-1],
+            lambda data: data[:60],
+            lambda data: b"PK\x03\x04" + data,
+            lambda data: data.replace(b"{", b"(", 1),
+        ):
+            with pytest.raises(OutputError, match=f"other is not what .* writes .*{name}.*; run it again"):
+                damaged(name, change)
+    content = json.loads((tmp_path / "whole" / "tokens.json").read_text())
+    for wrong in ({"variants": 0}, {"variants": -1}, {"label_names": 3}):
+        text = json.dumps({**content, **wrong}).encode()
+        with pytest.raises(OutputError, match="is not what `coda tokens convert --to npy` writes"):
+            damaged("tokens.json", lambda data, text=text: text)
+    (tmp_path / "other" / "tokens.json").write_text(json.dumps(content))
+    for label in (-1, 2):
+        folder = damaged("labels.npy", lambda data, label=label: data[:-8] + np.int64(label).tobytes())
+        assert folder[0]["label"] == "n0"
+        with pytest.raises(OutputError, match=rf"labels\.npy has the label {label}, and tokens\.json 2 names"):
+            folder[-1]
