@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from coda_deploy.errors import ConfigError
 from coda_runtime import Spec
+from coda_runtime.accumulator import check_images
 from coda_runtime.codes.ids import check_scale_shape, num_scales
 from coda_runtime.codes.resample import area_matrix, upsample_matrix
 from coda_runtime.errors import TokenError
@@ -91,7 +92,8 @@ class NextScale(nn.Module):
         return total, self._pooled(total, number + 1) if number + 1 < len(self.shapes) else None
 
     def accumulator(self, B: int) -> TorchAccumulator:
-        """Start the generation of ``B`` images, scale by scale."""
+        """Start the generation of ``B`` images, scale by scale. Raises ``InputError`` for a ``B`` under 1."""
+        check_images(B)
         return TorchAccumulator(self, B)
 
     @property

@@ -15,6 +15,7 @@ from coda_runtime.bulk.stream import WINDOW, Order, Piece, open_tokens
 from coda_runtime.codes.sequences import Sequences
 from coda_runtime.errors import InputError
 from coda_runtime.io.counts import count
+from coda_runtime.io.json_fields import is_int
 
 _AT_ONCE = 256  # items that are turned into tensors together
 _MAX_WORKERS = 4096
@@ -61,8 +62,8 @@ class TokenStream(IterableDataset[dict[str, Any]]):
         separators: Mapping[str, int] | None = None,
         window: int = WINDOW,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; expected 1 or more, or None for single items")
+        if batch_size is not None and not (is_int(batch_size) and batch_size >= 1):
+            raise InputError(f"batch_size is {batch_size!r}; expected a whole number from 1, or None for single items")
         self._folder, self._process = open_tokens(where), os.getpid()
         self._batch, self._shuffle, self._seed, self._window = batch_size, shuffle, seed, window
         together = distributed.is_available() and distributed.is_initialized()

@@ -14,6 +14,13 @@ from .codes.scale_sums import Float32, rows_of, spread
 from .errors import InputError, TokenError
 from .format.parts import LATENT
 from .format.spec import Spec
+from .io.json_fields import is_int
+
+
+def check_images(B: Any) -> None:
+    """Raise InputError unless `B` can be how many images are generated."""
+    if not is_int(B) or B < 1:
+        raise InputError(f"B is {B!r}; expected how many images are generated, a whole number from 1")
 
 
 class Accumulator:
@@ -23,8 +30,7 @@ class Accumulator:
     """
 
     def __init__(self, spec: Spec, table: Float32, B: int, decode: Callable[[Ids], npt.NDArray[np.uint8]]) -> None:
-        if isinstance(B, bool) or not isinstance(B, int) or B < 1:
-            raise InputError(f"B is {B!r}; expected how many images are generated, a whole number from 1")
+        check_images(B)
         self._spec, self._table, self._decode = spec, table, decode
         self._ids = np.empty((B, 0), np.int32)
         self._latent: Float32 = np.zeros(LATENT.shape(spec, B), LATENT.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from coda_deploy.errors import ConfigError
 from coda_deploy.tokenizer.quantizer import ResidualQuantizer, pool_rows, spread_rows
 from coda_deploy.tokens import NextScale
 from coda_runtime.codes.scale_sums import next_scale_inputs, sums
-from coda_runtime.errors import TokenError
+from coda_runtime.errors import InputError, TokenError
 from coda_runtime.format.sizes import scales_of
 from tests.export.kernels.cases import golden_quantizer, make_spec
 from tests.golden import Golden, weight
@@ -110,6 +111,12 @@ def test_it_goes_where_the_module_goes() -> None:
     module = NextScale(TABLE, SPEC).to("meta")
     acc = module.accumulator(2)
     assert {part.device.type for part in (module(IDS.to("meta")), acc.latent, acc.ids)} == {"meta"}
+
+
+@pytest.mark.parametrize("images", [0, -1, True, 2.0, None])
+def test_no_number_of_images(images: Any) -> None:
+    with pytest.raises(InputError, match=rf"^B is {images}; expected how many images are generated"):
+        NextScale(TABLE, SPEC).accumulator(images)
 
 
 def test_it_belongs_to_no_state_dict() -> None:

@@ -95,6 +95,9 @@ def test_a_state_that_is_none(where: Path) -> None:
     for epoch in (-1, 2**32):
         with pytest.raises(InputError, match=f"epoch is {epoch}; expected one from 0 to 4294967295"):
             stream.set_epoch(epoch)
+    for size in (0, -1, True, 2.5):
+        with pytest.raises(InputError, match=f"batch_size is {size}; expected a whole number from 1, or None"):
+            TokenStream(where, batch_size=size)  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
