@@ -59,11 +59,12 @@ export class Tokenizer {
    */
   async encode(images) {
     checkImages(images);
+    const all = Array.from(images); // the caller may empty the array meanwhile; what it lacks is undefined here
     return this.#inTurn(async () => {
       /** @type {Int32Array[]} */
       const out = [];
-      for (let start = 0; start < images.length; start += this.imagesPerRun) {
-        out.push(...await this.#encodeSome(images.slice(start, start + this.imagesPerRun), start));
+      for (let start = 0; start < all.length; start += this.imagesPerRun) {
+        out.push(...await this.#encodeSome(all.slice(start, start + this.imagesPerRun), start));
       }
       return out;
     });
