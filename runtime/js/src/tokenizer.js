@@ -148,8 +148,8 @@ export class Tokenizer {
   async codebook() {
     this.#checkOpen();
     if (this.#table === undefined) {
-      const bytes = await this.#bundle.load(this.#bundle.find("codebook", "npy", "fp32"));
-      const { shape, data } = readNpy(bytes);
+      const artifact = this.#bundle.find("codebook", "npy", "fp32");
+      const { shape, data } = this.#array(artifact.file, await this.#bundle.load(artifact));
       const expected = [this.spec.vocabSize, this.spec.latentChannels];
       if (shape.join() !== expected.join() || !(data instanceof Float32Array)) {
         throw new BundleError(`${this.#bundle.name}: the codebook is [${shape}], expected float32 [${expected}]; export the bundle again`);
@@ -157,6 +157,15 @@ export class Tokenizer {
       this.#table = data;
     }
     return this.#table;
+  }
+
+  /** @param {string} file @param {Uint8Array} bytes */
+  #array(file, bytes) {
+    try {
+      return readNpy(bytes);
+    } catch (error) {
+      throw new BundleError(`${this.#bundle.name}: ${file} ${oneLine(error)}; export the bundle again`, { cause: error });
+    }
   }
 
   /** Free the engines, after the runs that are under way. May be called twice. */
