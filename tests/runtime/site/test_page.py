@@ -44,8 +44,10 @@ def served(bundle: Path, npm_package: Path, out: Path, *options: str) -> Iterato
         assert server.stderr is not None
         said = server.stdout.readline()
         threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop it
-        yield said[said.index("http://") : said.index("/)")] + "/"
-        server.terminate()
+        try:
+            yield said[said.index("http://") : said.index("/)")] + "/"
+        finally:
+            server.terminate()
 
 
 @pytest.fixture(scope="module")
