@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import sys
 import zipfile
 from typing import IO, Any, BinaryIO
 
@@ -90,4 +91,8 @@ def _read(file: IO[bytes], size: int, kinds: str) -> Array:
         )
     file.seek(0)
     array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    if dtype.kind == "U":
+        letters = array.ravel().view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if letters.size and letters.max() > sys.maxunicode:  # str() would raise SystemError
+            raise ValueError(f"text with a character of number {letters.max()}, which is none")
     return array

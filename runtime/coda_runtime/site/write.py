@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import InputError, OutputError
 from ..format.bundle import Bundle
 from ..format.manifest import Artifact
@@ -29,17 +31,20 @@ _PARITY = "parity"
 
 @dataclass(frozen=True)
 class Site:
-    """What was written: file names with their bytes, and the precisions that the page offers."""
+    """What was written: file names with their bytes, and the precisions that the page offers.
+
+    `later` are the files that only precisions after the first take.
+    """
 
     files: dict[str, int]
     precisions: tuple[str, ...]
+    later: frozenset[str] = frozenset()
 
     @property
     def download(self) -> int:
         """Bytes that a visitor loads in the first precision, without the engine."""
-        others = tuple(f".{name}.onnx" for name in self.precisions[1:])
         return sum(
-            size for name, size in self.files.items() if not name.endswith(others) and not name.startswith("engine/")
+            size for name, size in self.files.items() if name not in self.later and not name.startswith("engine/")
         )
 
 
@@ -75,7 +80,8 @@ def write_site(
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-    return Site({name: len(data) for name, data in contents.items()}, chosen)
+    all_graphs, first = ({f"bundle/{it.file}" for it in _artifacts(bundle, some)} for some in (chosen, chosen[:1]))
+    return Site({name: len(data) for name, data in contents.items()}, chosen, frozenset(all_graphs - first))
 
 
 def _check_out(out: Path, *, force: bool) -> None:
@@ -122,8 +128,12 @@ def _artifacts(bundle: Bundle, precisions: Sequence[str]) -> Iterator[Artifact]:
             there = ", ".join(a.precision for a in bundle.manifest.find(part, format="onnx"))
             raise InputError(f"{bundle.folder} has no {part} in {precision}, only {there or 'none'}; choose of these")
         yield found[0]
-    if bundle.codebook is not None:
-        yield bundle.codebook
+    if bundle.codebook is None:
+        raise InputError(
+            f"{bundle.folder} has no value table (part 'codebook', format 'npy'), which the page needs for "
+            "the colours of its tokens; export the bundle again with `coda export`"
+        )
+    yield bundle.codebook
 
 
 def _examples(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
@@ -133,6 +143,11 @@ def _examples(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
             images = read_npz(bundle.folder / artifact.file, read=bundle.read(artifact))["images"]
         except (ValueError, KeyError) as error:
             raise InputError(f"{artifact.file} holds no images ({error}); run `coda verify --parity`") from error
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise InputError(
+                f"{artifact.file} has images {images.dtype} {list(images.shape)}, expected uint8 [N,H,W,3]; "
+                "run `coda verify --parity`"
+            )
         for index, image in enumerate(images[:_MAX_EXAMPLES]):
             yield f"examples/{index}.png", png_bytes(image)
 
@@ -160,5 +175,10 @@ def _service_worker(contents: dict[str, bytes]) -> bytes:
     for name, data in sorted(contents.items()):
         digest.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode())
     shell = ["./", *(name for name in contents if "/" not in name or name.startswith("runtime/"))]
-    told = {"version": digest.hexdigest()[:16], "shell": [name for name in shell if name != _SERVICE_WORKER]}
+    told = {
+        "version": digest.hexdigest()[:16],
+        "shell": [name for name in shell if name != _SERVICE_WORKER],
+        "files": ["./", *contents],
+        "integrity": [file.integrity for engine in ENGINES.values() for file in engine],
+    }
     return f"const PAGE = {json.dumps(told)};\n".encode() + contents[_SERVICE_WORKER]

@@ -49,7 +49,7 @@ export class Bundle {
     /** @type {string} */
     this.defaultPrecision = manifest.default_precision;
     /** @type {Artifact[]} */
-    this.artifacts = (manifest.artifacts ?? []).map(checkArtifact);
+    this.artifacts = listOf(manifest.artifacts).map(checkArtifact);
     /** @type {string | undefined} */
     this.sums = typeof manifest.checksums === "string" ? manifest.checksums : undefined;
   }
@@ -129,6 +129,12 @@ async function compare(where, bytes, expected, by) {
   if (found === expected) return;
   const says = expected === "" ? "lists none" : `says ${expected.slice(0, 12)}...`;
   throw new ChecksumError(`${where} has SHA-256 ${found.slice(0, 12)}..., but ${by} ${says}: it was altered; ${GET_AGAIN}`);
+}
+
+/** @param {unknown} artifacts @returns {unknown[]} */
+function listOf(artifacts) {
+  if (Array.isArray(artifacts)) return artifacts;
+  throw new BundleError(`manifest.json: artifacts is ${JSON.stringify(artifacts)?.slice(0, 60)}, expected a list; ${GET_AGAIN}`);
 }
 
 /** @param {any} entry @param {number} index @returns {Artifact} */

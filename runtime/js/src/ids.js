@@ -9,20 +9,25 @@ import { TokenError } from "./errors.js";
  * @param {Readonly<import("./index.d.ts").Spec>} spec
  */
 export function checkIds(ids, spec) {
-  if (!Array.isArray(ids) || ids.length === 0 || typeof ids[0] === "number") {
+  if (!Array.isArray(ids) || typeof ids[0] === "number") {
     throw new TokenError("ids is no array of ids; expected one Int32Array an image, in an array: put a single one in brackets, [ids]");
   }
-  return ids.map((row, index) => {
+  if (ids.length === 0) throw new TokenError("the batch is empty; pass at least one image's ids");
+  // Not by map, which passes over what an array lacks.
+  return Array.from(ids, (row, index) => {
     const name = `ids[${index}]`;
     if (!(Array.isArray(row) || ArrayBuffer.isView(row)) || row instanceof DataView) {
-      throw new TokenError(`${name} is ${typeof row}; expected an Int32Array, or an array of numbers`);
+      throw new TokenError(`${name} is ${row === null ? "null" : typeof row}; expected an Int32Array, or an array of numbers`);
     }
     const values = /** @type {number[]} */ (/** @type {unknown} */ (row));
     if (!spec.prefixLengths.includes(values.length)) {
       throw new TokenError(`${name} has ${values.length} ids; expected a whole number of scales: ${spec.prefixLengths.join(", ")}`);
     }
-    const wrong = Array.prototype.find.call(values, (id) => !(Number.isInteger(id) && id >= 0 && id < spec.vocabSize));
-    if (wrong !== undefined) throw new TokenError(`${name} has ${wrong}; expected whole numbers from 0 to ${spec.vocabSize - 1}`);
+    const wrong = Array.prototype.findIndex.call(values, (id) => !(Number.isInteger(id) && id >= 0 && id < spec.vocabSize));
+    if (wrong >= 0) {
+      const found = typeof values[wrong] === "number" ? values[wrong] : `${values[wrong]} (${typeof values[wrong]})`;
+      throw new TokenError(`${name} has ${found}; expected whole numbers from 0 to ${spec.vocabSize - 1}`);
+    }
     return Int32Array.from(values);
   });
 }

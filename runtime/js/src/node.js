@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { EngineError, ImageError, oneLine } from "./errors.js";
+import { BundleError, EngineError, ImageError, oneLine } from "./errors.js";
 import { loadTokenizer } from "./tokenizer.js";
 
 export * from "./common.js";
@@ -12,14 +12,14 @@ export * from "./common.js";
 /** @type {typeof import("./index.d.ts").load} */
 export async function load(source, options = {}) {
   const text = String(source);
-  const remote = /^https?:/.test(text);
-  const folder = text.startsWith("file:") ? fileURLToPath(text) : text;
+  const remote = /^https?:/i.test(text);
+  const folder = remote ? text : folderOf(text);
   const read = remote
-    ? (/** @type {string} */ file) => download(new URL(file, text.endsWith("/") ? text : `${text}/`))
+    ? async (/** @type {string} */ file) => download(within(text, file))
     : async (/** @type {string} */ file) => new Uint8Array(await readFile(join(folder, file)));
   return loadTokenizer(
     {
-      name: remote ? text : folder,
+      name: folder,
       read,
       engine: async () => options.ort ?? (await engine()),
       settings: (precision) => ({
@@ -44,6 +44,23 @@ async function engine() {
       { cause: error },
     );
   }
+}
+
+/** @param {string} text a path, or a file's address */
+function folderOf(text) {
+  if (!/^file:/i.test(text)) return text;
+  try {
+    return fileURLToPath(text);
+  } catch (error) {
+    throw new BundleError(`${text} is the address of no folder here (${oneLine(error)}); pass its path`, { cause: error });
+  }
+}
+
+/** @param {string} address @param {string} file */
+function within(address, file) {
+  const base = new URL(address);
+  if (!base.pathname.endsWith("/")) base.pathname += "/";
+  return new URL(file, base);
 }
 
 /** @param {URL} url */

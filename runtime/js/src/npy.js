@@ -5,6 +5,7 @@
  */
 
 const MAGIC = "\x93NUMPY";
+const MAX_EMPTY = 2 ** 20;
 
 /**
  * Read .npy of float32, of whole numbers or of words. Raises Error, in words to follow the file's name.
@@ -27,6 +28,9 @@ export function readNpy(bytes) {
   const width = /^[<|=](?:[iu][1248]|f4|U\d+)$/.test(descr) ? itemSize(descr) : 0;
   if (width === 0 && !/U0$/.test(descr)) throw new Error(`has values of type ${descr || "unknown"}; expected whole numbers, float32 or words`);
   const begin = start + length;
+  // Elements of no bytes, and sides beside a side of zero, take no room and yet may be as many as the header says.
+  const elements = shape.filter((side) => side > 0).reduce((product, side) => product * side, 1);
+  if (elements > Math.max(bytes.length, MAX_EMPTY)) throw new Error(`has more elements than ${bytes.length} bytes can hold: ${elements}`);
   if (bytes.length - begin !== count * width) throw new Error(`has ${bytes.length - begin} bytes of values; expected ${count * width}`);
   if (descr[1] === "U") return { shape, data: words(view, begin, count, width) };
   if (descr[1] === "f") {
@@ -55,9 +59,15 @@ function numbers(view, begin, count, width, signed) {
 function words(view, begin, count, width) {
   return Array.from({ length: count }, (_, index) => {
     let word = "";
-    for (let at = 0; at < width; at += 4) word += String.fromCodePoint(view.getUint32(begin + index * width + at, true));
+    for (let at = 0; at < width; at += 4) word += letter(view.getUint32(begin + index * width + at, true));
     return word.replace(/\0+$/, "");
   });
+}
+
+/** @param {number} code */
+function letter(code) {
+  if (code > 0x10ffff) throw new Error(`has a character of number ${code}, which is none`);
+  return String.fromCodePoint(code);
 }
 
 /**

@@ -2,6 +2,10 @@
 
 import { ImageError } from "./errors.js";
 
+// EXIF's types of whole numbers in 16 and 32 bits.
+const LONG = new Set([4, 9]);
+const WHOLE = new Set([3, 8, ...LONG]);
+
 /**
  * Return RGB bytes: grey is repeated, and what is clear is laid over white.
  *
@@ -37,7 +41,7 @@ export function toRgb(image, name = "the image") {
  */
 export function upright(image, orientation) {
   const channels = channelsOf(image, "the image");
-  if (!(orientation >= 2 && orientation <= 8)) return image;
+  if (!Number.isInteger(orientation) || orientation < 2 || orientation > 8) return image;
   const { data, width, height } = image;
   const [newWidth, newHeight] = orientation >= 5 ? [height, width] : [width, height];
   const out = new Uint8ClampedArray(data.length);
@@ -65,6 +69,10 @@ export function exifOrientation(bytes) {
     if (view.getUint16(0) !== 0xffd8) return 1;
     for (let at = 2; view.getUint8(at) === 0xff; ) {
       const marker = view.getUint8(at + 1);
+      if (marker === 0xff) {
+        at++; // any number of them may stand before a marker
+        continue;
+      }
       if (marker === 0xda || marker === 0xd9) return 1;
       const isExif = marker === 0xe1 && view.getUint32(at + 4) === 0x45786966 && view.getUint16(at + 8) === 0;
       if (isExif) return orientationOf(view, at + 10);
@@ -78,13 +86,17 @@ export function exifOrientation(bytes) {
 
 /** @param {DataView} view @param {number} start of the TIFF header */
 function orientationOf(view, start) {
-  const little = view.getUint16(start) === 0x4949;
+  const order = view.getUint16(start);
+  const little = order === 0x4949;
+  if ((!little && order !== 0x4d4d) || view.getUint16(start + 2, little) !== 42) return 1;
   const entries = start + view.getUint32(start + 4, little);
   const count = view.getUint16(entries, little);
   for (let index = 0; index < count; index++) {
     const entry = entries + 2 + index * 12;
     if (view.getUint16(entry, little) !== 0x0112) continue;
-    const value = view.getUint16(entry + 8, little);
+    const type = view.getUint16(entry + 2, little);
+    if (!WHOLE.has(type) || view.getUint32(entry + 4, little) === 0) return 1;
+    const value = LONG.has(type) ? view.getUint32(entry + 8, little) : view.getUint16(entry + 8, little);
     return value >= 1 && value <= 8 ? value : 1;
   }
   return 1;

@@ -59,11 +59,12 @@ export class Tokenizer {
    */
   async encode(images) {
     checkImages(images);
+    const all = Array.from(images); // the caller may empty the array meanwhile; what it lacks is undefined here
     return this.#inTurn(async () => {
       /** @type {Int32Array[]} */
       const out = [];
-      for (let start = 0; start < images.length; start += this.imagesPerRun) {
-        out.push(...await this.#encodeSome(images.slice(start, start + this.imagesPerRun), start));
+      for (let start = 0; start < all.length; start += this.imagesPerRun) {
+        out.push(...await this.#encodeSome(all.slice(start, start + this.imagesPerRun), start));
       }
       return out;
     });
@@ -147,8 +148,8 @@ export class Tokenizer {
   async codebook() {
     this.#checkOpen();
     if (this.#table === undefined) {
-      const bytes = await this.#bundle.load(this.#bundle.find("codebook", "npy", "fp32"));
-      const { shape, data } = readNpy(bytes);
+      const artifact = this.#bundle.find("codebook", "npy", "fp32");
+      const { shape, data } = this.#array(artifact.file, await this.#bundle.load(artifact));
       const expected = [this.spec.vocabSize, this.spec.latentChannels];
       if (shape.join() !== expected.join() || !(data instanceof Float32Array)) {
         throw new BundleError(`${this.#bundle.name}: the codebook is [${shape}], expected float32 [${expected}]; export the bundle again`);
@@ -156,6 +157,15 @@ export class Tokenizer {
       this.#table = data;
     }
     return this.#table;
+  }
+
+  /** @param {string} file @param {Uint8Array} bytes */
+  #array(file, bytes) {
+    try {
+      return readNpy(bytes);
+    } catch (error) {
+      throw new BundleError(`${this.#bundle.name}: ${file} ${oneLine(error)}; export the bundle again`, { cause: error });
+    }
   }
 
   /** Free the engines, after the runs that are under way. May be called twice. */

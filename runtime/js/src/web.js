@@ -71,6 +71,8 @@ export async function readImage(file) {
     context.fillRect(0, 0, bitmap.width, bitmap.height);
     context.drawImage(bitmap, 0, 0);
     const { data, width, height } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+    // A canvas larger than the browser can have draws nothing, and tells so by not even holding the white.
+    if (data[3] !== 255) throw new ImageError(`this browser cannot draw an image of ${width} x ${height} pixels; scale it down`);
     return { data, width, height };
   } finally {
     bitmap.close();

@@ -1,9 +1,13 @@
 // Archives as NumPy writes them, .npz: written without compression, read with and without.
 
+import { oneLine } from "./errors.js";
+
 const LOCAL = 0x04034b50;
 const CENTRAL = 0x02014b50;
 const END = 0x06054b50;
+// What all entries may unpack to: this, or so many times the archive's own size where it is more.
 const MAX_BYTES = 2 ** 28;
+const MAX_RATIO = 100;
 
 /**
  * Write a zip archive of stored entries; the same entries give the same bytes.
@@ -65,6 +69,7 @@ export async function readZip(bytes) {
   /** @type {Map<string, Uint8Array>} */
   const out = new Map();
   let entry = view.getUint32(end + 16, true);
+  let total = 0;
   for (let left = view.getUint16(end + 10, true); left > 0; left--) {
     if (entry + 46 > end || view.getUint32(entry, true) !== CENTRAL) throw new Error("has a damaged list of contents");
     const method = view.getUint16(entry + 10, true);
@@ -73,7 +78,9 @@ export async function readZip(bytes) {
     const [name, extra, comment] = [28, 30, 32].map((offset) => view.getUint16(entry + offset, true));
     const local = view.getUint32(entry + 42, true);
     const key = new TextDecoder().decode(bytes.subarray(entry + 46, entry + 46 + name));
-    if (size > MAX_BYTES || local + 30 > end) throw new Error(`has an entry ${key} that is too large or outside`);
+    total += size;
+    if (total > Math.max(MAX_BYTES, MAX_RATIO * bytes.length)) throw new Error(`would unpack to ${total} bytes and more, far over its own ${bytes.length}`);
+    if (local + 30 > end) throw new Error(`has an entry ${key} that lies outside`);
     const begin = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
     const data = await unpack(bytes.subarray(begin, begin + packed), method, size, key);
     if (crc32(data) !== crc) throw new Error(`has a damaged entry ${key}`);
@@ -91,7 +98,9 @@ async function unpack(data, method, size, key) {
   const out = new Uint8Array(size);
   let at = 0;
   for (const reader = stream.getReader(); ; ) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((/** @type {unknown} */ error) => {
+      throw new Error(`has a damaged entry ${key} (${oneLine(error)})`, { cause: error });
+    });
     if (done) break;
     if (at + value.length > size) {
       await reader.cancel();

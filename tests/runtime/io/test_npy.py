@@ -86,6 +86,19 @@ def test_elements_of_zero_bytes_are_rejected(tmp_path: Path, shape: str) -> None
         read_npz(tmp_path / "a.npz", NUMBERS + "U")
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_of_no_characters_is_rejected(tmp_path: Path, order: str) -> None:
+    """str() of it would be a SystemError, wherever the names are first looked at."""
+    letters = np.array([[0x65, 0x10FFFF], [0x110000, 0]], f"{order}u4")
+    for count in (1, 2):
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("a.npy", _header(f"({count},)", f"{order}U2", letters[:count].tobytes()))
+        if count == 1:
+            assert read_npz(tmp_path / "a.npz", NUMBERS + "U")["a"].tolist() == ["e\U0010ffff"]
+    with pytest.raises(ValueError, match="a character of number 1114112, which is none"):
+        read_npz(tmp_path / "a.npz", NUMBERS + "U")
+
+
 def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coda_runtime.io.unpacking._FREE", 1 << 20)
     path = tmp_path / "bomb.npz"

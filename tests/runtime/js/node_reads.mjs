@@ -17,7 +17,12 @@ async function failed(work) {
   }
 }
 
+const emptied = [{ data: new Uint8Array(3), width: 1, height: 1 }];
+const encoding = tok.encode(emptied);
+emptied.length = 0; // what was passed is encoded
+
 console.log(JSON.stringify({
+  encoded: (await encoding).length,
   ids: file.ids.map((row) => [...row]),
   names: file.names,
   known: file.known,
@@ -26,6 +31,7 @@ console.log(JSON.stringify({
     await failed(() => tok.decode([new Int32Array(680).fill(4096)])),
     await failed(() => tok.decode(new Int32Array(680))),
     await failed(() => tok.encode([])),
+    await failed(() => tok.encode(new Array(1))),
     await failed(() => tok.encode({ data: new Uint8Array(3), width: 1, height: 1 })),
     await failed(() => readTokens(tok, new Uint8Array(100), "it")),
     await failed(() => readTokens({ spec: tok.spec, fingerprints: ["codebook:0"] }, bytes, "it")),

@@ -93,6 +93,7 @@ def test_node_reads_what_python_writes(npm_package: Path, sample_bundle: Path, t
     told = json.loads(
         must(tool("node", "nodejs"), "node_reads.mjs", sample_bundle, tmp_path / "t.npz", folder=npm_package)
     )
+    assert told["encoded"] == 1
     assert told["ids"] == ids.tolist()
     assert (told["names"], told["known"]) == (["a.jpg", "Köln/b 日.jpg"], True)
     expected = (
@@ -100,6 +101,7 @@ def test_node_reads_what_python_writes(npm_package: Path, sample_bundle: Path, t
         "TokenError: ids[0] has 4096; expected whole numbers from 0 to 4095",
         "put a single one in brackets, [ids]",
         "ImageError: the batch is empty",
+        "ImageError: images[0] has no data",
         "put it in brackets, [image]",
         "TokenError: it cannot be read: it is no .npz archive",
         "TokenError: it was made with another tokenizer",

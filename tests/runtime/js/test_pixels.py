@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from coda_deploy import photographs
 from coda_runtime.images import fit, open_rgb, resize
+from coda_runtime.images.reading import _orientation
 from coda_runtime.images.resizing import lanczos
 from tests.runtime.js.bridge import Bridge, JsError, image
 
@@ -149,3 +151,40 @@ def test_what_is_no_image(js: Bridge, found: Any, expected: str) -> None:
     with pytest.raises(JsError, match="ImageError") as caught:
         js("fit.js", "fit", found, 8, 8)
     assert expected in str(caught.value)
+
+
+def tiff(order: str, kind: int, *, magic: int = 42, count: int = 1, mark: bytes | None = None) -> bytes:
+    """EXIF that says 6 as a value of a type."""
+    value = struct.pack(f"{order}I", 6) if kind in (4, 9) else struct.pack(f"{order}HH", 6, 0)
+    head = (mark or {"<": b"II", ">": b"MM"}[order]) + struct.pack(f"{order}HI", magic, 8)
+    return head + struct.pack(f"{order}HHHI", 1, 0x0112, kind, count) + value + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_odd_exif_is_what_pillow_reads(js: Bridge, order: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(noise(24, 40, 3, seed=2)).save(file, "JPEG")
+    tags = {f"type {kind}": tiff(order, kind) for kind in (1, 2, 3, 4, 7, 8, 9)}
+    tags |= {
+        "no value": tiff(order, 3, count=0),
+        "no TIFF": tiff(order, 3, mark=b"XX"),
+        "other TIFF": tiff(order, 3, magic=41),
+    }
+    found = {}
+    for name, tag in tags.items():
+        body = b"Exif\0\0" + tag
+        for fill in (b"", b"\xff\xff"):
+            segment = fill + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+            data = file.getvalue()[:2] + segment + file.getvalue()[2:]
+            with Image.open(io.BytesIO(data)) as opened:
+                expected = _orientation(opened)
+            found[name] = js("pixels.js", "exifOrientation", data)
+            assert found[name] == (expected if expected in range(1, 9) else 1), (name, fill)
+    assert {name for name, turn in found.items() if turn == 6} == {"type 3", "type 4", "type 8", "type 9"}
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 2.5, 5.5, "6", None], ids=str)
+def test_what_is_no_orientation_turns_nothing(js: Bridge, orientation: Any) -> None:
+    pixels = noise(3, 5, 3, seed=4)
+    found = js("pixels.js", "upright", image(pixels), orientation)
+    assert (found["width"], found["data"].tobytes()) == (5, pixels.tobytes())

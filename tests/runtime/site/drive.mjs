@@ -108,6 +108,9 @@ try {
   told.opened = await text("status");
   const [picture] = await Promise.all([page.waitForEvent("download"), page.locator("#save-picture").click()]);
   await picture.saveAs(join(out, "picture.png"));
+  const beside = await context.newPage();
+  told.beside = (await beside.goto(`${address}beside`)).fromServiceWorker();
+  await beside.close();
   told.failures_online = told.failures.length;
   // Without a network, and now with the headers that the service worker adds.
   await context.setOffline(true);

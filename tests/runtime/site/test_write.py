@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,7 +18,8 @@ from PIL import Image
 
 from coda_runtime.cli.app import cli
 from coda_runtime.errors import ChecksumError, InputError, OutputError
-from coda_runtime.format.bundle import Bundle
+from coda_runtime.format.bundle import Bundle, describe_file, seal
+from coda_runtime.format.manifest import Artifact
 from coda_runtime.site import ENGINE_VERSION, SITE_FILE, write_site
 from coda_runtime.site.engine import ENGINES, integrity, vendored
 from coda_runtime.site.png import png_bytes
@@ -100,9 +102,43 @@ def test_the_service_worker_knows_the_page_and_its_version(bundle: Path, tmp_pat
     write_site(Bundle.open(bundle), tmp_path / "b")
     assert told(tmp_path / "a") == told(tmp_path / "b")
     assert set(told(tmp_path / "a")["shell"]) <= {"./", *files_of(tmp_path / "a")}
-    other = tiny.make_minimal_bundle(tmp_path / "bundle")
+    other = tiny.make_bundle(tmp_path / "bundle")
+    seal(other, dataclasses.replace(Bundle.open(other).manifest, license="MIT"))
     write_site(Bundle.open(other), tmp_path / "c")
+    assert set(told(tmp_path / "c")["files"]) == {"./", *files_of(tmp_path / "c")}
     assert told(tmp_path / "c")["version"] != told(tmp_path / "a")["version"]
+
+
+def test_what_a_page_could_not_run_with(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no value table"):
+        write_site(Bundle.open(tiny.make_minimal_bundle(tmp_path / "bundle")), tmp_path / "page")
+    assert not (tmp_path / "page").exists()
+
+
+def test_examples_that_are_no_images(tmp_path: Path) -> None:
+    folder = tiny.make_bundle(tmp_path / "bundle")
+    np.savez(folder / "parity.fp32.npz", images=np.zeros((2, 16), np.float32))
+    artifact = Artifact("parity", "npz", "fp32", "parity.fp32.npz", *describe_file(folder, "parity.fp32.npz"))
+    manifest = Bundle.open(folder).manifest
+    seal(folder, dataclasses.replace(manifest, artifacts=(*manifest.artifacts, artifact)))
+    with pytest.raises(InputError, match=r"images float32 \[2, 16\], expected uint8 \[N,H,W,3\]"):
+        write_site(Bundle.open(folder), tmp_path / "page")
+
+
+def test_what_a_visitor_loads_first_has_the_quantizer(tmp_path: Path) -> None:
+    """It is fp32 in every precision, also where fp32 is a second choice of the page."""
+    folder = tiny.make_bundle(tmp_path / "bundle")
+    manifest = Bundle.open(folder).manifest
+    artifacts = list(manifest.artifacts)
+    for artifact in manifest.artifacts:
+        if artifact.part in ("encoder", "decoder"):
+            file = artifact.file.replace("fp32", "int8")
+            (folder / file).write_bytes((folder / artifact.file).read_bytes())
+            artifacts.append(dataclasses.replace(artifact, file=file, precision="int8"))
+    seal(folder, dataclasses.replace(manifest, artifacts=tuple(artifacts)))
+    alone = write_site(Bundle.open(folder), tmp_path / "alone", precisions=["int8"])
+    both = write_site(Bundle.open(folder), tmp_path / "both", precisions=["int8", "fp32"])
+    assert abs(both.download - alone.download) < 200  # site.json and sw.js name more files
 
 
 def test_a_page_is_replaced_with_force_alone(bundle: Path, tmp_path: Path) -> None:

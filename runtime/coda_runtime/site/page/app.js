@@ -9,12 +9,15 @@ const $ = (/** @type {string} */ id) => /** @type {any} */ (document.getElementB
 const NEAR = 12;
 const PARTS = { open: "open the file", fit: "resize", encoder: "encoder", quantizer: "quantizer", decoder: "decoder" };
 
-/** What is on the page. `pictures` are those of the ids, by number of scales; `round` tells late answers from new. */
-const state = { name: "picture", ids: null, encoded: null, original: null, scale: 1, pictures: [], psnr: [], times: {}, round: 0 };
+/**
+ * What is on the page. `pictures` are those of the ids, by number of scales; `round` tells late answers from new, and
+ * `wanted` what was asked for last, an image or a file of tokens, from what came before it.
+ */
+const state = { wanted: 0, name: "picture", ids: null, encoded: null, original: null, scale: 1, pictures: [], psnr: [], times: {}, round: 0 };
 let site;
 let client;
 let tok; // spec, threads, colours
-let ready = Promise.resolve();
+let ready; // settles once the tokenizer is loaded, or cannot be
 
 function say(text) {
   $("problem").hidden = true;
@@ -38,11 +41,24 @@ async function attempt(work) {
 
 // --- loading
 
+/** Wait until a service worker runs; rejects where it will not. @param {ServiceWorker} worker */
+function settled(worker) {
+  return new Promise((resolve, reject) => {
+    const look = () => {
+      if (worker.state === "activated") resolve(undefined);
+      if (worker.state === "redundant") reject(new Error("it was not installed"));
+    };
+    worker.addEventListener("statechange", look);
+    look();
+  });
+}
+
 async function keepForOffline() {
   if (!("serviceWorker" in navigator)) return "It is not kept for use without a network: that takes https, or localhost.";
   try {
-    await navigator.serviceWorker.register("sw.js");
-    await navigator.serviceWorker.ready;
+    const registered = await navigator.serviceWorker.register("sw.js");
+    // Not by serviceWorker.ready, which never comes where there is no room for its files, or one is missing.
+    await settled(registered.active ?? registered.waiting ?? registered.installing);
     if (navigator.serviceWorker.controller === null) {
       await new Promise((resolve) => {
         navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
@@ -51,24 +67,22 @@ async function keepForOffline() {
     }
     return navigator.serviceWorker.controller ? "Once loaded, it works without a network." : "Load it once more to keep it for use without a network.";
   } catch {
-    return "It is not kept for use without a network: the browser does not allow it here.";
+    return "It is not kept for use without a network: the browser does not allow it here, or has no room.";
   }
 }
 
 async function start() {
   const answer = await fetch("site.json").catch(() => null);
-  if (!answer?.ok) throw new Error("site.json is missing; copy the whole folder that `coda site` wrote");
-  site = await answer.json();
+  site = answer?.ok ? await answer.json().catch(() => null) : null;
+  if (site === null) throw new Error("site.json is missing; copy the whole folder that `coda site` wrote");
   $("variant").textContent = `CODA · ${site.variant}`;
   $("engine").textContent = site.engine.version;
   $("license").textContent = site.license ? `Weights: ${site.license}.` : "";
   fillSettings();
   $("offline").textContent = await keepForOffline();
   client = new Client(showProgress, complain);
-  ready = loadTokenizer();
-  await ready;
+  await loadTokenizer();
   showExamples();
-  if (site.examples.length > 0) await chooseExample(0);
 }
 
 function fillSettings() {
@@ -85,7 +99,12 @@ function fillSettings() {
 async function loadTokenizer() {
   $("progress").classList.remove("done");
   setEnabled(false);
-  tok = await client.call("load", { site, page: location.href, provider: $("provider").value, precision: $("precision").value });
+  try {
+    tok = await client.call("load", { site, page: location.href, provider: $("provider").value, precision: $("precision").value });
+  } catch (error) {
+    for (const id of ["provider", "precision"]) $(id).disabled = false; // another choice may load
+    throw error;
+  }
   const { spec } = tok;
   $("progress").classList.add("done");
   $("title").textContent = `An image in ${spec.numTokens} tokens`;
@@ -127,22 +146,32 @@ function showExamples() {
 }
 
 async function chooseExample(index) {
+  const wanted = ++state.wanted;
   const answer = await fetch(site.examples[index]);
   if (!answer.ok) throw new Error(`${site.examples[index]} is missing; copy the whole folder that \`coda site\` wrote`);
-  await encode(await answer.blob(), `example-${index + 1}`);
+  const file = await answer.blob();
+  if (wanted !== state.wanted || !(await encode(file, `example-${index + 1}.png`))) return;
   [...$("examples").children].forEach((button, at) => button.setAttribute("aria-pressed", String(at === index)));
 }
 
+/** Show an image and its tokens; return whether nothing else was asked for meanwhile. */
 async function encode(source, name) {
+  const wanted = ++state.wanted;
   await ready;
+  if (wanted !== state.wanted) return false;
   say(`Encoding ${name}…`);
   const { ids, original, size, times } = await client.call("encode", { source });
+  if (wanted !== state.wanted) return false;
+  choose(null);
+  $("undo").disabled = true;
   for (const button of $("examples").children) button.setAttribute("aria-pressed", "false");
   Object.assign(state, { name: name.replace(/\.[^.]*$/, ""), encoded: ids.slice(), original });
   put($("original"), original);
   note(times);
   await show(ids, tok.spec.scales.length);
+  if (wanted !== state.wanted) return false;
   say(`${name}: ${size[0]} × ${size[1]} pixels, ${ids.length} tokens.`);
+  return true;
 }
 
 /** Show ids from now on, in the first place those of the first `scale` scales. */
@@ -244,13 +273,13 @@ function drawMap() {
 }
 
 function choose(index) {
+  if (state.ids === null) return;
   map.chosen = index;
   $("token").hidden = $("near").hidden = index === null;
   if (index === null) {
     $("token-says").textContent = "Choose a square of the token map, by a click or by the arrow keys.";
     return;
   }
-  if (state.ids === null) return;
   const columns = tok.spec.scales[state.scale - 1][1];
   const id = state.ids[at(index)];
   $("token-says").textContent = `Scale ${state.scale}, row ${Math.floor(index / columns) + 1}, column ${(index % columns) + 1}: code ${id} of ${tok.spec.vocabSize}.`;
@@ -283,7 +312,7 @@ async function showNear(id) {
 async function change(code) {
   if (map.chosen === null) return;
   if (!Number.isInteger(code) || code < 0 || code >= tok.spec.vocabSize) {
-    throw new Error(`There is no code ${code}; give a whole number from 0 to ${tok.spec.vocabSize - 1}`);
+    throw new Error(`There is no code ${Number.isNaN(code) ? "given" : code}; give a whole number from 0 to ${tok.spec.vocabSize - 1}`);
   }
   const ids = state.ids.slice();
   ids[at(map.chosen)] = code;
@@ -310,14 +339,19 @@ function download(data, name, type) {
 }
 
 async function openTokens(file) {
+  const wanted = ++state.wanted;
   await ready;
   const { ids, names, known } = await client.call("open", { bytes: new Uint8Array(await file.arrayBuffer()), name: file.name });
+  if (wanted !== state.wanted) return;
   const [first] = ids;
   if (first.length !== tok.spec.numTokens) throw new Error(`${file.name} has ${first.length} ids an image; the page takes all ${tok.spec.numTokens}`);
   Object.assign(state, { name: names[0].replace(/^.*\//, "").replace(/\.[^.]*$/, ""), encoded: first.slice(), original: null });
   $("original").getContext("2d").clearRect(0, 0, $("original").width, $("original").height);
+  for (const button of $("examples").children) button.setAttribute("aria-pressed", "false");
+  choose(null);
   $("undo").disabled = true;
   await show(first, tok.spec.scales.length);
+  if (wanted !== state.wanted) return;
   const more = ids.length > 1 ? ` The file has ${ids.length} images; this is the first.` : "";
   say(`${names[0]}: tokens without their original.${more}${known ? "" : " The file does not say which tokenizer made them."}`);
 }
@@ -340,7 +374,10 @@ for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", f
   addEventListener(name, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("over", over);
-    if (name === "drop") take(event.dataTransfer.files[0]);
+    if (name !== "drop") return;
+    const [file] = event.dataTransfer.files;
+    if (file === undefined) complain("What was dropped is no file; save the image first, and drop its file");
+    take(file);
   });
 }
 addEventListener("paste", (event) => take(event.clipboardData?.files[0]));
@@ -360,9 +397,9 @@ $("take").addEventListener("click", () => attempt(async () => {
   await encode(image, "camera.png");
 }));
 $("scale").addEventListener("input", () => attempt(() => go(Number($("scale").value))));
-$("apply").addEventListener("click", () => attempt(() => change(Number($("code").value))));
+$("apply").addEventListener("click", () => attempt(() => change($("code").valueAsNumber)));
 $("code").addEventListener("keydown", (event) => {
-  if (event.key === "Enter") attempt(() => change(Number($("code").value)));
+  if (event.key === "Enter") attempt(() => change($("code").valueAsNumber));
 });
 $("random").addEventListener("click", () => attempt(() => change(Math.floor(Math.random() * tok.spec.vocabSize))));
 $("undo").addEventListener("click", () => attempt(() => replace(state.encoded.slice(), "As it was encoded.")));
@@ -376,8 +413,12 @@ for (const id of ["provider", "precision"]) {
     arrived.clear();
     ready = loadTokenizer();
     await ready;
-    if (state.original !== null) await encode(state.original, state.name);
+    if (state.original !== null) await encode(state.original, `${state.name}.png`);
     else if (state.ids !== null) await show(state.ids, state.scale);
   }));
 }
-attempt(start);
+ready = start();
+attempt(async () => {
+  await ready;
+  if (state.wanted === 0 && site.examples.length > 0) await chooseExample(0);
+});

@@ -8,6 +8,7 @@ export async function openCamera(video) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Error("The browser gives the camera to https pages and to localhost alone; open the page there, or choose a file");
   }
+  closeCamera(video); // one that is open would stay on
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {

@@ -2,6 +2,8 @@
 
 const CACHE = `coda-${new URL(self.registration.scope).pathname}-`;
 const CURRENT = CACHE + PAGE.version;
+// What else the server has below this folder is none of the page's: it is neither kept nor given other headers.
+const OURS = new Set(PAGE.files.map((name) => new URL(name, self.registration.scope).href));
 
 self.addEventListener("install", (event) => {
   const fresh = PAGE.shell.map((name) => new Request(name, { cache: "reload" }));
@@ -19,8 +21,8 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const { request } = event;
-  const ours = request.url.startsWith(self.registration.scope);
-  if (request.method !== "GET" || !(ours || request.integrity)) return;
+  const ours = OURS.has(request.url.replace(/[?#].*$/, ""));
+  if (request.method !== "GET" || !(ours || PAGE.integrity.includes(request.integrity))) return;
   event.respondWith(ours ? answer(request).then(isolated) : answer(request));
 });
 

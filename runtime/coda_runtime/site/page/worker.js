@@ -8,12 +8,17 @@ import { fit, load, psnr, readImage, readTokens, writeTokens } from "./runtime/w
 let tok;
 /** @type {{part: string, ms: number}[]} */
 let times = [];
+/** By execution provider: loaded a second time, a module and its memory would stay beside the first. */
+const engines = new Map();
 
 const calls = {
   async load({ site, page, provider, precision }) {
     await tok?.close();
     tok = undefined;
-    const { ort, threads } = await loadEngine(site.engine, provider, page, (file, total) => tell({ file, loaded: 0, total }));
+    if (!engines.has(provider)) {
+      engines.set(provider, await loadEngine(site.engine, provider, page, (file, total) => tell({ file, loaded: 0, total })));
+    }
+    const { ort, threads } = engines.get(provider);
     tok = await load(new URL(site.bundle, page), {
       ort,
       precision,
@@ -69,6 +74,7 @@ let last = Promise.resolve();
 addEventListener("message", ({ data: { id, call, args } }) => {
   last = last.then(async () => {
     try {
+      if (call !== "load" && tok === undefined) throw new Error("The tokenizer is not loaded; choose another way to run it, or load the page again");
       postMessage({ id, value: await calls[call](args) });
     } catch (error) {
       postMessage({ id, error: error instanceof Error ? error.message : String(error) });
