@@ -192,7 +192,12 @@ async function fillIn(round) {
 async function picture(scale, round = state.round) {
   if (state.pictures[scale - 1] === null) {
     const { ids, original } = state;
-    const answer = await client.call("decode", { ids: ids.slice(0, tok.spec.prefixLengths[scale - 1]), original });
+    let answer;
+    try {
+      answer = await client.call("decode", { ids: ids.slice(0, tok.spec.prefixLengths[scale - 1]), original });
+    } catch (error) {
+      if (round === state.round) throw error; // or else nobody waits for it any more
+    }
     if (round !== state.round) return null;
     state.pictures[scale - 1] = answer.image;
     state.psnr[scale - 1] = answer.psnr;
@@ -410,6 +415,7 @@ $("save-picture").addEventListener("click", () => $("picture").toBlob((blob) => 
 for (const id of ["provider", "precision"]) {
   $(id).addEventListener("change", () => attempt(async () => {
     state.times = {};
+    state.round++; // scales that are still to be decoded would meet no tokenizer, or another
     arrived.clear();
     ready = loadTokenizer();
     await ready;
