@@ -20,5 +20,5 @@ def test_the_demo(dist: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(environment.folder)
     environment.run("coda", "demo", "--out", "demo")
     demo = environment.folder / "demo"
-    assert {path.name for path in demo.iterdir()} == {"tokenizer", "bundle", "report.html"}
+    assert {path.name for path in demo.iterdir()} == {"tokenizer", "bundle", "report.html", "page"}
     environment.run("coda", "verify", demo / "bundle")
