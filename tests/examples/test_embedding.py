@@ -405,7 +405,7 @@ class TestWorkerPool:
         self, bundle: Path, mixed: Path, ids: np.ndarray[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         done = run("worker_pool", bundle, mixed, tmp_path / "tokens.npy", 2)
-        assert (done.returncode, done.stdout) == (0, f"6 of 7 pictures: {tmp_path / 'tokens.npy'}\n"), done.stderr
+        assert (done.returncode, done.stdout) == (0, f"6 of 7 images: {tmp_path / 'tokens.npy'}\n"), done.stderr
         assert re.fullmatch(r".*-\.jpg: .*is not an image.*\n", done.stderr)
         tokens = np.load(tmp_path / "tokens.npy")
         assert (tokens[0] == -1).all()
