@@ -80,8 +80,8 @@ def _shards(folder: TokenFolder, report: Report) -> Iterator[_Shard]:
     """Yield the shards in order. Raises OutputError for one that is not what the manifest describes."""
     first = block = 0
     sizes = folder.block_rows()
-    for number, shard in enumerate(folder.manifest["shards"]):
-        rows, blocks, digest = int(shard["images"]) * folder.variants, [], hashlib.sha256()
+    for number, (shard, rows) in enumerate(zip(folder.manifest["shards"], folder.shard_rows, strict=True)):
+        blocks, digest = [], hashlib.sha256()
         found = 0
         while found < rows:
             blocks.append(folder.block(block)[0])

@@ -53,7 +53,7 @@ class TokenFolder:
                 f"{self._folder.url} has no {NAME}, so its run is not finished; run the same `coda tokenize` again"
             )
         self._result = read_manifest(self._folder.read(NAME), f"{self._folder.url}/{NAME}")
-        self._ends = list(accumulate(rows for _, rows in self._result.shards))
+        self._ends = list(accumulate(self.shard_rows))
         self._files: dict[str, ParquetFile] = {}
         self._groups: OrderedDict[tuple[str, int], _Group] = OrderedDict()
         self._blocks: list[int] = []
@@ -77,6 +77,11 @@ class TokenFolder:
     def variants(self) -> int:
         """How many rows each image has: row i V + v is variant v of image i. 1 without --crops and --flip."""
         return self._result.variants
+
+    @property
+    def shard_rows(self) -> tuple[int, ...]:
+        """How many rows each shard has, in order: those of all variants, where the manifest counts images."""
+        return tuple(rows for _, rows in self._result.shards)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -109,11 +114,11 @@ class TokenFolder:
 
     def verify(self) -> None:
         """Read all shards and compare their ids with the checksums in the manifest. Raises OutputError."""
-        for shard in self.manifest["shards"]:
+        for shard, expected in zip(self.manifest["shards"], self.shard_rows, strict=True):
             with self._explained(shard["file"]):
                 file = self._open(shard["file"])
                 rows, found = file.metadata.num_rows, ids_sha256(file.read("ids"))
-            if rows != shard["images"] * self.variants or found != shard["ids_sha256"]:
+            if rows != expected or found != shard["ids_sha256"]:
                 raise OutputError(
                     f"{self._folder.url}/{shard['file']} is not the file that manifest.json describes; remove both and "
                     "run `coda tokenize` again"
@@ -123,7 +128,7 @@ class TokenFolder:
         """Return how many rows each block has that is read at once, a row group; no image is in two."""
         size = self._result.rows_per_group
         out: list[int] = []
-        for _, rows in self._result.shards:
+        for rows in self.shard_rows:
             out += [size] * (rows // size) + [rows % size] * (rows % size > 0)
         return np.array(out, np.int64)
 
@@ -131,7 +136,7 @@ class TokenFolder:
         """Return the ids int32 [n,L] of a block, and its labels if there are any. Raises OutputError, TokenError."""
         size = self._result.rows_per_group
         if not self._blocks:
-            self._blocks = list(accumulate(-(-rows // size) for _, rows in self._result.shards))
+            self._blocks = list(accumulate(-(-rows // size) for rows in self.shard_rows))
         shard = bisect.bisect_right(self._blocks, number)
         file, rows = self._result.shards[shard]
         group = number - (self._blocks[shard - 1] if shard else 0)

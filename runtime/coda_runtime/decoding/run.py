@@ -105,7 +105,7 @@ def _run(
     force: bool,
     report: Callable[[int, int], None] | None,
 ) -> Decoded:
-    sizes = [shard["images"] * folder.variants for shard in folder.manifest["shards"]]
+    sizes = folder.shard_rows
     writer: Writer
     if record.shards:
         writer = TarShards(out, len(sizes), pool)
